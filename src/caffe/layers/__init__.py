@@ -1,0 +1,13 @@
+"""The layer types, a file a family. Importing this package registers them all."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from caffe.layers.base import Layer, Loss, Source, layer_class, layer_types
+
+__all__ = ["Layer", "Loss", "Source", "layer_class", "layer_types"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,253 @@
+"""What every layer is: a pure function of tensors with named, learnable blobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from caffe import filler
+from caffe.errors import LayerError, NetError, did_you_mean
+from caffe.proto import caffe_pb2
+
+__all__ = ["Layer", "Loss", "Source", "layer_class", "layer_types"]
+
+_REGISTRY: dict[str, type[Layer]] = {}
+_OPTION_FIELDS = {
+    field.name.replace("_", ""): field.name
+    for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields
+    if field.name.endswith("_param")
+}
+
+
+class Layer(nn.Module):
+    """One layer of a net.
+
+    A concrete class is a layer type: defining it registers it under the class name. Class arguments:
+
+        bottoms, tops   how many blobs it reads and writes: a number, or (least, most) with None for no limit
+        options         the field of LayerParameter that holds its options; found by the type's name if not given
+        abstract        True for a base class, which is not registered
+
+    A subclass writes `setup`, which checks options and declares blobs, and `forward`, a pure function of its bottoms
+    and blobs, from which gradients (autograd) and shapes (a run on meta tensors) follow.
+    """
+
+    type: ClassVar[str]
+    bottoms: ClassVar[tuple[int, int | None]]
+    tops: ClassVar[tuple[int, int | None]]
+    options: ClassVar[str | None]
+    constant: ClassVar[tuple[int, ...]] = ()
+    """Bottoms that the layer has no gradient for; asking for one is an error."""
+    exempt: ClassVar[tuple[int, ...]] = ()
+    """Bottoms that `force_backward` passes by, such as labels."""
+    default_loss_weight: ClassVar[float] = 0.0
+    """Weight of the first top in the net's loss where the prototxt gives none."""
+
+    def __init_subclass__(
+        cls,
+        bottoms: int | tuple[int, int | None] = 1,
+        tops: int | tuple[int, int | None] = 1,
+        options: str | None = None,
+        abstract: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        if abstract:
+            return
+        cls.type = cls.__name__
+        cls.bottoms = (bottoms, bottoms) if isinstance(bottoms, int) else bottoms
+        cls.tops = (tops, tops) if isinstance(tops, int) else tops
+        cls.options = options or _OPTION_FIELDS.get(cls.type.lower() + "param")
+        other = _REGISTRY.setdefault(cls.type, cls)
+        if other is not cls:
+            raise NetError(
+                f'layer type "{cls.type}" is defined twice: in {_source(other)} and in {_source(cls)}; rename one of them'
+            )
+
+    def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
+        """`spec` is a LayerParameter; `phase` is caffe_pb2.TRAIN or caffe_pb2.TEST."""
+        super().__init__()
+        self.spec = spec
+        self.name: str = spec.name
+        self.opt = getattr(spec, self.options) if self.options else None
+        self._blob_names: list[str] = []
+        self._fillers: dict[str, Any] = {}
+        self.train(phase == caffe_pb2.TRAIN)
+        self._check_counts()
+
+    # -- what a layer type writes ----------------------------------------------------------------------------------
+
+    def setup(self, *bottoms: Tensor) -> None:
+        """Check the options against the bottoms (meta tensors: shapes only) and declare blobs with `add_blob`."""
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The tops, computed from the bottoms. Runs on meta tensors too: that is how shapes are found."""
+        raise NotImplementedError(self.type)
+
+    # -- what it is given ------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> int:
+        """caffe_pb2.TRAIN or caffe_pb2.TEST, following `train()` and `eval()`."""
+        return caffe_pb2.TRAIN if self.training else caffe_pb2.TEST
+
+    def add_blob(self, name: str, shape: Sequence[int], fill: Any = None, trained: bool = True) -> None:
+        """Declare the next blob, `self.<name>`, to be filled by the FillerParameter `fill` (zeros if None).
+
+        A blob that is not `trained` (running statistics) is a buffer and never gets a gradient.
+        """
+        tensor = torch.empty(tuple(shape), device="meta")
+        if trained:
+            self.register_parameter(name, nn.Parameter(tensor))
+        else:
+            self.register_buffer(name, tensor)
+        self._blob_names.append(name)
+        self._fillers[name] = fill
+        if fill is not None:
+            filler.check(fill, self.error)
+
+    @property
+    def blobs(self) -> list[Tensor]:
+        """The layer's blobs in Caffe's order, as weight files store them."""
+        return [getattr(self, name) for name in self._blob_names]
+
+    def allocate(self, device: torch.device | str = "cpu") -> None:
+        """Give blobs that are still without memory their memory and their first values."""
+        for name in self._blob_names:
+            blob = getattr(self, name)
+            if not blob.is_meta:
+                continue
+            value = torch.zeros(blob.shape, device=device)
+            if self._fillers[name] is not None:
+                filler.fill(value, self._fillers[name])
+            if isinstance(blob, nn.Parameter):
+                setattr(self, name, nn.Parameter(value, requires_grad=blob.requires_grad))
+            else:
+                setattr(self, name, value)
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """The tops as meta tensors for bottoms that are meta tensors."""
+        blobs = {name: blob.detach().to("meta") for name, blob in self.state_dict(keep_vars=True).items()}
+        with torch.no_grad():
+            return as_tuple(torch.func.functional_call(self, blobs, bottoms))
+
+    # -- helpers for preconditions ---------------------------------------------------------------------------------
+
+    def error(self, fact: str) -> NoReturn:
+        """Raise a `LayerError` that names this layer. `fact` tells what is, what was expected and the way out."""
+        raise LayerError(f'layer "{self.name}" ({self.type}): {fact}')
+
+    def require(self, condition: bool, fact: str) -> None:
+        """Raise the error `fact` unless `condition` holds."""
+        if not condition:
+            self.error(fact)
+
+    def axis(self, index: int, x: Tensor, what: str = "axis") -> int:
+        """`index` counted from the front; negative ones count from the end of x's axes."""
+        if not -x.dim() <= index < x.dim():
+            self.error(f"{what} {index} out of range for a bottom with {x.dim()} axes, shape {shape_text(x.shape)}")
+        return index % x.dim() if x.dim() else 0
+
+    def bottom_name(self, index: int) -> str:
+        """`bottom "fc6"`, for messages."""
+        return f'bottom "{self.spec.bottom[index]}"' if index < len(self.spec.bottom) else f"bottom {index}"
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={tuple(getattr(self, name).shape)}" for name in self._blob_names)
+
+    def _check_counts(self) -> None:
+        for kind, names, (least, most) in (
+            ("bottom", self.spec.bottom, self.bottoms),
+            ("top", self.spec.top, self.tops),
+        ):
+            if len(names) < least or (most is not None and len(names) > most):
+                if least == most:
+                    wanted = f"exactly {least}"
+                else:
+                    wanted = f"at least {least}" if most is None else f"{least} to {most}"
+                self.error(f"has {len(names)} {kind} blob(s) {_quoted(names)}, expected {wanted}")
+
+
+class Loss(Layer, abstract=True):
+    """Base of the losses: the first top counts in the net's loss with weight 1, and bottom 1 holds labels."""
+
+    default_loss_weight = 1.0
+    constant = (1,)
+    exempt = (1,)
+
+
+class Source(Layer, abstract=True):
+    """Base of layers without bottoms, which bring data into the net.
+
+    `setup` opens the source and declares the tops' shapes by setting `self.shapes`; `forward` returns the next batch,
+    or None to leave the tops as the user filled them.
+    """
+
+    shapes: list[tuple[int, ...]]
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
+
+    def position(self) -> bytes:
+        """Where in its data the source stands: what a snapshot keeps so that a run resumes with the next record."""
+        return b""
+
+    def seek(self, position: bytes) -> None:
+        """Go to a place that `position` returned."""
+
+    def close(self) -> None:
+        """Stop worker threads and close files."""
+
+
+def layer_class(type_name: str) -> type[Layer]:
+    """The class registered for a layer type, or a `NetError` with the nearest known name."""
+    try:
+        return _REGISTRY[type_name]
+    except KeyError:
+        hint = did_you_mean(type_name, _REGISTRY)
+        raise NetError(f'unknown layer type "{type_name}"{hint} (known types: {", ".join(layer_types())})') from None
+
+
+def layer_types() -> list[str]:
+    """All registered type names, sorted."""
+    return sorted(_REGISTRY)
+
+
+def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    """What `forward` returned, as a tuple of tensors."""
+    if tops is None:
+        return ()
+    return (tops,) if isinstance(tops, Tensor) else tuple(tops)
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """A shape as Caffe prints it: `2 3 5 7 (210)`."""
+    sizes = list(shape)
+    count = 1
+    for size in sizes:
+        count *= size
+    return " ".join([*map(str, sizes), f"({count})"])
+
+
+def snake_case(type_name: str) -> str:
+    """`InnerProduct` -> `inner_product`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type_name).lower()
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return "(" + ", ".join(f'"{name}"' for name in names) + ")"
+
+
+def _source(cls: type) -> str:
+    import inspect
+
+    try:
+        return inspect.getsourcefile(cls) or cls.__module__
+    except (TypeError, OSError):
+        return cls.__module__
+
+

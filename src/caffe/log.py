@@ -1,0 +1,80 @@
+"""Log lines in the form that Caffe's log parsers read.
+
+A line is `I0131 13:08:22.531250 12345 solver.cpp:289] Solving LeNet`: severity and date, time, thread, place, message.
+The places are those of Caffe 1.0, because scripts select lines by them; each call names its own.
+Records go to the standard `logging` logger "caffe", so a program embedding the package can route them as it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+
+logger = logging.getLogger("caffe")
+logger.setLevel(logging.WARNING)
+
+_SEVERITY = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
+
+
+class GlogFormatter(logging.Formatter):
+    """Formats a record as glog does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%m%d %H:%M:%S", time.localtime(record.created))
+        micro = int(record.created % 1 * 1e6)
+        place = getattr(record, "place", "caffe")
+        severity = _SEVERITY.get(record.levelno, "I")
+        return f"{severity}{stamp}.{micro:06d} {threading.get_native_id():5d} {place}] {record.getMessage()}"
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Writes to whatever `sys.stderr` is at the time, so that a progress bar can take its place."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def start(level: int | None = None) -> None:
+    """Send log lines to standard error, once; `GLOG_minloglevel` (0 info ... 3 fatal) applies where no level is given."""
+    if level is None:
+        level = {"1": logging.WARNING, "2": logging.ERROR, "3": logging.CRITICAL}.get(
+            os.environ.get("GLOG_minloglevel", "0"), logging.INFO
+        )
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        handler = _StderrHandler()
+        handler.setFormatter(GlogFormatter())
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(level)
+
+
+def info(place: str, message: str) -> None:
+    """Log `message` under the place, such as "solver.cpp:289"."""
+    logger.info(message, extra={"place": place})
+
+
+def warning(place: str, message: str) -> None:
+    """As `info`, with severity W."""
+    logger.warning(message, extra={"place": place})
+
+
+def error(place: str, message: str) -> None:
+    """As `info`, with severity E."""
+    logger.error(message, extra={"place": place})
+
+
+def enabled() -> bool:
+    """Whether information lines are wanted; asked before composing long ones."""
+    return logger.isEnabledFor(logging.INFO)
+
+
+def number(value: float) -> str:
+    """A number as a C++ stream prints it: six significant digits."""
+    return f"{value:g}"

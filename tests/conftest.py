@@ -1,0 +1,28 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("CAFETIERE_SHARED", ROOT.parent / "shared"))
+
+
+def shared(*parts: str) -> Path:
+    """A path among the reference files; the test is skipped where they are missing."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"reference files not found at {path}; set CAFETIERE_SHARED")
+    return path
+
+
+def shared_cases(folder: str, pattern: str = "*.npz") -> list:
+    """One pytest parameter per reference file of a folder; a single skipped one where they are missing."""
+    root = SHARED / folder
+    if not root.is_dir():
+        reason = f"reference files not found at {root}; set CAFETIERE_SHARED"
+        return [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="missing")]
+    return [pytest.param(path, id=path.stem) for path in sorted(root.glob(pattern))]
