@@ -46,6 +46,8 @@ class Layer(nn.Module):
     """Bottoms that `force_backward` passes by, such as labels."""
     default_loss_weight: ClassVar[float] = 0.0
     """Weight of the first top in the net's loss where the prototxt gives none."""
+    auto_tops: ClassVar[bool] = False
+    """Whether tops that the prototxt leaves out are made, under the name "(automatic)"."""
 
     def __init_subclass__(
         cls,
@@ -176,6 +178,7 @@ class Loss(Layer, abstract=True):
     """Base of the losses: the first top counts in the net's loss with weight 1, and bottom 1 holds labels."""
 
     default_loss_weight = 1.0
+    auto_tops = True
     constant = (1,)
     exempt = (1,)
 

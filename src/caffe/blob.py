@@ -1,0 +1,242 @@
+"""Blob: the N-dimensional array that Caffe passes between layers, as two torch tensors seen through numpy."""
+
+from __future__ import annotations
+
+import math
+import weakref
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe.errors import CaffeError
+
+__all__ = ["Blob", "ParamBlob"]
+
+
+class _Half:
+    """One of a blob's two arrays: a tensor, and the numpy array that a user may hold of it.
+
+    On the CPU the array aliases the tensor. On another device it is a host copy, and whichever side was handed out or
+    written last is the one that counts, as in Caffe's SyncedMemory.
+    """
+
+    __slots__ = ("_host", "_host_ahead", "_tensor", "_view")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._view: weakref.ref[np.ndarray] | None = None
+        self._host: np.ndarray | None = None
+        self._host_ahead = False
+
+    def get(self) -> Tensor:
+        """The tensor, brought up to date with what the user wrote into the host copy."""
+        if self._host_ahead and self._host is not None:
+            self._tensor.copy_(torch.from_numpy(self._host))
+            self._host_ahead = False
+        return self._tensor
+
+    def put(self, value: Tensor) -> None:
+        """Make `value` the content: in place where somebody still holds the array, else by taking the tensor over."""
+        self._host_ahead = False
+        view = self._view() if self._view is not None else None
+        if view is not None and value.shape == self._tensor.shape and value is not self._tensor:
+            self._tensor.copy_(value)
+        else:
+            self._tensor = value
+            self._view = None
+
+    def numpy(self) -> np.ndarray:
+        """A writable array of the content."""
+        if self._tensor.device.type != "cpu":
+            if not self._host_ahead:
+                fresh = self._tensor.cpu().numpy()
+                if self._host is not None and self._host.shape == fresh.shape:
+                    self._host[...] = fresh
+                else:
+                    self._host = fresh
+            self._host_ahead = True
+            assert self._host is not None
+            return self._host
+        view = self._view() if self._view is not None else None
+        if view is None:
+            if not self._tensor.is_contiguous():
+                self._tensor = self._tensor.contiguous()
+            view = self._tensor.numpy()
+            self._view = weakref.ref(view)
+        return view
+
+
+class Blob:
+    """An array with its gradient: `data` and `diff`, of any number of axes.
+
+    `data` and `diff` are writable numpy arrays; one that is still held shows the new values after the next run of the
+    net. `tensor` and `grad` are the torch tensors behind them.
+    """
+
+    __slots__ = ("_data", "_diff", "name", "stale")
+
+    def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
+        self._data = _Half(torch.zeros(shape, device=device))
+        self._diff: _Half | None = None
+        self.name = name
+        self.stale = False
+
+    # -- torch side ------------------------------------------------------------------------------------------------
+
+    @property
+    def tensor(self) -> Tensor:
+        """The data as a torch tensor without gradient history."""
+        return self._data.get()
+
+    @tensor.setter
+    def tensor(self, value: Tensor) -> None:
+        self._data.put(value)
+
+    @property
+    def grad(self) -> Tensor:
+        """The diff as a torch tensor, zeros if nobody has written it yet."""
+        return self._half_diff().get()
+
+    @grad.setter
+    def grad(self, value: Tensor) -> None:
+        self.stale = False
+        if self._diff is None:
+            self._diff = _Half(value)
+        else:
+            self._diff.put(value)
+
+    def _half_diff(self) -> _Half:
+        if self.stale:
+            raise CaffeError(
+                f'blob "{self.name}": its diff was not kept by the last training step, which runs the net as one piece; '
+                "to see it, run net.forward() and net.backward(), or set net.keep_diffs = True before the step"
+            )
+        if self._diff is None or self._diff._tensor.shape != self._data._tensor.shape:
+            self._diff = _Half(torch.zeros_like(self._data._tensor, memory_format=torch.contiguous_format))
+        return self._diff
+
+    # -- numpy side ------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values, a writable float array of `shape`."""
+        return self._data.numpy()
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient of the loss with respect to `data`, of the same shape."""
+        return self._half_diff().numpy()
+
+    # -- shape -----------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._data._tensor.shape)
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    def reshape(self, *shape: int) -> None:
+        """Change the shape; values are kept where the count stays the same, else they are zeros."""
+        if any(size < 0 for size in shape):
+            raise CaffeError(f'blob "{self.name}": cannot take the shape {tuple(shape)}; every size must be at least 0')
+        if tuple(shape) == self.shape:
+            return
+        old = self._data.get()
+        same_count = math.prod(shape) == old.numel()
+        self._data = _Half(old.reshape(shape) if same_count else old.new_zeros(shape))
+        self._diff = None
+
+    @property
+    def num(self) -> int:
+        """Legacy name of axis 0 of a blob with at most 4 axes."""
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        """Legacy name of axis 1."""
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        """Legacy name of axis 2."""
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        """Legacy name of axis 3."""
+        return self._legacy(3)
+
+    def _legacy(self, axis: int) -> int:
+        if len(self.shape) > 4:
+            raise CaffeError(
+                f'blob "{self.name}" has {len(self.shape)} axes; num, channels, height and width exist for at most 4: '
+                "use shape"
+            )
+        return self.shape[axis] if axis < len(self.shape) else 1
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, shape={self.shape})"
+
+
+class ParamBlob(Blob):
+    """A blob of a layer: its storage is the torch parameter's, its diff is `parameter.grad`."""
+
+    __slots__ = ("parameter",)
+
+    def __init__(self, parameter: Tensor, name: str = "") -> None:
+        self.parameter = parameter
+        self._data = _Half(parameter.detach())
+        self._diff = None
+        self.name = name
+        self.stale = False
+
+    @property
+    def tensor(self) -> Tensor:
+        return self._current().get()
+
+    @tensor.setter
+    def tensor(self, value: Tensor) -> None:
+        self.tensor.copy_(value)
+
+    @property
+    def grad(self) -> Tensor:
+        return self._half_diff().get()
+
+    @grad.setter
+    def grad(self, value: Tensor) -> None:
+        self.grad.copy_(value)
+
+    @property
+    def data(self) -> np.ndarray:
+        return self._current().numpy()
+
+    def _current(self) -> _Half:
+        tensor = self.parameter.detach()
+        if self._data._tensor.data_ptr() != tensor.data_ptr():
+            self._data = _Half(tensor)
+        return self._data
+
+    def _half_diff(self) -> _Half:
+        if self.parameter.grad is None:
+            self.parameter.grad = torch.zeros_like(self.parameter, requires_grad=False)
+        grad = self.parameter.grad
+        if self._diff is None or self._diff._tensor.data_ptr() != grad.data_ptr():
+            self._diff = _Half(grad)
+        return self._diff
+
+    def reshape(self, *shape: int) -> None:
+        if tuple(shape) != self.shape:
+            raise CaffeError(
+                f'parameter blob "{self.name}" has shape {self.shape}, which its layer fixes; it cannot become {shape}'
+            )
+
+
+def legacy_equal(blob_shape: tuple[int, ...], stored: tuple[int, ...]) -> bool:
+    """Whether `stored`, perhaps written with Caffe's old four axes, is the shape `blob_shape`."""
+    if tuple(blob_shape) == tuple(stored):
+        return True
+    return len(stored) == 4 and len(blob_shape) < 4 and (1,) * (4 - len(blob_shape)) + tuple(blob_shape) == tuple(stored)

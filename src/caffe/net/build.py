@@ -1,0 +1,297 @@
+"""Builds the steps of a net from its NetParameter: layers, blobs, shared parameters and who needs gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from caffe import log
+from caffe.blob import Blob, ParamBlob
+from caffe.errors import CaffeError, LayerError, NetError
+from caffe.layers.base import Layer, layer_class, shape_text
+from caffe.net.gradients import mark_backward
+
+__all__ = ["Graph", "Learnable", "Step", "build"]
+
+_AUTOMATIC = "(automatic)"
+_INNER_SOFTMAX = ("InfogainLoss", "SoftmaxWithLoss")  # they log a second line, for a layer inside them
+
+
+@dataclass
+class Step:
+    """One layer in its place: what it reads and writes and which gradients it must give."""
+
+    layer: Layer
+    bottoms: list[Blob] = field(default_factory=list)
+    tops: list[Blob] = field(default_factory=list)
+    loss_weights: list[float] = field(default_factory=list)
+    needs: list[bool] = field(default_factory=list)  # for each bottom
+    params: list[nn.Parameter] = field(default_factory=list)  # those that get a gradient
+    backward: bool = False
+    record: tuple[list[Tensor], list[Tensor]] | None = None  # (bottoms, tops) with autograd's history of the last run
+
+    @property
+    def bottom_names(self) -> list[str]:
+        return [blob.name for blob in self.bottoms]
+
+    @property
+    def top_names(self) -> list[str]:
+        return [blob.name for blob in self.tops]
+
+
+@dataclass
+class Learnable:
+    """A blob that a solver updates, with the multipliers of its rate and of its weight decay."""
+
+    tensor: Tensor
+    lr_mult: float
+    decay_mult: float
+    layer: str
+    index: int
+    name: str = ""
+    has_lr: bool = False
+    has_decay: bool = False
+
+
+@dataclass
+class Graph:
+    """A net that is built."""
+
+    steps: list[Step] = field(default_factory=list)
+    blobs: list[Blob] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    learnable: list[Learnable] = field(default_factory=list)
+    aliases: list[tuple[nn.Parameter, nn.Parameter]] = field(default_factory=list)  # (view of other shape, owner)
+
+
+def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph:
+    """Build the net that is already filtered and split.
+
+    `locate(i)` gives the place of layer i in its file, for errors: "train.prototxt:41".
+    """
+    return _Builder(net, device, locate).graph
+
+
+class _Builder:
+    def __init__(self, net: Any, device: torch.device, locate: Callable[[int], str]) -> None:
+        self.graph = Graph()
+        self.device = device
+        self.latest: dict[str, Blob] = {}  # blob by name
+        self.unread: dict[str, Blob] = {}
+        self.needs_gradient: set[int] = set()  # ids of blobs
+        self.owners: dict[str, Learnable] = {}
+        self.memory = 0
+        for index, spec in enumerate(net.layer):
+            try:
+                self._add(spec, net.state.phase)
+            except NetError as error:
+                place = locate(index)
+                raise type(error)(f"{place}: {error}" if place else str(error)) from error.__cause__
+        mark_backward(self.graph.steps, net.force_backward)
+        self.graph.outputs = sorted(self.unread)
+        for name in self.graph.outputs:
+            log.info("net.cpp:244", f"This network produces output {name}")
+
+    def _add(self, spec: Any, phase: int) -> None:
+        log.info("layer_factory.hpp:77", f"Creating layer {spec.name}")
+        try:
+            cls = layer_class(spec.type)
+        except NetError as error:
+            raise NetError(f'layer "{spec.name}": {error}') from None
+        if len(spec.propagate_down) not in (0, len(spec.bottom)):
+            raise LayerError(
+                f'layer "{spec.name}" ({spec.type}): propagate_down must be given for no bottom or for each: '
+                f"{len(spec.propagate_down)} given, {len(spec.bottom)} bottoms"
+            )
+        if not spec.HasField("phase"):
+            spec.phase = phase
+        named = list(spec.top)
+        if cls.auto_tops:
+            spec.top.extend([_AUTOMATIC] * (cls.tops[0] - len(spec.top)))
+        step = Step(cls(spec, spec.phase))
+        log.info("net.cpp:86", f"Creating Layer {spec.name}")
+        self._connect_bottoms(step, spec)
+        self._connect_tops(step, spec, named)
+        self._set_up(step)
+        self._share_parameters(step, spec)
+        step.layer.allocate(self.device)
+        self._adopt_stored_blobs(step.layer, spec)
+        self._learn(step, spec)
+        self.graph.steps.append(step)
+
+    # -- blobs -----------------------------------------------------------------------------------------------------
+
+    def _connect_bottoms(self, step: Step, spec: Any) -> None:
+        for index, name in enumerate(spec.bottom):
+            if name not in self.unread:
+                step.layer.error(f'unknown bottom blob "{name}" (bottom index {index})')
+            log.info("net.cpp:408", f"{spec.name} <- {name}")
+            blob = self.unread.pop(name)
+            step.bottoms.append(blob)
+            given = id(blob) in self.needs_gradient
+            step.needs.append(spec.propagate_down[index] if spec.propagate_down else given)
+            step.backward = step.backward or given
+
+    def _connect_tops(self, step: Step, spec: Any, named: list[str]) -> None:
+        for index, name in enumerate(spec.top):
+            in_place = index < len(spec.bottom) and spec.bottom[index] == name
+            log.info("net.cpp:369" if in_place else "net.cpp:382", f"{spec.name} -> {name}{' (in-place)' * in_place}")
+            if in_place:
+                blob = self.latest[name]
+            elif name in self.latest and name != _AUTOMATIC:
+                step.layer.error(f'top blob "{name}" is already made by an earlier layer; give it another name')
+            else:
+                blob = Blob(name=name, device=self.device)
+                self.graph.blobs.append(blob)
+            self.latest[name] = blob
+            step.tops.append(blob)
+            if index < len(named):
+                self.unread[name] = blob
+            if spec.type == "Input":
+                self.graph.inputs.append(name)
+
+    def _set_up(self, step: Step) -> None:
+        layer, spec = step.layer, step.layer.spec
+        if spec.type in _INNER_SOFTMAX:
+            log.info("layer_factory.hpp:77", f"Creating layer {spec.name}")
+        shapes = infer_tops(step, first=True)
+        step.loss_weights = self._loss_weights(step)
+        log.info("net.cpp:124", f"Setting up {spec.name}")
+        for blob, shape, weight in zip(step.tops, shapes, step.loss_weights, strict=True):
+            blob.reshape(*shape)
+            if weight:
+                blob.grad = torch.full(shape, weight, device=self.device)
+            log.info("net.cpp:131", f"Top shape: {shape_text(shape)}")
+            if weight:
+                log.info("net.cpp:134", f"    with loss weight {log.number(weight)}")
+            self.memory += 4 * math.prod(shape)
+        log.info("net.cpp:139", f"Memory required for data: {self.memory}")
+        layer.requires_grad_(True)
+
+    def _loss_weights(self, step: Step) -> list[float]:
+        spec, count = step.layer.spec, len(step.tops)
+        if not spec.loss_weight:
+            return [step.layer.default_loss_weight * (index == 0) for index in range(count)]
+        if len(spec.loss_weight) != count:
+            step.layer.error(
+                f"loss_weight must be given for no top or once for each: {len(spec.loss_weight)} given, {count} tops"
+            )
+        return list(spec.loss_weight)
+
+    # -- parameters ------------------------------------------------------------------------------------------------
+
+    def _share_parameters(self, step: Step, spec: Any) -> None:
+        layer = step.layer
+        names = layer._blob_names
+        if len(spec.param) > len(names):
+            layer.error(f"has {len(spec.param)} param blocks, but only {len(names)} blob(s)")
+        for index, param in enumerate(spec.param):
+            owner = self.owners.get(param.name) if param.name else None
+            if owner is None:
+                continue
+            tensor, own = owner.tensor, getattr(layer, names[index])
+            permissive = param.share_mode == param.PERMISSIVE
+            if tensor.numel() != own.numel() or (not permissive and tensor.shape != own.shape):
+                layer.error(
+                    f"cannot share param '{param.name}' owned by layer \"{owner.layer}\": its shape is "
+                    f"{shape_text(tensor.shape)}, this layer needs {shape_text(own.shape)}"
+                    + ("" if permissive or tensor.numel() != own.numel() else "; share_mode: PERMISSIVE allows that")
+                )
+            log.info(
+                "net.cpp:486",
+                f"Sharing parameters '{param.name}' owned by layer '{owner.layer}', param index {owner.index}",
+            )
+            if tensor.shape == own.shape:
+                setattr(layer, names[index], tensor)
+            else:
+                alias = nn.Parameter(torch.empty(0, device=self.device))
+                self.graph.aliases.append((alias, tensor))  # type: ignore[arg-type]
+                tie(alias, tensor, own.shape)
+                setattr(layer, names[index], alias)
+
+    def _adopt_stored_blobs(self, layer: Layer, spec: Any) -> None:
+        """Take over weights that the NetParameter itself carries."""
+        if not spec.blobs:
+            return
+        from caffe.proto import weights
+
+        if len(spec.blobs) != len(layer.blobs):
+            layer.error(f"the prototxt holds {len(spec.blobs)} blobs, expected {len(layer.blobs)}")
+        for blob, proto in zip(layer.blobs, spec.blobs, strict=True):
+            array = weights.blob_to_array(proto)
+            if array.size != blob.numel():
+                layer.error(f"a blob in the prototxt has shape {array.shape}, expected {tuple(blob.shape)}")
+            blob.data.copy_(torch.from_numpy(array).reshape(blob.shape))
+
+    def _learn(self, step: Step, spec: Any) -> None:
+        layer = step.layer
+        for index, blob_name in enumerate(layer._blob_names):
+            tensor = getattr(layer, blob_name)
+            param = spec.param[index] if index < len(spec.param) else None
+            name = param.name if param is not None else ""
+            rate = param.lr_mult if param is not None else 1.0
+            decay = param.decay_mult if param is not None else 1.0
+            trained = isinstance(tensor, nn.Parameter)
+            owner = self.owners.get(name) if name else None
+            if owner is not None and param is not None:
+                self._agree(layer, owner, param)
+            else:
+                entry = Learnable(tensor, rate if trained else 0.0, decay if trained else 0.0, layer.name, index, name)
+                if param is not None:
+                    entry.has_lr, entry.has_decay = param.HasField("lr_mult"), param.HasField("decay_mult")
+                self.graph.learnable.append(entry)
+                if name:
+                    self.owners[name] = entry
+            if trained and rate != 0:
+                step.params.append(tensor)
+                step.backward = True
+        if step.backward:
+            self.needs_gradient.update(id(blob) for blob in step.tops)
+
+    @staticmethod
+    def _agree(layer: Layer, owner: Learnable, param: Any) -> None:
+        for has, value in (("has_lr", "lr_mult"), ("has_decay", "decay_mult")):
+            if not param.HasField(value):
+                continue
+            if getattr(owner, has) and getattr(owner, value) != getattr(param, value):
+                layer.error(
+                    f"shared param '{param.name}' has {value} {getattr(param, value):g}, but its owner, layer "
+                    f'"{owner.layer}", gives {getattr(owner, value):g}: write the same in both or only in one'
+                )
+            setattr(owner, has, True)
+            setattr(owner, value, getattr(param, value))
+
+
+def tie(alias: nn.Parameter, owner: Tensor, shape: tuple[int, ...]) -> None:
+    """Make `alias` a parameter of another shape over the owner's memory, data and gradient both."""
+    if owner.grad is None:
+        owner.grad = torch.zeros_like(owner, requires_grad=False)
+    alias.data = owner.detach().view(shape)
+    alias.grad = owner.grad.view(shape)
+
+
+def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
+    """The shapes of a step's tops for the present shapes of its bottoms; `first` sets the layer up before."""
+    layer = step.layer
+    bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
+    try:
+        if first:
+            layer.setup(*bottoms)
+        tops = layer.infer(*bottoms)
+    except CaffeError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f'"{blob.name}" {shape_text(blob.shape)}' for blob in step.bottoms) or "no bottoms"
+        raise LayerError(f'layer "{layer.name}" ({layer.type}): {error} (bottoms: {shapes})') from error
+    return [tuple(top.shape) for top in tops]
+
+
+def parameter_blobs(layer: Layer) -> list[ParamBlob]:
+    """The layer's blobs as users see them."""
+    return [ParamBlob(blob, f"{layer.name}[{index}]") for index, blob in enumerate(layer.blobs)]
