@@ -252,5 +252,3 @@ def _source(cls: type) -> str:
         return inspect.getsourcefile(cls) or cls.__module__
     except (TypeError, OSError):
         return cls.__module__
-
-

@@ -84,7 +84,9 @@ def insert_splits(net: Any) -> Any:
             if readers[i, j] > 1:
                 weight = weights.get((i, j), 0.0)
                 if weight:
-                    layer.loss_weight[j] = 0  # the split carries it; the original drops the other tops' weights here too
+                    layer.loss_weight[j] = (
+                        0  # the split carries it; the original drops the other tops' weights here too
+                    )
                     given[i, j] += 1
                 _add_split(split, f"{blob}_{original.name}_{j}_split", blob, readers[i, j], weight)
     return split

@@ -3,53 +3,124 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from caffe.layers.base import as_tuple
+from caffe.blob import Blob
+from caffe.layers.base import Layer, as_tuple
 from caffe.net.build import Step
 
 __all__ = ["NetModule"]
 
 
+@dataclass
+class _Call:
+    """One layer's run: which values it reads and writes, by their places in the list of all values."""
+
+    layer: Layer
+    reads: list[tuple[int, bool]]  # (place, whether to cut autograd's history there)
+    writes: list[int]
+    kept: list[Blob]  # what to use for tops that the layer leaves to the user
+    backward: bool
+
+
 class NetModule(nn.Module):
     """A net's layers as sub-modules, under their names, and its graph as `forward`.
 
-    `forward(**inputs)` takes tensors for the net's Input blobs, by default their present data, and returns the loss
-    (a scalar that carries autograd's history) and every blob's final tensor by name.
+    `forward(**inputs)` takes tensors for the net's Input blobs, by default the data they hold, and returns the loss (a
+    scalar with autograd's history) and every blob's tensor by name. Split layers, which only exist to add gradients,
+    are left to autograd.
     """
 
     def __init__(self, steps: Sequence[Step], name: str = "") -> None:
         super().__init__()
         self.name = name
-        self._steps = [step for step in steps if step.layer.type != "Split"]
-        self._renamed = _without_splits(steps)
+        self._calls: list[_Call] = []
+        self._losses: list[tuple[int, float]] = []
+        self._place: dict[str, int] = {}  # where the present value of a blob is
+        self._blobs = {blob.name: blob for step in steps for blob in step.tops}
+        self._steps = list(steps)
+        self._given_gradients = [
+            blob for step in steps for blob, need in zip(step.bottoms, step.needs, strict=True) if need
+        ]
+        self._count = 0
         used: set[str] = set()
-        for step in self._steps:
-            self.add_module(_module_name(step.layer.name, used), step.layer)
+        for step in steps:
+            self._plan(step)
+            if step.layer.type != "Split":
+                self.add_module(_module_name(step.layer.name, used), step.layer)
+
+    def _plan(self, step: Step) -> None:
+        reads = [(self._place[blob.name], not need) for blob, need in zip(step.bottoms, step.needs, strict=True)]
+        if step.layer.type == "Split":
+            writes = [reads[0][0]] * len(step.tops)
+        else:
+            writes = list(range(self._count, self._count + len(step.tops)))
+            self._count += len(writes)
+            self._calls.append(_Call(step.layer, reads, writes, step.tops, step.backward))
+        self._place.update((blob.name, place) for blob, place in zip(step.tops, writes, strict=True))
+        self._losses += [(place, weight) for place, weight in zip(writes, step.loss_weights, strict=True) if weight]
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        values: dict[str, Tensor] = {}
-        total: Tensor | None = None
-        for step in self._steps:
-            bottoms = [self._read(values, step, index) for index in range(len(step.bottoms))]
-            if step.layer.type == "Input":
-                tops = tuple(inputs.get(blob.name, blob.tensor) for blob in step.tops)
-            else:
-                made = step.layer.forward(*bottoms)
-                tops = tuple(blob.tensor for blob in step.tops) if made is None else as_tuple(made)
-            for blob, top, weight in zip(step.tops, tops, self._weights(step), strict=True):
-                values[blob.name] = top
-                if weight:
-                    part = weight * top.sum()
-                    total = part if total is None else total + part
-        return torch.zeros(()) if total is None else total, values
+        values = self._run(inputs)
+        return self._loss(values), {name: values[place] for name, place in self._place.items()}
+
+    def _run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
+        grad = torch.is_grad_enabled()
+        for call in self._calls:
+            bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
+            with torch.set_grad_enabled(grad and call.backward):
+                made = None if inputs and call.layer.type == "Input" else call.layer.forward(*bottoms)
+            if made is None:
+                made = tuple(inputs[blob.name] if blob.name in inputs else blob.tensor for blob in call.kept)
+            for place, value in zip(call.writes, as_tuple(made), strict=True):
+                values[place] = value
+        return values
+
+    def _loss(self, values: Sequence[Tensor]) -> Tensor:
+        parts = [values[place].sum() if values[place].dim() else values[place] for place, _ in self._losses]
+        weighted = [
+            part if weight == 1 else part * weight for part, (_, weight) in zip(parts, self._losses, strict=True)
+        ]
+        return sum(weighted[1:], weighted[0]) if weighted else torch.zeros(())
 
     def forward_backward(self) -> float:
-        """One pass forward and backward; adds to the parameters' gradients, fills the blobs' data; returns the loss."""
-        loss, values = self()
+        """One pass forward and backward; adds to the parameters' gradients and fills the blobs; returns the loss."""
+        with torch.enable_grad():
+            values = self._run({})
+            loss = self._loss(values)
         if loss.requires_grad:
             loss.backward()
+        self._fill(values)
+        for blob in self._given_gradients:
+            blob.stale = True
         return float(loss.detach())
+
+    def evaluate(self) -> float:
+        """One pass forward without autograd's history; fills the blobs; returns the loss."""
+        with torch.no_grad():
+            values = self._run({})
+            loss = self._loss(values)
+        self._fill(values)
+        return float(loss)
+
+    def _fill(self, values: Sequence[Tensor]) -> None:
+        for name, place in self._place.items():
+            self._blobs[name].tensor = values[place].detach()
+        for step in self._steps:
+            step.record = None
+
+
+def _module_name(layer_name: str, used: set[str]) -> str:
+    """A name that torch accepts for a sub-module: dots become underscores, and repeats are numbered."""
+    base = name = re.sub(r"\.", "_", layer_name) or "layer"
+    count = 1
+    while name in used or name in dir(nn.Module):
+        count += 1
+        name = f"{base}_{count}"
+    used.add(name)
+    return name

@@ -183,6 +183,12 @@ class Net:
             return loss
         return self.module.forward_backward()
 
+    def evaluate(self) -> float:
+        """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss."""
+        if self.debug_info or any(self.callbacks.values()):
+            return self.forward_loss()
+        return self.module.evaluate()
+
     def _forward_steps(self, first: int, last: int) -> float:
         losses = []
         for index in range(first, last + 1):
@@ -303,6 +309,14 @@ class Net:
         """Point parameters shared under another shape at their owners' memory again, after that was moved."""
         for alias, owner in self._aliases:
             tie(alias, owner, tuple(alias.shape))
+
+    def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
+        """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""
+        for source in self.sources.values():
+            if source.type == "MemoryData":
+                source.set_arrays(data, labels)
+                return
+        raise NetError(f'net "{self.name}": set_input_arrays needs a MemoryData layer, and the net has none')
 
     def close(self) -> None:
         """Stop data threads and close files."""
