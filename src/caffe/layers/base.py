@@ -36,7 +36,7 @@ class Layer(nn.Module):
     and blobs, from which gradients (autograd) and shapes (a run on meta tensors) follow.
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # type: ignore[assignment]
     bottoms: ClassVar[tuple[int, int | None]]
     tops: ClassVar[tuple[int, int | None]]
     options: ClassVar[str | None]
@@ -67,7 +67,7 @@ class Layer(nn.Module):
         other = _REGISTRY.setdefault(cls.type, cls)
         if other is not cls:
             raise NetError(
-                f'layer type "{cls.type}" is defined twice: in {_source(other)} and in {_source(cls)}; rename one of them'
+                f'layer type "{cls.type}" is defined twice, in {_source(other)} and in {_source(cls)}; rename one'
             )
 
     def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:

@@ -25,7 +25,7 @@ def filter_net(net: Any) -> tuple[Any, list[int]]:
         if layer.include and layer.exclude:
             raise NetError(f'layer "{layer.name}": has include and exclude rules; use only one of the two kinds')
         if layer.include:
-            wanted = any([meets_rule(net.state, rule, layer.name) for rule in layer.include])
+            wanted = any(meets_rule(net.state, rule, layer.name) for rule in layer.include)
         else:
             wanted = not any(meets_rule(net.state, rule, layer.name) for rule in layer.exclude)
         if wanted:

@@ -76,7 +76,7 @@ class NetModule(nn.Module):
             with torch.set_grad_enabled(grad and call.backward):
                 made = None if inputs and call.layer.type == "Input" else call.layer.forward(*bottoms)
             if made is None:
-                made = tuple(inputs[blob.name] if blob.name in inputs else blob.tensor for blob in call.kept)
+                made = tuple(inputs.get(blob.name, blob.tensor) for blob in call.kept)
             for place, value in zip(call.writes, as_tuple(made), strict=True):
                 values[place] = value
         return values
