@@ -1,0 +1,131 @@
+"""The net run as one piece equals the net run layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+
+from caffe.errors import CaffeError
+from caffe.net import Net
+from caffe.proto import caffe_pb2
+
+BRANCHED = """
+layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 7 dim: 7 } shape { dim: 5 } } }
+layer { name: "conv.a" type: "Convolution" bottom: "x" top: "c" param { lr_mult: 1 } param { lr_mult: 0 }
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }
+layer { name: "left" type: "InnerProduct" bottom: "c" top: "l"
+  inner_product_param { num_output: 6 weight_filler { type: "xavier" } } param { name: "w" } }
+layer { name: "right" type: "InnerProduct" bottom: "c" top: "r" propagate_down: false
+  inner_product_param { num_output: 6 weight_filler { type: "xavier" } } param { name: "w" } }
+layer { name: "tanh" type: "TanH" bottom: "l" top: "l" }
+layer { name: "sum" type: "Eltwise" bottom: "l" bottom: "r" top: "s" }
+layer { name: "side" type: "Power" bottom: "s" top: "p" power_param { scale: 0.5 } loss_weight: 0.25 }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "t" top: "loss" loss_weight: 2 }
+layer { name: "accuracy" type: "Accuracy" bottom: "s" bottom: "t" top: "accuracy" }
+"""
+
+
+def parse(text: str) -> caffe_pb2.NetParameter:
+    return text_format.Parse(text, caffe_pb2.NetParameter())
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(3)
+    net = Net(parse(BRANCHED), caffe_pb2.TRAIN)
+    rng = np.random.default_rng(5)
+    net.blobs["x"].data[...] = rng.standard_normal(net.blobs["x"].shape)
+    net.blobs["t"].data[...] = rng.integers(0, 6, 5)
+    return net
+
+
+def test_one_piece_equals_layer_by_layer(net):
+    loss = net.forward_loss()
+    net.backward()
+    data = {name: blob.data.copy() for name, blob in net.blobs.items()}
+    grads = [entry.tensor.grad.clone() if entry.tensor.grad is not None else None for entry in net.learnable]
+    net.clear_param_diffs()
+
+    assert net.forward_backward() == pytest.approx(loss, rel=1e-6)
+    for name, blob in net.blobs.items():
+        np.testing.assert_allclose(blob.data, data[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    for entry, grad in zip(net.learnable, grads, strict=True):
+        if grad is not None:
+            np.testing.assert_allclose(entry.tensor.grad, grad, rtol=1e-4, atol=1e-6, err_msg=entry.layer)
+    assert net.evaluate() == pytest.approx(loss, rel=1e-6)
+
+
+def test_frozen_parameters_get_no_gradient(net):
+    net.forward_backward()
+    frozen = [entry for entry in net.learnable if entry.layer == "conv.a" and entry.index == 1][0]
+    assert frozen.lr_mult == 0
+    assert frozen.tensor.grad is None or not frozen.tensor.grad.any()
+
+
+def test_diff_that_was_not_kept_is_an_error_not_a_stale_value(net):
+    net.forward_loss()
+    net.backward()
+    assert net.blobs["c"].diff.any()
+    net.forward_backward()
+    with pytest.raises(CaffeError, match="keep_diffs"):
+        _ = net.blobs["c"].diff
+    net.keep_diffs = True
+    net.forward_backward()
+    assert net.blobs["c"].diff.any()
+
+
+def test_backward_after_a_run_in_one_piece_recomputes(net):
+    net.forward_loss()
+    net.backward()
+    expected = net.blobs["l"].diff.copy()
+    net.forward_backward()
+    net.backward()
+    np.testing.assert_allclose(net.blobs["l"].diff, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_module_has_the_layers_as_submodules(net):
+    names = dict(net.module.named_parameters())
+    assert {"conv_a.weight", "conv_a.bias", "left.weight", "left.bias", "right.bias"} == set(names)
+    assert names["left.weight"] is net.module.right.weight
+
+
+def test_module_takes_tensors_and_differentiates(net):
+    x = torch.randn(net.blobs["x"].shape, requires_grad=True)
+    net.steps[1].needs  # the graph is fixed: an input's gradient needs force_backward
+    loss, values = net.module(x=x, t=torch.zeros(5))
+    assert loss.requires_grad
+    assert values["s"].shape == (5, 6)
+
+
+def test_held_view_shows_the_next_run(net):
+    net.forward()
+    view = net.blobs["s"].data
+    before = view.copy()
+    net.blobs["x"].data[...] *= -1
+    net.forward()
+    assert net.blobs["s"].data is view
+    assert not np.allclose(view, before)
+
+
+def test_edited_parameter_takes_effect(net):
+    net.forward()
+    net.params["left"][0].data[...] = 0
+    net.params["left"][1].data[...] = 0
+    net.params["right"][1].data[...] = 2
+    net.forward()
+    np.testing.assert_allclose(net.blobs["s"].data, 2)
+
+
+def test_training_step_on_a_fake_gpu_mixes_no_devices():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        net = Net(parse(BRANCHED), caffe_pb2.TRAIN, device="cuda")
+        loss, values = net.module()
+        loss.backward()
+        assert loss.device.type == "cuda"
+        assert all(value.device.type == "cuda" for value in values.values())
+        assert all(entry.tensor.grad is None or entry.tensor.grad.device.type == "cuda" for entry in net.learnable)
