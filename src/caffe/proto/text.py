@@ -1,13 +1,383 @@
-"""Stand-in until the real one lands."""
-from pathlib import Path
-from google.protobuf import text_format
-from caffe.errors import FileError, ProtoError
-def read(path, message):
-    try: s = Path(path).read_text()
-    except OSError as e: raise FileError(f"{path}: {e}") from None
-    return parse(s, message, str(path))
-def parse(s, message, name="<text>"):
-    try: return text_format.Parse(s, message)
-    except text_format.ParseError as e: raise ProtoError(f"{name}:{e}") from None
-def dumps(message): return text_format.MessageToString(message)
-def layer_line(path, index): return None
+"""Reading and writing prototxt: the text form of a message.
+
+The grammar is that of protobuf's C++ parser, which real Caffe uses. The parser is our own because protobuf's Python one
+takes another language (no `lr_mult: - 1`, no `dim: 1dim: 3`) and words its errors by version; here every error names
+line, layer, field and the nearest known name.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+from google.protobuf import text_encoding
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto
+from google.protobuf.message import Message
+
+from caffe.errors import ProtoError
+from caffe.proto import detect, files, hints
+from caffe.proto.files import PathLike
+
+__all__ = ["dumps", "layer_line", "parse", "read", "write"]
+
+M = TypeVar("M", bound=Message)
+
+_TOKEN = re.compile(
+    r"""(?:\s+|\#[^\n]*)*                                   # space and comments
+    ( [A-Za-z_]\w*                                          # name
+    | 0[xX][0-9a-fA-F]+                                     # number
+    | (?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?
+    | "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'             # string
+    | . | \Z )""",
+    re.VERBOSE | re.ASCII,
+)
+_INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|\d+", re.ASCII)
+_DECIMAL = re.compile(r"(?!0\d+$)(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?", re.ASCII)
+_NOT_FINITE = {"inf": "inf", "infinity": "inf", "nan": "nan"}
+_BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
+_END = ""
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read(path: PathLike, message: M) -> M:
+    """Read the prototxt file `path` into `message` and return it.
+
+    Raises `FileError` for a file that cannot be read or is binary, `ProtoError` with `path:line:` for its content.
+    """
+    content = files.read_bytes(path)
+    found = detect.kind(memoryview(content))
+    if found not in ("text", "empty") and b"\0" in content and not content.startswith(_UTF16):
+        raise detect.reject(path, found, "text")
+    return parse(_decode(content), message, os.fspath(path))
+
+
+def parse(text: str, message: M, name: str = "<text>") -> M:
+    """Parse prototxt `text` into `message` and return it; `name` stands for the file in a `ProtoError`."""
+    _Parser(text, name).parse(message)
+    missing = message.FindInitializationErrors()
+    if missing:
+        raise ProtoError(f"{name}{_line_of_missing(text, missing[0])}: the required field {missing[0]} is missing")
+    return message
+
+
+def write(path: PathLike, message: Message) -> None:
+    """Write `message` as a prototxt file, whole or not at all. Raises `FileError`."""
+    with files.atomic(path) as file:
+        file.write(dumps(message).encode())
+
+
+def layer_line(path: PathLike, index: int, name: str | None = None) -> int | None:
+    """The line where the `index`-th `layer` or `layers` block of a prototxt file begins, counted from 0.
+
+    With `name`, the block of that name whose index is nearest: in old files, upgrading moves layers. None if there is
+    no such block. Reads the file again: ask only when an error needs it.
+    """
+    blocks = list(_layer_blocks(_decode(files.read_bytes(path))))
+    if name is None:
+        return blocks[index][0] if 0 <= index < len(blocks) else None
+    named = [(abs(place - index), line) for place, (line, own) in enumerate(blocks) if own == name]
+    return min(named)[1] if named else None
+
+
+def dumps(message: Message) -> str:
+    """The message as prototxt, in the words of protobuf's C++ DebugString."""
+    lines: list[str] = []
+    _print(message, "", lines)
+    return "".join(lines)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+class _Parser:
+    """One pass over the tokens of a text."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.text = text
+        self.name = name
+        self.tokens: list[str] = _TOKEN.findall(text)
+        self.at = 0
+        self.layer: Message | None = None
+
+    def parse(self, message: Message) -> None:
+        self.body(message, _END)
+
+    def body(self, message: Message, end: str) -> None:
+        """The fields of a message up to the token `end`."""
+        plans = _plans(message.DESCRIPTOR)
+        tokens = self.tokens
+        while (token := tokens[self.at]) != end:
+            plan = plans.get(token)
+            if plan is None:
+                self.unknown(message, token, end)
+            self.at += 1
+            self.field(message, *plan)
+            if tokens[self.at] in (",", ";"):
+                self.at += 1
+        self.at += end != _END
+
+    def field(self, message: Message, field: FieldDescriptor, repeated: bool, convert: _Convert | None) -> None:
+        """What follows a field's name."""
+        if not repeated and message.HasField(field.name):
+            self.fail(f"{field.containing_type.name} has {field.name} twice, expected it once", self.at - 1)
+        if self.tokens[self.at] == ":":
+            self.at += 1
+        elif convert is not None:
+            self.fail(f'expected ":" after {field.name}, got {self.token()}')
+        if not (repeated and self.tokens[self.at] == "["):
+            return self.value(message, field, repeated, convert)
+        self.at += 1
+        while self.tokens[self.at] != "]":
+            self.value(message, field, repeated, convert)
+            if self.tokens[self.at] == ",":
+                self.at += 1
+            elif self.tokens[self.at] != "]":
+                self.fail(f'expected "," or "]" in the list of {field.name}, got {self.token()}')
+        self.at += 1
+        return None
+
+    def value(self, message: Message, field: FieldDescriptor, repeated: bool, convert: _Convert | None) -> None:
+        """One value of a field; a message value is marked as present even if it is empty."""
+        if convert is None:
+            part = getattr(message, field.name).add() if repeated else getattr(message, field.name)
+            part.SetInParent()
+            closing = {"{": "}", "<": ">"}.get(self.tokens[self.at])
+            if closing is None:
+                self.fail(f'expected "{{" after {field.name}, got {self.token()}')
+            self.at += 1
+            if field.name in ("layer", "layers") and repeated:
+                self.layer = part
+            self.body(part, closing)
+        elif repeated:
+            getattr(message, field.name).append(convert(self, field))
+        else:
+            setattr(message, field.name, convert(self, field))
+
+    def sign(self) -> str:
+        """Consume a minus sign if there is one."""
+        if self.tokens[self.at] != "-":
+            return ""
+        self.at += 1
+        return "-"
+
+    def token(self) -> str:
+        """The present token, for an error."""
+        return f'"{self.tokens[self.at]}"' if self.tokens[self.at] != _END else "the end of the file"
+
+    def unknown(self, message: Message, token: str, end: str) -> NoReturn:
+        if token == _END:
+            self.fail(f'expected "{end}", got the end of the file: a block of {message.DESCRIPTOR.name} is open')
+        if not token[0].isalpha() and token[0] != "_":
+            self.fail(f'expected a field of {message.DESCRIPTOR.name}, got "{token}"')
+        self.fail(f'{message.DESCRIPTOR.name} has no field "{token}"{hints.unknown_field(message, token)}')
+
+    def wrong(self, field: FieldDescriptor, expected: str) -> NoReturn:
+        """The error for a value of another type than the field's."""
+        hint = hints.wrong_value(field, self.tokens[self.at])
+        self.fail(f"{field.containing_type.name}.{field.name}: expected {expected}, got {self.token()}{hint}")
+
+    def fail(self, fact: str, at: int | None = None) -> NoReturn:
+        """Raise a `ProtoError` for the token at index `at`, by default the present one."""
+        match = next(itertools.islice(_TOKEN.finditer(self.text), self.at if at is None else at, None))
+        line = self.text.count("\n", 0, match.start(1)) + 1
+        layer = ""
+        if self.layer is not None and self.layer.name:  # type: ignore[attr-defined]
+            layer = f'layer "{self.layer.name}": '  # type: ignore[attr-defined]
+        raise ProtoError(f"{self.name}:{line}: {layer}{fact}")
+
+
+_Convert = Callable[[_Parser, FieldDescriptor], Any]
+_Plan = tuple[FieldDescriptor, bool, _Convert | None]
+
+
+def _integer(parser: _Parser, field: FieldDescriptor) -> int:
+    bits = 32 if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_UINT32) else 64
+    signed = field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    start = parser.at
+    minus = parser.sign()
+    value = _parse_integer(parser.tokens[parser.at])
+    if value is None or (minus and not signed):
+        parser.at = start
+        parser.wrong(field, "a whole number" if signed else "a whole number >= 0")
+    value = -value if minus else value
+    if not low <= value <= high:
+        parser.wrong(field, f"a whole number from {low} to {high}")
+    parser.at += 1
+    return value
+
+
+def _parse_integer(token: str) -> int | None:
+    """The value of an integer token as C reads it: decimal, hexadecimal or octal."""
+    if not _INTEGER.fullmatch(token):
+        return None
+    octal = len(token) > 1 and token[0] == "0" and token.isdigit()
+    try:
+        return int(token, 8 if octal else 0)
+    except ValueError:
+        return None
+
+
+def _float(parser: _Parser, field: FieldDescriptor) -> float:
+    minus = parser.sign()
+    token = parser.tokens[parser.at]
+    if _DECIMAL.fullmatch(token):
+        value = float(token.rstrip("fF"))
+    elif token.lower() in _NOT_FINITE:
+        value = float(_NOT_FINITE[token.lower()])
+    else:
+        parser.wrong(field, "a number")
+    parser.at += 1
+    return -value if minus else value
+
+
+def _bool(parser: _Parser, field: FieldDescriptor) -> bool:
+    token = parser.tokens[parser.at]
+    value = _BOOLS.get(token)
+    if value is None:
+        number = _parse_integer(token)
+        if number not in (0, 1):
+            parser.wrong(field, "true or false")
+        value = number == 1
+    parser.at += 1
+    return value
+
+
+def _enum(parser: _Parser, field: FieldDescriptor) -> int:
+    start = parser.at
+    minus = parser.sign()
+    token = parser.tokens[parser.at]
+    known = field.enum_type.values_by_name.get(token)
+    if known is None:
+        number = _parse_integer(token)
+        known = None if number is None else field.enum_type.values_by_number.get(-number if minus else number)
+    if known is None:
+        parser.at = start
+        parser.wrong(field, "one of " + ", ".join(field.enum_type.values_by_name))
+    parser.at += 1
+    return known.number
+
+
+def _bytes(parser: _Parser, field: FieldDescriptor) -> bytes:
+    """One string token, or several in a row, which are joined."""
+    if parser.tokens[parser.at][:1] not in ('"', "'"):
+        parser.wrong(field, "a string in quotes")
+    parts = []
+    while (token := parser.tokens[parser.at])[:1] in ('"', "'"):
+        if len(token) == 1:
+            parser.fail(f"{field.name}: the string has no closing {token} on its line")
+        try:
+            parts.append(text_encoding.CUnescape(token[1:-1]) if "\\" in token else token[1:-1].encode())
+        except ValueError as error:
+            parser.fail(f"{field.name}: {error} in the string {token}")
+        parser.at += 1
+    return b"".join(parts)
+
+
+def _string(parser: _Parser, field: FieldDescriptor) -> str:
+    start = parser.at
+    try:
+        return _bytes(parser, field).decode()
+    except UnicodeDecodeError:
+        parser.fail(f"{field.name}: the string is not valid UTF-8", start)
+
+
+_CONVERT: dict[int, _Convert | None] = {
+    FieldDescriptor.TYPE_MESSAGE: None,
+    FieldDescriptor.TYPE_INT32: _integer,
+    FieldDescriptor.TYPE_INT64: _integer,
+    FieldDescriptor.TYPE_UINT32: _integer,
+    FieldDescriptor.TYPE_UINT64: _integer,
+    FieldDescriptor.TYPE_FLOAT: _float,
+    FieldDescriptor.TYPE_DOUBLE: _float,
+    FieldDescriptor.TYPE_BOOL: _bool,
+    FieldDescriptor.TYPE_ENUM: _enum,
+    FieldDescriptor.TYPE_BYTES: _bytes,
+    FieldDescriptor.TYPE_STRING: _string,
+}
+
+
+@functools.cache
+def _plans(descriptor: Descriptor) -> dict[str, _Plan]:
+    """How to read each field of a message type, by name."""
+    source = DescriptorProto()
+    descriptor.CopyToProto(source)  # protobuf 4 and 7 have no common attribute that tells whether a field is repeated
+    repeated = {field.name for field in source.field if field.label == field.LABEL_REPEATED}
+    return {field.name: (field, field.name in repeated, _CONVERT[field.type]) for field in descriptor.fields}
+
+
+def _decode(content: bytes) -> str:
+    """UTF-8, else Latin-1 (comments of old files); UTF-16 by its mark. Line ends become those of Unix."""
+    try:
+        text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _layer_blocks(text: str) -> Iterator[tuple[int, str | None]]:
+    """Line and name of each `layer` and `layers` block at the top level."""
+    depth, start, name = 0, 0, None
+    previous = ["", "", ""]
+    for match in _TOKEN.finditer(text):
+        token = match.group(1)
+        if token in ("{", "<"):
+            depth += 1
+            opener = previous[1] if previous[2] == ":" else previous[2]
+            if depth == 1:
+                name = None
+                start = 0 if opener not in ("layer", "layers") else text.count("\n", 0, match.start(1)) + 1
+        elif token in ("}", ">"):
+            depth -= 1
+            if depth == 0 and start:
+                yield start, name
+        elif depth == 1 and previous[1:] == ["name", ":"]:
+            name = token[1:-1]
+        previous = [*previous[1:], token]
+
+
+def _line_of_missing(text: str, path: str) -> str:
+    """`:41` for the layer that a path such as `layer[3].clip_param.max` points into."""
+    match = re.match(r"layers?\[(\d+)\]", path)
+    blocks = list(_layer_blocks(text)) if match else []
+    index = int(match.group(1)) if match else 0
+    return f':{blocks[index][0]}: layer "{blocks[index][1] or ""}"' if index < len(blocks) else ""
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def _print(message: Message, indent: str, lines: list[str]) -> None:
+    plans = _plans(message.DESCRIPTOR)
+    for field, value in message.ListFields():
+        _, repeated, convert = plans[field.name]
+        for item in value if repeated else (value,):
+            if convert is None:
+                lines.append(f"{indent}{field.name} {{\n")
+                _print(item, indent + "  ", lines)
+                lines.append(f"{indent}}}\n")
+            else:
+                lines.append(f"{indent}{field.name}: {_scalar(field, item)}\n")
+
+
+def _scalar(field: FieldDescriptor, value: Any) -> str:
+    if field.type == FieldDescriptor.TYPE_FLOAT:
+        short = f"{value:.6g}"
+        return short if np.float32(short) == np.float32(value) else f"{value:.9g}"
+    if field.type == FieldDescriptor.TYPE_DOUBLE:
+        short = f"{value:.15g}"
+        return short if float(short) == value else f"{value:.17g}"
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return "true" if value else "false"
+    if field.type == FieldDescriptor.TYPE_ENUM:
+        return field.enum_type.values_by_number[value].name
+    if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
+        return f'"{text_encoding.CEscape(value, False)}"'
+    return str(value)

@@ -1,14 +1,154 @@
-"""Stand-in until the real one lands."""
+"""Weight files: .caffemodel of every format of Caffe and its forks, HDF5 weights, and mean files.
+
+A reader needs only the layers' names and blobs, so that is all these functions look at. What a layer is comes from
+the user's prototxt; a weight file may hold layer types that nobody has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO
+
 import numpy as np
-from caffe.proto import caffe_pb2
-def blob_to_array(b): 
-    shape = tuple(b.shape.dim) if b.HasField("shape") else (b.num,b.channels,b.height,b.width)
-    return np.array(b.data, np.float32).reshape(shape)
-def read(path):
-    if str(path).endswith("h5"):
-        import h5py
-        with h5py.File(path) as f: return {k: [np.array(f["data"][k][str(i)]) for i in range(len(f["data"][k]))] for k in f["data"]}
-    n = caffe_pb2.NetParameter(); import pathlib; n.ParseFromString(pathlib.Path(path).read_bytes())
-    return {l.name: [blob_to_array(b) for b in l.blobs] for l in n.layer}
-def write(path, net, arrays, diffs=None): raise NotImplementedError
-write_hdf5 = write
+
+from caffe.errors import FileError
+from caffe.proto import blobs, caffe_pb2, detect, files, hdf5, wire
+from caffe.proto.blobs import blob_from_proto, blob_to_proto, fits
+from caffe.proto.files import PathLike
+
+__all__ = [
+    "blob_from_proto",
+    "blob_to_proto",
+    "fits",
+    "read",
+    "read_diffs",
+    "read_mean",
+    "write",
+    "write_hdf5",
+    "write_mean",
+]
+
+
+def read(path: PathLike) -> dict[str, list[np.ndarray]]:
+    """The blobs of each layer in a .caffemodel or HDF5 weight file, by layer name, in the file's order.
+
+    Layers without blobs have an empty list. Values are float32, or float64 where the file holds doubles. Shapes in
+    files of 2014 are padded to four axes: compare them with `fits`. An HDF5 file keeps a shared blob only at its
+    owner; a blob left out before another one is None in the list. Raises `FileError`.
+    """
+    return _read(path, diff=False)
+
+
+def read_diffs(path: PathLike) -> dict[str, list[np.ndarray]]:
+    """As `read`, for the diffs that `snapshot_diff` adds; the list of a layer without diffs is empty."""
+    return _read(path, diff=True)
+
+
+def write(
+    path: PathLike,
+    net: caffe_pb2.NetParameter,
+    data: Mapping[str, Sequence[np.ndarray]],
+    diffs: Mapping[str, Sequence[np.ndarray]] | None = None,
+    double: bool | None = None,
+) -> None:
+    """Write a .caffemodel: the layers of `net`, each with the arrays that `data` has under its name.
+
+    `diffs` adds the gradients. `double` says whether numbers are stored as float64; by default as the arrays are.
+    The file appears whole or not at all. Raises `FileError`.
+    """
+    rest = caffe_pb2.NetParameter()
+    rest.CopyFrom(net)
+    rest.ClearField("layer")
+    with files.atomic(path) as file:
+        file.write(rest.SerializeToString())
+        for layer in net.layer:
+            arrays = data.get(layer.name, ())
+            gradients = diffs.get(layer.name, ()) if diffs is not None else [None] * len(arrays)
+            _write_layer(file, layer, [blobs.encode(a, d, double) for a, d in zip(arrays, gradients, strict=True)])
+
+
+def write_hdf5(
+    path: PathLike,
+    data: Mapping[str, Sequence[np.ndarray | None]],
+    diffs: Mapping[str, Sequence[np.ndarray | None]] | None = None,
+) -> None:
+    """Write HDF5 weights as Caffe does: /data/<layer>/<index>, and /diff/<layer>/<index> for `diffs`.
+
+    A blob that is None (owned by another layer) is left out. Raises `FileError`.
+    """
+    hdf5.write_weights(path, data, diffs)
+
+
+def read_mean(path: PathLike) -> np.ndarray:
+    """The array of a mean file (.binaryproto) as stored: (1, C, H, W) in those that Caffe's tools write."""
+    with detect.binary(path, "blob") as view:
+        return blobs.decode(view, str(path))
+
+
+def write_mean(path: PathLike, mean: np.ndarray) -> None:
+    """Write a mean file with the four legacy dimensions, as compute_image_mean does; `mean` has up to 4 axes."""
+    sizes = (1,) * (4 - mean.ndim) + mean.shape
+    head = caffe_pb2.BlobProto(num=sizes[0], channels=sizes[1], height=sizes[2], width=sizes[3])
+    with files.atomic(path) as file:
+        file.write(head.SerializeToString())
+        file.writelines(blobs.encode(np.ravel(mean).astype(np.float32))[:2])
+
+
+def _read(path: PathLike, diff: bool) -> dict[str, list[np.ndarray]]:
+    if detect.is_hdf5(path):
+        return hdf5.read_weights(path, "diff" if diff else "data")
+    with detect.binary(path, "net") as view:
+        layers = dict(_layers(view, path, diff))
+    if not layers:
+        raise FileError(f"{path}: holds no layers; expected the weights that a solver's snapshot wrote")
+    return layers
+
+
+def _layers(view: memoryview, path: PathLike, diff: bool) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Name and arrays of each `layer` (field 100) and each V1 `layers` (field 2) of a NetParameter."""
+    for field in wire.fields(view):
+        if field.kind != wire.BYTES or field.number not in (2, 100):
+            continue
+        name, protos = _layer(field.view, name=1, blob=7) if field.number == 100 else _v1_layer(field.view)
+        if name is None:
+            continue
+        if diff:
+            protos = [proto for proto in protos if blobs.has_diff(proto)]
+        what = f'{path}: layer "{name}": blob'
+        yield name, [blobs.decode(proto, f"{what} {index}", diff) for index, proto in enumerate(protos)]
+
+
+def _v1_layer(view: memoryview) -> tuple[str | None, list[memoryview]]:
+    """As `_layer`, for V1 and for the V0 layer inside it. V0's padding layers become part of others: name None."""
+    for field in wire.fields(view):
+        if field.number == 1 and field.kind == wire.BYTES:
+            kinds = [bytes(inner.view) for inner in wire.fields(field.view) if inner.number == 2]
+            name, protos = _layer(field.view, name=1, blob=50)
+            return (None if kinds == [b"padding"] else name), protos
+    return _layer(view, name=4, blob=6)
+
+
+def _layer(view: memoryview, name: int, blob: int) -> tuple[str | None, list[memoryview]]:
+    """The name and the BlobProtos of a layer whose fields have these numbers."""
+    text, protos = "", []
+    for field in wire.fields(view):
+        if field.kind == wire.BYTES and field.number == name:
+            text = bytes(field.view).decode("utf-8", "replace")
+        elif field.kind == wire.BYTES and field.number == blob:
+            protos.append(field.view)
+    return text, protos
+
+
+def _write_layer(file: BinaryIO, layer: caffe_pb2.LayerParameter, protos: list[list[bytes | memoryview]]) -> None:
+    """Write one `layer` field, with the blobs (field 7) where the order of numbers puts them, as Caffe does."""
+    rest = caffe_pb2.LayerParameter()
+    rest.CopyFrom(layer)
+    rest.ClearField("blobs")
+    text = rest.SerializeToString()
+    middle = max((field.end for field in wire.fields(memoryview(text)) if field.number < 7), default=0)
+    pieces: list[bytes | memoryview] = [text[:middle]]
+    for proto in protos:
+        pieces += [wire.key(7, sum(map(len, proto))), *proto]
+    pieces.append(text[middle:])
+    file.write(wire.key(100, sum(map(len, pieces))))
+    file.writelines(pieces)

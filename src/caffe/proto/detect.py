@@ -1,0 +1,110 @@
+"""What kind of file something is, and what to say when another kind was expected."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Iterator
+from typing import Any
+
+from caffe.errors import FileError
+from caffe.proto import files, wire
+from caffe.proto.files import PathLike
+
+__all__ = ["HDF5_MAGIC", "binary", "is_hdf5", "kind", "reject"]
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_LFS_POINTER = b"version https://git-lfs"
+_CONTROL = frozenset(range(32)) - frozenset(b"\t\n\r\f\v")
+_NAMES = {
+    "empty": "an empty file",
+    "text": "a text file",
+    "pointer": "only a pointer to a file in Git LFS; fetch the file itself with: git lfs pull",
+    "archive": "an archive or a PyTorch file",
+    "hdf5": "a HDF5 file",
+    "blob": "a single blob, such as a mean file (.binaryproto)",
+    "state": "a solver state (.solverstate)",
+    "net": "a binary net or its weights (.caffemodel)",
+    "unknown": "no file that Caffe writes, or a damaged one",
+}
+_WANTED = {
+    "net": "weights (.caffemodel, or HDF5)",
+    "state": "a solver state (.solverstate, or HDF5)",
+    "blob": "a mean file (.binaryproto)",
+    "text": "a text file (.prototxt)",
+}
+_WAYS_OUT = {
+    ("net", "state"): "to go on training from it use -snapshot; the weights are in the .caffemodel beside it",
+    ("state", "net"): "to start from these weights use -weights; -snapshot takes the .solverstate beside it",
+    ("net", "text"): "a net's definition is given as -model",
+    ("text", "net"): "weights are given as -weights",
+}
+
+
+def kind(view: memoryview) -> str:
+    """One of the keys of the table of names above, judged by the content's beginning."""
+    start = bytes(view[:512])
+    if not start:
+        return "empty"
+    if start.startswith(HDF5_MAGIC):
+        return "hdf5"
+    if start.startswith((b"PK\x03\x04", b"\x1f\x8b", b"\x80\x02")):
+        return "archive"
+    if not _CONTROL.intersection(start):
+        return "pointer" if start.startswith(_LFS_POINTER) else "text"
+    return _message_kind(view)
+
+
+def reject(path: PathLike, found: str, wanted: str) -> FileError:
+    """The error for a file of kind `found` where `wanted` was expected."""
+    way_out = _WAYS_OUT.get((wanted, found))
+    hint = f"; {way_out}" if way_out else ""
+    return FileError(f"{path}: is {_NAMES[found]}; expected {_WANTED[wanted]}{hint}")
+
+
+def is_hdf5(path: PathLike) -> bool:
+    """Whether a file is HDF5, by its content; a missing file is a `FileError`."""
+    with files.opened(path) as file:
+        return file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
+
+
+@contextlib.contextmanager
+def binary(path: PathLike, wanted: str) -> Iterator[memoryview]:
+    """The bytes of a binary message file of the kind `wanted`, read from disk as far as they are looked at.
+
+    Raises `FileError` if the file is of another kind, and if the block finds that it is cut off or damaged.
+    """
+    with files.opened(path) as file:
+        try:
+            content: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # a pipe, an empty file
+            content = file.read()
+    view = memoryview(content)
+    found = kind(view)
+    if found != wanted:
+        raise reject(path, found, wanted)
+    try:
+        yield view
+    except wire.WireError as error:
+        if error.missing:
+            fact = f"is cut off: it has {len(view)} bytes and lacks at least {error.missing} more"
+        else:
+            fact = f"is damaged ({error})"
+        raise FileError(f"{path}: {fact}; expected {_WANTED[wanted]}; copy or download it again") from error
+
+
+def _message_kind(view: memoryview) -> str:
+    """Tell NetParameter, SolverState and BlobProto apart by their first fields."""
+    head = []
+    try:
+        for field in wire.fields(view):
+            head.append((field.number, field.kind))
+            if len(head) == 2:
+                break
+    except wire.WireError as error:
+        if not error.missing and not head:
+            return "unknown"
+    first = head[0] if head else (0, wire.BYTES)
+    if first == (1, wire.VARINT):
+        return "blob" if (2, wire.VARINT) in head or (5, wire.BYTES) in head else "state"
+    return "blob" if first in ((5, wire.BYTES), (7, wire.BYTES)) else "net"

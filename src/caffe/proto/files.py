@@ -1,0 +1,105 @@
+"""Opening files for reading and replacing files safely, with errors that tell what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from caffe.errors import FileError, did_you_mean
+
+__all__ = ["atomic", "opened", "read_bytes"]
+
+PathLike = str | os.PathLike[str]
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """The content of a file, or a `FileError` that tells why it cannot be read."""
+    with opened(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def opened(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes; every failure while it is open is a `FileError`."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise FileError(f"{os.fspath(path)}: cannot read: {_why_unreadable(Path(path), error)}") from error
+
+
+@contextlib.contextmanager
+def atomic(path: PathLike) -> Iterator[BinaryIO]:
+    """Write a file so that it is there whole or not at all.
+
+    Yields a binary file under a temporary name (`.name`) in the same folder. When the block ends well, the content
+    is forced to disk and takes the place of `path`; when it fails, the temporary file is removed and what was at
+    `path` stays as it was. A pipe or a device is written directly. Raises `FileError` if the system refuses.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            with open(target, "wb") as device:
+                yield device
+            return
+        with _temporary(target) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, target)
+    except OSError as error:
+        raise FileError(f"{os.fspath(path)}: cannot write: {_why_unwritable(target, error)}") from error
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[BinaryIO]:
+    """A new file beside `target`, with the rights `target` has or would get; removed unless it was renamed."""
+    name = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(name, "x+b") as file:
+            if target.exists():
+                os.chmod(name, stat.S_IMODE(target.stat().st_mode))
+            yield file
+    finally:
+        name.unlink(missing_ok=True)
+
+
+def _why_unreadable(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        folder = path.parent
+        if not folder.is_dir():
+            return f'there is no folder "{folder}" (current folder: {os.getcwd()})'
+        return f"file not found{did_you_mean(path.name, _names(folder))}"
+    if path.is_dir():
+        return "it is a folder, expected a file"
+    if isinstance(error, PermissionError):
+        return "permission denied; check the file's owner and mode"
+    return error.strerror or str(error)
+
+
+def _why_unwritable(target: Path, error: OSError) -> str:
+    if target.is_dir():
+        return "it is a folder; give the name of a file"
+    if not target.parent.is_dir():
+        return f'there is no folder "{target.parent}"; create it first'
+    if isinstance(error, PermissionError):
+        return f'permission denied in "{target.parent}"'
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(target.parent).free / 1e6
+        kept = "the old file is unchanged" if target.exists() else "nothing was left behind"
+        return f"{error.strerror or error} ({free:.0f} MB free); free some space or write to another disk; {kept}"
+    return error.strerror or str(error)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
