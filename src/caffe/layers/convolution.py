@@ -38,9 +38,10 @@ class _Filter(Layer, abstract=True):
         self.check_size(x.shape[self.channel + 1 :])
         rows, columns = self.sides(channels)
         self.add_blob("weight", (rows, columns // opt.group, *self.slide.kernel), opt.weight_filler)
-        self.bias = None
         if opt.bias_term:
             self.add_blob("bias", (opt.num_output,), opt.bias_filler)
+        else:
+            self.bias = None
 
     def sides(self, channels: int) -> tuple[int, int]:
         """First axis of the weights, and `group` times the second."""

@@ -33,9 +33,10 @@ class InnerProduct(Layer):
         self.inputs = x.shape[self.start :].numel()
         shape = (opt.num_output, self.inputs)
         self.add_blob("weight", shape[::-1] if opt.transpose else shape, opt.weight_filler)
-        self.bias = None
         if opt.bias_term:
             self.add_blob("bias", (opt.num_output,), opt.bias_filler)
+        else:
+            self.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(self.start)

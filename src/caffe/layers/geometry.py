@@ -32,7 +32,9 @@ class Slide:
         return [max(0, e - n - 2 * p) for n, e, p in zip(sizes, self.extent, self.pad, strict=True)]
 
 
-def per_axis(layer: Layer, field: str, axes: int, default: int | None = None, one_side: bool = False) -> tuple[int, ...]:
+def per_axis(
+    layer: Layer, field: str, axes: int, default: int | None = None, one_side: bool = False
+) -> tuple[int, ...]:
     """An option for each spatial axis, given once, once per axis, or as `<stem>_h` and `<stem>_w`.
 
     `default` counts where nothing is given; without one the option must be given. With `one_side`, `<stem>_h` or

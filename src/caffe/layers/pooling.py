@@ -16,7 +16,11 @@ from caffe.proto import caffe_pb2
 
 __all__ = ["SPP", "Pooling"]
 
-MAX, AVE, STOCHASTIC = (caffe_pb2.PoolingParameter.Value(name) for name in ("MAX", "AVE", "STOCHASTIC"))
+MAX, AVE, STOCHASTIC = (
+    caffe_pb2.PoolingParameter.MAX,
+    caffe_pb2.PoolingParameter.AVE,
+    caffe_pb2.PoolingParameter.STOCHASTIC,
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,9 @@ class SPP(Layer):
             height, width = (math.ceil(n / bins) for n in sizes)
             pad = ((height * bins - sizes[0] + 1) // 2, (width * bins - sizes[1] + 1) // 2)
             if pad[0] >= height or pad[1] >= width:
-                self.error(f"a bottom of {shape_text(sizes)} is too small for {bins} x {bins} cells; lower pyramid_height")
+                self.error(
+                    f"a bottom of {shape_text(sizes)} is too small for {bins} x {bins} cells; lower pyramid_height"
+                )
             if any(pad) and self.opt.pool == STOCHASTIC:
                 self.error(f"pool: STOCHASTIC needs sizes that {bins} divides, the bottom has {shape_text(sizes)}")
             grids.append(Grid((height, width), (height, width), pad))
@@ -185,7 +191,7 @@ def random_pool(x: Tensor, grid: Grid, training: bool) -> Tensor:
     cells = grid.padded(x, 0)
     for axis in (2, 3):
         cells = cells.unfold(axis, grid.kernel[axis - 2], grid.stride[axis - 2])
-    cells = cells.flatten(4)                                     # (N, C, H', W', cells of a window)
+    cells = cells.flatten(4)  # (N, C, H', W', cells of a window)
     if not training:
         total = cells.sum(-1)
         return cells.square().sum(-1) / torch.where(total > 0, total, 1)
