@@ -1,0 +1,270 @@
+"""Functions of each element by itself."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe.layers.base import Layer
+from caffe.proto import caffe_pb2
+
+__all__ = [
+    "BNLL",
+    "ELU",
+    "AbsVal",
+    "Clip",
+    "Dropout",
+    "Exp",
+    "Log",
+    "PReLU",
+    "Power",
+    "ReLU",
+    "Sigmoid",
+    "Swish",
+    "TanH",
+    "Threshold",
+]
+
+
+class AbsVal(Layer):
+    """Absolute value.
+
+    bottom x, top y of the same shape
+
+        y = |x|
+
+    Source: BVLC absval_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+class BNLL(Layer):
+    """Binomial normal log likelihood, a smooth ReLU.
+
+    bottom x, top y of the same shape
+
+        y = log(1 + exp(x))
+
+    Source: BVLC bnll_layer.cpp, whose gradient is exact up to x = 50, as is this one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softplus(x, threshold=50)
+
+
+class Clip(Layer):
+    """Cuts values to a range; those cut off get no gradient, those on its ends do.
+
+    bottom x, top y of the same shape
+
+        y = max(min, min(x, max))
+
+    Source: BVLC clip_layer.cpp, where `min` wins if it is above `max`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(self.opt.min, max(self.opt.min, self.opt.max))
+
+
+class ELU(Layer):
+    """Exponential linear unit.
+
+    bottom x, top y of the same shape
+
+        y = x if x > 0 else alpha (exp(x) - 1)
+
+    Source: Clevert et al., arXiv:1511.07289; BVLC elu_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(x, self.opt.alpha)
+
+
+class Exp(Layer):
+    """Exponential function of a chosen base.
+
+    bottom x, top y of the same shape
+
+        y = base ^ (shift + scale x)
+
+    The default base -1 stands for e.
+    Source: BVLC exp_layer.cpp.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        self.rate = _log_base(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.rate * self.opt.scale, self.rate * self.opt.shift
+        return torch.exp(x * scale + shift if shift else x * scale)
+
+
+class Log(Layer):
+    """Logarithm to a chosen base.
+
+    bottom x, top y of the same shape
+
+        y = log_base(shift + scale x)
+
+    The default base -1 stands for e.
+    Source: BVLC log_layer.cpp.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        self.rate = _log_base(self)
+        self.require(self.rate != 0, "base 1 has no logarithm; give another base, or none for e")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log(x * self.opt.scale + self.opt.shift) / self.rate
+
+
+class Power(Layer):
+    """Power of a linear function.
+
+    bottom x, top y of the same shape
+
+        y = (shift + scale x) ^ power
+
+    With `scale` or `power` 0 it is a constant whose gradient is 0, even where the formula has none.
+    Source: BVLC power_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        power, scale, shift = self.opt.power, self.opt.scale, self.opt.shift
+        if power == 0 or scale == 0:
+            return torch.where(torch.zeros_like(x, dtype=torch.bool), x, torch.full_like(x, shift) ** power)
+        inner = x if (scale, shift) == (1, 0) else x * scale + shift
+        return inner**power if power != 1 else inner
+
+
+class PReLU(Layer):
+    """ReLU whose slope on the negative side is learned, per channel or once.
+
+    bottom x (N, C, ...), top y of the same shape
+
+        y = x if x > 0 else weight[c] x
+
+    Blob: weight (C), or () with `channel_shared`; 0.25 where no filler is given.
+    Source: He et al., arXiv:1502.01852; BVLC prelu_layer.cpp.
+    """
+
+    weight: Tensor
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() >= 2, f"{self.bottom_name(0)} has {x.dim()} axes, expected at least 2: (N, C, ...)")
+        quarter = caffe_pb2.FillerParameter(type="constant", value=0.25)
+        fill = self.opt.filler if self.opt.HasField("filler") else quarter
+        self.add_blob("weight", () if self.opt.channel_shared else (x.shape[1],), fill)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() and x.shape[1] != len(self.weight):
+            self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(self.weight)}")
+        return F.prelu(x, self.weight)
+
+
+class ReLU(Layer):
+    """Rectified linear unit, leaky if `negative_slope` is not 0.
+
+    bottom x, top y of the same shape
+
+        y = x if x > 0 else negative_slope x
+
+    Source: Nair and Hinton, ICML 2010; BVLC relu_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope = self.opt.negative_slope
+        return F.leaky_relu(x, slope) if slope else F.relu(x)
+
+
+class Sigmoid(Layer):
+    """Logistic function.
+
+    bottom x, top y of the same shape
+
+        y = 1 / (1 + exp(-x))
+
+    Source: BVLC sigmoid_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+
+class Swish(Layer):
+    """A smooth ReLU that is not monotonic; with beta 1 also known as SiLU.
+
+    bottom x, top y of the same shape
+
+        y = x sigmoid(beta x)
+
+    Source: Ramachandran et al., arXiv:1710.05941; BVLC swish_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        beta = self.opt.beta
+        return F.silu(x) if beta == 1 else x * torch.sigmoid(x * beta)
+
+
+class TanH(Layer):
+    """Hyperbolic tangent.
+
+    bottom x, top y of the same shape
+
+        y = tanh(x)
+
+    Source: BVLC tanh_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
+
+class Threshold(Layer):
+    """Whether each element is above a threshold. It has no gradient.
+
+    bottom x, top y of the same shape
+
+        y = 1 if x > threshold else 0
+
+    Source: BVLC threshold_layer.cpp.
+    """
+
+    constant = (0,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x > self.opt.threshold).to(x.dtype)
+
+
+class Dropout(Layer):
+    """Sets a random share of the elements to zero while training and scales up the others.
+
+    bottom x, top y of the same shape
+
+        TRAIN  y = mask x / (1 - dropout_ratio), mask = 1 with probability 1 - dropout_ratio
+        TEST   y = x
+
+    A ratio outside [0, 1] is accepted until a forward pass in TRAIN needs it, as Caffe does.
+    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.is_meta:
+            return x
+        ratio = self.opt.dropout_ratio
+        self.require(0 <= ratio <= 1, f"dropout_ratio {ratio:g} is no probability; give one from 0 to 1")
+        return F.dropout(x, ratio)
+
+
+def _log_base(layer: Layer) -> float:
+    """The natural logarithm of `base`, where -1 stands for e."""
+    base = layer.opt.base
+    if base == -1:
+        return 1.0
+    layer.require(0 < base < math.inf, f"base {base:g} must be positive and finite, or -1 for e")
+    return math.log(base)

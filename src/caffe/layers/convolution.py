@@ -1,0 +1,171 @@
+"""Convolution, its transpose, and the columns of which both are matrix products."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe.layers.base import Layer, shape_text
+from caffe.layers.geometry import Slide, im2col, margins, pad_axes, read_slide
+
+__all__ = ["Convolution", "Deconvolution", "Im2col"]
+
+
+class _Filter(Layer, abstract=True):
+    """What Convolution and Deconvolution share: options, checks and blobs. All bottoms go through the same blobs."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def setup(self, *bottoms: Tensor) -> None:
+        opt, x = self.opt, bottoms[0]
+        self.require(
+            len(self.spec.top) == len(bottoms), f"{len(bottoms)} bottoms need as many tops, got {len(self.spec.top)}"
+        )
+        for i, other in enumerate(bottoms):
+            self.require(
+                other.shape == x.shape,
+                f"{self.bottom_name(i)} has shape {shape_text(other.shape)}, expected the first bottom's, "
+                f"{shape_text(x.shape)}: all bottoms of the layer share its weights",
+            )
+        self.channel = self.axis(opt.axis, x)
+        self.slide = read_slide(self, x.dim() - self.channel - 1)
+        channels = x.shape[self.channel]
+        self.require(opt.num_output > 0, "num_output must be given and positive")
+        self.require(opt.group > 0, "group must be positive")
+        for what, count in (("channels of the bottom", channels), ("num_output", opt.num_output)):
+            self.require(count % opt.group == 0, f"{count} {what} cannot be split into group: {opt.group} equal parts")
+        self.check_size(x.shape[self.channel + 1 :])
+        rows, columns = self.sides(channels)
+        self.add_blob("weight", (rows, columns // opt.group, *self.slide.kernel), opt.weight_filler)
+        if opt.bias_term:
+            self.add_blob("bias", (opt.num_output,), opt.bias_filler)
+        else:
+            self.bias = None
+
+    def sides(self, channels: int) -> tuple[int, int]:
+        """First axis of the weights, and `group` times the second."""
+        raise NotImplementedError
+
+    def check_size(self, sizes: tuple[int, ...]) -> None:
+        """An error if a bottom of these spatial sizes gives no top."""
+        raise NotImplementedError
+
+    def filter(self, x: Tensor) -> Tensor:
+        """One bottom as (N, C, *sizes) -> (N, num_output, *sizes')."""
+        raise NotImplementedError
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if self.channel == 1:
+            return tuple(self.filter(x) for x in bottoms)
+        tops = (self.filter(x.reshape(-1, *x.shape[self.channel :])) for x in bottoms)
+        return tuple(y.view(*x.shape[: self.channel], *y.shape[1:]) for x, y in zip(bottoms, tops, strict=True))
+
+
+class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
+    """Cross-correlation of the bottom with learned filters, over any number of spatial axes.
+
+    bottom x (N, C, *sizes), top y (N, num_output, *sizes'); further bottoms of the same shape give further tops
+    sizes' = (sizes + 2 pad - dilation (kernel - 1) - 1) / stride + 1, divided towards zero
+
+        y[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] x[n, c, stride p - pad + dilation k]
+
+    Blobs: weight (num_output, C / group, *kernel), bias (num_output).  `axis` is that of the channels; those before
+    it are one batch.  A kernel larger than the padded bottom by less than a stride sees zeros beyond it.
+    Source: BVLC base_conv_layer.cpp, conv_layer.cpp.
+    """
+
+    def sides(self, channels: int) -> tuple[int, int]:
+        return self.opt.num_output, channels
+
+    def check_size(self, sizes: tuple[int, ...]) -> None:
+        margins(self, self.slide, sizes)
+
+    def filter(self, x: Tensor) -> Tensor:
+        lack = margins(self, self.slide, x.shape[2:])
+        x = pad_axes(x, [0] * len(lack), lack)
+        return convolve(x, self.weight, self.bias, self.slide, self.opt.group)
+
+
+class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolution_param"):
+    """Transposed convolution: what a Convolution of the same options does to gradients, done to the bottom.
+
+    bottom x (N, C, *sizes), top y (N, num_output, *sizes'); further bottoms of the same shape give further tops
+    sizes' = stride (sizes - 1) + dilation (kernel - 1) + 1 - 2 pad
+
+        y[n, o, stride p - pad + dilation k] = bias[o] + sum over c, p, k of weight[c, o, k] x[n, c, p]
+
+    Blobs: weight (C, num_output / group, *kernel), bias (num_output): input channels come first.
+    Source: Zeiler et al., CVPR 2010; BVLC deconv_layer.cpp.
+    """
+
+    def sides(self, channels: int) -> tuple[int, int]:
+        return channels, self.opt.num_output
+
+    def check_size(self, sizes: tuple[int, ...]) -> None:
+        tops = [s * (n - 1) + e - 2 * p for n, s, e, p in self._axes(sizes)]
+        if any(size < 1 for size in tops):
+            self.error(
+                f"pad {self.slide.pad} removes all of the top: a bottom of size {shape_text(sizes)} gives "
+                f"{tuple(tops)}; use less pad"
+            )
+
+    def filter(self, x: Tensor) -> Tensor:
+        self.check_size(x.shape[2:])
+        return deconvolve(x, self.weight, self.bias, self.slide, self.opt.group)
+
+    def _axes(self, sizes: tuple[int, ...]) -> zip:
+        return zip(sizes, self.slide.stride, self.slide.extent, self.slide.pad, strict=True)
+
+
+class Im2col(Layer, options="convolution_param"):
+    """The cells under every position of a window, as channels: what turns a convolution into a matrix product.
+
+    bottom x (N, C, *sizes), top y (N, C prod(kernel), *sizes'), sizes' as for Convolution
+
+        y[n, (c, k), p] = x[n, c, stride p - pad + dilation k], zero outside the bottom
+
+    Source: BVLC im2col_layer.cpp, util/im2col.cpp.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        self.channel = self.axis(self.opt.axis, x)
+        self.slide = read_slide(self, x.dim() - self.channel - 1)
+        margins(self, self.slide, x.shape[self.channel + 1 :])
+
+    def forward(self, x: Tensor) -> Tensor:
+        lack = margins(self, self.slide, x.shape[self.channel + 1 :])
+        x = pad_axes(x, [0] * len(lack), lack)
+        y = im2col(x.reshape(-1, *x.shape[self.channel :]), self.slide)
+        return y.view(*x.shape[: self.channel], *y.shape[1:])
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group: int) -> Tensor:
+    """Convolution of x (N, C, *sizes) over any number of axes; torch has kernels for one to three."""
+    axes = len(slide.kernel)
+    if axes == 0:
+        return F.conv1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
+    if axes <= 3:
+        apply = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
+        return apply(x, weight, bias, slide.stride, slide.pad, slide.dilation, group)
+    columns = im2col(x, slide)
+    y = F.conv1d(columns.flatten(2), weight.flatten(1)[..., None], bias, groups=group)
+    return y.unflatten(2, columns.shape[2:])
+
+
+def deconvolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group: int) -> Tensor:
+    """Transposed convolution of x (N, C, *sizes) over any number of axes; torch has kernels for one to three.
+
+    Beyond, it is a convolution with the mirrored kernel of x spread out by `stride`, zeros between.
+    """
+    axes = len(slide.kernel)
+    if axes == 0:
+        return F.conv_transpose1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
+    if axes <= 3:
+        apply = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
+        return apply(x, weight, bias, slide.stride, slide.pad, 0, group, slide.dilation)
+    spread = x.new_zeros(*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(slide.stride, x.shape[2:], strict=True)))
+    spread[(..., *(slice(None, None, s) for s in slide.stride))] = x
+    mirrored = weight.flip(list(range(2, 2 + axes))).unflatten(0, (group, -1)).transpose(1, 2).flatten(0, 1)
+    pad = tuple(e - 1 - p for e, p in zip(slide.extent, slide.pad, strict=True))
+    return convolve(spread, mirrored, bias, Slide(slide.kernel, (1,) * axes, pad, slide.dilation), group)

@@ -1,0 +1,160 @@
+"""Products and sums with learned arrays: InnerProduct, Embed, Scale, Bias."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe.layers.base import Layer, shape_text
+from caffe.proto import caffe_pb2
+
+__all__ = ["Bias", "Embed", "InnerProduct", "Scale"]
+
+
+class InnerProduct(Layer):
+    """Fully connected: every output is a weighted sum of all inputs.
+
+    bottom x (N, ..., *inputs), top y (N, ..., num_output); `axis` is the first of the inputs' axes, flattened to K
+
+        y = W x + bias
+
+    Blobs: weight W (num_output, K), or (K, num_output) with `transpose`; bias (num_output).
+    Source: BVLC inner_product_layer.cpp.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def setup(self, x: Tensor) -> None:
+        opt = self.opt
+        self.require(opt.num_output > 0, "num_output must be given and positive")
+        self.start = self.axis(opt.axis, x)
+        self.inputs = x.shape[self.start :].numel()
+        shape = (opt.num_output, self.inputs)
+        self.add_blob("weight", shape[::-1] if opt.transpose else shape, opt.weight_filler)
+        if opt.bias_term:
+            self.add_blob("bias", (opt.num_output,), opt.bias_filler)
+        else:
+            self.bias = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(self.start)
+        if flat.shape[-1] != self.inputs:
+            self.error(
+                f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, {flat.shape[-1]} inputs from axis "
+                f"{self.start} on, and the weights are for {self.inputs}; keep that size or build the net anew"
+            )
+        return F.linear(flat, self.weight.t() if self.opt.transpose else self.weight, self.bias)
+
+
+class Embed(Layer):
+    """Looks up a row of the weights for each index: an InnerProduct with a one-hot bottom.
+
+    bottom i (any shape) of indices 0 ... input_dim - 1, top y (*shape of i, num_output)
+
+        y = weight[i] + bias
+
+    Blobs: weight (input_dim, num_output), bias (num_output).  There is no gradient to the indices.
+    Source: BVLC embed_layer.cpp.
+    """
+
+    constant = (0,)
+    weight: Tensor
+
+    def setup(self, index: Tensor) -> None:
+        opt = self.opt
+        self.require(opt.num_output > 0, "num_output must be given and positive")
+        self.require(opt.input_dim > 0, "input_dim, the number of different indices, must be given and positive")
+        self.add_blob("weight", (opt.input_dim, opt.num_output), opt.weight_filler)
+        if opt.bias_term:
+            self.add_blob("bias", (opt.num_output,), opt.bias_filler)
+
+    def forward(self, index: Tensor) -> Tensor:
+        try:
+            y = F.embedding(index.long(), self.weight)
+        except IndexError:
+            low, high = index.min().item(), index.max().item()
+            self.error(f"indices reach from {low:g} to {high:g}, expected 0 to input_dim - 1 = {len(self.weight) - 1}")
+        return y + self.bias if self.opt.bias_term else y
+
+
+class Bias(Layer, bottoms=(1, 2)):
+    """Adds an array to the bottom, repeated over the axes that it lacks.
+
+    bottom x; b, a second bottom or the blob, of x's shape from `axis` on for `num_axes` axes; top y of x's shape
+
+        y = x + b
+
+    Blob, with one bottom: bias; `num_axes` -1 takes all axes to the end, 0 makes it a single number.
+    Source: BVLC bias_layer.cpp.
+    """
+
+    bias: Tensor
+
+    def setup(self, x: Tensor, b: Tensor | None = None) -> None:
+        self.start = operand_axis(self, x, b)
+        if b is None:
+            self.add_blob("bias", operand_shape(self, x), self.opt.filler)
+
+    def forward(self, x: Tensor, b: Tensor | None = None) -> Tensor:
+        return x + aligned(self, x, self.bias if b is None else b)
+
+
+class Scale(Layer, bottoms=(1, 2)):
+    """Multiplies the bottom by an array, repeated over the axes that it lacks, and may add another of that shape.
+
+    bottom x; s, a second bottom or the blob, of x's shape from `axis` on for `num_axes` axes; top y of x's shape
+
+        y = s x + bias
+
+    Blobs: weight s, only with one bottom, 1 where no filler is given; bias with `bias_term`, of the shape of s.
+    `num_axes` -1 takes all axes to the end, 0 makes s a single number.
+    Source: BVLC scale_layer.cpp.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def setup(self, x: Tensor, s: Tensor | None = None) -> None:
+        opt = self.opt
+        self.start = operand_axis(self, x, s)
+        shape = operand_shape(self, x) if s is None else s.shape
+        if s is None:
+            one = caffe_pb2.FillerParameter(type="constant", value=1)
+            self.add_blob("weight", shape, opt.filler if opt.HasField("filler") else one)
+        if opt.bias_term:
+            self.add_blob("bias", shape, opt.bias_filler)
+
+    def forward(self, x: Tensor, s: Tensor | None = None) -> Tensor:
+        s = aligned(self, x, self.weight if s is None else s)
+        return torch.addcmul(aligned(self, x, self.bias), x, s) if self.opt.bias_term else x * s
+
+
+def operand_axis(layer: Layer, x: Tensor, operand: Tensor | None) -> int:
+    """The axis of x where the array of a Scale or Bias layer begins; a single number begins at 0."""
+    if operand is not None and operand.dim() == 0:
+        return 0
+    return layer.axis(layer.opt.axis, x)
+
+
+def operand_shape(layer: Layer, x: Tensor) -> tuple[int, ...]:
+    """Shape of the array that a Scale or Bias layer holds itself: `num_axes` axes of x from `axis` on."""
+    start, axes = layer.axis(layer.opt.axis, x), layer.opt.num_axes
+    layer.require(axes >= -1, f"num_axes {axes} must be 0 or more, or -1 for all axes to the end")
+    layer.require(
+        start + axes <= x.dim(),
+        f"{axes} axes from axis {start} on reach beyond {layer.bottom_name(0)} of shape {shape_text(x.shape)}",
+    )
+    return tuple(x.shape[start:] if axes == -1 else x.shape[start : start + axes])
+
+
+def aligned(layer: Layer, x: Tensor, operand: Tensor) -> Tensor:
+    """`operand` with axes of size 1 behind its own, so that it lies on x from the layer's axis on."""
+    start, axes = layer.start, operand.dim()
+    if x.shape[start : start + axes] != operand.shape:
+        layer.error(
+            f"an array of shape {shape_text(operand.shape)} does not lie on {layer.bottom_name(0)} of shape "
+            f"{shape_text(x.shape)} from axis {start} on; make the sizes equal or change axis"
+        )
+    return operand.reshape(*operand.shape, *(1,) * (x.dim() - start - axes))

@@ -1,0 +1,200 @@
+"""Summaries of the cells under a sliding window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe.layers.base import Layer, shape_text
+from caffe.layers.geometry import pad_axes, per_axis
+from caffe.proto import caffe_pb2
+
+__all__ = ["SPP", "Pooling"]
+
+MAX, AVE, STOCHASTIC = (
+    caffe_pb2.PoolingParameter.MAX,
+    caffe_pb2.PoolingParameter.AVE,
+    caffe_pb2.PoolingParameter.STOCHASTIC,
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the windows of a pooling lie. All fields are (height, width)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    ceil: bool = True
+
+    def windows(self, sizes: Sequence[int]) -> list[int]:
+        """Windows along each axis. With padding on either axis, a last one that starts beyond the image is dropped."""
+        counts = []
+        for n, k, s, p in zip(sizes, self.kernel, self.stride, self.pad, strict=True):
+            room = n + 2 * p - k
+            count = (-(-room // s) if self.ceil else room // s) + 1
+            counts.append(count - (any(self.pad) and (count - 1) * s >= n + p))
+        return counts
+
+    def is_plain(self, sizes: Sequence[int]) -> bool:
+        """Whether torch's own padding and rounding give the same windows, so that no padded copy is needed.
+
+        torch allows pad <= kernel / 2, and drops a last window beyond the image without padding too.
+        """
+        axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
+        return all(2 * p <= k and (count - 1) * s < n + p for n, count, k, s, p in axes)
+
+    def padded(self, x: Tensor, value: float) -> Tensor:
+        """x (N, C, H, W) with `value` around it, as far as the windows reach."""
+        sizes = x.shape[2:]
+        axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
+        after = [max(0, (count - 1) * s + k - n - p) for n, count, k, s, p in axes]
+        return pad_axes(x, self.pad, after, value)
+
+    def cells(self, sizes: Sequence[int]) -> list[list[int]]:
+        """Rows and columns that each window has inside the padded image."""
+        axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
+        return [[min(k, n + 2 * p - i * s) for i in range(count)] for n, count, k, s, p in axes]
+
+
+class Pooling(Layer, tops=(1, 2)):
+    """Maximum, mean or random pick of each channel over a sliding window.
+
+    bottom x (N, C, H, W), top y (N, C, H', W') with H' = ceil((H + 2 pad - kernel) / stride) + 1, or floor
+    second top of MAX: where the maximum stands, h W + w within its H x W plane; the first one of equals
+
+        MAX         y = max of x over the window (padding never wins)
+        AVE         y = sum of x / cells of the window that lie in the padded image
+        STOCHASTIC  TRAIN: y = one x of the window, with probability x / sum of x;  TEST: y = sum x^2 / sum x
+
+    STOCHASTIC is for bottoms that are not negative; negative cells are never picked. Caffe has it on the GPU only.
+    Source: BVLC pooling_layer.cpp; Zeiler and Fergus, arXiv:1301.3557.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        opt = self.opt
+        self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
+        self.require(opt.pool == MAX or len(self.spec.top) < 2, "the second top, a mask, exists with pool: MAX only")
+        self.grid = read_grid(self)
+        if any(self.grid.pad):
+            self.require(opt.pool != STOCHASTIC, "pool: STOCHASTIC does not take padding")
+            for pad, kernel in zip(self.grid.pad, self.grid.kernel, strict=True):
+                self.require(pad < kernel, f"pad {pad} must be less than kernel {kernel}: some windows hold no cell")
+        self._window(x)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        grid = self._window(x)
+        if len(self.spec.top) == 2:
+            return max_pool_mask(x, grid)
+        return pool(x, self.opt.pool, grid, self.training)
+
+    def _window(self, x: Tensor) -> Grid:
+        height, width = x.shape[2:]
+        grid = Grid((height, width)) if self.opt.global_pooling else self.grid
+        if min(grid.windows((height, width))) < 1:
+            self.error(f"kernel {grid.kernel} with pad {grid.pad} does not fit into a bottom of {height} x {width}")
+        return grid
+
+
+class SPP(Layer):
+    """Spatial pyramid pooling: the bottom pooled on grids of 1 x 1, 2 x 2, 4 x 4 ... cells, one after another.
+
+    bottom x (N, C, H, W), top y (N, C (1 + 4 + ... + 4^(pyramid_height - 1))); with height 1, (N, C, 1, 1)
+
+        level i: windows of ceil(H / 2^i) x ceil(W / 2^i), side by side, padded evenly to cover the bottom
+
+    Source: He et al., arXiv:1406.4729; BVLC spp_layer.cpp.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
+        self.require(self.opt.pyramid_height > 0, "pyramid_height must be given and positive")
+        self._levels(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tops = [pool(x, self.opt.pool, grid, self.training) for grid in self._levels(x)]
+        return tops[0] if len(tops) == 1 else torch.cat([top.flatten(1) for top in tops], 1)
+
+    def _levels(self, x: Tensor) -> list[Grid]:
+        sizes, grids = x.shape[2:], []
+        for bins in (2**level for level in range(self.opt.pyramid_height)):
+            height, width = (math.ceil(n / bins) for n in sizes)
+            pad = ((height * bins - sizes[0] + 1) // 2, (width * bins - sizes[1] + 1) // 2)
+            if pad[0] >= height or pad[1] >= width:
+                self.error(
+                    f"a bottom of {shape_text(sizes)} is too small for {bins} x {bins} cells; lower pyramid_height"
+                )
+            if any(pad) and self.opt.pool == STOCHASTIC:
+                self.error(f"pool: STOCHASTIC needs sizes that {bins} divides, the bottom has {shape_text(sizes)}")
+            grids.append(Grid((height, width), (height, width), pad))
+        return grids
+
+
+def read_grid(layer: Layer) -> Grid:
+    """The windows that a PoolingParameter describes; of kernel (0, 0), to be replaced, with global_pooling."""
+    opt = layer.opt
+    stride, pad = per_axis(layer, "stride", 2, 1), per_axis(layer, "pad", 2, 0)
+    if opt.global_pooling:
+        given = [name for name in ("kernel_size", "kernel_h", "kernel_w") if opt.HasField(name)]
+        layer.require(not given, f"global_pooling takes the whole bottom as its window; remove {', '.join(given)}")
+        layer.require(stride == (1, 1) and pad == (0, 0), "global_pooling has one window; remove stride and pad")
+        kernel = (0, 0)
+    else:
+        kernel = per_axis(layer, "kernel_size", 2)
+        layer.require(min(kernel) > 0, f"kernel {kernel} must be positive on both axes")
+        layer.require(min(stride) > 0, f"stride {stride} must be positive on both axes")
+    return Grid(kernel, stride, pad, opt.round_mode == caffe_pb2.PoolingParameter.CEIL)
+
+
+def pool(x: Tensor, method: int, grid: Grid, training: bool) -> Tensor:
+    """x (N, C, H, W) pooled by MAX, AVE or STOCHASTIC."""
+    if method == MAX:
+        return max_pool(x, grid)
+    return mean_pool(x, grid) if method == AVE else random_pool(x, grid, training)
+
+
+def max_pool(x: Tensor, grid: Grid) -> Tensor:
+    """Largest cell of each window."""
+    if grid.is_plain(x.shape[2:]):
+        return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
+    return F.max_pool2d(grid.padded(x, torch.finfo(x.dtype).min), grid.kernel, grid.stride)
+
+
+def max_pool_mask(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Largest cell of each window and its index in the plane, as x's dtype; -1 for a window without a cell."""
+    padded = grid.padded(x, torch.finfo(x.dtype).min)
+    y, index = F.max_pool2d(padded, grid.kernel, grid.stride, return_indices=True)
+    row, column = index // padded.shape[3] - grid.pad[0], index % padded.shape[3] - grid.pad[1]
+    inside = (row >= 0) & (row < x.shape[2]) & (column >= 0) & (column < x.shape[3])
+    return y, torch.where(inside, row * x.shape[3] + column, -1).to(x.dtype)
+
+
+def mean_pool(x: Tensor, grid: Grid) -> Tensor:
+    """Sum of each window over the count of its cells that lie in the padded image."""
+    sizes = x.shape[2:]
+    if grid.kernel == tuple(sizes) and not any(grid.pad):
+        return x.mean((2, 3), keepdim=True)
+    if grid.is_plain(sizes):
+        return F.avg_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
+    total = F.avg_pool2d(grid.padded(x, 0), grid.kernel, grid.stride, divisor_override=1)
+    rows, columns = (x.new_tensor(counts) for counts in grid.cells(sizes))
+    return total / (rows[:, None] * columns)
+
+
+def random_pool(x: Tensor, grid: Grid, training: bool) -> Tensor:
+    """One cell of each window by its share of the sum; outside of training the mean weighted by those shares."""
+    cells = grid.padded(x, 0)
+    for axis in (2, 3):
+        cells = cells.unfold(axis, grid.kernel[axis - 2], grid.stride[axis - 2])
+    cells = cells.flatten(4)  # (N, C, H', W', cells of a window)
+    if not training:
+        total = cells.sum(-1)
+        return cells.square().sum(-1) / torch.where(total > 0, total, 1)
+    ladder = cells.detach().clamp(min=0).cumsum(-1)
+    bar = torch.rand_like(ladder[..., :1]) * ladder[..., -1:]
+    return cells.gather(-1, (ladder < bar).sum(-1, keepdim=True)).squeeze(-1)

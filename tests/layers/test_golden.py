@@ -1,0 +1,48 @@
+"""Every layer computes what the reference computed: tops, loss, gradients and running statistics."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.conftest import shared, shared_cases
+from tests.layers.golden import LayerCase
+
+
+@pytest.mark.parametrize("path", shared_cases("golden/layers"))
+def test_layer_computes_what_the_reference_computed(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    case = LayerCase(path, tmp_path)
+    if "compare" in case.data:
+        check_dropout(case)
+    else:
+        assert case.check() > 0
+    case.net.close()
+
+
+def check_dropout(case: LayerCase) -> None:
+    """Every output is 0 or x / (1 - ratio), at the given rate, and the gradient has the same mask and scale."""
+    assert case.type == "Dropout"
+    case.forward()
+    case.backward()
+    x, y = case.net.blobs["data"].data, case.net.blobs["top"].data
+    ratio = case.net.layer_dict["layer"].opt.dropout_ratio
+    mask = y != 0
+    np.testing.assert_allclose(y[mask], x[mask] / (1 - ratio), rtol=1e-5)
+    expected = np.where(mask, case.data["top_diffs/top"] / (1 - ratio), 0)
+    np.testing.assert_allclose(case.net.blobs["data"].diff, expected, rtol=1e-5)
+    assert abs(1 - mask.mean() - ratio) < 4 * np.sqrt(ratio * (1 - ratio) / x.size)
+
+
+@pytest.mark.long
+def test_count_of_reference_files_per_type(capsys):
+    files = shared("golden", "layers").glob("*.npz")
+    count = Counter(path.stem.split("__")[0] for path in files)
+    with capsys.disabled():
+        print(f"\nreference files of {len(count)} layer types, {count.total()} in all:")
+        for name, number in sorted(count.items()):
+            print(f"  {name:28}{number:4}")
+    assert count
