@@ -40,9 +40,9 @@ class Layer(nn.Module):
     bottoms: ClassVar[tuple[int, int | None]]
     tops: ClassVar[tuple[int, int | None]]
     options: ClassVar[str | None]
-    constant: ClassVar[tuple[int, ...]] = ()
+    constant: tuple[int, ...] = ()
     """Bottoms that the layer has no gradient for; asking for one is an error."""
-    exempt: ClassVar[tuple[int, ...]] = ()
+    exempt: tuple[int, ...] = ()
     """Bottoms that `force_backward` passes by, such as labels."""
     default_loss_weight: ClassVar[float] = 0.0
     """Weight of the first top in the net's loss where the prototxt gives none."""
@@ -225,6 +225,11 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
     if tops is None:
         return ()
     return (tops,) if isinstance(tops, Tensor) else tuple(tops)
+
+
+def has_values(x: Tensor) -> bool:
+    """Whether x's values can be read: not on meta tensors, under FakeTensorMode or while torch.compile traces."""
+    return not torch.compiler.is_compiling() and type(x) in (Tensor, nn.Parameter) and not x.is_meta
 
 
 def shape_text(shape: Iterable[int]) -> str:

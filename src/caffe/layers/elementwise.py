@@ -1,0 +1,68 @@
+"""Arithmetic between blobs of one shape."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caffe import log
+from caffe.layers.base import Layer, shape_text
+from caffe.proto import caffe_pb2
+
+PROD, SUM, MAX = (caffe_pb2.EltwiseParameter.EltwiseOp.Value(name) for name in ("PROD", "SUM", "MAX"))
+
+
+class Eltwise(Layer, bottoms=(2, None)):
+    """Sum, product or maximum of blobs, element by element.
+
+    bottoms x_1 ... x_n and top y, all of one shape
+
+        SUM   y = sum of coeff_i x_i          PROD  y = product of x_i        MAX  y = largest x_i
+
+    The gradient of MAX goes to one bottom; in a tie the second of the first two, before all later ones. With
+    stable_prod_grad: false the gradient of PROD is dy y / x_i, which is not a number where x_i is 0.
+    Source: BVLC eltwise_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        for i, x in enumerate(bottoms):
+            shapes = f"{shape_text(x.shape)}, {self.bottom_name(0)} has {shape_text(bottoms[0].shape)}"
+            self.require(
+                x.shape == bottoms[0].shape, f"{self.bottom_name(i)} has shape {shapes}; expected equal shapes"
+            )
+        coeffs = len(self.opt.coeff)
+        fact = f"has {coeffs} coeff and {len(bottoms)} bottoms; give none, or one for each bottom"
+        self.require(coeffs in (0, len(bottoms)), fact)
+        self.require(not (coeffs and self.opt.operation == PROD), "coeff works with operation SUM only, not with PROD")
+        if coeffs and self.opt.operation == MAX:
+            log.warning("eltwise_layer.cpp:10", f'layer "{self.name}" (Eltwise): operation MAX does not use coeff')
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        if self.opt.operation == MAX:
+            first = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
+            return functools.reduce(lambda y, x: torch.where(x > y, x, y), bottoms[2:], first)
+        if self.opt.operation == PROD:
+            return functools.reduce(torch.mul, bottoms) if self.opt.stable_prod_grad else _Product.apply(*bottoms)
+        coeff = list(self.opt.coeff) or [1.0] * len(bottoms)
+        y = bottoms[0] if coeff[0] == 1 else bottoms[0] * coeff[0]
+        for x, c in zip(bottoms[1:], coeff[1:], strict=True):
+            y = torch.add(y, x, alpha=c)
+        return y
+
+
+class _Product(torch.autograd.Function):
+    """A product that differentiates each factor as product / factor, as Caffe does without stable_prod_grad."""
+
+    @staticmethod
+    def forward(ctx: Any, *factors: Tensor) -> Tensor:
+        y = functools.reduce(torch.mul, factors)
+        ctx.save_for_backward(y, *factors)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        y, *factors = ctx.saved_tensors
+        return tuple(grads[0] * (y / x) for x in factors)

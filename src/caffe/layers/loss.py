@@ -1,0 +1,319 @@
+"""Losses: one number that says how far predictions are from their targets."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe.errors import FileError
+from caffe.layers.base import Layer, Loss, shape_text
+from caffe.layers.labels import class_labels
+from caffe.proto import caffe_pb2
+
+FLT_MIN = 1.1754943508222875e-38
+LOG_THRESHOLD = 1e-20
+
+
+class _Floor(torch.autograd.Function):
+    """max(x, least) with the gradient of x everywhere, as Caffe's losses differentiate their clamped logarithms."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, least: float) -> Tensor:
+        return x.clamp(min=least)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+class _Normalized(Loss, abstract=True):
+    """Base of the losses that honour loss_param: items with `ignore_label` do not count, the sum is divided by
+
+        FULL        all items        BATCH_SIZE  the items of the axes before the class axis
+        VALID       items that count NONE        1
+
+    and never by less than 1. An explicit `normalization` beats the older `normalize`.
+    """
+
+    normalization = caffe_pb2.LossParameter.VALID
+
+    @property
+    def ignore(self) -> int | None:
+        """The label that does not count, if there is one."""
+        param = self.spec.loss_param
+        return param.ignore_label if param.HasField("ignore_label") else None
+
+    def average(self, total: Tensor, valid: Tensor | None, outer: int, inner: int) -> Tensor:
+        """`total` divided as loss_param says; `valid` marks the items that count, None for all."""
+        param, modes = self.spec.loss_param, caffe_pb2.LossParameter
+        mode = self.normalization
+        if param.HasField("normalization"):
+            mode = param.normalization
+        elif param.HasField("normalize"):
+            mode = modes.VALID if param.normalize else modes.BATCH_SIZE
+        if mode == modes.VALID and valid is not None:
+            return total / valid.sum().clamp(min=1)
+        sizes = {modes.FULL: outer * inner, modes.VALID: outer * inner, modes.BATCH_SIZE: outer, modes.NONE: 1}
+        return total / max(1, sizes[mode])
+
+
+class Softmax(Layer):
+    """Scores to probabilities along one axis.
+
+    bottom x (..., C, ...), top y of the same shape
+
+        y = exp(x - max x) / sum exp(x - max x)
+
+    Source: BVLC softmax_layer.cpp. `engine` chose between equal implementations; torch has one for each device.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.axis(self.opt.axis, bottoms[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, self.opt.axis)
+
+
+class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_param"):
+    """Multinomial logistic loss of the softmax of scores.
+
+    bottoms: scores x (O..., C, I...), class axis `softmax_param.axis`; labels with O * I elements
+    tops: loss (); optionally the probabilities, of x's shape, which pass no gradient back
+
+        loss = -sum over items that count of log max(softmax(x)[label], FLT_MIN) / normalizer
+
+    The gradient, (softmax(x) - onehot(label)) / normalizer, ignores the clamp.
+    Source: BVLC softmax_loss_layer.cpp, which aborts with two tops.
+    """
+
+    def setup(self, x: Tensor, label: Tensor) -> None:
+        _same_batch(self, x, label)
+        axis = self.axis(self.opt.axis, x)
+        items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
+        _label_count(self, x, label, items)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        axis = self.axis(self.opt.axis, x)
+        outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
+        index = class_labels(self, label.reshape(outer, inner), classes, self.ignore)
+        log = F.log_softmax(x.reshape(outer, classes, inner), 1)
+        skip = -1 if self.ignore is None else self.ignore
+        picked = _Floor.apply(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
+        valid = None if self.ignore is None else index != self.ignore
+        loss = self.average(-picked.sum(), valid, outer, inner)
+        return loss if len(self.spec.top) < 2 else (loss, F.softmax(x.detach(), axis))
+
+
+class MultinomialLogisticLoss(Loss, bottoms=2):
+    """Logistic loss of probabilities that a layer before it computed.
+
+    bottoms: probabilities p (N, C...), labels (N)   top: loss ()
+
+        loss = -sum log max(p[label], 1e-20) / N,     dp[label] = -1 / (N max(p[label], 1e-20))
+
+    Source: BVLC multinomial_logistic_loss_layer.cpp.
+    """
+
+    def setup(self, p: Tensor, label: Tensor) -> None:
+        _same_batch(self, p, label)
+        _label_count(self, p, label, p.shape[0])
+
+    def forward(self, p: Tensor, label: Tensor) -> Tensor:
+        rows = p.flatten(1)
+        index = class_labels(self, label.reshape(-1, 1), rows.shape[1])
+        return -_Floor.apply(rows.gather(1, index), LOG_THRESHOLD).log().sum() / rows.shape[0]
+
+
+class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
+    """Softmax loss in which a matrix says how much each label credits each class.
+
+    bottoms: scores x (O..., C, I...), class axis `infogain_loss_param.axis`; labels with O * I elements;
+    optionally H with C * C elements, else read from the BlobProto file `source`
+    tops: loss (); optionally the probabilities, of x's shape, which pass no gradient back
+
+        loss = -sum over items that count, classes k of H[label, k] log max(softmax(x)[k], 1e-20) / normalizer
+
+    The gradient, (softmax(x) sum_k H[label, k] - H[label]) / normalizer, ignores the clamp.
+    Source: BVLC infogain_loss_layer.cpp.
+    """
+
+    constant = (1, 2)
+
+    def setup(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> None:
+        _same_batch(self, x, label)
+        axis = self.axis(self.opt.axis, x)
+        _label_count(self, x, label, math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]))
+        if matrix is None:
+            self.require(bool(self.opt.source), "needs the matrix: give infogain_loss_param.source or a third bottom")
+            self.register_buffer("matrix", _read_matrix(self, self.opt.source))
+            matrix = self.matrix
+        wanted = x.shape[axis] ** 2
+        fact = f"the infogain matrix has {matrix.numel()} elements, expected {wanted} for {x.shape[axis]} classes"
+        self.require(matrix.numel() == wanted, fact)
+
+    def forward(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        axis = self.axis(self.opt.axis, x)
+        outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
+        index = class_labels(self, label.reshape(outer, inner), classes, self.ignore)
+        gain = (self.matrix if matrix is None else matrix.detach()).to(x.dtype).reshape(classes, classes)
+        valid = None if self.ignore is None else index != self.ignore
+        if valid is not None:
+            index = index.where(valid, 0)
+        credit = gain[index].movedim(-1, 1)
+        log = _Floor.apply(F.log_softmax(x.reshape(outer, classes, inner), 1), math.log(LOG_THRESHOLD))
+        cost = -(credit * log).sum(1)
+        total = cost.sum() if valid is None else cost.where(valid, 0).sum()
+        loss = self.average(total, valid, outer, inner)
+        return loss if len(self.spec.top) < 2 else (loss, F.softmax(x.detach(), axis))
+
+
+class SigmoidCrossEntropyLoss(_Normalized, bottoms=2):
+    """Cross entropy of the sigmoid of scores and targets in [0, 1], summed over all elements.
+
+    bottoms: scores x (N, ...), targets t with as many elements   top: loss ()
+
+        loss = -sum over elements that count of t log s(x) + (1 - t) log(1 - s(x)) / normalizer,  s the sigmoid
+
+    The normalizer is BATCH_SIZE, N, unless loss_param says otherwise. A target counts as ignored if its integer part is
+    ignore_label, so ignore_label: 0 also drops the target 0.5.
+    Source: BVLC sigmoid_cross_entropy_loss_layer.cpp.
+    """
+
+    normalization = caffe_pb2.LossParameter.BATCH_SIZE
+
+    def setup(self, x: Tensor, target: Tensor) -> None:
+        _same_batch(self, x, target)
+        fact = f"scores have shape {shape_text(x.shape)}, targets {shape_text(target.shape)}; expected equal counts"
+        self.require(x.numel() == target.numel(), fact)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        target = target.detach().reshape(x.shape)
+        cost = F.binary_cross_entropy_with_logits(x, target, reduction="none")
+        valid = None if self.ignore is None else target.trunc() != self.ignore
+        total = cost.sum() if valid is None else cost.where(valid, 0).sum()
+        return self.average(total, valid, x.shape[0], x[0].numel() if x.shape[0] else 0)
+
+
+class EuclideanLoss(Loss, bottoms=2):
+    """Half the mean squared distance; passes its gradient to both bottoms.
+
+    bottoms: a (N, ...), b (N, ...) with as many elements   top: loss ()
+
+        loss = sum (a - b)^2 / (2 N)
+
+    Source: BVLC euclidean_loss_layer.cpp.
+    """
+
+    constant = ()
+    exempt = ()
+
+    def setup(self, a: Tensor, b: Tensor) -> None:
+        _same_batch(self, a, b)
+        fact = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}; expected equal counts per item"
+        self.require(a.numel() == b.numel(), fact)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b.reshape(a.shape)).square().sum() / (2 * a.shape[0])
+
+
+class HingeLoss(Loss, bottoms=2):
+    """One-against-all hinge loss.
+
+    bottoms: scores x (N, C...), labels (N)   top: loss ()
+
+        m = max(0, 1 + x),  for the label's class max(0, 1 - x)
+        L1  loss = sum m / N        L2  loss = sum m^2 / N
+
+    Source: BVLC hinge_loss_layer.cpp.
+    """
+
+    def setup(self, x: Tensor, label: Tensor) -> None:
+        _same_batch(self, x, label)
+        _label_count(self, x, label, x.shape[0])
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        rows = x.flatten(1)
+        index = class_labels(self, label.reshape(-1, 1), rows.shape[1])
+        sign = torch.ones_like(rows).scatter(1, index, -1.0)
+        margin = F.relu(1 + rows * sign)
+        if self.opt.norm == caffe_pb2.HingeLossParameter.L2:
+            margin = margin.square()
+        return margin.sum() / rows.shape[0]
+
+
+class _Distance(torch.autograd.Function):
+    """sqrt(sum of d^2 over axis 1), whose gradient is d / (distance + 1e-4): finite for equal points, as in Caffe."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor) -> Tensor:
+        distance = d.square().sum(1).sqrt()
+        ctx.save_for_backward(d, distance)
+        return distance
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        d, distance = ctx.saved_tensors
+        return (grads[0] / (distance + 1e-4)).unsqueeze(1) * d
+
+
+class ContrastiveLoss(Loss, bottoms=3):
+    """Pulls similar pairs together and pushes dissimilar ones `margin` apart.
+
+    bottoms: a (N, C), b (N, C), similarity y (N), not 0 for similar pairs   top: loss ();  d = |a - b|
+
+        similar  d^2          dissimilar  max(margin - d, 0)^2,  by `legacy_version` max(margin - d^2, 0)
+
+    summed and divided by 2 N. The gradient of d has d + 1e-4 in its denominator.
+    Source: Hadsell et al., CVPR 2006; BVLC contrastive_loss_layer.cpp.
+    """
+
+    constant = (2,)
+    exempt = (2,)
+
+    def setup(self, a: Tensor, b: Tensor, similar: Tensor) -> None:
+        _same_batch(self, a, b)
+        elements = math.prod(a.shape[:2])
+        fact = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}"
+        fits = a.dim() > 1 and elements == a.numel() == b.numel() == math.prod(b.shape[:2])
+        self.require(fits, f"{fact}; expected twice (N, C) or (N, C, 1, 1)")
+        fact = f"{self.bottom_name(2)} has shape {shape_text(similar.shape)}, expected {a.shape[0]} values, one a pair"
+        self.require(similar.numel() == a.shape[0], fact)
+
+    def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
+        difference = a.flatten(1) - b.flatten(1)
+        square = difference.square().sum(1)
+        if self.opt.legacy_version:
+            apart = F.relu(self.opt.margin - square)
+        else:
+            apart = F.relu(self.opt.margin - _Distance.apply(difference)).square()
+        return torch.where(similar.flatten().trunc() != 0, square, apart).sum() / (2 * a.shape[0])
+
+
+def _same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:
+    """Both bottoms have a first axis, and the same."""
+    fact = f"bottoms have shapes {shape_text(x.shape)} and {shape_text(y.shape)}, expected the same first axis"
+    layer.require(x.dim() > 0 and y.dim() > 0 and x.shape[0] == y.shape[0], fact)
+
+
+def _label_count(layer: Layer, x: Tensor, label: Tensor, items: int) -> None:
+    """One label for each of `items` predictions."""
+    layer.require(
+        label.numel() == items,
+        f"{layer.bottom_name(1)} has {label.numel()} labels, expected {items}: one integer for each prediction "
+        f"in {layer.bottom_name(0)} of shape {shape_text(x.shape)}",
+    )
+
+
+def _read_matrix(layer: Layer, source: str) -> Tensor:
+    """The values of a BlobProto file, flat."""
+    blob = caffe_pb2.BlobProto()
+    try:
+        blob.ParseFromString(Path(source).read_bytes())
+    except (OSError, ValueError) as error:
+        raise FileError(f'layer "{layer.name}" ({layer.type}): cannot read the matrix "{source}": {error}') from error
+    return torch.tensor(blob.data or blob.double_data, dtype=torch.float32)

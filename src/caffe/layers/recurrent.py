@@ -1,0 +1,265 @@
+"""Recurrent layers: a whole sequence in one run, with state that goes on from one run to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe import log
+from caffe.layers.base import Layer, has_values, shape_text
+
+
+class _Recurrent(Layer, abstract=True):
+    """Base of LSTM and RNN: the bottoms, the state, and the projection of all inputs at once.
+
+    bottoms: x (T, N, ...); cont (T, N), 0 where a sequence begins and else 1; optionally x_static (N, ...), the same at
+    all steps; with expose_hidden the first state, each part (1, N, D)
+    tops: y (T, N, D), D = num_output; with expose_hidden the last state, each part (1, N, D)
+
+    Without expose_hidden a run goes on from the last state of the run before, where cont lets it. T and N may change
+    from run to run; another N starts from zeros. The first state gets no gradient and the last passes none, as in Caffe.
+    """
+
+    constant = (1,)
+    parts = 1  # how many arrays the state has
+    gates = 1  # rows of the weights for each output
+
+    def setup(self, *bottoms: Tensor) -> None:
+        x, cont, size = bottoms[0], bottoms[1], self.opt.num_output
+        self.require(size > 0, f"num_output is {size}, expected the size of the state, 1 or more")
+        hidden = self.parts if self.opt.expose_hidden else 0
+        fact = (
+            f"has {len(bottoms)} bottoms and {len(self.spec.top)} tops, expected {2 + hidden} or {3 + hidden} bottoms"
+        )
+        self.require(len(bottoms) in (2 + hidden, 3 + hidden), f"{fact} (x, cont, optionally x_static, first state)")
+        self.require(len(self.spec.top) == 1 + hidden, f"{fact} and {1 + hidden} tops")
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}"
+        self.require(x.dim() >= 3, f"{fact}, expected (T, N, ...) with at least 3 axes")
+        self.require(
+            cont.shape == x.shape[:2],
+            f"{self.bottom_name(1)} has shape {shape_text(cont.shape)}, expected {shape_text(x.shape[:2])}: "
+            f"one indicator for each step and stream, as {fact}",
+        )
+        self.static = len(bottoms) - 2 - hidden
+        self.exempt = (1, *range(2 + self.static, len(bottoms)))
+        for i in self.exempt[1:]:
+            fact = f"{self.bottom_name(i)} has shape {shape_text(bottoms[i].shape)}"
+            self.require(bottoms[i].shape == (1, x.shape[1], size), f"{fact}, expected (1, {x.shape[1]}, {size})")
+        self.add_blobs(x.shape[2:].numel(), self._static_features(bottoms), size)
+        self.register_buffer("state", torch.zeros(self.parts, 0, size))
+
+    def _static_features(self, bottoms: Sequence[Tensor]) -> int:
+        if not self.static:
+            return 0
+        fact = f"{self.bottom_name(2)} has shape {shape_text(bottoms[2].shape)}, expected (N, ...) with N = "
+        self.require(
+            bottoms[2].dim() >= 2 and bottoms[2].shape[0] == bottoms[0].shape[1], f"{fact}{bottoms[0].shape[1]}"
+        )
+        return bottoms[2].shape[1:].numel()
+
+    def add_blobs(self, features: int, static: int, size: int) -> None:
+        """Declare the weights in Caffe's order."""
+        rows = self.gates * size
+        self.add_blob("weight_x", (rows, features), self.opt.weight_filler)
+        self.add_blob("bias", (rows,), self.opt.bias_filler)
+        if static:
+            self.add_blob("weight_static", (rows, static), self.opt.weight_filler)
+        self.add_blob("weight_h", (rows, size), self.opt.weight_filler)
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        x, cont = bottoms[0].flatten(2), bottoms[1].detach()
+        if self.opt.expose_hidden:
+            first = torch.cat(bottoms[2 + self.static :]).detach()
+        elif self.state.shape[1:2] == x.shape[1:2] and (self.state.dtype, self.state.device) == (x.dtype, x.device):
+            first = self.state
+        else:
+            first = x.new_zeros(self.parts, x.shape[1], self.opt.num_output)
+        y, last = self.run(x, cont, bottoms[2] if self.static else None, first)
+        if self.opt.debug_info and has_values(y):
+            for step, value in enumerate(y.abs().mean((1, 2)).tolist(), 1):
+                place = f"    [Forward] Layer {self.name}, step {step}, top blob {self.spec.top[0]}"
+                log.info("net.cpp:591", f"{place} data: {log.number(value)}")
+        if self.opt.expose_hidden:
+            return y, *(part.detach() for part in last)
+        if has_values(x) or torch.compiler.is_compiling():
+            self.state = torch.cat(last).detach()
+        return y
+
+    def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The top, and the parts of the last state, each (1, N, D)."""
+        raise NotImplementedError(self.type)
+
+    def project(self, x: Tensor, static: Tensor | None) -> Tensor:
+        """What the inputs give to each gate at each step, (T, N, gates D)."""
+        y = F.linear(x, self.weight_x, self.bias)
+        return y if static is None else y + F.linear(static.flatten(1), self.weight_static)
+
+
+class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):
+    """Long short-term memory.
+
+    bottoms x, cont, [x_static], [h0, c0], tops h, [hT, cT]: as in _Recurrent
+
+        i, f, o, g = W_x x_t + b + W_static x_static + W_h (cont_t h_(t-1))
+        c_t = cont_t s(f) c_(t-1) + s(i) tanh(g),    h_t = s(o) tanh(c_t),    s the sigmoid
+
+    blobs W_x (4 D, features), b (4 D), [W_static], W_h (4 D, D)
+    Source: Donahue et al., arXiv:1411.4389; BVLC lstm_layer.cpp, recurrent_layer.cpp.
+    """
+
+    parts = 2
+    gates = 4
+
+    def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if static is None and x.dtype == torch.float32 and has_values(cont) and bool((cont[1:] == 1).all()):
+            y, h, c = self.run_fused(x, first * cont[:1].unsqueeze(-1))
+            return y, (h, c)
+        y, c = _LSTMSequence.apply(self.project(x, static), self.weight_h, cont, first[0], first[1])
+        return y, (y[-1:], c.unsqueeze(0))
+
+    def run_fused(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same by torch's own kernel, for sequences that go on to the end; its gate order is i, f, g, o."""
+        size, features = self.opt.num_output, x.shape[2]
+        i, f, o, g = torch.cat([self.weight_x, self.weight_h, self.bias.unsqueeze(1)], 1).chunk(4)
+        weight_x, weight_h, bias = torch.cat([i, f, g, o]).split([features, size, 1], 1)
+        weights = [weight_x.contiguous(), weight_h.contiguous(), bias.flatten(), torch.zeros_like(bias.flatten())]
+        h, c = first.split(1)
+        return torch.lstm(x, (h.contiguous(), c.contiguous()), weights, True, 1, 0.0, self.training, False, False)
+
+
+class _LSTMSequence(torch.autograd.Function):
+    """All steps of an LSTM over projected inputs (T, N, 4 D): gives h (T, N, D) and the last c (N, D).
+
+    The gradient is written out: a step's is a few products with factors that are computed for all steps at once, and
+    the weight's is one product at the end. The forget gate's is that of cont s(f) taken as one sigmoid, as in Caffe.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, cont: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        steps, streams, rows = inputs.shape
+        ctx.first = h, c
+        gates = torch.empty_like(inputs)
+        y, cells, squashed = inputs.new_empty(3, steps, streams, rows // 4)  # h, c and tanh(c) of each step
+        sigmoids, turned = gates[..., : rows // 4 * 3], weight.t().contiguous()
+        views = (inputs, gates, sigmoids, *gates.chunk(4, -1), cells, squashed, y, cont.unsqueeze(-1))
+        for x, all_gates, ifo, i, f, o, g, c_t, tanh_c, h_t, keep in zip(*views, strict=True):
+            torch.addmm(x, h * keep, turned, out=all_gates)
+            ifo.sigmoid_()
+            g.tanh_()
+            torch.mul(f.mul_(keep), c, out=c_t).addcmul_(i, g)
+            torch.mul(o, torch.tanh(c_t, out=tanh_c), out=h_t)
+            h, c = h_t, c_t
+        ctx.save_for_backward(gates, cells, squashed, y, weight, cont)
+        c = c.clone()
+        ctx.mark_non_differentiable(c)
+        return y, c
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        gates, cells, squashed, y, weight, cont = ctx.saved_tensors
+        h, c = ctx.first
+        i, f, o, g = gates.chunk(4, -1)
+        before = torch.cat([c.unsqueeze(0), cells[:-1]])
+        by_c = torch.stack([i * (1 - i) * g, f * (1 - f) * before, (1 - g * g) * i], 2)  # d c_t by (i, f, g)
+        by_h, through = o * (1 - o) * squashed, o * (1 - squashed.square())  # d h_t by o, by c_t
+        slopes = gates.new_empty(*y.shape[:2], 4, y.shape[2])
+        dh, dc = torch.zeros_like(h), torch.zeros_like(h)
+        views = (grads[0], by_c, by_h, through, f, slopes, slopes.flatten(2), cont.unsqueeze(-1))
+        for dy, ifg, h_by_o, h_by_c, forget, slope, row, keep in zip(*(v.unbind()[::-1] for v in views), strict=True):
+            dh = dh + dy
+            dc = torch.addcmul(dc, dh, h_by_c)
+            torch.mul(dc.unsqueeze(1), ifg[:, :2], out=slope[:, :2])
+            torch.mul(dh, h_by_o, out=slope[:, 2])
+            torch.mul(dc, ifg[:, 2], out=slope[:, 3])
+            dh, dc = row.mm(weight).mul_(keep), dc * forget
+        rows = slopes.flatten(2)
+        earlier = torch.cat([h.unsqueeze(0), y[:-1]]) * cont.unsqueeze(-1)
+        return rows, rows.flatten(0, 1).t() @ earlier.flatten(0, 1), None, None, None
+
+
+class RNN(_Recurrent, bottoms=(2, 4), tops=(1, 2), options="recurrent_param"):
+    """Simple recurrent network, with an output layer of its own.
+
+    bottoms x, cont, [x_static], [h0], tops o, [hT]: as in _Recurrent
+
+        h_t = tanh(W_x x_t + b + W_static x_static + W_h (cont_t h_(t-1))),    o_t = tanh(W_o h_t + b_o)
+
+    blobs W_x (D, features), b (D), [W_static], W_h (D, D), W_o (D, D), b_o (D)
+    Source: BVLC rnn_layer.cpp, recurrent_layer.cpp.
+    """
+
+    def add_blobs(self, features: int, static: int, size: int) -> None:
+        super().add_blobs(features, static, size)
+        self.add_blob("weight_o", (size, size), self.opt.weight_filler)
+        self.add_blob("bias_o", (size,), self.opt.bias_filler)
+
+    def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        h = _RNNSequence.apply(self.project(x, static), self.weight_h, cont, first[0])
+        return F.linear(h, self.weight_o, self.bias_o).tanh(), (h[-1:],)
+
+
+class _RNNSequence(torch.autograd.Function):
+    """All hidden states (T, N, D) of an RNN over projected inputs (T, N, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, cont: Tensor, h: Tensor) -> Tensor:
+        ctx.first = h
+        y, turned = torch.empty_like(inputs), weight.t().contiguous()
+        for x, h_t, keep in zip(inputs, y, cont.unsqueeze(-1), strict=True):
+            h = torch.addmm(x, h * keep, turned, out=h_t).tanh_()
+        ctx.save_for_backward(y, weight, cont)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        y, weight, cont = ctx.saved_tensors
+        slopes, dh, keep = torch.empty_like(y), torch.zeros_like(ctx.first), cont.unsqueeze(-1)
+        for t in range(len(y) - 1, -1, -1):
+            torch.mul(dh + grads[0][t], 1 - y[t].square(), out=slopes[t])
+            dh = slopes[t].mm(weight).mul_(keep[t])
+        earlier = torch.cat([ctx.first.unsqueeze(0), y[:-1]]) * keep
+        return slopes, slopes.flatten(0, 1).t() @ earlier.flatten(0, 1), None, None
+
+
+class LSTMUnit(Layer, bottoms=3, tops=2):
+    """One step of an LSTM, without weights.
+
+    bottoms: c_prev (1, N, D); gate inputs x (1, N, 4 D) in the order i, f, o, g; cont (1, N)
+    tops: c (1, N, D), h (1, N, D)
+
+        c = cont s(f) c_prev + s(i) tanh(g),    h = s(o) tanh(c),    s the sigmoid
+
+    Source: BVLC lstm_unit_layer.cpp.
+    """
+
+    constant = (2,)
+    exempt = (2,)
+
+    def setup(self, c: Tensor, x: Tensor, cont: Tensor) -> None:
+        fact = f"bottoms have shapes {shape_text(c.shape)}, {shape_text(x.shape)} and {shape_text(cont.shape)}"
+        fits = c.dim() == 3 and c.shape[0] == 1 and x.shape == (1, c.shape[1], 4 * c.shape[2])
+        self.require(fits and cont.shape == c.shape[:2], f"{fact}, expected (1, N, D), (1, N, 4 D) and (1, N)")
+
+    def forward(self, c: Tensor, x: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, o, g = x.chunk(4, -1)
+        c = _Forget.apply(f, cont.detach().unsqueeze(-1)) * c + i.sigmoid() * g.tanh()
+        return c, o.sigmoid() * c.tanh()
+
+
+class _Forget(torch.autograd.Function):
+    """f = cont s(x) with the gradient f (1 - f), which Caffe uses for every cont."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cont: Tensor) -> Tensor:
+        f = x.sigmoid() * cont
+        ctx.save_for_backward(f)
+        return f
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (f,) = ctx.saved_tensors
+        return grads[0] * f * (1 - f), None

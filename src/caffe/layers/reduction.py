@@ -1,0 +1,121 @@
+"""Many numbers to few: sums, the largest entries, the share of right answers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from caffe.layers.base import Layer, shape_text
+from caffe.layers.labels import class_labels
+from caffe.proto import caffe_pb2
+
+SUM, ASUM, SUMSQ, MEAN = (
+    caffe_pb2.ReductionParameter.ReductionOp.Value(name) for name in ("SUM", "ASUM", "SUMSQ", "MEAN")
+)
+
+
+class Reduction(Layer):
+    """One number for each item, from all axes at and after `axis`.
+
+    bottom x (N..., M...), top y (N...); with axis 0 a scalar ()
+
+        SUM  y = coeff sum x     ASUM  y = coeff sum |x|     SUMSQ  y = coeff sum x^2     MEAN  y = coeff mean x
+
+    Source: BVLC reduction_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.axis(self.opt.axis, bottoms[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(self.opt.axis)
+        if self.opt.operation == ASUM:
+            rows = rows.abs()
+        elif self.opt.operation == SUMSQ:
+            rows = rows.square()
+        y = rows.mean(-1) if self.opt.operation == MEAN else rows.sum(-1)
+        return y if self.opt.coeff == 1 else y * self.opt.coeff
+
+
+class ArgMax(Layer, options="argmax_param"):
+    """Where the `top_k` largest elements are, as floats.
+
+    bottom x (N, ...)
+    top y, without axis: (N, 1, top_k), of as many axes as x if that is more; with out_max_val (N, 2, top_k), the
+        indices within the flattened item and then the values
+    top y, with axis: x's shape with top_k along the axis; with out_max_val the values in place of the indices
+
+    Among equal elements the one with the higher index comes first.
+    Source: BVLC argmax_layer.cpp.
+    """
+
+    constant = (0,)
+
+    def setup(self, *bottoms: Tensor) -> None:
+        x, k = bottoms[0], self.opt.top_k
+        if self.opt.HasField("axis"):
+            choices = x.shape[self.axis(self.opt.axis, x)]
+        else:
+            self.require(x.dim() > 0, "needs a bottom with at least one axis")
+            choices = math.prod(x.shape[1:])
+        self.require(k >= 1, "top_k must be 1 or more")
+        fact = f"top_k {k} exceeds the {choices} elements to choose from in a bottom of shape {shape_text(x.shape)}"
+        self.require(k <= choices, fact)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.opt.HasField("axis"):
+            value, index = largest(x, self.opt.top_k, self.opt.axis)
+            return value if self.opt.out_max_val else index
+        value, index = largest(x.reshape(x.shape[0], -1), self.opt.top_k, 1)
+        y = torch.stack([index, value], 1) if self.opt.out_max_val else index.unsqueeze(1)
+        return y.reshape(*y.shape, *[1] * (x.dim() - 3))
+
+
+def largest(x: Tensor, k: int, axis: int) -> tuple[Tensor, Tensor]:
+    """The k largest elements along the axis and their indices, as floats; of equal ones the higher index first."""
+    mirrored = x.detach().flip(axis)
+    if k == 1:
+        value, index = mirrored.max(axis, keepdim=True)
+    else:
+        value, index = torch.sort(mirrored, dim=axis, descending=True, stable=True)
+        value, index = value.narrow(axis, 0, k), index.narrow(axis, 0, k)
+    return value, (x.shape[axis] - 1 - index).to(x.dtype)
+
+
+class Accuracy(Layer, bottoms=2, tops=(1, 2)):
+    """Share of items whose label is among the `top_k` highest scores.
+
+    bottoms: scores x (O..., C, I...) with the class axis `axis`; labels with O * I elements
+    tops: accuracy (); optionally the accuracy of each class (C), 0 for a class that does not occur
+
+    A class with the same score as the label's counts against it. Items with `ignore_label` do not count.
+    Source: BVLC accuracy_layer.cpp.
+    """
+
+    constant = (0, 1)
+
+    def setup(self, x: Tensor, label: Tensor) -> None:
+        axis = self.axis(self.opt.axis, x)
+        items, classes = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]), x.shape[axis]
+        fact = f"has {label.numel()} labels for {items} predictions in a bottom of shape {shape_text(x.shape)}"
+        self.require(label.numel() == items, f"{fact}; expected one integer label for each")
+        self.require(self.opt.top_k <= classes, f"top_k {self.opt.top_k} exceeds the number of classes, {classes}")
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        axis = self.axis(self.opt.axis, x)
+        scores = x.detach().movedim(axis, -1).flatten(0, -2) if x.dim() > 1 else x.detach().unsqueeze(0)
+        ignore = self.opt.ignore_label if self.opt.HasField("ignore_label") else None
+        index = class_labels(self, label.flatten(), scores.shape[1], ignore)
+        counts = torch.ones_like(index, dtype=x.dtype)
+        if ignore is not None:
+            counts = (index != ignore).to(x.dtype)
+            index = index.where(index != ignore, 0)
+        rivals = (scores >= scores.gather(1, index.unsqueeze(1))).sum(1) - 1
+        right = (rivals < self.opt.top_k).to(x.dtype) * counts
+        accuracy = right.sum() / counts.sum().clamp(min=1)
+        if len(self.spec.top) < 2:
+            return accuracy
+        per_class = x.new_zeros(2, scores.shape[1]).index_add(1, index, torch.stack([right, counts]))
+        return accuracy, per_class[0] / per_class[1].clamp(min=1)

@@ -1,0 +1,269 @@
+"""Layers that move, copy and drop elements without computing with them."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from caffe.layers.base import Layer, has_values, shape_text
+
+
+class Concat(Layer, bottoms=(1, None)):
+    """Bottoms one after the other along an axis.
+
+    bottoms (..., K_i, ...), top (..., sum of K_i, ...)
+
+    `concat_dim` is the old name of `axis`.
+    Source: BVLC concat_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.along = _axis_or_dim(self, "concat_dim", bottoms[0])
+        first = bottoms[0].shape
+        for i, x in enumerate(bottoms):
+            fits = len(x.shape) == len(first) and all(
+                a == b or axis == self.along for axis, (a, b) in enumerate(zip(x.shape, first, strict=True))
+            )
+            fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, {self.bottom_name(0)} {shape_text(first)}"
+            self.require(fits, f"{fact}; expected equal sizes on all axes but {self.along}")
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        return torch.cat(bottoms, self.along) if len(bottoms) > 1 else bottoms[0].view_as(bottoms[0])
+
+
+class Slice(Layer, tops=(1, None)):
+    """A blob cut along an axis, at the `slice_point`s or into equal parts.
+
+    bottom (..., K, ...), tops (..., K_i, ...) with K = sum of K_i
+
+    `slice_dim` is the old name of `axis`.
+    Source: BVLC slice_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.along = _axis_or_dim(self, "slice_dim", bottoms[0])
+        points, tops = len(self.opt.slice_point), len(self.spec.top)
+        fact = f"has {points} slice_point and {tops} tops; expected one slice_point less than tops"
+        self.require(points in (0, tops - 1), fact)
+        self.cuts(bottoms[0])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        cuts = self.cuts(x)
+        return x.tensor_split(cuts, self.along) if cuts else (x.view_as(x),)
+
+    def cuts(self, x: Tensor) -> list[int]:
+        """Where the second and later tops begin."""
+        size, tops, points = x.shape[self.along], len(self.spec.top), list(self.opt.slice_point)
+        self.require(tops <= size, f"cannot cut axis {self.along} of size {size} into {tops} tops")
+        if points:
+            rising = all(a < b for a, b in pairwise([0, *points, size + 1]))
+            self.require(rising, f"slice_point {points} must rise from above 0 to at most the size of the axis, {size}")
+            return points
+        self.require(size % tops == 0, f"cannot cut axis {self.along} of size {size} into {tops} equal tops")
+        return [size // tops * i for i in range(1, tops)]
+
+
+class Split(Layer, tops=(1, None)):
+    """Copies of one blob; their gradients add up. Nets insert it where a blob has several readers.
+
+    bottom x, tops of x's shape
+
+    Source: BVLC split_layer.cpp.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.view_as(x) for _ in self.spec.top)
+
+
+class Flatten(Layer):
+    """Axes `axis` to `end_axis` as one.
+
+    bottom (A..., B..., C...), top (A..., product of B, C...)
+
+    Source: BVLC flatten_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        first = self.axis(self.opt.axis, bottoms[0])
+        last = self.axis(self.opt.end_axis, bottoms[0], "end_axis")
+        fact = f"axis {self.opt.axis} lies behind end_axis {self.opt.end_axis} for shape {shape_text(bottoms[0].shape)}"
+        self.require(first <= last + 1, fact)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = self.opt.axis % x.dim(), self.opt.end_axis % x.dim()
+        return x.reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
+
+
+class Reshape(Layer):
+    """The same elements in another shape.
+
+    bottom x, top y with as many elements
+
+    `shape` stands in place of `num_axes` axes of x from `axis` on (all the rest if -1); in it 0 copies the size that x
+    has at that place and one -1 is found from the others. Axis -1 is the place behind the last axis.
+    Source: BVLC reshape_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        dims = list(self.opt.shape.dim)
+        self.require(dims.count(-1) <= 1, f"shape {dims} has several -1; at most one size can be found from the others")
+        self.require(min(dims, default=0) >= -1, f"shape {dims} has a negative size other than -1")
+        self.require(self.opt.num_axes >= -1, "num_axes must be 0 or more, or -1 for all axes to the end")
+        self.resized(bottoms[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(self.resized(x))
+
+    def resized(self, x: Tensor) -> list[int]:
+        """The top's shape for bottom x."""
+        axes, start, count = x.dim(), self.opt.axis, self.opt.num_axes
+        start = start if start >= 0 else axes + 1 + start
+        end = axes if count == -1 else start + count
+        fact = f"axis {self.opt.axis} with num_axes {count} is out of range for shape {shape_text(x.shape)}"
+        self.require(0 <= start <= end <= axes, fact)
+        middle = []
+        for i, size in enumerate(self.opt.shape.dim):
+            fact = f"shape has a 0 at place {i}, but shape {shape_text(x.shape)} has no axis {start + i} to copy"
+            self.require(size != 0 or start + i < axes, fact)
+            middle.append(x.shape[start + i] if size == 0 else size)
+        known = math.prod(size for size in (*x.shape[:start], *middle, *x.shape[end:]) if size != -1)
+        if -1 in middle:
+            fact = f"{x.numel()} elements cannot be divided by the product of the given sizes, {known}"
+            self.require(known > 0 and x.numel() % known == 0, fact)
+            middle[middle.index(-1)] = x.numel() // known
+        shape = [*x.shape[:start], *middle, *x.shape[end:]]
+        fact = (
+            f"the new shape {shape_text(shape)} has another number of elements than the bottom, {shape_text(x.shape)}"
+        )
+        self.require(math.prod(shape) == x.numel(), fact)
+        return shape
+
+
+class Crop(Layer, bottoms=2):
+    """The part of a blob that has the size of another, from `axis` on.
+
+    bottoms: x; reference r, of which only the sizes count   top y: x's sizes before the axis, r's from there on
+
+        y = x[..., offset : offset + size of r, ...]
+
+    Source: BVLC crop_layer.cpp. The reference gets no gradient.
+    """
+
+    exempt = (1,)
+
+    def setup(self, x: Tensor, reference: Tensor) -> None:
+        start, given = self.axis(self.opt.axis, x), len(self.opt.offset)
+        rest = x.dim() - start
+        fact = f"has {given} offset; expected none, one, or one for each of the {rest} axes from axis {start} on"
+        self.require(given <= 1 or given == rest, fact)
+        fact = f"{self.bottom_name(1)} has {reference.dim()} axes, expected at least {x.dim()}"
+        self.require(reference.dim() >= x.dim(), fact)
+        for axis, offset in enumerate(self.offsets(x), start):
+            size = reference.shape[axis]
+            fact = f"cannot crop axis {axis} of size {x.shape[axis]} to size {size} from offset {offset} on"
+            self.require(x.shape[axis] - offset >= size, fact)
+
+    def forward(self, x: Tensor, reference: Tensor) -> Tensor:
+        offsets = self.offsets(x)
+        for axis, offset in enumerate(offsets, x.dim() - len(offsets)):
+            x = x.narrow(axis, offset, reference.shape[axis])
+        return x
+
+    def offsets(self, x: Tensor) -> list[int]:
+        """The first element to keep, for each axis that is cropped."""
+        rest = x.dim() - self.axis(self.opt.axis, x)
+        given = list(self.opt.offset) or [0]
+        return given if len(given) == rest else given * rest
+
+
+class Tile(Layer):
+    """Copies of a blob one after the other along an axis.
+
+    bottom (..., K, ...), top (..., tiles K, ...)
+
+    Source: BVLC tile_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.axis(self.opt.axis, bottoms[0])
+        self.require(self.opt.tiles > 0, f"tiles is {self.opt.tiles}, expected the number of copies, 1 or more")
+
+    def forward(self, x: Tensor) -> Tensor:
+        repeats = [1] * x.dim()
+        repeats[self.opt.axis] = self.opt.tiles
+        return x.repeat(repeats)
+
+
+class Silence(Layer, bottoms=(1, None), tops=0):
+    """Reads blobs and does nothing, so that they are no outputs of the net. Their gradient is 0.
+
+    Source: BVLC silence_layer.cpp.
+    """
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+
+class Filter(Layer, bottoms=(2, None), tops=(1, None)):
+    """The items that a selector keeps.
+
+    bottoms: x_i (N, ...); last the selector (N), 0 for items to drop   tops: y_i (n, ...), n items are kept
+
+    The number of kept items depends on values; without values (shape inference) all N are taken to be kept.
+    Source: BVLC filter_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        *data, selector = bottoms
+        self.constant = (len(data),)
+        fact = f"has {len(self.spec.top)} tops; expected {len(data)}, one for each bottom but the selector"
+        self.require(len(self.spec.top) == len(data), fact)
+        fact = f"the selector has shape {shape_text(selector.shape)}, expected (N) or (N, 1, 1, 1)"
+        self.require(selector.dim() > 0 and selector.numel() == selector.shape[0], fact)
+        for i, x in enumerate(data):
+            items = x.shape[0] if x.dim() else 0
+            fact = f"{self.bottom_name(i)} has {items} items, the selector {selector.shape[0]}; expected equal numbers"
+            self.require(items == selector.shape[0], fact)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        *data, selector = bottoms
+        if not has_values(selector):
+            return tuple(x.clone() for x in data)
+        kept = selector.detach().flatten().nonzero().flatten()
+        return tuple(x.index_select(0, kept) for x in data)
+
+
+class BatchReindex(Layer, bottoms=2):
+    """Items picked by index, in any order and any number of times.
+
+    bottoms: x (N, ...); indices (M), integers in 0 .. N-1   top y (M, ...)
+
+        y[m] = x[index[m]]
+
+    Source: BVLC batch_reindex_layer.cpp.
+    """
+
+    constant = (1,)
+
+    def setup(self, x: Tensor, index: Tensor) -> None:
+        self.require(index.dim() == 1, f"{self.bottom_name(1)} has shape {shape_text(index.shape)}, expected one axis")
+        self.require(x.dim() > 0, f"{self.bottom_name(0)} has no axis to pick items from")
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        picks = index.detach().long()
+        if has_values(picks):
+            wrong = picks[(picks < 0) | (picks >= x.shape[0])].tolist()
+            if wrong:
+                self.error(f"{self.bottom_name(1)} holds the index {wrong[0]}, expected 0 to {x.shape[0] - 1}")
+        return x.index_select(0, picks)
+
+
+def _axis_or_dim(layer: Layer, old: str, x: Tensor) -> int:
+    """The axis option of a layer that has it under two names, as a number from the front."""
+    old_given = layer.opt.HasField(old)
+    both = old_given and layer.opt.HasField("axis")
+    layer.require(not both, f"has both axis and {old}, its old name; keep axis")
+    return layer.axis(getattr(layer.opt, old) if old_given else layer.opt.axis, x, old if old_given else "axis")
