@@ -37,9 +37,8 @@ class Hdf5Stream(Stream):
         return {"seed": seed, "pass": 0, "file": 0, "row": 0}
 
     def shapes(self, state: State) -> list[tuple[int, ...]]:
-        return [
-            (self.batch_size, *array.shape[1:]) for array in self._file(state["seed"], state["pass"], state["file"])
-        ]
+        arrays = self._file(state["seed"], state["pass"], state["file"])
+        return [(self.batch_size, *array.shape[1:]) for array in arrays]
 
     def batch(self, state: State) -> tuple[Arrays, State]:
         tops = tuple(np.empty(shape, np.float32) for shape in self.shapes(state))
@@ -99,7 +98,7 @@ def read_file_list(path: str) -> list[str]:
     names = [name for line in lines for name in ([line] if os.path.isfile(line) else line.split())]
     log.info("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(names)}")
     if not names:
-        raise FileError(f'the list of HDF5 files "{path}" is empty; expected a file name on each line')
+        raise FileError(f'the HDF5 file list "{path}" is empty; expected a file name on each line')
     return names
 
 

@@ -6,11 +6,10 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 from caffe import log
-from caffe.data.source import Bytes, RecordSource
+from caffe.data.source import Records, RecordSource
 from caffe.errors import DataError, FileError, require_extra
 
 __all__ = ["LevelDb"]
@@ -38,7 +37,7 @@ class LevelDb(RecordSource, backend="LEVELDB"):
         self._refuse_empty()
         log.info("db_leveldb.cpp:18", f"Opened leveldb {path}")
 
-    def scan(self, start: bytes | None = None) -> Iterator[tuple[bytes, Bytes]]:
+    def scan(self, start: bytes | None = None) -> Records:
         if self._db.closed:
             raise FileError(f'LevelDB database "{self.path}" has been closed; build the net again to read on')
         try:

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakValueDictionary
@@ -14,7 +13,7 @@ from weakref import WeakValueDictionary
 import lmdb
 
 from caffe import log
-from caffe.data.source import Bytes, RecordSource
+from caffe.data.source import Records, RecordSource
 from caffe.errors import DataError, FileError
 
 __all__ = ["Lmdb", "LmdbWriter"]
@@ -44,7 +43,7 @@ class Lmdb(RecordSource, backend="LMDB"):
             raise FileError(f'LMDB database "{self.path}" has been closed; build the net again to read on')
         return self._env
 
-    def scan(self, start: bytes | None = None) -> Iterator[tuple[bytes, Bytes]]:
+    def scan(self, start: bytes | None = None) -> Records:
         try:
             with self._environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
                 if start is not None and not cursor.set_range(start):

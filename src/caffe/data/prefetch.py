@@ -40,7 +40,7 @@ class Stream(ABC):
     def batch(self, state: State) -> tuple[Arrays, State]:
         """The batch at `state` and the state after it; DataError names the record that cannot be used."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  most streams hold nothing open
         """Let go of files."""
 
 

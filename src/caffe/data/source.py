@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import ClassVar
 
 from caffe import log
 from caffe.errors import FileError, did_you_mean
 
-__all__ = ["Bytes", "RecordSource", "open_source", "show_key"]
+__all__ = ["Bytes", "RecordSource", "Records", "open_source", "show_key"]
 
 Bytes = bytes | memoryview
+Records = Generator[tuple[bytes, Bytes], None, None]
 _BACKENDS: dict[str, type[RecordSource]] = {}
 
 
@@ -32,19 +33,20 @@ class RecordSource(ABC):
         self.path = path
 
     @abstractmethod
-    def scan(self, start: bytes | None = None) -> Iterator[tuple[bytes, Bytes]]:
+    def scan(self, start: bytes | None = None) -> Records:
         """Every (key, value) in key order from the first key >= `start` on, once.
 
         A value may be a view of the database's memory, which is valid until the next step of the iterator.
         """
 
-    def records(self, start: bytes | None = None) -> Iterator[tuple[bytes, Bytes]]:
+    def records(self, start: bytes | None = None) -> Records:
         """As `scan`, but after the last record comes the first, without end."""
         yield from self.scan(start)
         while True:
             log.info("data_layer.cpp:73", "Restarting data prefetching from start.")
             yield from self.scan()
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the database."""
 

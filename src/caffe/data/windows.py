@@ -130,7 +130,8 @@ def read_windows(path: str, root: str, fg_threshold: float, bg_threshold: float)
     between them it is not used.
     """
     paths: list[str] = []
-    background, foreground = [np.empty((0, 6), np.int64)], [np.empty((0, 6), np.int64)]
+    background: list[np.ndarray] = [np.empty((0, 6), np.int64)]
+    foreground: list[np.ndarray] = [np.empty((0, 6), np.int64)]
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             for image, fields in _blocks(path, file):
@@ -189,6 +190,6 @@ def _clip(first: int, last: int, size: int, crop: int) -> tuple[int, int, int, i
     return first, last, length, before, after
 
 
-def _round(value: float) -> int:
+def _round(value: np.floating) -> int:
     """To the nearest integer, halves away from zero, as C does."""
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))

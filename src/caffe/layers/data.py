@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ class StreamSource(Source, abstract=True):
             self.state = self.stream.start(seed)
             self.shapes = self.stream.shapes(self.state)[: len(self.spec.top)]
 
-    def forward(self) -> tuple[Tensor, ...]:
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if self.stream is None:
             self.error("has been closed; build the net again to read on")
         if self._prefetcher is None:
@@ -108,7 +107,7 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
     Source: BVLC data_layer.cpp.  Caffe 1.0 reads rand_skip and force_encoded_color but ignores them.
     """
 
-    def setup(self) -> None:
+    def setup(self, *bottoms: Tensor) -> None:
         self.open(self._stream)
         self._log_size("data_layer.cpp:45")
 
@@ -132,7 +131,7 @@ class ImageData(StreamSource, bottoms=0, tops=2):
     Source: BVLC image_data_layer.cpp.
     """
 
-    def setup(self) -> None:
+    def setup(self, *bottoms: Tensor) -> None:
         opt = self.opt
         self.require(
             (opt.new_height > 0) == (opt.new_width > 0),
@@ -165,7 +164,7 @@ class WindowData(StreamSource, bottoms=0, tops=2):
     Source: Girshick et al., arXiv:1311.2524; BVLC window_data_layer.cpp.
     """
 
-    def setup(self) -> None:
+    def setup(self, *bottoms: Tensor) -> None:
         crop, pad, mode = self.spec.transform_param.crop_size, self.opt.context_pad, self.opt.crop_mode
         self.require(crop > 0, "transform_param.crop_size is not set; windows are warped to that size")
         self.require(2 * pad < crop, f"context_pad {pad} on both sides leaves nothing of crop_size {crop}")
@@ -193,7 +192,7 @@ class HDF5Data(StreamSource, bottoms=0, tops=(1, None)):
     Source: BVLC hdf5_data_layer.cpp.
     """
 
-    def setup(self) -> None:
+    def setup(self, *bottoms: Tensor) -> None:
         self.require(not self.spec.HasField("transform_param"), "does not transform data; remove transform_param")
         self.open(self._stream)
 

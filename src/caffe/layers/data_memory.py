@@ -32,7 +32,7 @@ class MemoryData(Source, bottoms=0, tops=2):
     Source: BVLC memory_data_layer.cpp.
     """
 
-    def setup(self) -> None:
+    def setup(self, *bottoms: Tensor) -> None:
         opt = self.opt
         self.batch_size = opt.batch_size
         self.shape = (opt.channels, opt.height, opt.width)
@@ -44,7 +44,7 @@ class MemoryData(Source, bottoms=0, tops=2):
         self._next = 0
         self._added = 0
 
-    def forward(self) -> tuple[Tensor, Tensor]:
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, Tensor]:
         if self._arrays is None:
             self.error("has no data; call net.set_input_arrays(data, labels) or the layer's set_arrays before forward")
         start, stop = self._next, self._next + self.batch_size
@@ -121,10 +121,11 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
     tops: one for each `shape` (or num, channels, height, width), or all of the one given
 
     A top with a constant filler (the default, 0) is filled once and then left alone; others anew on every forward.
+    Where all are 0, which blobs hold from the first, the tops are never touched: they can serve as inputs.
     Source: BVLC dummy_data_layer.cpp.
     """
 
-    def setup(self) -> None:
+    def setup(self, *bottoms: Tensor) -> None:
         count = len(self.spec.top)
         fillers = list(self.opt.data_filler) or [FillerParameter(type="constant")]
         if len(fillers) not in (1, count):
@@ -137,13 +138,16 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
         for param, shape in zip(self.fillers, self.shapes, strict=True):
             filler.check(param, self.error)
             self.require(min(shape, default=1) >= 0, f"shape {shape} has a negative size")
-        self._filled: list[Tensor | None] = [None] * count
+        self._filled: list[Tensor] = []
 
-    def forward(self) -> tuple[Tensor, ...]:
-        for index, (param, shape) in enumerate(zip(self.fillers, self.shapes, strict=True)):
-            if param.type != "constant" or self._filled[index] is None:
-                self._filled[index] = torch.empty(shape)
-                filler.fill(self._filled[index], param)
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...] | None:  # type: ignore[override]
+        if all(param.type == "constant" and not param.value for param in self.fillers):
+            return None
+        first = not self._filled
+        self._filled = [
+            _fill(shape, param) if first or param.type != "constant" else self._filled[index]
+            for index, (param, shape) in enumerate(zip(self.fillers, self.shapes, strict=True))
+        ]
         return tuple(self._filled)
 
     def _legacy(self) -> bool:
@@ -173,8 +177,6 @@ class HDF5Output(Layer, bottoms=2, tops=0):
     Source: BVLC hdf5_output_layer.cpp.
     """
 
-    constant = (0, 1)
-
     def setup(self, *bottoms: Tensor) -> None:
         self.path = self.opt.file_name
         self.require(bool(self.path), "hdf5_output_param.file_name is not set")
@@ -199,6 +201,12 @@ class HDF5Output(Layer, bottoms=2, tops=0):
         self._mode = "a"
         log.info("hdf5_output_layer.cpp:40", f"Successfully saved {len(bottoms[0])} rows")
         return ()
+
+
+def _fill(shape: Sequence[int], param: Any) -> Tensor:
+    value = torch.empty(tuple(shape))
+    filler.fill(value, param)
+    return value
 
 
 def _append(file: h5py.File, name: str, rows: np.ndarray) -> None:
