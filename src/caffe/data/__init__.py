@@ -1,0 +1,11 @@
+"""Where data comes from: record sources, decoding, the transformer, and reading ahead.
+
+Nothing here imports torch; the layers in `caffe.layers.data` turn these arrays into blobs.
+"""
+
+from __future__ import annotations
+
+from caffe.data import leveldb, lmdb  # defining the classes registers the backends
+from caffe.data.source import RecordSource, open_source
+
+__all__ = ["RecordSource", "leveldb", "lmdb", "open_source"]

@@ -1,0 +1,120 @@
+"""Streams of batches, and the thread that reads them ahead."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from caffe.errors import DataError
+
+__all__ = ["Arrays", "Prefetcher", "State", "Stream"]
+
+State = dict[str, Any]
+Arrays = tuple[np.ndarray, ...]
+_POLL = 0.2  # seconds after which a waiting thread looks whether the other end is still there
+
+
+class Stream(ABC):
+    """An endless sequence of batches, each a function of a state.
+
+    The state is a small dict that JSON can hold, the seed among it. As nothing else decides what a batch contains, a
+    run that continues from a state gets the batches it would have got, random crops included.
+    """
+
+    @abstractmethod
+    def start(self, seed: int) -> State:
+        """The state before the first batch."""
+
+    @abstractmethod
+    def shapes(self, state: State) -> list[tuple[int, ...]]:
+        """The shapes of the arrays of the batch at `state`, without reading all of it."""
+
+    @abstractmethod
+    def batch(self, state: State) -> tuple[Arrays, State]:
+        """The batch at `state` and the state after it; DataError names the record that cannot be used."""
+
+    def close(self) -> None:  # noqa: B027  most streams hold nothing open
+        """Let go of files."""
+
+
+class Prefetcher:
+    """Keeps up to `depth` batches of a stream ready, read by one thread.
+
+    An error in the thread is raised by `next` in its turn, after the batches before it. The thread ends with `close`,
+    when the prefetcher is collected, or with the interpreter.
+    """
+
+    def __init__(self, stream: Stream, state: State, depth: int, name: str = "") -> None:
+        self._ready: queue.Queue[tuple[Arrays, State] | BaseException] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._pid = os.getpid()
+        target = (stream, state, self._ready, self._stop)  # not self: the thread must not keep it alive
+        self._thread = threading.Thread(target=_read_ahead, args=target, name=f"caffe data {name}", daemon=True)
+        _RUNNING[self._thread] = self._stop
+        weakref.finalize(self, self._stop.set).atexit = False
+        self._thread.start()
+
+    def next(self) -> tuple[Arrays, State]:
+        """The next batch and the state after it."""
+        if os.getpid() != self._pid:
+            raise DataError("the process was forked after reading had begun; build the net after the fork")
+        while self._error is None:
+            try:
+                item = self._ready.get(timeout=_POLL)
+            except queue.Empty:
+                if not self._thread.is_alive() and self._ready.empty():
+                    self._error = DataError("reading was stopped; build the net again to read on")
+                continue
+            if not isinstance(item, BaseException):
+                return item
+            self._error = item
+        raise self._error
+
+    def close(self) -> None:
+        """Stop the thread and wait for its end; what was read ahead is dropped."""
+        self._stop.set()
+        if os.getpid() != self._pid:
+            return
+        while self._thread.is_alive():
+            while not self._ready.empty():
+                self._ready.get_nowait()
+            self._thread.join(_POLL)
+
+
+def _read_ahead(stream: Stream, state: State, ready: queue.Queue, stop: threading.Event) -> None:
+    item: tuple[Arrays, State] | BaseException
+    while not stop.is_set():
+        try:
+            item = stream.batch(state)
+            state = item[1]
+        except BaseException as error:  # whatever it is, the consumer must hear of it
+            item = error
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=_POLL)
+                break
+            except queue.Full:
+                pass
+        if isinstance(item, BaseException):
+            return
+
+
+_RUNNING: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """End every reader before the interpreter takes its modules away."""
+    running = [(thread, stop) for thread, stop in _RUNNING.items() if thread.is_alive()]
+    for _, stop in running:
+        stop.set()
+    for thread, _ in running:
+        thread.join(10)

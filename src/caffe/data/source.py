@@ -1,0 +1,69 @@
+"""Record sources: databases of (key, value) in key order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from typing import ClassVar
+
+from caffe import log
+from caffe.errors import FileError, did_you_mean
+
+__all__ = ["Bytes", "RecordSource", "Records", "open_source", "show_key"]
+
+Bytes = bytes | memoryview
+Records = Generator[tuple[bytes, Bytes], None, None]
+_BACKENDS: dict[str, type[RecordSource]] = {}
+
+
+class RecordSource(ABC):
+    """A database opened for reading, never written to.
+
+    Defining a subclass registers it under its class argument `backend`, the name that `data_param.backend` gives.
+    """
+
+    backend: ClassVar[str]
+
+    def __init_subclass__(cls, backend: str) -> None:
+        cls.backend = backend
+        _BACKENDS[backend] = cls
+
+    def __init__(self, path: str) -> None:
+        """Open the database at `path`; FileError if it is missing, empty, damaged or of another kind."""
+        self.path = path
+
+    @abstractmethod
+    def scan(self, start: bytes | None = None) -> Records:
+        """Every (key, value) in key order from the first key >= `start` on, once.
+
+        A value may be a view of the database's memory, which is valid until the next step of the iterator.
+        """
+
+    def records(self, start: bytes | None = None) -> Records:
+        """As `scan`, but after the last record comes the first, without end."""
+        yield from self.scan(start)
+        while True:
+            log.info("data_layer.cpp:73", "Restarting data prefetching from start.")
+            yield from self.scan()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the database."""
+
+    def _refuse_empty(self) -> None:
+        if next(self.scan(), None) is None:
+            raise FileError(f'{self.backend} database "{self.path}" holds no records; write it again')
+
+
+def open_source(backend: str, path: str) -> RecordSource:
+    """Open the database at `path` with the backend of that name, such as "LMDB"."""
+    if backend not in _BACKENDS:
+        known = ", ".join(sorted(_BACKENDS))
+        raise FileError(f'unknown database backend "{backend}"{did_you_mean(backend, _BACKENDS)} (known: {known})')
+    return _BACKENDS[backend](path)
+
+
+def show_key(key: bytes) -> str:
+    """A key for a message: its text, or hexadecimal where it is none."""
+    text = key.decode("utf-8", "replace")
+    return f'"{text}"' if text.isprintable() else f"0x{key.hex()}"

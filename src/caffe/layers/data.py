@@ -1,0 +1,201 @@
+"""Layers that read batches from files, ahead of their use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from caffe import log
+from caffe.data.datum import DatumReader
+from caffe.data.hdf5 import Hdf5Stream, read_file_list
+from caffe.data.images import ImageStream, read_image_list
+from caffe.data.prefetch import Prefetcher, State, Stream
+from caffe.data.records import RecordStream
+from caffe.data.source import open_source
+from caffe.data.transformer import Transformer
+from caffe.data.windows import WindowStream, read_windows
+from caffe.errors import CaffeError
+from caffe.layers.base import Source
+from caffe.proto.caffe_pb2 import DataParameter
+
+__all__ = ["Data", "HDF5Data", "ImageData", "StreamSource", "WindowData"]
+
+
+class StreamSource(Source, abstract=True):
+    """Base of the layers that deliver the batches of a `Stream`, read ahead by a thread of their own.
+
+    `setup` opens `self.stream` and sets `self.shapes`. Reading begins with the first forward; `data_param.prefetch`
+    batches are kept ready. What was delivered, not what was read ahead, is the position.
+    """
+
+    stream: Stream | None = None
+    state: State
+    _prefetcher: Prefetcher | None = None
+
+    def open(self, make: Callable[[], Stream]) -> None:
+        """Open the stream, go to its start and learn the shapes; errors name this layer."""
+        batch_size = self.opt.batch_size
+        self.require(batch_size > 0, f"batch_size is {batch_size}, expected at least 1")
+        self.require(self.spec.data_param.prefetch > 0, "data_param.prefetch is 0, expected at least 1")
+        seed = int(torch.randint(1 << 62, ()))  # caffe.set_random_seed fixes it
+        with self.naming():
+            self.stream = make()
+            self.state = self.stream.start(seed)
+            self.shapes = self.stream.shapes(self.state)[: len(self.spec.top)]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if self.stream is None:
+            self.error("has been closed; build the net again to read on")
+        if self._prefetcher is None:
+            self._prefetcher = Prefetcher(self.stream, self.state, self.spec.data_param.prefetch, self.name)
+        with self.naming():
+            arrays, self.state = self._prefetcher.next()
+        return tuple(torch.from_numpy(array) for array in arrays[: len(self.spec.top)])
+
+    def position(self) -> bytes:
+        return json.dumps(self.state).encode()
+
+    def seek(self, position: bytes) -> None:
+        try:
+            state = json.loads(position)
+        except ValueError:
+            state = None
+        if not isinstance(state, dict) or state.keys() != self.state.keys():
+            self.error(f"cannot go to position {position!r}: it was not saved by a layer of this type")
+        self._stop()
+        self.state = state
+
+    def close(self) -> None:
+        self._stop()
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Put this layer's name before the errors of its source."""
+        try:
+            yield
+        except CaffeError as error:
+            text = str(error)
+            prefix = f'layer "{self.name}" ({self.type}): '
+            raise type(error)(text if text.startswith(prefix) else prefix + text) from error
+
+    def transformer(self) -> Transformer:
+        """The transformer that transform_param describes."""
+        return Transformer(self.spec.transform_param, self.phase)
+
+    def _stop(self) -> None:
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
+
+    def _log_size(self, place: str) -> None:
+        log.info(place, f"output data size: {','.join(map(str, self.shapes[0]))}")
+
+
+class Data(StreamSource, bottoms=0, tops=(1, 2)):
+    """Images, and labels if there is a second top, from an LMDB or LevelDB database of Datum records.
+
+    tops: data (N, C, H, W) after transform_param, label (N)
+
+    Records come in the order of their keys, over and over; with batch_size 1 they may differ in size.
+    Source: BVLC data_layer.cpp.  Caffe 1.0 reads rand_skip and force_encoded_color but ignores them.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.open(self._stream)
+        self._log_size("data_layer.cpp:45")
+
+    def _stream(self) -> RecordStream:
+        source = open_source(DataParameter.DB.Name(self.opt.backend), self.opt.source)
+        transformer = self.transformer()
+        color = True if self.opt.force_encoded_color else transformer.color
+        self.require(
+            not (self.opt.force_encoded_color and self.spec.transform_param.force_gray),
+            "cannot set both force_encoded_color and force_gray; remove one of them",
+        )
+        return RecordStream(source, DatumReader(color), transformer, self.opt.batch_size, self.opt.rand_skip)
+
+
+class ImageData(StreamSource, bottoms=0, tops=2):
+    """Images named in a list file, one `path label` a line.
+
+    tops: data (N, C, H, W) after resizing and transform_param, label (N)
+
+    root_folder is put before each path as it stands, so it ends with "/".
+    Source: BVLC image_data_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        opt = self.opt
+        self.require(
+            (opt.new_height > 0) == (opt.new_width > 0),
+            f"new_height is {opt.new_height} and new_width {opt.new_width}; set both or none",
+        )
+        self.open(self._stream)
+        self._log_size("image_data_layer.cpp:90")
+
+    def _stream(self) -> ImageStream:
+        opt = self.opt
+        transformer = self.transformer()
+        self.require(transformer.color is None, "force_color and force_gray are for Data; use is_color")
+        log.info("image_data_layer.cpp:38", f"Opening file {opt.source}")
+        lines = read_image_list(opt.source)
+        if opt.shuffle:
+            log.info("image_data_layer.cpp:53", "Shuffling data")
+        log.info("image_data_layer.cpp:63", f"A total of {len(lines)} images.")
+        stream = ImageStream(lines, transformer, opt.batch_size)
+        stream.root, stream.size, stream.color = opt.root_folder, (opt.new_height, opt.new_width), opt.is_color
+        stream.shuffle, stream.rand_skip = opt.shuffle, opt.rand_skip
+        return stream
+
+
+class WindowData(StreamSource, bottoms=0, tops=2):
+    """Windows of images, warped to crop_size, a fixed share of each batch from objects and the rest from background.
+
+    tops: data (N, 3, crop_size, crop_size), label (N)
+
+    Its `scale` is the one in window_data_param: Caffe does not apply transform_param.scale here.
+    Source: Girshick et al., arXiv:1311.2524; BVLC window_data_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        crop, pad, mode = self.spec.transform_param.crop_size, self.opt.context_pad, self.opt.crop_mode
+        self.require(crop > 0, "transform_param.crop_size is not set; windows are warped to that size")
+        self.require(2 * pad < crop, f"context_pad {pad} on both sides leaves nothing of crop_size {crop}")
+        self.require(mode in ("warp", "square"), f'crop_mode is "{mode}", expected "warp" or "square"')
+        self.require(0 <= self.opt.fg_fraction <= 1, f"fg_fraction is {self.opt.fg_fraction:g}, expected 0 to 1")
+        self.open(self._stream)
+        self._log_size("window_data_layer.cpp:177")
+
+    def _stream(self) -> WindowStream:
+        opt = self.opt
+        transformer = self.transformer()
+        self.require(transformer.color is None, "force_color and force_gray are for Data; windows are in colour")
+        if self.spec.transform_param.HasField("scale"):
+            log.warning("window_data_layer.cpp", f'layer "{self.name}": scale counts in window_data_param only')
+        windows = read_windows(opt.source, opt.root_folder, opt.fg_threshold, opt.bg_threshold)
+        return WindowStream(windows, opt, transformer)
+
+
+class HDF5Data(StreamSource, bottoms=0, tops=(1, None)):
+    """Rows of datasets in HDF5 files, which a list file names; each top is the dataset of its name.
+
+    tops: (N, ...) for datasets (rows, ...)
+
+    A batch may span files. With shuffle, files and the rows of each come in a new order on every pass.
+    Source: BVLC hdf5_data_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.require(not self.spec.HasField("transform_param"), "does not transform data; remove transform_param")
+        self.open(self._stream)
+
+    def _stream(self) -> Hdf5Stream:
+        files = read_file_list(self.opt.source)
+        return Hdf5Stream(files, list(self.spec.top), self.opt.batch_size, self.opt.shuffle)

@@ -1,0 +1,228 @@
+"""Layers that get their data from arrays and fillers, and the one that writes it to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe import filler, log
+from caffe.data.datum import DatumReader, planes
+from caffe.data.rng import generator
+from caffe.data.transformer import Transformer
+from caffe.errors import DataError
+from caffe.layers.base import Layer, Source, shape_text
+from caffe.proto.caffe_pb2 import FillerParameter
+
+__all__ = ["DummyData", "HDF5Output", "MemoryData"]
+
+
+class MemoryData(Source, bottoms=0, tops=2):
+    """Arrays that the program hands over, a batch after the other, from the start again at their end.
+
+    tops: data (N, channels, height, width), label (N, 1, 1, 1), as views of the arrays
+
+    `set_arrays` takes values as they are; `add_datums` and `add_images` apply transform_param.
+    Source: BVLC memory_data_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        opt = self.opt
+        self.batch_size = opt.batch_size
+        self.shape = (opt.channels, opt.height, opt.width)
+        if not all((opt.batch_size, *self.shape)):
+            got = f"{opt.batch_size}, {opt.channels}, {opt.height}, {opt.width}"
+            self.error(f"batch_size, channels, height and width are {got}; set them all in memory_data_param")
+        self.shapes = [(self.batch_size, *self.shape), (self.batch_size,)]
+        self._arrays: tuple[Tensor, Tensor] | None = None
+        self._next = 0
+        self._added = 0
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, Tensor]:
+        if self._arrays is None:
+            self.error("has no data; call net.set_input_arrays(data, labels) or the layer's set_arrays before forward")
+        start, stop = self._next, self._next + self.batch_size
+        self._next = stop % len(self._arrays[0])
+        return self._arrays[0][start:stop], self._arrays[1][start:stop]
+
+    def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
+        """Deliver these arrays: data (n, C, H, W), labels (n) or (n, 1, 1, 1), n a multiple of the batch size.
+
+        float32 arrays are not copied: a change of them shows in the batches to come. transform_param is not applied.
+        """
+        rows, count = len(data), np.size(labels)
+        if tuple(np.shape(data)[1:]) != self.shape:
+            self.error(f"data has shape {np.shape(data)}, expected (n, {', '.join(map(str, self.shape))})")
+        self.require(rows == count, f"data has {rows} rows and labels {count}; they must be as many")
+        self._check_rows(rows)
+        if self.spec.HasField("transform_param"):
+            log.warning("memory_data_layer.cpp:100", f"{self.type} does not transform array data on Reset()")
+        self._arrays = _tensor(data), _tensor(labels).reshape(-1, 1, 1, 1)
+        self._next = 0
+
+    def add_datums(self, datums: Sequence[Any]) -> None:
+        """Deliver these Datum messages, transformed; their number is a multiple of the batch size."""
+        read = DatumReader(self._transformer().color)
+        self._add([read(datum.SerializeToString()) for datum in datums])
+
+    def add_images(self, images: Sequence[np.ndarray], labels: Sequence[int]) -> None:
+        """Deliver these images, (H, W, C) or (H, W) of uint8 or float32 as OpenCV has them, transformed."""
+        self.require(len(images) == len(labels), f"got {len(images)} images and {len(labels)} labels")
+        self._add([(planes(image), label) for image, label in zip(images, labels, strict=True)])
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Deliver batches of another size from the arrays to be set next."""
+        self.require(batch_size > 0, f"batch size is {batch_size}, expected at least 1")
+        self.batch_size = batch_size
+        self.shapes = [(batch_size, *self.shape), (batch_size,)]
+        self._arrays = None
+
+    def position(self) -> bytes:
+        return json.dumps({"row": self._next}).encode()
+
+    def seek(self, position: bytes) -> None:
+        self._next = json.loads(position)["row"]
+
+    def _transformer(self) -> Transformer:
+        try:
+            return Transformer(self.spec.transform_param, self.phase)
+        except DataError as error:
+            self.error(str(error))
+
+    def _add(self, images: list[tuple[np.ndarray, int]]) -> None:
+        self._check_rows(len(images))
+        self._added += 1
+        batch = self._transformer().batch(len(images), generator(torch.initial_seed() % (1 << 62), self._added))
+        for index, (image, _) in enumerate(images):
+            try:
+                batch.add(image)
+            except DataError as error:
+                self.error(f"image {index} {error}")
+        data = batch.finish()
+        if data.shape[1:] != self.shape:
+            self.error(f"the images give shape {data.shape[1:]}, but memory_data_param says {self.shape}")
+        self._arrays = _tensor(data), _tensor([label for _, label in images]).reshape(-1, 1, 1, 1)
+        self._next = 0
+
+    def _check_rows(self, rows: int) -> None:
+        if not rows or rows % self.batch_size:
+            self.error(f"got {rows} rows, expected a multiple of batch_size {self.batch_size}")
+
+
+class DummyData(Source, bottoms=0, tops=(1, None)):
+    """Tops of fixed shapes, filled by fillers.
+
+    tops: one for each `shape` (or num, channels, height, width), or all of the one given
+
+    A top with a constant filler (the default, 0) is filled once and then left alone; others anew on every forward.
+    Where all are 0, which blobs hold from the first, the tops are never touched: they can serve as inputs.
+    Source: BVLC dummy_data_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        count = len(self.spec.top)
+        fillers = list(self.opt.data_filler) or [FillerParameter(type="constant")]
+        if len(fillers) not in (1, count):
+            self.error(f"has {len(fillers)} data_filler for {count} tops; give none, 1 or {count}")
+        self.shapes = self._legacy_shapes() if self._legacy() else [tuple(shape.dim) for shape in self.opt.shape]
+        if len(self.shapes) not in (1, count):
+            self.error(f"must specify shape once, or once per top ({count}); it is given {len(self.shapes)} times")
+        self.shapes *= count if len(self.shapes) == 1 else 1
+        self.fillers = fillers * (count if len(fillers) == 1 else 1)
+        for param, shape in zip(self.fillers, self.shapes, strict=True):
+            filler.check(param, self.error)
+            self.require(min(shape, default=1) >= 0, f"shape {shape} has a negative size")
+        self._filled: list[Tensor] = []
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...] | None:  # type: ignore[override]
+        if all(param.type == "constant" and not param.value for param in self.fillers):
+            return None
+        first = not self._filled
+        self._filled = [
+            _fill(shape, param) if first or param.type != "constant" else self._filled[index]
+            for index, (param, shape) in enumerate(zip(self.fillers, self.shapes, strict=True))
+        ]
+        return tuple(self._filled)
+
+    def _legacy(self) -> bool:
+        opt = self.opt
+        legacy = any((len(opt.num), len(opt.channels), len(opt.height), len(opt.width)))
+        self.require(not (legacy and opt.shape), "has both shape and num, channels, height, width; keep shape")
+        return legacy
+
+    def _legacy_shapes(self) -> list[tuple[int, ...]]:
+        """The (num, channels, height, width) of each top; each given once or once per top."""
+        count = len(self.spec.top)
+        columns = []
+        for name in ("num", "channels", "height", "width"):
+            sizes = list(getattr(self.opt, name))
+            if len(sizes) not in (1, count):
+                self.error(f"must specify {name} once, or once per top ({count}); it is given {len(sizes)} times")
+            columns.append(sizes * (count if len(sizes) == 1 else 1))
+        return list(zip(*columns, strict=True))
+
+
+class HDF5Output(Layer, bottoms=2, tops=0):
+    """Writes its bottoms to the datasets "data" and "label" of an HDF5 file.
+
+    bottoms: data and label with the same number of rows, up to 4 axes; written with 4, as (N, C, H, W)
+
+    The file is complete after each forward, and each forward adds its rows (Caffe fails on the second).
+    Source: BVLC hdf5_output_layer.cpp.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.path = self.opt.file_name
+        self.require(bool(self.path), "hdf5_output_param.file_name is not set")
+        folder = os.path.dirname(os.path.abspath(self.path))
+        self.require(os.path.isdir(folder), f'folder "{folder}" of file_name does not exist; make it')
+        for index, x in enumerate(bottoms):
+            self.require(x.dim() <= 4, f"{self.bottom_name(index)} has shape {shape_text(x.shape)}, at most 4 axes fit")
+        rows = [_four(x.shape)[0] for x in bottoms]
+        self.require(rows[0] == rows[1], f"data has {rows[0]} rows and label {rows[1]}; they must be as many")
+        self._mode = "w"
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if any(type(x.data) is not Tensor or x.is_meta for x in bottoms):
+            return ()  # a trial run for shapes
+        log.info("hdf5_output_layer.cpp:33", f"Saving HDF5 file {self.path}")
+        try:
+            with h5py.File(self.path, self._mode) as file:
+                for name, x in zip(("data", "label"), bottoms, strict=True):
+                    _append(file, name, x.detach().reshape(_four(x.shape)).cpu().numpy())
+        except OSError as error:
+            self.error(f'cannot write the HDF5 file "{self.path}": {error}')
+        self._mode = "a"
+        log.info("hdf5_output_layer.cpp:40", f"Successfully saved {len(bottoms[0])} rows")
+        return ()
+
+
+def _fill(shape: Sequence[int], param: Any) -> Tensor:
+    value = torch.empty(tuple(shape))
+    filler.fill(value, param)
+    return value
+
+
+def _append(file: h5py.File, name: str, rows: np.ndarray) -> None:
+    if name not in file:
+        file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]))
+        return
+    dataset = file[name]
+    dataset.resize(len(dataset) + len(rows), axis=0)
+    dataset[-len(rows) :] = rows
+
+
+def _four(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape with ones added up to 4 axes."""
+    return (*shape, *[1] * (4 - len(shape)))
+
+
+def _tensor(values: Any) -> Tensor:
+    """Values as a float32 tensor, sharing the memory of an array that allows it."""
+    return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
