@@ -123,9 +123,10 @@ class Layer(nn.Module):
             blob = getattr(self, name)
             if not blob.is_meta:
                 continue
-            value = torch.zeros(blob.shape, device=device)
+            value = torch.zeros(blob.shape)
             if self._fillers[name] is not None:
                 filler.fill(value, self._fillers[name])
+            value = value.to(device)  # drawn on the CPU: the same first values for a seed on every device
             if isinstance(blob, nn.Parameter):
                 setattr(self, name, nn.Parameter(value, requires_grad=blob.requires_grad))
             else:

@@ -34,6 +34,7 @@ class Step:
     params: list[nn.Parameter] = field(default_factory=list)  # those that get a gradient
     backward: bool = False
     record: tuple[list[Tensor], list[Tensor]] | None = None  # (bottoms, tops) with autograd's history of the last run
+    fused: bool = False  # whether the last run was one of the whole net, which keeps no record
 
     @property
     def bottom_names(self) -> list[str]:

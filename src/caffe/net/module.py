@@ -112,7 +112,7 @@ class NetModule(nn.Module):
         for name, place in self._place.items():
             self._blobs[name].tensor = values[place].detach()
         for step in self._steps:
-            step.record = None
+            step.record, step.fused = None, True
 
 
 def _module_name(layer_name: str, used: set[str]) -> str:

@@ -223,6 +223,11 @@ class Net:
                     "propagate_down: false for that bottom, or leave out force_backward"
                 )
         if step.record is None:
+            if step.fused:
+                step.layer.error(
+                    "cannot run backward by itself: the last run was one of the whole net, which keeps no layer's "
+                    "history; run net.forward() before net.backward()"
+                )
             run_step(step)
         assert step.record is not None
         bottoms, tops = step.record
@@ -372,6 +377,7 @@ def run_step(step: Step) -> tuple[torch.Tensor, ...]:
         raise LayerError(f'layer "{layer.name}" ({layer.type}): {error} (bottoms: {shapes})') from error
     tops = tuple(blob.tensor for blob in step.tops) if tops is None else as_tuple(tops)
     step.record = (bottoms, list(tops)) if step.backward else None
+    step.fused = False
     return tops
 
 
