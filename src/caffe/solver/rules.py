@@ -1,8 +1,8 @@
 """Update rules: what a solver type does with a gradient.
 
-Defining the class makes the solver type known. A rule states its arithmetic in `step`, for one tensor or any part of one;
-`apply` does all that comes around it (clipping, iter_size, weight decay, the subtraction) piece by piece, in pieces small
-enough to stay in the processor's cache, so that memory is passed over once whatever the rule computes.
+Defining the class makes the solver type known. A rule states its arithmetic in `step`, for one tensor or any part of
+one; `apply` does all that comes around it (clipping, iter_size, weight decay, the subtraction). Large tensors are
+updated in pieces small enough to stay in the processor's cache, so memory is passed over once whatever a rule computes.
 """
 
 from __future__ import annotations
@@ -106,15 +106,17 @@ class SGD(Rule):
     def apply(self, update: Update, t: int, scale: float) -> None:
         """As the base, by torch's one-pass kernel where it fits: v <- mu v + (g / grad_scale + rate decay w)."""
         w, g, (v,) = update.data, update.diff, update.history
+        momentum = self.param.momentum
         l1 = update.decay != 0 and self.param.regularization_type == "L1"
-        if l1 or update.rate * scale == 0 or w.device.type not in ("cpu", "cuda") or not _alike((w, g, v)):
+        fits = momentum != 0 and update.rate * scale != 0 and w.device.type in ("cpu", "cuda") and _alike((w, g, v))
+        if l1 or not fits:
             return super().apply(update, t, scale)
         torch._fused_sgd_(
             [w],
             [g],
             [v],
             weight_decay=update.rate * update.decay,
-            momentum=self.param.momentum,
+            momentum=momentum,
             lr=1.0,
             dampening=0.0,
             nesterov=False,

@@ -1,8 +1,8 @@
 """Snapshots: weights and solver state in files, and the way back.
 
-A snapshot is two files, `<prefix>_iter_<n>.caffemodel` and `.solverstate` (each with `.h5` in HDF5), as Caffe writes and
-reads them. Beside what Caffe keeps, the state holds the random generator and every data source's place, in fields that
-Caffe passes over, so that a run resumed from it goes on exactly as if it had not been interrupted.
+A snapshot is two files, `<prefix>_iter_<n>.caffemodel` and `.solverstate` (each with `.h5` in HDF5), as Caffe writes
+and reads them. Beside what Caffe keeps, the state holds the random generator and every data source's place, in fields
+that Caffe passes over, so that a run resumed from it goes on exactly as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from caffe import log
 from caffe.errors import FileError, SolverError
-from caffe.layers.base import Source, shape_text
+from caffe.layers.base import Layer, Source, shape_text
 from caffe.proto import caffe_pb2, state, weights
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ def restore(solver: Solver, path: str | Path) -> None:
     for tensor, array in zip(solver.history, history, strict=True):
         tensor.copy_(torch.from_numpy(array).reshape(tensor.shape))
     solver.iter, solver.current_step = head.iter, head.current_step
+    kept = {(place.net, place.layer, place.name): place.value for place in head.buffer}
+    for net, layer, name, value in _buffers(solver):
+        if (net, layer.name, name) in kept:
+            array = weights.blob_from_proto(kept[net, layer.name, name])
+            *parents, last = name.split(".")
+            setattr(layer.get_submodule(".".join(parents)), last, torch.from_numpy(array).to(value))
     if head.random_state:
         _set_random_state(head.random_state, solver.net.device)
 
@@ -91,6 +98,9 @@ def _head(solver: Solver, model_path: str) -> Any:
     head.random_state = _random_state(solver.net.device)
     for net, layer, source in _sources(solver):
         head.source.add(net=net, layer=layer, position=source.position())
+    for net, layer, name, value in _buffers(solver):
+        array = value.cpu().numpy()
+        head.buffer.add(net=net, layer=layer.name, name=name, value=weights.blob_to_proto(array))
     return head
 
 
@@ -101,6 +111,16 @@ def _sources(solver: Solver) -> Iterator[tuple[int, str, Source]]:
             yield number, name, source
 
 
+def _buffers(solver: Solver) -> Iterator[tuple[int, Layer, str, Tensor]]:
+    """What layers keep from batch to batch and weight files do not hold, such as hidden states."""
+    for number, net in enumerate((solver.net, *solver.test_nets)):
+        for layer in net.layers:
+            blobs = {id(blob) for blob in layer.blobs}
+            for name, value in layer.state_dict(keep_vars=True).items():
+                if id(value) not in blobs and not isinstance(value, nn.Parameter) and value.is_floating_point():
+                    yield number, layer, name, value
+
+
 def _check_history(solver: Solver, head: Any, history: Sequence[np.ndarray], path: str | Path) -> None:
     """Raise a `SolverError` unless the history fits the solver's rule and net."""
     wanted, kind = solver.history, solver.param.type
@@ -108,8 +128,8 @@ def _check_history(solver: Solver, head: Any, history: Sequence[np.ndarray], pat
         raise SolverError(f'{path}: is the state of a solver of type "{head.type}", this solver has type "{kind}"')
     if len(history) != len(wanted):
         raise SolverError(
-            f"{path}: holds {len(history)} history blobs, expected {len(wanted)} ({solver.rule.history} for each of the "
-            f'{len(solver.net.learnable)} learnable blobs, for type "{kind}"); it is of another net or solver type'
+            f"{path}: holds {len(history)} history blobs, expected {len(wanted)} ({solver.rule.history} for each of "
+            f'{len(solver.net.learnable)} learnable blobs with type "{kind}"); it is of another net or solver type'
         )
     learnable = solver.net.learnable
     for index, (array, tensor) in enumerate(zip(history, wanted, strict=True)):
