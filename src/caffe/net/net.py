@@ -298,7 +298,7 @@ class Net:
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of the layers of `other` that have the same names: one memory for both nets."""
-        mine = self.layer_dict
+        mine, changed = self.layer_dict, False
         for theirs in other.layers:
             layer = mine.get(theirs.name)
             if layer is None:
@@ -306,9 +306,11 @@ class Net:
                 continue
             store.check_blobs(layer, [tuple(blob.shape) for blob in theirs.blobs], str(other.path or other.name))
             for name, blob in zip(layer._blob_names, theirs.blobs, strict=True):
+                changed = changed or getattr(layer, name) is not blob
                 setattr(layer, name, blob)
-        self._refresh_params()
-        self._module = None
+        if changed:
+            self._refresh_params()
+            self._module = None
 
     def retie(self) -> None:
         """Point parameters shared under another shape at their owners' memory again, after that was moved."""

@@ -66,7 +66,14 @@ def save(net: Net, path: str | Path, diffs: bool = False) -> None:
 def save_hdf5(net: Net, path: str | Path, diffs: bool = False) -> None:
     """Write an HDF5 weight file; a shared parameter is written under its owner only."""
     owners = {(entry.layer, entry.index) for entry in net.learnable}
-    weights.write_hdf5(path, _arrays(net), owners, _arrays(net, diff=True) if diffs else None)
+
+    def owned(arrays: dict[str, list[np.ndarray]]) -> dict[str, list[np.ndarray | None]]:
+        return {
+            name: [array if (name, index) in owners else None for index, array in enumerate(arrays.get(name, []))]
+            for name in net.layer_names
+        }
+
+    weights.write_hdf5(path, owned(_arrays(net)), owned(_arrays(net, diff=True)) if diffs else None)
 
 
 def _arrays(net: Net, diff: bool = False) -> dict[str, list[np.ndarray]]:

@@ -1,0 +1,31 @@
+"""Training: solvers, update rules, learning rate policies, snapshots."""
+
+from caffe.solver.policy import Policy, policy_names
+from caffe.solver.rules import Rule, rule_types
+from caffe.solver.solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    Solver,
+    get_solver,
+)
+from caffe.solver.watch import Watcher
+
+__all__ = [
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "NesterovSolver",
+    "Policy",
+    "RMSPropSolver",
+    "Rule",
+    "SGDSolver",
+    "Solver",
+    "Watcher",
+    "get_solver",
+    "policy_names",
+    "rule_types",
+]

@@ -1,0 +1,252 @@
+"""Update rules: what a solver type does with a gradient.
+
+Defining the class makes the solver type known. A rule states its arithmetic in `step`, for one tensor or any part of
+one; `apply` does all that comes around it (clipping, iter_size, weight decay, the subtraction). Large tensors are
+updated in pieces small enough to stay in the processor's cache, so memory is passed over once whatever a rule computes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from caffe.errors import SolverError, did_you_mean
+
+__all__ = ["Rule", "Update", "rule_class", "rule_types"]
+
+_REGISTRY: dict[str, type[Rule]] = {}
+_PIECE = 1 << 19
+"""Elements of a piece: of 2^16 to 2^20, the fastest on a processor with 2 MB of cache a core."""
+
+
+@dataclass
+class Update:
+    """What one tensor needs for its update: data, gradient, histories (all of one shape), and its own constants."""
+
+    data: Tensor
+    diff: Tensor
+    history: Sequence[Tensor]
+    rate: float
+    decay: float
+
+    def pieces(self) -> Iterator[Update]:
+        """This update as updates of consecutive parts; itself where it is small or its tensors lie differently."""
+        tensors = (self.data, self.diff, *self.history)
+        if self.data.device.type != "cpu" or self.data.numel() <= _PIECE or not _alike(tensors):
+            yield self
+            return
+        flat = (tensor.as_strided((tensor.numel(),), (1,)).split(_PIECE) for tensor in tensors)
+        for data, diff, *history in zip(*flat, strict=True):
+            yield Update(data, diff, history, self.rate, self.decay)
+
+
+class Rule:
+    """An update rule; its class name is the solver `type` of the prototxt.
+
+    `history` counts the tensors that it keeps per learnable blob, all zero at first. In a .solverstate lie every first
+    one, then every second one. After `apply`, a blob's diff holds what was subtracted from its data, as in Caffe.
+    """
+
+    history: ClassVar[int] = 1
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        other = _REGISTRY.setdefault(cls.__name__, cls)
+        if other is not cls:
+            places = f"in {inspect.getsourcefile(other)} and in {inspect.getsourcefile(cls)}"
+            raise SolverError(f'solver type "{cls.__name__}" is defined twice: {places}; rename one of them')
+
+    def __init__(self, param: Any) -> None:
+        """`param` is the SolverParameter, read anew at every update."""
+        self.param = param
+        self.check()
+
+    def check(self) -> None:
+        """Raise a `SolverError` for settings that the rule cannot work with."""
+
+    def step(self, g: Tensor, rate: float, t: int, *history: Tensor) -> Tensor:
+        """What to subtract from the weights for the gradient `g`; changes the histories in place. t = iter + 1."""
+        raise NotImplementedError(type(self).__name__)
+
+    def apply(self, update: Update, t: int, scale: float) -> None:
+        """Update one piece: g <- scale g + decay w (or sign w), then w <- w - step."""
+        w, g = update.data, update.diff
+        if scale != 1:
+            g.mul_(scale)
+        if update.decay:
+            g.add_(w.sign() if self.param.regularization_type == "L1" else w, alpha=update.decay)
+        g.copy_(self.step(g, update.rate, t, *update.history))
+        w.sub_(g)
+
+    def require(self, condition: bool, fact: str) -> None:
+        """Raise the error `fact` unless `condition` holds."""
+        if not condition:
+            raise SolverError(f'solver type "{type(self).__name__}": {fact}')
+
+
+class SGD(Rule):
+    """Stochastic gradient descent with momentum.
+
+        v <- mu v + rate g
+        w <- w - v
+
+    The rate is inside v: torch.optim.SGD keeps it outside, which differs as soon as the rate changes.
+    Source: BVLC sgd_solver.cpp.
+    """
+
+    def step(self, g: Tensor, rate: float, t: int, v: Tensor) -> Tensor:  # type: ignore[override]
+        return v.mul_(self.param.momentum).add_(g, alpha=rate)
+
+    def apply(self, update: Update, t: int, scale: float) -> None:
+        """As the base, by torch's one-pass kernel where it fits: v <- mu v + (g / grad_scale + rate decay w)."""
+        w, g, (v,) = update.data, update.diff, update.history
+        momentum = self.param.momentum
+        l1 = update.decay != 0 and self.param.regularization_type == "L1"
+        fits = momentum != 0 and update.rate * scale != 0 and w.device.type in ("cpu", "cuda") and _alike((w, g, v))
+        if l1 or not fits:
+            return super().apply(update, t, scale)
+        torch._fused_sgd_(
+            [w],
+            [g],
+            [v],
+            weight_decay=update.rate * update.decay,
+            momentum=momentum,
+            lr=1.0,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+            grad_scale=torch.tensor(1 / (update.rate * scale), device=w.device),
+        )
+        g.copy_(v)
+
+
+class Nesterov(Rule):
+    """Nesterov's accelerated gradient: as momentum, with the gradient taken one step ahead.
+
+        v' <- mu v + rate g
+        w  <- w - ((1 + mu) v' - mu v)
+
+    Source: Sutskever et al., ICML 2013; BVLC nesterov_solver.cpp.
+    """
+
+    def step(self, g: Tensor, rate: float, t: int, v: Tensor) -> Tensor:  # type: ignore[override]
+        mu = self.param.momentum
+        back = v * mu
+        v.mul_(mu).add_(g, alpha=rate)
+        return back.neg_().add_(v, alpha=1 + mu)
+
+
+class AdaGrad(Rule):
+    """AdaGrad: each weight's rate shrinks with all its gradients so far.
+
+        h <- h + g^2
+        w <- w - rate g / (sqrt(h) + delta)
+
+    Source: Duchi et al., JMLR 12, 2011; BVLC adagrad_solver.cpp.
+    """
+
+    def check(self) -> None:
+        self.require(self.param.momentum == 0, f"cannot be used with momentum ({self.param.momentum:g}); remove it")
+
+    def step(self, g: Tensor, rate: float, t: int, h: Tensor) -> Tensor:  # type: ignore[override]
+        h.addcmul_(g, g)
+        return g / h.sqrt().add_(self.param.delta) * rate
+
+
+class RMSProp(Rule):
+    """RMSProp: each weight's rate is divided by a running root mean square of its gradient.
+
+        h <- d h + (1 - d) g^2
+        w <- w - rate g / (sqrt(h) + delta)
+
+    d = rms_decay.
+    Source: Tieleman & Hinton, Coursera lecture 6.5, 2012; BVLC rmsprop_solver.cpp.
+    """
+
+    def check(self) -> None:
+        decay = self.param.rms_decay
+        self.require(self.param.momentum == 0, f"cannot be used with momentum ({self.param.momentum:g}); remove it")
+        self.require(0 <= decay < 1, f"rms_decay is {decay:g}, expected at least 0 and below 1")
+
+    def step(self, g: Tensor, rate: float, t: int, h: Tensor) -> Tensor:  # type: ignore[override]
+        decay = self.param.rms_decay
+        h.mul_(decay).addcmul_(g, g, value=1 - decay)
+        return g / h.sqrt().add_(self.param.delta) * rate
+
+
+class AdaDelta(Rule):
+    """AdaDelta: steps as large as earlier steps, in proportion to the gradient against earlier gradients.
+
+        h <- mu h + (1 - mu) g^2
+        u = g sqrt((s + delta) / (h + delta))
+        s <- mu s + (1 - mu) u^2
+        w <- w - rate u
+
+    mu = momentum. The paper has no rate: base_lr is 1 there.
+    Source: Zeiler, arXiv:1212.5701; BVLC adadelta_solver.cpp.
+    """
+
+    history = 2
+
+    def step(self, g: Tensor, rate: float, t: int, h: Tensor, s: Tensor) -> Tensor:  # type: ignore[override]
+        mu, delta = self.param.momentum, self.param.delta
+        h.mul_(mu).addcmul_(g, g, value=1 - mu)
+        u = ((s + delta) / (h + delta)).sqrt_().mul_(g)
+        s.mul_(mu).addcmul_(u, u, value=1 - mu)
+        return u.mul_(rate)
+
+
+class Adam(Rule):
+    """Adam: momentum on the gradient, scaled by a running second moment.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2
+        w <- w - rate sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + delta)
+
+    b1 = momentum, b2 = momentum2, t = iter + 1.  delta is the paper's eps-hat: not torch.optim.Adam's eps.
+    Source: Kingma & Ba, arXiv:1412.6980, end of section 2; BVLC adam_solver.cpp.
+    """
+
+    history = 2
+
+    def check(self) -> None:
+        for name in ("momentum", "momentum2"):
+            value = getattr(self.param, name)
+            self.require(0 <= value < 1, f"{name} is {value:g}, expected at least 0 and below 1")
+
+    def step(self, g: Tensor, rate: float, t: int, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+        b1, b2 = self.param.momentum, self.param.momentum2
+        m.mul_(b1).add_(g, alpha=1 - b1)
+        v.mul_(b2).addcmul_(g, g, value=1 - b2)
+        correction = math.sqrt(1 - b2**t) / (1 - b1**t)
+        return m / v.sqrt().add_(self.param.delta) * (rate * correction)
+
+
+def rule_class(type_name: str) -> type[Rule]:
+    """The rule of a solver type, or a `SolverError` with the nearest known name."""
+    if type_name not in _REGISTRY:
+        hint = did_you_mean(type_name, _REGISTRY)
+        raise SolverError(f'unknown solver type "{type_name}"{hint} (known types: {", ".join(rule_types())})')
+    return _REGISTRY[type_name]
+
+
+def rule_types() -> list[str]:
+    """The names of all solver types, sorted."""
+    return sorted(_REGISTRY)
+
+
+def _alike(tensors: Sequence[Tensor]) -> bool:
+    """Whether the tensors lie in memory in the same order, without gaps, in one type and on one device."""
+    first = tensors[0]
+    dense = first.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(first)
+    return dense and all(
+        tensor.stride() == first.stride() and tensor.dtype == first.dtype and tensor.device == first.device
+        for tensor in tensors
+    )

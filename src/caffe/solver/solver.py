@@ -1,0 +1,380 @@
+"""The solver: the training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from caffe import log, mode
+from caffe.errors import SolverError, did_you_mean
+from caffe.net import Net
+from caffe.proto import caffe_pb2, text, upgrade
+from caffe.solver import nets, snapshot
+from caffe.solver.policy import policy_class
+from caffe.solver.rules import Update, rule_class
+from caffe.solver.watch import Watcher
+
+__all__ = [
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "NesterovSolver",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Solver",
+    "get_solver",
+]
+
+
+class Solver:
+    """Trains a net as a solver prototxt says.
+
+        solver = caffe.get_solver("solver.prototxt")
+        solver.solve()                       # until max_iter, or
+        solver.step(100)                     # 100 iterations more
+
+    `param` is a path or a SolverParameter. `device` overrides the mode set by `caffe.set_mode_gpu` and friends, which,
+    as in pycaffe, decides rather than the file's `solver_mode`. Raises SolverError, and what building a net raises,
+    before anything is trained.
+
+    `net` is the train net, `test_nets` the nets to test, `iter` the number of updates done, `history` what the update
+    rule keeps of earlier gradients, and `watchers` hear what happens.
+    """
+
+    forced_type: ClassVar[str] = ""
+    """The solver type whatever `param` says; for pycaffe's classes."""
+
+    def __init__(self, param: str | Path | Any, device: torch.device | str | None = None) -> None:
+        self.param = _load(param)
+        if self.forced_type and self.param.type != self.forced_type:
+            if self.param.HasField("type"):
+                log.warning("solver.py", f"{self.forced_type}Solver: taking the place of type {self.param.type!r}")
+            self.param.type = self.forced_type
+        self.rule = rule_class(self.param.type)(self.param)
+        self.policy = policy_class(self.param.lr_policy)(self.param)
+        log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
+        _check(self.param)
+        if self.param.random_seed >= 0:
+            mode.set_random_seed(self.param.random_seed)
+        self.net: Net = nets.train_net(self.param, device)
+        try:
+            self.test_nets: list[Net] = nets.test_nets(self.param, device)
+        except BaseException:
+            self.net.close()
+            raise
+        log.info("solver.cpp:57", "Solver scaffolding done.")
+        self.iter = 0
+        self.current_step = 0
+        self.history = [
+            torch.zeros_like(entry.tensor, requires_grad=False)
+            for _ in range(self.rule.history)
+            for entry in self.net.learnable
+        ]
+        self.watchers: list[Watcher] = []
+        self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        self._requests: set[str] = set()
+        self._stopping = False
+        self._warned = False
+        self._losses: deque[float] = deque(maxlen=self.param.average_loss)
+        self._display_time, self._display_iter = time.perf_counter(), 0
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def solve(self, resume_file: str | Path | None = None) -> None:
+        """Train until `max_iter`, from the snapshot `resume_file` if one is given; then snapshot, display and test."""
+        log.info("solver.cpp:289", f"Solving {self.net.name}")
+        log.info("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
+        if resume_file is not None:
+            log.info("solver.cpp:296", f"Restoring previous solver status from {resume_file}")
+            self.restore(resume_file)
+        if self.param.snapshot_after_train:
+            snapshot.check_prefix(self.param)
+        for watcher in self.watchers:
+            watcher.started(self)
+        self.step(self.param.max_iter - self.iter)
+        if self.param.snapshot_after_train and not _due(self.iter, self.param.snapshot):
+            self.snapshot()
+        if self._stopping:
+            log.info("solver.cpp:311", "Optimization stopped early.")
+        else:
+            self._conclude()
+        for watcher in self.watchers:
+            watcher.finished(self)
+
+    def step(self, iterations: int) -> None:
+        """Train for a number of iterations, with the tests, displays and snapshots that fall due."""
+        stop = self.iter + iterations
+        self._stopping = False
+        self._losses.clear()
+        self._display_time, self._display_iter = time.perf_counter(), self.iter
+        while self.iter < stop:
+            self.net.clear_param_diffs()
+            if _due(self.iter, self.param.test_interval) and (self.iter > 0 or self.param.test_initialization):
+                self.test_all()
+                if self._stopping:
+                    break
+            for on_start, _ in self._callbacks:
+                on_start()
+            loss = self._gradients()
+            if _due(self.iter, self.param.display):
+                self._display()
+            for _, on_gradients_ready in self._callbacks:
+                on_gradients_ready()
+            rate = self.apply_update()
+            for watcher in self.watchers:
+                watcher.iterated(self, self.iter - 1, loss, rate)
+            if self._take("snapshot") or _due(self.iter, self.param.snapshot):
+                self.snapshot()
+            if self._take("stop"):
+                self._stopping = True
+                break
+
+    def _gradients(self) -> float:
+        """Add up the gradients of `iter_size` batches; returns their mean loss."""
+        self.net.debug_info = self.param.debug_info and _due(self.iter, self.param.display)
+        loss = sum(self.net.forward_backward() for _ in range(self.param.iter_size)) / self.param.iter_size
+        self._losses.append(loss)
+        if not math.isfinite(loss) and not self._warned:
+            self._warned = True
+            log.warning(
+                "solver.py",
+                f"Iteration {self.iter}: the loss is {log.number(loss)}: training has diverged, or the data holds such "
+                "values. Try a lower base_lr, clip_gradients, or debug_info: true to see where it begins",
+            )
+        return loss
+
+    @torch.no_grad()
+    def apply_update(self) -> float:
+        """Update the weights from the gradients, which become the amounts subtracted; returns the rate used."""
+        rate = self._take_rate()
+        if _due(self.iter, self.param.display):
+            log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
+        scale = self._clipping() / self.param.iter_size
+        learnable = self.net.learnable
+        for index, entry in enumerate(learnable):
+            tensor = entry.tensor
+            if tensor.grad is None:
+                tensor.grad = torch.zeros_like(tensor)
+            local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
+            whole = Update(tensor.data, tensor.grad, self.history[index :: len(learnable)], local_rate, local_decay)
+            for piece in whole.pieces():
+                self.rule.apply(piece, self.iter + 1, scale)
+        self.iter += 1
+        return rate
+
+    @property
+    def lr(self) -> float:
+        """The rate that the next update will use."""
+        return self.policy.at(self.iter, self.policy.step_at(self.iter, self.current_step))
+
+    def _take_rate(self) -> float:
+        step = self.policy.step_at(self.iter, self.current_step)
+        if self.param.lr_policy == "multistep" and step != self.current_step:
+            log.info("sgd_solver.cpp:50", f"MultiStep Status: Iteration {self.iter}, step = {step}")
+        self.current_step = step
+        return self.policy.at(self.iter, step)
+
+    def _clipping(self) -> float:
+        """What to multiply all gradients with so that their common L2 norm is at most `clip_gradients`."""
+        limit = self.param.clip_gradients
+        if limit < 0:
+            return 1.0
+        grads = [entry.tensor.grad for entry in self.net.learnable if entry.tensor.grad is not None]
+        norm = math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in grads))
+        if not norm > limit:
+            return 1.0
+        log.info(
+            "sgd_solver.cpp:99",
+            f"Gradient clipping: scaling down gradients (L2 norm {log.number(norm)} > {log.number(limit)}) "
+            f"by scale factor {log.number(limit / norm)}",
+        )
+        return limit / norm
+
+    def _conclude(self) -> None:
+        """After the last update: one more loss and one more test, where they fall due."""
+        if _due(self.iter, self.param.display):
+            self._losses.append(self.net.evaluate())
+            log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(self._smoothed())}")
+        if _due(self.iter, self.param.test_interval):
+            self.test_all()
+        log.info("solver.cpp:332", "Optimization Done.")
+
+    # -- telling ---------------------------------------------------------------------------------------------------
+
+    def _smoothed(self) -> float:
+        """The mean of the last `average_loss` losses."""
+        return sum(self._losses) / len(self._losses)
+
+    def _display(self) -> None:
+        now, loss = time.perf_counter(), self._smoothed()
+        lapse = now - self._display_time
+        speed = (self.iter - self._display_iter) / (lapse or 1)
+        log.info(
+            "solver.cpp:239",
+            f"Iteration {self.iter} ({log.number(speed)} iter/s, {log.number(lapse)}s/{self.param.display} iters), "
+            f"loss = {log.number(loss)}",
+        )
+        self._display_time, self._display_iter = now, self.iter
+        outputs = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}
+        _log_outputs("solver.cpp:258", "Train", self.net, outputs)
+        for watcher in self.watchers:
+            watcher.displayed(self, self.iter, loss, outputs)
+
+    # -- testing ---------------------------------------------------------------------------------------------------
+
+    def test_all(self) -> None:
+        """Run every test net for its `test_iter` batches and log its mean outputs."""
+        for index in range(len(self.test_nets)):
+            if not self._stopping:
+                self.test(index)
+
+    def test(self, index: int = 0) -> dict[str, list[float]]:
+        """Run test net `index` with the train net's weights; returns its mean outputs by name, flattened."""
+        log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
+        net, count = self.test_nets[index], self.param.test_iter[index]
+        net.share_with(self.net)
+        loss, sums = 0.0, {}
+        for _ in range(count):
+            if self._take("snapshot"):
+                self.snapshot()
+            if self._take("stop"):
+                self._stopping = True
+                log.info("solver.cpp:396", "Test interrupted.")
+                return {}
+            loss += net.evaluate()
+            _add_outputs(net, sums)
+        outputs = {name: (total / count).tolist() for name, total in sums.items()}
+        if self.param.test_compute_loss:
+            log.info("solver.cpp:401", f"Test loss: {log.number(loss / max(count, 1))}")
+        _log_outputs("solver.cpp:414", "Test", net, outputs)
+        for watcher in self.watchers:
+            watcher.tested(self, self.iter, index, outputs)
+        return outputs
+
+    # -- snapshots and requests ------------------------------------------------------------------------------------
+
+    def snapshot(self) -> str:
+        """Write weights and solver state under `snapshot_prefix`; returns the path of the state."""
+        path = snapshot.save(self)
+        for watcher in self.watchers:
+            watcher.snapshotted(self, path)
+        return path
+
+    def restore(self, path: str | Path) -> None:
+        """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed."""
+        snapshot.restore(self, path)
+
+    def request(self, action: str) -> None:
+        """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler."""
+        if action not in ("snapshot", "stop"):
+            hint = did_you_mean(action, ("snapshot", "stop"))
+            raise SolverError(f'unknown request "{action}"{hint}; expected "snapshot" or "stop"')
+        self._requests.add(action)
+
+    def _take(self, action: str) -> bool:
+        asked = action in self._requests
+        self._requests.discard(action)
+        return asked
+
+    # -- pycaffe ---------------------------------------------------------------------------------------------------
+
+    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
+        """Call two functions in every iteration: before the gradients are computed, and before they are applied."""
+        self._callbacks.append((on_start, on_gradients_ready))
+
+    def share_weights(self, net: Net) -> None:
+        """Let `net` use the train net's weights."""
+        net.share_with(self.net)
+
+
+class SGDSolver(Solver):
+    """pycaffe's solver classes: a solver of the type in their name, whatever type the file has."""
+
+    forced_type = "SGD"
+
+
+class NesterovSolver(SGDSolver):
+    forced_type = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    forced_type = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    forced_type = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    forced_type = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    forced_type = "Adam"
+
+
+def get_solver(param: str | Path | Any, device: torch.device | str | None = None) -> Solver:
+    """The solver for a path or a SolverParameter; of pycaffe's class for its type where there is one."""
+    loaded = _load(param)
+    named: dict[str, type[Solver]] = {cls.forced_type: cls for cls in (SGDSolver, *SGDSolver.__subclasses__())}
+    return named.get(loaded.type, Solver)(loaded, device)
+
+
+def _load(param: str | Path | Any) -> Any:
+    """A SolverParameter of our own."""
+    if isinstance(param, (str, Path)):
+        return upgrade.read_solver(param)
+    own = caffe_pb2.SolverParameter()
+    own.CopyFrom(param)
+    return own
+
+
+def _check(param: Any) -> None:
+    """Raise a `SolverError` for settings that make no sense, before any net is built."""
+    for name in ("average_loss", "iter_size"):
+        if getattr(param, name) < 1:
+            raise SolverError(f"{name} is {getattr(param, name)}, expected at least 1")
+    if param.weight_decay and param.regularization_type not in ("L1", "L2"):
+        hint = did_you_mean(param.regularization_type, ("L1", "L2"))
+        raise SolverError(f'unknown regularization_type "{param.regularization_type}"{hint}; expected "L1" or "L2"')
+    if not param.base_lr:
+        log.warning("solver.py", "base_lr is 0 or not set: the weights will not change")
+    if param.snapshot:
+        snapshot.check_prefix(param)
+
+
+def _due(iteration: int, interval: int) -> bool:
+    """Whether something done every `interval` iterations is due; never if the interval is 0."""
+    return interval != 0 and iteration % interval == 0
+
+
+def _log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]) -> None:
+    """A line for each value of each output, with its share of the loss."""
+    if not log.enabled():
+        return
+    weights, number = net.blob_loss_weights, 0
+    for name, values in outputs.items():
+        weight = weights[name]
+        for value in values:
+            part = f" (* {log.number(weight)} = {log.number(weight * value)} loss)" if weight else ""
+            log.info(place, f"    {kind} net output #{number}: {name} = {log.number(value)}{part}")
+            number += 1
+
+
+def _add_outputs(net: Net, sums: dict[str, np.ndarray]) -> None:
+    """Add the net's outputs, flattened, to `sums`."""
+    for name in net.outputs:
+        values = net.blobs[name].data.ravel().astype(np.float64)
+        if name in sums and sums[name].shape != values.shape:
+            raise SolverError(
+                f'test output "{name}" has {values.size} values in one batch and {sums[name].size} in another, so they '
+                "have no mean; end it in a Silence layer"
+            )
+        sums[name] = sums[name] + values if name in sums else values

@@ -1,0 +1,32 @@
+"""Watchers: objects that a solver tells what it does, such as progress bars and recorders of curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from caffe.solver.solver import Solver
+
+__all__ = ["Watcher"]
+
+
+class Watcher:
+    """Base of what may stand in `solver.watchers`; override what you want to hear of."""
+
+    def started(self, solver: Solver) -> None:
+        """`solve` begins; a snapshot, if any, is restored."""
+
+    def iterated(self, solver: Solver, iteration: int, loss: float, rate: float) -> None:
+        """Iteration `iteration` is done: its own loss (not smoothed) and the rate it used."""
+
+    def displayed(self, solver: Solver, iteration: int, loss: float, outputs: dict[str, list[float]]) -> None:
+        """The display lines of `iteration` were due: smoothed loss and the train net's outputs."""
+
+    def tested(self, solver: Solver, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
+        """Test net `net_index` was run after `iteration` updates: its mean outputs."""
+
+    def snapshotted(self, solver: Solver, path: str) -> None:
+        """A snapshot was written; `path` is its solver state."""
+
+    def finished(self, solver: Solver) -> None:
+        """`solve` ends, after the last snapshot and test, or early on request."""
