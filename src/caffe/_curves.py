@@ -21,7 +21,8 @@ _STYLE = {
     "font.size": 10,
     "grid.alpha": 0.25,
     "legend.fontsize": 9,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.7,
     "lines.solid_capstyle": "round",
 }
 _MARKS = "osD^vP"
@@ -39,7 +40,7 @@ def figure(runs: Sequence[Curves]) -> Figure:
     colours = mpl.colormaps["tab10"].colors
     with mpl.rc_context(_STYLE):
         page = Figure(figsize=(9, 1.2 + sum(heights)), layout="constrained")
-        page.suptitle(f"Training of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} training runs", fontsize=13)
+        page.suptitle(_title(runs), fontsize=13)
         axes = page.subplots(len(panels), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
         for axis, (draw, label, _) in zip(axes, panels, strict=True):
             for index, run in enumerate(runs):
@@ -51,8 +52,15 @@ def figure(runs: Sequence[Curves]) -> Figure:
         axes[-1].set_xlabel("iteration")
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-        axes[0].margins(x=0.01)
+        axes[0].margins(x=0.02)
     return page
+
+
+def _title(runs: Sequence[Curves]) -> str:
+    nets = " and ".join(dict.fromkeys(run.net for run in runs if run.net))
+    if len(runs) > 1:
+        return f"Training of {nets}: {len(runs)} runs" if nets else f"{len(runs)} training runs"
+    return f"Training of {nets} ({runs[0].name})" if nets and nets != runs[0].name else f"Training of {runs[0].name}"
 
 
 def _losses(axis: Any, run: Curves, prefix: str, colour: Any) -> None:

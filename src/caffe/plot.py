@@ -57,8 +57,9 @@ class Series:
             totals.append(totals[-1] + y)
         means = []
         for i in range(len(ys)):
-            near = min(reach, i, len(ys) - 1 - i)  # as many to the left as to the right, or a slope would shift
-            means.append((totals[i + near + 1] - totals[i - near]) / (2 * near + 1))
+            near = max(reach // 3, min(reach, i, len(ys) - 1 - i))  # shorter towards the ends, where slopes would shift
+            first, end = max(0, i - near), min(len(ys), i + near + 1)
+            means.append((totals[end] - totals[first]) / (end - first))
         return xs, means
 
     @property
@@ -69,9 +70,10 @@ class Series:
 
 @dataclass
 class Curves:
-    """The curves of one run."""
+    """The curves of one run: `name` tells it from others, `net` is the name of the net it trains."""
 
     name: str
+    net: str = ""
     loss: Series = field(default_factory=Series)
     rate: Series = field(default_factory=Series)
     test_loss: dict[str, Series] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class Curves:
 
 _NUMBER = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))"
 _LINES = {
+    "solving": re.compile(r"\] Solving (\S.*)"),
     "loss": re.compile(rf"\bIteration (\d+)(?: \([^)]*\))?, loss = {_NUMBER}"),
     "rate": re.compile(rf"\bIteration (\d+), lr = {_NUMBER}"),
     "testing": re.compile(r"\bIteration (\d+), Testing net(?: \(#(\d+)\))?"),
@@ -125,12 +128,15 @@ class _Reader:
 
     def read(self, lines: Any) -> None:
         for line in lines:
-            if "Iteration" not in line and "Test " not in line:
+            if not any(word in line for word in ("Iteration", "Test ", "Solving ")):
                 continue
             for kind, pattern in _LINES.items():
                 if match := pattern.search(line):
                     getattr(self, kind)(*match.groups())
                     break
+
+    def solving(self, net: str) -> None:
+        self.curves.net = net.strip()
 
     def loss(self, iteration: str, value: str) -> None:
         self.curves.loss.add(int(iteration), float(value))
