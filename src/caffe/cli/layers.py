@@ -51,7 +51,7 @@ def layers(flags: SimpleNamespace, display: Display) -> None:
         print(f"V1 name: {', '.join(old)}")
     if cls.options:
         print(f"\n{cls.options}:")
-        print("\n".join(_options(_message(cls))))
+        print("\n".join(_options(cls)))
     print(f"\n{_example(cls)}")
 
 
@@ -80,56 +80,52 @@ def _count(limits: tuple[int, int | None]) -> str:
     return f"{least} or more" if most is None else f"{least} to {most}"
 
 
-def _message(cls: Any) -> Any:
-    """The descriptor of the message that holds the type's options."""
+def _fields(cls: Any) -> list[tuple[Any, Any]]:
+    """The options of a type: for each its FieldDescriptorProto and the descriptor of its message or enum, if any."""
+    from google.protobuf import descriptor_pb2
+
     from caffe.proto import caffe_pb2
 
-    return caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[cls.options].message_type
+    message = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[cls.options].message_type
+    protos = descriptor_pb2.DescriptorProto()
+    message.CopyToProto(protos)
+    return [(proto, _inner(message.fields_by_name[proto.name])) for proto in protos.field]
 
 
-def _options(message: Any) -> Iterator[str]:
-    width = max(len(field.name) for field in message.fields)
-    for field in message.fields:
-        yield f"  {field.name:{width}}  {_kind(field)}{_default(field)}"
+def _inner(field: Any) -> Any:
+    return field.message_type or field.enum_type
 
 
-def _kind(field: Any) -> str:
-    many = "list of " if field.is_repeated else ""
-    if field.message_type:
-        return many + field.message_type.name
-    if field.enum_type:
-        return many + " | ".join(value.name for value in field.enum_type.values)
-    return many + {"float": "number", "double": "number", "bool": "true | false"}.get(_scalar(field), _scalar(field))
+def _options(cls: Any) -> Iterator[str]:
+    fields = _fields(cls)
+    width = max((len(proto.name) for proto, _ in fields), default=0)
+    for proto, inner in fields:
+        many = "list of " if proto.label == proto.LABEL_REPEATED else ""
+        quote = '"' if proto.type == proto.TYPE_STRING else ""
+        default = f", default {quote}{proto.default_value}{quote}" if proto.HasField("default_value") else ""
+        yield f"  {proto.name:{width}}  {many}{_kind(proto, inner)}{default}"
 
 
-def _scalar(field: Any) -> str:
-    names = {value: name for name, value in vars(type(field)).items() if name.startswith("TYPE_")}
-    return names[field.type].removeprefix("TYPE_").lower()
-
-
-def _default(field: Any) -> str:
-    if not field.has_default_value:
-        return ""
-    if field.enum_type:
-        return f", default {field.enum_type.values_by_number[field.default_value].name}"
-    if isinstance(field.default_value, bool):
-        return f", default {str(field.default_value).lower()}"
-    if isinstance(field.default_value, float):
-        return f", default {field.default_value:.7g}"
-    return f", default {field.default_value!r}".replace("'", '"')
+def _kind(proto: Any, inner: Any) -> str:
+    if proto.type == proto.TYPE_MESSAGE:
+        return inner.name
+    if proto.type == proto.TYPE_ENUM:
+        return " | ".join(value.name for value in inner.values)
+    kind = proto.Type.Name(proto.type).removeprefix("TYPE_").lower()
+    return {"float": "number", "double": "number", "bool": "true | false"}.get(kind, kind)
 
 
 def _example(cls: Any) -> str:
     """A layer block with as many bottoms and tops as are needed, and the options that usually are."""
     lines = ["layer {", f'  name: "{cls.__name__.lower()}1"', f'  type: "{cls.type}"']
-    bottoms, tops = cls.bottoms[0], max(cls.tops[0], min(1, 1 if cls.tops[1] is None else cls.tops[1]))
+    bottoms, tops = cls.bottoms[0], cls.tops[0] or int(cls.tops[1] != 0)
     lines += [f'  bottom: "in{i if bottoms > 1 else ""}"' for i in range(1, bottoms + 1)]
     lines += [f'  top: "out{i if tops > 1 else ""}"' for i in range(1, tops + 1)]
     if cls.options:
         usual = [
-            f"    {field.name}: {_USUAL[field.name]}"
-            for field in _message(cls).fields
-            if field.name in _USUAL and not field.has_default_value and not field.message_type
+            f"    {proto.name}: {_USUAL[proto.name]}"
+            for proto, inner in _fields(cls)
+            if proto.name in _USUAL and inner is None and not proto.HasField("default_value")
         ]
         lines += [f"  {cls.options} {{", *usual, "  }"] if usual else []
     return "\n".join([*lines, "}"])
