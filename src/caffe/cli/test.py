@@ -46,7 +46,7 @@ def _score(net: Any, iterations: int, display: Display) -> None:
     total, sums = 0.0, {name: 0.0 for name in net.outputs}
     with display.bar(f"test {net.name}", iterations) as bar:
         for iteration in range(iterations):
-            total += net.forward_loss()
+            total += net.evaluate()
             for name in net.outputs:
                 values = net.blobs[name].data.astype("f8")
                 sums[name] = sums[name] + values.reshape(-1)
