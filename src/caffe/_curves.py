@@ -26,7 +26,7 @@ _STYLE = {
     "lines.solid_capstyle": "round",
 }
 _MARKS = "osD^vP"
-_WIDE = 50  # a ratio of greatest to least value from which a logarithmic axis shows more
+_WIDE = 50
 
 
 def figure(runs: Sequence[Curves]) -> Figure:
@@ -65,7 +65,8 @@ def _title(runs: Sequence[Curves]) -> str:
 
 def _losses(axis: Any, run: Curves, prefix: str, colour: Any) -> None:
     xs, ys = run.loss.columns
-    means = run.loss.smoothed()
+    wide = _is_wide(run.loss.smoothed()[1]) and all(y > 0 for y in ys if math.isfinite(y))
+    means = run.loss.smoothed(logarithmic=wide)
     train, test = colour or "tab:blue", colour or "tab:orange"
     if len(xs) < 25:
         _line(axis, run.loss, f"{prefix}training loss", color=train, linewidth=1.8)
@@ -81,8 +82,7 @@ def _losses(axis: Any, run: Curves, prefix: str, colour: Any) -> None:
     bad = run.loss.first_not_finite
     if bad is not None:
         axis.axvline(bad, color="tab:red", linestyle=":", label=f"{prefix}loss is not finite from iteration {bad:,.0f}")
-    finite = [y for y in means[1] if math.isfinite(y)]
-    if finite and min(finite) > 0 and max(finite) / min(finite) > _WIDE:
+    if wide:
         axis.set_yscale("log")
 
 
@@ -96,8 +96,13 @@ def _scores(axis: Any, run: Curves, prefix: str, colour: Any) -> None:
 def _rates(axis: Any, run: Curves, prefix: str, colour: Any) -> None:
     xs, ys = run.rate.columns
     axis.plot(xs, ys, color=colour or "tab:grey", linewidth=1.5)
-    if ys and min(ys) > 0 and max(ys) / min(ys) > _WIDE:
+    if _is_wide(ys):
         axis.set_yscale("log")
+
+
+def _is_wide(values: Sequence[float]) -> bool:
+    """Whether values reach over so many powers of ten that a logarithmic axis shows more."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) > _WIDE
 
 
 def _line(axis: Any, series: Series, label: str, **style: Any) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -47,19 +48,21 @@ class Series:
         """Iterations and values."""
         return [x for x, _ in self.points], [y for _, y in self.points]
 
-    def smoothed(self) -> tuple[list[float], list[float]]:
-        """Iterations and the mean of each value's neighbourhood, a twenty-fifth of the run to either side."""
+    def smoothed(self, logarithmic: bool = False) -> tuple[list[float], list[float]]:
+        """Iterations and the mean of each value's neighbourhood, a twenty-fifth of the run to either side.
+
+        For a logarithmic axis the geometric mean, which stays in the middle of what is drawn there.
+        """
         finite = [point for point in self.points if math.isfinite(point[1])]
-        xs, ys = [x for x, _ in finite], [y for _, y in finite]
+        xs, ys = [x for x, _ in finite], [math.log(y) if logarithmic else y for _, y in finite]
         reach = len(ys) // 25
-        totals = [0.0]
-        for y in ys:
-            totals.append(totals[-1] + y)
+        totals = [0.0, *itertools.accumulate(ys)]
         means = []
         for i in range(len(ys)):
-            near = max(reach // 3, min(reach, i, len(ys) - 1 - i))  # shorter towards the ends, where slopes would shift
+            near = max(reach // 6, min(reach, i, len(ys) - 1 - i))  # less towards the ends, where slopes would shift
             first, end = max(0, i - near), min(len(ys), i + near + 1)
-            means.append((totals[end] - totals[first]) / (end - first))
+            mean = (totals[end] - totals[first]) / (end - first)
+            means.append(math.exp(mean) if logarithmic else mean)
         return xs, means
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe import log, plot
@@ -23,7 +22,7 @@ class Progress(Watcher):
         self.display = display
         self.bar = bar
         self.mean: float | None = None
-        self.score = ""
+        self.state = self.score = ""
         self.drawn = 0.0
 
     def iterated(self, solver: Solver, iteration: int, loss: float, rate: float) -> None:
@@ -31,14 +30,16 @@ class Progress(Watcher):
         now = time.monotonic()
         if now - self.drawn > 0.1 or iteration + 1 >= solver.param.max_iter:
             self.drawn = now
-            self.bar.update(iteration + 1, f"loss {self.mean:.4g}   learning rate {rate:.4g}{self.score}")
+            self.state = f"loss {self.mean:.4g}   learning rate {rate:.4g}"
+            self.bar.update(iteration + 1, self.state + self.score)
 
     def tested(self, solver: Solver, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
         results = ", ".join(f"{name} {' '.join(map(log.number, values))}" for name, values in outputs.items())
         which = f"test net {net_index}" if len(solver.test_nets) > 1 else "test"
         self.display.say(f"iteration {iteration}: {which}: {results}")
         if net_index == 0:
-            self.score = f"   {results} at {iteration}"
+            self.score = f"   test: {results}"
+            self.bar.update(iteration, self.state + self.score)
 
     def snapshotted(self, solver: Solver, path: str) -> None:
         self.display.say(f"iteration {solver.iter}: snapshot {path}")
@@ -49,10 +50,10 @@ class Recorder(Watcher):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.curves = plot.Curves(Path(path).stem)
+        self.curves = plot.Curves("")
 
     def started(self, solver: Solver) -> None:
-        self.curves.net = solver.net.name
+        self.curves.name = self.curves.net = solver.net.name
 
     def iterated(self, solver: Solver, iteration: int, loss: float, rate: float) -> None:
         self.curves.loss.add(iteration, loss)

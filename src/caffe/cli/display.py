@@ -103,8 +103,9 @@ class _Drawn(Bar):
         self.progress, self.task, self.detail = progress, task, detail
 
     def update(self, done: int, detail: str = "") -> None:
-        speed = self.progress.tasks[0].speed
-        self.progress.update(self.task, completed=done, rate=f"{speed:.3g} it/s" if speed else "")
+        speed = self.progress.tasks[0].speed or 0
+        rate = f"{speed:,.0f} it/s" if speed >= 100 else f"{speed:.3g} it/s"
+        self.progress.update(self.task, completed=done, rate=rate if speed else "")
         self.detail.plain = detail
 
 
