@@ -20,8 +20,8 @@ _COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "
 class Bar:
     """A progress bar that is not drawn."""
 
-    def update(self, done: int, detail: str = "") -> None:
-        """`done` steps are done; `detail` stands on the line below the bar."""
+    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
+        """`done` steps are done, of `total` if that is known only now; `detail` stands on the line below the bar."""
 
 
 class Display:
@@ -102,10 +102,10 @@ class _Drawn(Bar):
     def __init__(self, progress: Any, task: Any, detail: Any) -> None:
         self.progress, self.task, self.detail = progress, task, detail
 
-    def update(self, done: int, detail: str = "") -> None:
+    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
         speed = self.progress.tasks[0].speed or 0
         rate = f"{speed:,.0f} it/s" if speed >= 100 else f"{speed:.3g} it/s"
-        self.progress.update(self.task, completed=done, rate=rate if speed else "")
+        self.progress.update(self.task, completed=done, total=total, rate=rate if speed else "")
         self.detail.plain = detail
 
 

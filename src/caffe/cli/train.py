@@ -10,7 +10,7 @@ from caffe.cli import signals
 from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag
-from caffe.errors import CaffeError, FileError
+from caffe.errors import CaffeError
 
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 
@@ -47,11 +47,6 @@ def _check(flags: SimpleNamespace) -> None:
         raise CaffeError("Need a solver definition to train: give one with -solver FILE")
     if flags.snapshot and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
-    if flags.snapshot.endswith((".caffemodel", ".caffemodel.h5")):
-        raise FileError(
-            f'"{flags.snapshot}" holds weights only, a run is resumed from a .solverstate file; '
-            f"to start a new run from these weights give -weights {flags.snapshot}"
-        )
     signals.check_effect("sigint_effect", flags.sigint_effect)
     signals.check_effect("sighup_effect", flags.sighup_effect)
     if flags.plot:
