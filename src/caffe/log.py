@@ -27,7 +27,8 @@ class GlogFormatter(logging.Formatter):
         micro = int(record.created % 1 * 1e6)
         place = getattr(record, "place", "caffe")
         severity = _SEVERITY.get(record.levelno, "I")
-        return f"{severity}{stamp}.{micro:06d} {threading.get_native_id():5d} {place}] {record.getMessage()}"
+        message = record.getMessage().removesuffix("\n")  # glog ends a message that has its own line end only once
+        return f"{severity}{stamp}.{micro:06d} {threading.get_native_id():5d} {place}] {message}"
 
 
 class _StderrHandler(logging.StreamHandler):

@@ -1,0 +1,8 @@
+"""`python -m caffe`: the command `caffe`."""
+
+import sys
+
+from caffe.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

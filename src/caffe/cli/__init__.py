@@ -1,0 +1,109 @@
+"""The command `caffe`: one file a command, whose docstring is its help.
+
+Importing this package, reading the command line and printing help need neither PyTorch nor protobuf.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+
+from caffe.cli import command, flags
+from caffe.errors import CaffeError
+
+__all__ = ["main"]
+
+CAFFE_VERSION = "1.0.0"
+"""The release of BVLC Caffe whose files, flags and log lines are kept."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (that of the process by default) and return the exit code.
+
+    0 done, 1 an error in what the user gave (told in a line on standard error), 70 an error in the program,
+    130 interrupted, 141 the reader of the output went away.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = os.environ.get("CAFFE_DEBUG", "0") not in ("", "0")
+    try:
+        command.commands()
+        words, given = flags.parse(argv)
+        debug = bool(given.get("traceback", debug))
+        code = _run(words, given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it when it ends
+        return 141
+    except KeyboardInterrupt:
+        _complain("caffe: interrupted")
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error)
+
+
+def _run(words: list[str], given: dict[str, str | int | bool]) -> int:
+    if given.get("version"):
+        _show_version()
+        return 0
+    wants_help = bool(given.get("help"))
+    if words and words[0] == "help":
+        words, wants_help = words[1:], True
+    if not words:
+        print(command.usage(_own_version()), end="")
+        return 0
+    entry = command.find(words[0])
+    if wants_help:
+        print(command.command_help(entry), end="")
+        return 0
+    unread = entry.unread(given)
+    entry.check(words[1:])
+    return _execute(entry, command.values(entry, given, words[1:]), unread)
+
+
+def _execute(entry: command.Command, values: flags.SimpleNamespace, unread: list[str]) -> int:
+    from caffe import log
+    from caffe.cli import display, logs
+
+    with display.choose(values.verbose) as screen, logs.session(values, screen.handler):
+        for name in unread:
+            log.warning("caffe.cpp:0", f"flag -{name} has no meaning for '{entry.name}' and is not used")
+        return entry.run(values, screen) or 0
+
+
+def _show_version() -> None:
+    """Caffe's line for the scripts that read it; a person at a terminal also sees ours."""
+    print(f"caffe version {CAFFE_VERSION}")
+    if sys.stdout.isatty():
+        print(f"cafetiere {_own_version()}")
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("cafetiere")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, flags.UsageError):
+        _complain(str(error))
+        return 1
+    if isinstance(error, CaffeError | OSError | MemoryError):
+        _complain(f"caffe: error: {error or type(error).__name__}")
+        return 1
+    _complain(
+        f"caffe: error in the program: {type(error).__name__}: {error}\n"
+        "This is a mistake of ours, not of yours; CAFFE_DEBUG=1 or --traceback shows where it arose."
+    )
+    return 70
+
+
+def _complain(text: str) -> None:
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr)

@@ -1,0 +1,39 @@
+"""What the commands that build a net share."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from caffe import mode
+from caffe.net import Net
+from caffe.proto import caffe_pb2
+
+__all__ = ["bytes_text", "open_net", "summary"]
+
+
+def open_net(flags: SimpleNamespace, phase: str) -> Any:
+    """The net of `-model`, `-level` and `-stage` in the phase "TRAIN" or "TEST", on the device of the mode."""
+    number = caffe_pb2.Phase.Value(phase)
+    return Net(flags.model, number, level=flags.level, stages=flags.stage.split(","), device=mode.device())
+
+
+def summary(net: Any) -> str:
+    """One line that tells a net's size: layers, parameters, memory."""
+    parameters = sum(blob.count for blobs in net.params.values() for blob in blobs)
+    data = sum(math.prod(blob.shape) for blob in net.blobs.values())
+    name = net.name or "net"
+    return (
+        f"{name}: {len(net.layers)} layers, {parameters:,} parameters ({bytes_text(4 * parameters)}), "
+        f"{bytes_text(4 * data)} of data a batch"
+    )
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes for people: `12.3 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"

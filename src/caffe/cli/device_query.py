@@ -1,0 +1,62 @@
+"""`caffe device_query`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from types import SimpleNamespace
+
+from caffe import log
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.errors import CaffeError
+
+
+@command("gpu")
+def device_query(flags: SimpleNamespace, display: Display) -> None:
+    """Show what the CPU and the GPUs of this machine are.
+
+    `-gpu 0,1` or `-gpu all` tells which GPUs to describe; asking for one that cannot be used is an error.
+
+        caffe device_query -gpu all
+    """
+    log.info("caffe.cpp:138", f"Querying GPUs {flags.gpu}")
+    import torch
+
+    from caffe.cli import _device
+
+    numbers = _device.gpus(flags.gpu)
+    if flags.gpu not in ("", "all") and not numbers:
+        raise CaffeError(
+            f"Cannot use GPU {flags.gpu}: PyTorch {torch.__version__} sees no CUDA device here; "
+            "check the driver, and that PyTorch was installed with CUDA"
+        )
+    print(f"CPU: {_processor()}, {os.cpu_count()} logical cores, {torch.get_num_threads()} threads in use")
+    print(f"PyTorch {torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
+    for number in numbers or range(torch.cuda.device_count()):
+        for line in _describe(number, torch.cuda.get_device_properties(number)):
+            log.info("common.cpp:224", line)
+            display.say(line)
+
+
+def _describe(number: int, facts: object) -> list[str]:
+    """Caffe's lines about a GPU, from PyTorch's properties of it."""
+    rows = {
+        "Device id:": number,
+        "Major revision number:": facts.major,  # type: ignore[attr-defined]
+        "Minor revision number:": facts.minor,  # type: ignore[attr-defined]
+        "Name:": facts.name,  # type: ignore[attr-defined]
+        "Total global memory:": facts.total_memory,  # type: ignore[attr-defined]
+        "Number of multiprocessors:": facts.multi_processor_count,  # type: ignore[attr-defined]
+    }
+    return [f"{label:30} {value}" for label, value in rows.items()]
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        for line in facts.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,78 @@
+"""Where log lines go while a command runs: standard error, a terminal's short form, files."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+from caffe import log
+from caffe.errors import FileError
+
+__all__ = ["session"]
+
+_LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+
+
+@contextmanager
+def session(flags: SimpleNamespace, short: logging.Handler | None) -> Iterator[None]:
+    """Route log lines for the time of a command.
+
+    `short` is the handler of a terminal, which takes warnings only; without one the full lines go to standard error.
+    `-log` and `-log_dir` get the full lines in any case, and at the end the error that ended the run.
+    """
+    before = log.logger.handlers[:], log.logger.level, log.logger.propagate
+    level = _LEVELS[min(max(flags.minloglevel, 0), 3)] if flags.minloglevel >= 0 else None
+    log.logger.handlers = []
+    files: list[logging.Handler] = []
+    try:
+        files += [_file(path) for path in _paths(flags)]
+        if short is None:
+            log.start(level)
+        else:
+            log.logger.propagate = False
+            log.logger.addHandler(short)
+            log.logger.setLevel(logging.INFO if files else logging.WARNING)
+        for handler in files:
+            log.logger.addHandler(handler)
+        yield
+    except Exception as error:
+        record = log.logger.makeRecord("caffe", logging.CRITICAL, "", 0, str(error), (), None)
+        for handler in files:
+            handler.handle(record)
+        raise
+    finally:
+        log.logger.handlers, log.logger.level, log.logger.propagate = before
+        log.logger.setLevel(before[1])
+        for handler in files:
+            handler.close()
+
+
+def _file(path: Path) -> logging.Handler:
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot write the log file {path}: {error.strerror}") from error
+    handler.setFormatter(log.GlogFormatter())
+    return handler
+
+
+def _paths(flags: SimpleNamespace) -> list[Path]:
+    paths = [Path(flags.log)] if flags.log else []
+    if flags.log_dir:
+        folder = Path(flags.log_dir)
+        if not folder.is_dir():
+            raise FileError(f"-log_dir {folder}: there is no such folder; make it first")
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        paths.append(folder / f"caffe.{platform.node()}.{getpass.getuser()}.log.INFO.{stamp}.{os.getpid()}")
+        link = folder / "caffe.INFO"
+        with suppress(OSError):                   # a file system without links, or a folder shared with others
+            link.unlink(missing_ok=True)
+            link.symlink_to(paths[-1].name)
+    return paths

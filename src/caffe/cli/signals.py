@@ -1,0 +1,57 @@
+"""What signals do to a training run: `-sigint_effect` and `-sighup_effect`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from caffe.errors import CaffeError, did_you_mean
+
+__all__ = ["EFFECTS", "acting", "check_effect"]
+
+EFFECTS = ("snapshot", "stop", "none")
+
+
+def check_effect(flag: str, effect: str) -> None:
+    """Raise an error unless `effect` is one that a signal can have."""
+    if effect not in EFFECTS:
+        hint = did_you_mean(effect, EFFECTS)
+        raise CaffeError(f'Invalid signal effect "{effect}" was specified for -{flag}{hint} ({", ".join(EFFECTS)})')
+
+
+@contextmanager
+def acting(
+    effects: Mapping[str, str], request: Callable[[str], None], tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Turn signals into requests to the solver, which it meets between two iterations.
+
+    `effects` maps "SIGINT" and "SIGHUP" to an effect; `tell` shows a line to the user. A second signal that asks for the
+    same stop ends the run at once, without a snapshot. Signals that the platform does not have are passed over.
+    """
+    stopping = False
+
+    def act(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        effect = effects[signal.Signals(number).name]
+        if effect == "stop" and stopping:
+            raise KeyboardInterrupt
+        if effect != "none":
+            request(effect)
+        if effect == "stop":
+            stopping = True
+            tell("stopping after this iteration; interrupt again to stop at once, without a snapshot")
+        elif effect == "snapshot":
+            tell("taking a snapshot after this iteration")
+
+    numbers = [getattr(signal, name) for name in effects if name in signal.Signals.__members__]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # Python delivers signals to the main thread only
+    before = {number: signal.signal(number, act) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,63 @@
+"""`caffe test`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from caffe import log
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.errors import CaffeError
+
+
+@command("model", "weights", "iterations", "gpu", "level", "stage")
+def test(flags: SimpleNamespace, display: Display) -> None:
+    """Score a model: run its test net over -iterations batches and average what it puts out.
+
+    Prints every output of every batch, and at the end the mean of each and the mean loss.
+
+        caffe test -model lenet_train_test.prototxt -weights lenet_iter_10000.caffemodel -iterations 100
+    """
+    if not flags.model:
+        raise CaffeError("Need a model definition to score: give one with -model FILE")
+    if not flags.weights:
+        raise CaffeError("Need model weights to score: give a .caffemodel with -weights FILE")
+    if flags.iterations < 1:
+        raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
+    from caffe.cli import _device, _nets
+
+    if numbers := _device.use(flags.gpu, "caffe.cpp:264", f'"-gpu {flags.gpu}"'):
+        log.info("caffe.cpp:264", f"Use GPU with device ID {numbers[0]}")
+    else:
+        log.info("caffe.cpp:275", "Use CPU.")
+    net = _nets.open_net(flags, "TEST")
+    try:
+        for path in flags.weights.split(","):
+            net.copy_from(path.strip())
+        display.say(_nets.summary(net))
+        _score(net, flags.iterations, display)
+    finally:
+        net.close()
+
+
+def _score(net: Any, iterations: int, display: Display) -> None:
+    log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
+    total, sums = 0.0, {name: 0.0 for name in net.outputs}
+    with display.bar(f"test {net.name}", iterations) as bar:
+        for iteration in range(iterations):
+            total += net.evaluate()
+            for name in net.outputs:
+                values = net.blobs[name].data.astype("f8")
+                sums[name] = sums[name] + values.reshape(-1)
+                for value in values.flat:
+                    log.info("caffe.cpp:304", f"Batch {iteration}, {name} = {log.number(value)}")
+            bar.update(iteration + 1, f"loss {log.number(total / (iteration + 1))}")
+    log.info("caffe.cpp:309", f"Loss: {log.number(total / iterations)}")
+    display.say(f"total loss: {log.number(total / iterations)}")
+    for name in net.outputs:
+        weight = net.blob_loss_weights[name]
+        for value in sums[name] / iterations:
+            share = f" (* {log.number(weight)} = {log.number(weight * value)} loss)" if weight else ""
+            log.info("caffe.cpp:321", f"{name} = {log.number(value)}{share}")
+            display.say(f"{name}: {log.number(value)}")

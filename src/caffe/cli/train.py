@@ -1,0 +1,112 @@
+"""`caffe train`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from caffe import log
+from caffe.cli import signals
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag
+from caffe.errors import CaffeError
+
+PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
+
+
+@command("solver", "snapshot", "weights", "gpu", "level", "stage", "sigint_effect", "sighup_effect", PLOT)
+def train(flags: SimpleNamespace, display: Display) -> None:
+    """Train a model, finetune one, or resume a run.
+
+    Finetuning starts from -weights, resuming from -snapshot. Ctrl-C finishes the iteration, writes a snapshot and
+    stops; a hang-up signal writes one and goes on (see -sigint_effect and -sighup_effect).
+
+        caffe train -solver solver.prototxt
+        caffe train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel
+        caffe train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
+    """
+    _check(flags)
+    from caffe.solver import get_solver
+
+    solver = get_solver(_parameters(flags))
+    try:
+        if flags.snapshot:
+            log.info("caffe.cpp:235", f"Resuming from {flags.snapshot}")
+            solver.restore(flags.snapshot)
+        log.info("caffe.cpp:239", "Starting Optimization")
+        _run(solver, flags, display)
+        log.info("caffe.cpp:250", "Optimization Done.")
+    finally:
+        for net in (solver.net, *solver.test_nets):
+            net.close()
+
+
+def _check(flags: SimpleNamespace) -> None:
+    if not flags.solver:
+        raise CaffeError("Need a solver definition to train: give one with -solver FILE")
+    if flags.snapshot and flags.weights:
+        raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    signals.check_effect("sigint_effect", flags.sigint_effect)
+    signals.check_effect("sighup_effect", flags.sighup_effect)
+    if flags.plot:
+        from caffe import plot
+
+        plot.check_output(flags.plot)
+
+
+def _parameters(flags: SimpleNamespace) -> Any:
+    """The solver's parameters with what the flags add; sets the mode to CPU or GPU."""
+    from caffe.proto import upgrade
+
+    param = upgrade.read_solver(flags.solver)
+    param.train_state.level = flags.level
+    param.train_state.stage.extend(flags.stage.split(","))
+    _choose_device(param, flags)
+    if flags.snapshot or flags.weights:
+        param.ClearField("weights")
+    if flags.weights:
+        param.weights.append(flags.weights)
+    return param
+
+
+def _choose_device(param: Any, flags: SimpleNamespace) -> None:
+    from caffe.cli import _device
+
+    wanted, purpose = flags.gpu, f'"-gpu {flags.gpu}"'
+    if not wanted and param.HasField("solver_mode") and param.solver_mode == param.GPU:
+        wanted, purpose = str(param.device_id), f'{flags.solver} ("solver_mode: GPU")'
+    numbers = _device.use(wanted, "caffe.cpp:204", purpose)
+    if len(numbers) > 1:
+        raise CaffeError(f"-gpu {flags.gpu}: training runs on one device; name one of {numbers}")
+    if numbers:
+        log.info("caffe.cpp:204", f"Using GPUs {numbers[0]}")
+        param.solver_mode, param.device_id = param.GPU, numbers[0]
+    else:
+        log.info("caffe.cpp:197", "Use CPU.")
+        if wanted:
+            param.solver_mode = param.CPU
+
+
+def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
+    from caffe.cli import _nets, _watch
+
+    effects = {"SIGINT": flags.sigint_effect, "SIGHUP": flags.sighup_effect}
+    recorder = _watch.Recorder(flags.plot) if flags.plot else None
+    if recorder:
+        solver.watchers.append(recorder)
+    for net in (solver.net, *solver.test_nets):
+        display.say(_nets.summary(net))
+
+    def tell(text: str) -> None:
+        log.info("caffe.cpp:0", text) if not display.terminal else display.say(text, "yellow")
+
+    title = f"train {solver.net.name}"
+    with display.bar(title, solver.param.max_iter, solver.iter) as bar, signals.acting(effects, solver.request, tell):
+        if display.terminal:
+            solver.watchers.append(_watch.Progress(display, bar))
+        try:
+            solver.solve()
+        finally:
+            if recorder:
+                recorder.draw()

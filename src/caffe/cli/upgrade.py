@@ -1,0 +1,96 @@
+"""`caffe upgrade_net_proto_text`, `upgrade_net_proto_binary` and `upgrade_solver_proto_text`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from caffe import log
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.errors import FileError
+
+
+@command(arguments="IN OUT")
+def upgrade_net_proto_text(flags: SimpleNamespace, display: Display) -> int:
+    """Upgrade a net definition of an older format (prototxt).
+
+    Reads V0 and V1 nets, input fields and the like, and writes the net as it is written today. Options that do not
+    belong to their layer are left out, told, and make the exit code 1. A net of today is copied.
+
+        caffe upgrade_net_proto_text old.prototxt new.prototxt
+    """
+    from caffe.proto import caffe_pb2, text
+
+    source, target = flags.arguments
+    net = text.read(source, caffe_pb2.NetParameter())
+    whole = _upgrade(net, source, "upgrade_net_proto_text.cpp", "prototxt")
+    text.write(target, net)
+    _tell(display, "upgrade_net_proto_text.cpp:49", f"Wrote upgraded NetParameter text proto to {target}")
+    return 0 if whole else 1
+
+
+@command(arguments="IN OUT")
+def upgrade_net_proto_binary(flags: SimpleNamespace, display: Display) -> int:
+    """Upgrade a weight file of an older format (caffemodel).
+
+        caffe upgrade_net_proto_binary old.caffemodel new.caffemodel
+    """
+    from caffe.proto import files
+
+    source, target = flags.arguments
+    net = _read_binary(source)
+    whole = _upgrade(net, source, "upgrade_net_proto_binary.cpp", "binary proto")
+    with files.atomic(target) as file:
+        file.write(net.SerializeToString())
+    _tell(display, "upgrade_net_proto_binary.cpp:48", f"Wrote upgraded NetParameter binary proto to {target}")
+    return 0 if whole else 1
+
+
+@command(arguments="IN OUT")
+def upgrade_solver_proto_text(flags: SimpleNamespace, display: Display) -> None:
+    """Upgrade a solver definition whose type is given by the older enum (prototxt).
+
+        caffe upgrade_solver_proto_text old_solver.prototxt solver.prototxt
+    """
+    from caffe.proto import caffe_pb2, text, upgrade
+
+    source, target = flags.arguments
+    solver = text.read(source, caffe_pb2.SolverParameter())
+    if upgrade.solver_needs_upgrade(solver):
+        upgrade.upgrade_solver(solver, source)
+    else:
+        log.error("upgrade_solver_proto_text.cpp:43", f"File already in latest proto format: {source}")
+    text.write(target, solver)
+    _tell(display, "upgrade_solver_proto_text.cpp:49", f"Wrote upgraded SolverParameter text proto to {target}")
+
+
+def _upgrade(net: Any, source: str, place: str, what: str) -> bool:
+    """Upgrade a net in place; False if something of it is lost."""
+    from caffe.proto import upgrade
+
+    if not upgrade.needs_upgrade(net):
+        log.error(f"{place}:43", f"File already in latest proto format: {source}")
+        return True
+    whole = upgrade.upgrade_net(net, source)
+    if not whole:
+        log.error(f"{place}:39", f"Encountered error(s) while upgrading {what}; see details above.")
+    return whole
+
+
+def _read_binary(path: str) -> Any:
+    """The net in a binary file as it stands there, with its blobs."""
+    from google.protobuf.message import DecodeError
+
+    from caffe.proto import caffe_pb2, detect
+
+    with detect.binary(path, "net") as view:
+        try:
+            return caffe_pb2.NetParameter.FromString(bytes(view))
+        except DecodeError as error:
+            raise FileError(f"{path}: is damaged or cut off ({error}); copy or download it again") from error
+
+
+def _tell(display: Display, place: str, message: str) -> None:
+    log.info(place, message)
+    display.say(message)

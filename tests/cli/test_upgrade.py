@@ -1,0 +1,71 @@
+"""The upgrade tools, against what the reference tools wrote and said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from google.protobuf import text_format
+
+from caffe.cli import main
+from caffe.proto import caffe_pb2
+from tests.cli.test_reference_logs import difference, lines
+from tests.conftest import SHARED, shared
+
+
+def cases():
+    path = SHARED / "golden" / "upgrade" / "upgrade.json"
+    if not path.exists():
+        return [pytest.param(None, marks=pytest.mark.skip(reason=f"reference files not found at {path}"), id="missing")]
+    return list(json.loads(path.read_text()))
+
+
+def content(path, tool):
+    """What a file holds: the fields of its message."""
+    if tool == "upgrade_net_proto_binary":
+        return caffe_pb2.NetParameter.FromString(path.read_bytes())
+    message = caffe_pb2.SolverParameter() if "solver" in tool else caffe_pb2.NetParameter()
+    return text_format.Parse(path.read_text(), message)
+
+
+@pytest.mark.parametrize("name", cases())
+def test_as_the_reference_tool(name, tmp_path, monkeypatch, capsys):
+    folder = shared("golden", "upgrade")
+    expected = json.loads((folder / "upgrade.json").read_text())[name]
+    tool, suffix = expected["tool"], "caffemodel" if name.startswith("model") else "prototxt"
+    source, target = f"{name}.in.{suffix}", f"{name}.out.{suffix}"
+    shutil.copy(folder / source, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code = main([tool, source, target])
+    out, err = capsys.readouterr()
+    assert (code, out) == (int(expected["rc"] != 0), ""), err
+    assert (tmp_path / target).exists() == expected["output"]
+    if expected["output"]:
+        assert content(tmp_path / target, tool) == content(folder / target, tool)
+        assert difference(lines(err), lines(expected["stderr"])) is None
+    else:
+        assert len(err.partition("caffe: error: ")[2].splitlines()) == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("tool", ["upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text"])
+@pytest.mark.parametrize("given", [None, b"", b"\x0a\x03abc\x12\xff", b"nonsense { "])
+def test_what_cannot_be_read_is_one_error_and_no_file(tool, given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if given is not None:
+        (tmp_path / "in").write_bytes(given)
+    if not given and given is not None and tool.endswith("text"):
+        pytest.skip("an empty text is an empty message")
+    assert main([tool, "in", "out"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("caffe: error: ")
+    assert len(err.splitlines()) <= 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").write_text('layers { name: "r" type: RELU bottom: "x" top: "y" }')
+    assert main(["upgrade_net_proto_text", "in", "no/out"]) == 1
+    assert "no/out" in capsys.readouterr().err
