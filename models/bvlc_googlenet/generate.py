@@ -36,13 +36,13 @@ name: "GoogleNet"
 layer {
   name: "data" type: "Data" top: "data" top: "label"
   include { phase: TRAIN }
-  transform_param { mirror: true crop_size: 224 mean_value: [104, 117, 123] }
+  transform_param { mirror: true crop_size: 224 mean_value: 104 mean_value: 117 mean_value: 123 }
   data_param { source: "examples/imagenet/ilsvrc12_train_lmdb" batch_size: 32 backend: LMDB }
 }
 layer {
   name: "data" type: "Data" top: "data" top: "label"
   include { phase: TEST }
-  transform_param { mirror: false crop_size: 224 mean_value: [104, 117, 123] }
+  transform_param { mirror: false crop_size: 224 mean_value: 104 mean_value: 117 mean_value: 123 }
   data_param { source: "examples/imagenet/ilsvrc12_val_lmdb" batch_size: 50 backend: LMDB }
 }
 """
@@ -70,7 +70,7 @@ layer {{
 
 
 def relu(name: str, blob: str) -> str:
-    return f'layer {{ name: "{name}" type: "ReLU" bottom: "{blob}" top: "{blob}" }}\n'
+    return f'layer {{\n  name: "{name}" type: "ReLU" bottom: "{blob}" top: "{blob}"\n}}\n'
 
 
 def conv(name: str, bottom: str, options: str) -> str:
@@ -95,8 +95,8 @@ def norm(name: str, bottom: str) -> str:
 
 def dropout(name: str, blob: str, ratio: float) -> str:
     return (
-        f'layer {{ name: "{name}" type: "Dropout" bottom: "{blob}" top: "{blob}" '
-        f"dropout_param {{ dropout_ratio: {ratio} }} }}\n"
+        f'layer {{\n  name: "{name}" type: "Dropout" bottom: "{blob}" top: "{blob}"\n'
+        f"  dropout_param {{ dropout_ratio: {ratio} }}\n}}\n"
     )
 
 
@@ -127,7 +127,7 @@ def inception(block: str, bottom: str) -> str:
         + conv(f"{b}/5x5", f"{b}/5x5_reduce", f"num_output: {five} pad: 2 kernel_size: 5")
         + pool(f"{b}/pool", bottom, "MAX kernel_size: 3 stride: 1 pad: 1")
         + conv(f"{b}/pool_proj", f"{b}/pool", f"num_output: {projection} kernel_size: 1")
-        + f'layer {{\n  name: "{b}/output" type: "Concat"\n {joined} top: "{b}/output"\n}}\n'
+        + f'layer {{\n  name: "{b}/output" type: "Concat" top: "{b}/output"\n {joined}\n}}\n'
     )
 
 
