@@ -1,0 +1,99 @@
+"""The scripts that make the examples' data."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from caffe.data.datum import DatumReader
+from caffe.data.lmdb import Lmdb
+from caffe.proto import caffe_pb2, upgrade
+from caffe.solver import get_solver
+from tests.conftest import ROOT
+from tests.examples import tiny
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(monkeypatch, script: str, *words: str) -> None:
+    """Run a script of examples/ as the command line does."""
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+
+
+def read(path: str) -> list[tuple[np.ndarray, int]]:
+    source, reader = Lmdb(path), DatumReader()
+    records = [(image.copy(), label) for image, label in (reader(bytes(value)) for _, value in source.scan())]
+    source.close()
+    return records
+
+
+def test_pairs_hold_two_digits_and_whether_they_are_the_same(monkeypatch):
+    labels = np.arange(30) % 3
+    images = np.broadcast_to(labels[:, None, None, None], (30, 1, 5, 7)).astype(np.uint8)
+    for part in ("train", "test"):
+        tiny.write_images(Path(f"examples/mnist/mnist_{part}_lmdb"), images, labels)
+    run(monkeypatch, "siamese/make_pairs.py")
+    for part in ("train", "test"):
+        records = read(f"examples/siamese/mnist_siamese_{part}_lmdb")
+        assert len(records) == 30
+        assert {pair.shape for pair, _ in records} == {(2, 5, 7)}
+        assert all((pair[0, 0, 0] == pair[1, 0, 0]) == same for pair, same in records)
+        assert {same for _, same in records} == {0, 1}
+    first = read("examples/siamese/mnist_siamese_train_lmdb")
+    run(monkeypatch, "siamese/make_pairs.py", "--seed", "2")
+    again = read("examples/siamese/mnist_siamese_train_lmdb")
+    assert any(not np.array_equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
+
+
+def test_cifar10_databases_keep_pixels_and_order(monkeypatch):
+    records = np.random.default_rng(5).integers(0, 10, (12, 3073), np.uint8)
+    names = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
+    Path("bin").mkdir()
+    for index, name in enumerate(names):
+        records[2 * index : 2 * index + 2].tofile(f"bin/{name}")
+    run(monkeypatch, "cifar10/make_databases.py", "bin")
+    for part, rows in (("train", records[:10]), ("test", records[10:])):
+        for (image, label), row in zip(read(f"examples/cifar10/cifar10_{part}_lmdb"), rows, strict=True):
+            assert label == row[0]
+            np.testing.assert_array_equal(image, row[1:].reshape(3, 32, 32))
+    mean = caffe_pb2.BlobProto.FromString(Path("examples/cifar10/mean.binaryproto").read_bytes())
+    np.testing.assert_allclose(mean.data, records[:10, 1:].mean(0), rtol=1e-6)
+
+
+def test_cifar10_script_names_a_damaged_file(monkeypatch):
+    Path("bin").mkdir()
+    Path("bin/data_batch_1.bin").write_bytes(bytes(3000))
+    with pytest.raises(SystemExit, match=r"bin/data_batch_1.bin: 3000 bytes, expected a multiple of 3073"):
+        run(monkeypatch, "cifar10/make_databases.py", "bin")
+    assert not list(Path("examples/cifar10").glob("*lmdb"))
+
+
+def test_a_curve_separates_the_moons_better_than_a_line(monkeypatch):
+    run(monkeypatch, "hdf5_classification/make_data.py")
+    lists = {
+        part: Path(f"examples/hdf5_classification/data/{part}.txt").read_text().split() for part in ("train", "test")
+    }
+    rows = {part: sum(len(h5py.File(path)["label"]) for path in paths) for part, paths in lists.items()}
+    assert rows == {"train": 7500, "test": 2500}
+    assert len(lists["train"]) == 2
+    assert accuracy("solver.prototxt", 1000) == pytest.approx(0.87, abs=0.03)
+    assert accuracy("nonlinear_solver.prototxt", 3000) > 0.95
+
+
+def accuracy(name: str, iterations: int) -> float:
+    """The accuracy that a solver of the HDF5 example reaches."""
+    param = upgrade.read_solver(ROOT / "examples/hdf5_classification" / name)
+    param.net, param.random_seed = str(ROOT / param.net), 3
+    solver = get_solver(param)
+    solver.step(iterations)
+    solver.test_all()
+    return solver.test(0)["accuracy"][0]
