@@ -1,4 +1,4 @@
-"""Generate src/caffe/proto/caffe_pb2.py from caffe.proto beside it.
+"""Generate caffe_pb2.py and its types, caffe_pb2.pyi, from src/caffe/proto/caffe.proto.
 
 Needs grpcio-tools 1.62 (protoc 25), whose output works with every protobuf from 4.25 on; what later versions write
 demands a protobuf as new as themselves:
@@ -26,7 +26,7 @@ def main() -> int:
     from grpc_tools import protoc
 
     source = SOURCES / "caffe" / "proto" / "caffe.proto"
-    return protoc.main(["protoc", f"-I{SOURCES}", f"--python_out={SOURCES}", str(source)])
+    return protoc.main(["protoc", f"-I{SOURCES}", f"--python_out={SOURCES}", f"--pyi_out={SOURCES}", str(source)])
 
 
 if __name__ == "__main__":

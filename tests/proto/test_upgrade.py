@@ -141,7 +141,7 @@ def test_fewer_than_four_input_dims_are_the_input_s_axes():
 )
 def test_transformations_outside_transform_param_are_an_error(tmp_path, options, field):
     path = tmp_path / "n.prototxt"
-    path.write_text('layer { name: "a" }\n\nlayer {\n  name: "d" type: "Data"\n %s }\n' % options)
+    path.write_text(f'layer {{ name: "a" }}\n\nlayer {{\n  name: "d" type: "Data"\n {options} }}\n')
     message = upgrade.read_net(path)
     with pytest.raises(ProtoError, match=rf'n.prototxt:3: layer "d" \(Data\): {field} .*transform_param'):
         upgrade.check_modern(message, str(path))

@@ -16,6 +16,7 @@ __all__ = ["HDF5_MAGIC", "binary", "is_hdf5", "kind", "reject"]
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _LFS_POINTER = b"version https://git-lfs"
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\r\f\v")
+_LARGEST_FIRST = 1000  # no fork's NetParameter begins with a field of a larger number
 _NAMES = {
     "empty": "an empty file",
     "text": "a text file",
@@ -107,4 +108,6 @@ def _message_kind(view: memoryview) -> str:
     first = head[0] if head else (0, wire.BYTES)
     if first == (1, wire.VARINT):
         return "blob" if (2, wire.VARINT) in head or (5, wire.BYTES) in head else "state"
-    return "blob" if first in ((5, wire.BYTES), (7, wire.BYTES)) else "net"
+    if first in ((5, wire.BYTES), (7, wire.BYTES)):
+        return "blob"
+    return "net" if first[0] <= _LARGEST_FIRST else "unknown"

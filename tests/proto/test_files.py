@@ -1,0 +1,92 @@
+"""Reading and replacing files."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+import pytest
+
+from caffe.errors import FileError
+from caffe.proto import files
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with files.atomic(path) as file:
+        assert os.path.dirname(file.name) == str(tmp_path)
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def write(path, content: bytes, error: type[BaseException] | None = None) -> None:
+    with files.atomic(path) as file:
+        file.write(content)
+        if error:
+            raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(error):
+        write(path, b"ne", error)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_disk_full(tmp_path):
+    """The limit on file sizes makes the system refuse a write half way, as a full disk does."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(FileError, match=r"a.bin: cannot write: .* MB free.*the old file is unchanged"):
+            write(path, bytes(1 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_rights_are_those_of_the_old_file_or_of_any_new_one(tmp_path):
+    old, new, plain = tmp_path / "old", tmp_path / "new", tmp_path / "plain"
+    old.touch()
+    old.chmod(0o640)
+    plain.touch()
+    for path in (old, new):
+        with files.atomic(path) as file:
+            file.write(b"x")
+    assert old.stat().st_mode & 0o777 == 0o640
+    assert new.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_link_stays_a_link_and_a_device_a_device(tmp_path):
+    (tmp_path / "link").symlink_to("target")
+    with files.atomic(tmp_path / "link") as file:
+        file.write(b"x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"x"
+    with files.atomic("/dev/null") as file:
+        file.write(b"x")
+    assert not os.path.isfile("/dev/null")
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    for path, words in ((tmp_path, "it is a folder"), (tmp_path / "no" / "a", 'no folder ".*no"; create it first')):
+        with pytest.raises(FileError, match=words):
+            write(path, b"x")
+
+
+def test_reading(tmp_path):
+    (tmp_path / "lenet.prototxt").write_bytes(b"x")
+    assert files.read_bytes(tmp_path / "lenet.prototxt") == b"x"
+    with pytest.raises(FileError, match=r'lnet.prototxt: cannot read: file not found; did you mean "lenet.prototxt"'):
+        files.read_bytes(tmp_path / "lnet.prototxt")
+    with pytest.raises(FileError, match="it is a folder, expected a file"):
+        files.read_bytes(tmp_path)
