@@ -90,6 +90,23 @@ def test_every_v1_field_arrives():
     assert text.dumps(upgraded.param[0]) == 'name: "w"\nshare_mode: PERMISSIVE\nlr_mult: 2\ndecay_mult: 3\n'
 
 
+def test_quirk_one_old_transformation_gives_every_data_layer_a_transform_param():
+    upgraded = net(
+        "layers { type: DATA data_param { mirror: true } } layers { type: IMAGE_DATA } layers { type: RELU }"
+    ).layer
+    assert [layer.HasField("transform_param") for layer in upgraded] == [True, True, False]
+    assert upgraded[1].HasField("image_data_param")
+    assert not net("layers { type: DATA }").layer[0].HasField("transform_param")
+
+
+def test_quirk_v0_padding_replaces_the_convolution_s_own():
+    upgraded = net(
+        'input: "x" layers { layer { type: "padding" pad: 2 } bottom: "x" top: "p" } '
+        'layers { layer { type: "conv" pad: 3 } bottom: "p" top: "c" }'
+    ).layer
+    assert [(list(layer.bottom), list(layer.convolution_param.pad)) for layer in upgraded] == [(["x"], [2])]
+
+
 def test_v0_options_of_another_type_are_logged_in_order(caplog):
     caplog.set_level(logging.ERROR, logger="caffe")
     net(

@@ -85,6 +85,14 @@ def test_old_models_hold_what_caffe_loads(name):
         np.testing.assert_array_equal(own.reshape(expected.shape).astype(np.float32), expected)
 
 
+def test_padding_layers_of_v0_are_no_layers(tmp_path):
+    message = caffe_pb2.NetParameter()
+    for name, kind in (("pad", "padding"), ("conv", "conv")):
+        message.layers.add().layer.MergeFrom(caffe_pb2.V0LayerParameter(name=name, type=kind))
+    (tmp_path / "w").write_bytes(message.SerializeToString())
+    assert weights.read(tmp_path / "w") == {"conv": []}
+
+
 @pytest.mark.parametrize("solver", ["adam_plain", "sgd_mults"])
 def test_a_snapshot_written_again_is_the_same_byte_for_byte(tmp_path, solver):
     source = shared("golden", "solvers", solver, "snap_iter_15.caffemodel")
@@ -219,6 +227,11 @@ def test_mean_files(tmp_path):
         assert mean.ravel().tolist() == list(proto.data)
         weights.write_mean(tmp_path / "m", mean[0])
         assert (tmp_path / "m").read_bytes() == path.read_bytes()
+
+
+def test_a_mean_file_with_one_legacy_dimension(tmp_path):
+    (tmp_path / "m").write_bytes(caffe_pb2.BlobProto(num=0, data=[]).SerializeToString() + b"\x2a\0")
+    assert weights.read_mean(tmp_path / "m").shape == (0, 0, 0, 0)
 
 
 MODEL = caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name="l", blobs=[weights.blob_to_proto(np.ones(9))])])

@@ -60,7 +60,9 @@ def wrong_value(field: FieldDescriptor, token: str) -> str:
 
 
 def _options_with(name: str) -> str:
-    """The option messages of a layer that have a field `name`."""
+    """The option messages of a layer that have a field `name`, if they are few."""
+    if name.endswith("_param"):
+        return "; no layer type known here has such options"
     owners = [
         field.name
         for field in _LAYER.fields
@@ -75,5 +77,5 @@ def _nearest(name: str, known: list[str]) -> str:
         stems = {other.removesuffix("_param"): other for other in known if other.endswith("_param")}
         close = difflib.get_close_matches(name.removesuffix("_param"), stems, n=1, cutoff=0.75)
         return stems[close[0]] if close else ""
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
     return close[0] if close else ""

@@ -20,7 +20,8 @@ def read(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]:
     """The state without its history, and the history's arrays. Raises `FileError`."""
     if detect.is_hdf5(path):
         return _read_hdf5(path)
-    rest, history = [], []
+    rest: list[bytes] = []
+    history: list[np.ndarray] = []
     with detect.binary(path, "state") as view:
         start = 0
         for field in wire.fields(view):

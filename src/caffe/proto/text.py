@@ -15,15 +15,13 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-import numpy as np
-from google.protobuf import text_encoding
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.message import Message
 
 from caffe.errors import ProtoError
 from caffe.proto import detect, files, hints
 from caffe.proto.files import PathLike
+from caffe.proto.printing import dumps, repeated_fields
 
 __all__ = ["dumps", "layer_line", "parse", "read", "write"]
 
@@ -38,6 +36,8 @@ _TOKEN = re.compile(
     | . | \Z )""",
     re.VERBOSE | re.ASCII,
 )
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_ESCAPES = dict(zip((bytes([c]) for c in b"abfnrtv\\?'\""), (bytes([c]) for c in b"\a\b\f\n\r\t\v\\?'\""), strict=True))
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|\d+", re.ASCII)
 _DECIMAL = re.compile(r"(?!0\d+$)(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?", re.ASCII)
 _NOT_FINITE = {"inf": "inf", "infinity": "inf", "nan": "nan"}
@@ -84,16 +84,6 @@ def layer_line(path: PathLike, index: int, name: str | None = None) -> int | Non
         return blocks[index][0] if 0 <= index < len(blocks) else None
     named = [(abs(place - index), line) for place, (line, own) in enumerate(blocks) if own == name]
     return min(named)[1] if named else None
-
-
-def dumps(message: Message) -> str:
-    """The message as prototxt, in the words of protobuf's C++ DebugString."""
-    lines: list[str] = []
-    _print(message, "", lines)
-    return "".join(lines)
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 class _Parser:
@@ -273,12 +263,26 @@ def _bytes(parser: _Parser, field: FieldDescriptor) -> bytes:
     while (token := parser.tokens[parser.at])[:1] in ('"', "'"):
         if len(token) == 1:
             parser.fail(f"{field.name}: the string has no closing {token} on its line")
-        try:
-            parts.append(text_encoding.CUnescape(token[1:-1]) if "\\" in token else token[1:-1].encode())
-        except ValueError as error:
-            parser.fail(f"{field.name}: {error} in the string {token}")
+        content = token[1:-1].encode()
+        wrong = next(
+            (m[0].decode("utf-8", "replace") for m in _ESCAPE.finditer(content) if m[4] and m[4] not in _ESCAPES), None
+        )
+        if wrong:
+            parser.fail(
+                f'{field.name}: unknown escape "{wrong}" in a string; write / in paths, or \\\\ for a backslash'
+            )
+        parts.append(_ESCAPE.sub(_unescape, content))
         parser.at += 1
     return b"".join(parts)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    octal, hexadecimal, point, character = match.groups()
+    if point:
+        return chr(int(point, 16)).encode()
+    if character:
+        return _ESCAPES[character]
+    return bytes([int(octal, 8) & 255 if octal else int(hexadecimal, 16)])
 
 
 def _string(parser: _Parser, field: FieldDescriptor) -> str:
@@ -307,9 +311,7 @@ _CONVERT: dict[int, _Convert | None] = {
 @functools.cache
 def _plans(descriptor: Descriptor) -> dict[str, _Plan]:
     """How to read each field of a message type, by name."""
-    source = DescriptorProto()
-    descriptor.CopyToProto(source)  # protobuf 4 and 7 have no common attribute that tells whether a field is repeated
-    repeated = {field.name for field in source.field if field.label == field.LABEL_REPEATED}
+    repeated = repeated_fields(descriptor)
     return {field.name: (field, field.name in repeated, _CONVERT[field.type]) for field in descriptor.fields}
 
 
@@ -349,35 +351,3 @@ def _line_of_missing(text: str, path: str) -> str:
     blocks = list(_layer_blocks(text)) if match else []
     index = int(match.group(1)) if match else 0
     return f':{blocks[index][0]}: layer "{blocks[index][1] or ""}"' if index < len(blocks) else ""
-
-
-# -- writing -----------------------------------------------------------------------------------------------------------
-
-
-def _print(message: Message, indent: str, lines: list[str]) -> None:
-    plans = _plans(message.DESCRIPTOR)
-    for field, value in message.ListFields():
-        _, repeated, convert = plans[field.name]
-        for item in value if repeated else (value,):
-            if convert is None:
-                lines.append(f"{indent}{field.name} {{\n")
-                _print(item, indent + "  ", lines)
-                lines.append(f"{indent}}}\n")
-            else:
-                lines.append(f"{indent}{field.name}: {_scalar(field, item)}\n")
-
-
-def _scalar(field: FieldDescriptor, value: Any) -> str:
-    if field.type == FieldDescriptor.TYPE_FLOAT:
-        short = f"{value:.6g}"
-        return short if np.float32(short) == np.float32(value) else f"{value:.9g}"
-    if field.type == FieldDescriptor.TYPE_DOUBLE:
-        short = f"{value:.15g}"
-        return short if float(short) == value else f"{value:.17g}"
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        return "true" if value else "false"
-    if field.type == FieldDescriptor.TYPE_ENUM:
-        return field.enum_type.values_by_number[value].name
-    if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-        return f'"{text_encoding.CEscape(value, False)}"'
-    return str(value)
