@@ -263,15 +263,11 @@ def _bytes(parser: _Parser, field: FieldDescriptor) -> bytes:
     while (token := parser.tokens[parser.at])[:1] in ('"', "'"):
         if len(token) == 1:
             parser.fail(f"{field.name}: the string has no closing {token} on its line")
-        content = token[1:-1].encode()
-        wrong = next(
-            (m[0].decode("utf-8", "replace") for m in _ESCAPE.finditer(content) if m[4] and m[4] not in _ESCAPES), None
-        )
-        if wrong:
-            parser.fail(
-                f'{field.name}: unknown escape "{wrong}" in a string; write / in paths, or \\\\ for a backslash'
-            )
-        parts.append(_ESCAPE.sub(_unescape, content))
+        try:
+            parts.append(_ESCAPE.sub(_unescape, token[1:-1].encode()))
+        except KeyError as error:
+            wrong = "\\" + error.args[0].decode("latin-1")
+            parser.fail(f'{field.name}: unknown escape "{wrong}" in a string; in paths write /, for a backslash \\\\')
         parser.at += 1
     return b"".join(parts)
 
