@@ -127,3 +127,8 @@ def test_proto_imports_neither_torch_nor_h5py():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_generated_types_know_every_field():
+    stated = re.findall(r"^    (\w+)_FIELD_NUMBER:", SOURCE.with_name("caffe_pb2.pyi").read_text(), re.MULTILINE)
+    assert sorted(stated) == sorted(field.name.upper() for m in generated().message_type for field in m.field)
