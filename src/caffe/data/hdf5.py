@@ -88,9 +88,7 @@ def read_file_list(path: str) -> list[str]:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.strip() for line in file]
     except OSError as error:
-        raise FileError(
-            f'cannot open the list of HDF5 files "{path}": {error.strerror} (from {os.getcwd()})'
-        ) from error
+        raise FileError(f'cannot open the HDF5 file list "{path}": {error.strerror} (from {os.getcwd()})') from error
     except ValueError as error:
         raise FileError(f'"{path}" is not a list of HDF5 files: {error}') from error
     if lines and lines[0].startswith("\udc89HDF"):

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from contextlib import closing
 from typing import Any
 
 from caffe import log
@@ -41,8 +42,15 @@ class LevelDb(RecordSource, backend="LEVELDB"):
         if self._db.closed:
             raise FileError(f'LevelDB database "{self.path}" has been closed; build the net again to read on')
         try:
-            with self._db.iterator(start=start, verify_checksums=True) as iterator:
-                yield from iterator
+            # unlike plyvel's other iterator, this one does not pass over damaged blocks without a word
+            with closing(self._db.raw_iterator(verify_checksums=True)) as iterator:
+                if start is None:
+                    iterator.seek_to_first()
+                else:
+                    iterator.seek(start)
+                while iterator.valid():
+                    yield iterator.item()
+                    iterator.next()
         except self._error as error:
             raise DataError(f'LevelDB database "{self.path}" is damaged: {_text(error)}; write it again') from error
 

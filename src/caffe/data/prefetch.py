@@ -66,12 +66,14 @@ class Prefetcher:
         """The next batch and the state after it."""
         if os.getpid() != self._pid:
             raise DataError("the process was forked after reading had begun; build the net after the fork")
+        if self._stop.is_set():
+            raise DataError("reading was stopped; build the net again to read on")
         while self._error is None:
             try:
                 item = self._ready.get(timeout=_POLL)
             except queue.Empty:
                 if not self._thread.is_alive() and self._ready.empty():
-                    self._error = DataError("reading was stopped; build the net again to read on")
+                    self._error = DataError("the thread that reads ahead is gone; build the net again to read on")
                 continue
             if not isinstance(item, BaseException):
                 return item

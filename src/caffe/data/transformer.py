@@ -51,7 +51,7 @@ class Transformer:
     def top_shape(self, shape: tuple[int, ...]) -> Shape:
         """The shape that an image of `shape` has after the crop; DataError if the options do not fit it."""
         channels, height, width = shape
-        size = " x ".join(map(str, shape))
+        size = f"{channels} x {height} x {width}"
         if self.image is not None and self.image.shape != shape:
             mean = " x ".join(map(str, self.image.shape))
             raise DataError(f'is {size}, but mean_file "{self.mean_file}" is {mean}; compute the mean of this data')
@@ -80,30 +80,25 @@ class Batch:
         self.transformer = transformer
         self.count = count
         self.places: list[tuple[int, int, bool]] = []
-        self._draws = [(0, 0, 0)] * count
+        self._admitted: tuple[int, ...] | None = None
         if transformer.random:
             if rng is None:
                 raise ValueError("random crops or mirroring need a generator")
-            self._draws = rng.integers(1 << 62, size=(count, 3)).tolist()
+            self._draws: list[list[int]] = rng.integers(1 << 62, size=(count, 3)).tolist()
 
     def add(self, image: np.ndarray) -> None:
         """Add the next image (C, H, W), uint8 or float32; DataError if it does not fit the ones before."""
-        shape = self.transformer.top_shape(image.shape)
-        if not self.places:
-            self.shape = shape
-            self.pixels = np.empty((self.count, *shape), image.dtype)
-        elif shape != self.shape:
-            got, wanted = (" x ".join(map(str, sizes)) for sizes in (shape, self.shape))
-            raise DataError(
-                f"is {got}, but the batch began with {wanted}; resize the images, set crop_size or batch_size: 1"
-            )
+        if image.shape != self._admitted:
+            self._admit(image)
         if self.pixels.dtype == np.uint8 != image.dtype:
             self.pixels = self.pixels.astype(np.float32)
-        top, left, mirrored = place = self._place(image.shape)
-        slot = self.pixels[len(self.places)]
-        np.copyto(slot, image[:, top : top + shape[1], left : left + shape[2]])
+        index = len(self.places)
+        top, left, mirrored = place = self._place(index)
+        _, height, width = self.shape
+        slot = self.pixels[index]
+        slot[...] = image[:, top : top + height, left : left + width]
         if mirrored:
-            rows = slot.reshape(-1, shape[2])
+            rows = slot.reshape(-1, width)
             cv2.flip(rows, 1, dst=rows)
         self.places.append(place)
 
@@ -120,15 +115,30 @@ class Batch:
                 block *= scale
         return result
 
-    def _place(self, shape: tuple[int, ...]) -> tuple[int, int, bool]:
-        """Where the crop of the next image begins, and whether it is mirrored."""
-        first, second, third = self._draws[len(self.places)]
-        room = [size - cut for size, cut in zip(shape[1:], self.shape[1:], strict=True)]
-        if self.transformer.random_crop:
-            top, left = first % (room[0] + 1), second % (room[1] + 1)
-        else:
-            top, left = room[0] // 2, room[1] // 2
-        return top, left, self.transformer.mirror and third % 2 == 1
+    def _admit(self, image: np.ndarray) -> None:
+        """Check an image of a size that the one before did not have."""
+        shape = self.transformer.top_shape(image.shape)
+        if not self.places:
+            self.shape = shape
+            self.pixels = np.empty((self.count, *shape), image.dtype)
+        elif shape != self.shape:
+            got, wanted = (" x ".join(map(str, sizes)) for sizes in (shape, self.shape))
+            raise DataError(
+                f"is {got}, but the batch began with {wanted}; resize the images, set crop_size or batch_size: 1"
+            )
+        self._admitted = image.shape
+        self._room = (image.shape[1] - shape[1], image.shape[2] - shape[2])
+
+    def _place(self, index: int) -> tuple[int, int, bool]:
+        """Where the crop of image `index` begins, and whether it is mirrored."""
+        rows, columns = self._room
+        if not self.transformer.random:
+            return rows // 2, columns // 2, False
+        first, second, third = self._draws[index]
+        mirrored = self.transformer.mirror and third % 2 == 1
+        if not self.transformer.random_crop:
+            return rows // 2, columns // 2, mirrored
+        return first % (rows + 1), second % (columns + 1), mirrored
 
     def _parts(self) -> Iterator[tuple[slice, np.ndarray | None]]:
         """The batch in pieces that have the same mean and fit in the cache."""

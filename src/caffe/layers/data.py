@@ -41,7 +41,7 @@ class StreamSource(Source, abstract=True):
         batch_size = self.opt.batch_size
         self.require(batch_size > 0, f"batch_size is {batch_size}, expected at least 1")
         self.require(self.spec.data_param.prefetch > 0, "data_param.prefetch is 0, expected at least 1")
-        seed = int(torch.randint(1 << 62, ()))  # caffe.set_random_seed fixes it
+        seed = int(torch.randint(1 << 62, (), device="cpu"))  # caffe.set_random_seed fixes it
         with self.naming():
             self.stream = make()
             self.state = self.stream.start(seed)

@@ -91,7 +91,7 @@ class _Builder:
         for index, spec in enumerate(net.layer):
             try:
                 self._add(spec, net.state.phase)
-            except NetError as error:
+            except CaffeError as error:
                 place = locate(index)
                 raise type(error)(f"{place}: {error}" if place else str(error)) from error.__cause__
         mark_backward(self.graph.steps, net.force_backward)

@@ -159,6 +159,8 @@ def check_modern(net: caffe_pb2.NetParameter, name: str | None = None) -> None:
 def _misplaced(options: Message) -> str:
     """The first transformation among the options that is set to anything but its default."""
     for field in v1.TRANSFORM_FIELDS:
+        if field == "scale" and options.DESCRIPTOR.name == "WindowDataParameter":
+            continue  # the one that is still in effect: WindowData does not read transform_param.scale
         if getattr(options, field) != options.DESCRIPTOR.fields_by_name[field].default_value:
             return field
     return ""
