@@ -19,6 +19,7 @@ from caffe.layers import Layer, layer_class, layer_types
 from caffe.layers.base import as_tuple
 from caffe.net import Net
 from caffe.proto import caffe_pb2, text
+from tests.conftest import ROOT
 from tests.layers.case import Case
 from tests.layers.cases import CASES, ELSEWHERE
 from tests.replay import assert_close
@@ -71,6 +72,7 @@ def test_every_type_has_a_case():
     tried = {case.type for case in CASES}
     assert own - tried - set(ELSEWHERE) == set(), "add a case for these types to tests/layers/cases"
     assert not tried & set(ELSEWHERE)
+    assert [path for path in ELSEWHERE.values() if not (ROOT / path).is_file()] == []
 
 
 def test_cases_have_names_of_their_own():
