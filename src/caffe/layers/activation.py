@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -164,7 +165,7 @@ class PReLU(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() and x.shape[1] != len(self.weight):
             self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(self.weight)}")
-        return F.prelu(x, self.weight)
+        return _PReLU.apply(x, self.weight)
 
 
 class ReLU(Layer):
@@ -254,11 +255,33 @@ class Dropout(Layer):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.is_meta:
-            return x
         ratio = self.opt.dropout_ratio
-        self.require(0 <= ratio <= 1, f"dropout_ratio {ratio:g} is no probability; give one from 0 to 1")
+        if not self.training:
+            return x
+        if not 0 <= ratio <= 1:
+            return x if x.is_meta else self.error(f"dropout_ratio {ratio:g} is no probability; give one from 0 to 1")
         return F.dropout(x, ratio)
+
+
+class _PReLU(torch.autograd.Function):
+    """torch's prelu with a backward pass free of branches, which on the CPU is several times as fast.
+
+    dx = dy where x > 0, else w dy;  dw[c] = sum of x dy where x <= 0
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.prelu(x, weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        over = torch.ops.aten.threshold_backward(dy, x, 0)
+        under = dy - over
+        slopes = weight.reshape(-1, *(1,) * (x.dim() - 2))
+        return over.addcmul(under, slopes), (under * x).sum_to_size(slopes.shape).view_as(weight)
 
 
 def _log_base(layer: Layer) -> float:

@@ -96,6 +96,8 @@ class Bias(Layer, bottoms=(1, 2)):
         self.start = operand_axis(self, x, b)
         if b is None:
             self.add_blob("bias", operand_shape(self, x), self.opt.filler)
+        else:
+            aligned(self, x, b)
 
     def forward(self, x: Tensor, b: Tensor | None = None) -> Tensor:
         return x + aligned(self, x, self.bias if b is None else b)
@@ -119,16 +121,22 @@ class Scale(Layer, bottoms=(1, 2)):
     def setup(self, x: Tensor, s: Tensor | None = None) -> None:
         opt = self.opt
         self.start = operand_axis(self, x, s)
-        shape = operand_shape(self, x) if s is None else s.shape
         if s is None:
             one = caffe_pb2.FillerParameter(type="constant", value=1)
-            self.add_blob("weight", shape, opt.filler if opt.HasField("filler") else one)
+            self.add_blob("weight", operand_shape(self, x), opt.filler if opt.HasField("filler") else one)
+        else:
+            aligned(self, x, s)
         if opt.bias_term:
-            self.add_blob("bias", shape, opt.bias_filler)
+            self.add_blob("bias", (self.weight if s is None else s).shape, opt.bias_filler)
 
     def forward(self, x: Tensor, s: Tensor | None = None) -> Tensor:
-        s = aligned(self, x, self.weight if s is None else s)
-        return torch.addcmul(aligned(self, x, self.bias), x, s) if self.opt.bias_term else x * s
+        scale = aligned(self, x, self.weight if s is None else s)
+        if not self.opt.bias_term:
+            return x * scale
+        if s is None and self.start == 1 and self.weight.dim() == 1:  # one pass: a normalisation by mean 0, variance 1
+            zeros, ones = torch.zeros_like(self.bias), torch.ones_like(self.bias)
+            return torch.batch_norm(x, self.weight, self.bias, zeros, ones, False, 0.0, 0.0, False)
+        return x * scale + aligned(self, x, self.bias)
 
 
 def operand_axis(layer: Layer, x: Tensor, operand: Tensor | None) -> int:

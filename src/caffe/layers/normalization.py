@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, shape_text
+from caffe.layers.pooling import Grid, mean_pool
 from caffe.proto import caffe_pb2
 
 __all__ = ["LRN", "MVN", "BatchNorm"]
@@ -95,8 +95,7 @@ class LRN(Layer):
         opt, reach = self.opt, self.opt.local_size // 2
         if opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
             return _AcrossChannels.apply(x, reach, opt.alpha / opt.local_size, opt.beta, opt.k)
-        # any window, with torch's limit pad <= kernel / 2 kept: kernel = 2 pad + 1
-        energy = F.avg_pool2d(x.square(), opt.local_size, 1, reach)
+        energy = mean_pool(x.square(), Grid((opt.local_size,) * 2, pad=(reach, reach)))
         return x * (energy * opt.alpha + 1) ** -opt.beta
 
 
@@ -138,8 +137,7 @@ class _AcrossChannels(torch.autograd.Function):
 
         dx = s^-beta dy - 2 beta rate x W(dy y / s)
 
-    Works on a few images at a time, so that all passes but the first and the last stay in the cache: five times as
-    fast as torch's local_response_norm, and it keeps one tensor for backward instead of four.
+    Works on a few images at a time, so that its many passes stay in the cache, and keeps only x and s for backward.
     """
 
     @staticmethod

@@ -1,0 +1,17 @@
+"""The cases of all layer types: every module here has a list CASES, in a file named after the layers' own."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from tests.layers.case import Case
+
+CASES: list[Case] = []
+ELSEWHERE: dict[str, str] = {}
+"""Types that need files or servers, with the tests that try them instead."""
+
+for _info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
+    _module = importlib.import_module(f"{__name__}.{_info.name}")
+    CASES += _module.CASES
+    ELSEWHERE.update(_module.ELSEWHERE)

@@ -1,0 +1,232 @@
+"""Every registered layer type passes every check on every one of its cases.
+
+A case is a line in tests/layers/cases; a type without one fails `test_every_type_has_a_case`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from caffe.layers import Layer, layer_class, layer_types
+from caffe.layers.base import as_tuple
+from caffe.net import Net
+from caffe.proto import caffe_pb2, text
+from tests.conftest import ROOT
+from tests.layers.case import Case
+from tests.layers.cases import CASES, ELSEWHERE
+from tests.replay import assert_close
+
+
+def cases(check: str) -> pytest.MarkDecorator:
+    """Parametrise a test over all cases; it is skipped for those that exempt themselves from `check`."""
+    known = set(layer_types())
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(case, id=str(case), marks=[pytest.mark.skip(case.skip[check])] if check in case.skip else [])
+            for case in CASES
+            if case.type in known
+        ],
+    )
+
+
+def run(layer: Layer, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
+    """The tops; random layers draw the same numbers every time."""
+    torch.manual_seed(3)
+    return as_tuple(layer(*bottoms))
+
+
+def objective(tops: tuple[Tensor, ...]) -> Tensor | None:
+    """A number that depends on every element of every differentiable top; None where there is none."""
+    generator = torch.Generator().manual_seed(4)
+    terms = []
+    for top in tops:
+        weight = torch.randn(top.shape, generator=generator, dtype=torch.float64).to(top)
+        if top.requires_grad:
+            terms.append((top * weight).sum())
+    return sum(terms[1:], terms[0]) if terms else None
+
+
+def gradients(layer: Layer, bottoms: list[Tensor]) -> list[tuple[str, Tensor, Tensor]]:
+    """(name, tensor, gradient of the objective) for each bottom and blob that has one."""
+    wanted = [(f"bottom {i}", x) for i, x in enumerate(bottoms) if x.requires_grad]
+    wanted += list(layer.named_parameters())
+    total = objective(run(layer, bottoms))
+    if total is None:
+        assert not wanted, f"no top is differentiable, but {[name for name, _ in wanted]} should get a gradient"
+        return []
+    grads = torch.autograd.grad(total, [x for _, x in wanted], allow_unused=True, materialize_grads=True)
+    return [(name, x, grad) for (name, x), grad in zip(wanted, grads, strict=True)]
+
+
+def test_every_type_has_a_case():
+    own = {name for name in layer_types() if layer_class(name).__module__.startswith("caffe.")}
+    tried = {case.type for case in CASES}
+    assert own - tried - set(ELSEWHERE) == set(), "add a case for these types to tests/layers/cases"
+    assert not tried & set(ELSEWHERE)
+    assert [path for path in ELSEWHERE.values() if not (ROOT / path).is_file()] == []
+
+
+def test_cases_have_names_of_their_own():
+    names = [str(case) for case in CASES]
+    assert len(names) == len(set(names))
+
+
+@cases("gradient")
+def test_gradient_is_the_slope(case):
+    layer, bottoms = case.build(torch.float64), case.bottoms_as(torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    step = 1e-6
+    for name, x, grad in gradients(layer, bottoms):
+        for _ in range(3):
+            direction = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            values = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    x += sign * step * direction
+                values.append(objective(run(layer, bottoms)).item())
+                with torch.no_grad():
+                    x -= sign * step * direction
+            slope, expected = (values[0] - values[1]) / (2 * step), (grad * direction).sum().item()
+            assert slope == pytest.approx(expected, rel=1e-5, abs=1e-7), name
+
+
+@cases("shape")
+def test_meta_run_finds_the_shapes(case):
+    layer = case.build(torch.float32)
+    blobs = [blob.clone() for blob in layer.blobs]
+    found = layer.infer(*(torch.empty(bottom.shape, device="meta") for bottom in case.inputs))
+    for blob, before in zip(layer.blobs, blobs, strict=True):
+        assert torch.equal(blob, before), "finding shapes changed a blob"
+    assert [top.shape for top in found] == [top.shape for top in run(layer, case.bottoms_as(torch.float32))]
+    assert len(found) == case.tops
+
+
+@cases("dtype")
+def test_single_precision_agrees_with_double(case):
+    results = {}
+    for dtype in (torch.float32, torch.float64):
+        layer, bottoms = case.build(dtype), case.bottoms_as(dtype)
+        tops = run(layer, bottoms)
+        assert all(top.dtype == dtype for top in tops)
+        results[dtype] = [*tops, *(grad for _, _, grad in gradients(layer, bottoms))]
+    for index, (single, double) in enumerate(zip(*results.values(), strict=True)):
+        assert_close(single.detach().numpy(), double.detach().numpy(), f"result {index}", rtol=1e-5, atol=2e-6)
+
+
+@cases("strides")
+def test_memory_layout_does_not_matter_and_bottoms_stay(case):
+    plain = case.bottoms_as(torch.float64)
+    strided = [other_layout(x.detach()).requires_grad_(x.requires_grad) for x in plain]
+    results = []
+    for bottoms in (plain, strided):
+        layer = case.build(torch.float64)
+        results.append([*run(layer, bottoms), *(grad for _, _, grad in gradients(layer, bottoms))])
+        for x, array in zip(bottoms, case.arrays(), strict=True):
+            np.testing.assert_array_equal(x.detach().numpy(), array)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)
+
+
+def other_layout(x: Tensor) -> Tensor:
+    """x in channels_last, or with its first axis innermost."""
+    if x.dim() == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.movedim(0, -1).contiguous().movedim(-1, 0) if x.dim() > 1 else x
+
+
+@cases("module")
+def test_one_piece_gives_what_the_steps_give(case, tmp_path):
+    stepwise, fused = loaded_net(case, tmp_path), loaded_net(case, tmp_path)
+    torch.manual_seed(6)
+    stepwise.forward()
+    torch.manual_seed(6)
+    inputs = {f"b{i}": x for i, x in enumerate(case.bottoms_as(torch.float32))}
+    _, blobs = fused.module(**inputs)
+    tops = {f"t{i}": blobs[f"t{i}"] for i in range(case.tops)}
+    for name, top in tops.items():
+        assert_close(top.detach().numpy(), stepwise.blobs[name].data, name, rtol=1e-6, atol=1e-6)
+    tops = {name: top for name, top in tops.items() if top.requires_grad}
+    if not tops:
+        return
+    rng = np.random.default_rng(7)
+    for name, weight in stepwise.blob_loss_weights.items():
+        if name in tops and not weight:
+            stepwise.blobs[name].diff[...] = rng.normal(size=tops[name].shape)
+    stepwise.clear_param_diffs()
+    stepwise.backward()
+    wanted = {name: x for name, x in inputs.items() if x.requires_grad}
+    params = [blob for blob in fused.layer_dict["layer"].blobs if blob.requires_grad]
+    diffs = [torch.from_numpy(stepwise.blobs[name].diff) for name in tops]
+    grads = torch.autograd.grad(list(tops.values()), [*wanted.values(), *params], diffs, materialize_grads=True)
+    expected = [stepwise.blobs[name].diff for name in wanted]
+    expected += [blob.grad.numpy() for blob in stepwise.layer_dict["layer"].blobs if blob.requires_grad]
+    for index, (got, stored) in enumerate(zip(grads, expected, strict=True)):
+        assert_close(got.numpy(), stored, f"gradient {index}", rtol=1e-6, atol=1e-6)
+
+
+def loaded_net(case: Case, folder: Path) -> Net:
+    """The case's net with the case's values in its blobs."""
+    path = folder / "net.prototxt"
+    path.write_text(case.net())
+    net = Net(path, case.phase)
+    for blob, value in zip(net.layer_dict["layer"].blobs, case.build(torch.float32).blobs, strict=True):
+        blob.data.copy_(value.data)
+    for index, array in enumerate(case.arrays()):
+        net.blobs[f"b{index}"].data[...] = array
+    return net
+
+
+class OneDevice(TorchDispatchMode):
+    """Fails an operator that mixes tensors of the device (here "meta") with one of the CPU, single numbers aside."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket not in (torch.ops.aten.copy_, torch.ops.aten._to_copy):
+            leaves = tree_leaves((args, kwargs))
+            devices = {x.device.type for x in leaves if isinstance(x, Tensor) and x.dim()}
+            assert len(devices) < 2, f"{func} mixes devices: a constant was made on the CPU"
+        return func(*args, **(kwargs or {}))
+
+
+def run_on(device: str, case: Case) -> list[torch.Size]:
+    """The tops' shapes after forward and backward with all tensors on `device`."""
+
+    def move(x: Tensor) -> Tensor:
+        return torch.empty(x.shape, device=device, requires_grad=x.requires_grad)
+
+    layer = case.build(torch.float32)
+    blobs = {name: move(blob) for name, blob in layer.state_dict(keep_vars=True).items()}
+    bottoms = [move(x) for x in case.bottoms_as(torch.float32)]
+    tops = as_tuple(torch.func.functional_call(layer, blobs, tuple(bottoms)))
+    assert all(top.device.type == device for top in tops)
+    roots = [top for top in tops if top.requires_grad]
+    if roots:
+        leaves = [x for x in [*bottoms, *blobs.values()] if x.requires_grad]
+        grads = torch.autograd.grad(roots, leaves, [torch.empty_like(top) for top in roots], allow_unused=True)
+        for leaf, grad in zip(leaves, grads, strict=True):
+            assert grad is None or (grad.shape == leaf.shape and grad.device == leaf.device)
+    return [top.shape for top in tops]
+
+
+@cases("device")
+def test_runs_on_one_device(case):
+    shapes = [top.shape for top in run(case.build(torch.float32), case.bottoms_as(torch.float32))]
+    with OneDevice():
+        assert run_on("meta", case) == shapes
+    if torch.backends.cuda.is_built():  # others abort in autograd of a fake CUDA tensor
+        with FakeTensorMode():
+            assert run_on("cuda", case) == shapes
+
+
+@cases("text")
+def test_prototxt_survives_a_round_trip(case):
+    param = text.parse(case.net(), caffe_pb2.NetParameter())
+    assert text.parse(text.dumps(param), caffe_pb2.NetParameter()) == param

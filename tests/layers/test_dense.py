@@ -1,0 +1,74 @@
+"""InnerProduct, Embed, Bias and Scale: default fillers and arrays that do not fit."""
+
+import pytest
+import torch
+
+from caffe.errors import LayerError
+from caffe.layers import Layer, layer_class
+from caffe.proto import caffe_pb2, text
+from tests.layers.build import assert_rejected, build
+
+
+def fresh(options: str, *shapes: tuple[int, ...]) -> Layer:
+    """A layer with the first values that its fillers give."""
+    spec = text.parse(options, caffe_pb2.LayerParameter())
+    layer = layer_class(spec.type)(spec)
+    layer.setup(*(torch.empty(shape, device="meta") for shape in shapes))
+    layer.allocate()
+    return layer
+
+
+def test_scale_starts_as_one_and_everything_else_as_zero():
+    names = 'name: "l" bottom: "x" top: "y"'
+    layer = fresh(f'type: "Scale" {names} scale_param {{ bias_term: true }}', (2, 3))
+    assert [blob.tolist() for blob in layer.blobs] == [[1, 1, 1], [0, 0, 0]]
+    layer = fresh(f'type: "Scale" {names} scale_param {{ filler {{ }} }}', (2, 3))
+    assert layer.weight.tolist() == [0, 0, 0]
+    layer = fresh(f'type: "Bias" {names} bias_param {{ filler {{ value: 2 }} }}', (2, 3))
+    assert layer.bias.tolist() == [2, 2, 2]
+    layer = fresh(f'type: "InnerProduct" {names} inner_product_param {{ num_output: 2 }}', (2, 3))
+    assert not any(blob.any() for blob in layer.blobs)
+
+
+def test_scale_by_a_bottom_holds_only_its_bias():
+    layer = build("Scale", "scale_param { axis: 0 bias_term: true }", (2, 3, 5), (2, 3))
+    assert [tuple(blob.shape) for blob in layer.blobs] == [(2, 3)]
+
+
+def test_embed_names_an_index_that_is_out_of_range():
+    layer = build("Embed", "embed_param { num_output: 3 input_dim: 4 }", (2,))
+    with pytest.raises(LayerError, match=r"indices reach from -1 to 2, expected 0 to input_dim - 1 = 3"):
+        layer(torch.tensor([-1.0, 2], dtype=torch.float64))
+    with pytest.raises(LayerError, match=r"indices reach from 1 to 4"):
+        layer(torch.tensor([1.0, 4], dtype=torch.float64))
+
+
+def test_inner_product_keeps_the_size_it_was_set_up_for():
+    layer = build("InnerProduct", "inner_product_param { num_output: 4 }", (2, 3, 5))
+    assert layer(torch.zeros(7, 5, 3, dtype=torch.float64)).shape == (7, 4)
+    with pytest.raises(LayerError, match=r"18 inputs from axis 1 on, and the weights are for 15"):
+        layer(torch.zeros(2, 3, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("type_name", "options", "says"),
+    [
+        ("InnerProduct", "inner_product_param { num_output: 3 axis: 4 }", "axis 4 out of range"),
+        ("InnerProduct", "inner_product_param { axis: 1 }", "num_output must be given"),
+        ("InnerProduct", 'inner_product_param { num_output: 3 bias_filler { type: "m" } }', "unknown filler type"),
+        ("Embed", "embed_param { num_output: 3 }", "input_dim, the number of different indices, must be given"),
+        ("Embed", "embed_param { input_dim: 3 }", "num_output must be given"),
+        ("Bias", "bias_param { num_axes: -2 }", "num_axes -2 must be 0 or more, or -1"),
+        ("Scale", "scale_param { axis: 2 num_axes: 3 }", "3 axes from axis 2 on reach beyond"),
+        ("Scale", "scale_param { axis: -5 }", "axis -5 out of range"),
+    ],
+)
+def test_bad_options_are_rejected(type_name, options, says):
+    assert_rejected(type_name, options, (2, 3, 5, 7), says=says)
+
+
+@pytest.mark.parametrize("type_name", ["Scale", "Bias"])
+def test_an_operand_that_does_not_lie_on_the_bottom_is_rejected(type_name):
+    options = f"{type_name.lower()}_param {{ axis: 1 }}"
+    assert_rejected(type_name, options, (2, 3, 5, 7), (3, 6), says="an array of shape 3 6 (18) does not lie on")
+    assert_rejected(type_name, options, (2, 3, 5), (3, 5, 2), says="does not lie on")
