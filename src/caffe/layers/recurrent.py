@@ -21,7 +21,7 @@ class _Recurrent(Layer, abstract=True):
     tops: y (T, N, D), D = num_output; with expose_hidden the last state, each part (1, N, D)
 
     Without expose_hidden a run goes on from the last state of the run before, where cont lets it. T and N may change
-    from run to run; another N starts from zeros. As in Caffe, the first state gets no gradient and the last passes none.
+    from run to run; another N starts from zeros. As in Caffe, the first state gets no gradient, the last passes none.
     """
 
     constant = (1,)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-
 from tests.layers.case import Bottom, Case, labels, within
 
 
