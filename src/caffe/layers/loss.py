@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.errors import FileError
 from caffe.layers.base import Layer, Loss, shape_text
 from caffe.layers.labels import class_labels
-from caffe.proto import caffe_pb2
+from caffe.proto import caffe_pb2, weights
 
 FLT_MIN = 1.1754943508222875e-38
 LOG_THRESHOLD = 1e-20
@@ -150,7 +148,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
         _label_count(self, x, label, math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]))
         if matrix is None:
             self.require(bool(self.opt.source), "needs the matrix: give infogain_loss_param.source or a third bottom")
-            self.register_buffer("matrix", _read_matrix(self, self.opt.source))
+            self.register_buffer("matrix", torch.from_numpy(weights.read_mean(self.opt.source)).float())
             matrix = self.matrix
         wanted = x.shape[axis] ** 2
         fact = f"the infogain matrix has {matrix.numel()} elements, expected {wanted} for {x.shape[axis]} classes"
@@ -307,13 +305,3 @@ def _label_count(layer: Layer, x: Tensor, label: Tensor, items: int) -> None:
         f"{layer.bottom_name(1)} has {label.numel()} labels, expected {items}: one integer for each prediction "
         f"in {layer.bottom_name(0)} of shape {shape_text(x.shape)}",
     )
-
-
-def _read_matrix(layer: Layer, source: str) -> Tensor:
-    """The values of a BlobProto file, flat."""
-    blob = caffe_pb2.BlobProto()
-    try:
-        blob.ParseFromString(Path(source).read_bytes())
-    except (OSError, ValueError) as error:
-        raise FileError(f'layer "{layer.name}" ({layer.type}): cannot read the matrix "{source}": {error}') from error
-    return torch.tensor(blob.data or blob.double_data, dtype=torch.float32)

@@ -21,10 +21,11 @@ class _Recurrent(Layer, abstract=True):
     tops: y (T, N, D), D = num_output; with expose_hidden the last state, each part (1, N, D)
 
     Without expose_hidden a run goes on from the last state of the run before, where cont lets it. T and N may change
-    from run to run; another N starts from zeros. The first state gets no gradient and the last passes none, as in Caffe.
+    from run to run; another N starts from zeros. As in Caffe, the first state gets no gradient, the last passes none.
     """
 
     constant = (1,)
+    exempt = (1,)
     parts = 1  # how many arrays the state has
     gates = 1  # rows of the weights for each output
 

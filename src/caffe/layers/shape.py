@@ -216,6 +216,8 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
     Source: BVLC filter_layer.cpp.
     """
 
+    constant = (-1,)
+
     def setup(self, *bottoms: Tensor) -> None:
         *data, selector = bottoms
         self.constant = (len(data),)

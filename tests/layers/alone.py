@@ -1,0 +1,26 @@
+"""One layer by itself, without a net."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from caffe.layers import Layer, layer_class
+from caffe.proto import caffe_pb2, text
+
+__all__ = ["alone"]
+
+
+def alone(
+    kind: str, shapes: Sequence[tuple[int, ...]], options: str = "", tops: int = 1, phase: int = caffe_pb2.TRAIN
+) -> Layer:
+    """A layer of the type `kind` with the options as prototxt, set up for bottoms b0, b1 ... of these shapes."""
+    names = [f'bottom: "b{i}"' for i in range(len(shapes))] + [f'top: "t{i}"' for i in range(tops)]
+    spec = caffe_pb2.LayerParameter(name="one", type=kind)
+    spec.MergeFrom(text.parse(f"{' '.join(names)} {options}", caffe_pb2.LayerParameter()))
+    layer = layer_class(kind)(spec, phase)
+    layer.setup(*(torch.empty(shape, device="meta") for shape in shapes))
+    layer.infer(*(torch.empty(shape, device="meta") for shape in shapes))
+    layer.allocate()
+    return layer
