@@ -172,7 +172,8 @@ def test_the_recorded_curves_are_those_of_the_log(noise, capsys, monkeypatch):
     assert recorded.net == read.net == "Noise"
     assert [x for x, _ in recorded.loss.points] == list(range(8))
     assert read.loss.points == [(x, pytest.approx(y, rel=1e-5)) for x, y in recorded.loss.points[::2]] + [(8, ANY)]
-    assert read.rate.points == recorded.rate.points[::2] == [(x, 0.01) for x in (0, 2, 4, 6)]
+    assert read.rate.points == [(x, 0.01) for x in (0, 2, 4, 6)]
+    assert recorded.rate.points == [(x, pytest.approx(0.01)) for x in range(8)]
     for kind, name in (("test_loss", "loss"), ("scores", "accuracy")):
         theirs, ours = getattr(read, kind), getattr(recorded, kind)
         assert list(theirs) == list(ours) == [name]
@@ -202,7 +203,7 @@ def test_without_a_gpu_one_warning_and_the_cpu(noise, capsys, monkeypatch, wante
     gpus(monkeypatch, 0)
     assert main(["train", "-solver", "solver.prototxt", "-gpu", wanted]) == 0
     err = capsys.readouterr().err
-    assert re.findall(r"^W.*\] (.{12,18}) asks for a GPU", err, re.M) == [f'"-gpu {wanted}"']
+    assert re.findall(r"^W.*\] (.*) asks for a GPU", err, re.M) == [f'"-gpu {wanted}"']
     assert "caffe.cpp:197] Use CPU." in err
 
 

@@ -13,9 +13,10 @@ from caffe.errors import CaffeError
 
 @command("model", "weights", "iterations", "gpu", "level", "stage")
 def test(flags: SimpleNamespace, display: Display) -> None:
-    """Score a model: run its test net over -iterations batches and average what it puts out.
+    """Score a model.
 
-    Prints every output of every batch, and at the end the mean of each and the mean loss.
+    Runs its test net over -iterations batches. Prints every output of every batch, and at the end the mean of each and
+    the mean loss.
 
         caffe test -model lenet_train_test.prototxt -weights lenet_iter_10000.caffemodel -iterations 100
     """

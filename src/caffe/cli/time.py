@@ -15,7 +15,7 @@ from caffe.errors import CaffeError, did_you_mean
 
 @command("model", "phase", "iterations", "gpu", "level", "stage")
 def time(flags: SimpleNamespace, display: Display) -> None:
-    """Time a model, layer by layer, forward and backward.
+    """Time a model, forward and backward, layer by layer.
 
     Runs -iterations times over the net of -phase (TRAIN if not given), one layer at a time. At a terminal it also shows
     what a training step costs when the whole net runs at once, which is how `caffe train` runs it.
