@@ -44,7 +44,10 @@ def states(folder):
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["-sigint_effect", "stopp"], 'Invalid signal effect "stopp" was specified for -sigint_effect; did you mean "stop"'),
+        (
+            ["-sigint_effect", "stopp"],
+            'Invalid signal effect "stopp" was specified for -sigint_effect; did you mean "stop"',
+        ),
         (["-sighup_effect=x"], 'Invalid signal effect "x" was specified for -sighup_effect (snapshot, stop, none)'),
         (["-snapshot", "solver.prototxt"], "solver.prototxt: is a text file; expected a solver state"),
         (["-snapshot", "no.solverstate"], "no.solverstate"),

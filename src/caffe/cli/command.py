@@ -58,11 +58,15 @@ class Command:
         caffe = {flag.name for flag in flags.CAFFE}
         for name in given:
             if name not in read | caffe:
-                raise UsageError(f"ERROR: flag '--{name}' does not belong to '{self.name}'; see: caffe help {self.name}")
+                raise UsageError(
+                    f"ERROR: flag '--{name}' does not belong to '{self.name}'; see: caffe help {self.name}"
+                )
         return [name for name in given if name not in read]
 
 
-def command(*reads: str | Flag, arguments: str = "") -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+def command(
+    *reads: str | Flag, arguments: str = ""
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Register the decorated function as the command of its name.
 
     `reads` lists the flags it reads: a name for one of Caffe's, a `Flag` for its own. The function gets their values
@@ -110,9 +114,19 @@ def usage(version: str) -> str:
     """The text that `caffe` alone prints."""
     known = commands()
     width = max(map(len, known)) + 2
-    lines = [f"caffe: train, test and time nets (Cafetiere {version})", "usage: caffe <command> <args>", "", "commands:"]
+    lines = [
+        f"caffe: train, test and time nets (Cafetiere {version})",
+        "usage: caffe <command> <args>",
+        "",
+        "commands:",
+    ]
     lines += [f"  {name:{width}}{entry.summary[0].lower()}{entry.summary[1:]}" for name, entry in known.items()]
-    lines += ["", "'caffe help <command>' tells more of a command and of its own flags.", "", "  Flags of every command:"]
+    lines += [
+        "",
+        "'caffe help <command>' tells more of a command and of its own flags.",
+        "",
+        "  Flags of every command:",
+    ]
     lines += [_flag_text(flag) for flag in sorted(flags.CAFFE + flags.GENERAL, key=lambda flag: flag.name)]
     return "\n".join(lines) + "\n"
 

@@ -28,7 +28,9 @@ def data(flags: SimpleNamespace, display: Display) -> None:
     """
     (name,) = flags.arguments
     if name not in _SETS:
-        raise UsageError(f'caffe: error: unknown data set "{name}"{did_you_mean(name, _SETS)}; known: {", ".join(_SETS)}')
+        raise UsageError(
+            f'caffe: error: unknown data set "{name}"{did_you_mean(name, _SETS)}; known: {", ".join(_SETS)}'
+        )
     from caffe.data import mnist
 
     out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None

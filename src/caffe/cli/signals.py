@@ -23,9 +23,7 @@ def check_effect(flag: str, effect: str) -> None:
 
 
 @contextmanager
-def acting(
-    effects: Mapping[str, str], request: Callable[[str], None], tell: Callable[[str], None]
-) -> Iterator[None]:
+def acting(effects: Mapping[str, str], request: Callable[[str], None], tell: Callable[[str], None]) -> Iterator[None]:
     """Turn signals into requests to the solver, which it meets between two iterations.
 
     `effects` maps "SIGINT" and "SIGHUP" to an effect; `tell` shows a line to the user. A second signal that asks for the
