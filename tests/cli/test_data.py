@@ -38,7 +38,7 @@ def test_mnist_from_a_folder(digits, capsys):
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["mnits"], 'unknown data set "mnits"; did you mean "mnist"?; known: mnist'),
+        (["mnits"], 'unknown data set "mnits"; did you mean "mnist"? (known: mnist)'),
         (["mnist", "-folder", "no"], "no file train-images-idx3-ubyte"),
         ([], 'got the arguments: none; expected "SET"'),
     ],

@@ -27,7 +27,7 @@ def trained(noise, capsys):
         (["time"], "Need a model definition to time"),
         (
             ["time", "-model", "net.prototxt", "-phase", "train"],
-            'phase must be "TRAIN" or "TEST", not "train"; did you',
+            'phase must be "TRAIN" or "TEST", not "train"',
         ),
         (["time", "-model", "net.prototxt", "-iterations", "-1"], "-iterations -1: expected at least 1"),
         (["time", "-model", "nett.prototxt"], "nett.prototxt"),

@@ -27,13 +27,10 @@ def test_training_shows_progress_and_results(noise, screen, capsys):
     drawn = screen()
     assert capsys.readouterr() == ("", "")
     assert re.search(r"^Noise: 5 layers, 355 parameters \(1\.42 kB\), .* of data a batch$", drawn, re.M)
-    assert len(re.findall(r"^iteration [048]: test: accuracy [\d.]+, loss [\d.e-]+$", drawn, re.M)) == 3
-    assert re.findall(r"^iteration (\d): snapshot noise_iter_(\d)\.solverstate$", drawn, re.M) == [
-        ("4", "4"),
-        ("8", "8"),
-    ]
+    assert re.findall(r"iteration (\d): test: accuracy [\d.]+, loss [\d.e-]+ *$", drawn, re.M) == ["0", "4", "8"]
+    assert re.findall(r"iteration (\d): snapshot noise_iter_\d\.solverstate *$", drawn, re.M) == ["4", "8"]
     assert re.search(r"train Noise .* 8/8 .* left", drawn)
-    assert re.search(r"^loss [\d.e-]+   learning rate 0\.01   test: accuracy", drawn, re.M)
+    assert re.search(r"loss [\d.e-]+   learning rate 0\.01   test: accuracy", drawn, re.M)
     assert "Creating layer" not in drawn
 
 

@@ -16,6 +16,9 @@ from caffe.errors import did_you_mean
 
 __all__ = ["Command", "command", "command_help", "commands", "find", "usage"]
 
+Run = Callable[..., int | None]
+"""A command's function: takes the flags' values and a `Display`, returns the exit code or None for 0."""
+
 _COMMANDS: dict[str, Command] = {}
 
 
@@ -24,7 +27,7 @@ class Command:
     """A command: its function, the flags it reads and its plain arguments, such as "IN OUT", "[TYPE]" or "LOG..."."""
 
     name: str
-    run: Callable[..., int | None]
+    run: Run
     reads: tuple[Flag, ...]
     arguments: str
 
@@ -64,9 +67,7 @@ class Command:
         return [name for name in given if name not in read]
 
 
-def command(
-    *reads: str | Flag, arguments: str = ""
-) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+def command(*reads: str | Flag, arguments: str = "") -> Callable[[Run], Run]:
     """Register the decorated function as the command of its name.
 
     `reads` lists the flags it reads: a name for one of Caffe's, a `Flag` for its own. The function gets their values
@@ -76,7 +77,7 @@ def command(
     known = tuple(caffe[flag] if isinstance(flag, str) else flag for flag in reads)
     flags.register(known)
 
-    def add(run: Callable[..., int | None]) -> Callable[..., int | None]:
+    def add(run: Run) -> Run:
         name = run.__name__
         if name in _COMMANDS:
             other = _COMMANDS[name].run.__module__

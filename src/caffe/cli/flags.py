@@ -1,7 +1,7 @@
 """Command line flags as gflags takes them.
 
-`-solver x`, `--solver x`, `-solver=x` and `--solver=x` are the same, a truth value is `-verbose` or `-noverbose`, a dash
-inside a name may stand for an underscore, `--` ends the flags, and flags may stand before or after the command word.
+`-solver x`, `--solver x`, `-solver=x` and `--solver=x` are the same, a truth value is `-verbose` or `-noverbose`, a
+dash inside a name may stand for an underscore, `--` ends the flags, and flags may stand before or after the command.
 """
 
 from __future__ import annotations

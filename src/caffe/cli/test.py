@@ -44,7 +44,8 @@ def test(flags: SimpleNamespace, display: Display) -> None:
 
 def _score(net: Any, iterations: int, display: Display) -> None:
     log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
-    total, sums = 0.0, {name: 0.0 for name in net.outputs}
+    total: float = 0
+    sums: dict[str, Any] = dict.fromkeys(net.outputs, 0)
     with display.bar(f"test {net.name}", iterations) as bar:
         for iteration in range(iterations):
             total += net.evaluate()
