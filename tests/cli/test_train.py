@@ -161,6 +161,13 @@ def test_curves_are_drawn_at_snapshots_and_at_the_end(noise, capsys, monkeypatch
     assert drawn == [(4, "curves.png"), (8, "curves.png"), (8, "curves.png")]
 
 
+def test_a_picture_that_fails_does_not_end_the_training(noise, capsys, monkeypatch):
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **options: (noise / "gone").stat())
+    assert main(["train", "-solver", "solver.prototxt", "--plot", "curves.png"]) == 0
+    assert len(re.findall(r"^W.* the curves were not drawn: .*curves\.png", capsys.readouterr().err, re.M)) == 3
+    assert states(noise) == [4, 8]
+
+
 def test_the_recorded_curves_are_those_of_the_log(noise, capsys, monkeypatch):
     from caffe import plot
 

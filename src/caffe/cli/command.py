@@ -14,7 +14,7 @@ from caffe.cli import flags
 from caffe.cli.flags import Flag, UsageError
 from caffe.errors import did_you_mean
 
-__all__ = ["Command", "command", "command_help", "commands", "find", "usage"]
+__all__ = ["Command", "command", "command_help", "commands", "find", "usage", "values"]
 
 Run = Callable[..., int | None]
 """A command's function: takes the flags' values and a `Display`, returns the exit code or None for 0."""

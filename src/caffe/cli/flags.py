@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from caffe.errors import CaffeError, did_you_mean
 
-__all__ = ["CAFFE", "GENERAL", "GLOG", "Flag", "UsageError", "known_flags", "parse", "register"]
+__all__ = ["CAFFE", "GENERAL", "GLOG", "Flag", "UsageError", "known_flags", "parse", "register", "values"]
 
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
