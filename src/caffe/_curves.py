@@ -14,7 +14,7 @@ from caffe.plot import Curves, Series
 
 __all__ = ["figure"]
 
-_STYLE = {
+_STYLE: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -37,7 +37,6 @@ def figure(runs: Sequence[Curves]) -> Figure:
     if any(run.rate.points for run in runs):
         panels.append((_rates, "learning rate", 1.3))
     heights = [height for _, _, height in panels]
-    colours = mpl.colormaps["tab10"].colors
     with mpl.rc_context(_STYLE):
         page = Figure(figsize=(9, 1.2 + sum(heights)), layout="constrained")
         page.suptitle(_title(runs), fontsize=13)
@@ -45,7 +44,7 @@ def figure(runs: Sequence[Curves]) -> Figure:
         for axis, (draw, label, _) in zip(axes, panels, strict=True):
             for index, run in enumerate(runs):
                 prefix = f"{run.name}: " if len(runs) > 1 else ""
-                draw(axis, run, prefix, colours[index % len(colours)] if prefix else None)
+                draw(axis, run, prefix, f"C{index % 10}" if prefix else None)
             axis.set_ylabel(label)
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(loc="best", ncols=1 + (len(axis.lines) > 8))
@@ -88,7 +87,7 @@ def _losses(axis: Any, run: Curves, prefix: str, colour: Any) -> None:
 
 def _scores(axis: Any, run: Curves, prefix: str, colour: Any) -> None:
     for index, (name, series) in enumerate(run.scores.items()):
-        shade = colour or mpl.colormaps["tab10"].colors[(index + 2) % 10]
+        shade = colour or f"C{(index + 2) % 10}"
         title = f"{prefix}{name}{_last(series, highest=True)}"
         _line(axis, series, title, color=shade, marker=_MARKS[index % 6])
 
@@ -120,4 +119,4 @@ def _last(series: Series, highest: bool = False) -> str:
 
 def _shade(colour: Any, index: int, prefix: str) -> Any:
     """The next colour for a second test loss of a single run."""
-    return colour if prefix or index == 0 else mpl.colormaps["Dark2"].colors[index % 8]
+    return colour if prefix or index == 0 else mpl.colormaps["Dark2"](index % 8)

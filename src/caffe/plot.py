@@ -1,7 +1,7 @@
 """Training curves: collected from a run or read from log files, drawn with matplotlib.
 
-    runs = [read_log("train.log")]
-    draw(runs, "curves.png")
+runs = [read_log("train.log")]
+draw(runs, "curves.png")
 """
 
 from __future__ import annotations
@@ -180,11 +180,10 @@ def draw(runs: Sequence[Curves], path: str | Path) -> None:
     """
     check_output(path)
     from caffe import _curves
+    from caffe.proto import files
 
-    try:
-        _curves.figure(runs).savefig(path, dpi=150)
-    except OSError as error:
-        raise FileError(f'cannot write "{path}": {error.strerror}') from error
+    with files.atomic(path) as file:
+        _curves.figure(runs).savefig(file, format=Path(path).suffix.lstrip(".").lower(), dpi=150)
 
 
 def _mean(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -42,7 +42,7 @@ def test_without_a_command_the_usage_is_printed(capsys):
         assert re.search(rf"^  {name} +[a-z]", out, re.M), name
     for flag in flags.CAFFE + flags.GENERAL:
         assert re.search(rf"^    -{flag.name}[ ,]", out, re.M), flag.name
-    assert max(map(len, out.splitlines())) <= 120
+    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_every_command_has_help(capsys):

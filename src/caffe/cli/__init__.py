@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from types import SimpleNamespace
 
 from caffe.cli import command, flags
 from caffe.errors import CaffeError
@@ -66,13 +67,13 @@ def _run(words: list[str], given: dict[str, str | int | bool]) -> int:
     return _execute(entry, command.values(entry, given, words[1:]), unread)
 
 
-def _execute(entry: command.Command, values: flags.SimpleNamespace, unread: list[str]) -> int:
+def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str]) -> int:
     from caffe import log
     from caffe.cli import display, logs
 
     with display.choose(values.verbose) as screen, logs.session(values, screen.handler):
         for name in unread:
-            log.warning("caffe.cpp:0", f"flag -{name} has no meaning for '{entry.name}' and is not used")
+            log.warning("caffe", f"flag -{name} has no meaning for '{entry.name}' and is not used")
         return entry.run(values, screen) or 0
 
 

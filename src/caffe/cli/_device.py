@@ -37,7 +37,8 @@ def use(wanted: str, place: str, purpose: str) -> list[int]:
     """
     numbers = gpus(wanted)
     if wanted and not numbers:
-        log.warning(place, f"{purpose} asks for a GPU, but PyTorch {torch.__version__} can use none here: using the CPU")
+        fact = f"{purpose} asks for a GPU, but PyTorch {torch.__version__} can use none here"
+        log.warning(place, f"{fact}: using the CPU")
     if numbers:
         mode.set_device(numbers[0])
         mode.set_mode_gpu()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from caffe import log, plot
 from caffe.cli.display import Bar, Display
+from caffe.errors import CaffeError
 from caffe.solver.watch import Watcher
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ class Recorder(Watcher):
         self.draw()
 
     def draw(self) -> None:
-        """Draw what is known so far."""
-        if not self.curves.empty:
+        """Draw what is known so far; a picture that fails does not end the training."""
+        if self.curves.empty:
+            return
+        try:
             plot.draw([self.curves], self.path)
+        except CaffeError as error:
+            log.warning("caffe", f"the curves were not drawn: {error}")

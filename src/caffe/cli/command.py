@@ -14,7 +14,10 @@ from caffe.cli import flags
 from caffe.cli.flags import Flag, UsageError
 from caffe.errors import did_you_mean
 
-__all__ = ["Command", "command", "command_help", "commands", "find", "usage"]
+__all__ = ["Command", "command", "command_help", "commands", "find", "usage", "values"]
+
+Run = Callable[..., int | None]
+"""A command's function: takes the flags' values and a `Display`, returns the exit code or None for 0."""
 
 _COMMANDS: dict[str, Command] = {}
 
@@ -24,7 +27,7 @@ class Command:
     """A command: its function, the flags it reads and its plain arguments, such as "IN OUT", "[TYPE]" or "LOG..."."""
 
     name: str
-    run: Callable[..., int | None]
+    run: Run
     reads: tuple[Flag, ...]
     arguments: str
 
@@ -58,11 +61,13 @@ class Command:
         caffe = {flag.name for flag in flags.CAFFE}
         for name in given:
             if name not in read | caffe:
-                raise UsageError(f"ERROR: flag '--{name}' does not belong to '{self.name}'; see: caffe help {self.name}")
+                raise UsageError(
+                    f"ERROR: flag '--{name}' does not belong to '{self.name}'; see: caffe help {self.name}"
+                )
         return [name for name in given if name not in read]
 
 
-def command(*reads: str | Flag, arguments: str = "") -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+def command(*reads: str | Flag, arguments: str = "") -> Callable[[Run], Run]:
     """Register the decorated function as the command of its name.
 
     `reads` lists the flags it reads: a name for one of Caffe's, a `Flag` for its own. The function gets their values
@@ -72,7 +77,7 @@ def command(*reads: str | Flag, arguments: str = "") -> Callable[[Callable[..., 
     known = tuple(caffe[flag] if isinstance(flag, str) else flag for flag in reads)
     flags.register(known)
 
-    def add(run: Callable[..., int | None]) -> Callable[..., int | None]:
+    def add(run: Run) -> Run:
         name = run.__name__
         if name in _COMMANDS:
             other = _COMMANDS[name].run.__module__
@@ -110,9 +115,19 @@ def usage(version: str) -> str:
     """The text that `caffe` alone prints."""
     known = commands()
     width = max(map(len, known)) + 2
-    lines = [f"caffe: train, test and time nets (Cafetiere {version})", "usage: caffe <command> <args>", "", "commands:"]
+    lines = [
+        f"caffe: train, test and time nets (Cafetiere {version})",
+        "usage: caffe <command> <args>",
+        "",
+        "commands:",
+    ]
     lines += [f"  {name:{width}}{entry.summary[0].lower()}{entry.summary[1:]}" for name, entry in known.items()]
-    lines += ["", "'caffe help <command>' tells more of a command and of its own flags.", "", "  Flags of every command:"]
+    lines += [
+        "",
+        "'caffe help <command>' tells more of a command and of its own flags.",
+        "",
+        "  Flags of every command:",
+    ]
     lines += [_flag_text(flag) for flag in sorted(flags.CAFFE + flags.GENERAL, key=lambda flag: flag.name)]
     return "\n".join(lines) + "\n"
 

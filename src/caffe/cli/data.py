@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import Flag, UsageError
+from caffe.cli.flags import Flag
 from caffe.cli.plot import OUT
-from caffe.errors import did_you_mean
+from caffe.errors import CaffeError, did_you_mean
 
 FOLDER = Flag("folder", "", "Folder with the four idx files of MNIST; without it a sample of 5,000 digits is taken.")
 OVERWRITE = Flag("overwrite", False, "Replace databases that are there already.")
@@ -28,7 +28,7 @@ def data(flags: SimpleNamespace, display: Display) -> None:
     """
     (name,) = flags.arguments
     if name not in _SETS:
-        raise UsageError(f'caffe: error: unknown data set "{name}"{did_you_mean(name, _SETS)}; known: {", ".join(_SETS)}')
+        raise CaffeError(f'unknown data set "{name}"{did_you_mean(name, _SETS)} (known: {", ".join(_SETS)})')
     from caffe.data import mnist
 
     out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None

@@ -1,7 +1,7 @@
 """Command line flags as gflags takes them.
 
-`-solver x`, `--solver x`, `-solver=x` and `--solver=x` are the same, a truth value is `-verbose` or `-noverbose`, a dash
-inside a name may stand for an underscore, `--` ends the flags, and flags may stand before or after the command word.
+`-solver x`, `--solver x`, `-solver=x` and `--solver=x` are the same, a truth value is `-verbose` or `-noverbose`, a
+dash inside a name may stand for an underscore, `--` ends the flags, and flags may stand before or after the command.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from caffe.errors import CaffeError, did_you_mean
 
-__all__ = ["CAFFE", "GENERAL", "GLOG", "Flag", "UsageError", "known_flags", "parse", "register"]
+__all__ = ["CAFFE", "GENERAL", "GLOG", "Flag", "UsageError", "known_flags", "parse", "register", "values"]
 
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 

@@ -31,7 +31,9 @@ _USUAL = {
 
 @command(arguments="[TYPE]")
 def layers(flags: SimpleNamespace, display: Display) -> None:
-    """List the layer types, or tell about one: what it computes, its options and a block to start from.
+    """List the layer types, or tell about one.
+
+    Of one it tells what it computes, its options with their defaults, and a block to start from.
 
         caffe layers
         caffe layers Pooling

@@ -72,7 +72,7 @@ def _paths(flags: SimpleNamespace) -> list[Path]:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         paths.append(folder / f"caffe.{platform.node()}.{getpass.getuser()}.log.INFO.{stamp}.{os.getpid()}")
         link = folder / "caffe.INFO"
-        with suppress(OSError):                   # a file system without links, or a folder shared with others
+        with suppress(OSError):  # a file system without links, or a folder shared with others
             link.unlink(missing_ok=True)
             link.symlink_to(paths[-1].name)
     return paths

@@ -23,13 +23,11 @@ def check_effect(flag: str, effect: str) -> None:
 
 
 @contextmanager
-def acting(
-    effects: Mapping[str, str], request: Callable[[str], None], tell: Callable[[str], None]
-) -> Iterator[None]:
+def acting(effects: Mapping[str, str], request: Callable[[str], None], tell: Callable[[str], None]) -> Iterator[None]:
     """Turn signals into requests to the solver, which it meets between two iterations.
 
-    `effects` maps "SIGINT" and "SIGHUP" to an effect; `tell` shows a line to the user. A second signal that asks for the
-    same stop ends the run at once, without a snapshot. Signals that the platform does not have are passed over.
+    `effects` maps "SIGINT" and "SIGHUP" to an effect; `tell` shows a line to the user. A second signal that asks for
+    a stop ends the run at once, without a snapshot. Signals that the platform does not have are passed over.
     """
     stopping = False
 

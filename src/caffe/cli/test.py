@@ -13,9 +13,10 @@ from caffe.errors import CaffeError
 
 @command("model", "weights", "iterations", "gpu", "level", "stage")
 def test(flags: SimpleNamespace, display: Display) -> None:
-    """Score a model: run its test net over -iterations batches and average what it puts out.
+    """Score a model.
 
-    Prints every output of every batch, and at the end the mean of each and the mean loss.
+    Runs its test net over -iterations batches. Prints every output of every batch, and at the end the mean of each and
+    the mean loss.
 
         caffe test -model lenet_train_test.prototxt -weights lenet_iter_10000.caffemodel -iterations 100
     """
@@ -43,7 +44,8 @@ def test(flags: SimpleNamespace, display: Display) -> None:
 
 def _score(net: Any, iterations: int, display: Display) -> None:
     log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
-    total, sums = 0.0, {name: 0.0 for name in net.outputs}
+    total: float = 0
+    sums: dict[str, Any] = dict.fromkeys(net.outputs, 0)
     with display.bar(f"test {net.name}", iterations) as bar:
         for iteration in range(iterations):
             total += net.evaluate()

@@ -15,7 +15,7 @@ from caffe.errors import CaffeError, did_you_mean
 
 @command("model", "phase", "iterations", "gpu", "level", "stage")
 def time(flags: SimpleNamespace, display: Display) -> None:
-    """Time a model, layer by layer, forward and backward.
+    """Time a model, forward and backward, layer by layer.
 
     Runs -iterations times over the net of -phase (TRAIN if not given), one layer at a time. At a terminal it also shows
     what a training step costs when the whole net runs at once, which is how `caffe train` runs it.
@@ -58,9 +58,9 @@ def _benchmark(net: Any, iterations: int, display: Display) -> None:
         for iteration in range(iterations):
             before = clock.perf_counter()
             for index in range(count):
-                forward[index] += _milliseconds(lambda i=index: net.forward_step(i))
+                forward[index] += _milliseconds(net.forward_step, index)
             for index in reversed(range(count)):
-                backward[index] += _milliseconds(lambda i=index: net.backward_step(i))
+                backward[index] += _milliseconds(net.backward_step, index)
             spent = (clock.perf_counter() - before) * 1e3
             log.info("caffe.cpp:394", f"Iteration: {iteration + 1} forward-backward time: {log.number(spent)} ms.")
             bar.update(iteration + 1)
@@ -95,13 +95,13 @@ def _show_times(net: Any, forward: list[float], backward: list[float], iteration
     display.say(f"forward and backward of the whole net at once: {whole:.3f} ms", "bold")
 
 
-def _milliseconds(run: Callable[[], object]) -> float:
-    """How long `run` takes, with the work it left on a GPU."""
+def _milliseconds(run: Callable[..., object], *arguments: int) -> float:
+    """How long `run(*arguments)` takes, with the work it left on a GPU."""
     import torch
 
     wait = torch.cuda.synchronize if torch.cuda.is_initialized() else None
     start = clock.perf_counter()
-    run()
+    run(*arguments)
     if wait:
         wait()
     return (clock.perf_counter() - start) * 1e3

@@ -99,7 +99,8 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
         display.say(_nets.summary(net))
 
     def tell(text: str) -> None:
-        log.info("caffe.cpp:0", text) if not display.terminal else display.say(text, "yellow")
+        display.say(text, "yellow")
+        log.info("caffe", text)
 
     title = f"train {solver.net.name}"
     with display.bar(title, solver.param.max_iter, solver.iter) as bar, signals.acting(effects, solver.request, tell):

@@ -34,7 +34,7 @@ def upgrade_net_proto_text(flags: SimpleNamespace, display: Display) -> int:
 def upgrade_net_proto_binary(flags: SimpleNamespace, display: Display) -> int:
     """Upgrade a weight file of an older format (caffemodel).
 
-        caffe upgrade_net_proto_binary old.caffemodel new.caffemodel
+    caffe upgrade_net_proto_binary old.caffemodel new.caffemodel
     """
     from caffe.proto import files
 
@@ -49,7 +49,9 @@ def upgrade_net_proto_binary(flags: SimpleNamespace, display: Display) -> int:
 
 @command(arguments="IN OUT")
 def upgrade_solver_proto_text(flags: SimpleNamespace, display: Display) -> None:
-    """Upgrade a solver definition whose type is given by the older enum (prototxt).
+    """Upgrade a solver definition of an older format (prototxt).
+
+    Its type, once a value of an enum, becomes a name. A solver of today is copied.
 
         caffe upgrade_solver_proto_text old_solver.prototxt solver.prototxt
     """

@@ -1,0 +1,57 @@
+"""`caffe layers`: the listing and the page of a type."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from google.protobuf import text_format
+
+from caffe.cli import main
+from caffe.layers import layer_class, layer_types
+from caffe.proto import caffe_pb2
+
+
+def test_the_list_has_every_type_with_its_file(capsys):
+    assert main(["layers"]) == 0
+    out = capsys.readouterr().out
+    for name in layer_types():
+        family = layer_class(name).__module__.rpartition(".")[2]
+        assert re.search(rf"^{name} +{family} +\S", out, re.M), name
+    assert f"\n{len(layer_types())} layer types" in out
+
+
+@pytest.mark.parametrize("name", layer_types())
+def test_every_page_has_a_block_that_can_be_read(name, capsys):
+    assert main(["layers", name]) == 0
+    out = capsys.readouterr().out
+    block = out[out.index("\nlayer {") :]
+    layer = text_format.Parse(block, caffe_pb2.NetParameter()).layer[0]
+    assert layer.type == name
+    layer_class(name)(layer)  # the numbers of bottoms and tops are right
+
+
+def test_a_page_tells_all(capsys):
+    assert main(["layers", "Pooling"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Pooling  (caffe/layers/pooling.py)\n\n")
+    assert layer_class("Pooling").__doc__.strip().partition("\n")[0] in out
+    assert "V1 name: POOLING\n" in out
+    assert re.search(r"^  pool +MAX \| AVE \| STOCHASTIC, default MAX$", out, re.M)
+    assert re.search(r"^  stride +uint32, default 1$", out, re.M)
+    assert re.search(r"^  kernel_size +uint32$", out, re.M)
+    assert re.search(r"^  global_pooling +true \| false, default false$", out, re.M)
+    assert "    kernel_size: 3\n" in out
+
+
+def test_kinds_of_options(capsys):
+    assert main(["layers", "Convolution"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^  pad +list of uint32$", out, re.M)
+    assert re.search(r"^  weight_filler +FillerParameter$", out, re.M)
+    assert "    num_output: 10\n" in out
+
+
+def test_an_unknown_type_gets_a_suggestion(capsys):
+    assert main(["layers", "Poolling"]) == 1
+    assert 'unknown layer type "Poolling"; did you mean "Pooling"?' in capsys.readouterr().err

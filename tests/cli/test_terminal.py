@@ -1,0 +1,88 @@
+"""What a person at a terminal sees in place of the log."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from caffe import log
+from caffe.cli import display, logs, main
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Makes commands draw on a terminal of 100 columns; gives what was drawn, without colours."""
+    file = io.StringIO()
+    terminal = display.Terminal()
+    terminal.console = Console(file=file, force_terminal=True, width=100, highlight=False, color_system=None)
+    monkeypatch.setattr(display, "choose", lambda verbose: display.Display() if verbose else terminal)
+    return lambda: re.sub(r"\x1b\[[?\d;]*[a-zA-Z]|\r", "", file.getvalue())
+
+
+def test_training_shows_progress_and_results(noise, screen, capsys):
+    assert main(["train", "-solver", "solver.prototxt"]) == 0
+    drawn = screen()
+    assert capsys.readouterr() == ("", "")
+    assert re.search(r"^Noise: 5 layers, 355 parameters \(1\.42 kB\), .* of data a batch$", drawn, re.M)
+    assert re.findall(r"iteration (\d): test: accuracy [\d.]+, loss [\d.e-]+ *$", drawn, re.M) == ["0", "4", "8"]
+    assert re.findall(r"iteration (\d): snapshot noise_iter_\d\.solverstate *$", drawn, re.M) == ["4", "8"]
+    assert re.search(r"train Noise .* 8/8 .* left", drawn)
+    assert re.search(r"loss [\d.e-]+   learning rate 0\.01   test: accuracy", drawn, re.M)
+    assert "Creating layer" not in drawn
+
+
+def test_the_log_file_is_full_all_the_same(noise, screen, capsys):
+    assert main(["train", "-solver", "solver.prototxt", "--log", "full.log"]) == 0
+    text = (noise / "full.log").read_text()
+    assert "net.cpp:86] Creating Layer conv" in text
+    assert text.endswith("caffe.cpp:250] Optimization Done.\n")
+    assert "Creating Layer" not in screen()
+
+
+def test_verbose_gives_the_full_log(noise, screen, capsys):
+    assert main(["train", "-solver", "solver.prototxt", "-v"]) == 0
+    assert "net.cpp:86] Creating Layer conv" in capsys.readouterr().err
+    assert screen() == ""
+
+
+def test_warnings_are_short(noise, screen, capsys):
+    assert main(["train", "-solver", "solver.prototxt", "-model", "x"]) == 0
+    assert screen().startswith("caffe: warning: flag -model has no meaning for 'train' and is not used\n")
+
+
+def test_test_shows_the_means(noise, screen, capsys):
+    assert main(["train", "-solver", "solver.prototxt", "-v"]) == 0
+    capsys.readouterr()
+    assert main(["test", "-model", "net.prototxt", "-weights", "noise_iter_8.caffemodel", "-iterations", "3"]) == 0
+    drawn = screen()
+    assert re.search(r"test Noise .* 3/3", drawn)
+    assert re.search(r"^total loss: [\d.e-]+\naccuracy: [\d.]+\nloss: [\d.e-]+\n\Z", drawn, re.M)
+
+
+def test_time_shows_a_table(noise, screen, capsys):
+    assert main(["time", "-model", "net.prototxt", "-iterations", "2"]) == 0
+    drawn = screen()
+    assert re.search(r"^layer +type +forward ms +backward ms +share$", drawn, re.M)
+    assert re.search(r"^conv +Convolution +[\d.]+ +[\d.]+ +[\d.]+ %$", drawn, re.M)
+    assert re.search(r"^all layers +[\d.]+ +[\d.]+ +100 %$", drawn, re.M)
+    assert re.search(r"^forward and backward of the whole net at once: [\d.]+ ms$", drawn, re.M)
+
+
+def test_choice_of_a_display(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    for terminal, verbose, drawn in ((True, False, True), (True, True, False), (False, False, False)):
+        monkeypatch.setattr(display.sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        assert display.choose(verbose).terminal is drawn
+    monkeypatch.setattr(display.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not display.choose(False).terminal
+
+
+def test_the_logger_is_as_before_after_a_command(noise, capsys):
+    before = log.logger.handlers[:], log.logger.level, log.logger.propagate
+    assert main(["layers", "--log", "a.log"]) == 0
+    assert (log.logger.handlers, log.logger.level, log.logger.propagate) == before
+    assert logs.session.__doc__
