@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, shared
+from tests.conftest import ROOT, shared
 from google.protobuf import descriptor_pb2
 
 from caffe.proto import caffe_pb2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from conftest import shared
+from tests.conftest import shared
 
 from caffe.errors import FileError
 from caffe.proto import caffe_pb2, state, weights

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from conftest import SHARED, shared
+from tests.conftest import SHARED, shared
 from google.protobuf import text_format
 
 from caffe.errors import FileError, ProtoError

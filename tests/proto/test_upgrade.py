@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, shared
+from tests.conftest import SHARED, shared
 
 from caffe.errors import ProtoError
 from caffe.proto import caffe_pb2, text, upgrade

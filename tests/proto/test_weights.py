@@ -9,7 +9,7 @@ import resource
 import h5py
 import numpy as np
 import pytest
-from conftest import SHARED, shared
+from tests.conftest import SHARED, shared
 
 from caffe.errors import FileError
 from caffe.proto import blobs, caffe_pb2, state, weights
