@@ -72,3 +72,26 @@ def test_names_are_aligned_as_in_the_reference(noise, capsys):
     for name in ("data", "conv", "relu", "ip", "loss"):
         assert re.search(rf"caffe\.cpp:400\] {name:>10}\tforward: \S+ ms\.$", err, re.M), name
         assert re.search(rf"caffe\.cpp:403\] {name:>10}\tbackward: \S+ ms\.$", err, re.M), name
+
+
+def test_every_layer_is_timed_in_both_directions(noise, capsys, monkeypatch):
+    from caffe.net import Net
+
+    calls = []
+    for name in ("forward_step", "backward_step"):
+        original = getattr(Net, name)
+
+        def note(self, index, name=name, original=original):
+            calls.append((name, index))
+            return original(self, index)
+
+        monkeypatch.setattr(Net, name, note)
+    assert main(["time", "-model", "net.prototxt", "-iterations", "2"]) == 0
+    once = [("forward_step", i) for i in range(5)] + [("backward_step", i) for i in reversed(range(5))]
+    assert calls == 3 * once  # the first time is not measured
+    err = capsys.readouterr().err
+    for word, total in (("forward", "Forward"), ("backward", "Backward")):
+        parts = [float(value) for value in re.findall(rf"\t{word}: (\S+) ms\.", err)]
+        mean = float(re.search(rf"Average {total} pass: (\S+) ms\.", err)[1])
+        assert len(parts) == 5
+        assert sum(parts) == pytest.approx(mean, rel=1e-3)
