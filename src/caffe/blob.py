@@ -233,12 +233,3 @@ class ParamBlob(Blob):
             raise CaffeError(
                 f'parameter blob "{self.name}" has shape {self.shape}, which its layer fixes; it cannot become {shape}'
             )
-
-
-def legacy_equal(blob_shape: tuple[int, ...], stored: tuple[int, ...]) -> bool:
-    """Whether `stored`, perhaps written with Caffe's old four axes, is the shape `blob_shape`."""
-    if tuple(blob_shape) == tuple(stored):
-        return True
-    return (
-        len(stored) == 4 and len(blob_shape) < 4 and (1,) * (4 - len(blob_shape)) + tuple(blob_shape) == tuple(stored)
-    )

@@ -75,7 +75,7 @@ class Layer(nn.Module):
         super().__init__()
         self.spec = spec
         self.name: str = spec.name
-        self.opt = getattr(spec, self.options) if self.options else None
+        self.opt: Any = getattr(spec, self.options) if self.options else None
         self._blob_names: list[str] = []
         self._fillers: dict[str, Any] = {}
         self.train(phase == caffe_pb2.TRAIN)
@@ -83,10 +83,12 @@ class Layer(nn.Module):
 
     # -- what a layer type writes ----------------------------------------------------------------------------------
 
-    def setup(self, *bottoms: Tensor) -> None:
+    # Both take tensors, as many as the layer has bottoms; written so that subclasses can name them.
+
+    def setup(self, *bottoms: Any, **_: Any) -> None:
         """Check the options against the bottoms (meta tensors: shapes only) and declare blobs with `add_blob`."""
 
-    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *bottoms: Any, **_: Any) -> Any:
         """The tops, computed from the bottoms. Runs on meta tensors too: that is how shapes are found."""
         raise NotImplementedError(self.type)
 

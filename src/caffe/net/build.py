@@ -15,6 +15,7 @@ from caffe.blob import Blob, ParamBlob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, layer_class, shape_text
 from caffe.net.gradients import mark_backward
+from caffe.proto import weights
 
 __all__ = ["Graph", "Learnable", "Step", "build"]
 
@@ -220,12 +221,10 @@ class _Builder:
         """Take over weights that the NetParameter itself carries."""
         if not spec.blobs:
             return
-        from caffe.proto import weights
-
         if len(spec.blobs) != len(layer.blobs):
             layer.error(f"the prototxt holds {len(spec.blobs)} blobs, expected {len(layer.blobs)}")
         for blob, proto in zip(layer.blobs, spec.blobs, strict=True):
-            array = weights.blob_to_array(proto)
+            array = weights.blob_from_proto(proto)
             if array.size != blob.numel():
                 layer.error(f"a blob in the prototxt has shape {array.shape}, expected {tuple(blob.shape)}")
             blob.data.copy_(torch.from_numpy(array).reshape(blob.shape))

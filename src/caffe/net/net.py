@@ -74,12 +74,14 @@ class Net:
         filtered, indices = filter_net(param)
         log.info("net.cpp:53", f"Initializing net from parameters: \n{text.dumps(filtered)}")
         split = insert_splits(filtered)
-        places = iter(indices)
-        origin = [None if layer.type == "Split" and _is_inserted(layer) else next(places) for layer in split.layer]
+        origin = _origins(filtered, split, indices)
 
         def locate(index: int) -> str:
-            line = text.layer_line(self.path, origin[index]) if self.path and origin[index] is not None else None
-            return f"{self.path}:{line}" if line else str(self.path or "")
+            if self.path is None:
+                return ""
+            at = origin[index]
+            line = None if at is None else text.layer_line(self.path, at, split.layer[index].name)
+            return f"{self.path}:{line}" if line else str(self.path)
 
         graph = build(split, self.device, locate)
         self.name: str = param.name
@@ -273,7 +275,7 @@ class Net:
 
     def copy_from(self, path: str | Path) -> None:
         """Load the weights of layers with equal names from a .caffemodel or HDF5 file; other layers keep theirs."""
-        store.copy_from(self.layers, path)
+        store.copy_from(self, path)
 
     load_hdf5 = copy_from
 
@@ -304,7 +306,7 @@ class Net:
             if layer is None:
                 log.info("net.cpp:677", f"Ignoring source layer {theirs.name}")
                 continue
-            store.check_blobs(layer, [tuple(blob.shape) for blob in theirs.blobs], str(other.path or other.name))
+            store.check_blobs(layer, layer.blobs, [tuple(b.shape) for b in theirs.blobs], str(other.path or other.name))
             for name, blob in zip(layer._blob_names, theirs.blobs, strict=True):
                 changed = changed or getattr(layer, name) is not blob
                 setattr(layer, name, blob)
@@ -383,9 +385,18 @@ def run_step(step: Step) -> tuple[torch.Tensor, ...]:
     return tops
 
 
-def _is_inserted(layer: Any) -> bool:
-    """Whether a Split layer is one that `insert_splits` made, judged by the names it gives."""
-    return all(top == f"{layer.name}_{index}" for index, top in enumerate(layer.top))
+def _origins(filtered: Any, split: Any, indices: Sequence[int]) -> list[int | None]:
+    """For each layer of `split` its index in the file; None for an automatic Split."""
+    given = iter(zip(filtered.layer, indices, strict=True))
+    origins: list[int | None] = []
+    following = next(given, None)
+    for layer in split.layer:
+        if following is not None and (layer.name, layer.type) == (following[0].name, following[0].type):
+            origins.append(following[1])
+            following = next(given, None)
+        else:
+            origins.append(None)
+    return origins
 
 
 def _load(network: str | Path | Any) -> tuple[Any, Path | None]:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from caffe import log
-from caffe.blob import legacy_equal
 from caffe.errors import NetError
 from caffe.layers.base import Layer, shape_text
 from caffe.proto import weights
+from caffe.proto.blobs import fits
 
 if TYPE_CHECKING:
     from caffe.net.net import Net
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
 __all__ = ["check_blobs", "copy_from", "save", "save_hdf5"]
 
 
-def copy_from(layers: Sequence[Layer], path: str | Path) -> None:
-    """Load the file's blobs into the layers of the same names; checks every shape before it changes anything."""
-    stored = weights.read(path)
-    by_name = {layer.name: layer for layer in layers}
+def copy_from(net: Net, path: str | Path) -> None:
+    """Load the file's blobs into the layers of the same names; checks every shape before it changes anything.
+
+    An HDF5 file holds a shared parameter under its owner only: what it leaves out stays as the owner has it.
+    """
+    layers = net.layer_dict
+    owned = {(entry.layer, entry.index) for entry in net.learnable}
     pairs: list[tuple[Tensor, np.ndarray]] = []
-    for name, arrays in stored.items():
-        layer = by_name.get(name)
+    for name, arrays in weights.read(path).items():
+        layer = layers.get(name)
         if layer is None:
             log.info("net.cpp:746", f"Ignoring source layer {name}")
             continue
-        if _holds_no_copy(layer, arrays, path):
-            continue
-        check_blobs(layer, [array.shape for array in arrays], str(path))
-        pairs += zip(layer.blobs, arrays, strict=True)
+        found: list[np.ndarray | None] = [*arrays, *[None] * (len(layer.blobs) - len(arrays))]
+        shared = [array is None and (name, index) not in owned for index, array in enumerate(found)]
+        present = [array for array, skip in zip(found, shared, strict=True) if array is not None or not skip]
+        kept = [blob for blob, skip in zip(layer.blobs, shared, strict=False) if not skip]
+        check_blobs(layer, kept, [array.shape for array in present if array is not None], str(path))
+        pairs += [(blob, array) for blob, array in zip(kept, present, strict=True) if array is not None]
     for blob, array in pairs:
         blob.data.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(blob.shape))
 
 
-def _holds_no_copy(layer: Layer, arrays: Sequence[np.ndarray], path: str | Path) -> bool:
-    """HDF5 files hold a shared parameter only under its owner: the sharing layer has fewer arrays there, or none."""
-    return len(arrays) == 0
-
-
-def check_blobs(layer: Layer, shapes: Sequence[tuple[int, ...]], source: str) -> None:
-    """Raise NetError unless blobs of these shapes fit the layer."""
+def check_blobs(layer: Layer, blobs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], source: str) -> None:
+    """Raise NetError unless arrays of these shapes, from `source`, fit these blobs of the layer."""
     what = f'layer "{layer.name}" ({layer.type})'
-    if len(shapes) != len(layer.blobs):
-        raise NetError(f"{what}: {source} has {len(shapes)} blob(s) for it, the net has {len(layer.blobs)}")
-    for index, (blob, shape) in enumerate(zip(layer.blobs, shapes, strict=True)):
-        if not legacy_equal(tuple(blob.shape), tuple(shape)):
+    if len(shapes) != len(blobs):
+        raise NetError(f"{what}: {source} has {len(shapes)} blob(s) for it, the net has {len(blobs)}")
+    for index, (blob, shape) in enumerate(zip(blobs, shapes, strict=True)):
+        if not fits(shape, blob.shape):
             raise NetError(
                 f"{what}: cannot copy blob {index} from {source}: its shape there is {shape_text(shape)}, "
                 f"in the net {shape_text(blob.shape)}; to learn this layer from scratch instead, rename it"
