@@ -147,7 +147,7 @@ def test_gradients_of_bottoms_and_parameters(dtype):
     weight = torch.randn(5, 3, dtype=dtype)
     (top * weight).sum().backward()
     torch.testing.assert_close(x.grad, 2 * weight)
-    torch.testing.assert_close(layer.blobs[0].grad, (weight * x.detach()).sum(0))
+    torch.testing.assert_close(layer.tensors[0].grad, (weight * x.detach()).sum(0))
 
 
 def test_both_runners_agree_and_parameter_diffs_accumulate():
