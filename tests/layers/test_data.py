@@ -95,6 +95,18 @@ def test_a_resumed_run_gets_the_batches_of_the_unbroken_one(kind, place):
 
 
 @pytest.mark.parametrize("kind", RANDOM)
+def test_a_batch_follows_from_its_state_alone(kind, place):
+    with closing(layer(RANDOM[kind])) as source:
+        states = [source.stream.start(seed) for seed in (7, 8)]
+        for _ in range(3):
+            batches = [[source.stream.batch(state)[0] for state in states] for _ in range(2)]
+            for once, again in zip(*batches, strict=True):
+                np.testing.assert_array_equal(once[0], again[0])
+            assert not np.array_equal(*(x for x, _ in batches[0])), "another seed, another batch"
+            states = [source.stream.batch(state)[1] for state in states]
+
+
+@pytest.mark.parametrize("kind", RANDOM)
 def test_the_seed_comes_from_torch(kind, place):
     def run(seed):
         torch.manual_seed(seed)
@@ -362,6 +374,13 @@ def test_shuffled_rows_are_all_there_on_every_pass(place):
     assert len(set(map(tuple, passes))) == len(passes), "each pass has its own order"
     assert {order[0] < 5 for order in passes} == {True, False}, "files change places"
     assert all(len({label < 5 for label in order[:3]}) == 1 for order in passes), "a file's rows stay together"
+
+
+def test_files_of_one_length_are_shuffled_each_in_its_own_way(place):
+    write_h5(place / "two.h5", 5, 5)
+    with closing(layer(HDF5.replace("batch_size: 4", "batch_size: 5") % ("shuffle: true", ""))) as source:
+        orders = [[label % 5 for label in batch] for batch in labels(source, 12)]
+    assert any(first != second for first, second in zip(orders[::2], orders[1::2], strict=True))
 
 
 def test_names_on_one_line_and_names_with_spaces(place):
