@@ -108,8 +108,8 @@ class SGD(Rule):
         w, g, (v,) = update.data, update.diff, update.history
         momentum = self.param.momentum
         l1 = update.decay != 0 and self.param.regularization_type == "L1"
-        fits = momentum != 0 and update.rate * scale != 0 and w.device.type in ("cpu", "cuda") and _alike((w, g, v))
-        if l1 or not fits:
+        kernel = w.dtype == torch.float32 and w.device.type in ("cpu", "cuda") and _alike((w, g, v))
+        if l1 or momentum == 0 or update.rate * scale == 0 or not kernel:
             return super().apply(update, t, scale)
         torch._fused_sgd_(
             [w],
