@@ -157,7 +157,7 @@ class AdaGrad(Rule):
 
     def step(self, g: Tensor, rate: float, t: int, h: Tensor) -> Tensor:  # type: ignore[override]
         h.addcmul_(g, g)
-        return g / h.sqrt().add_(self.param.delta) * rate
+        return g.div(h.sqrt().add_(self.param.delta)).mul_(rate)
 
 
 class RMSProp(Rule):
@@ -178,7 +178,7 @@ class RMSProp(Rule):
     def step(self, g: Tensor, rate: float, t: int, h: Tensor) -> Tensor:  # type: ignore[override]
         decay = self.param.rms_decay
         h.mul_(decay).addcmul_(g, g, value=1 - decay)
-        return g / h.sqrt().add_(self.param.delta) * rate
+        return g.div(h.sqrt().add_(self.param.delta)).mul_(rate)
 
 
 class AdaDelta(Rule):
@@ -226,7 +226,7 @@ class Adam(Rule):
         m.mul_(b1).add_(g, alpha=1 - b1)
         v.mul_(b2).addcmul_(g, g, value=1 - b2)
         correction = math.sqrt(1 - b2**t) / (1 - b1**t)
-        return m / v.sqrt().add_(self.param.delta) * (rate * correction)
+        return m.div(v.sqrt().add_(self.param.delta)).mul_(rate * correction)
 
 
 def rule_class(type_name: str) -> type[Rule]:
