@@ -176,7 +176,7 @@ def _parts(t: Tensor, like: Tensor) -> tuple[Tensor, ...]:
 def _window_sum(x: Tensor, reach: int, out: Tensor) -> Tensor:
     """out[:, c] = sum of x[:, c - reach ... c + reach]."""
     out.copy_(x)
-    for step in range(1, min(reach, x.shape[1] - 1) + 1):
+    for step in range(1, reach + 1):
         out[:, step:] += x[:, :-step]
         out[:, :-step] += x[:, step:]
     return out
