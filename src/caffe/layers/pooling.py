@@ -28,9 +28,9 @@ MAX, AVE, STOCHASTIC = (
 class Grid:
     """Where the windows of a pooling lie. All fields are (height, width)."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int] = (0, 0)
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...] = (1, 1)
+    pad: tuple[int, ...] = (0, 0)
     ceil: bool = True
 
     def windows(self, sizes: Sequence[int]) -> list[int]:
@@ -144,7 +144,7 @@ def read_grid(layer: Layer) -> Grid:
         given = [name for name in ("kernel_size", "kernel_h", "kernel_w") if opt.HasField(name)]
         layer.require(not given, f"global_pooling takes the whole bottom as its window; remove {', '.join(given)}")
         layer.require(stride == (1, 1) and pad == (0, 0), "global_pooling has one window; remove stride and pad")
-        kernel = (0, 0)
+        kernel: tuple[int, ...] = (0, 0)
     else:
         kernel = per_axis(layer, "kernel_size", 2)
         layer.require(min(kernel) > 0, f"kernel {kernel} must be positive on both axes")
