@@ -152,7 +152,7 @@ def test_a_class_statement_registers_a_rule(monkeypatch):
         pass
 
     assert rule_class("Lion") is Lion
-    with pytest.raises(SolverError, match='"Lion" is defined twice: in .*test_rules.py'):
+    with pytest.raises(SolverError, match=r'"Lion" is defined twice: in .*test_rules.py'):
 
-        class Lion(Rule):  # noqa: F811
+        class Lion(Rule):
             pass

@@ -22,7 +22,7 @@ __all__ = ["Rule", "Update", "rule_class", "rule_types"]
 
 _REGISTRY: dict[str, type[Rule]] = {}
 _PIECE = 1 << 19
-"""Elements of a piece: of 2^16 to 2^20, the fastest on a processor with 2 MB of cache a core."""
+"""Elements of a piece: the fastest of 2^15 to 2^19 on a processor with 2 MB of cache a core."""
 
 
 @dataclass

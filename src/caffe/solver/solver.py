@@ -240,7 +240,8 @@ class Solver:
         log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
         net, count = self.test_nets[index], self.param.test_iter[index]
         net.share_with(self.net)
-        loss, sums = 0.0, {}
+        loss = 0.0
+        sums: dict[str, np.ndarray] = {}
         for _ in range(count):
             if self._take("snapshot"):
                 self.snapshot()
@@ -323,7 +324,8 @@ class AdamSolver(SGDSolver):
 def get_solver(param: str | Path | Any, device: torch.device | str | None = None) -> Solver:
     """The solver for a path or a SolverParameter; of pycaffe's class for its type where there is one."""
     loaded = _load(param)
-    named: dict[str, type[Solver]] = {cls.forced_type: cls for cls in (SGDSolver, *SGDSolver.__subclasses__())}
+    classes: list[type[Solver]] = [SGDSolver, *SGDSolver.__subclasses__()]
+    named = {cls.forced_type: cls for cls in classes}
     return named.get(loaded.type, Solver)(loaded, device)
 
 
@@ -333,6 +335,7 @@ def _load(param: str | Path | Any) -> Any:
         return upgrade.read_solver(param)
     own = caffe_pb2.SolverParameter()
     own.CopyFrom(param)
+    upgrade.upgrade_solver(own, "SolverParameter")
     return own
 
 
