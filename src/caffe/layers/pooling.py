@@ -80,7 +80,8 @@ class Pooling(Layer, tops=(1, 2)):
     def setup(self, x: Tensor) -> None:
         opt = self.opt
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
-        self.require(opt.pool == MAX or len(self.spec.top) < 2, "the second top, a mask, exists with pool: MAX only")
+        self.masked = len(self.spec.top) == 2
+        self.require(opt.pool == MAX or not self.masked, "the second top, a mask, exists with pool: MAX only")
         self.grid = read_grid(self)
         if any(self.grid.pad):
             self.require(opt.pool != STOCHASTIC, "pool: STOCHASTIC does not take padding")
@@ -90,7 +91,7 @@ class Pooling(Layer, tops=(1, 2)):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         grid = self._window(x)
-        if len(self.spec.top) == 2:
+        if self.masked:
             return max_pool_mask(x, grid)
         return pool(x, self.opt.pool, grid, self.training)
 
