@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -156,18 +156,19 @@ class Solver:
         rate = self._take_rate()
         if _due(self.iter, self.param.display):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
-        scale = self._clipping() / self.param.iter_size
+        self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+        self.iter += 1
+        return rate
+
+    def _updates(self, rate: float) -> Iterator[Update]:
+        """What each learnable blob needs for its update, with its own rate and decay."""
         learnable = self.net.learnable
         for index, entry in enumerate(learnable):
             tensor = entry.tensor
             if tensor.grad is None:
-                tensor.grad = torch.zeros_like(tensor)
+                tensor.grad = torch.zeros_like(tensor, requires_grad=False)
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
-            whole = Update(tensor.data, tensor.grad, self.history[index :: len(learnable)], local_rate, local_decay)
-            for piece in whole.pieces():
-                self.rule.apply(piece, self.iter + 1, scale)
-        self.iter += 1
-        return rate
+            yield Update(tensor.data, tensor.grad, self.history[index :: len(learnable)], local_rate, local_decay)
 
     @property
     def lr(self) -> float:
