@@ -22,13 +22,13 @@ def fresh(options: str, *shapes: tuple[int, ...]) -> Layer:
 def test_scale_starts_as_one_and_everything_else_as_zero():
     names = 'name: "l" bottom: "x" top: "y"'
     layer = fresh(f'type: "Scale" {names} scale_param {{ bias_term: true }}', (2, 3))
-    assert [blob.tolist() for blob in layer.blobs] == [[1, 1, 1], [0, 0, 0]]
+    assert [blob.tolist() for blob in layer.tensors] == [[1, 1, 1], [0, 0, 0]]
     layer = fresh(f'type: "Scale" {names} scale_param {{ filler {{ }} }}', (2, 3))
     assert layer.weight.tolist() == [0, 0, 0]
     layer = fresh(f'type: "Bias" {names} bias_param {{ filler {{ value: 2 }} }}', (2, 3))
     assert layer.bias.tolist() == [2, 2, 2]
     layer = fresh(f'type: "InnerProduct" {names} inner_product_param {{ num_output: 2 }}', (2, 3))
-    assert not any(blob.any() for blob in layer.blobs)
+    assert not any(blob.any() for blob in layer.tensors)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_inner_product_and_embed_are_products_with_their_weights():
 
 def test_scale_by_a_bottom_holds_only_its_bias():
     layer = build("Scale", "scale_param { axis: 0 bias_term: true }", (2, 3, 5), (2, 3))
-    assert [tuple(blob.shape) for blob in layer.blobs] == [(2, 3)]
+    assert [tuple(blob.shape) for blob in layer.tensors] == [(2, 3)]
 
 
 def test_embed_names_an_index_that_is_out_of_range():

@@ -115,7 +115,7 @@ def _buffers(solver: Solver) -> Iterator[tuple[int, Layer, str, Tensor]]:
     """What layers keep from batch to batch and weight files do not hold, such as hidden states."""
     for number, net in enumerate((solver.net, *solver.test_nets)):
         for layer in net.layers:
-            blobs = {id(blob) for blob in layer.blobs}
+            blobs = {id(blob) for blob in layer.tensors}
             for name, value in layer.state_dict(keep_vars=True).items():
                 if id(value) not in blobs and not isinstance(value, nn.Parameter) and value.is_floating_point():
                     yield number, layer, name, value
