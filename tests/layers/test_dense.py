@@ -43,7 +43,7 @@ def test_scale_starts_as_one_and_everything_else_as_zero():
 def test_scale_and_bias_lie_on_the_bottom_from_their_axis_on(options, array):
     x = np.random.default_rng(1).normal(size=(2, 3, 5, 7))
     layer = build("Scale", f"scale_param {{ {options} }}", x.shape)
-    s, b = (blob.detach().numpy().reshape(array) for blob in layer.blobs)
+    s, b = (blob.detach().numpy().reshape(array) for blob in layer.tensors)
     np.testing.assert_allclose(layer(torch.from_numpy(x)).detach(), x * s + b)
     shift = build("Bias", f"bias_param {{ {options.replace('bias_term: true', '')} }}", x.shape)
     np.testing.assert_allclose(shift(torch.from_numpy(x)).detach(), x + shift.bias.detach().numpy().reshape(array))
