@@ -98,9 +98,9 @@ def test_mistakes_are_told():
 def test_crop():
     data = L.Input()
     conv = L.Convolution(data, kernel_size=3, stride=2, pad=10)
-    up = L.Deconvolution(conv, convolution_param={"kernel_size": 4, "stride": 2})
+    up = L.Deconvolution(conv, convolution_param={"kernel_size": 5, "stride": 2})
     crop = coord_map.crop(up, data)
-    assert crop.fn.params == {"crop_param": {"axis": 2, "offset": [10]}}
+    assert crop.fn.params == {"crop_param": {"axis": 2, "offset": [11]}}
     assert coord_map.coord_map_from_to(crop, data)[2] == 0
     with pytest.raises(NetError, match="scale"):
         coord_map.crop(conv, data)

@@ -32,6 +32,7 @@ class PythonLayer:
     `blobs`, the learnable parameters; their `diff` is zero at each backward, and what it then holds is added up.
     """
 
+    type = "Python"
     param_str: str
     param_str_: str
     phase: int
@@ -117,6 +118,23 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
     def allocate(self, device: torch.device | str = "cpu") -> None:
         super().allocate(device)
         self.to(device)
+
+    # In pycaffe `net.layers[i]` is the user's object: its attributes and methods are reached through this layer too.
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "user" not in self.__dict__:
+                raise
+            return getattr(self.user, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        user = self.__dict__.get("user")
+        if user is not None and name not in self.__dict__ and name in vars(user):
+            setattr(user, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def run(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The user's reshape and forward."""

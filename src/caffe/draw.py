@@ -1,0 +1,192 @@
+"""Pictures of nets.
+
+    caffe.draw.draw_net_to_file(net_parameter, "net.svg", rankdir="TB")
+
+svg, png and pdf are laid out and drawn here and need no Graphviz: a layer is a line of a box, layers that work in
+place share the box of the layer whose blob they change, and an arrow is a blob. A file .dot is Graphviz's text, in
+which blobs are nodes of their own, as in pycaffe's pictures.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from caffe.errors import CaffeError, did_you_mean, require_extra
+from caffe.proto import caffe_pb2, files
+
+__all__ = [
+    "BLOB_STYLE",
+    "LAYER_STYLE_DEFAULT",
+    "NEURON_LAYER_STYLE",
+    "Graph",
+    "choose_color_by_layertype",
+    "draw_net",
+    "draw_net_to_file",
+    "get_edge_label",
+    "get_layer_label",
+    "get_layer_lr_mult",
+    "get_pooling_types_dict",
+    "get_pydot_graph",
+]
+
+LAYER_STYLE_DEFAULT = {"shape": "record", "fillcolor": "#6495ED", "style": "filled"}
+NEURON_LAYER_STYLE = {"shape": "record", "fillcolor": "#90EE90", "style": "filled"}
+BLOB_STYLE = {"shape": "octagon", "fillcolor": "#E0E0E0", "style": "filled"}
+
+_RANKDIRS = ("LR", "TB", "BT", "RL")
+_LEARNS = ("Convolution", "Deconvolution", "InnerProduct")
+_WINDOWS = {"Convolution": "convolution_param", "Deconvolution": "convolution_param", "Pooling": "pooling_param"}
+
+
+class Graph:
+    """A graph in Graphviz's terms: nodes and edges with attributes."""
+
+    def __init__(self, name: str, rankdir: str) -> None:
+        self.name = name
+        self.rankdir = rankdir
+        self.nodes: dict[str, dict[str, str]] = {}
+        self.edges: list[tuple[str, str, str]] = []
+
+    def to_string(self) -> str:
+        """The text of a .dot file."""
+        lines = [f"digraph {_quoted(self.name or 'Net')} {{", f"  rankdir={self.rankdir};"]
+        for node, attributes in self.nodes.items():
+            lines.append(f"  {_quoted(node)} [{', '.join(f'{k}={_quoted(v)}' for k, v in attributes.items())}];")
+        for source, target, label in self.edges:
+            lines.append(
+                f"  {_quoted(source)} -> {_quoted(target)}" + (f" [label={_quoted(label)}];" if label else ";")
+            )
+        return "\n".join([*lines, "}"]) + "\n"
+
+
+def get_pooling_types_dict() -> dict[int, str]:
+    """The names of the pooling methods by number."""
+    return {number: name for name, number in caffe_pb2.PoolingParameter.PoolMethod.items()}
+
+
+def get_edge_label(layer: Any) -> str:
+    """What stands on the arrow from a layer to its top: the batch size or the number of outputs."""
+    if layer.type == "Data":
+        return f"Batch {layer.data_param.batch_size}"
+    if layer.type in ("Convolution", "Deconvolution"):
+        return str(layer.convolution_param.num_output)
+    return str(layer.inner_product_param.num_output) if layer.type == "InnerProduct" else ""
+
+
+def get_layer_lr_mult(layer: Any) -> str:
+    """The rates of a layer's weights and bias: `lr mult: 1, 2`; an empty string for layers that learn nothing."""
+    if layer.type not in _LEARNS:
+        return ""
+    rates = [f"{param.lr_mult:g}" for param in layer.param] + ["1", "1"][len(layer.param) :]
+    return f"lr mult: {', '.join(rates)}"
+
+
+def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
+    """A layer's name, type and window, in one line if the picture runs from top to bottom, else in several."""
+    kind = layer.type
+    if kind == "Pooling":
+        kind = f"{get_pooling_types_dict()[layer.pooling_param.pool]} Pooling"
+    parts = [layer.name, f"({kind})", *_window(layer), get_layer_lr_mult(layer) if display_lrm else ""]
+    return (" " if rankdir in ("TB", "BT") else "\n").join(part for part in parts if part)
+
+
+def choose_color_by_layertype(layertype: str) -> str:
+    """The colour of a layer's type."""
+    special = {"Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
+    return "#FF5050" if layertype in ("Convolution", "Deconvolution") else special.get(layertype, "#6495ED")
+
+
+def get_pydot_graph(
+    caffe_net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+) -> Graph:
+    """The graph of a NetParameter's layers and blobs; with a `phase`, of the layers that are in it."""
+    _check_rankdir(rankdir)
+    graph = Graph(caffe_net.name, rankdir)
+    for index, layer in enumerate(_layers(caffe_net, phase)):
+        node = f"{index}: {layer.name} ({layer.type})"
+        in_place = len(layer.bottom) == len(layer.top) == 1 and layer.bottom[0] == layer.top[0]
+        style = NEURON_LAYER_STYLE if in_place else LAYER_STYLE_DEFAULT
+        colour = {} if in_place else {"fillcolor": choose_color_by_layertype(layer.type)}
+        graph.nodes[node] = {"label": get_layer_label(layer, rankdir, display_lrm), **style, **colour}
+        for blob in (*layer.bottom, *layer.top):
+            graph.nodes[f"{blob}_blob"] = {"label": blob, **BLOB_STYLE}
+        graph.edges += [(f"{blob}_blob", node, "") for blob in layer.bottom]
+        graph.edges += [(node, f"{blob}_blob", get_edge_label(layer) if label_edges else "") for blob in layer.top]
+    return graph
+
+
+def draw_net(
+    caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
+) -> bytes:
+    """A picture of a NetParameter as the bytes of a file of the kind `ext`: svg, png, pdf, dot, ..."""
+    if ext in ("dot", "raw"):
+        return get_pydot_graph(caffe_net, rankdir, True, phase, display_lrm).to_string().encode()
+    _check_rankdir(rankdir)
+    bases: Any = require_extra("matplotlib.backend_bases", "plot", "drawing nets")
+    formats = ["dot", *sorted(bases.FigureCanvasBase.filetypes)]
+    if ext not in formats:
+        raise CaffeError(
+            f'"{ext}" is no picture format{did_you_mean(ext, formats)}; the file\'s name must end in one '
+            f"(formats: {', '.join(formats)})"
+        )
+    from caffe import _netgraph
+
+    stream = io.BytesIO()
+    _netgraph.save(_layers(caffe_net, phase), caffe_net.name, rankdir, ext, stream, display_lrm)
+    return stream.getvalue()
+
+
+def draw_net_to_file(
+    caffe_net: Any, filename: str | Path, rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
+) -> None:
+    """Write a picture of a NetParameter into a file whose name tells the kind: svg, png, pdf, dot, ..."""
+    ext = Path(filename).suffix.lstrip(".").lower()
+    picture = draw_net(caffe_net, rankdir, ext, phase, display_lrm)
+    with files.atomic(filename) as file:
+        file.write(picture)
+
+
+def _window(layer: Any) -> list[str]:
+    """Kernel, stride and padding of a layer with a window, in words."""
+    if layer.type not in _WINDOWS:
+        return []
+    opt = getattr(layer, _WINDOWS[layer.type])
+    if layer.type == "Pooling" and opt.global_pooling:
+        return ["global"]
+    facts = (("kernel size", "kernel", 1), ("stride", "stride", 1), ("pad", "pad", 0))
+    return [f"{word}: {window_sizes(opt, name, default)}" for word, name, default in facts]
+
+
+def window_sizes(opt: Any, name: str, default: int) -> str:
+    """`3` or `3x5`: the sizes that `kernel`, `stride` or `pad` has along the axes of a window."""
+    height, width = getattr(opt, f"{name}_h"), getattr(opt, f"{name}_w")
+    if height or width:
+        sizes = [height, width]
+    else:
+        given = getattr(opt, "kernel_size" if name == "kernel" else name)
+        sizes = [given] if isinstance(given, int) else list(given)
+    sizes = [size or default for size in sizes or [default]]
+    return str(sizes[0]) if len(set(sizes)) == 1 else "x".join(map(str, sizes))
+
+
+def _layers(net: Any, phase: int | None) -> list[Any]:
+    """The layers of a net that are in `phase`, or all."""
+    if phase is None:
+        return list(net.layer)
+
+    def named(rules: Any) -> bool:
+        return any(rule.HasField("phase") and rule.phase == phase for rule in rules)
+
+    return [each for each in net.layer if not named(each.exclude) and (not each.include or named(each.include))]
+
+
+def _check_rankdir(rankdir: str) -> None:
+    if rankdir not in _RANKDIRS:
+        raise CaffeError(f'rankdir is "{rankdir}"{did_you_mean(rankdir, _RANKDIRS)}, expected one of {_RANKDIRS}')
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
