@@ -28,8 +28,8 @@ _FLAGS = [
 def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
     """Convert a list of images to a database of records.
 
-    The layer Data reads the database. Each line of LISTFILE is the name of an image and its label; ROOTFOLDER, with its "/", is put before the names.
-    An image that cannot be read is told and left out.
+    The layer Data reads the database. Each line of LISTFILE is the name of an image and its label; ROOTFOLDER, with
+    its "/", is put before the names. An image that cannot be read is told and left out.
 
         caffe convert_imageset -resize_width=256 -resize_height=256 -shuffle images/ train.txt train_lmdb
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,8 +91,12 @@ def open_features(kind: str, path: str, name: str) -> Iterator[FeatureWriter]:
     else:
         memory = _Memory()
         yield memory
-        with files.atomic(path) as out:
-            np.savez(out, **{name: np.concatenate(memory.rows)})
+        with (
+            files.atomic(path) as out,
+            zipfile.ZipFile(out, "w") as archive,
+            archive.open(f"{name}.npy", "w") as member,
+        ):
+            np.lib.format.write_array(member, np.concatenate(memory.rows))
 
 
 @contextmanager
