@@ -117,7 +117,7 @@ def bilinear(tensor: Tensor, param: Any) -> None:
         _raise(f'filler "bilinear": expected a blob with 4 axes and a square kernel, got shape {tuple(tensor.shape)}')
     size = tensor.shape[3]
     half = math.ceil(size / 2)
-    centre = (2 * half - 1 - half % 2) / (2 * half)
+    centre = (size - 1) / (2 * half)
     ramp = 1 - (torch.arange(size, dtype=tensor.dtype, device=tensor.device) / half - centre).abs()
     tensor.copy_(ramp[:, None] * ramp)
 

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from types import ModuleType
 
 logger = logging.getLogger("caffe")
 logger.setLevel(logging.WARNING)
@@ -80,3 +81,13 @@ def enabled() -> bool:
 def number(value: float) -> str:
     """A number as a C++ stream prints it: six significant digits."""
     return f"{value:g}"
+
+
+class _Log(ModuleType):
+    """This module, which can also be called as pycaffe's function of the same name: `caffe.log("a line")`."""
+
+    def __call__(self, message: str) -> None:
+        info("_caffe.cpp:68", message)
+
+
+sys.modules[__name__].__class__ = _Log

@@ -113,7 +113,7 @@ class Case:
         layer.setup(*(torch.empty(bottom.shape, device="meta") for bottom in self.inputs))
         layer.allocate()
         rng = np.random.default_rng(2)
-        for blob in layer.blobs:
+        for blob in layer.tensors:
             values = rng.uniform(-0.9, 0.9, blob.shape)
             with torch.no_grad():
                 blob.copy_(torch.as_tensor(values if isinstance(blob, nn.Parameter) else values / 1.8 + 1))

@@ -102,9 +102,9 @@ def test_gradient_is_the_slope(case):
 @cases("shape")
 def test_meta_run_finds_the_shapes(case):
     layer = case.build(torch.float32)
-    blobs = [blob.clone() for blob in layer.blobs]
+    blobs = [blob.clone() for blob in layer.tensors]
     found = layer.infer(*(torch.empty(bottom.shape, device="meta") for bottom in case.inputs))
-    for blob, before in zip(layer.blobs, blobs, strict=True):
+    for blob, before in zip(layer.tensors, blobs, strict=True):
         assert torch.equal(blob, before), "finding shapes changed a blob"
     assert [top.shape for top in found] == [top.shape for top in run(layer, case.bottoms_as(torch.float32))]
     assert len(found) == case.tops
@@ -164,11 +164,11 @@ def test_one_piece_gives_what_the_steps_give(case, tmp_path):
     stepwise.clear_param_diffs()
     stepwise.backward()
     wanted = {name: x for name, x in inputs.items() if x.requires_grad}
-    params = [blob for blob in fused.layer_dict["layer"].blobs if blob.requires_grad]
+    params = [blob for blob in fused.layer_dict["layer"].tensors if blob.requires_grad]
     diffs = [torch.from_numpy(stepwise.blobs[name].diff) for name in tops]
     grads = torch.autograd.grad(list(tops.values()), [*wanted.values(), *params], diffs, materialize_grads=True)
     expected = [stepwise.blobs[name].diff for name in wanted]
-    expected += [blob.grad.numpy() for blob in stepwise.layer_dict["layer"].blobs if blob.requires_grad]
+    expected += [blob.grad.numpy() for blob in stepwise.layer_dict["layer"].tensors if blob.requires_grad]
     for index, (got, stored) in enumerate(zip(grads, expected, strict=True)):
         assert_close(got.numpy(), stored, f"gradient {index}", rtol=1e-6, atol=1e-6)
 
@@ -178,7 +178,7 @@ def loaded_net(case: Case, folder: Path) -> Net:
     path = folder / "net.prototxt"
     path.write_text(case.net())
     net = Net(path, case.phase)
-    for blob, value in zip(net.layer_dict["layer"].blobs, case.build(torch.float32).blobs, strict=True):
+    for blob, value in zip(net.layer_dict["layer"].tensors, case.build(torch.float32).tensors, strict=True):
         blob.data.copy_(value.data)
     for index, array in enumerate(case.arrays()):
         net.blobs[f"b{index}"].data[...] = array
@@ -230,3 +230,17 @@ def test_runs_on_one_device(case):
 def test_prototxt_survives_a_round_trip(case):
     param = text.parse(case.net(), caffe_pb2.NetParameter())
     assert text.parse(text.dumps(param), caffe_pb2.NetParameter()) == param
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, while it traces
+@pytest.mark.parametrize("family", ["activation", "convolution", "pooling", "dense", "normalization"])
+def test_torch_compile_traces_it_in_one_piece(family):
+    for case in CASES:
+        if layer_class(case.type).__module__ != f"caffe.layers.{family}":
+            continue
+        torch.compiler.reset()
+        bottoms = case.bottoms_as(torch.float32)
+        traced = torch.compile(case.build(torch.float32), backend="eager", fullgraph=True)
+        for one, other in zip(run(case.build(torch.float32), bottoms), run(traced, bottoms), strict=True):
+            torch.testing.assert_close(other, one, msg=str(case))

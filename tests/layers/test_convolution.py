@@ -60,9 +60,9 @@ def test_convolution_is_the_sum_and_deconvolution_its_adjoint(sizes, kernel, str
 
 def test_blobs_have_the_shapes_of_weight_files():
     layer = build("Convolution", "convolution_param { num_output: 4 kernel_h: 3 kernel_w: 2 group: 2 }", (2, 6, 7, 5))
-    assert [tuple(blob.shape) for blob in layer.blobs] == [(4, 3, 3, 2), (4,)]
+    assert [tuple(blob.shape) for blob in layer.tensors] == [(4, 3, 3, 2), (4,)]
     layer = build("Deconvolution", "convolution_param { num_output: 4 kernel_h: 3 kernel_w: 2 group: 2 }", (2, 6, 7, 5))
-    assert [tuple(blob.shape) for blob in layer.blobs] == [(6, 2, 3, 2), (4,)]
+    assert [tuple(blob.shape) for blob in layer.tensors] == [(6, 2, 3, 2), (4,)]
 
 
 def test_axis_makes_one_batch_of_the_axes_before_it():
@@ -123,7 +123,7 @@ def test_sizes_that_leave_no_top_are_rejected():
     )
     assert_rejected("Im2col", "convolution_param { kernel_size: 9 }", (2, 3, 5, 7), says="spans (9, 9)")
     options = "convolution_param { num_output: 4 kernel_size: 1 pad: 3 }"
-    assert_rejected("Deconvolution", options, (2, 3, 5, 7), says="pad (3, 3) removes all of the top")
+    assert_rejected("Deconvolution", options, (2, 3, 6, 7), says="pad (3, 3) removes all of the top")
 
 
 def test_bottoms_that_do_not_belong_together_are_rejected():

@@ -12,7 +12,7 @@ from tests.layers.build import apply, assert_rejected, build
 def test_batch_norm_keeps_the_unbiased_variance_and_uses_the_biased_one():
     x = torch.randn(5, 3, 2, dtype=torch.float64)
     layer = build("BatchNorm", "batch_norm_param { moving_average_fraction: 0.5 eps: 0.25 }", (5, 3, 2))
-    mean, variance, factor = (blob.clone() for blob in layer.blobs)
+    mean, variance, factor = (blob.clone() for blob in layer.tensors)
     y = layer(x)
     flat = x.movedim(1, 0).flatten(1)
     expected = (x - flat.mean(1)[:, None]) / (flat.var(1, correction=0)[:, None] + 0.25).sqrt()
@@ -38,7 +38,7 @@ def test_batch_norm_with_factor_zero_divides_by_the_root_of_eps():
 def test_batch_norm_statistics_are_never_trained():
     layer = build("BatchNorm", "param { lr_mult: 0 } param { lr_mult: 0 }", (2, 3))
     assert list(layer.parameters()) == []
-    assert [tuple(blob.shape) for blob in layer.blobs] == [(3,), (3,), (1,)]
+    assert [tuple(blob.shape) for blob in layer.tensors] == [(3,), (3,), (1,)]
     assert_rejected("BatchNorm", "param { lr_mult: 1 }", (2, 3), says="set lr_mult: 0 in its param blocks")
     assert_rejected("BatchNorm", "param { lr_mult: 0 } param { }", (2, 3), says="set lr_mult: 0 in its param blocks")
 

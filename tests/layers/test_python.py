@@ -142,14 +142,14 @@ def layer_text(name, bottom="x", top="y", param="", more=""):
 def test_gradients_of_bottoms_and_parameters(dtype):
     layer = python("Affine", (5, 3), param="0.5").to(dtype)
     with torch.no_grad():
-        layer.blobs[0].fill_(7)
+        layer.tensors[0].fill_(7)
     x = torch.randn(5, 3, dtype=dtype, requires_grad=True)
     (top,) = layer(x)
     torch.testing.assert_close(top.detach(), 7 * x.detach() + 0.5)
     weight = torch.randn(5, 3, dtype=dtype)
     (top * weight).sum().backward()
     torch.testing.assert_close(x.grad, 7 * weight)
-    torch.testing.assert_close(layer.blobs[0].grad, (weight * x.detach()).sum(0))
+    torch.testing.assert_close(layer.tensors[0].grad, (weight * x.detach()).sum(0))
 
 
 def test_both_runners_agree_and_parameter_diffs_accumulate():

@@ -219,3 +219,8 @@ def test_infogain_matrix_is_read_from_a_file(tmp_path, monkeypatch):
 def test_bottoms_that_do_not_fit_are_errors(kind, shapes, options, message):
     with pytest.raises(CaffeError, match=message):
         alone(kind, shapes, options)
+
+
+def test_accuracy_of_a_net_that_diverged_is_not_perfect():
+    x, label = torch.full((3, 5), float("nan")), torch.zeros(3)
+    assert loss_of(x, label, "Accuracy") == 0

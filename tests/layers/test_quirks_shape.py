@@ -159,7 +159,7 @@ def test_parameter_is_a_learnable_top():
     with torch.no_grad():
         layer.value.fill_(5)
     (layer() * 2).sum().backward()
-    assert layer.blobs[0].grad.tolist() == [[2, 2, 2]] * 2
+    assert layer.tensors[0].grad.tolist() == [[2, 2, 2]] * 2
 
 
 @pytest.mark.parametrize(

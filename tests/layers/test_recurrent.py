@@ -46,8 +46,8 @@ def begins(steps=T, streams=N, dtype=torch.float64):
     [("LSTM", [(16, 2), (16,), (16, 7), (16, 4)]), ("RNN", [(4, 2), (4,), (4, 7), (4, 4), (4, 4), (4,)])],
 )
 def test_blobs_have_the_order_and_shapes_of_caffe(kind, shapes):
-    assert [tuple(blob.shape) for blob in recurrent(kind, static=7).blobs] == shapes
-    assert [tuple(blob.shape) for blob in recurrent(kind).blobs] == [s for s in shapes if s[-1] != 7]
+    assert [tuple(blob.shape) for blob in recurrent(kind, static=7).tensors] == shapes
+    assert [tuple(blob.shape) for blob in recurrent(kind).tensors] == [s for s in shapes if s[-1] != 7]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -144,7 +144,7 @@ def test_lstm_by_the_kernel_of_torch_equals_the_steps_written_out(monkeypatch):
             monkeypatch.setattr("caffe.layers.recurrent.has_values", lambda x: False)
         tops = as_tuple(layer(x, cont, *first))
         weight = torch.randn(T, N, D, generator=torch.Generator().manual_seed(6))
-        grads = torch.autograd.grad((tops[0] * weight).sum(), [x, *layer.blobs])
+        grads = torch.autograd.grad((tops[0] * weight).sum(), [x, *layer.tensors])
         results.append([*tops, *grads])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

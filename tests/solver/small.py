@@ -13,7 +13,8 @@ layer { name: "data" type: "HDF5Data" top: "data" top: "label" include { phase: 
   hdf5_data_param { source: "list.txt" batch_size: 5 shuffle: true } }
 layer { name: "data" type: "HDF5Data" top: "data" top: "label" include { phase: TEST }
   hdf5_data_param { source: "list.txt" batch_size: 3 } }
-layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
+  param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
   inner_product_param { num_output: 11 weight_filler { type: "xavier" } } }
 layer { name: "relu" type: "ReLU" bottom: "ip1" top: "ip1" }
 layer { name: "drop" type: "Dropout" bottom: "ip1" top: "ip1" }

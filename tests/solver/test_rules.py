@@ -59,8 +59,7 @@ def run(rule, w, histories, rate=0.07, decay=0.02, scale=0.25, steps=4):
     generator = torch.Generator().manual_seed(5)
     for t in range(1, steps + 1):
         g = torch.empty_like(w).copy_(torch.randn(SHAPE, dtype=w.dtype, generator=generator))
-        for piece in Update(w, g, histories, rate / t, decay).pieces():
-            rule.apply(piece, t, scale)
+        rule.apply([Update(w, g, histories, rate / t, decay)], t, scale)
     return g
 
 
@@ -125,10 +124,28 @@ def test_one_pass_sgd_is_the_stated_sgd(momentum, rate, decay):
     w, g, (v,) = tensors(rule, torch.float32)
     v.normal_(generator=torch.Generator().manual_seed(7))
     one, stated = [Update(w.clone(), g.clone(), [v.clone()], rate, decay) for _ in range(2)]
-    rule.apply(one, 1, 0.5)
-    Rule.apply(rule, stated, 1, 0.5)
+    rule.apply([one], 1, 0.5)
+    Rule.apply(rule, [stated], 1, 0.5)
     for got, want in ((one.data, stated.data), (one.diff, stated.diff), (one.history[0], stated.history[0])):
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+
+
+def test_sgd_of_many_tensors_with_their_own_rates():
+    """Tensors are updated together by rate and decay; each as it would be alone."""
+    rule, generator = make("SGD"), torch.Generator().manual_seed(9)
+    constants = [(0.07, 0.02), (0.14, 0.0), (0.07, 0.02), (0.0, 0.02), (0.07, 0.0)]
+    together = [
+        Update(*torch.randn((2, 5 + i), generator=generator), [torch.ones(5 + i)], rate, decay)
+        for i, (rate, decay) in enumerate(constants)
+    ]
+    alone = [Update(u.data.clone(), u.diff.clone(), [u.history[0].clone()], u.rate, u.decay) for u in together]
+    rule.apply(together, 1, 0.5)
+    for update in alone:
+        Rule.apply(rule, [update], 1, 0.5)
+    for got, want in zip(together, alone, strict=True):
+        torch.testing.assert_close(got.data, want.data, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(got.diff, want.diff, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(got.history[0], want.history[0], rtol=1e-6, atol=1e-6)
 
 
 def test_preconditions():
@@ -152,7 +169,7 @@ def test_a_class_statement_registers_a_rule(monkeypatch):
         pass
 
     assert rule_class("Lion") is Lion
-    with pytest.raises(SolverError, match='"Lion" is defined twice: in .*test_rules.py'):
+    with pytest.raises(SolverError, match=r'"Lion" is defined twice: in .*test_rules.py'):
 
-        class Lion(Rule):  # noqa: F811
+        class Lion(Rule):
             pass

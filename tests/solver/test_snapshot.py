@@ -106,7 +106,7 @@ def test_learned_net_beside_the_state(folder):
     assert_same(content(resumed), content(solver))
     os.remove("moved/snap_iter_1.caffemodel")
     with pytest.raises(
-        FileError, match='weights are neither at ".*old/snap_iter_1.caffemodel" nor "?.*moved/snap_iter_1'
+        FileError, match=r'weights are neither at ".*old/snap_iter_1.caffemodel" nor "?.*moved/snap_iter_1'
     ):
         resumed.restore("moved/snap_iter_1.solverstate")
 
@@ -159,7 +159,7 @@ def test_missing_and_cut_off_states(snapped, folder):
 
 
 def test_state_of_another_solver_type(snapped):
-    solver, path, end = snapped
+    _, path, end = snapped
     adam = get_solver(small.param('type: "Adam"'))
     refused(adam, path, SolverError, 'of type "SGD", this solver has type "Adam"')
     head, history = state.read(path)
@@ -171,7 +171,7 @@ def test_state_of_another_solver_type(snapped):
 
 
 def test_state_of_another_net(snapped, folder):
-    solver, path, _ = snapped
+    _, path, _ = snapped
     (folder / "net.prototxt").write_text(small.NET.replace("num_output: 11", "num_output: 13"))
     other = get_solver(small.param())
     message = r'history blob 0, for blob 0 of layer "ip1", has shape 11 14 \(154\), expected 13 14 \(182\)'
@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_earlier_snapshots_and_no_rest(more, fails_at, folder
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", fsync)
-    with pytest.raises(SolverError, match="no snapshot at iteration 2: .*snap_iter_2.*No space left.* are intact"):
+    with pytest.raises(SolverError, match=r"no snapshot at iteration 2: .*snap_iter_2.*No space left.* are intact"):
         solver.snapshot()
     left = {path.name: path.read_bytes() for path in folder.iterdir() if "snap" in path.name}
     if fails_at == 2:

@@ -136,7 +136,7 @@ def test_debug_info_shows_displayed_iterations_and_every_test(caplog):
 
 
 def test_displayed_loss_is_the_mean_of_the_last_ones(lines):
-    solver, seen = watched("display: 1 average_loss: 3")
+    solver = get_solver(small.param("display: 1 average_loss: 3"))
     losses, shown = [], []
     run = solver.net.forward_backward
     solver.net.forward_backward = lambda: losses.append(run()) or losses[-1]
@@ -382,16 +382,16 @@ def test_settings_refused_before_training(more, message):
 
 
 def test_missing_files():
-    with pytest.raises(FileError, match="nowhere.prototxt"):
+    with pytest.raises(FileError, match=r"nowhere.prototxt"):
         get_solver(small.param('net: "nowhere.prototxt"'))
-    with pytest.raises(FileError, match="nowhere.caffemodel"):
+    with pytest.raises(FileError, match=r"nowhere.caffemodel"):
         get_solver(small.param('weights: "nowhere.caffemodel"'))
-    with pytest.raises(CaffeError, match="nowhere.prototxt"):
+    with pytest.raises(CaffeError, match=r"nowhere.prototxt"):
         get_solver("nowhere.prototxt")
 
 
 def test_no_net_and_too_many_test_iters():
-    with pytest.raises(SolverError, match="must name its train net by one of net, net_param, .* it has none"):
+    with pytest.raises(SolverError, match=r"must name its train net by one of net, net_param, .* it has none"):
         Solver(caffe_pb2.SolverParameter(base_lr=1, lr_policy="fixed"))
     param = caffe_pb2.SolverParameter(
         base_lr=1, lr_policy="fixed", train_net="net.prototxt", test_iter=[1], test_interval=1
@@ -414,6 +414,14 @@ def test_pycaffe_classes(caplog):
     forced = SGDSolver(small.param('type: "Adam"'))
     assert forced.param.type == "SGD"
     assert "taking the place of type 'Adam'" in caplog.text
+
+
+def test_old_solver_type_field():
+    param = small.param()
+    param.solver_type = param.RMSPROP
+    param.momentum = 0
+    solver = get_solver(param)
+    assert (solver.param.type, type(solver).__name__) == ("RMSProp", "RMSPropSolver")
 
 
 def test_a_rate_of_zero_is_warned_of(caplog):

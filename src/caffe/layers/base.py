@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe import filler
+from caffe.blob import ParamBlob
 from caffe.errors import LayerError, NetError, did_you_mean
 from caffe.proto import caffe_pb2
 
@@ -115,9 +116,14 @@ class Layer(nn.Module):
             filler.check(fill, self.error)
 
     @property
-    def blobs(self) -> list[Tensor]:
-        """The layer's blobs in Caffe's order, as weight files store them."""
+    def tensors(self) -> list[Tensor]:
+        """The layer's parameters and statistics in Caffe's order, as weight files store them."""
         return [getattr(self, name) for name in self._blob_names]
+
+    @property
+    def blobs(self) -> list[ParamBlob]:
+        """The same as blobs, as pycaffe's users see them: with `data` and `diff`, numpy arrays over the same memory."""
+        return [ParamBlob(tensor, f"{self.name}[{index}]") for index, tensor in enumerate(self.tensors)]
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
         """Give blobs that are still without memory their memory and their first values."""

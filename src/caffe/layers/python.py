@@ -111,7 +111,7 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         example = bottoms[0] if bottoms else torch.empty(0)
         if has_values(example):
-            return _Run.apply(self, len(bottoms), *bottoms, *self.blobs) if self.top_blobs else self.run(bottoms)
+            return _Run.apply(self, len(bottoms), *bottoms, *self.tensors) if self.top_blobs else self.run(bottoms)
         return tuple(example.new_empty(blob.shape) for blob in self.top_blobs)
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
@@ -146,7 +146,7 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
         return [blob.grad.to(device, copy=True) if need else None for blob, need in pairs]
 
     def _lend_parameters(self) -> None:
-        for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
+        for blob, parameter in zip(self.user.blobs, self.tensors, strict=True):
             blob.tensor = parameter.detach().cpu()
 
     def _adopt(self) -> None:

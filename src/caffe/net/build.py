@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe import log
-from caffe.blob import Blob, ParamBlob
+from caffe.blob import Blob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, layer_class, shape_text
 from caffe.net.gradients import mark_backward
@@ -221,9 +221,9 @@ class _Builder:
         """Take over weights that the NetParameter itself carries."""
         if not spec.blobs:
             return
-        if len(spec.blobs) != len(layer.blobs):
-            layer.error(f"the prototxt holds {len(spec.blobs)} blobs, expected {len(layer.blobs)}")
-        for blob, proto in zip(layer.blobs, spec.blobs, strict=True):
+        if len(spec.blobs) != len(layer.tensors):
+            layer.error(f"the prototxt holds {len(spec.blobs)} blobs, expected {len(layer.tensors)}")
+        for blob, proto in zip(layer.tensors, spec.blobs, strict=True):
             array = weights.blob_from_proto(proto)
             if array.size != blob.numel():
                 layer.error(f"a blob in the prototxt has shape {array.shape}, expected {tuple(blob.shape)}")
@@ -290,8 +290,3 @@ def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
         shapes = ", ".join(f'"{blob.name}" {shape_text(blob.shape)}' for blob in step.bottoms) or "no bottoms"
         raise LayerError(f'layer "{layer.name}" ({layer.type}): {error} (bottoms: {shapes})') from error
     return [tuple(top.shape) for top in tops]
-
-
-def parameter_blobs(layer: Layer) -> list[ParamBlob]:
-    """The layer's blobs as users see them."""
-    return [ParamBlob(blob, f"{layer.name}[{index}]") for index, blob in enumerate(layer.blobs)]

@@ -44,9 +44,9 @@ def mark_backward(steps: Sequence[Step], force: bool) -> None:
         for step in steps:
             step.backward = True
             step.needs = [need or index not in step.layer.exempt for index, need in enumerate(step.needs)]
-            step.params = [blob for blob in step.layer.blobs if isinstance(blob, nn.Parameter)]
+            step.params = [blob for blob in step.layer.tensors if isinstance(blob, nn.Parameter)]
     wanted = {id(param) for step in steps for param in step.params}
     for step in steps:
-        for blob in step.layer.blobs:
+        for blob in step.layer.tensors:
             if isinstance(blob, nn.Parameter):
                 blob.requires_grad_(id(blob) in wanted)

@@ -12,10 +12,11 @@ import torch
 
 from caffe import log, mode
 from caffe.blob import Blob, ParamBlob
-from caffe.errors import CaffeError, LayerError, NetError, did_you_mean
-from caffe.layers.base import Layer, Source, as_tuple
-from caffe.net import debug, store
-from caffe.net.build import Learnable, Step, build, infer_tops, parameter_blobs, tie
+from caffe.errors import NetError, did_you_mean
+from caffe.layers.base import Layer, Source
+from caffe.net import debug, run, store
+from caffe.net.batches import Batches
+from caffe.net.build import Learnable, Step, build, infer_tops, tie
 from caffe.net.graph import filter_net, insert_splits
 from caffe.net.module import NetModule
 from caffe.proto import caffe_pb2, text, upgrade
@@ -23,16 +24,16 @@ from caffe.proto import caffe_pb2, text, upgrade
 __all__ = ["Net"]
 
 
-class Net:
+class Net(Batches):
     """A net built from a prototxt.
 
         net = Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel")
         net.blobs["data"].data[...] = image
         probabilities = net.forward()["prob"]
 
-    `network` is a path or a NetParameter. `phase` is caffe.TRAIN or caffe.TEST; `level` and `stages` select layers by
-    their include and exclude rules. Files of the older V0 and V1 formats are upgraded. Raises FileError, ProtoError,
-    NetError and LayerError, with file and line where they are known.
+    `network_file` is a path or a NetParameter. `phase` is caffe.TRAIN or caffe.TEST; `level` and `stages` select layers
+    by their include and exclude rules. Files of the older V0 and V1 formats are upgraded. Raises FileError,
+    ProtoError, NetError and LayerError, with file and line where they are known.
 
     Two runners share the layers and parameters: `forward` and `backward` run layer by layer and fill every blob and
     diff; `forward_backward` runs the graph as one piece (NetModule), and keeps the diffs of parameters only, unless
@@ -41,7 +42,7 @@ class Net:
 
     def __init__(
         self,
-        network: str | Path | Any,
+        network_file: str | Path | Any,
         phase: int | str | None = None,
         level: int | None = None,
         stages: Sequence[str] | int | None = None,
@@ -50,7 +51,7 @@ class Net:
     ) -> None:
         if isinstance(phase, (str, Path)):  # pycaffe's older order: Net(file, weights, phase)
             weights, phase, level = phase, level, None
-        param, self.path = _load(network)
+        param, self.path = _load(network_file)
         if phase is not None:
             param.state.phase = phase
         if level is not None:
@@ -100,34 +101,6 @@ class Net:
     # -- views -----------------------------------------------------------------------------------------------------
 
     @property
-    def layer_dict(self) -> OrderedDict[str, Layer]:
-        """Layers by name."""
-        return OrderedDict(zip(self.layer_names, self.layers, strict=True))
-
-    @property
-    def top_names(self) -> OrderedDict[str, list[str]]:
-        """The names of each layer's tops."""
-        return OrderedDict((step.layer.name, step.top_names) for step in self.steps)
-
-    @property
-    def bottom_names(self) -> OrderedDict[str, list[str]]:
-        """The names of each layer's bottoms, with those of automatic splits."""
-        return OrderedDict((step.layer.name, step.bottom_names) for step in self.steps)
-
-    @property
-    def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """What each blob counts in the net's loss; 0 for most."""
-        weights = OrderedDict((name, 0.0) for name in self.blobs)
-        for step in self.steps:
-            weights.update({name: w for name, w in zip(step.top_names, step.loss_weights, strict=True) if w})
-        return weights
-
-    @property
-    def sources(self) -> dict[str, Source]:
-        """The layers that bring data in, by name."""
-        return {layer.name: layer for layer in self.layers if isinstance(layer, Source)}
-
-    @property
     def module(self) -> NetModule:
         """The same graph as one `torch.nn.Module`, over the same parameters."""
         if self._module is None:
@@ -137,45 +110,42 @@ class Net:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def forward(
-        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> dict[str, np.ndarray]:
         """Run the layers from `start` to `end`, both included; by default all.
 
         Keyword arguments are arrays for the net's inputs. Returns the output blobs' arrays (all inputs must then be
         named or set), or the tops of `end`, and those named in `blobs`.
         """
-        if inputs:
-            self._feed(inputs)
+        if kwargs:
+            self._feed("forward", self.inputs, kwargs)
         first = self._index(start) if start is not None else 0
         last = self._index(end) if end is not None else len(self.steps) - 1
         names = self.steps[last].top_names if end is not None else self.outputs
-        self._forward_steps(first, last)
-        return {name: self.blobs[name].data for name in [*names, *(blobs or [])]}
+        self._forward(first, last)
+        return {name: self._blob(name).data for name in [*names, *(blobs or [])]}
 
     def forward_loss(self) -> float:
         """Run all layers; returns the loss: each top with a loss weight, summed and weighted."""
-        return self._forward_steps(0, len(self.steps) - 1)
+        return self._forward(0, len(self.steps) - 1)
 
     def backward(
-        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **tops: Any
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> dict[str, np.ndarray]:
         """Run backward from layer `start` down to `end`, both included; by default all.
 
         Keyword arguments are arrays for the diffs of output blobs. Blob diffs are overwritten, parameter diffs added
         to. Returns the diffs of the net's inputs, or of the bottoms of `end`, and those named in `diffs`.
         """
-        for name, value in tops.items():
-            self._blob(name).diff[...] = value
+        if kwargs:
+            self._feed("backward", self.outputs, kwargs, diff=True)
         first = self._index(start) if start is not None else len(self.steps) - 1
         last = self._index(end) if end is not None else 0
         names = self.steps[last].bottom_names if end is not None else self.inputs
-        for index in range(first, last - 1, -1):
-            self._call("before_backward", index)
-            self.backward_step(index)
-            self._call("after_backward", index)
+        self._backward(first, last)
         if self.debug_info and start is None and end is None:
             debug.log_norms(self.learnable)
-        return {name: self.blobs[name].diff for name in [*names, *(diffs or [])]}
+        return {name: self._blob(name).diff for name in [*names, *(diffs or [])]}
 
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
@@ -191,7 +161,13 @@ class Net:
             return self.forward_loss()
         return self.module.evaluate()
 
-    def _forward_steps(self, first: int, last: int) -> float:
+    def _backward(self, first: int, last: int) -> None:
+        for index in range(first, last - 1, -1):
+            self._call("before_backward", index)
+            self.backward_step(index)
+            self._call("after_backward", index)
+
+    def _forward(self, first: int, last: int) -> float:
         losses = []
         for index in range(first, last + 1):
             self._call("before_forward", index)
@@ -202,13 +178,7 @@ class Net:
     def forward_step(self, index: int) -> list[torch.Tensor]:
         """Run one layer forward and fill its tops; returns its weighted losses."""
         step = self.steps[index]
-        tops = run_step(step)
-        losses = []
-        for blob, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
-            blob.tensor = top.detach()
-            blob.stale = False
-            if weight:
-                losses.append(weight * top.detach().sum())
+        losses = run.forward_step(step)
         if self.debug_info:
             debug.log_forward(step)
         return losses
@@ -216,44 +186,8 @@ class Net:
     def backward_step(self, index: int) -> None:
         """Run one layer backward: overwrite its bottoms' diffs, add to its parameters' diffs."""
         step = self.steps[index]
-        if not step.backward:
-            return
-        for bottom, need in enumerate(step.needs):
-            if need and bottom in step.layer.constant:
-                step.layer.error(
-                    f"has no gradient for {step.layer.bottom_name(bottom)}, but the net asks for one; write "
-                    "propagate_down: false for that bottom, or leave out force_backward"
-                )
-        if step.record is None:
-            if step.fused:
-                step.layer.error(
-                    "cannot run backward by itself: the last run was one of the whole net, which keeps no layer's "
-                    "history; run net.forward() before net.backward()"
-                )
-            run_step(step)
-        assert step.record is not None
-        bottoms, tops = step.record
-        pairs = [(top, blob.grad) for top, blob in zip(tops, step.tops, strict=True) if top.requires_grad]
-        wanted = [x for x, need in zip(bottoms, step.needs, strict=True) if need]
-        targets = [blob for blob, need in zip(step.bottoms, step.needs, strict=True) if need]
-        grads: Sequence[torch.Tensor | None] = [None] * (len(wanted) + len(step.params))
-        if pairs:
-            with torch.autograd.set_multithreading_enabled(False):
-                grads = torch.autograd.grad(
-                    [top for top, _ in pairs],
-                    [*wanted, *step.params],
-                    [diff for _, diff in pairs],
-                    retain_graph=True,
-                    allow_unused=True,
-                )
-        for blob, grad in zip(targets, grads, strict=False):
-            blob.grad = torch.zeros_like(blob.tensor) if grad is None else grad
-        for param, grad in zip(step.params, grads[len(wanted) :], strict=True):
-            if param.grad is None:
-                param.grad = torch.zeros_like(param, requires_grad=False)
-            if grad is not None:
-                param.grad.data.add_(grad)
-        if self.debug_info:
+        run.backward_step(step)
+        if self.debug_info and step.backward:
             debug.log_backward(step)
 
     def clear_param_diffs(self) -> None:
@@ -306,8 +240,9 @@ class Net:
             if layer is None:
                 log.info("net.cpp:677", f"Ignoring source layer {theirs.name}")
                 continue
-            store.check_blobs(layer, layer.blobs, [tuple(b.shape) for b in theirs.blobs], str(other.path or other.name))
-            for name, blob in zip(layer._blob_names, theirs.blobs, strict=True):
+            shapes = [tuple(tensor.shape) for tensor in theirs.tensors]
+            store.check_blobs(layer, layer.tensors, shapes, str(other.path or other.name))
+            for name, blob in zip(layer._blob_names, theirs.tensors, strict=True):
                 changed = changed or getattr(layer, name) is not blob
                 setattr(layer, name, blob)
         if changed:
@@ -336,17 +271,24 @@ class Net:
 
     def _refresh_params(self) -> None:
         self.params: OrderedDict[str, list[ParamBlob]] = OrderedDict(
-            (layer.name, parameter_blobs(layer)) for layer in self.layers if layer.blobs
+            (layer.name, layer.blobs) for layer in self.layers if layer.tensors
         )
 
-    def _feed(self, inputs: Mapping[str, Any]) -> None:
-        if set(inputs) != set(self.inputs):
-            raise NetError(f"forward was given the inputs {sorted(inputs)}, but the net has {sorted(self.inputs)}")
-        for name, value in inputs.items():
+    def _feed(self, call: str, names: Sequence[str], arrays: Mapping[str, Any], diff: bool = False) -> None:
+        """Write the arrays, one for each of the blobs `names`, into these blobs' data or diffs."""
+        if set(arrays) != set(names):
+            kind = "outputs" if diff else "inputs"
+            raise NetError(f"{call} was given {sorted(arrays)}, but the net has the {kind} {sorted(names)}: name each")
+        for name, value in arrays.items():
             array, blob = np.asarray(value), self.blobs[name]
             if array.shape[:1] != blob.shape[:1]:
-                raise NetError(f'input "{name}" has {array.shape[:1]} rows, the blob holds {blob.shape[:1]}')
-            blob.data[...] = array
+                raise NetError(f'{call}: "{name}" was given {array.shape[:1]} rows, the blob has {blob.shape[:1]}')
+            try:
+                (blob.diff if diff else blob.data)[...] = array
+            except ValueError:
+                raise NetError(
+                    f'{call}: "{name}" was given an array of shape {array.shape}, the blob has {blob.shape}'
+                ) from None
 
     def _index(self, layer_name: str) -> int:
         try:
@@ -363,26 +305,6 @@ class Net:
     def _call(self, event: str, index: int) -> None:
         for callback in self.callbacks[event]:
             callback(index)
-
-
-def run_step(step: Step) -> tuple[torch.Tensor, ...]:
-    """The tops of one layer for the present data of its bottoms; keeps autograd's history where backward needs it."""
-    layer = step.layer
-    bottoms = [blob.tensor for blob in step.bottoms]
-    if step.backward:
-        bottoms = [x.detach().requires_grad_(need) for x, need in zip(bottoms, step.needs, strict=True)]
-    try:
-        with torch.set_grad_enabled(step.backward):
-            tops = layer.forward(*bottoms)
-    except CaffeError:
-        raise
-    except RuntimeError as error:
-        shapes = ", ".join(f'"{blob.name}" {blob.shape}' for blob in step.bottoms)
-        raise LayerError(f'layer "{layer.name}" ({layer.type}): {error} (bottoms: {shapes})') from error
-    tops = tuple(blob.tensor for blob in step.tops) if tops is None else as_tuple(tops)
-    step.record = (bottoms, list(tops)) if step.backward else None
-    step.fused = False
-    return tops
 
 
 def _origins(filtered: Any, split: Any, indices: Sequence[int]) -> list[int | None]:

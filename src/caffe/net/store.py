@@ -35,10 +35,10 @@ def copy_from(net: Net, path: str | Path) -> None:
         if layer is None:
             log.info("net.cpp:746", f"Ignoring source layer {name}")
             continue
-        found: list[np.ndarray | None] = [*arrays, *[None] * (len(layer.blobs) - len(arrays))]
+        found: list[np.ndarray | None] = [*arrays, *[None] * (len(layer.tensors) - len(arrays))]
         shared = [array is None and (name, index) not in owned for index, array in enumerate(found)]
         present = [array for array, skip in zip(found, shared, strict=True) if array is not None or not skip]
-        kept = [blob for blob, skip in zip(layer.blobs, shared, strict=False) if not skip]
+        kept = [blob for blob, skip in zip(layer.tensors, shared, strict=False) if not skip]
         check_blobs(layer, kept, [array.shape for array in present if array is not None], str(path))
         pairs += [(blob, array) for blob, array in zip(kept, present, strict=True) if array is not None]
     for blob, array in pairs:

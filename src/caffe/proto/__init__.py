@@ -9,3 +9,15 @@
 
 Nothing here imports torch; h5py is imported when a HDF5 file is read or written.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """`caffe.proto.caffe_pb2` needs no import of its own, as in pycaffe."""
+    if name != "caffe_pb2":
+        raise AttributeError(f"module 'caffe.proto' has no attribute {name!r}")
+    return importlib.import_module("caffe.proto.caffe_pb2")

@@ -1,0 +1,93 @@
+"""Running a net over more rows than its batch holds, as pycaffe's `forward_all` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from caffe.errors import NetError
+from caffe.net.views import Views
+
+__all__ = ["Batches"]
+
+Arrays = dict[str, np.ndarray]
+
+
+class Batches(Views):
+    """Base of `Net`: runs of any number of rows. The last batch is filled up with zeros, whose results are dropped."""
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> Arrays:
+        raise NotImplementedError
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> Arrays:
+        raise NotImplementedError
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **kwargs: Any) -> Arrays:
+        """Run all rows of the inputs given as keyword arguments, batch by batch.
+
+        Returns the outputs, and the blobs named in `blobs`, for all rows in one array each.
+        """
+        wanted = list(dict.fromkeys([*self.outputs, *(blobs or [])]))
+        kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+        for batch in self._batch(kwargs):
+            self._keep(kept, self.forward(blobs=blobs, **batch))
+        return self._rows(kept, kwargs)
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Any
+    ) -> tuple[Arrays, Arrays]:
+        """Run all rows forward and backward, batch by batch.
+
+        Keyword arguments are rows of the inputs' data and of the outputs' diffs. Returns two dictionaries: outputs and
+        `blobs`; the diffs of inputs and of `diffs`.
+        """
+        data = {name: rows for name, rows in kwargs.items() if name in self.inputs}
+        given = {name: rows for name, rows in kwargs.items() if name in self.outputs}
+        if unknown := [name for name in kwargs if name not in data and name not in given]:
+            raise NetError(
+                f"forward_backward_all was given {unknown}, which are neither inputs {self.inputs} nor outputs "
+                f"{self.outputs} of the net"
+            )
+        outs: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.outputs, *(blobs or [])])}
+        grads: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.inputs, *(diffs or [])])}
+        for there, back in zip_longest(self._batch(data), self._batch(given), fillvalue={}):
+            self._keep(outs, self.forward(blobs=blobs, **there))
+            self._keep(grads, self.backward(diffs=diffs, **back))
+        return self._rows(outs, kwargs), self._rows(grads, kwargs)
+
+    def _batch(self, rows: Mapping[str, Any]) -> Iterator[Arrays]:
+        """The rows in pieces of the net's batch size, the last filled up with zeros."""
+        arrays = {name: np.asarray(value) for name, value in rows.items()}
+        counts = {name: len(array) for name, array in arrays.items()}
+        if len(set(counts.values())) > 1:
+            raise NetError(f"the inputs must have as many rows each, but they have {counts}")
+        if not arrays:
+            return
+        size, count = next(iter(self.blobs.values())).shape[0], next(iter(counts.values()))
+        for first in range(0, count, size):
+            batch = {name: array[first : first + size] for name, array in arrays.items()}
+            missing = max(0, first + size - count)
+            yield {name: _padded(array, missing) if missing else array for name, array in batch.items()}
+
+    @staticmethod
+    def _keep(kept: dict[str, list[np.ndarray]], results: Arrays) -> None:
+        for name, arrays in kept.items():
+            arrays.append(np.atleast_1d(results[name]).copy())
+
+    @staticmethod
+    def _rows(kept: dict[str, list[np.ndarray]], given: Mapping[str, Any]) -> Arrays:
+        """The kept batches as one array each, without the rows that filled the last batch up."""
+        count = len(next(iter(given.values()))) if given else None
+        joined = {name: np.concatenate(arrays) for name, arrays in kept.items() if arrays}
+        return {name: array[:count] for name, array in joined.items()}
+
+
+def _padded(array: np.ndarray, missing: int) -> np.ndarray:
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])

@@ -1,0 +1,103 @@
+"""What pycaffe's scripts read off a net: names, graph, weights of losses; and their way of adding callbacks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from caffe.blob import Blob
+from caffe.layers.base import Layer, Source
+from caffe.net.build import Step
+
+__all__ = ["Views"]
+
+
+class Views:
+    """Base of `Net`: the attributes that follow from its steps. Those with an underscore are pycaffe's, for scripts."""
+
+    steps: list[Step]
+    layers: list[Layer]
+    layer_names: list[str]
+    blobs: OrderedDict[str, Blob]
+    inputs: list[str]
+    outputs: list[str]
+    callbacks: dict[str, list[Callable[[int], Any]]]
+
+    @property
+    def layer_dict(self) -> OrderedDict[str, Layer]:
+        """Layers by name."""
+        return OrderedDict(zip(self.layer_names, self.layers, strict=True))
+
+    @property
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """The names of each layer's tops."""
+        return OrderedDict((step.layer.name, step.top_names) for step in self.steps)
+
+    @property
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """The names of each layer's bottoms, with those of automatic splits."""
+        return OrderedDict((step.layer.name, step.bottom_names) for step in self.steps)
+
+    @property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """What each blob counts in the net's loss; 0 for most."""
+        weights = OrderedDict((name, 0.0) for name in self.blobs)
+        for step in self.steps:
+            weights.update({name: w for name, w in zip(step.top_names, step.loss_weights, strict=True) if w})
+        return weights
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The layers that bring data in, by name."""
+        return {layer.name: layer for layer in self.layers if isinstance(layer, Source)}
+
+    # -- callbacks: functions of a layer's index, called around each layer's run -----------------------------------
+
+    def before_forward(self, callback: Callable[[int], Any]) -> None:
+        """Call `callback(layer index)` before each layer runs forward."""
+        self.callbacks["before_forward"].append(callback)
+
+    def after_forward(self, callback: Callable[[int], Any]) -> None:
+        """Call `callback(layer index)` after each layer has run forward."""
+        self.callbacks["after_forward"].append(callback)
+
+    def before_backward(self, callback: Callable[[int], Any]) -> None:
+        """Call `callback(layer index)` before each layer runs backward."""
+        self.callbacks["before_backward"].append(callback)
+
+    def after_backward(self, callback: Callable[[int], Any]) -> None:
+        """Call `callback(layer index)` after each layer has run backward."""
+        self.callbacks["after_backward"].append(callback)
+
+    # -- pycaffe's inner names, which scripts use all the same -----------------------------------------------------
+
+    @property
+    def _layer_names(self) -> list[str]:
+        return self.layer_names
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return list(self.blobs)
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return list(self.blobs.values())
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return list(self.blob_loss_weights.values())
+
+    @property
+    def _inputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.outputs]
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self.steps[layer].top_names]
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self.steps[layer].bottom_names]

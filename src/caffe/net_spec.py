@@ -1,0 +1,264 @@
+"""Nets written as Python: a layer is a function call, a blob is its result.
+
+    from caffe import NetSpec, layers as L, params as P
+
+    n = NetSpec()
+    n.data = L.Input(shape=dict(dim=[1, 3, 32, 48]))
+    n.conv1 = L.Convolution(n.data, kernel_size=5, num_output=20, weight_filler=dict(type="xavier"))
+    n.pool1 = L.Pooling(n.conv1, kernel_size=2, stride=2, pool=P.Pooling.MAX)
+    print(n.to_proto())
+
+Keyword arguments are the fields of the layer's own options, or else of LayerParameter; a message is a dict, a repeated
+field a list. Besides, `ntop` is the number of blobs that a layer makes (1 if not given), and `in_place=True` lets its
+top be its bottom. A block of layers is an ordinary function from blobs to blobs: see `caffe.models`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from caffe.errors import NetError, ProtoError, did_you_mean
+from caffe.proto import caffe_pb2
+
+__all__ = [
+    "Function",
+    "Layers",
+    "NetSpec",
+    "Parameters",
+    "Top",
+    "assign_proto",
+    "layers",
+    "param_name_dict",
+    "params",
+    "to_proto",
+]
+
+
+def param_name_dict() -> dict[str, str]:
+    """For each layer type that has options of its own name, the field that holds them without "_param"."""
+    names = {}
+    for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields:
+        if field.name.endswith("_param") and field.message_type is not None:
+            names[field.message_type.name.removesuffix("Parameter")] = field.name.removesuffix("_param")
+    return names
+
+
+def assign_proto(proto: Any, name: str, val: Any) -> None:
+    """Set the field `name` of a message: a dict fills a message, a list (or one value alone) a repeated field."""
+    field = proto.DESCRIPTOR.fields_by_name.get(name)
+    if field is None:
+        known = proto.DESCRIPTOR.fields_by_name
+        raise ProtoError(f'{proto.DESCRIPTOR.name} has no field "{name}"{did_you_mean(name, known)}')
+    try:
+        if field.is_repeated:
+            _extend(getattr(proto, name), val, field.message_type is not None)
+        elif isinstance(val, dict):
+            for key, value in val.items():
+                assign_proto(getattr(proto, name), key, value)
+        elif field.message_type is not None:
+            getattr(proto, name).CopyFrom(val)
+        else:
+            setattr(proto, name, val)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ProtoError(f"{proto.DESCRIPTOR.name}.{name} cannot be {val!r}: {error}") from None
+
+
+def _extend(field: Any, val: Any, messages: bool) -> None:
+    values = list(val) if isinstance(val, Iterable) and not isinstance(val, (str, bytes, dict)) else [val]
+    if not messages:
+        field.extend(values)
+        return
+    for value in values:
+        item = field.add()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                assign_proto(item, key, inner)
+        else:
+            item.CopyFrom(value)
+
+
+class Top:
+    """A blob: top number `n` of the layer `fn`."""
+
+    def __init__(self, fn: Function, n: int) -> None:
+        self.fn = fn
+        self.n = n
+
+    def to_proto(self) -> Any:
+        """The NetParameter of this blob's layer and of all that it needs."""
+        return to_proto(self)
+
+    def _to_proto(self, layers: Specs, names: Names, autonames: Counter[str]) -> None:
+        self.fn._to_proto(layers, names, autonames)
+
+
+class Function:
+    """A layer: its type, its bottoms (`Top`s) and its fields."""
+
+    def __init__(self, type_name: str, inputs: Iterable[Top], params: dict[str, Any]) -> None:
+        self.type_name = type_name
+        self.inputs = tuple(inputs)
+        for index, top in enumerate(self.inputs):
+            if not isinstance(top, Top):
+                raise TypeError(f"{type_name}: bottom {index} is a {type(top).__name__}, expected a layer's blob")
+        self.params = dict(params)
+        self.ntop: int = self.params.pop("ntop", 1)
+        self.in_place: bool = self.params.pop("in_place", False)
+        if self.in_place and len(self.inputs) != self.ntop:
+            raise NetError(
+                f"{type_name}: in_place with {len(self.inputs)} bottoms and {self.ntop} tops; they must pair"
+            )
+        self.tops = tuple(Top(self, n) for n in range(self.ntop))
+
+    def _get_name(self, names: Names, autonames: Counter[str]) -> str:
+        if self not in names:
+            names[self] = self._get_top_name(self.tops[0], names, autonames) if self.tops else self._number(autonames)
+        return names[self]
+
+    def _get_top_name(self, top: Top, names: Names, autonames: Counter[str]) -> str:
+        if top not in names:
+            names[top] = self._number(autonames)
+        return names[top]
+
+    def _number(self, autonames: Counter[str]) -> str:
+        autonames[self.type_name] += 1
+        return f"{self.type_name}{autonames[self.type_name]}"
+
+    def _to_proto(self, layers: Specs, names: Names, autonames: Counter[str]) -> None:
+        """Append this layer to `layers`, after those it needs. A chain may be longer than Python's stack is deep."""
+        pending = [self]
+        while pending:
+            fn = pending[-1]
+            missing = [top.fn for top in fn.inputs if top.fn not in layers]
+            if missing:
+                pending.append(missing[0])
+            else:
+                if fn not in layers:
+                    layers[fn] = fn._spec(layers, names, autonames)
+                pending.pop()
+
+    def _spec(self, layers: Specs, names: Names, autonames: Counter[str]) -> Any:
+        layer = caffe_pb2.LayerParameter(type=self.type_name)
+        layer.bottom.extend(layers[top.fn].top[top.n] for top in self.inputs)
+        if self.in_place:
+            layer.top.extend(layer.bottom)
+        else:
+            layer.top.extend([self._get_top_name(top, names, autonames) for top in self.tops])
+        layer.name = self._get_name(names, autonames)
+        for key, value in self.params.items():
+            assign_proto(self._owner(layer, key), key, value)
+        return layer
+
+    def _owner(self, layer: Any, key: str) -> Any:
+        """The message that the keyword argument `key` is a field of: the layer's own options first."""
+        known = layer.DESCRIPTOR.fields_by_name
+        if key.endswith("param"):
+            return layer
+        options = _OPTIONS.get(self.type_name)
+        if options is None and key not in known:
+            options = _registered_options(self.type_name)
+        if options is not None and key in known[options].message_type.fields_by_name:
+            return getattr(layer, options)
+        if key not in known:
+            mine = [*(known[options].message_type.fields_by_name if options else ()), *known]
+            raise ProtoError(f'layer "{layer.name}" ({self.type_name}) has no field "{key}"{did_you_mean(key, mine)}')
+        return layer
+
+
+Specs = OrderedDict[Function, Any]
+Names = dict[Function | Top, str]
+
+_OPTIONS = {type_name: f"{name}_param" for type_name, name in param_name_dict().items()}
+
+
+def _registered_options(type_name: str) -> str | None:
+    """The options of a type that shares them with another (Deconvolution: convolution_param), if it is known."""
+    from caffe.layers import layer_class, layer_types
+
+    return layer_class(type_name).options if type_name in layer_types() else None
+
+
+class NetSpec:
+    """A net being written: assigning a blob names it, and its layer after it."""
+
+    tops: OrderedDict[str, Top | Function]
+
+    def __init__(self) -> None:
+        super().__setattr__("tops", OrderedDict())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.tops[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.tops:
+            raise AttributeError(f'the NetSpec has no blob "{name}"{did_you_mean(name, self.tops)}')
+        return self.tops[name]
+
+    def __delattr__(self, name: str) -> None:
+        del self.tops[name]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.tops[key] = value
+
+    def __getitem__(self, item: str) -> Any:
+        return self.tops[item]
+
+    def __delitem__(self, item: str) -> None:
+        del self.tops[item]
+
+    def to_proto(self) -> Any:
+        """The NetParameter of all named blobs and of what they need."""
+        return _net(self.tops.values(), {top: name for name, top in self.tops.items()})
+
+
+class Layers:
+    """`L`: `L.Pooling(bottom, kernel_size=2)` is a Pooling layer; returns its top, its tops, or itself without any."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return layer_function(name)
+
+
+class Parameters:
+    """`P`: `P.Pooling.MAX` is the value MAX of an enum in PoolingParameter."""
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"{name}Parameter"
+        if message not in caffe_pb2.DESCRIPTOR.message_types_by_name:
+            known = [each.removesuffix("Parameter") for each in caffe_pb2.DESCRIPTOR.message_types_by_name]
+            raise AttributeError(f'there are no options "{name}"{did_you_mean(name, known)}')
+        return getattr(caffe_pb2, message)
+
+
+def layer_function(name: str) -> Callable[..., Any]:
+    """The function that `L.<name>` is."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+
+    def layer_fn(*inputs: Top, **kwargs: Any) -> Any:
+        fn = Function(name, inputs, kwargs)
+        if fn.ntop == 0:
+            return fn
+        return fn.tops[0] if fn.ntop == 1 else fn.tops
+
+    return layer_fn
+
+
+def to_proto(*tops: Top | Function) -> Any:
+    """The NetParameter of these blobs' layers and of all that they need, with names made up."""
+    return _net(tops, {})
+
+
+def _net(tops: Iterable[Top | Function], names: Names) -> Any:
+    specs: Specs = OrderedDict()
+    autonames: Counter[str] = Counter()
+    for top in tops:
+        top._to_proto(specs, names, autonames)
+    net = caffe_pb2.NetParameter()
+    net.layer.extend(specs.values())
+    return net
+
+
+layers = Layers()
+params = Parameters()
