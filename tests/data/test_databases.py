@@ -191,5 +191,5 @@ def test_the_writer_replaces_only_when_asked(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="cannot write an LMDB database to"):
+    with pytest.raises(FileError, match="cannot write the LMDB database"):
         LmdbWriter(tmp_path / "file" / "db")

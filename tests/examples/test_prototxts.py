@@ -174,6 +174,20 @@ def test_deploy_net_is_the_trained_one(deployed):
     assert sum(layer.type in ("Convolution", "InnerProduct") for layer in layers) >= 4
 
 
+def test_both_sides_of_the_siamese_net_are_one_net():
+    layers = {
+        layer.name: layer
+        for layer in upgrade.read_net(ROOT / "examples/siamese/mnist_siamese_train_test.prototxt").layer
+    }
+    sides = [name for name in layers if name.endswith("_p")]
+    assert len(sides) == 8
+    for name in sides:
+        first, second = layers[name.removesuffix("_p")], layers[name]
+        assert [param.name for param in first.param] == [param.name for param in second.param]
+        assert all(bottom.endswith("_p") for bottom in second.bottom)
+        assert str(_essence(first)) == str(_essence(second)).replace('_p"', '"')
+
+
 def _essence(layer: caffe_pb2.LayerParameter) -> caffe_pb2.LayerParameter:
     layer = caffe_pb2.LayerParameter.FromString(layer.SerializeToString())
     for options in (layer.convolution_param, layer.inner_product_param):

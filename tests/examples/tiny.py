@@ -41,7 +41,10 @@ def write_images(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
 def _database(path: Path, mean_file: str, rng: np.random.Generator) -> None:
     names = [name for name in IMAGES if path.name.startswith(name)]
     shape, classes = IMAGES[names[0]] if names else IMAGENET
-    write_images(path, rng.integers(0, 256, (RECORDS, *shape), np.uint8), rng.integers(0, classes, RECORDS))
+    images = rng.integers(
+        110, 130, (RECORDS, *shape), np.uint8
+    )  # of little contrast: first losses are near log(classes)
+    write_images(path, images, rng.integers(0, classes, RECORDS))
     if mean_file:
         mean = caffe_pb2.BlobProto(num=1, channels=shape[0], height=shape[1], width=shape[2])
         mean.data.extend([120.0] * int(np.prod(shape)))

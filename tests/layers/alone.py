@@ -1,4 +1,4 @@
-"""One layer by itself, without a net."""
+"""One layer by itself, without a net, with the first values that its own fillers give it."""
 
 from __future__ import annotations
 

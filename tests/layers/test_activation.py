@@ -67,10 +67,10 @@ def test_clip_with_min_above_max_gives_min():
 
 
 def test_bnll_does_not_overflow():
-    x = torch.tensor([-1000.0, 0, 1000], dtype=torch.float32, requires_grad=True)
-    y = build("BNLL", "", (3,)).float()(x)
-    np.testing.assert_allclose(y.detach(), [0, np.log(2), 1000], rtol=1e-6)
-    np.testing.assert_allclose(torch.autograd.grad(y.sum(), x)[0], [0, 0.5, 1])
+    x = torch.tensor([-1000.0, 0, 5, 1000], requires_grad=True)
+    y = build("BNLL", "", (4,)).float()(x)
+    np.testing.assert_allclose(y.detach(), [0, np.log(2), np.log1p(np.exp(5)), 1000], rtol=1e-6)
+    np.testing.assert_allclose(torch.autograd.grad(y.sum(), x)[0], [0, 0.5, 1 / (1 + np.exp(-5)), 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -230,3 +230,17 @@ def test_runs_on_one_device(case):
 def test_prototxt_survives_a_round_trip(case):
     param = text.parse(case.net(), caffe_pb2.NetParameter())
     assert text.parse(text.dumps(param), caffe_pb2.NetParameter()) == param
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, while it traces
+@pytest.mark.parametrize("family", ["activation", "convolution", "pooling", "dense", "normalization"])
+def test_torch_compile_traces_it_in_one_piece(family):
+    for case in CASES:
+        if layer_class(case.type).__module__ != f"caffe.layers.{family}":
+            continue
+        torch.compiler.reset()
+        bottoms = case.bottoms_as(torch.float32)
+        traced = torch.compile(case.build(torch.float32), backend="eager", fullgraph=True)
+        for one, other in zip(run(case.build(torch.float32), bottoms), run(traced, bottoms), strict=True):
+            torch.testing.assert_close(other, one, msg=str(case))

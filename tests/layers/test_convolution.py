@@ -123,7 +123,7 @@ def test_sizes_that_leave_no_top_are_rejected():
     )
     assert_rejected("Im2col", "convolution_param { kernel_size: 9 }", (2, 3, 5, 7), says="spans (9, 9)")
     options = "convolution_param { num_output: 4 kernel_size: 1 pad: 3 }"
-    assert_rejected("Deconvolution", options, (2, 3, 5, 7), says="pad (3, 3) removes all of the top")
+    assert_rejected("Deconvolution", options, (2, 3, 6, 7), says="pad (3, 3) removes all of the top")
 
 
 def test_bottoms_that_do_not_belong_together_are_rejected():

@@ -95,6 +95,19 @@ def test_a_resumed_run_gets_the_batches_of_the_unbroken_one(kind, place):
 
 
 @pytest.mark.parametrize("kind", RANDOM)
+def test_a_batch_follows_from_its_state_alone(kind, place):
+    with closing(layer(RANDOM[kind])) as shared:
+        seen = []
+        for seed in range(8):
+            with closing(layer(RANDOM[kind])) as fresh:
+                state = fresh.stream.start(seed)
+                for expected, got in zip(fresh.stream.batch(state)[0], shared.stream.batch(state)[0], strict=True):
+                    np.testing.assert_array_equal(got, expected)
+            seen.append(got.tolist())
+        assert len(set(map(tuple, seen))) > (1 if kind != "Data" else 0), "another seed, another batch"
+
+
+@pytest.mark.parametrize("kind", RANDOM)
 def test_the_seed_comes_from_torch(kind, place):
     def run(seed):
         torch.manual_seed(seed)
@@ -272,6 +285,14 @@ def test_each_batch_has_its_share_of_foreground(place):
             assert (y > 0).tolist() == [False, False, True, True]
 
 
+def test_an_overlap_at_a_threshold_counts_from_there_on(place):
+    (place / "w.txt").write_text("# 0\na b0.png\n3\n9\n13\n3\n1 0.7 0 0 5 5\n2 0.3 0 0 5 5\n3 0.29 0 0 5 5\n")
+    paths, background, foreground = window_module.read_windows("w.txt", "r/", 0.7, 0.3)
+    assert paths == ["r/a b0.png"]
+    assert foreground.tolist() == [[0, 1, 0, 0, 5, 5]]
+    assert background.tolist() == [[0, 0, 0, 0, 5, 5]], "one window, and its label is 0"
+
+
 def one_window(place, corners, options="", transform="", crop=6) -> np.ndarray:
     """The batch of one foreground window in the first image."""
     (place / "w.txt").write_text(f"# 0\na b0.png\n3\n9\n13\n1\n2 1 {corners}\n")
@@ -362,6 +383,13 @@ def test_shuffled_rows_are_all_there_on_every_pass(place):
     assert len(set(map(tuple, passes))) == len(passes), "each pass has its own order"
     assert {order[0] < 5 for order in passes} == {True, False}, "files change places"
     assert all(len({label < 5 for label in order[:3]}) == 1 for order in passes), "a file's rows stay together"
+
+
+def test_files_of_one_length_are_shuffled_each_in_its_own_way(place):
+    write_h5(place / "two.h5", 5, 5)
+    with closing(layer(HDF5.replace("batch_size: 4", "batch_size: 5") % ("shuffle: true", ""))) as source:
+        orders = [[label % 5 for label in batch] for batch in labels(source, 12)]
+    assert any(first != second for first, second in zip(orders[::2], orders[1::2], strict=True))
 
 
 def test_names_on_one_line_and_names_with_spaces(place):

@@ -59,6 +59,11 @@ def test_memory_position_is_the_next_row():
     memory()
     memory.seek(position)
     assert memory()[1].tolist() == expected
+    with pytest.raises(LayerError, match="was not saved by a layer of this type"):
+        memory.seek(b"[]")
+    memory.set_arrays(images(2), np.arange(2))
+    memory.seek(b'{"row": 4}')
+    assert memory()[1].flatten().tolist() == [0, 1], "an array that is shorter now"
 
 
 def test_datums_and_images_are_transformed_and_arrays_are_not():

@@ -1,12 +1,13 @@
 """InnerProduct, Embed, Bias and Scale: default fillers and arrays that do not fit."""
 
+import numpy as np
 import pytest
 import torch
 
 from caffe.errors import LayerError
 from caffe.layers import Layer, layer_class
 from caffe.proto import caffe_pb2, text
-from tests.layers.build import assert_rejected, build
+from tests.layers.build import apply, assert_rejected, build
 
 
 def fresh(options: str, *shapes: tuple[int, ...]) -> Layer:
@@ -28,6 +29,42 @@ def test_scale_starts_as_one_and_everything_else_as_zero():
     assert layer.bias.tolist() == [2, 2, 2]
     layer = fresh(f'type: "InnerProduct" {names} inner_product_param {{ num_output: 2 }}', (2, 3))
     assert not any(blob.any() for blob in layer.tensors)
+
+
+@pytest.mark.parametrize(
+    ("options", "array"),
+    [
+        ("bias_term: true", (1, 3, 1, 1)),
+        ("axis: 0 num_axes: 2 bias_term: true", (2, 3, 1, 1)),
+        ("axis: -2 num_axes: -1 bias_term: true", (1, 1, 5, 7)),
+        ("axis: 3 num_axes: 0 bias_term: true", (1, 1, 1, 1)),
+    ],
+)
+def test_scale_and_bias_lie_on_the_bottom_from_their_axis_on(options, array):
+    x = np.random.default_rng(1).normal(size=(2, 3, 5, 7))
+    layer = build("Scale", f"scale_param {{ {options} }}", x.shape)
+    s, b = (blob.detach().numpy().reshape(array) for blob in layer.tensors)
+    np.testing.assert_allclose(layer(torch.from_numpy(x)).detach(), x * s + b)
+    shift = build("Bias", f"bias_param {{ {options.replace('bias_term: true', '')} }}", x.shape)
+    np.testing.assert_allclose(shift(torch.from_numpy(x)).detach(), x + shift.bias.detach().numpy().reshape(array))
+
+
+@pytest.mark.parametrize("type_name", ["Scale", "Bias"])
+def test_a_single_number_lies_on_a_bottom_of_any_axes(type_name):
+    y = apply(type_name, "", [1.0, 2, 3], 5.0)
+    assert y.tolist() == ([5, 10, 15] if type_name == "Scale" else [6, 7, 8])
+
+
+def test_inner_product_and_embed_are_products_with_their_weights():
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+    for options, columns in (("", "ok"), ("transpose: true", "ko")):
+        layer = build("InnerProduct", f"inner_product_param {{ num_output: 4 {options} }}", (2, 3, 5))
+        expected = torch.einsum(f"nk,{columns}->no", x.reshape(2, 15), layer.weight) + layer.bias
+        torch.testing.assert_close(layer(x), expected)
+    table = build("Embed", "embed_param { num_output: 3 input_dim: 4 }", (2, 2))
+    index = torch.tensor([[3.0, 0], [1, 3]], dtype=torch.float64)
+    torch.testing.assert_close(table(index)[0, 0], table.weight[3] + table.bias)
+    assert table(index).shape == (2, 2, 3)
 
 
 def test_scale_by_a_bottom_holds_only_its_bias():

@@ -131,6 +131,15 @@ def test_euclidean_loss_has_a_gradient_for_both_bottoms():
     torch.testing.assert_close(b.grad, -a.detach() / 3)
 
 
+@pytest.mark.parametrize(("norm", "expected", "slopes"), [("L1", 4, [0, 1, 1, -1]), ("L2", 6.5, [0, 4, 1, -3])])
+def test_hinge_loss_wants_a_margin_of_one(norm, expected, slopes):
+    x, label = torch.tensor([[3.0, 1], [-0.5, -0.5]], requires_grad=True), torch.tensor([0.0, 1])
+    loss = loss_of(x, label, "HingeLoss", f"hinge_loss_param {{ norm: {norm} }}")
+    loss.backward()
+    assert 2 * loss.item() == expected
+    assert (2 * x.grad).flatten().tolist() == slopes
+
+
 @pytest.mark.parametrize("name", ["HingeLoss__l1", "HingeLoss__l2"])
 def test_hinge_reference_diffs_are_those_of_overwritten_margins(name):
     """Caffe's HingeLoss keeps its margins in the bottom's diff from forward to backward. The recorder wrote a number
@@ -210,3 +219,8 @@ def test_infogain_matrix_is_read_from_a_file(tmp_path, monkeypatch):
 def test_bottoms_that_do_not_fit_are_errors(kind, shapes, options, message):
     with pytest.raises(CaffeError, match=message):
         alone(kind, shapes, options)
+
+
+def test_accuracy_of_a_net_that_diverged_is_not_perfect():
+    x, label = torch.full((3, 5), float("nan")), torch.zeros(3)
+    assert loss_of(x, label, "Accuracy") == 0

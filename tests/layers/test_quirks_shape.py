@@ -113,9 +113,12 @@ def test_batch_reindex_adds_the_gradients_of_repeated_items():
 
 def test_crop_reference_gets_no_gradient():
     x, reference = torch.zeros(2, 5, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
-    alone("Crop", ((2, 5), (2, 3)), "crop_param { axis: 1 offset: 1 }")(x, reference).sum().backward()
+    layer = alone("Crop", ((2, 5), (2, 3)), "crop_param { axis: 1 offset: 1 }")
+    layer(x, reference).sum().backward()
     assert x.grad[0].tolist() == [0, 1, 1, 1, 0]
     assert reference.grad is None
+    assert layer.exempt == (1,)
+    assert layer.constant == ()  # a reference that wants a gradient is no error: it gets zeros
 
 
 def test_silence_gives_its_bottoms_the_gradient_zero():

@@ -79,16 +79,18 @@ def test_another_number_of_streams_starts_from_zeros(kind):
     torch.testing.assert_close(layer(x, ones), recurrent(kind).double()(x, ones))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("step", [1, 2, T - 1])
 @pytest.mark.parametrize("kind", STATES)
-def test_cont_zero_forgets_what_was_before(kind):
-    x, cont = inputs(), begins()
-    cont[2, 1] = 0
-    y = recurrent(kind).double()(x, cont)
-    alone_y = recurrent(kind).double()(x[2:, 1:2], cont[2:, 1:2])
-    torch.testing.assert_close(y[2:, 1:2], alone_y)
-    (gradient,) = torch.autograd.grad(y[2:, 1].sum(), x)
-    assert (gradient[:2] == 0).all()
-    assert (gradient[2:, 1] != 0).all()
+def test_cont_zero_forgets_what_was_before(kind, step, dtype):
+    x, cont = inputs(dtype=dtype), begins(dtype=dtype)
+    cont[step, 1] = 0
+    y = recurrent(kind).to(dtype)(x, cont)
+    by_itself = recurrent(kind).to(dtype)(x[step:, 1:2], cont[step:, 1:2])
+    torch.testing.assert_close(y[step:, 1:2], by_itself)
+    (gradient,) = torch.autograd.grad(y[step:, 1].sum(), x)
+    assert (gradient[:step] == 0).all()
+    assert (gradient[step:, 1] != 0).all()
 
 
 @pytest.mark.parametrize("kind", STATES)

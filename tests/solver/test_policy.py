@@ -83,7 +83,9 @@ def test_far_from_a_sigmoid_the_rate_is_zero():
 
 
 def test_unknown_policy():
-    with pytest.raises(SolverError, match=r'"setp"; did you mean "step"\? \(known policies: exp, fixed, inv, multistep'):
+    with pytest.raises(
+        SolverError, match=r'"setp"; did you mean "step"\? \(known policies: exp, fixed, inv, multistep'
+    ):
         policy_class("setp")
     with pytest.raises(SolverError, match=r'names no lr_policy; write for example lr_policy: "fixed"'):
         policy_class("")

@@ -10,12 +10,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 from caffe.cli import command, flags
 from caffe.errors import CaffeError
 
-__all__ = ["main"]
+__all__ = ["main", "tool"]
 
 CAFFE_VERSION = "1.0.0"
 """The release of BVLC Caffe whose files, flags and log lines are kept."""
@@ -46,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _report(error)
+
+
+def tool() -> int:
+    """Run the command that the executable is named after: `convert_imageset ...` is `caffe convert_imageset ...`."""
+    name = Path(sys.argv[0]).name.removesuffix(".exe").removesuffix(".bin")
+    return main([name, *sys.argv[1:]])
 
 
 def _run(words: list[str], given: dict[str, str | int | bool]) -> int:

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from caffe.data import leveldb, lmdb  # defining the classes registers the backends
 from caffe.data.source import RecordSource, open_source
+from caffe.data.writer import RecordWriter, create_database
 
-__all__ = ["RecordSource", "leveldb", "lmdb", "open_source"]
+__all__ = ["RecordSource", "RecordWriter", "create_database", "leveldb", "lmdb", "open_source"]

@@ -34,6 +34,11 @@ class DatumReader:
                 return pixels.reshape(self._shape), rest.label
         return self._whole(value)
 
+    @staticmethod
+    def compressed(value: Bytes) -> bool:
+        """Whether the image is compressed."""
+        return _parse(value).encoded
+
     def _whole(self, value: Bytes) -> tuple[np.ndarray, int]:
         datum = _parse(value)
         if datum.encoded:

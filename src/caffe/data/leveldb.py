@@ -1,4 +1,4 @@
-"""LevelDB databases, read through the optional package plyvel."""
+"""LevelDB databases, read and written through the optional package plyvel."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 from caffe import log
 from caffe.data.source import Records, RecordSource
+from caffe.data.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError, require_extra
 
-__all__ = ["LevelDb"]
+__all__ = ["LevelDb", "LevelDbWriter"]
 
 
 class LevelDb(RecordSource, backend="LEVELDB"):
@@ -57,6 +58,33 @@ class LevelDb(RecordSource, backend="LEVELDB"):
     def close(self) -> None:
         self._db.close()
         self._remove()
+
+
+class LevelDbWriter(RecordWriter, backend="LEVELDB"):
+    """A new LevelDB folder, as `RecordWriter` tells, with the block size of Caffe's."""
+
+    def _open(self, folder: str) -> None:
+        plyvel: Any = require_extra("plyvel", "leveldb", f'writing the LevelDB database "{self.path}"')
+        self._error = plyvel.Error
+        try:
+            self._db = plyvel.DB(folder, create_if_missing=True, block_size=1 << 16, write_buffer_size=1 << 26)
+        except plyvel.Error as error:
+            raise self._refused(error) from error
+        log.info("db_leveldb.cpp:18", f"Opened leveldb {self.path}")
+
+    def _write(self, records: Pending) -> None:
+        try:
+            with self._db.write_batch() as batch:
+                for key, value in records:
+                    batch.put(key, value)
+        except self._error as error:
+            raise self._refused(error) from error
+
+    def _close(self) -> None:
+        self._db.close()
+
+    def _refused(self, error: Exception) -> FileError:
+        return FileError(f'cannot write to LevelDB database "{self.path}": {_text(error)}')
 
 
 def _check(path: str) -> None:

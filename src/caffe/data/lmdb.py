@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
-from pathlib import Path
-from types import TracebackType
 from weakref import WeakValueDictionary
 
 import lmdb
 
 from caffe import log
 from caffe.data.source import Records, RecordSource
+from caffe.data.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError
 
 __all__ = ["Lmdb", "LmdbWriter"]
@@ -34,7 +31,7 @@ class Lmdb(RecordSource, backend="LMDB"):
         self._refuse_empty()
         log.info("db_lmdb.cpp:35", f"Opened lmdb {path}")
 
-    def __len__(self) -> int:
+    def count(self) -> int:
         return self._environment.stat()["entries"]
 
     @property
@@ -57,74 +54,44 @@ class Lmdb(RecordSource, backend="LMDB"):
         self._env = None  # the last user of a shared environment closes it
 
 
-class LmdbWriter:
-    """Writes a new LMDB folder, which appears under its name when it is complete.
+class LmdbWriter(RecordWriter, backend="LMDB"):
+    """A new LMDB folder, as `RecordWriter` tells; the memory map grows as needed."""
 
-    Used as `with LmdbWriter(path) as writer: writer.put(key, value)`. Records are committed a thousand at a time, and
-    the memory map grows as needed. If the block fails, nothing is left behind.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], overwrite: bool = False, commit: int = 1000) -> None:
-        self.path = Path(path)
-        self.count = 0
-        self._overwrite = overwrite
-        self._commit = commit
-        self._pending: list[tuple[bytes, bytes]] = []
-        if self.path.exists() and not overwrite:
-            raise FileError(f'"{path}" exists already; remove it, choose another name or ask to overwrite it')
+    def _open(self, folder: str) -> None:
+        self._env: lmdb.Environment | None = None
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        except OSError as error:
-            raise FileError(f'cannot write an LMDB database to "{path}": {error.strerror}') from error
-        self._env = lmdb.open(self._folder, map_size=1 << 26, lock=False, sync=False, metasync=False)
+            self._env = lmdb.open(folder, map_size=1 << 26, lock=False, sync=False, metasync=False)
+        except lmdb.Error as error:
+            raise self._refused(error) from error
+        log.info("db_lmdb.cpp:35", f"Opened lmdb {self.path}")
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Add a record; a second record of the same key replaces the first."""
-        self._pending.append((key, value))
-        self.count += 1
-        if len(self._pending) == self._commit:
-            self._flush()
-
-    def __enter__(self) -> LmdbWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._env.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _flush(self) -> None:
+    def _write(self, records: Pending) -> None:
+        assert self._env is not None
         while True:
             try:
                 with self._env.begin(write=True) as transaction:
-                    for key, value in self._pending:
+                    for key, value in records:
                         transaction.put(key, value)
             except lmdb.MapFullError:
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
             except lmdb.Error as error:
-                raise FileError(f'cannot write to LMDB database "{self.path}": {error}') from error
+                raise self._refused(error) from error
             else:
-                self._pending.clear()
                 return
 
-    def _finish(self) -> None:
-        self._flush()
-        self._env.sync(True)
-        self._env.close()
-        os.chmod(self._folder, 0o777 & ~_umask())
+    def _close(self) -> None:
+        if self._env is None:
+            return
+        environment, self._env = self._env, None
         try:
-            if self._overwrite and self.path.exists():
-                os.rename(self.path, os.path.join(self._folder, "replaced"))
-            os.rename(self._folder, self.path)
-        except OSError as error:
-            raise FileError(f'cannot write the LMDB database "{self.path}": {error.strerror}') from error
-        shutil.rmtree(self.path / "replaced", ignore_errors=True)
+            environment.sync(True)
+        except lmdb.Error as error:
+            raise self._refused(error) from error
+        finally:
+            environment.close()
+
+    def _refused(self, error: lmdb.Error) -> FileError:
+        return FileError(f'cannot write to LMDB database "{self.path}": {error}')
 
 
 def _environment(path: str) -> lmdb.Environment:
@@ -170,9 +137,3 @@ def _refuse_truncated(environment: lmdb.Environment, path: str, size: int) -> No
         raise FileError(
             f'LMDB database "{path}" is truncated: data.mdb has {size} bytes of {needed}; copy or write it again'
         )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

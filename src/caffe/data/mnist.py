@@ -6,7 +6,7 @@ import gzip
 import importlib.util
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ import numpy as np
 from caffe.data.datum import encode_datum
 from caffe.data.lmdb import LmdbWriter
 from caffe.data.rng import generator
+from caffe.data.writer import RecordWriter
 from caffe.errors import FileError, MissingExtra
 
-__all__ = ["make", "read_digits", "read_idx"]
+__all__ = ["make", "put_digits", "read_digits", "read_idx"]
 
 Digits = tuple[np.ndarray, np.ndarray]
 """Images (n, 28, 28) of uint8 and their labels (n)."""
@@ -43,12 +44,18 @@ def make(
     with LmdbWriter(paths["train"], overwrite) as train, LmdbWriter(paths["test"], overwrite) as test:
         done = 0
         for writer, (images, labels) in zip((train, test), sets.values(), strict=True):
-            for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-                writer.put(b"%08d" % index, encode_datum(image[None], label))
+            for _ in put_digits(writer, images, labels):
                 done += 1
                 if progress is not None and done % 500 == 0:
                     progress(done, sum(counts.values()))
     return counts
+
+
+def put_digits(writer: RecordWriter, images: np.ndarray, labels: np.ndarray) -> Iterator[int]:
+    """Add images (n, H, W) to a database, with their number as key; yields how many are in after each."""
+    for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        writer.put(b"%08d" % index, encode_datum(image[None], label))
+        yield index + 1
 
 
 def read_digits(folder: Path, name: str) -> Digits:

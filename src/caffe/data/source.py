@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
+from contextlib import closing
 from typing import ClassVar
 
 from caffe import log
@@ -36,8 +37,18 @@ class RecordSource(ABC):
     def scan(self, start: bytes | None = None) -> Records:
         """Every (key, value) in key order from the first key >= `start` on, once.
 
-        A value may be a view of the database's memory, which is valid until the next step of the iterator.
+        A value may be a view of the database's memory, which is valid until the iterator is closed.
         """
+
+    def count(self) -> int:
+        """The number of records, or 0 where only reading them all would tell."""
+        return 0
+
+    def first(self) -> tuple[bytes, bytes]:
+        """The first record."""
+        with closing(self.scan()) as records:
+            key, value = next(records)
+            return key, bytes(value)
 
     def records(self, start: bytes | None = None) -> Records:
         """As `scan`, but after the last record comes the first, without end."""

@@ -80,6 +80,7 @@ class Batch:
         self.transformer = transformer
         self.count = count
         self.places: list[tuple[int, int, bool]] = []
+        self.pixels = np.empty(0, np.uint8)
         self._admitted: tuple[int, ...] | None = None
         if transformer.random:
             if rng is None:

@@ -165,7 +165,7 @@ class PReLU(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() and x.shape[1] != len(self.weight):
             self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(self.weight)}")
-        return _PReLU.apply(x, self.weight)
+        return _PReLU.apply(x, self.weight.to(x.dtype))
 
 
 class ReLU(Layer):

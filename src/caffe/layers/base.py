@@ -188,8 +188,8 @@ class Loss(Layer, abstract=True):
 
     default_loss_weight = 1.0
     auto_tops = True
-    constant = (1,)
-    exempt = (1,)
+    constant: tuple[int, ...] = (1,)
+    exempt: tuple[int, ...] = (1,)
 
 
 class Source(Layer, abstract=True):

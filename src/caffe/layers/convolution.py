@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -165,7 +167,8 @@ def deconvolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, gro
         apply = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
         return apply(x, weight, bias, slide.stride, slide.pad, 0, group, slide.dilation)
     spread = x.new_zeros(*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(slide.stride, x.shape[2:], strict=True)))
-    spread[(..., *(slice(None, None, s) for s in slide.stride))] = x
+    places: Any = (..., *(slice(None, None, s) for s in slide.stride))
+    spread[places] = x
     mirrored = weight.flip(list(range(2, 2 + axes))).unflatten(0, (group, -1)).transpose(1, 2).flatten(0, 1)
     pad = tuple(e - 1 - p for e, p in zip(slide.extent, slide.pad, strict=True))
     return convolve(spread, mirrored, bias, Slide(slide.kernel, (1,) * axes, pad, slide.dilation), group)

@@ -87,7 +87,11 @@ class MemoryData(Source, bottoms=0, tops=2):
         return json.dumps({"row": self._next}).encode()
 
     def seek(self, position: bytes) -> None:
-        self._next = json.loads(position)["row"]
+        try:
+            row = int(json.loads(position)["row"])
+        except (ValueError, KeyError, TypeError):
+            self.error(f"cannot go to position {position!r}: it was not saved by a layer of this type")
+        self._next = row % len(self._arrays[0]) if self._arrays is not None else 0
 
     def _transformer(self) -> Transformer:
         try:

@@ -61,6 +61,7 @@ class Embed(Layer):
 
     constant = (0,)
     weight: Tensor
+    bias: Tensor
 
     def setup(self, index: Tensor) -> None:
         opt = self.opt
@@ -91,6 +92,7 @@ class Bias(Layer, bottoms=(1, 2)):
     """
 
     bias: Tensor
+    start: int
 
     def setup(self, x: Tensor, b: Tensor | None = None) -> None:
         self.start = operand_axis(self, x, b)
@@ -117,6 +119,7 @@ class Scale(Layer, bottoms=(1, 2)):
 
     weight: Tensor
     bias: Tensor
+    start: int
 
     def setup(self, x: Tensor, s: Tensor | None = None) -> None:
         opt = self.opt
@@ -157,7 +160,7 @@ def operand_shape(layer: Layer, x: Tensor) -> tuple[int, ...]:
     return tuple(x.shape[start:] if axes == -1 else x.shape[start : start + axes])
 
 
-def aligned(layer: Layer, x: Tensor, operand: Tensor) -> Tensor:
+def aligned(layer: Bias | Scale, x: Tensor, operand: Tensor) -> Tensor:
     """`operand` with axes of size 1 behind its own, so that it lies on x from the layer's axis on."""
     start, axes = layer.start, operand.dim()
     if x.shape[start : start + axes] != operand.shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -104,6 +105,6 @@ def im2col(x: Tensor, slide: Slide) -> Tensor:
     windows = pad_axes(x, slide.pad, slide.pad)
     for axis, (extent, stride) in enumerate(zip(slide.extent, slide.stride, strict=True)):
         windows = windows.unfold(2 + axis, extent, stride)
-    windows = windows[(..., *(slice(None, None, d) for d in slide.dilation))]
+    taken: Any = (..., *(slice(None, None, d) for d in slide.dilation))
     order = (0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes))
-    return windows.permute(order).flatten(1, 1 + axes)
+    return windows[taken].permute(order).flatten(1, 1 + axes)

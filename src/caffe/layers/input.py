@@ -37,6 +37,8 @@ class Parameter(Layer, bottoms=0):
     Source: BVLC parameter_layer.hpp.
     """
 
+    value: Tensor
+
     def setup(self, *bottoms: Tensor) -> None:
         self.add_blob("value", _sizes(self, self.opt.shape.dim))
 

@@ -141,6 +141,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
     """
 
     constant = (1, 2)
+    matrix: Tensor
 
     def setup(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> None:
         _same_batch(self, x, label)

@@ -36,6 +36,8 @@ class BatchNorm(Layer):
             all(param.lr_mult == 0 for param in self.spec.param),
             "its blobs are statistics and not trained; set lr_mult: 0 in its param blocks, or remove them",
         )
+        # None: as the phase says
+        self.given = self.opt.use_global_stats if self.opt.HasField("use_global_stats") else None
         self.add_blob("mean", (x.shape[1],), trained=False)
         self.add_blob("variance", (x.shape[1],), trained=False)
         self.add_blob("factor", (1,), trained=False)
@@ -58,8 +60,7 @@ class BatchNorm(Layer):
     @property
     def uses_running(self) -> bool:
         """Whether the running statistics apply: as `use_global_stats` says, by default in TEST."""
-        opt = self.opt
-        return opt.use_global_stats if opt.HasField("use_global_stats") else not self.training
+        return not self.training if self.given is None else self.given
 
     def running(self) -> tuple[Tensor, Tensor]:
         """Mean and variance (C) from the blobs."""
@@ -176,7 +177,7 @@ def _parts(t: Tensor, like: Tensor) -> tuple[Tensor, ...]:
 def _window_sum(x: Tensor, reach: int, out: Tensor) -> Tensor:
     """out[:, c] = sum of x[:, c - reach ... c + reach]."""
     out.copy_(x)
-    for step in range(1, min(reach, x.shape[1] - 1) + 1):
+    for step in range(1, reach + 1):
         out[:, step:] += x[:, :-step]
         out[:, :-step] += x[:, step:]
     return out

@@ -28,9 +28,9 @@ MAX, AVE, STOCHASTIC = (
 class Grid:
     """Where the windows of a pooling lie. All fields are (height, width)."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int] = (0, 0)
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...] = (1, 1)
+    pad: tuple[int, ...] = (0, 0)
     ceil: bool = True
 
     def windows(self, sizes: Sequence[int]) -> list[int]:
@@ -80,7 +80,8 @@ class Pooling(Layer, tops=(1, 2)):
     def setup(self, x: Tensor) -> None:
         opt = self.opt
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
-        self.require(opt.pool == MAX or len(self.spec.top) < 2, "the second top, a mask, exists with pool: MAX only")
+        self.masked = len(self.spec.top) == 2
+        self.require(opt.pool == MAX or not self.masked, "the second top, a mask, exists with pool: MAX only")
         self.grid = read_grid(self)
         if any(self.grid.pad):
             self.require(opt.pool != STOCHASTIC, "pool: STOCHASTIC does not take padding")
@@ -90,7 +91,7 @@ class Pooling(Layer, tops=(1, 2)):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         grid = self._window(x)
-        if len(self.spec.top) == 2:
+        if self.masked:
             return max_pool_mask(x, grid)
         return pool(x, self.opt.pool, grid, self.training)
 
@@ -144,7 +145,7 @@ def read_grid(layer: Layer) -> Grid:
         given = [name for name in ("kernel_size", "kernel_h", "kernel_w") if opt.HasField(name)]
         layer.require(not given, f"global_pooling takes the whole bottom as its window; remove {', '.join(given)}")
         layer.require(stride == (1, 1) and pad == (0, 0), "global_pooling has one window; remove stride and pad")
-        kernel = (0, 0)
+        kernel: tuple[int, ...] = (0, 0)
     else:
         kernel = per_axis(layer, "kernel_size", 2)
         layer.require(min(kernel) > 0, f"kernel {kernel} must be positive on both axes")

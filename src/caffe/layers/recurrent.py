@@ -28,6 +28,11 @@ class _Recurrent(Layer, abstract=True):
     exempt = (1,)
     parts = 1  # how many arrays the state has
     gates = 1  # rows of the weights for each output
+    state: Tensor
+    weight_x: Tensor
+    bias: Tensor
+    weight_static: Tensor
+    weight_h: Tensor
 
     def setup(self, *bottoms: Tensor) -> None:
         x, cont, size = bottoms[0], bottoms[1], self.opt.num_output
@@ -46,8 +51,9 @@ class _Recurrent(Layer, abstract=True):
             f"one indicator for each step and stream, as {fact}",
         )
         self.static = len(bottoms) - 2 - hidden
-        self.exempt = (1, *range(2 + self.static, len(bottoms)))
-        for i in self.exempt[1:]:
+        parts = range(2 + self.static, len(bottoms))
+        self.exempt = (1, *parts)
+        for i in parts:
             fact = f"{self.bottom_name(i)} has shape {shape_text(bottoms[i].shape)}"
             self.require(bottoms[i].shape == (1, x.shape[1], size), f"{fact}, expected (1, {x.shape[1]}, {size})")
         self.add_blobs(x.shape[2:].numel(), self._static_features(bottoms), size)
@@ -192,6 +198,9 @@ class RNN(_Recurrent, bottoms=(2, 4), tops=(1, 2), options="recurrent_param"):
     blobs W_x (D, features), b (D), [W_static], W_h (D, D), W_o (D, D), b_o (D)
     Source: BVLC rnn_layer.cpp, recurrent_layer.cpp.
     """
+
+    weight_o: Tensor
+    bias_o: Tensor
 
     def add_blobs(self, features: int, static: int, size: int) -> None:
         super().add_blobs(features, static, size)

@@ -112,7 +112,8 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
         if ignore is not None:
             counts = (index != ignore).to(x.dtype)
             index = index.where(index != ignore, 0)
-        rivals = (scores >= scores.gather(1, index.unsqueeze(1))).sum(1) - 1
+        # "not less" rather than "at least": a score that is no number is never right, where Caffe counts it as right
+        rivals = (~(scores < scores.gather(1, index.unsqueeze(1)))).sum(1) - 1
         right = (rivals < self.opt.top_k).to(x.dtype) * counts
         accuracy = right.sum() / counts.sum().clamp(min=1)
         if len(self.spec.top) < 2:

@@ -66,11 +66,11 @@ def restore(solver: Solver, path: str | Path) -> None:
     head, history = state.read(path)
     _check_history(solver, head, history, path)
     positions = {(place.net, place.layer): place.position for place in head.source}
-    before = [(source, source.position()) for _, _, source in _sources(solver)]
+    before = [(source, source.position()) for _, source in _sources(solver)]
     try:
-        for net, layer, source in _sources(solver):
-            if (net, layer) in positions:
-                source.seek(positions[net, layer])
+        for net, source in _sources(solver):
+            if (net, source.name) in positions:
+                source.seek(positions[net, source.name])
         if head.learned_net:
             solver.net.copy_from(_find(head.learned_net, Path(path)))
     except BaseException:
@@ -96,19 +96,19 @@ def _head(solver: Solver, model_path: str) -> Any:
     head = caffe_pb2.SolverState(iter=solver.iter, learned_net=model_path, current_step=solver.current_step)
     head.type = solver.param.type
     head.random_state = _random_state(solver.net.device)
-    for net, layer, source in _sources(solver):
-        head.source.add(net=net, layer=layer, position=source.position())
+    for net, source in _sources(solver):
+        head.source.add(net=net, layer=source.name, position=source.position())
     for net, layer, name, value in _buffers(solver):
         array = value.cpu().numpy()
         head.buffer.add(net=net, layer=layer.name, name=name, value=weights.blob_to_proto(array))
     return head
 
 
-def _sources(solver: Solver) -> Iterator[tuple[int, str, Source]]:
+def _sources(solver: Solver) -> Iterator[tuple[int, Source]]:
     """Every data source with its net's number: 0 is the train net, then come the test nets."""
     for number, net in enumerate((solver.net, *solver.test_nets)):
-        for name, source in net.sources.items():
-            yield number, name, source
+        for source in net.sources.values():
+            yield number, source
 
 
 def _buffers(solver: Solver) -> Iterator[tuple[int, Layer, str, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -156,18 +156,19 @@ class Solver:
         rate = self._take_rate()
         if _due(self.iter, self.param.display):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
-        scale = self._clipping() / self.param.iter_size
+        self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+        self.iter += 1
+        return rate
+
+    def _updates(self, rate: float) -> Iterator[Update]:
+        """What each learnable blob needs for its update, with its own rate and decay."""
         learnable = self.net.learnable
         for index, entry in enumerate(learnable):
             tensor = entry.tensor
             if tensor.grad is None:
-                tensor.grad = torch.zeros_like(tensor)
+                tensor.grad = torch.zeros_like(tensor, requires_grad=False)
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
-            whole = Update(tensor.data, tensor.grad, self.history[index :: len(learnable)], local_rate, local_decay)
-            for piece in whole.pieces():
-                self.rule.apply(piece, self.iter + 1, scale)
-        self.iter += 1
-        return rate
+            yield Update(tensor.data, tensor.grad, self.history[index :: len(learnable)], local_rate, local_decay)
 
     @property
     def lr(self) -> float:
@@ -240,7 +241,8 @@ class Solver:
         log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
         net, count = self.test_nets[index], self.param.test_iter[index]
         net.share_with(self.net)
-        loss, sums = 0.0, {}
+        loss = 0.0
+        sums: dict[str, np.ndarray] = {}
         for _ in range(count):
             if self._take("snapshot"):
                 self.snapshot()
@@ -323,7 +325,8 @@ class AdamSolver(SGDSolver):
 def get_solver(param: str | Path | Any, device: torch.device | str | None = None) -> Solver:
     """The solver for a path or a SolverParameter; of pycaffe's class for its type where there is one."""
     loaded = _load(param)
-    named: dict[str, type[Solver]] = {cls.forced_type: cls for cls in (SGDSolver, *SGDSolver.__subclasses__())}
+    classes: list[type[Solver]] = [SGDSolver, *SGDSolver.__subclasses__()]
+    named = {cls.forced_type: cls for cls in classes}
     return named.get(loaded.type, Solver)(loaded, device)
 
 
@@ -333,6 +336,7 @@ def _load(param: str | Path | Any) -> Any:
         return upgrade.read_solver(param)
     own = caffe_pb2.SolverParameter()
     own.CopyFrom(param)
+    upgrade.upgrade_solver(own, "SolverParameter")
     return own
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from tests.layers.case import Bottom, Case, labels, within
 
 

@@ -1,0 +1,110 @@
+"""`caffe compute_image_mean`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from caffe import log
+from caffe.cli.command import command
+from caffe.cli.convert_imageset import BACKEND
+from caffe.cli.display import Bar, Display
+from caffe.cli.flags import Flag
+from caffe.errors import CaffeError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from caffe.data.statistics import Moments
+
+_PLACE = "compute_image_mean.cpp"
+_OWN = [
+    Flag("std", False, "Also write the standard deviation of each value, for std_file: OUTPUT_FILE with .std."),
+    Flag("pca", False, "Also write the principal components, for whitening_file: OUTPUT_FILE with .pca."),
+    Flag("components", 0, "How many principal components to keep; 0 keeps all."),
+    Flag("whiten", "", "Scale the components to variance 1: pca, or zca, which turns them back into images."),
+    Flag("epsilon", "1e-5", "What -whiten adds to the variances, as a share of the largest."),
+]
+
+
+@command(BACKEND, *_OWN, arguments="INPUT_DB [OUTPUT_FILE]")
+def compute_image_mean(flags: SimpleNamespace, display: Display) -> None:
+    """Compute the mean image of a database.
+
+    OUTPUT_FILE is for mean_file of transform_param; the means of the channels, for mean_value, are printed. With -std
+    and -pca further files are written beside it, `mean.std.binaryproto` and `mean.pca.binaryproto` for
+    `mean.binaryproto`.
+
+        caffe compute_image_mean train_lmdb mean.binaryproto
+        caffe compute_image_mean --pca -whiten zca cifar10_train_lmdb mean.binaryproto
+    """
+    from caffe.data import open_source
+    from caffe.data.datum import DatumReader
+    from caffe.data.statistics import measure
+    from caffe.proto import weights
+
+    path, output = [*flags.arguments, ""][:2]
+    epsilon = _check(flags, output)
+    source = open_source(flags.backend.upper(), path)
+    if DatumReader.compressed(source.first()[1]):
+        log.info(f"{_PLACE}:57", "Decoding Datum")
+    log.info(f"{_PLACE}:70", "Starting iteration")
+    with display.bar(path, source.count()) as bar:
+        moments = measure(source, flags.std, flags.pca, lambda count: _progress(count, bar))
+    if moments.count % 10000:
+        log.info(f"{_PLACE}:101", f"Processed {moments.count} files.")
+    mean = moments.mean()
+    if output:
+        log.info(f"{_PLACE}:108", f"Write to {output}")
+        weights.write_mean(output, mean)
+        display.say(f"wrote {output}: {moments.count:,} images")
+    _tell_channels(mean, display)
+    _write_more(flags, output, moments, epsilon, display)
+
+
+def _check(flags: SimpleNamespace, output: str) -> float:
+    """The number that -epsilon gives; CaffeError for flags that do not go together."""
+    if (flags.std or flags.pca) and not output:
+        raise CaffeError("-std and -pca write files beside OUTPUT_FILE: give one")
+    if flags.whiten not in ("", "pca", "zca"):
+        raise CaffeError(f'-whiten "{flags.whiten}": expected pca or zca')
+    if (flags.whiten or flags.components) and not flags.pca:
+        raise CaffeError("-whiten and -components are about principal components: give -pca too")
+    try:
+        return float(flags.epsilon)
+    except ValueError:
+        raise CaffeError(f'-epsilon "{flags.epsilon}": expected a number, such as 1e-5') from None
+
+
+def _progress(count: int, bar: Bar) -> None:
+    if count % 10000 == 0:
+        log.info(f"{_PLACE}:95", f"Processed {count} files.")
+    bar.update(count)
+
+
+def _tell_channels(mean: np.ndarray, display: Display) -> None:
+    log.info(f"{_PLACE}:114", f"Number of channels: {len(mean)}")
+    for index, channel in enumerate(mean):
+        total = channel.cumsum(dtype="f4")[-1]  # one after the other in float32, as Caffe adds them up
+        log.info(f"{_PLACE}:119", f"mean_value channel [{index}]: {log.number(total / channel.size)}")
+        display.say(f"mean_value: {log.number(total / channel.size)}")
+
+
+def _write_more(flags: SimpleNamespace, output: str, moments: Moments, epsilon: float, display: Display) -> None:
+    """Write what -std and -pca ask for."""
+    from caffe.data.statistics import components
+    from caffe.proto import weights
+
+    more = {}
+    if flags.std:
+        more["std"] = moments.std()
+    if flags.pca:
+        matrix = components(moments.covariance(), flags.components, flags.whiten, epsilon)
+        more["pca"] = matrix.reshape(-1, *moments.shape)
+    for kind, array in more.items():
+        path = Path(output)
+        path = path.with_name(f"{path.stem}.{kind}{path.suffix}")
+        log.info(_PLACE, f"Write to {path}")
+        weights.write_mean(path, array)
+        display.say(f"wrote {path}")

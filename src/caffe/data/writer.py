@@ -1,0 +1,119 @@
+"""Writing new databases of records, as the converting commands do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from caffe.errors import FileError, did_you_mean
+
+__all__ = ["RecordWriter", "create_database"]
+
+Pending = list[tuple[bytes, bytes]]
+_BACKENDS: dict[str, type[RecordWriter]] = {}
+
+
+class RecordWriter(ABC):
+    """Writes a new database, a folder that appears under its name when it is complete.
+
+    Used as `with LmdbWriter(path) as writer: writer.put(key, value)`. Records are committed `commit` at a time. If the
+    block fails, nothing is left behind. A subclass registers itself under its class argument `backend`.
+    """
+
+    backend: ClassVar[str]
+
+    def __init_subclass__(cls, backend: str) -> None:
+        cls.backend = backend
+        _BACKENDS[backend] = cls
+
+    def __init__(self, path: str | os.PathLike[str], overwrite: bool = False, commit: int = 1000) -> None:
+        self.path = Path(path)
+        self.count = 0
+        self._overwrite = overwrite
+        self._commit = commit
+        self._pending: Pending = []
+        if self.path.exists() and not overwrite:
+            raise FileError(f'"{path}" exists already; remove it, choose another name or ask to overwrite it')
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._folder = tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        except OSError as error:
+            raise FileError(f'cannot write the {backend_name(self)} "{path}": {error.strerror}') from error
+        try:
+            self._open(self._folder)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Add a record; a second record of the same key replaces the first."""
+        self._pending.append((key, value))
+        self.count += 1
+        if len(self._pending) == self._commit:
+            self._flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @abstractmethod
+    def _open(self, folder: str) -> None:
+        """Begin a database in an empty folder."""
+
+    @abstractmethod
+    def _write(self, records: Pending) -> None:
+        """Write records; FileError if the disk does not take them."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Bring everything to disk and let go of the files; may be called again."""
+
+    def _flush(self) -> None:
+        self._write(self._pending)
+        self._pending.clear()
+
+    def _finish(self) -> None:
+        self._flush()
+        self._close()
+        try:
+            os.chmod(self._folder, 0o777 & ~_umask())
+            if self._overwrite and self.path.exists():
+                os.rename(self.path, os.path.join(self._folder, "replaced"))
+            os.rename(self._folder, self.path)
+        except OSError as error:
+            raise FileError(f'cannot write the {backend_name(self)} "{self.path}": {error.strerror}') from error
+        shutil.rmtree(self.path / "replaced", ignore_errors=True)
+
+
+def create_database(backend: str, path: str | os.PathLike[str], overwrite: bool = False) -> RecordWriter:
+    """A writer of a new database with the backend of that name, such as "lmdb"."""
+    name = backend.upper()
+    if name not in _BACKENDS:
+        known = ", ".join(sorted(known.lower() for known in _BACKENDS))
+        raise FileError(f'unknown database backend "{backend}"{did_you_mean(name, _BACKENDS)} (known: {known})')
+    return _BACKENDS[name](path, overwrite)
+
+
+def backend_name(writer: RecordWriter) -> str:
+    """`LMDB database`, for messages."""
+    return f"{writer.backend} database"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,268 @@
+"""The converting commands: the databases, means, log lines and exit codes of the reference tools."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import h5py
+import numpy as np
+import pytest
+
+from caffe.cli import command, main, tool
+from caffe.data import open_source
+from caffe.data.images import read_image_list
+from caffe.proto import weights
+from caffe.proto.caffe_pb2 import Datum
+from tests.cli.test_reference_logs import difference, lines
+from tests.conftest import ROOT, SHARED, shared
+from tests.data.helpers import copy_of, images, write_lmdb
+
+
+def content(path, backend="LMDB"):
+    """The (key, Datum) of all records."""
+    return [(key, Datum.FromString(bytes(value))) for key, value in open_source(backend, str(path)).scan()]
+
+
+DATABASES = {"existing_db": "lmdb_square", "check_size_fails": "x", "missing_image": "skip"}
+
+
+def runs():
+    path = SHARED / "golden" / "data" / "convert_logs.json"
+    if not path.exists():
+        return [pytest.param(None, marks=pytest.mark.skip(reason=f"reference files not found at {path}"), id="missing")]
+    return list(json.loads(path.read_text()))
+
+
+def same_log(err, expected):
+    """The lines of a run, up to the one that ended it."""
+    expected = re.sub(r"^\[ WARN.*\n", "", expected, flags=re.M)
+    wanted = [line for line in lines(expected) if line[0] != "F"]
+    assert difference(lines(err.partition("caffe: error:")[0]), wanted) is None
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").symlink_to(shared("golden", "data", "images"))
+    (tmp_path / "list.txt").write_text(shared("golden", "data", "list.txt").read_text())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", runs())
+def test_convert_imageset_as_the_reference_tool(name, work, capsys):
+    run = json.loads(shared("golden", "data", "convert_logs.json").read_text())[name]
+    database = DATABASES.get(name, name)
+    if name == "existing_db":
+        copy_of(database, work)
+    if name == "missing_image":
+        (work / "list.txt").write_text("img00.png 2\nmissing.png 1\nimg01.png 0\n")
+    before = sorted(work.iterdir())
+    code = main(["convert_imageset", *run["flags"], "images/", "list.txt", database])
+    err = capsys.readouterr().err
+    assert code == (run["rc"] != 0), err
+    same_log(err, run["stderr"])
+    if code:
+        assert sorted(work.iterdir()) == before
+        return
+    backend = "LEVELDB" if name.startswith("leveldb") else "LMDB"
+    got = {key.decode(): bytes(value) for key, value in open_source(backend, database).scan()}
+    if name == "missing_image":
+        assert list(got) == run["keys"]
+        return
+    reference = open_source(backend, str(copy_of(name, work / "copy")))
+    assert list(got) == [key.decode() for key, _ in reference.scan()]
+    for key, value in reference.scan():
+        if "png_resized" not in name and "type_only" not in name:  # those depend on the version of zlib
+            assert got[key.decode()] == bytes(value), key
+
+
+@pytest.mark.parametrize("name", [name for name in runs() if name is None or "lmdb" in str(name) or "leveldb" in name])
+def test_compute_image_mean_as_the_reference_tool(name, work, capsys):
+    run = json.loads(shared("golden", "data", "convert_logs.json").read_text())[name]
+    copy_of(name, work)
+    capsys.readouterr()
+    output = f"mean_{name}.binaryproto"
+    code = main(["compute_image_mean", f"--backend={name.partition('_')[0]}", name, output])
+    err = capsys.readouterr().err
+    assert code == (run["mean_rc"] != 0), err
+    same_log(err, run["mean_stderr"])
+    if code:
+        assert "00000001_img01.png" in err
+        assert "Incorrect data field size 2139" in err
+        assert not (work / output).exists()
+    else:
+        assert (work / output).read_bytes() == shared("golden", "data", output).read_bytes()
+
+
+def test_mean_std_and_components(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pixels = images(50, (3, 2, 5))
+    pixels[:, 0, 0, 0] = 7
+    write_lmdb(tmp_path / "db", pixels)
+    assert main(["compute_image_mean", "--pca", "--std", "-whiten", "zca", "db", "mean.binaryproto"]) == 0
+    flat = pixels.reshape(50, -1).astype(np.float64)
+    std = weights.read_mean("mean.std.binaryproto")
+    assert std[0, 0, 0, 0] == 1
+    np.testing.assert_allclose(std.ravel()[1:], flat.std(axis=0)[1:], rtol=1e-6)
+    whiten = weights.read_mean("mean.pca.binaryproto").reshape(30, 30)
+    white = (flat - flat.mean(axis=0)) @ whiten.T
+    covariance = white.T @ white / 50
+    expected = np.eye(30)
+    expected[0, 0] = 0
+    np.testing.assert_allclose(covariance, expected, atol=2e-3)
+    np.testing.assert_allclose(whiten, whiten.T, atol=1e-6)
+    assert main(["compute_image_mean", "--pca", "-components=4", "db", "mean.binaryproto"]) == 0
+    rows = weights.read_mean("mean.pca.binaryproto")
+    assert rows.shape == (4, 3, 2, 5)
+    variances = ((flat - flat.mean(axis=0)) @ rows.reshape(4, -1).T).var(axis=0)
+    np.testing.assert_allclose(variances, np.linalg.eigvalsh(np.cov(flat.T, bias=True))[:-5:-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (["--pca", "db"], "OUTPUT_FILE"),
+        (["-whiten", "zca", "db", "out"], "-pca"),
+        (["--pca", "-whiten", "no", "db", "out"], "pca or zca"),
+        (["--pca", "-epsilon", "x", "db", "out"], "a number"),
+        (["-backend", "lmbd", "db"], 'did you mean "LMDB"'),
+    ],
+)
+def test_flags_of_compute_image_mean_that_do_not_fit(given, part, capsys):
+    assert main(["compute_image_mean", *given]) == 1
+    assert part in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def feature_folder(tmp_path_factory):
+    return copy_of(".", tmp_path_factory.mktemp("features"))
+
+
+def test_extract_features_as_the_reference_tool(feature_folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(feature_folder)
+    targets = ",".join(str(tmp_path / name) for name in ("features_conv", "features_ip"))
+    assert main(["extract_features", "features.caffemodel", "features.prototxt", "conv,ip", targets, "2", "lmdb"]) == 0
+    err = capsys.readouterr().err.replace(str(tmp_path) + "/", "")
+    wanted = [line for line in lines((feature_folder / "features_stderr.txt").read_text()) if "db" not in line[2]]
+    got = [line for line in lines(err) if "db" not in line[2]]
+    fixed = [[line for line in side if line[1] not in ("data_layer.cpp:73",)] for side in (got, wanted)]
+    assert difference(*fixed) is None
+    for name in ("conv", "ip"):
+        dump = np.load(feature_folder / f"dump_features_{name}.npz")
+        records = content(tmp_path / f"features_{name}")
+        assert [key.decode() for key, _ in records] == json.loads(str(dump["keys"]))
+        for index, (_, datum) in enumerate(records):
+            assert [datum.channels, datum.height, datum.width] == dump[f"{index}/shape"].tolist()
+            assert not datum.HasField("label")
+            np.testing.assert_allclose(datum.float_data, dump[f"{index}/float_data"], rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["leveldb", "hdf5", "npz"])
+def test_extract_features_into_other_files(kind, feature_folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(feature_folder)
+    path = str(tmp_path / "out")
+    given = ["extract_features", "features.caffemodel", "features.prototxt", "ip", path, "2", kind, "CPU"]
+    assert main(given) == 0
+    dump = np.load(feature_folder / "dump_features_ip.npz")
+    expected = [dump[f"{index}/float_data"] for index in range(8)]
+    if kind == "leveldb":
+        got = [datum.float_data for _, datum in content(path, "LEVELDB")]
+    elif kind == "hdf5":
+        with h5py.File(path) as file:
+            got = file["ip"][...]
+    else:
+        got = np.load(path)["ip"]
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-6)
+    assert main(given) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({2: "conw"}, 'did you mean "conv"'),
+        ({2: "conv,ip"}, "must be equal"),
+        ({4: "0"}, "at least 1"),
+        ({5: "lmbd"}, 'did you mean "lmdb"'),
+    ],
+)
+def test_extract_features_says_what_does_not_fit(change, part, feature_folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(feature_folder)
+    words = ["features.caffemodel", "features.prototxt", "conv", str(tmp_path / "out"), "2", "lmdb"]
+    assert main(["extract_features", *(change.get(index, word) for index, word in enumerate(words))]) == 1
+    assert part in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def idx(path, array):
+    head = (0x800 + array.ndim).to_bytes(4, "big") + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(head + array.tobytes())
+
+
+@pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+def test_convert_mnist_data(backend, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pixels = images(7, (1, 5, 3))
+    idx(tmp_path / "i", pixels[:, 0])
+    idx(tmp_path / "l", np.arange(7, dtype=np.uint8))
+    assert main(["convert_mnist_data", f"-backend={backend}", "i", "l", "db"]) == 0
+    said = [line[2] for line in lines(capsys.readouterr().err)]
+    assert said == [f"Opened {backend} db", "A total of 7 items.", "Rows: 5 Cols: 3", "Processed 7 files."]
+    records = content("db", backend.upper())
+    assert [key for key, _ in records] == [b"%08d" % number for number in range(7)]
+    for number, (_, datum) in enumerate(records):
+        expected = {"channels": 1, "height": 5, "width": 3, "data": pixels[number].tobytes(), "label": number}
+        assert {field.name: value for field, value in datum.ListFields()} == expected
+    idx(tmp_path / "l", np.arange(6, dtype=np.uint8))
+    assert main(["convert_mnist_data", "i", "l", "other"]) == 1
+    assert "7 images" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_convert_cifar_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pixels = images(12, (3, 32, 32))
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    for number, name in enumerate(names):
+        rows = [bytes([index]) + pixels[index].tobytes() for index in (2 * number, 2 * number + 1)]
+        (tmp_path / name).write_bytes(b"".join(rows))
+    assert main(["convert_cifar_data", ".", "out", "lmdb"]) == 0
+    said = [line[2] for line in lines(capsys.readouterr().err) if "Opened" not in line[2]]
+    assert said == ["Writing Training data", *(f"Training Batch {n}" for n in range(1, 6)), "Writing Testing data"]
+    for kind, first, count in (("train", 0, 10), ("test", 10, 2)):
+        records = content(f"out/cifar10_{kind}_lmdb")
+        assert [key for key, _ in records] == [b"%05d" % number for number in range(count)]
+        for number, (_, datum) in enumerate(records, first):
+            assert (datum.label, datum.data) == (number, pixels[number].tobytes())
+    (tmp_path / names[3]).write_bytes(b"12345")
+    assert main(["convert_cifar_data", ".", "again", "lmdb"]) == 1
+    assert "data_batch_4.bin" in capsys.readouterr().err
+    assert not list((tmp_path / "again").iterdir())
+
+
+def test_a_folder_that_refuses_is_one_error(work, capsys):
+    (work / "file").write_text("")
+    assert main(["convert_imageset", "images/", "list.txt", "file/db"]) == 1
+    assert "cannot write the LMDB database" in capsys.readouterr().err
+
+
+def test_shuffle_keeps_images_and_labels_together(work, capsys):
+    assert main(["convert_imageset", "-shuffle", "-gray", "images/", "list.txt", "db"]) == 0
+    assert "Shuffling data" in capsys.readouterr().err
+    labels = {name.encode(): int(label) for name, label in read_image_list("list.txt")}
+    records = content("db")
+    assert [key[:8] for key, _ in records] == [b"%08d" % number for number in range(12)]
+    assert {key[9:]: datum.label for key, datum in records} == labels
+
+
+def test_old_names_are_executables(monkeypatch, capsys):
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts.pop("caffe") == "caffe.cli:main"
+    assert set(scripts.values()) == {"caffe.cli:tool"}
+    assert set(scripts) <= set(command.commands())
+    for name in scripts:
+        monkeypatch.setattr("sys.argv", [f"/usr/bin/{name}", "a"])
+        assert tool() == 1
+        assert f"command '{name}' got the arguments: a" in capsys.readouterr().err or name == "compute_image_mean"
