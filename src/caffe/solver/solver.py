@@ -167,8 +167,15 @@ class Solver:
             tensor = entry.tensor
             if tensor.grad is None:
                 tensor.grad = torch.zeros_like(tensor, requires_grad=False)
+            self._lay_history_like(tensor, range(index, len(self.history), len(learnable)))
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
             yield Update(tensor.data, tensor.grad, self.history[index :: len(learnable)], local_rate, local_decay)
+
+    def _lay_history_like(self, tensor: torch.Tensor, indices: range) -> None:
+        """Keep a blob's histories in the memory order of its data, which a look at `net.params` can change."""
+        for index in indices:
+            if self.history[index].stride() != tensor.stride():
+                self.history[index] = torch.empty_like(tensor, requires_grad=False).copy_(self.history[index])
 
     @property
     def lr(self) -> float:
