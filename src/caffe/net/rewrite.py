@@ -1,7 +1,7 @@
 """Rewrites of a net's list of calls, made before it first runs as one piece.
 
-A rewrite is a function from calls to calls that changes how values are computed and never which: a test holds each equal
-to the net layer by layer. `REWRITES` lists them in the order of their use.
+A rewrite is a function from calls to calls that changes how values are computed and never which: a test holds each
+equal to the net layer by layer. `REWRITES` lists them in the order of their use.
 """
 
 from __future__ import annotations
