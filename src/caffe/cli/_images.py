@@ -1,0 +1,60 @@
+"""What `caffe classify` and `caffe detect` share: the flags' values as the settings of a transformer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from caffe.cli import _device
+from caffe.errors import CaffeError, FileError
+from caffe.proto import weights
+
+__all__ = ["number", "numbers", "read_array", "read_mean", "settings"]
+
+
+def settings(flags: SimpleNamespace) -> dict[str, Any]:
+    """`mean`, `input_scale`, `raw_scale` and `channel_swap` for a Classifier or Detector; sets the device, too."""
+    if not (flags.model_def and flags.pretrained_model):
+        raise CaffeError("Need a model to run: give its prototxt with -model_def, its weights with -pretrained_model")
+    _device.use(flags.gpu, "caffe", f'"-gpu {flags.gpu}"')
+    return {
+        "mean": read_mean(flags.mean_file) if flags.mean_file else None,
+        "input_scale": number(flags, "input_scale"),
+        "raw_scale": number(flags, "raw_scale"),
+        "channel_swap": numbers(flags, "channel_swap"),
+    }
+
+
+def number(flags: SimpleNamespace, name: str) -> float | None:
+    """The number that a flag holds, None for an empty one."""
+    text = getattr(flags, name)
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise CaffeError(f'-{name} "{text}": expected a number') from None
+
+
+def numbers(flags: SimpleNamespace, name: str) -> list[int] | None:
+    """The whole numbers, separated by commas, that a flag holds; None for an empty one."""
+    text = getattr(flags, name)
+    try:
+        return [int(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise CaffeError(f'-{name} "{text}": expected whole numbers separated by ","') from None
+
+
+def read_mean(path: str) -> np.ndarray:
+    """A mean of shape (C,) or (C, H, W) from a .npy or .binaryproto file."""
+    mean = read_array(path) if path.endswith(".npy") else weights.read_mean(path)
+    return mean[0] if mean.ndim == 4 else mean
+
+
+def read_array(path: str) -> np.ndarray:
+    """The array in a .npy file."""
+    try:
+        return np.load(Path(path), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read the array {path}: {error}") from error

@@ -1,0 +1,73 @@
+"""`caffe classify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag
+from caffe.errors import FileError
+
+MODEL_DEF = Flag("model_def", "", "Net to run (deploy prototxt).")
+PRETRAINED_MODEL = Flag("pretrained_model", "", "Its weights (.caffemodel or .h5).")
+MEAN_FILE = Flag("mean_file", "", "Mean to subtract (.npy or .binaryproto).")
+INPUT_SCALE = Flag("input_scale", "", "Multiply the net's input by this, at the end.")
+RAW_SCALE = Flag("raw_scale", "255.0", "Multiply pixels, which lie in 0 .. 1, by this before the mean is subtracted.")
+CHANNEL_SWAP = Flag("channel_swap", "2,1,0", "Order of the channels; the default makes RGB images BGR.")
+CENTER_ONLY = Flag("center_only", False, "Take the centre alone, not the mean over ten crops.")
+IMAGES_DIM = Flag("images_dim", "256,256", "Height and width that images are brought to before they are cropped.")
+EXT = Flag("ext", "jpg", "Which files of a folder are images.")
+LABELS = Flag("labels", "", "File with the name of a class in each line, for the list of the best classes.")
+
+TRANSFORM = (MODEL_DEF, PRETRAINED_MODEL, "gpu", MEAN_FILE, INPUT_SCALE, RAW_SCALE, CHANNEL_SWAP)
+_BEST = 5
+
+
+@command(*TRANSFORM, CENTER_ONLY, IMAGES_DIM, EXT, LABELS, arguments="IMAGES [OUT]")
+def classify(flags: SimpleNamespace, display: Display) -> None:
+    """Classify images.
+
+    IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1. Prints the best classes of
+    each image; OUT, a .npy file, gets the scores of all (N, classes).
+
+        caffe classify cat.jpg scores.npy -model_def deploy.prototxt -pretrained_model net.caffemodel
+    """
+    import numpy as np
+
+    from caffe import Classifier
+    from caffe.cli import _images
+    from caffe.proto import files
+
+    chosen = _images.settings(flags)
+    dims = _images.numbers(flags, "images_dim")
+    names = Path(flags.labels).read_text().splitlines() if flags.labels else None
+    images = _read(flags.arguments[0], flags.ext)
+    classifier = Classifier(flags.model_def, flags.pretrained_model, image_dims=dims, **chosen)
+    scores = classifier.predict([image for _, image in images], not flags.center_only)
+    for (name, _), row in zip(images, scores, strict=True):
+        best = np.argsort(row)[::-1][:_BEST]
+        print(name)
+        for index in best:
+            print(f"  {row[index]:.4f}  {names[index] if names and index < len(names) else index}")
+    if len(flags.arguments) > 1:
+        with files.atomic(flags.arguments[1]) as file:
+            np.save(file, scores)
+        print(f"wrote {flags.arguments[1]}")
+
+
+def _read(path: str, ext: str) -> list[tuple[str, Any]]:
+    """Names and images."""
+    from caffe import io
+    from caffe.cli import _images
+
+    if path.endswith(".npy"):
+        return [(f"{path}[{index}]", image) for index, image in enumerate(_images.read_array(path))]
+    if not Path(path).is_dir():
+        return [(path, io.load_image(path))]
+    found = sorted(Path(path).glob(f"*.{ext}"))
+    if not found:
+        raise FileError(f"the folder {path} has no images *.{ext}; -ext tells how their names end")
+    return [(str(name), io.load_image(name)) for name in found]

@@ -1,0 +1,34 @@
+"""`caffe parse_log`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag
+from caffe.errors import FileError
+
+DELIMITER = Flag("delimiter", ",", "What separates the columns.")
+
+
+@command(DELIMITER, arguments="LOG [FOLDER]")
+def parse_log(flags: SimpleNamespace, display: Display) -> None:
+    """Turn a training log into tables.
+
+    Writes LOG.train and LOG.test into FOLDER (the present one if not given): a row for each iteration that the log
+    reports, with the columns NumIters, Seconds, LearningRate and one for each output of the net.
+
+        caffe parse_log caffe.INFO .
+    """
+    from caffe import train_log
+
+    path, folder = flags.arguments[0], Path(flags.arguments[1] if len(flags.arguments) > 1 else ".")
+    if not folder.is_dir():
+        raise FileError(f"there is no folder {folder}; make it first")
+    tables = train_log.read(path)
+    for kind, rows in (("train", tables.train), ("test", tables.test)):
+        out = folder / f"{Path(path).name}.{kind}"
+        train_log.write(rows, out, flags.delimiter)
+        print(f"wrote {out}: {len(rows)} rows")
