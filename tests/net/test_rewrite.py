@@ -24,9 +24,8 @@ NORM = 'layer { name: "norm" type: "BatchNorm" bottom: "c" top: "c" }'
 SCALE = """layer { name: "scale" type: "Scale" bottom: "c" top: "c"
   scale_param { bias_term: true filler { value: 1.5 } bias_filler { value: 0.25 } } }"""
 RELU = 'layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }'
-OTHER_READER = (
-    """layer { name: "side" type: "Power" bottom: "c" top: "side" power_param { power: 2 } loss_weight: 0.1 }"""
-)
+OTHER_READER = """layer { name: "side" type: "Power" bottom: "c" top: "side" loss_weight: 0.1
+  power_param { power: 2 } }"""
 
 
 def make(*parts: str, phase: int = caffe.TRAIN) -> Net:

@@ -36,7 +36,10 @@ CASES = {
     "sigmoid": ({"gamma": 0.5, "stepsize": 4}, lambda i: 0.5 / (1 + math.exp(-0.5 * (i - 4)))),
     "inversetime": ({"gamma": 0.125}, lambda i: 0.5 / (1 + 0.125 * i)),
     "exponential": ({"gamma": 0.125}, lambda i: 0.5 * math.exp(-0.125 * i)),
-    "cosine": ({"min_lr": 0.125, "max_iter": 8}, lambda i: 0.125 + 0.375 * (1 + math.cos(math.pi * i / 8)) / 2),
+    "cosineannealing": (
+        {"min_lr": 0.125, "max_iter": 8},
+        lambda i: 0.125 + 0.375 * (1 + math.cos(math.pi * i / 8)) / 2,
+    ),
     "onecycle": (
         {"max_iter": 8, "rise": 0.375, "start_fraction": 0.25, "end_fraction": 0.125},
         lambda i: [0.125, 0.3125, 0.5][i] if i < 3 else 0.0625 + 0.4375 * (1 + math.cos(math.pi * (i - 2) / 5)) / 2,
@@ -78,11 +81,11 @@ def test_multistep_takes_one_step_an_iteration():
         ("poly", {"power": 2}, "max_iter is 0"),
         ("inversetime", {}, "gamma is 0.0, expected a number above 0; set gamma in the solver"),
         ("exponential", {"gamma": -1}, "gamma is -1.0"),
-        ("cosine", {}, "max_iter is 0"),
-        ("cosine", {"cycle": 0}, "cycle is 0"),
-        ("cosine", {"cycle": 5, "cycle_mult": 0.5}, "cycle_mult is 0.5, expected 1 or more"),
-        ("cosine", {"max_iter": 5, "cycle_mult": 2}, "cycle_mult is set without cycle"),
-        ("cosine", {"max_iter": 5, "min_lr": 1}, "min_lr is 1, expected at least 0 and at most base_lr, 0.5"),
+        ("cosineannealing", {}, "max_iter is 0"),
+        ("cosineannealing", {"cycle": 0}, "cycle is 0"),
+        ("cosineannealing", {"cycle": 5, "cycle_mult": 0.5}, "cycle_mult is 0.5, expected 1 or more"),
+        ("cosineannealing", {"max_iter": 5, "cycle_mult": 2}, "cycle_mult is set without cycle"),
+        ("cosineannealing", {"max_iter": 5, "min_lr": 1}, "min_lr is 1, expected at least 0 and at most base_lr, 0.5"),
         ("onecycle", {}, "max_iter is 0"),
         ("onecycle", {"max_iter": 5, "rise": 0.125}, "rise is 0.125, expected so that max_iter, 5, has iterations"),
         ("onecycle", {"max_iter": 5, "rise": 1}, "rise is 1"),
@@ -110,7 +113,7 @@ def test_far_from_a_sigmoid_the_rate_is_zero():
 def test_unknown_policy():
     with pytest.raises(
         SolverError,
-        match=r'"setp"; did you mean "step"\? \(known policies: cosine, exp, exponential, fixed, inv, inversetime',
+        match=r'"setp"; did you mean "step"\? \(known policies: cosineannealing, exp, exponential, fixed, inv, inversetime',
     ):
         policy_class("setp")
     with pytest.raises(SolverError, match=r'names no lr_policy; write for example lr_policy: "fixed"'):
@@ -122,15 +125,15 @@ def test_unknown_policy():
 
 def test_cosine_restarts():
     """Restarts at 4, at 12 (4 + 8) and at 28 (12 + 16)."""
-    policy = make("cosine", cycle=4, cycle_mult=2)
+    policy = make("cosineannealing", cycle=4, cycle_mult=2)
     assert [policy.at(i, 0) for i in (0, 4, 12, 28)] == [0.5] * 4
     assert [policy.at(i, 0) for i in (2, 8, 20)] == pytest.approx([0.25] * 3)
-    plain = make("cosine", cycle=4)
+    plain = make("cosineannealing", cycle=4)
     assert [plain.at(i, 0) for i in range(4, 8)] == [plain.at(i, 0) for i in range(4)]
 
 
 def test_a_single_cosine_does_not_rise_again():
-    assert make("cosine", max_iter=8, min_lr=0.125).at(9, 0) == 0.125
+    assert make("cosineannealing", max_iter=8, min_lr=0.125).at(9, 0) == 0.125
 
 
 @pytest.mark.parametrize("fields", [{}, {"rise": 0.5}, {"start_fraction": 0.5, "end_fraction": 0.25}])
@@ -272,7 +275,7 @@ class TestSolver:
         ("settings", "message"),
         [
             ("trust_coefficient: 1", 'trust_coefficient is set, but nothing reads it here: it belongs to type: "LARS"'),
-            ("min_lr: 1", 'belongs to lr_policy: "cosine" or lr_policy: "plateau"; remove it'),
+            ("min_lr: 1", 'belongs to lr_policy: "cosineannealing" or lr_policy: "plateau"; remove it'),
             ("rise: 0.5", 'belongs to lr_policy: "onecycle" or momentum_policy: "onecycle"'),
             ("momentum_start: 0.5", 'belongs to momentum_policy: "linear" or'),
             ("warmup_start: 0.5", "warmup_start is set without warmup_iter"),

@@ -9,7 +9,7 @@ from typing import Any
 from caffe.net import Net
 from caffe.solver.policy import Policy, Schedule
 
-__all__ = ["Cosine", "Exponential", "InverseTime", "OneCycle", "Plateau", "check_rise", "one_cycle"]
+__all__ = ["CosineAnnealing", "Exponential", "InverseTime", "OneCycle", "Plateau", "check_rise", "one_cycle"]
 
 
 class InverseTime(Policy):
@@ -32,7 +32,7 @@ class Exponential(Policy):
         return self.param.base_lr * math.exp(-self.param.gamma * iteration)
 
 
-class Cosine(Policy):
+class CosineAnnealing(Policy):
     """rate = min_lr + (base_lr - min_lr) (1 + cos(pi t / T)) / 2, t iterations after the last restart
 
     T is `cycle` at first, and `cycle_mult` times as long after each restart; without `cycle` it is max_iter and there
