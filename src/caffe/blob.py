@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caffe.errors import CaffeError
 
-__all__ = ["Blob", "ParamBlob"]
+__all__ = ["Blob", "ParamBlob", "clear_diff"]
 
 
 class _Half:
@@ -215,7 +215,22 @@ class ParamBlob(Blob):
 
     @property
     def data(self) -> np.ndarray:
+        self._use_c_order()
         return self._current().numpy()
+
+    @property
+    def diff(self) -> np.ndarray:
+        self._use_c_order()
+        view = self._half_diff().numpy()
+        self.parameter.held_diff = weakref.ref(view)  # type: ignore[attr-defined]
+        return view
+
+    def _use_c_order(self) -> None:
+        """Lay data and diff out as users expect; from the first look on, this is how they stay."""
+        if not self.parameter.is_contiguous():
+            self.parameter.data = self.parameter.detach().contiguous()
+        if self.parameter.grad is not None and not self.parameter.grad.is_contiguous():
+            self.parameter.grad = self.parameter.grad.contiguous()
 
     def _current(self) -> _Half:
         tensor = self.parameter.detach()
@@ -236,3 +251,14 @@ class ParamBlob(Blob):
             raise CaffeError(
                 f'parameter blob "{self.name}" has shape {self.shape}, which its layer fixes; it cannot become {shape}'
             )
+
+
+def clear_diff(parameter: Tensor, keep_memory: bool = False) -> None:
+    """Make a parameter's gradient zero, by forgetting it where nobody looks: the next one then needs no addition."""
+    if parameter.grad is None:
+        return
+    held = getattr(parameter, "held_diff", None)
+    if keep_memory or not parameter.requires_grad or (held is not None and held() is not None):
+        parameter.grad.zero_()
+    else:
+        parameter.grad = None

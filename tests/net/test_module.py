@@ -13,7 +13,8 @@ from caffe.proto import caffe_pb2
 from tests.devices import OneDevice
 
 BRANCHED = """
-layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 7 dim: 7 } shape { dim: 5 } } }
+layer { name: "in" type: "Input" top: "x" top: "t"
+  input_param { shape { dim: 5 dim: 3 dim: 7 dim: 7 } shape { dim: 5 } } }
 layer { name: "conv.a" type: "Convolution" bottom: "x" top: "c" param { lr_mult: 1 } param { lr_mult: 0 }
   convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
 layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }
@@ -61,7 +62,7 @@ def test_one_piece_equals_layer_by_layer(net):
 
 def test_frozen_parameters_get_no_gradient(net):
     net.forward_backward()
-    frozen = [entry for entry in net.learnable if entry.layer == "conv.a" and entry.index == 1][0]
+    frozen = next(entry for entry in net.learnable if entry.layer == "conv.a" and entry.index == 1)
     assert frozen.lr_mult == 0
     assert frozen.tensor.grad is None or not frozen.tensor.grad.any()
 

@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from tests.conftest import ROOT, shared
 from google.protobuf import descriptor_pb2
 
 from caffe.proto import caffe_pb2
+from tests.conftest import ROOT, shared
 
 SOURCE = ROOT / "src" / "caffe" / "proto" / "caffe.proto"
 OURS = 20000  # fields from here on are additions of our own

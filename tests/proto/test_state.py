@@ -5,10 +5,10 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from tests.conftest import shared
 
 from caffe.errors import FileError
 from caffe.proto import caffe_pb2, state, weights
+from tests.conftest import shared
 
 HISTORY = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array([5.0, 7.0], np.float32)]
 

@@ -6,11 +6,11 @@ import math
 import re
 
 import pytest
-from tests.conftest import SHARED, shared
 from google.protobuf import text_format
 
 from caffe.errors import FileError, ProtoError
 from caffe.proto import caffe_pb2, text
+from tests.conftest import SHARED, shared
 
 BVLC_FOLDERS = ("cifar10_2014_v1", "lenet_mnist_2014_v1", "mtcnn", "resnet20_cifar10", "samplenet", "lstm")
 

@@ -9,10 +9,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.conftest import SHARED, shared
 
 from caffe.errors import ProtoError
 from caffe.proto import caffe_pb2, text, upgrade
+from tests.conftest import SHARED, shared
 
 FOLDER = SHARED / "golden" / "upgrade"
 CASES = json.loads((FOLDER / "upgrade.json").read_text()) if FOLDER.is_dir() else {}

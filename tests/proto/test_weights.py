@@ -9,10 +9,10 @@ import resource
 import h5py
 import numpy as np
 import pytest
-from tests.conftest import SHARED, shared
 
 from caffe.errors import FileError
 from caffe.proto import blobs, caffe_pb2, state, weights
+from tests.conftest import SHARED, shared
 
 MODELS = sorted((SHARED / "models").glob("*/*.caffemodel"))
 ARRAYS = {

@@ -22,6 +22,12 @@ TYPES = {
     "RMSProp": "momentum: 0",
     "AdaDelta": "base_lr: 1 delta: 1e-3",
     "Adam": "base_lr: 0.01",
+    "AdamW": "base_lr: 0.01",
+    "LAMB": "base_lr: 0.01",
+    "LARS": "",
+    "Lion": "base_lr: 0.01",
+    "Muon": "base_lr: 0.01",
+    "NAdam": "base_lr: 0.01",
 }
 
 

@@ -77,6 +77,8 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
     Source: BVLC base_conv_layer.cpp, conv_layer.cpp.
     """
 
+    channels_last = True
+
     def sides(self, channels: int) -> tuple[int, int]:
         return self.opt.num_output, channels
 

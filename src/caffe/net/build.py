@@ -270,8 +270,8 @@ class _Builder:
 
 def tie(alias: nn.Parameter, owner: Tensor, shape: tuple[int, ...]) -> None:
     """Make `alias` a parameter of another shape over the owner's memory, data and gradient both."""
-    if owner.grad is None:
-        owner.grad = torch.zeros_like(owner, requires_grad=False)
+    owner.data = owner.detach().contiguous()
+    owner.grad = torch.zeros_like(owner, requires_grad=False) if owner.grad is None else owner.grad.contiguous()
     alias.data = owner.detach().view(shape)
     alias.grad = owner.grad.view(shape)
 

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from caffe.blob import Blob
-from caffe.layers.base import Layer, as_tuple
+from caffe.layers.base import as_tuple
 from caffe.net.build import Step
+from caffe.net.memory import keep_freed_memory
+from caffe.net.rewrite import Call, rewrite
 
 __all__ = ["NetModule"]
-
-
-@dataclass
-class _Call:
-    """One layer's run: which values it reads and writes, by their places in the list of all values."""
-
-    layer: Layer
-    reads: list[tuple[int, bool]]  # (place, whether to cut autograd's history there)
-    writes: list[int]
-    kept: list[Blob]  # what to use for tops that the layer leaves to the user
-    backward: bool
 
 
 class NetModule(nn.Module):
@@ -32,13 +21,13 @@ class NetModule(nn.Module):
 
     `forward(**inputs)` takes tensors for the net's Input blobs, by default the data they hold, and returns the loss (a
     scalar with autograd's history) and every blob's tensor by name. Split layers, which only exist to add gradients,
-    are left to autograd.
+    are left to autograd, and `caffe.net.rewrite` merges what runs faster as one.
     """
 
     def __init__(self, steps: Sequence[Step], name: str = "") -> None:
         super().__init__()
         self.name = name
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
         self._losses: list[tuple[int, float]] = []
         self._place: dict[str, int] = {}  # where the present value of a blob is
         self._blobs = {blob.name: blob for step in steps for blob in step.tops}
@@ -52,15 +41,20 @@ class NetModule(nn.Module):
             self._plan(step)
             if step.layer.type != "Split":
                 self.add_module(module_name(step.layer.name, used), step.layer)
+        wanted = {*self._place.values(), *(place for place, _ in self._losses)}
+        self._calls = rewrite(self._calls, frozenset(wanted))
+        keep_freed_memory()
 
     def _plan(self, step: Step) -> None:
-        reads = [(self._place[blob.name], not need) for blob, need in zip(step.bottoms, step.needs, strict=True)]
+        needs = zip(step.bottoms, step.needs, strict=True)
+        reads = tuple((self._place[blob.name], not need) for blob, need in needs)
         if step.layer.type == "Split":
-            writes = [reads[0][0]] * len(step.tops)
+            writes = (reads[0][0],) * len(step.tops)
         else:
-            writes = list(range(self._count, self._count + len(step.tops)))
+            writes = tuple(range(self._count, self._count + len(step.tops)))
             self._count += len(writes)
-            self._calls.append(_Call(step.layer, reads, writes, step.tops, step.backward))
+            call = Call(step.layer, step.layer.forward, reads, writes, tuple(step.tops), step.backward)
+            self._calls.append(call)
         self._place.update((blob.name, place) for blob, place in zip(step.tops, writes, strict=True))
         self._losses += [(place, weight) for place, weight in zip(writes, step.loss_weights, strict=True) if weight]
 
@@ -74,7 +68,7 @@ class NetModule(nn.Module):
         for call in self._calls:
             bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
             with torch.set_grad_enabled(grad and call.backward):
-                made = None if inputs and call.layer.type == "Input" else call.layer.forward(*bottoms)
+                made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
             if made is None:
                 made = tuple(inputs.get(blob.name, blob.tensor) for blob in call.kept)
             for place, value in zip(call.writes, as_tuple(made), strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from caffe import log, mode
-from caffe.blob import Blob, ParamBlob
+from caffe.blob import Blob, ParamBlob, clear_diff
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import debug, run, store
@@ -200,9 +200,9 @@ class Net(Batches):
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all parameters to zero."""
+        tied = {id(owner) for _, owner in self._aliases}
         for entry in self.learnable:
-            if entry.tensor.grad is not None:
-                entry.tensor.grad.zero_()
+            clear_diff(entry.tensor, keep_memory=id(entry.tensor) in tied)
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the present shapes of the inputs."""

@@ -1,5 +1,7 @@
 """Training: solvers, update rules, learning rate policies, snapshots."""
 
+from caffe.solver import rules_modern as rules_modern  # registers its rules
+from caffe.solver import schedules as schedules  # registers its policies
 from caffe.solver.policy import Policy, policy_names
 from caffe.solver.rules import Rule, rule_types
 from caffe.solver.solver import (

@@ -5,28 +5,33 @@ Defining the class makes the policy known, under its name in lower case.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from caffe.errors import SolverError, did_you_mean
+from caffe.net import Net
 
-__all__ = ["Policy", "policy_class", "policy_names"]
-
-_REGISTRY: dict[str, type[Policy]] = {}
+__all__ = ["Policy", "Schedule", "policy_class", "policy_names"]
 
 
-class Policy:
-    """A learning rate policy, named in the prototxt by `lr_policy`.
+class Schedule:
+    """Base of what changes with the iteration; a family of schedules has a `kind` and a registry of its own."""
 
-    A subclass writes `rate` and, where it counts steps, `step_at`. Snapshots keep the number of steps taken.
-    """
+    kind: ClassVar[str]
+    registry: ClassVar[dict[str, type[Schedule]]]
+    options: ClassVar[tuple[str, ...]] = ()
+    """The fields from 20000 up that the schedule reads."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if kind:
+            cls.kind, cls.registry = kind, {}
+            return
         name = cls.__name__.lower()
-        if _REGISTRY.setdefault(name, cls) is not cls:
-            raise SolverError(f'learning rate policy "{name}" is defined twice; rename one of them')
+        if cls.registry.setdefault(name, cls) is not cls:
+            raise SolverError(f'{cls.kind} "{name}" is defined twice; rename one of them')
 
     def __init__(self, param: Any) -> None:
         """`param` is the SolverParameter, read anew at every iteration."""
@@ -34,7 +39,53 @@ class Policy:
         self.check()
 
     def check(self) -> None:
-        """Raise a `SolverError` for settings that the policy cannot work with."""
+        """Raise a `SolverError` for settings that the schedule cannot work with."""
+
+    def require(self, condition: bool, fact: str) -> None:
+        """Raise the error `fact` unless `condition` holds."""
+        if not condition:
+            raise SolverError(f'{self.kind} "{type(self).__name__.lower()}": {fact}')
+
+    def positive(self, *names: str) -> None:
+        """Require fields above 0."""
+        for name in names:
+            value = getattr(self.param, name)
+            self.require(value > 0, f"{name} is {value}, expected a number above 0; set {name} in the solver")
+
+    def not_negative(self, *names: str) -> None:
+        """Require fields of at least 0."""
+        for name in names:
+            value = getattr(self.param, name)
+            self.require(value >= 0, f"{name} is {value:g}, expected 0 or more")
+
+    def fraction(self, *names: str) -> None:
+        """Require fields that are set, of at least 0 and below 1."""
+        for name in names:
+            value = getattr(self.param, name)
+            given = "" if self.param.HasField(name) else " (not set)"
+            self.require(0 <= value < 1 and not given, f"{name} is {value:g}{given}, expected at least 0 and below 1")
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of the family, sorted."""
+        return sorted(cls.registry)
+
+    @classmethod
+    def find(cls, name: str) -> Any:
+        """The class of that name in the family, or a `SolverError` with the nearest known one."""
+        if name not in cls.registry:
+            hint = did_you_mean(name, cls.registry)
+            raise SolverError(f'unknown {cls.kind} "{name}"{hint} (known policies: {", ".join(cls.names())})')
+        return cls.registry[name]
+
+
+class Policy(Schedule, kind="learning rate policy"):
+    """A learning rate policy, named in the prototxt by `lr_policy`.
+
+    A subclass writes `rate` and, where it counts steps, `step_at`. Snapshots keep the number of steps taken, and what
+    `memory` returns. With `warmup_iter`, the rate of any policy is multiplied by a factor that rises linearly from
+    `warmup_start` to 1, which it has from iteration `warmup_iter` - 1 on.
+    """
 
     def step_at(self, iteration: int, step: int) -> int:
         """The number of steps taken at `iteration`, when it was `step` before."""
@@ -44,27 +95,25 @@ class Policy:
         """The learning rate at `iteration` after `step` steps."""
         raise NotImplementedError(type(self).__name__)
 
+    def tested(self, net: Net, loss: float) -> None:
+        """The first test net was run: its mean loss."""
+
+    def memory(self) -> dict[str, float]:
+        """What the policy knows beside the number of steps."""
+        return {}
+
+    def recall(self, step: int, memory: Mapping[str, float]) -> None:
+        """Take back what `memory` gave, or, where a file has nothing of it, the number of steps alone."""
+
     def at(self, iteration: int, step: int) -> float:
-        """`rate`, checked to be a number."""
+        """`rate`, warmed up, and checked to be a number."""
         rate = self.rate(iteration, step)
         if not np.isfinite(rate):
             self.require(False, f"gives a rate of {rate:g} at iteration {iteration} (max_iter {self.param.max_iter})")
+        if iteration + 1 < self.param.warmup_iter:
+            start = self.param.warmup_start
+            rate *= start + (1 - start) * (iteration + 1) / self.param.warmup_iter
         return rate
-
-    def require(self, condition: bool, fact: str) -> None:
-        """Raise the error `fact` unless `condition` holds."""
-        if not condition:
-            raise SolverError(f'learning rate policy "{type(self).__name__.lower()}": {fact}')
-
-    def positive(self, name: str) -> None:
-        """Require a field above 0."""
-        value = getattr(self.param, name)
-        self.require(value > 0, f"{name} is {value}, expected a number above 0; set {name} in the solver")
-
-    def not_negative(self, name: str) -> None:
-        """Require a field of at least 0."""
-        value = getattr(self.param, name)
-        self.require(value >= 0, f"{name} is {value:g}, expected 0 or more")
 
 
 class Fixed(Policy):
@@ -150,17 +199,15 @@ class Sigmoid(Policy):
 
 def policy_class(name: str) -> type[Policy]:
     """The policy of that name, or a `SolverError` with the nearest known one."""
-    known = f"(known policies: {', '.join(policy_names())})"
     if not name:
+        known = f"(known policies: {', '.join(policy_names())})"
         raise SolverError(f'the solver names no lr_policy; write for example lr_policy: "fixed" {known}')
-    if name not in _REGISTRY:
-        raise SolverError(f'unknown learning rate policy "{name}"{did_you_mean(name, _REGISTRY)} {known}')
-    return _REGISTRY[name]
+    return Policy.find(name)
 
 
 def policy_names() -> list[str]:
     """The names of all policies, sorted."""
-    return sorted(_REGISTRY)
+    return Policy.names()
 
 
 def _power(base: float, exponent: float) -> float:

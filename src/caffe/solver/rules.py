@@ -18,7 +18,7 @@ from torch import Tensor
 
 from caffe.errors import SolverError, did_you_mean
 
-__all__ = ["Rule", "Update", "rule_class", "rule_types"]
+__all__ = ["Rule", "Update", "alike", "rule_class", "rule_types"]
 
 _REGISTRY: dict[str, type[Rule]] = {}
 _PIECE = 1 << 18
@@ -38,7 +38,7 @@ class Update:
     def pieces(self) -> Iterator[Update]:
         """This update as updates of consecutive parts; itself where it is small or its tensors lie differently."""
         tensors = (self.data, self.diff, *self.history)
-        if self.data.device.type != "cpu" or self.data.numel() <= _PIECE or not _alike(tensors):
+        if self.data.device.type != "cpu" or self.data.numel() <= _PIECE or not alike(tensors):
             yield self
             return
         flat = (tensor.as_strided((tensor.numel(),), (1,)).split(_PIECE) for tensor in tensors)
@@ -54,6 +54,12 @@ class Rule:
     """
 
     history: ClassVar[int] = 1
+    whole: ClassVar[bool] = False
+    """Whether a step needs all of a tensor, such as its norm, and not just any part."""
+    decoupled: ClassVar[bool] = False
+    """Whether weight decay shrinks the weights beside the step instead of adding to the gradient."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """The fields from 20000 up that the rule reads."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -75,15 +81,33 @@ class Rule:
         raise NotImplementedError(type(self).__name__)
 
     def apply(self, updates: Iterable[Update], t: int, scale: float) -> None:
-        """Update tensors: g <- scale g + decay w (or sign w), then w <- w - step."""
-        for piece in (piece for update in updates for piece in update.pieces()):
-            w, g = piece.data, piece.diff
+        """Update tensors: g <- scale g, then `update`; piece by piece, unless the rule needs them whole."""
+        for part in (part for update in updates for part in ([update] if self.whole else update.pieces())):
             if scale != 1:
-                g.mul_(scale)
-            if piece.decay:
-                g.add_(w.sign() if self.param.regularization_type == "L1" else w, alpha=piece.decay)
-            g.copy_(self.step(g, piece.rate, t, *piece.history))
-            w.sub_(g)
+                part.diff.mul_(scale)
+            self.update(part, t)
+
+    def update(self, part: Update, t: int) -> None:
+        """Update one tensor or piece: g <- g + decay w (or sign w), then w <- w - step."""
+        w, g = part.data, part.diff
+        if not self.decoupled:
+            self.penalize(part, part.decay)
+        g.copy_(self.step(g, part.rate, t, *part.history))
+        if self.decoupled:
+            self.penalize(part, part.rate * part.decay)
+        w.sub_(g)
+
+    def penalize(self, part: Update, factor: float) -> None:
+        """Add the weight decay's gradient, `factor` times, to the diff."""
+        if factor:
+            w = part.data
+            part.diff.add_(w.sign() if self.param.regularization_type == "L1" else w, alpha=factor)
+
+    def between(self, *names: str) -> None:
+        """Require fields of at least 0 and below 1."""
+        for name in names:
+            value = getattr(self.param, name)
+            self.require(0 <= value < 1, f"{name} is {value:g}, expected at least 0 and below 1")
 
     def require(self, condition: bool, fact: str) -> None:
         """Raise the error `fact` unless `condition` holds."""
@@ -135,7 +159,7 @@ class SGD(Rule):
         l1 = update.decay != 0 and self.param.regularization_type == "L1"
         plain = self.param.momentum != 0 and update.rate * scale != 0 and not l1
         kernel = w.dtype == torch.float32 and w.device.type in ("cpu", "cuda")
-        return plain and kernel and _alike((w, update.diff, *update.history))
+        return plain and kernel and alike((w, update.diff, *update.history))
 
 
 class Nesterov(Rule):
@@ -182,9 +206,8 @@ class RMSProp(Rule):
     """
 
     def check(self) -> None:
-        decay = self.param.rms_decay
         self.require(self.param.momentum == 0, f"cannot be used with momentum ({self.param.momentum:g}); remove it")
-        self.require(0 <= decay < 1, f"rms_decay is {decay:g}, expected at least 0 and below 1")
+        self.between("rms_decay")
 
     def step(self, g: Tensor, rate: float, t: int, h: Tensor) -> Tensor:  # type: ignore[override]
         decay = self.param.rms_decay
@@ -228,9 +251,7 @@ class Adam(Rule):
     history = 2
 
     def check(self) -> None:
-        for name in ("momentum", "momentum2"):
-            value = getattr(self.param, name)
-            self.require(0 <= value < 1, f"{name} is {value:g}, expected at least 0 and below 1")
+        self.between("momentum", "momentum2")
 
     def step(self, g: Tensor, rate: float, t: int, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
         b1, b2 = self.param.momentum, self.param.momentum2
@@ -253,7 +274,7 @@ def rule_types() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def _alike(tensors: Sequence[Tensor]) -> bool:
+def alike(tensors: Sequence[Tensor]) -> bool:
     """Whether the tensors lie in memory in the same order, without gaps, in one type and on one device."""
     first = tensors[0]
     dense = first.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(first)

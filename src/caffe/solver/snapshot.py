@@ -81,6 +81,8 @@ def restore(solver: Solver, path: str | Path) -> None:
     for tensor, array in zip(solver.history, history, strict=True):
         tensor.copy_(torch.from_numpy(array).reshape(tensor.shape))
     solver.iter, solver.current_step = head.iter, head.current_step
+    memory = {kept.name: weights.blob_from_proto(kept.value) for kept in head.memory if kept.layer == "policy"}
+    solver.policy.recall(head.current_step, {name: float(value) for name, value in memory.items()})
     kept = {(place.net, place.layer, place.name): place.value for place in head.buffer}
     for net, layer, name, value in _buffers(solver):
         if (net, layer.name, name) in kept:
@@ -98,6 +100,8 @@ def _head(solver: Solver, model_path: str) -> Any:
     head.random_state = _random_state(solver.net.device)
     for net, source in _sources(solver):
         head.source.add(net=net, layer=source.name, position=source.position())
+    for name, number in solver.policy.memory().items():
+        head.memory.add(layer="policy", name=name, value=weights.blob_to_proto(np.array(number, np.float64)))
     for net, layer, name, value in _buffers(solver):
         array = value.cpu().numpy()
         head.buffer.add(net=net, layer=layer.name, name=name, value=weights.blob_to_proto(array))

@@ -17,6 +17,8 @@ from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.solver import nets, snapshot
+from caffe.solver.momentum import momentum_policy
+from caffe.solver.options import check_own
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.watch import Watcher
@@ -57,8 +59,10 @@ class Solver:
             if self.param.HasField("type"):
                 log.warning("solver.py", f"{self.forced_type}Solver: taking the place of type {self.param.type!r}")
             self.param.type = self.forced_type
+        self.momentum = momentum_policy(self.param)
         self.rule = rule_class(self.param.type)(self.param)
         self.policy = policy_class(self.param.lr_policy)(self.param)
+        check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
         _check(self.param)
         if self.param.random_seed >= 0:
@@ -154,6 +158,8 @@ class Solver:
     def apply_update(self) -> float:
         """Update the weights from the gradients, which become the amounts subtracted; returns the rate used."""
         rate = self._take_rate()
+        if self.momentum is not None:
+            self.momentum.apply(self.iter)
         if _due(self.iter, self.param.display):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
@@ -167,8 +173,15 @@ class Solver:
             tensor = entry.tensor
             if tensor.grad is None:
                 tensor.grad = torch.zeros_like(tensor, requires_grad=False)
+            self._lay_history_like(tensor, range(index, len(self.history), len(learnable)))
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
             yield Update(tensor.data, tensor.grad, self.history[index :: len(learnable)], local_rate, local_decay)
+
+    def _lay_history_like(self, tensor: torch.Tensor, indices: range) -> None:
+        """Keep a blob's histories in the memory order of its data, which a look at `net.params` can change."""
+        for index in indices:
+            if self.history[index].stride() != tensor.stride():
+                self.history[index] = torch.empty_like(tensor, requires_grad=False).copy_(self.history[index])
 
     @property
     def lr(self) -> float:
@@ -253,6 +266,8 @@ class Solver:
             loss += net.evaluate()
             _add_outputs(net, sums)
         outputs = {name: (total / count).tolist() for name, total in sums.items()}
+        if index == 0:
+            self.policy.tested(net, loss / max(count, 1))
         if self.param.test_compute_loss:
             log.info("solver.cpp:401", f"Test loss: {log.number(loss / max(count, 1))}")
         _log_outputs("solver.cpp:414", "Test", net, outputs)

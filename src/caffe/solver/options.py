@@ -1,0 +1,39 @@
+"""The settings that Caffe does not have: what they may be, and that none is set which nothing reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from caffe.errors import SolverError
+from caffe.solver.momentum import Momentum
+from caffe.solver.policy import Policy
+from caffe.solver.rules import Rule, rule_class, rule_types
+
+__all__ = ["check_own"]
+
+_OURS = 20000  # fields from here on are our own additions
+_GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay"}
+
+
+def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None) -> None:
+    """Raise a `SolverError` for a setting of our own that is out of range, or that this solver would not read."""
+    read = _GENERAL.union(*(part.options for part in (rule, policy, momentum) if part is not None))
+    for field, _ in param.ListFields():
+        if field.number >= _OURS and field.name not in read:
+            owners = " or ".join(_owners(field.name))
+            raise SolverError(f"{field.name} is set, but nothing reads it here: it belongs to {owners}; remove it")
+    if param.warmup_iter < 0 or not 0 <= param.warmup_start <= 1:
+        found = f"warmup_iter is {param.warmup_iter} and warmup_start {param.warmup_start:g}"
+        raise SolverError(f"{found}, expected 0 or more, and a number from 0 to 1")
+    if param.warmup_start and not param.warmup_iter:
+        raise SolverError("warmup_start is set without warmup_iter; set warmup_iter, the iterations to the full rate")
+    if param.HasField("ema_decay") and not 0 < param.ema_decay < 1:
+        raise SolverError(f"ema_decay is {param.ema_decay:g}, expected above 0 and below 1, such as 0.995")
+
+
+def _owners(name: str) -> Iterator[str]:
+    """The settings whose rule or policy reads the field."""
+    yield from (f'type: "{kind}"' for kind in rule_types() if name in rule_class(kind).options)
+    for family, field in ((Policy, "lr_policy"), (Momentum, "momentum_policy")):
+        yield from (f'{field}: "{kind}"' for kind in family.names() if name in family.registry[kind].options)

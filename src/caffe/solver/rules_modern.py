@@ -1,0 +1,244 @@
+"""Update rules that Caffe never had.
+
+Each is a rule as in `rules`; where torch.optim does the published arithmetic, its functional form is what runs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+from torch.optim.nadam import nadam
+
+from caffe.solver.rules import Rule, Update, alike
+
+__all__ = ["LAMB", "LARS", "AdamW", "Lion", "Muon", "NAdam"]
+
+
+class AdamW(Rule):
+    """Adam with weight decay beside the gradient instead of in it.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2
+        w <- w - rate (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + delta) + decay w)
+
+    b1 = momentum, b2 = momentum2, t = iter + 1.  delta is added after the correction, unlike Adam's here.
+    Source: Loshchilov & Hutter, arXiv:1711.05101, algorithm 2; computed by torch.optim.
+    """
+
+    history = 2
+    decoupled = True
+
+    def check(self) -> None:
+        self.between("momentum", "momentum2")
+        l1 = self.param.weight_decay != 0 and self.param.regularization_type == "L1"
+        self.require(not l1, 'its weight decay is that of regularization_type "L2"; remove "L1"')
+
+    def update(self, part: Update, t: int) -> None:
+        w, (m, v) = part.data, part.history
+        before = w.clone()
+        adamw(
+            [w],
+            [part.diff],
+            [m],
+            [v],
+            [],
+            [torch.tensor(t - 1.0, device=w.device)],
+            foreach=False,
+            fused=alike((w, part.diff, m, v)) and w.device.type in ("cpu", "cuda"),
+            amsgrad=False,
+            beta1=self.param.momentum,
+            beta2=self.param.momentum2,
+            lr=part.rate,
+            weight_decay=part.decay,
+            eps=self.param.delta,
+            maximize=False,
+        )
+        torch.sub(before, w, out=part.diff)
+
+
+class NAdam(Rule):
+    """Adam with Nesterov's momentum: the step takes the momentum that the next one will have.
+
+        mu_t = b1 (1 - 0.96^(t psi) / 2)
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2
+        n = (1 - mu_t) g / (1 - mu_1 ... mu_t) + mu_(t+1) m / (1 - mu_1 ... mu_(t+1))
+        w <- w - rate n / (sqrt(v / (1 - b2^t)) + delta)
+
+    b1 = momentum, b2 = momentum2, psi = momentum_decay, t = iter + 1.
+    Source: Dozat, ICLR workshop 2016; computed by torch.optim.
+    """
+
+    history = 2
+    options = ("momentum_decay",)
+
+    def check(self) -> None:
+        self.between("momentum", "momentum2")
+        decay = self.param.momentum_decay
+        self.require(decay >= 0, f"momentum_decay is {decay:g}, expected 0 or more")
+        self._known: tuple[int, float, float] = (1, self.param.momentum, 1.0)
+
+    def update(self, part: Update, t: int) -> None:
+        self.penalize(part, part.decay)
+        w, (m, v) = part.data, part.history
+        before = w.clone()
+        nadam(
+            [w],
+            [part.diff],
+            [m],
+            [v],
+            [torch.tensor(self._product(t), dtype=torch.float64)],
+            [torch.tensor(t - 1.0)],
+            foreach=False,
+            beta1=self.param.momentum,
+            beta2=self.param.momentum2,
+            lr=part.rate,
+            weight_decay=0,
+            momentum_decay=self.param.momentum_decay,
+            eps=self.param.delta,
+        )
+        torch.sub(before, w, out=part.diff)
+
+    def _product(self, t: int) -> float:
+        """mu_1 ... mu_(t-1), computed once an iteration."""
+        b1 = self.param.momentum
+        if self._known[:2] != (t, b1):
+            factors = b1 * (1 - 0.5 * 0.96 ** (self.param.momentum_decay * np.arange(1, t)))
+            self._known = (t, b1, float(np.prod(factors)))
+        return self._known[2]
+
+
+class Lion(Rule):
+    """Lion: steps of one length, in the signs of a momentum that looks at the gradient twice.
+
+        u = sign(b1 m + (1 - b1) g)
+        m <- b2 m + (1 - b2) g
+        w <- w - rate (u + decay w)
+
+    b1 = momentum, b2 = momentum2: 0.9 and 0.99 in the paper, with a rate a tenth of Adam's and ten times its decay.
+    Source: Chen et al., arXiv:2302.06675, algorithm 2.
+    """
+
+    decoupled = True
+
+    def check(self) -> None:
+        self.between("momentum", "momentum2")
+
+    def step(self, g: Tensor, rate: float, t: int, m: Tensor) -> Tensor:  # type: ignore[override]
+        b1, b2 = self.param.momentum, self.param.momentum2
+        u = m.mul(b1).add_(g, alpha=1 - b1).sign_().mul_(rate)
+        m.mul_(b2).add_(g, alpha=1 - b2)
+        return u
+
+
+class Muon(Rule):
+    """Muon: the momentum of a weight matrix, made orthogonal. Biases and other vectors are left to AdamW.
+
+        m <- mu m + (1 - mu) g
+        O = orthogonal((1 - mu) g + mu m), all singular values near 1
+        w <- w - rate (0.2 sqrt(max(rows, columns)) O + decay w)
+
+    mu = momentum; rows = w.shape[0], columns = all other axes. The factor makes steps as long as AdamW's, so one
+    base_lr and decay serve both.
+    Source: Jordan et al., kellerjordan.github.io/posts/muon; the factor: Liu et al., arXiv:2502.16982.
+    """
+
+    history = 2
+    whole = True
+    decoupled = True
+    options = ("newton_schulz_steps",)
+
+    def check(self) -> None:
+        self.between("momentum", "momentum2")
+        self._vectors = AdamW(self.param)
+        steps = self.param.newton_schulz_steps
+        self.require(steps > 0, f"newton_schulz_steps is {steps}, expected a number above 0")
+
+    def update(self, part: Update, t: int) -> None:
+        if part.data.dim() < 2:
+            self._vectors.update(part, t)
+        else:
+            super().update(part, t)
+
+    def step(self, g: Tensor, rate: float, t: int, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+        mu = self.param.momentum
+        m.mul_(mu).add_(g, alpha=1 - mu)
+        ahead = g.mul(1 - mu).add_(m, alpha=mu).flatten(1)
+        o = orthogonal(ahead, self.param.newton_schulz_steps)
+        return o.mul_(0.2 * max(o.shape) ** 0.5 * rate).reshape(g.shape)
+
+
+class LARS(Rule):
+    """Momentum with a rate of its own for each blob, for large batches.
+
+        r = trust_coefficient |w| / (|g| + decay |w|), or 1 where |w| or |g| is 0
+        v <- mu v + rate r (g + decay w)
+        w <- w - v
+
+    Source: You et al., arXiv:1708.03888, algorithm 1.
+    """
+
+    whole = True
+    options = ("trust_coefficient",)
+
+    def check(self) -> None:
+        trust = self.param.trust_coefficient
+        self.require(trust > 0, f"trust_coefficient is {trust:g}, expected a number above 0")
+
+    def update(self, part: Update, t: int) -> None:
+        w, g, (v,) = part.data, part.diff, part.history
+        weights, gradient = _norm(w), _norm(g)
+        both = weights > 0 and gradient > 0
+        ratio = self.param.trust_coefficient * weights / (gradient + part.decay * weights) if both else 1.0
+        self.penalize(part, part.decay)
+        g.copy_(v.mul_(self.param.momentum).add_(g, alpha=part.rate * ratio))
+        w.sub_(g)
+
+
+class LAMB(Rule):
+    """Adam with each blob's step as long as its weights, for large batches.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2
+        u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + delta) + decay w
+        w <- w - rate |w| / |u| u, or rate u where |w| or |u| is 0
+
+    b1 = momentum, b2 = momentum2, t = iter + 1.
+    Source: You et al., arXiv:1904.00962, algorithm 2.
+    """
+
+    history = 2
+    whole = True
+
+    def check(self) -> None:
+        self.between("momentum", "momentum2")
+
+    def update(self, part: Update, t: int) -> None:
+        w, g, (m, v) = part.data, part.diff, part.history
+        b1, b2 = self.param.momentum, self.param.momentum2
+        m.mul_(b1).add_(g, alpha=1 - b1)
+        v.mul_(b2).addcmul_(g, g, value=1 - b2)
+        g.copy_(m.div(1 - b1**t).div_(v.div(1 - b2**t).sqrt_().add_(self.param.delta)))
+        self.penalize(part, part.decay)
+        weights, length = _norm(w), _norm(g)
+        w.sub_(g.mul_(part.rate * (weights / length if weights > 0 and length > 0 else 1.0)))
+
+
+def orthogonal(matrix: Tensor, steps: int) -> Tensor:
+    """The matrix with its singular values brought near 1: `steps` steps of Newton and Schulz's iteration of order 5.
+
+    Its coefficients are Jordan's, which give up exactness (values end between 0.7 and 1.2) for speed.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if tall else matrix
+    x = x / (_norm(x) + 1e-7)
+    for _ in range(steps):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.mT if tall else x
+
+
+def _norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x))

@@ -1,0 +1,152 @@
+"""Learning rate policies that Caffe never had."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from caffe.net import Net
+from caffe.solver.policy import Policy, Schedule
+
+__all__ = ["CosineAnnealing", "Exponential", "InverseTime", "OneCycle", "Plateau", "check_rise", "one_cycle"]
+
+
+class InverseTime(Policy):
+    """rate = base_lr / (1 + gamma iter)"""
+
+    def check(self) -> None:
+        self.positive("gamma")
+
+    def rate(self, iteration: int, step: int) -> float:
+        return self.param.base_lr / (1 + self.param.gamma * iteration)
+
+
+class Exponential(Policy):
+    """rate = base_lr exp(-gamma iter)"""
+
+    def check(self) -> None:
+        self.positive("gamma")
+
+    def rate(self, iteration: int, step: int) -> float:
+        return self.param.base_lr * math.exp(-self.param.gamma * iteration)
+
+
+class CosineAnnealing(Policy):
+    """rate = min_lr + (base_lr - min_lr) (1 + cos(pi t / T)) / 2, t iterations after the last restart
+
+    T is `cycle` at first, and `cycle_mult` times as long after each restart; without `cycle` it is max_iter and there
+    is no restart.
+    Source: Loshchilov & Hutter, arXiv:1608.03983.
+    """
+
+    options = ("min_lr", "cycle", "cycle_mult")
+
+    def check(self) -> None:
+        low, high, mult = self.param.min_lr, self.param.base_lr, self.param.cycle_mult
+        self.positive("cycle" if self.param.HasField("cycle") else "max_iter")
+        self.require(0 <= low <= high, f"min_lr is {low:g}, expected at least 0 and at most base_lr, {high:g}")
+        self.require(mult >= 1, f"cycle_mult is {mult:g}, expected 1 or more")
+        given = self.param.HasField("cycle") or not self.param.HasField("cycle_mult")
+        self.require(given, "cycle_mult is set without cycle; set cycle, the iterations to the first restart")
+
+    def rate(self, iteration: int, step: int) -> float:
+        t, length = float(iteration), float(self.param.cycle)
+        if not length:
+            length = self.param.max_iter
+            t = min(t, length)
+        elif self.param.cycle_mult == 1:
+            t %= length
+        else:
+            while t >= length:
+                t -= length
+                length *= self.param.cycle_mult
+        return _between(self.param.base_lr, self.param.min_lr, t / length)
+
+
+class OneCycle(Policy):
+    """Up from start_fraction base_lr to base_lr, then down to end_fraction base_lr at max_iter, along cosines.
+
+    The first `rise` of the iterations go up. momentum_policy "onecycle" goes the other way at the same time.
+    Source: Smith & Topin, arXiv:1708.07120; the curve is torch.optim's OneCycleLR.
+    """
+
+    options = ("rise", "start_fraction", "end_fraction")
+
+    def check(self) -> None:
+        check_rise(self)
+        self.positive("start_fraction")
+        self.not_negative("end_fraction")
+
+    def rate(self, iteration: int, step: int) -> float:
+        start, end = self.param.start_fraction, self.param.end_fraction
+        return self.param.base_lr * one_cycle(self.param, iteration, start, 1.0, end)
+
+
+class Plateau(Policy):
+    """rate = max(min_lr, base_lr gamma^step), a step each time that the test loss has stopped falling
+
+    The loss of the first test net counts. More than `patience` tests in a row that do not bring it below the best so
+    far, by `threshold` of that, are a step. gamma is 0.5 unless set.
+    """
+
+    options = ("patience", "threshold", "min_lr")
+
+    def check(self) -> None:
+        param = self.param
+        tests = len(param.test_iter) > 0 and param.test_interval > 0
+        self.require(tests, "follows the loss of the first test net; set test_iter and test_interval in the solver")
+        self.require(param.HasField("patience"), "patience is not set; it is the tests without progress that are borne")
+        self.not_negative("patience", "threshold", "min_lr")
+        self.require(0 < self._factor < 1, f"gamma is {self._factor:g}, expected above 0 and below 1")
+        self.best, self.waited, self.steps = math.inf, 0, 0
+
+    @property
+    def _factor(self) -> float:
+        return self.param.gamma if self.param.HasField("gamma") else 0.5
+
+    def step_at(self, iteration: int, step: int) -> int:
+        return self.steps
+
+    def rate(self, iteration: int, step: int) -> float:
+        return max(self.param.min_lr, self.param.base_lr * self._factor**step)
+
+    def tested(self, net: Net, loss: float) -> None:
+        self.require(any(net.blob_loss_weights.values()), "the first test net has no loss to follow; add a loss layer")
+        goal = self.best if self.best == math.inf else self.best - self.param.threshold * abs(self.best)
+        if loss < goal:
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited > self.param.patience:
+            self.waited = 0
+            self.steps += 1
+
+    def memory(self) -> dict[str, float]:
+        return {"best": self.best, "waited": self.waited, "steps": self.steps}
+
+    def recall(self, step: int, memory: Mapping[str, float]) -> None:
+        self.best, self.waited = memory.get("best", math.inf), int(memory.get("waited", 0))
+        self.steps = int(memory.get("steps", step))
+
+
+def check_rise(schedule: Schedule) -> None:
+    """Raise a `SolverError` unless a cycle has an iteration that goes up and one that goes down."""
+    schedule.positive("max_iter")
+    rise, last = schedule.param.rise, schedule.param.max_iter
+    schedule.require(
+        1 < rise * last < last, f"rise is {rise:g}, expected so that max_iter, {last}, has iterations on both sides"
+    )
+
+
+def one_cycle(param: Any, iteration: int, start: float, peak: float, end: float) -> float:
+    """From `start` along a cosine to `peak`, which is reached after `rise` of the iterations, and on to `end`."""
+    top, last = param.rise * param.max_iter - 1, param.max_iter - 1
+    if iteration <= top:
+        return _between(start, peak, iteration / top)
+    return _between(peak, end, min(1.0, (iteration - top) / (last - top)))
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """From start to end along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,0 +1,125 @@
+"""Rewrites change how a net computes, never what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import caffe
+from caffe.net import Net
+from caffe.net.rewrite import REWRITES, relu_in_place, scale_with_batch_norm
+from caffe.proto import caffe_pb2, text
+
+INPUTS = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 7 dim: 6 } '
+INPUTS += "shape { dim: 5 } } }"
+TAIL = """
+layer { name: "ip" type: "InnerProduct" bottom: "c" top: "ip"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "loss" }
+"""
+CONV = """layer { name: "conv" type: "Convolution" bottom: "x" top: "c"
+  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: "xavier" } } }"""
+NORM = 'layer { name: "norm" type: "BatchNorm" bottom: "c" top: "c" }'
+SCALE = """layer { name: "scale" type: "Scale" bottom: "c" top: "c"
+  scale_param { bias_term: true filler { value: 1.5 } bias_filler { value: 0.25 } } }"""
+RELU = 'layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }'
+OTHER_READER = """layer { name: "side" type: "Power" bottom: "c" top: "side" loss_weight: 0.1
+  power_param { power: 2 } }"""
+
+
+def make(*parts: str, phase: int = caffe.TRAIN) -> Net:
+    torch.manual_seed(1)
+    net = Net(text.parse("\n".join([INPUTS, *parts, TAIL]), caffe_pb2.NetParameter()), phase)
+    rng = np.random.default_rng(2)
+    net.blobs["x"].data[...] = rng.standard_normal(net.blobs["x"].shape)
+    net.blobs["t"].data[...] = rng.integers(0, 4, 5)
+    return net
+
+
+def count(net: Net) -> int:
+    return len(net.module._calls)
+
+
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST], ids=["train", "test"])
+@pytest.mark.parametrize(
+    ("parts", "merged"),
+    [
+        ((CONV, NORM, SCALE, RELU), 1),
+        ((CONV, NORM, SCALE.replace("bias_term: true", "")), 1),
+        ((CONV, NORM, SCALE.replace("bias_term", "axis: 2 num_axes: 1 bias_term")), 0),
+        ((CONV, NORM, SCALE.replace('top: "c"', 'top: "d"'), RELU.replace('"c"', '"d"')), 0),
+        ((CONV, NORM, OTHER_READER, SCALE.replace('top: "c"', 'top: "d"')), 0),
+        ((CONV, RELU), 0),
+        ((CONV, OTHER_READER, RELU.replace('top: "c"', 'top: "d"')), 0),
+    ],
+)
+def test_one_piece_equals_layer_by_layer(parts, merged, phase):
+    one, other = make(*parts, phase=phase), make(*parts, phase=phase)
+    assert len(one.steps) - sum(layer.type == "Split" for layer in one.layers) - count(one) == merged
+    for _ in range(2):  # twice: running statistics and places of values are as they were
+        one.clear_param_diffs()
+        other.clear_param_diffs()
+        loss = one.forward_backward()
+        assert loss == pytest.approx(other.forward_loss(), rel=1e-5)
+        other.backward()
+    for name, blob in one.blobs.items():
+        np.testing.assert_allclose(blob.data, other.blobs[name].data, rtol=1e-4, atol=1e-5, err_msg=name)
+    for entry, expected in zip(one.learnable, other.learnable, strict=True):
+        np.testing.assert_allclose(entry.tensor.detach(), expected.tensor.detach(), rtol=1e-5, err_msg=entry.layer)
+        assert (entry.tensor.grad is None) == (expected.tensor.grad is None)
+        if expected.tensor.grad is not None:
+            scale = float(expected.tensor.grad.abs().max())
+            np.testing.assert_allclose(entry.tensor.grad, expected.tensor.grad, atol=1e-4 * scale + 1e-6)
+
+
+def test_every_rewrite_is_tested():
+    assert set(REWRITES) == {scale_with_batch_norm, relu_in_place}
+
+
+def test_relu_in_place_leaves_a_value_that_others_read():
+    net = make(CONV, OTHER_READER, RELU.replace('top: "c"', 'top: "d"'))
+    net.forward_backward()
+    assert (net.blobs["c"].data < 0).any()
+    assert (net.blobs["d"].data >= 0).all()
+
+
+def solver_of(*parts: str) -> caffe.SGDSolver:
+    param = text.parse(
+        'base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.01 random_seed: 1 snapshot_after_train: false',
+        caffe_pb2.SolverParameter(),
+    )
+    param.net_param.CopyFrom(text.parse("\n".join([INPUTS, *parts, TAIL]), caffe_pb2.NetParameter()))
+    solver = caffe.get_solver(param)
+    rng = np.random.default_rng(2)
+    solver.net.blobs["x"].data[...] = rng.standard_normal(solver.net.blobs["x"].shape)
+    return solver
+
+
+def test_a_look_at_the_weights_gives_c_order_and_changes_no_number():
+    looked, left = solver_of(CONV, RELU), solver_of(CONV, RELU)
+    for _ in range(3):
+        looked.step(1)
+        left.step(1)
+        view = looked.net.params["conv"][0].data
+        assert view.flags.c_contiguous
+        assert looked.net.params["conv"][0].diff.flags.c_contiguous
+    for mine, expected in zip(looked.net.learnable, left.net.learnable, strict=True):
+        np.testing.assert_allclose(mine.tensor.detach(), expected.tensor.detach(), rtol=1e-5, atol=1e-7)
+    view.ravel()[:] = 0
+    looked.net.forward()
+    assert not looked.net.params["conv"][0].data.any()
+    before = looked.net.params["conv"][0].data
+    looked.step(1)
+    assert before.any(), "a view that is still held shows the weights after the step"
+
+
+def test_a_diff_that_is_held_shows_the_next_one():
+    net = make(CONV, RELU)
+    net.forward_backward()
+    view = net.params["conv"][0].diff
+    first = view.copy()
+    net.clear_param_diffs()
+    assert not view.any()
+    net.forward_backward()
+    np.testing.assert_allclose(view, first, rtol=1e-5, atol=1e-7)
