@@ -23,7 +23,7 @@ def dreamer(weights: Path) -> Any:
     return caffe.Net(spec, caffe.TEST, weights=weights)
 
 
-def step(net: Any, rng: np.random.Generator, end: str, size: float = 0.02) -> None:
+def step(net: Any, rng: np.random.Generator, end: str, size: float = 0.01) -> None:
     """One step of gradient ascent on the norm of layer `end`, at a random shift so that no grid shows."""
     source, goal = net.blobs["data"], net.blobs[end]
     shift = rng.integers(-4, 5, 2)

@@ -264,6 +264,7 @@ class Net(Batches):
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""
+        source: Any
         for source in self.sources.values():
             if source.type == "MemoryData":
                 source.set_arrays(data, labels)
