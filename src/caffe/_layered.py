@@ -109,7 +109,7 @@ def _crossings(ranks: Sequence[Sequence[Node]]) -> int:
 
 
 def _spread(ranks: Sequence[Sequence[Node]], gap: float) -> None:
-    """Move nodes across towards the mean of their neighbours, arrows with bends most."""
+    """Move nodes across towards the mean of their neighbours."""
     for rank in ranks:
         _settle(rank, [0.0] * len(rank), gap)
     for sweep in range(_SWEEPS):
@@ -124,21 +124,16 @@ def _spread(ranks: Sequence[Sequence[Node]], gap: float) -> None:
 
 def _settle(rank: Sequence[Node], wishes: Sequence[float], gap: float) -> None:
     """Give the nodes the positions nearest to their wishes (least squares) that keep their order and distance."""
-    offset, groups = 0.0, []  # a group: weight, mean wish, size
-    offsets = []
+    offset, offsets = 0.0, []
+    groups: list[tuple[int, float]] = []  # nodes that touch: how many, and the mean of their wishes
     for index, node in enumerate(rank):
         if index:
             offset += (rank[index - 1].across + node.across) / 2 + gap
         offsets.append(offset)
-        groups.append([4.0 if node.bend else 1.0, wishes[index] - offset, 1])
+        groups.append((1, wishes[index] - offset))
         while len(groups) > 1 and groups[-2][1] > groups[-1][1]:
-            weight, wish, size = groups.pop()
-            last = groups[-1]
-            last[1] = (last[0] * last[1] + weight * wish) / (last[0] + weight)
-            last[0] += weight
-            last[2] += size
-    index = 0
-    for _, wish, size in groups:
-        for _ in range(int(size)):
-            rank[index].x = wish + offsets[index]
-            index += 1
+            (size, wish), (before, other) = groups.pop(), groups.pop()
+            groups.append((before + size, (before * other + size * wish) / (before + size)))
+    start = [wish for size, wish in groups for _ in range(size)]
+    for node, first, more in zip(rank, start, offsets, strict=True):
+        node.x = first + more

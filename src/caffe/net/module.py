@@ -40,7 +40,7 @@ class NetModule(nn.Module):
         for step in steps:
             self._plan(step)
             if step.layer.type != "Split":
-                self.add_module(_module_name(step.layer.name, used), step.layer)
+                self.add_module(module_name(step.layer.name, used), step.layer)
         wanted = {*self._place.values(), *(place for place, _ in self._losses)}
         self._calls = rewrite(self._calls, frozenset(wanted))
         keep_freed_memory()
@@ -109,7 +109,7 @@ class NetModule(nn.Module):
             step.record, step.fused = None, True
 
 
-def _module_name(layer_name: str, used: set[str]) -> str:
+def module_name(layer_name: str, used: set[str]) -> str:
     """A name that torch accepts for a sub-module: dots become underscores, and repeats are numbered."""
     base = name = re.sub(r"\.", "_", layer_name) or "layer"
     count = 1

@@ -1,0 +1,161 @@
+"""The bridge to PyTorch: a Caffe net as an ordinary `torch.nn.Module`.
+
+    import caffe.torch
+
+    module = caffe.torch.load("deploy.prototxt", "net.caffemodel")
+    probabilities = module(images)                        # tensors for the net's inputs, in order or by name
+    module.conv1.weight                                   # sub-modules and parameters under the layers' names
+
+The module trains in any PyTorch loop, moves by `.to(...)`, follows `.train()` and `.eval()` (TRAIN and TEST), takes
+hooks and is exported by `torch.export`. `caffe.torch.save` writes its weights as a .caffemodel again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from caffe.errors import NetError, did_you_mean
+from caffe.layers.base import Source, as_tuple
+from caffe.net import Net
+from caffe.net.build import tie
+from caffe.net.module import module_name
+from caffe.proto import caffe_pb2, upgrade
+from caffe.proto import weights as weight_files
+
+__all__ = ["Module", "load", "save"]
+
+
+class Module(nn.Module):
+    """A net's layers as sub-modules under their names, and its graph as `forward`.
+
+    `inputs` and `outputs` are the names of what goes in and comes out; what data layers would deliver goes in. Each
+    layer is called as a module, so that hooks on it run. Parameters that the prototxt freezes (`lr_mult: 0`) require no
+    gradient. `Split` layers are left to autograd.
+    """
+
+    def __init__(self, net: Net) -> None:
+        """Take over the layers of `net`, which is not to be used afterwards."""
+        super().__init__()
+        self.name = net.name
+        self.spec = net.to_proto()
+        self.inputs: list[str] = []
+        self.outputs: list[str] = list(net.outputs)
+        self.loss_weights = {name: weight for name, weight in net.blob_loss_weights.items() if weight}
+        self._calls: list[tuple[str, list[str], list[bool], list[str]]] = []
+        self._aliases = net._aliases
+        used = set(dir(self))  # names that a layer's cannot have
+        for step in net.steps:
+            layer, tops = step.layer, step.top_names
+            if isinstance(layer, Source) and not step.bottoms:
+                layer.close()
+                self.inputs += tops
+                continue
+            module = "" if layer.type == "Split" else module_name(layer.name, used)
+            if module:
+                self.add_module(module, layer)
+            cut = [not way for way in layer.spec.propagate_down] or [False] * len(step.bottoms)
+            self._calls.append((module, step.bottom_names, cut, tops))
+        self.outputs = [name for name in self.outputs if name not in self.inputs] or self.outputs
+        for entry in net.learnable:
+            if isinstance(entry.tensor, nn.Parameter):
+                entry.tensor.requires_grad_(entry.lr_mult != 0)
+                entry.tensor.grad = None
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
+        """The output's tensor; a dictionary of them if the net has several outputs."""
+        values = self.blobs(*args, **kwargs)
+        if len(self.outputs) == 1:
+            return values[self.outputs[0]]
+        return {name: values[name] for name in self.outputs}
+
+    def blobs(self, *args: Tensor, **kwargs: Tensor) -> dict[str, Tensor]:
+        """Every blob's tensor by name, after the layers that work on it in place."""
+        values = self._given(args, kwargs)
+        for name, bottoms, cut, tops in self._calls:
+            reads = [values[b].detach() if stop else values[b] for b, stop in zip(bottoms, cut, strict=True)]
+            made = as_tuple(self.get_submodule(name)(*reads)) if name else reads * len(tops)
+            values.update(zip(tops, made, strict=True))
+        return values
+
+    def total_loss(self, outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """What the net minimises, from what `forward` returned: its losses, weighted and summed."""
+        named = {self.outputs[0]: outputs} if isinstance(outputs, Tensor) else outputs
+        parts = [weight * named[name].sum() for name, weight in self.loss_weights.items() if name in named]
+        if not parts:
+            raise NetError(f'net "{self.name}" has no loss among its outputs {self.outputs}; compute one of your own')
+        return torch.stack(parts).sum()
+
+    def _given(self, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values = {**dict(zip(self.inputs, args, strict=False)), **kwargs}
+        if len(args) > len(self.inputs) or len(values) < len(args) + len(kwargs) or set(values) != set(self.inputs):
+            unknown = [name for name in kwargs if name not in self.inputs]
+            hint = did_you_mean(unknown[0], self.inputs) if unknown else ""
+            given = [f"{len(args)} tensors", *kwargs]
+            raise NetError(f'net "{self.name}" takes the inputs {self.inputs}, but was given {", ".join(given)}{hint}')
+        return values
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Module:
+        super()._apply(fn, recurse)
+        for alias, owner in self._aliases:  # parameters shared under another shape are views of their owners
+            tie(alias, owner, tuple(alias.shape))
+        return self
+
+
+def load(
+    prototxt: str | Path | Any,
+    weights: str | Path | None = None,
+    phase: int = caffe_pb2.TEST,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    stages: Sequence[str] = (),
+) -> Module:
+    """The net of a prototxt (or NetParameter), with the weights of a .caffemodel or .h5 file, as a PyTorch module.
+
+    `phase` chooses the layers, and whether the module starts in training mode. Data layers are not run: what they would
+    deliver is the module's input. `shapes` gives the shapes of such blobs, so that their layers are not even opened.
+    Raises FileError, ProtoError, NetError and LayerError.
+    """
+    param = upgrade.read_net(prototxt) if isinstance(prototxt, (str, Path)) else prototxt
+    if shapes:
+        param = _with_inputs(param, shapes)
+    net = Net(param, phase, stages=list(stages), weights=weights, device="cpu")
+    module = Module(net)
+    module.train(phase == caffe_pb2.TRAIN)
+    return module
+
+
+def save(module: Module, path: str | Path) -> None:
+    """Write the module's net and weights as a .caffemodel; atomically."""
+    arrays = {}
+    layers = {layer.name: layer for layer in module.children()}
+    for spec in module.spec.layer:
+        if spec.name in layers and layers[spec.name].tensors:
+            arrays[spec.name] = [tensor.detach().cpu().numpy() for tensor in layers[spec.name].tensors]
+    weight_files.write(path, module.spec, arrays)
+
+
+def _with_inputs(param: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
+    """The net with Input layers in place of the layers without bottoms that make the blobs `shapes`."""
+    changed = caffe_pb2.NetParameter()
+    changed.CopyFrom(param)
+    made = set()
+    for layer in changed.layer:
+        if layer.bottom or not any(top in shapes for top in layer.top):
+            continue
+        if missing := [top for top in layer.top if top not in shapes]:
+            raise NetError(f'shapes has no "{missing[0]}", which layer "{layer.name}" makes with {list(layer.top)}')
+        made.update(layer.top)
+        kept = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
+        kept.include.extend(layer.include)
+        kept.exclude.extend(layer.exclude)
+        for top in layer.top:
+            kept.input_param.shape.add(dim=shapes[top])
+        layer.CopyFrom(kept)
+    if unknown := [name for name in shapes if name not in made]:
+        tops = [top for layer in param.layer if not layer.bottom for top in layer.top]
+        raise NetError(f'no layer without bottoms makes "{unknown[0]}"{did_you_mean(unknown[0], tops)}')
+    return changed
