@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -17,17 +19,15 @@ __all__ = ["read_npy", "read_npz"]
 
 def read_npz(path: str, names: list[str]) -> Arrays:
     """The arrays of these names in an .npz file, with the same number of rows."""
-    with _opened(path, "an .npz file") as file:
+    with _errors(path, "an .npz file"), open(path, "rb") as stream:
+        file = np.load(stream, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise FileError(f'"{path}" is an .npy file: give one such file for each top, or an .npz file')
         for name in names:
             if name not in file:
                 known = ", ".join(sorted(file)) or "nothing"
                 raise DataError(f'"{path}" has no array "{name}" (it has: {known}); tops name the arrays')
-        try:
-            arrays = tuple(_rows(path, name, file[name]) for name in names)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise FileError(f'cannot read "{path}": {error}; write it again') from error
+        arrays = tuple(_rows(path, name, file[name]) for name in names)
     same_rows(path, names, arrays)
     return arrays
 
@@ -36,22 +36,19 @@ def read_npy(paths: list[str], names: list[str]) -> Arrays:
     """One .npy file for each name, read as needed, with the same number of rows."""
     arrays = []
     for path, name in zip(paths, names, strict=True):
-        array = _opened(path, "an .npy file", "r")
-        if not isinstance(array, np.ndarray):
-            raise FileError(
-                f'"{path}" is an .npz file, which holds all tops; give nothing but .npz files, or .npy ones'
-            )
-        arrays.append(_rows(path, name, array))
+        with _errors(path, "an .npy file"):
+            arrays.append(_rows(path, name, np.lib.format.open_memmap(path, mode="r")))
     same_rows(", ".join(paths), names, tuple(arrays))
     return tuple(arrays)
 
 
-def _opened(path: str, kind: str, mode: str | None = None) -> np.ndarray | np.lib.npyio.NpzFile:
+@contextmanager
+def _errors(path: str, kind: str) -> Iterator[None]:
     try:
-        return np.load(path, mmap_mode=mode, allow_pickle=False)
+        yield
     except OSError as error:
         raise FileError(f'cannot open "{path}": {error.strerror or error} (from {os.getcwd()})') from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise FileError(f'"{path}" is not {kind}, or damaged: {error}') from error
 
 

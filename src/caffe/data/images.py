@@ -52,7 +52,7 @@ class ImageStream(PictureStream):
                 {"pass": number, "line": line},
                 Picture(f'image "{self.root + name}"', partial(self._load, name, label)),
             )
-            line += self.shard.count
+            line += self.shard.size
 
     def _line(self, seed: int, number: int, index: int) -> tuple[str, int]:
         """Line `index` in the order of pass `number`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ class PictureStream(Stream):
         workers = self.workers or cores()
         if workers == 1 or not (chunk[0].heavy or self.transformer.augmented):
             for index, picture in enumerate(chunk, tried):
-                yield picture, lambda index=index, picture=picture: load(index, picture)
+                yield picture, partial(load, index, picture)
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(workers, thread_name_prefix="caffe data decoder")

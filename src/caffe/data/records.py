@@ -42,7 +42,7 @@ class RecordStream(PictureStream):
 
     def pictures(self, state: State) -> Iterator[tuple[State, Picture]]:
         with closing(self.source.records(bytes.fromhex(state["key"]))) as records:
-            for key, value in islice(records, 0, None, self.shard.count):
+            for key, value in islice(records, 0, None, self.shard.size):
                 name = f'"{self.source.path}": record {show_key(key)}'
                 yield {"key": key.hex()}, Picture(name, partial(self.read, value), not self.read.knows(value))
 

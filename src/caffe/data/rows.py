@@ -74,13 +74,13 @@ class RowStream(Stream):
         """The rows of one batch, the first array in its own type if it is to be transformed, and the state after."""
         seed, passes, place, row = state["seed"], state["pass"], state["file"], state["row"]
         first = self._file(seed, passes, place)
-        kinds = [np.float32] * len(first)
+        kinds: list[type] = [np.float32] * len(first)
         if self.transformer is not None and first[0].dtype == np.uint8:
             kinds[0] = np.uint8
         tops = tuple(
             np.empty((self.batch_size, *array.shape[1:]), kind) for array, kind in zip(first, kinds, strict=True)
         )
-        filled, step = 0, self.shard.count
+        filled, step = 0, self.shard.size
         while filled < self.batch_size:
             arrays = self._file(seed, passes, place)
             total = len(arrays[0])

@@ -11,10 +11,10 @@ __all__ = ["WHOLE", "Shard", "assign", "count", "current", "rank"]
 
 
 class Shard(NamedTuple):
-    """Of `count` processes this is number `rank`: it reads the records rank, rank + count, rank + 2 count, ..."""
+    """Of `size` processes this is number `rank`: it reads the records rank, rank + size, rank + 2 size, ..."""
 
     rank: int
-    count: int
+    size: int
 
 
 WHOLE = Shard(0, 1)
@@ -40,8 +40,8 @@ def count() -> int:
 def current() -> Shard:
     """The share that was assigned, or that RANK and WORLD_SIZE give, which torchrun sets; DataError for nonsense."""
     shard = Shard(rank(), count())
-    if not 0 <= shard.rank < shard.count:
-        raise DataError(f"RANK is {shard.rank} and WORLD_SIZE {shard.count}; expected a rank from 0 to count - 1")
+    if not 0 <= shard.rank < shard.size:
+        raise DataError(f"RANK is {shard.rank} and WORLD_SIZE {shard.size}; expected a rank from 0 to size - 1")
     return shard
 
 
