@@ -199,11 +199,28 @@ class Loss(Layer, abstract=True):
 class Source(Layer, abstract=True):
     """Base of layers without bottoms, which bring data into the net.
 
-    `setup` opens the source and declares the tops' shapes by setting `self.shapes`; `forward` returns the next batch,
-    or None to leave the tops as the user filled them.
+    `setup` opens the source and declares the tops' shapes by setting `self.shapes`; `deliver` returns the next batch,
+    wherever it lies, or None to leave the tops as the user filled them; `forward` brings it to the net's device.
     """
 
     shapes: list[tuple[int, ...]]
+    device = torch.device("cpu")
+
+    def deliver(self) -> tuple[Tensor, ...] | None:
+        """The tops' next values, on any device, or None."""
+        raise NotImplementedError(self.type)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...] | None:
+        tops = self.deliver()
+        return None if tops is None else tuple(map(self.moved, tops))
+
+    def moved(self, x: Tensor) -> Tensor:
+        """x on the net's device; from pinned memory without waiting for the copy."""
+        return x.to(self.device, non_blocking=True)
+
+    def allocate(self, device: torch.device | str = "cpu") -> None:
+        super().allocate(device)
+        self.device = torch.device(device)
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
