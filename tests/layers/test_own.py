@@ -161,6 +161,18 @@ def test_a_message_class_of_protoc_gives_options():
     assert (net.forward()["y"] == 14).all()
 
 
+def test_net_spec_writes_options_of_ones_own():
+    class Written(Layer, options=caffe_pb2.FillerParameter):
+        def forward(self, x):
+            return x * self.opt.value
+
+    for given in ({"value": 7}, {"written_param": {"value": 7}}):
+        spec = caffe.NetSpec()
+        spec.data = caffe.layers.Input(shape={"dim": [5, 3]})
+        spec.y = caffe.layers.Written(spec.data, **given)
+        assert caffe.Net(spec.to_proto(), caffe.TEST).layer_dict["y"].opt.value == 7
+
+
 def test_options_of_one_name_belong_to_one_type():
     extend.add_options("twice_named_param", caffe_pb2.FillerParameter.DESCRIPTOR)
     extend.add_options("twice_named_param", caffe_pb2.FillerParameter.DESCRIPTOR)
