@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from caffe.errors import NetError, ProtoError, did_you_mean
-from caffe.proto import caffe_pb2
+from caffe.proto import caffe_pb2, extend
 
 __all__ = [
     "Function",
@@ -47,18 +47,18 @@ def param_name_dict() -> dict[str, str]:
 
 def assign_proto(proto: Any, name: str, val: Any) -> None:
     """Set the field `name` of a message: a dict fills a message, a list (or one value alone) a repeated field."""
-    field = proto.DESCRIPTOR.fields_by_name.get(name)
+    field = proto.DESCRIPTOR.fields_by_name.get(name) or extend.find(proto.DESCRIPTOR, name)
     if field is None:
         known = proto.DESCRIPTOR.fields_by_name
         raise ProtoError(f'{proto.DESCRIPTOR.name} has no field "{name}"{did_you_mean(name, known)}')
     try:
         if field.is_repeated:
-            _extend(getattr(proto, name), val, field.message_type is not None)
+            _extend(extend.get(proto, field), val, field.message_type is not None)
         elif isinstance(val, dict):
             for key, value in val.items():
-                assign_proto(getattr(proto, name), key, value)
+                assign_proto(extend.get(proto, field), key, value)
         elif field.message_type is not None:
-            getattr(proto, name).CopyFrom(val)
+            extend.get(proto, field).CopyFrom(val)
         else:
             setattr(proto, name, val)
     except (TypeError, ValueError, AttributeError) as error:
@@ -159,11 +159,12 @@ class Function:
         options = _OPTIONS.get(self.type_name)
         if options is None and key not in known:
             options = _registered_options(self.type_name)
-        if options is not None and key in known[options].message_type.fields_by_name:
-            return getattr(layer, options)
+        mine = extend.message_of(options).fields_by_name if options is not None else {}
+        if options is not None and key in mine:
+            return extend.options(layer, options)
         if key not in known:
-            mine = [*(known[options].message_type.fields_by_name if options else ()), *known]
-            raise ProtoError(f'layer "{layer.name}" ({self.type_name}) has no field "{key}"{did_you_mean(key, mine)}')
+            hint = did_you_mean(key, [*mine, *known])
+            raise ProtoError(f'layer "{layer.name}" ({self.type_name}) has no field "{key}"{hint}')
         return layer
 
 

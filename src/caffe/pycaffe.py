@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from caffe import log
+from caffe.data import shard
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.solver import (
@@ -45,8 +46,6 @@ __all__ = [
     "solver_rank",
 ]
 
-_count, _rank = 1, 0
-
 
 def init_log(level: int = 0, stderr: bool = True) -> None:
     """Send log lines of severity `level` (0 info, 1 warning, 2 error, 3 fatal) and above to standard error.
@@ -75,28 +74,26 @@ def layer_type_list() -> list[str]:
 
 def solver_count() -> int:
     """How many solvers train together."""
-    return _count
+    return shard.count()
 
 
 def set_solver_count(count: int) -> None:
-    """Say how many solvers train together."""
-    global _count
+    """Say how many solvers train together; layers that are made from then on read their share of the data."""
     if count < 1:
         raise CaffeError(f"set_solver_count: {count} solvers, expected at least 1")
-    _count = count
+    shard.assign(count=count)
 
 
 def solver_rank() -> int:
     """The number of this process's solver, counted from 0."""
-    return _rank
+    return shard.rank()
 
 
 def set_solver_rank(rank: int) -> None:
     """Say which solver this process has."""
-    global _rank
     if rank < 0:
         raise CaffeError(f"set_solver_rank: {rank}, expected a number from 0")
-    _rank = rank
+    shard.assign(rank=rank)
 
 
 def set_multiprocess(multiprocess: bool) -> None:

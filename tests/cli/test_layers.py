@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from caffe.cli import main
 from caffe.layers import layer_class, layer_types
 from caffe.proto import caffe_pb2
+from tests.conftest import ROOT
 
 
 def test_the_list_has_every_type_with_its_file(capsys):
@@ -50,6 +51,22 @@ def test_kinds_of_options(capsys):
     assert re.search(r"^  pad +list of uint32$", out, re.M)
     assert re.search(r"^  weight_filler +FillerParameter$", out, re.M)
     assert "    num_output: 10\n" in out
+
+
+def test_the_document_is_up_to_date(capsys):
+    assert main(["layers", "--markdown"]) == 0
+    made = "caffe layers --markdown > docs/layers.md"
+    assert (ROOT / "docs" / "layers.md").read_text() == capsys.readouterr().out, f"make it again: {made}"
+
+
+def test_the_document_tells_all_types_with_their_options(capsys):
+    assert main(["layers", "--markdown"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^\| \[Pooling\]\(#pooling\) \| pooling \| Maximum, .* \| `POOLING` \|$", out, re.M)
+    assert re.search(r"^\| pool \| MAX \\\| AVE \\\| STOCHASTIC \| MAX \|$", out, re.M)
+    for name in layer_types():
+        assert f"\n## {name}\n" in out
+        assert f"\n{layer_class(name).__doc__.strip().splitlines()[-1].strip()}\n" in out
 
 
 def test_an_unknown_type_gets_a_suggestion(capsys):

@@ -21,7 +21,7 @@ def transform(pixels, phase=TEST, rng=None, **options) -> tuple[np.ndarray, list
     batch = Transformer(caffe_pb2.TransformationParameter(**options), phase).batch(len(pixels), rng)
     for image in pixels:
         batch.add(image)
-    return batch.finish(), batch.places
+    return batch.finish()[0], batch.places
 
 
 def by_hand(image, place, crop, mean, scale) -> np.ndarray:

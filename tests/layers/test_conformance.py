@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from caffe.layers import Layer, layer_class, layer_types
+from caffe.layers import layer_class, layer_types
 from caffe.layers.base import as_tuple
 from caffe.net import Net
+from caffe.net.check import gradients, run, slopes
 from caffe.proto import caffe_pb2, text
 from tests.conftest import ROOT
+from tests.devices import OneDevice
 from tests.layers.case import Case
 from tests.layers.cases import CASES, ELSEWHERE
 from tests.replay import assert_close
@@ -38,35 +38,6 @@ def cases(check: str) -> pytest.MarkDecorator:
     )
 
 
-def run(layer: Layer, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
-    """The tops; random layers draw the same numbers every time."""
-    torch.manual_seed(3)
-    return as_tuple(layer(*bottoms))
-
-
-def objective(tops: tuple[Tensor, ...]) -> Tensor | None:
-    """A number that depends on every element of every differentiable top; None where there is none."""
-    generator = torch.Generator().manual_seed(4)
-    terms = []
-    for top in tops:
-        weight = torch.randn(top.shape, generator=generator, dtype=torch.float64).to(top)
-        if top.requires_grad:
-            terms.append((top * weight).sum())
-    return sum(terms[1:], terms[0]) if terms else None
-
-
-def gradients(layer: Layer, bottoms: list[Tensor]) -> list[tuple[str, Tensor, Tensor]]:
-    """(name, tensor, gradient of the objective) for each bottom and blob that has one."""
-    wanted = [(f"bottom {i}", x) for i, x in enumerate(bottoms) if x.requires_grad]
-    wanted += list(layer.named_parameters())
-    total = objective(run(layer, bottoms))
-    if total is None:
-        assert not wanted, f"no top is differentiable, but {[name for name, _ in wanted]} should get a gradient"
-        return []
-    grads = torch.autograd.grad(total, [x for _, x in wanted], allow_unused=True, materialize_grads=True)
-    return [(name, x, grad) for (name, x), grad in zip(wanted, grads, strict=True)]
-
-
 def test_every_type_has_a_case():
     own = {name for name in layer_types() if layer_class(name).__module__.startswith("caffe.")}
     tried = {case.type for case in CASES}
@@ -83,20 +54,8 @@ def test_cases_have_names_of_their_own():
 @cases("gradient")
 def test_gradient_is_the_slope(case):
     layer, bottoms = case.build(torch.float64), case.bottoms_as(torch.float64)
-    generator = torch.Generator().manual_seed(5)
-    step = 1e-6
-    for name, x, grad in gradients(layer, bottoms):
-        for _ in range(3):
-            direction = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-            values = []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    x += sign * step * direction
-                values.append(objective(run(layer, bottoms)).item())
-                with torch.no_grad():
-                    x -= sign * step * direction
-            slope, expected = (values[0] - values[1]) / (2 * step), (grad * direction).sum().item()
-            assert slope == pytest.approx(expected, rel=1e-5, abs=1e-7), name
+    for slope in slopes(layer, bottoms, torch.Generator().manual_seed(5)):
+        assert slope.numeric == pytest.approx(slope.backward, rel=1e-5, abs=1e-7), slope.what
 
 
 @cases("shape")
@@ -183,17 +142,6 @@ def loaded_net(case: Case, folder: Path) -> Net:
     for index, array in enumerate(case.arrays()):
         net.blobs[f"b{index}"].data[...] = array
     return net
-
-
-class OneDevice(TorchDispatchMode):
-    """Fails an operator that mixes tensors of the device (here "meta") with one of the CPU, single numbers aside."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket not in (torch.ops.aten.copy_, torch.ops.aten._to_copy):
-            leaves = tree_leaves((args, kwargs))
-            devices = {x.device.type for x in leaves if isinstance(x, Tensor) and x.dim()}
-            assert len(devices) < 2, f"{func} mixes devices: a constant was made on the CPU"
-        return func(*args, **(kwargs or {}))
 
 
 def run_on(device: str, case: Case) -> list[torch.Size]:

@@ -453,4 +453,5 @@ def test_positions_are_small_json(place):
             "seed": source.state["seed"],
             "batch": 1,
             "key": b"00000004".hex(),
+            "skipped": 0,
         }

@@ -76,11 +76,14 @@ def _run(words: list[str], given: dict[str, str | int | bool]) -> int:
 
 def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str]) -> int:
     from caffe import log
-    from caffe.cli import display, logs
+    from caffe.cli import display, imports, logs
 
     with display.choose(values.verbose) as screen, logs.session(values, screen.handler):
         for name in unread:
             log.warning("caffe", f"flag -{name} has no meaning for '{entry.name}' and is not used")
+        own = getattr(values, "import")
+        if own:
+            imports.load(own)
         return entry.run(values, screen) or 0
 
 

@@ -76,6 +76,7 @@ GENERAL = [
     Flag("version", False, "Show the version of Caffe whose files and flags are understood."),
     Flag("verbose", False, "Show the full log on a terminal too, in place of the progress display.", ("v",)),
     Flag("log", "", "Also write the full log to this file."),
+    Flag("import", "", "Python files or modules to load first, separated by ',': they define layer types of your own."),
     Flag("traceback", False, "Show where in the program an error arose (as CAFFE_DEBUG=1 does)."),
 ]
 """The flags of ours that every command takes."""

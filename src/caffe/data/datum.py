@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -22,17 +24,20 @@ class DatumReader:
 
     def __init__(self, color: bool | None = None) -> None:
         self.color = color
-        self._head = b""
-        self._shape = (0, 0, 0)
-        self._end = 0
+        self._known = _Known(b"", (0, 0, 0), 0)
 
     def __call__(self, value: Bytes) -> tuple[np.ndarray, int]:
-        if self._head and value[: len(self._head)] == self._head and len(value) >= self._end:
-            rest = _parse(value[self._end :])
+        known = self._known  # one look, as other threads may replace it
+        if known.begins(value):
+            rest = _parse(value[known.end :])
             if not rest.encoded and not any(map(rest.HasField, ("channels", "height", "width", "data"))):
-                pixels = np.frombuffer(value[len(self._head) : self._end], np.uint8)
-                return pixels.reshape(self._shape), rest.label
+                pixels = np.frombuffer(value[len(known.head) : known.end], np.uint8)
+                return pixels.reshape(known.shape), rest.label
         return self._whole(value)
+
+    def knows(self, value: Bytes) -> bool:
+        """Whether reading this value is a matter of no time."""
+        return self._known.begins(value)
 
     @staticmethod
     def compressed(value: Bytes) -> bool:
@@ -61,7 +66,18 @@ class DatumReader:
         channels, height, width = shape
         head = Datum(channels=channels, height=height, width=width, data=bytes(size)).SerializeToString()[:-size]
         if value[: len(head)] == head:
-            self._head, self._shape, self._end = head, shape, len(head) + size
+            self._known = _Known(head, shape, len(head) + size)
+
+
+class _Known(NamedTuple):
+    """How raw records of one size begin, and where their pixels end."""
+
+    head: bytes
+    shape: tuple[int, int, int]
+    end: int
+
+    def begins(self, value: Bytes) -> bool:
+        return bool(self.head) and value[: len(self.head)] == self.head and len(value) >= self.end
 
 
 def decode(data: bytes, color: bool | None = None) -> np.ndarray:

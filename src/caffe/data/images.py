@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import cv2
 import numpy as np
 
 from caffe import log
 from caffe.data.datum import decode, planes
-from caffe.data.prefetch import Arrays, State, Stream
+from caffe.data.pictures import Picture, PictureStream
+from caffe.data.prefetch import State
 from caffe.data.rng import generator
 from caffe.data.transformer import Transformer
 from caffe.errors import DataError, FileError
 
-__all__ = ["ImageStream", "read_image", "read_image_list"]
+__all__ = ["ImageStream", "read_class_folders", "read_image", "read_image_list"]
 
-_CROPS, _SKIP, _ORDER = 0, 1, 2  # uses of random numbers
+_SKIP, _ORDER = 1, 2  # uses of random numbers
 
 
-class ImageStream(Stream):
+class ImageStream(PictureStream):
     """Transformed images and labels of `batch_size` lines at a time; with `shuffle` each pass has its own order."""
 
     def __init__(self, lines: list[tuple[str, int]], transformer: Transformer, batch_size: int) -> None:
+        super().__init__(transformer, batch_size)
         self.lines = lines
-        self.transformer = transformer
-        self.batch_size = batch_size
         self.root = ""
         self.size = (0, 0)
         self.color = True
@@ -41,44 +41,29 @@ class ImageStream(Stream):
             log.info("image_data_layer.cpp:63", f"Skipping first {skip} data points.")
         if skip >= len(self.lines):
             raise DataError(f"rand_skip passes over {skip} images of a list of {len(self.lines)}; lower rand_skip")
-        return {"seed": seed, "batch": 0, "pass": 0, "line": skip}
+        return {"seed": seed, "batch": 0, "pass": 0, "line": skip + self.shard.rank, "skipped": 0}
 
-    def shapes(self, state: State) -> list[tuple[int, ...]]:
-        name, _ = self._line(state["seed"], state["pass"], state["line"])
-        with self._naming(name):
-            shape = self.transformer.top_shape(self._image(name).shape)
-        return [(self.batch_size, *shape), (self.batch_size,)]
-
-    def batch(self, state: State) -> tuple[Arrays, State]:
-        batch = self.transformer.batch(self.batch_size, generator(state["seed"], state["batch"], _CROPS))
-        labels = np.empty(self.batch_size, np.float32)
-        passes, line = state["pass"], state["line"]
-        for index in range(self.batch_size):
-            name, labels[index] = self._line(state["seed"], passes, line)
-            with self._naming(name):
-                batch.add(self._image(name))
-            line += 1
-            if line >= len(self.lines):
-                passes, line = passes + 1, 0
-        return (batch.finish(), labels), {**state, "batch": state["batch"] + 1, "pass": passes, "line": line}
+    def pictures(self, state: State) -> Iterator[tuple[State, Picture]]:
+        number, line = state["pass"], state["line"]
+        while True:
+            number, line = number + line // len(self.lines), line % len(self.lines)
+            name, label = self._line(state["seed"], number, line)
+            yield (
+                {"pass": number, "line": line},
+                Picture(f'image "{self.root + name}"', partial(self._load, name, label)),
+            )
+            line += self.shard.size
 
     def _line(self, seed: int, number: int, index: int) -> tuple[str, int]:
         """Line `index` in the order of pass `number`."""
         if not self.shuffle:
-            return self.lines[index % len(self.lines)]
+            return self.lines[index]
         if self._order is None or self._order[0] != (seed, number):
             self._order = (seed, number), generator(seed, number, _ORDER).permutation(len(self.lines))
         return self.lines[self._order[1][index]]
 
-    @contextmanager
-    def _naming(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except DataError as error:
-            raise DataError(f'image "{self.root + name}" {error}') from error
-
-    def _image(self, name: str) -> np.ndarray:
-        return planes(read_image(self.root + name, self.color, *self.size))
+    def _load(self, name: str, label: int) -> tuple[np.ndarray, int]:
+        return planes(read_image(self.root + name, self.color, *self.size)), label
 
 
 def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -> np.ndarray:
@@ -92,6 +77,32 @@ def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror} (from {os.getcwd()})") from error
     return cv2.resize(image, (width, height)) if height and width else image
+
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+
+
+def read_class_folders(path: str) -> tuple[list[tuple[str, int]], list[str]]:
+    """The (name, label) of the images in a folder's sub-folders, and the sub-folders' names, sorted.
+
+    The label of an image is the number of its sub-folder; sub-folders of these are searched too. FileError if there
+    are no images.
+    """
+    classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
+    lines = []
+    for label, name in enumerate(classes):
+        for folder, folders, files in os.walk(os.path.join(path, name), followlinks=True):
+            folders.sort()
+            inner = os.path.relpath(folder, path)
+            chosen = (file for file in sorted(files) if os.path.splitext(file)[1].lower() in _SUFFIXES)
+            lines += [(os.path.join(inner, file), label) for file in chosen]
+    if not lines:
+        raise FileError(
+            f'the folder "{path}" has no images in sub-folders; expected one sub-folder for each class, or give a list '
+            'file with a line "path label" for each image'
+        )
+    log.info("image_data_layer.cpp", f"Classes: {', '.join(f'{label} {name}' for label, name in enumerate(classes))}")
+    return lines, classes
 
 
 def read_image_list(path: str) -> list[tuple[str, int]]:

@@ -8,16 +8,20 @@ import queue
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from caffe.data.shard import WHOLE, Shard
 from caffe.errors import DataError
 
 __all__ = ["Arrays", "Prefetcher", "State", "Stream"]
 
 State = dict[str, Any]
 Arrays = tuple[np.ndarray, ...]
+Ready = TypeVar("Ready")
 _POLL = 0.2  # seconds after which a waiting thread looks whether the other end is still there
 
 
@@ -25,8 +29,11 @@ class Stream(ABC):
     """An endless sequence of batches, each a function of a state.
 
     The state is a small dict that JSON can hold, the seed among it. As nothing else decides what a batch contains, a
-    run that continues from a state gets the batches it would have got, random crops included.
+    run that continues from a state gets the batches it would have got, random crops included. Of several processes
+    that train together, each reads its share.
     """
+
+    shard: Shard = WHOLE
 
     @abstractmethod
     def start(self, seed: int) -> State:
@@ -40,29 +47,41 @@ class Stream(ABC):
     def batch(self, state: State) -> tuple[Arrays, State]:
         """The batch at `state` and the state after it; DataError names the record that cannot be used."""
 
+    def begin(self, state: State) -> tuple[Callable[[], Arrays], State]:
+        """As `batch`, but the arrays are still to be finished, by a function that any thread may call."""
+        arrays, state = self.batch(state)
+        return lambda: arrays, state
+
     def close(self) -> None:  # noqa: B027  most streams hold nothing open
         """Let go of files."""
 
 
-class Prefetcher:
-    """Keeps up to `depth` batches of a stream ready, read by one thread.
+def _as_it_is(arrays: Any) -> Any:
+    return arrays
 
-    An error in the thread is raised by `next` in its turn, after the batches before it. The thread ends with `close`,
-    when the prefetcher is collected, or with the interpreter.
+
+class Prefetcher(Generic[Ready]):
+    """Keeps up to `depth` batches of a stream ready: one thread reads, a second finishes what the first began.
+
+    `prepare` turns finished arrays into what `next` returns. An error in a thread is raised by `next` in its turn,
+    after the batches before it. The threads end with `close`, when the prefetcher is collected, or with the
+    interpreter.
     """
 
-    def __init__(self, stream: Stream, state: State, depth: int, name: str = "") -> None:
-        self._ready: queue.Queue[tuple[Arrays, State] | BaseException] = queue.Queue(depth)
+    def __init__(
+        self, stream: Stream, state: State, depth: int, name: str = "", prepare: Callable[[Arrays], Ready] = _as_it_is
+    ) -> None:
+        self._ready: queue.Queue[tuple[Future[Ready], State] | BaseException] = queue.Queue(depth)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._pid = os.getpid()
-        target = (stream, state, self._ready, self._stop)  # not self: the thread must not keep it alive
+        target = (stream, state, prepare, self._ready, self._stop)  # not self: the thread must not keep it alive
         self._thread = threading.Thread(target=_read_ahead, args=target, name=f"caffe data {name}", daemon=True)
         _RUNNING[self._thread] = self._stop
         weakref.finalize(self, self._stop.set).atexit = False
         self._thread.start()
 
-    def next(self) -> tuple[Arrays, State]:
+    def next(self) -> tuple[Ready, State]:
         """The next batch and the state after it."""
         if os.getpid() != self._pid:
             raise DataError("the process was forked after reading had begun; build the net after the fork")
@@ -75,9 +94,12 @@ class Prefetcher:
                 if not self._thread.is_alive() and self._ready.empty():
                     self._error = DataError("the thread that reads ahead is gone; build the net again to read on")
                 continue
-            if not isinstance(item, BaseException):
-                return item
-            self._error = item
+            try:
+                if not isinstance(item, BaseException):
+                    return item[0].result(), item[1]
+                self._error = item
+            except Exception as error:
+                self._error = error
         raise self._error
 
     def close(self) -> None:
@@ -91,22 +113,29 @@ class Prefetcher:
             self._thread.join(_POLL)
 
 
-def _read_ahead(stream: Stream, state: State, ready: queue.Queue, stop: threading.Event) -> None:
-    item: tuple[Arrays, State] | BaseException
-    while not stop.is_set():
-        try:
-            item = stream.batch(state)
-            state = item[1]
-        except BaseException as error:  # whatever it is, the consumer must hear of it
-            item = error
+def _read_ahead(
+    stream: Stream, state: State, prepare: Callable[[Arrays], Ready], ready: queue.Queue, stop: threading.Event
+) -> None:
+    item: tuple[Future[Ready], State] | BaseException
+    with ThreadPoolExecutor(1, thread_name_prefix="caffe data finisher") as finisher:
         while not stop.is_set():
             try:
-                ready.put(item, timeout=_POLL)
-                break
-            except queue.Full:
-                pass
-        if isinstance(item, BaseException):
-            return
+                finish, state = stream.begin(state)
+                item = finisher.submit(_finish, finish, prepare), state
+            except BaseException as error:  # whatever it is, the consumer must hear of it
+                item = error
+            while not stop.is_set():
+                try:
+                    ready.put(item, timeout=_POLL)
+                    break
+                except queue.Full:
+                    pass
+            if isinstance(item, BaseException):
+                return
+
+
+def _finish(finish: Callable[[], Arrays], prepare: Callable[[Arrays], Ready]) -> Ready:
+    return prepare(finish())
 
 
 _RUNNING: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()

@@ -65,7 +65,11 @@ class WindowStream(Stream):
 
     def batch(self, state: State) -> tuple[Arrays, State]:
         data, labels = (np.zeros(shape, np.float32) for shape in self.shapes(state))
-        draws = generator(state["seed"], state["batch"]).integers(1 << 62, size=(self.opt.batch_size, 2)).tolist()
+        draws = (
+            generator(state["seed"], state["batch"], self.shard.rank)
+            .integers(1 << 62, size=(self.opt.batch_size, 2))
+            .tolist()
+        )
         for item, (draw, flip) in enumerate(draws):
             rows = self.windows.background if item < self.counts[0] else self.windows.foreground
             image, labels[item], *corners = rows[draw % len(rows)].tolist()
@@ -104,9 +108,10 @@ class WindowStream(Stream):
 
     def _mean(self, rows: slice, columns: slice) -> np.ndarray | np.float32:
         """What to subtract at this place of the crop; a mean image is centred on it."""
-        mean = self.transformer.image
+        mean = self.transformer.mean.image
         if mean is None:
-            return self.transformer.values if len(self.transformer.values) else np.float32(0)
+            values = self.transformer.mean.values
+            return values if len(values) else np.float32(0)
         offset = (mean.shape[2] - self.transformer.crop) // 2
         return mean[:, rows.start + offset : rows.stop + offset, columns.start + offset : columns.stop + offset]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -12,16 +11,12 @@ from torch import Tensor, nn
 from caffe import filler
 from caffe.blob import ParamBlob
 from caffe.errors import LayerError, NetError, did_you_mean
-from caffe.proto import caffe_pb2
+from caffe.layers.options import Options, field_of, from_text
+from caffe.proto import caffe_pb2, extend
 
 __all__ = ["Layer", "Loss", "Source", "layer_class", "layer_types"]
 
 _REGISTRY: dict[str, type[Layer]] = {}
-_OPTION_FIELDS = {
-    field.name.replace("_", ""): field.name
-    for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields
-    if field.name.endswith("_param")
-}
 
 
 class Layer(nn.Module):
@@ -30,7 +25,8 @@ class Layer(nn.Module):
     A concrete class is a layer type: defining it registers it under the class name. Class arguments:
 
         bottoms, tops   how many blobs it reads and writes: a number, or (least, most) with None for no limit
-        options         the field of LayerParameter that holds its options; found by the type's name if not given
+        options         the field of LayerParameter that holds its options, found by the type's name if not given; or
+                        the options of a type of your own, see caffe.layers.options.field_of
         abstract        True for a base class, which is not registered
 
     A subclass writes `setup`, which checks options and declares blobs, and `forward`, a pure function of its bottoms
@@ -40,7 +36,8 @@ class Layer(nn.Module):
     type: ClassVar[str]  # type: ignore[assignment]
     bottoms: ClassVar[tuple[int, int | None]]
     tops: ClassVar[tuple[int, int | None]]
-    options: ClassVar[str | None]
+    options: ClassVar[str | None] = None
+    defaults: ClassVar[Mapping[str, Any] | None] = None
     constant: tuple[int, ...] = ()
     """Bottoms that the layer has no gradient for; asking for one is an error."""
     exempt: tuple[int, ...] = ()
@@ -56,7 +53,7 @@ class Layer(nn.Module):
         cls,
         bottoms: int | tuple[int, int | None] = 1,
         tops: int | tuple[int, int | None] = 1,
-        options: str | None = None,
+        options: Options = None,
         abstract: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -66,19 +63,23 @@ class Layer(nn.Module):
         cls.type = cls.__name__
         cls.bottoms = (bottoms, bottoms) if isinstance(bottoms, int) else bottoms
         cls.tops = (tops, tops) if isinstance(tops, int) else tops
-        cls.options = options or _OPTION_FIELDS.get(cls.type.lower() + "param")
-        other = _REGISTRY.setdefault(cls.type, cls)
-        if other is not cls:
+        other = _REGISTRY.get(cls.type)
+        if other is not None:
             raise NetError(
                 f'layer type "{cls.type}" is defined twice, in {_source(other)} and in {_source(cls)}; rename one'
             )
+        cls.options = field_of(cls, options)
+        cls.defaults = options if isinstance(options, Mapping) else cls.defaults
+        _REGISTRY[cls.type] = cls
 
     def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
         """`spec` is a LayerParameter; `phase` is caffe_pb2.TRAIN or caffe_pb2.TEST."""
         super().__init__()
         self.spec = spec
         self.name: str = spec.name
-        self.opt: Any = getattr(spec, self.options) if self.options else None
+        self.opt: Any = extend.options(spec, self.options) if self.options else None
+        if self.defaults is not None:
+            self.opt = from_text(self.opt, self.defaults, self.error)
         self._blob_names: list[str] = []
         self._fillers: dict[str, Any] = {}
         self.train(phase == caffe_pb2.TRAIN)
@@ -199,11 +200,28 @@ class Loss(Layer, abstract=True):
 class Source(Layer, abstract=True):
     """Base of layers without bottoms, which bring data into the net.
 
-    `setup` opens the source and declares the tops' shapes by setting `self.shapes`; `forward` returns the next batch,
-    or None to leave the tops as the user filled them.
+    `setup` opens the source and declares the tops' shapes by setting `self.shapes`; `deliver` returns the next batch,
+    wherever it lies, or None to leave the tops as the user filled them; `forward` brings it to the net's device.
     """
 
     shapes: list[tuple[int, ...]]
+    device = torch.device("cpu")
+
+    def deliver(self) -> tuple[Tensor, ...] | None:
+        """The tops' next values, on any device, or None."""
+        raise NotImplementedError(self.type)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...] | None:
+        tops = self.deliver()
+        return None if tops is None else tuple(map(self.moved, tops))
+
+    def moved(self, x: Tensor) -> Tensor:
+        """x on the net's device; from pinned memory without waiting for the copy."""
+        return x.to(self.device, non_blocking=True)
+
+    def allocate(self, device: torch.device | str = "cpu") -> None:
+        super().allocate(device)
+        self.device = torch.device(device)
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
@@ -252,11 +270,6 @@ def shape_text(shape: Iterable[int]) -> str:
     for size in sizes:
         count *= size
     return " ".join([*map(str, sizes), f"({count})"])
-
-
-def snake_case(type_name: str) -> str:
-    """`InnerProduct` -> `inner_product`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type_name).lower()
 
 
 def _quoted(names: Iterable[str]) -> str:

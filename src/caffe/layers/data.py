@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from caffe import log
+from caffe.data import shard
+from caffe.data.arrays import read_npy, read_npz
 from caffe.data.datum import DatumReader
-from caffe.data.hdf5 import Hdf5Stream, read_file_list
-from caffe.data.images import ImageStream, read_image_list
-from caffe.data.prefetch import Prefetcher, State, Stream
+from caffe.data.hdf5 import read_arrays, read_file_list
+from caffe.data.images import ImageStream, read_class_folders, read_image_list
+from caffe.data.pictures import PictureStream
+from caffe.data.prefetch import Arrays, Prefetcher, State, Stream
 from caffe.data.records import RecordStream
+from caffe.data.rows import RowStream
 from caffe.data.source import open_source
 from caffe.data.transformer import Transformer
 from caffe.data.windows import WindowStream, read_windows
 from caffe.errors import CaffeError
 from caffe.layers.base import Source
+from caffe.proto import caffe_pb2
 from caffe.proto.caffe_pb2 import DataParameter
 
-__all__ = ["Data", "HDF5Data", "ImageData", "StreamSource", "WindowData"]
+__all__ = ["ArrayData", "Data", "HDF5Data", "ImageData", "StreamSource", "WindowData"]
+
+_OURS = 20000  # number of the first field that BVLC Caffe does not have
+_LATER = {"batch": 0, "skipped": 0}  # parts of a state that those saved by earlier versions lack
 
 
 class StreamSource(Source, abstract=True):
@@ -34,7 +44,7 @@ class StreamSource(Source, abstract=True):
 
     stream: Stream | None = None
     state: State
-    _prefetcher: Prefetcher | None = None
+    _prefetcher: Prefetcher[tuple[Tensor, ...]] | None = None
 
     def open(self, make: Callable[[], Stream]) -> None:
         """Open the stream, go to its start and learn the shapes; errors name this layer."""
@@ -44,17 +54,25 @@ class StreamSource(Source, abstract=True):
         seed = int(torch.randint(1 << 62, (), device="cpu"))  # caffe.set_random_seed fixes it
         with self.naming():
             self.stream = make()
+            self._settle(self.stream)
             self.state = self.stream.start(seed)
             self.shapes = self.stream.shapes(self.state)[: len(self.spec.top)]
 
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+    def deliver(self) -> tuple[Tensor, ...]:
         if self.stream is None:
             self.error("has been closed; build the net again to read on")
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self.stream, self.state, self.spec.data_param.prefetch, self.name)
+            prepare = partial(_tensors, count=len(self.spec.top), pin=self.device.type == "cuda")
+            depth = self.spec.data_param.prefetch
+            self._prefetcher = Prefetcher(self.stream, self.state, depth, self.name, prepare)
         with self.naming():
-            arrays, self.state = self._prefetcher.next()
-        return tuple(torch.from_numpy(array) for array in arrays[: len(self.spec.top)])
+            tensors, self.state = self._prefetcher.next()
+        return tensors
+
+    @property
+    def skipped(self) -> int:
+        """How many damaged records were passed over, where data_param.skip_damaged allows it."""
+        return self.state.get("skipped", 0)
 
     def position(self) -> bytes:
         return json.dumps(self.state).encode()
@@ -64,10 +82,11 @@ class StreamSource(Source, abstract=True):
             state = json.loads(position)
         except ValueError:
             state = None
-        if not isinstance(state, dict) or state.keys() != self.state.keys():
+        mine = self.state.keys()
+        if not isinstance(state, dict) or not mine - _LATER.keys() <= state.keys() <= mine:
             self.error(f"cannot go to position {position!r}: it was not saved by a layer of this type")
         self._stop()
-        self.state = state
+        self.state = {key: state.get(key, _LATER.get(key)) for key in mine}
 
     def close(self) -> None:
         self._stop()
@@ -88,6 +107,18 @@ class StreamSource(Source, abstract=True):
     def transformer(self) -> Transformer:
         """The transformer that transform_param describes."""
         return Transformer(self.spec.transform_param, self.phase)
+
+    def _settle(self, stream: Stream) -> None:
+        """Tell the stream what data_param says of every source, and which share of the data is this process's."""
+        opt = self.spec.data_param
+        if isinstance(stream, PictureStream):
+            stream.skip, stream.workers = opt.skip_damaged, opt.workers
+        else:
+            fact = "data_param.{} is for layers that read single images: Data and ImageData; remove it"
+            self.require(not opt.skip_damaged, fact.format("skip_damaged"))
+            self.require(not opt.workers, fact.format("workers"))
+        if self.phase == caffe_pb2.TRAIN:  # every process tests on all of the data
+            stream.shard = shard.current()
 
     def _stop(self) -> None:
         if self._prefetcher is not None:
@@ -123,7 +154,7 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
 
 
 class ImageData(StreamSource, bottoms=0, tops=2):
-    """Images named in a list file, one `path label` a line.
+    """Images named in a list file, one `path label` a line, or in a folder with a sub-folder for each class.
 
     tops: data (N, C, H, W) after resizing and transform_param, label (N)
 
@@ -145,12 +176,19 @@ class ImageData(StreamSource, bottoms=0, tops=2):
         transformer = self.transformer()
         self.require(transformer.color is None, "force_color and force_gray are for Data; use is_color")
         log.info("image_data_layer.cpp:38", f"Opening file {opt.source}")
-        lines = read_image_list(opt.source)
+        root = opt.root_folder
+        if os.path.isdir(opt.source):
+            self.require(
+                not root, f'root_folder goes with a list file, but source "{opt.source}" is a folder; remove it'
+            )
+            root, (lines, _) = os.path.join(opt.source, ""), read_class_folders(opt.source)
+        else:
+            lines = read_image_list(opt.source)
         if opt.shuffle:
             log.info("image_data_layer.cpp:53", "Shuffling data")
         log.info("image_data_layer.cpp:63", f"A total of {len(lines)} images.")
         stream = ImageStream(lines, transformer, opt.batch_size)
-        stream.root, stream.size, stream.color = opt.root_folder, (opt.new_height, opt.new_width), opt.is_color
+        stream.root, stream.size, stream.color = root, (opt.new_height, opt.new_width), opt.is_color
         stream.shuffle, stream.rand_skip = opt.shuffle, opt.rand_skip
         return stream
 
@@ -176,7 +214,11 @@ class WindowData(StreamSource, bottoms=0, tops=2):
     def _stream(self) -> WindowStream:
         opt = self.opt
         transformer = self.transformer()
+        param = self.spec.transform_param
         self.require(transformer.color is None, "force_color and force_gray are for Data; windows are in colour")
+        for field, _ in param.ListFields():
+            fact = f"transform_param.{field.name} is not for windows; remove it"
+            self.require(field.number < _OURS, fact)
         if self.spec.transform_param.HasField("scale"):
             log.warning("window_data_layer.cpp", f'layer "{self.name}": scale counts in window_data_param only')
         windows = read_windows(opt.source, opt.root_folder, opt.fg_threshold, opt.bg_threshold)
@@ -196,6 +238,43 @@ class HDF5Data(StreamSource, bottoms=0, tops=(1, None)):
         self.require(not self.spec.HasField("transform_param"), "does not transform data; remove transform_param")
         self.open(self._stream)
 
-    def _stream(self) -> Hdf5Stream:
+    def _stream(self) -> RowStream:
         files = read_file_list(self.opt.source)
-        return Hdf5Stream(files, list(self.spec.top), self.opt.batch_size, self.opt.shuffle)
+        return RowStream(files, list(self.spec.top), self.opt.batch_size, self.opt.shuffle, read_arrays)
+
+
+class ArrayData(StreamSource, bottoms=0, tops=(1, None)):
+    """Rows of numpy arrays: of .npz files, where each top is the array of its name, or one .npy file for each top.
+
+    tops: (N, ...) for arrays (rows, ...); the first after transform_param, if that is given, as images (N, C, H, W)
+
+    A batch may span files. With shuffle, files and the rows of each come in a new order on every pass.
+    """
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.require(bool(self.opt.source), "array_data_param.source names no file")
+        self.require(not self.spec.transform_param.mixup, "keeps labels as they are; remove mixup")
+        self.open(self._stream)
+
+    def _stream(self) -> RowStream:
+        opt, names, files = self.opt, list(self.spec.top), list(self.opt.source)
+        transformer = self.transformer() if self.spec.HasField("transform_param") else None
+        read = read_npz
+        if files[0].endswith(".npy"):
+            fact = f"has {len(files)} .npy files for {len(names)} tops; give one for each"
+            self.require(len(files) == len(names), fact)
+            files, read = files[:1], partial(_several, files)
+        stream = RowStream(files, names, opt.batch_size, opt.shuffle, read, transformer)
+        if transformer is not None:
+            self.require(transformer.color is None, "force_color and force_gray are for Data; remove them")
+        return stream
+
+
+def _several(paths: list[str], path: str, names: list[str]) -> Arrays:
+    return read_npy(paths, names)
+
+
+def _tensors(arrays: Arrays, count: int, pin: bool) -> tuple[Tensor, ...]:
+    """The first `count` arrays as tensors, in memory that a GPU can fetch while the program runs on if asked."""
+    tensors = tuple(torch.from_numpy(array) for array in arrays[:count])
+    return tuple(x.pin_memory() for x in tensors) if pin else tensors

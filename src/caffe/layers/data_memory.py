@@ -44,7 +44,7 @@ class MemoryData(Source, bottoms=0, tops=2):
         self._next = 0
         self._added = 0
 
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, Tensor]:
+    def deliver(self) -> tuple[Tensor, Tensor]:
         if self._arrays is None:
             self.error("has no data; call net.set_input_arrays(data, labels) or the layer's set_arrays before forward")
         start, stop = self._next, self._next + self.batch_size
@@ -94,6 +94,7 @@ class MemoryData(Source, bottoms=0, tops=2):
         self._next = row % len(self._arrays[0]) if self._arrays is not None else 0
 
     def _transformer(self) -> Transformer:
+        self.require(not self.spec.transform_param.mixup, "keeps labels as they are; remove mixup")
         try:
             return Transformer(self.spec.transform_param, self.phase)
         except DataError as error:
@@ -102,13 +103,14 @@ class MemoryData(Source, bottoms=0, tops=2):
     def _add(self, images: list[tuple[np.ndarray, int]]) -> None:
         self._check_rows(len(images))
         self._added += 1
-        batch = self._transformer().batch(len(images), generator(torch.initial_seed() % (1 << 62), self._added))
+        transformer, seed = self._transformer(), torch.initial_seed() % (1 << 62)
+        batch = transformer.batch(len(images), generator(seed, self._added))
         for index, (image, _) in enumerate(images):
             try:
-                batch.add(image)
+                batch.add(transformer.varied(image, seed, self._added, index))
             except DataError as error:
                 self.error(f"image {index} {error}")
-        data = batch.finish()
+        data, _ = batch.finish()
         if data.shape[1:] != self.shape:
             self.error(f"the images give shape {data.shape[1:]}, but memory_data_param says {self.shape}")
         self._arrays = _tensor(data), _tensor([label for _, label in images]).reshape(-1, 1, 1, 1)
@@ -144,12 +146,12 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
             self.require(min(shape, default=1) >= 0, f"shape {shape} has a negative size")
         self._filled: list[Tensor] = []
 
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...] | None:  # type: ignore[override]
+    def deliver(self) -> tuple[Tensor, ...] | None:
         if all(param.type == "constant" and not param.value for param in self.fillers):
             return None
         first = not self._filled
         self._filled = [
-            _fill(shape, param) if first or param.type != "constant" else self._filled[index]
+            self.moved(_fill(shape, param)) if first or param.type != "constant" else self._filled[index]
             for index, (param, shape) in enumerate(zip(self.fillers, self.shapes, strict=True))
         ]
         return tuple(self._filled)

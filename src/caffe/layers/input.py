@@ -23,7 +23,7 @@ class Input(Source, bottoms=0, tops=(1, None)):
         if len(self.shapes) == 1:
             self.shapes *= tops
 
-    def forward(self, *bottoms: Tensor) -> None:  # type: ignore[override]
+    def deliver(self) -> None:
         """Nothing: the tops stay as the user filled them."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -287,6 +289,16 @@ def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
     except CaffeError:
         raise
     except Exception as error:
-        shapes = ", ".join(f'"{blob.name}" {shape_text(blob.shape)}' for blob in step.bottoms) or "no bottoms"
-        raise LayerError(f'layer "{layer.name}" ({layer.type}): {error} (bottoms: {shapes})') from error
+        raise failure(step, error) from error
     return [tuple(top.shape) for top in tops]
+
+
+def failure(step: Step, error: Exception) -> LayerError:
+    """The error for an exception inside a layer: it names the layer, its bottoms and, in a user's file, the line."""
+    layer = step.layer
+    shapes = ", ".join(f'"{blob.name}" {shape_text(blob.shape)}' for blob in step.bottoms) or "no bottoms"
+    source = inspect.getsourcefile(type(layer))
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
+    own = not type(layer).__module__.startswith("caffe.")
+    place = f"{source}:{lines[-1]}: {type(error).__name__}: " if own and lines else ""
+    return LayerError(f'layer "{layer.name}" ({layer.type}): {place}{error} (bottoms: {shapes})')

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from caffe.errors import CaffeError, LayerError
+from caffe.errors import CaffeError
 from caffe.layers.base import as_tuple
-from caffe.net.build import Step
+from caffe.net.build import Step, failure
 
 __all__ = ["backward_step", "forward_step"]
 
@@ -81,9 +81,8 @@ def _run(step: Step) -> tuple[Tensor, ...]:
             tops = layer.forward(*bottoms)
     except CaffeError:
         raise
-    except RuntimeError as error:
-        shapes = ", ".join(f'"{blob.name}" {blob.shape}' for blob in step.bottoms)
-        raise LayerError(f'layer "{layer.name}" ({layer.type}): {error} (bottoms: {shapes})') from error
+    except Exception as error:
+        raise failure(step, error) from error
     tops = tuple(blob.tensor for blob in step.tops) if tops is None else as_tuple(tops)
     step.record = (bottoms, list(tops)) if step.backward else None
     step.fused = False

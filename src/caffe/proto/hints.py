@@ -8,7 +8,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from caffe.errors import did_you_mean
-from caffe.proto import caffe_pb2
+from caffe.proto import caffe_pb2, extend
 from caffe.proto.v1 import V1_TYPES
 
 __all__ = ["unknown_field", "wrong_value"]
@@ -37,7 +37,7 @@ def unknown_field(message: Message, name: str) -> str:
         other, kind = _ROOTS[own.name]
         if name in other.fields_by_name:
             return f"; {other.name} has one: is this the file of {kind}?"
-    close = _nearest(name, list(own.fields_by_name))
+    close = _nearest(name, [*own.fields_by_name, *(extend.names() if own is _LAYER else ())])
     if close:
         return f'; did you mean "{close}"?'
     if own is _LAYER or own is _V1_LAYER:
@@ -62,7 +62,7 @@ def wrong_value(field: FieldDescriptor, token: str) -> str:
 def _options_with(name: str) -> str:
     """The option messages of a layer that have a field `name`, if they are few."""
     if name.endswith("_param"):
-        return "; no layer type known here has such options"
+        return "; no layer type known here has such options; a file with your own is loaded by --import FILE"
     owners = [
         field.name
         for field in _LAYER.fields

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from caffe.errors import FileError
 from caffe.proto import blobs, caffe_pb2, detect, files, hdf5, wire
 from caffe.proto.files import PathLike
 
-__all__ = ["read", "write", "write_hdf5"]
+__all__ = ["find_weights", "read", "write", "write_hdf5"]
 
 _HISTORY = 3  # in SolverState
 _OURS = 20000  # fields from here on are our own additions
@@ -63,6 +66,16 @@ def write_hdf5(path: PathLike, state: caffe_pb2.SolverState, history: Sequence[n
             hdf5.save_array(group, str(index), array)
         if extra.ByteSize():
             file.create_dataset(_EXTRA, data=np.frombuffer(extra.SerializeToString(), np.uint8))
+
+
+def find_weights(learned_net: str, state_path: PathLike) -> Path:
+    """Where the weights of a state are: at the path it names, or beside it. Raises `FileError`."""
+    candidates = [Path(learned_net), Path(state_path).parent / Path(learned_net).name]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    places = " nor ".join(f'"{os.path.abspath(candidate)}"' for candidate in dict.fromkeys(candidates))
+    raise FileError(f"{state_path}: its weights are neither at {places}; put {Path(learned_net).name} beside it")
 
 
 def _read_hdf5(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]:

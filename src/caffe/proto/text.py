@@ -19,7 +19,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from caffe.errors import ProtoError
-from caffe.proto import detect, files, hints
+from caffe.proto import detect, extend, files, hints
 from caffe.proto.files import PathLike
 from caffe.proto.printing import dumps, repeated_fields
 
@@ -106,7 +106,8 @@ class _Parser:
         while (token := tokens[self.at]) != end:
             plan = plans.get(token)
             if plan is None:
-                self.unknown(message, token, end)
+                added = extend.find(message.DESCRIPTOR, token)
+                plan = (added, False, None) if added else self.unknown(message, token, end)
             self.at += 1
             self.field(message, *plan)
             if tokens[self.at] in (",", ";"):
@@ -115,7 +116,7 @@ class _Parser:
 
     def field(self, message: Message, field: FieldDescriptor, repeated: bool, convert: _Convert | None) -> None:
         """What follows a field's name."""
-        if not repeated and message.HasField(field.name):
+        if not repeated and extend.has(message, field):
             self.fail(f"{field.containing_type.name} has {field.name} twice, expected it once", self.at - 1)
         if self.tokens[self.at] == ":":
             self.at += 1
@@ -136,7 +137,8 @@ class _Parser:
     def value(self, message: Message, field: FieldDescriptor, repeated: bool, convert: _Convert | None) -> None:
         """One value of a field; a message value is marked as present even if it is empty."""
         if convert is None:
-            part = getattr(message, field.name).add() if repeated else getattr(message, field.name)
+            part = extend.get(message, field)
+            part = part.add() if repeated else part
             part.SetInParent()
             closing = {"{": "}", "<": ">"}.get(self.tokens[self.at])
             if closing is None:

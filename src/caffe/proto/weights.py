@@ -23,6 +23,7 @@ __all__ = [
     "read",
     "read_diffs",
     "read_mean",
+    "skeleton",
     "write",
     "write_hdf5",
     "write_mean",
@@ -42,6 +43,22 @@ def read(path: PathLike) -> dict[str, list[np.ndarray]]:
 def read_diffs(path: PathLike) -> dict[str, list[np.ndarray]]:
     """As `read`, for the diffs that `snapshot_diff` adds; the list of a layer without diffs is empty."""
     return _read(path, diff=True)
+
+
+def skeleton(path: PathLike) -> caffe_pb2.NetParameter:
+    """The net that a weight file describes, without its blobs, for `write`.
+
+    Files of older formats and HDF5 files give the layers' names only. Raises `FileError`.
+    """
+    net = caffe_pb2.NetParameter()
+    if not detect.is_hdf5(path):
+        with detect.binary(path, "net") as view:
+            rest = b"".join(_without_blobs(view))
+        net.ParseFromString(rest)
+    if not net.layer:
+        for name in read(path):
+            net.layer.add(name=name)
+    return net
 
 
 def write(
@@ -116,6 +133,21 @@ def _layers(view: memoryview, path: PathLike, diff: bool) -> Iterator[tuple[str,
             protos = [proto for proto in protos if blobs.has_diff(proto)]
         what = f'{path}: layer "{name}": blob'
         yield name, [blobs.decode(proto, f"{what} {index}", diff) for index, proto in enumerate(protos)]
+
+
+def _without_blobs(view: memoryview) -> Iterator[bytes]:
+    """The name (field 1) of a NetParameter and each `layer` (field 100) without its blobs (field 7)."""
+    start = 0
+    for field in wire.fields(view):
+        if field.kind == wire.BYTES and field.number == 1:
+            yield bytes(view[start : field.end])
+        elif field.kind == wire.BYTES and field.number == 100:
+            ends = [0, *(inner.end for inner in wire.fields(field.view))]
+            inners = zip(wire.fields(field.view), ends, strict=False)
+            kept = [bytes(field.view[at : inner.end]) for inner, at in inners if inner.number != 7]
+            yield wire.key(100, sum(map(len, kept)))
+            yield from kept
+        start = field.end
 
 
 def _v1_layer(view: memoryview) -> tuple[str | None, list[memoryview]]:

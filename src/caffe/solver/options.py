@@ -1,19 +1,35 @@
-"""The settings that Caffe does not have: what they may be, and that none is set which nothing reads."""
+"""What a solver's settings may be, and that none of those that Caffe does not have is set where nothing reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from caffe.errors import SolverError
+from caffe import log
+from caffe.errors import SolverError, did_you_mean
+from caffe.solver import snapshot
 from caffe.solver.momentum import Momentum
 from caffe.solver.policy import Policy
 from caffe.solver.rules import Rule, rule_class, rule_types
 
-__all__ = ["check_own"]
+__all__ = ["check", "check_own"]
 
 _OURS = 20000  # fields from here on are our own additions
 _GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay"}
+
+
+def check(param: Any) -> None:
+    """Raise a `SolverError` for settings that make no sense, before any net is built."""
+    for name in ("average_loss", "iter_size"):
+        if getattr(param, name) < 1:
+            raise SolverError(f"{name} is {getattr(param, name)}, expected at least 1")
+    if param.weight_decay and param.regularization_type not in ("L1", "L2"):
+        hint = did_you_mean(param.regularization_type, ("L1", "L2"))
+        raise SolverError(f'unknown regularization_type "{param.regularization_type}"{hint}; expected "L1" or "L2"')
+    if not param.base_lr:
+        log.warning("solver.py", "base_lr is 0 or not set: the weights will not change")
+    if param.snapshot:
+        snapshot.check_prefix(param)
 
 
 def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None) -> None:

@@ -7,7 +7,6 @@ that Caffe passes over, so that a run resumed from it goes on exactly as if it h
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,6 +64,9 @@ def restore(solver: Solver, path: str | Path) -> None:
     """Bring a solver into the state of a file, with the weights it names; on an error the solver is as before."""
     head, history = state.read(path)
     _check_history(solver, head, history, path)
+    average = solver.average.read(head, path)
+    if head.average and not solver.average.decay:
+        log.warning("snapshot.py", f"{path}: holds a moving average, which is dropped: the solver sets no ema_decay")
     positions = {(place.net, place.layer): place.position for place in head.source}
     before = [(source, source.position()) for _, source in _sources(solver)]
     try:
@@ -72,7 +74,7 @@ def restore(solver: Solver, path: str | Path) -> None:
             if (net, source.name) in positions:
                 source.seek(positions[net, source.name])
         if head.learned_net:
-            solver.net.copy_from(_find(head.learned_net, Path(path)))
+            solver.net.copy_from(state.find_weights(head.learned_net, path))
     except BaseException:
         for source, position in before:
             source.seek(position)
@@ -80,6 +82,7 @@ def restore(solver: Solver, path: str | Path) -> None:
     log.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
     for tensor, array in zip(solver.history, history, strict=True):
         tensor.copy_(torch.from_numpy(array).reshape(tensor.shape))
+    solver.average.restore(average)
     solver.iter, solver.current_step = head.iter, head.current_step
     memory = {kept.name: weights.blob_from_proto(kept.value) for kept in head.memory if kept.layer == "policy"}
     solver.policy.recall(head.current_step, {name: float(value) for name, value in memory.items()})
@@ -100,6 +103,7 @@ def _head(solver: Solver, model_path: str) -> Any:
     head.random_state = _random_state(solver.net.device)
     for net, source in _sources(solver):
         head.source.add(net=net, layer=source.name, position=source.position())
+    solver.average.write(head)
     for name, number in solver.policy.memory().items():
         head.memory.add(layer="policy", name=name, value=weights.blob_to_proto(np.array(number, np.float64)))
     for net, layer, name, value in _buffers(solver):
@@ -143,16 +147,6 @@ def _check_history(solver: Solver, head: Any, history: Sequence[np.ndarray], pat
                 f'{path}: history blob {index}, for blob {entry.index} of layer "{entry.layer}", has shape '
                 f"{shape_text(array.shape)}, expected {shape_text(tensor.shape)}; the state is of another net"
             )
-
-
-def _find(learned_net: str, state_path: Path) -> Path:
-    """Where the weights of a state are: at the path it names, or beside it."""
-    candidates = [Path(learned_net), state_path.parent / Path(learned_net).name]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    places = " nor ".join(f'"{os.path.abspath(candidate)}"' for candidate in dict.fromkeys(candidates))
-    raise FileError(f"{state_path}: its weights are neither at {places}; put {Path(learned_net).name} beside it")
 
 
 def _random_state(device: torch.device) -> bytes:

@@ -17,8 +17,10 @@ from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.solver import nets, snapshot
+from caffe.solver.average import MovingAverage
 from caffe.solver.momentum import momentum_policy
-from caffe.solver.options import check_own
+from caffe.solver.options import check, check_own
+from caffe.solver.outputs import add_outputs, log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.watch import Watcher
@@ -47,7 +49,7 @@ class Solver:
     before anything is trained.
 
     `net` is the train net, `test_nets` the nets to test, `iter` the number of updates done, `history` what the update
-    rule keeps of earlier gradients, and `watchers` hear what happens.
+    rule keeps of earlier gradients, `average` the moving average of the weights, and `watchers` hear what happens.
     """
 
     forced_type: ClassVar[str] = ""
@@ -64,7 +66,7 @@ class Solver:
         self.policy = policy_class(self.param.lr_policy)(self.param)
         check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
-        _check(self.param)
+        check(self.param)
         if self.param.random_seed >= 0:
             mode.set_random_seed(self.param.random_seed)
         self.net: Net = nets.train_net(self.param, device)
@@ -81,6 +83,7 @@ class Solver:
             for _ in range(self.rule.history)
             for entry in self.net.learnable
         ]
+        self.average = MovingAverage(self.param.ema_decay, self.net.learnable)
         self.watchers: list[Watcher] = []
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self._requests: set[str] = set()
@@ -164,6 +167,7 @@ class Solver:
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
         self.iter += 1
+        self.average.update()
         return rate
 
     def _updates(self, rate: float) -> Iterator[Update]:
@@ -237,7 +241,7 @@ class Solver:
         )
         self._display_time, self._display_iter = now, self.iter
         outputs = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}
-        _log_outputs("solver.cpp:258", "Train", self.net, outputs)
+        log_outputs("solver.cpp:258", "Train", self.net, outputs)
         for watcher in self.watchers:
             watcher.displayed(self, self.iter, loss, outputs)
 
@@ -250,7 +254,14 @@ class Solver:
                 self.test(index)
 
     def test(self, index: int = 0) -> dict[str, list[float]]:
-        """Run test net `index` with the train net's weights; returns its mean outputs by name, flattened."""
+        """Run test net `index` with the train net's weights, or their moving average where there is one.
+
+        Returns its mean outputs by name, flattened.
+        """
+        with self.average.applied():
+            return self._test(index)
+
+    def _test(self, index: int) -> dict[str, list[float]]:
         log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
         net, count = self.test_nets[index], self.param.test_iter[index]
         net.share_with(self.net)
@@ -264,13 +275,13 @@ class Solver:
                 log.info("solver.cpp:396", "Test interrupted.")
                 return {}
             loss += net.evaluate()
-            _add_outputs(net, sums)
+            add_outputs(net, sums)
         outputs = {name: (total / count).tolist() for name, total in sums.items()}
         if index == 0:
             self.policy.tested(net, loss / max(count, 1))
         if self.param.test_compute_loss:
             log.info("solver.cpp:401", f"Test loss: {log.number(loss / max(count, 1))}")
-        _log_outputs("solver.cpp:414", "Test", net, outputs)
+        log_outputs("solver.cpp:414", "Test", net, outputs)
         for watcher in self.watchers:
             watcher.tested(self, self.iter, index, outputs)
         return outputs
@@ -279,10 +290,18 @@ class Solver:
 
     def snapshot(self) -> str:
         """Write weights and solver state under `snapshot_prefix`; returns the path of the state."""
-        path = snapshot.save(self)
+        with self.average.suspended():
+            path = snapshot.save(self)
         for watcher in self.watchers:
             watcher.snapshotted(self, path)
         return path
+
+    def save_average(self, path: str | Path) -> None:
+        """Write the moving average of the weights as a .caffemodel."""
+        if self.average.tensors is None:
+            raise SolverError("there is no moving average: set ema_decay in the solver, and train")
+        with self.average.applied():
+            self.net.save(path)
 
     def restore(self, path: str | Path) -> None:
         """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed."""
@@ -355,45 +374,6 @@ def _load(param: str | Path | Any) -> Any:
     return own
 
 
-def _check(param: Any) -> None:
-    """Raise a `SolverError` for settings that make no sense, before any net is built."""
-    for name in ("average_loss", "iter_size"):
-        if getattr(param, name) < 1:
-            raise SolverError(f"{name} is {getattr(param, name)}, expected at least 1")
-    if param.weight_decay and param.regularization_type not in ("L1", "L2"):
-        hint = did_you_mean(param.regularization_type, ("L1", "L2"))
-        raise SolverError(f'unknown regularization_type "{param.regularization_type}"{hint}; expected "L1" or "L2"')
-    if not param.base_lr:
-        log.warning("solver.py", "base_lr is 0 or not set: the weights will not change")
-    if param.snapshot:
-        snapshot.check_prefix(param)
-
-
 def _due(iteration: int, interval: int) -> bool:
     """Whether something done every `interval` iterations is due; never if the interval is 0."""
     return interval != 0 and iteration % interval == 0
-
-
-def _log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]) -> None:
-    """A line for each value of each output, with its share of the loss."""
-    if not log.enabled():
-        return
-    weights, number = net.blob_loss_weights, 0
-    for name, values in outputs.items():
-        weight = weights[name]
-        for value in values:
-            part = f" (* {log.number(weight)} = {log.number(weight * value)} loss)" if weight else ""
-            log.info(place, f"    {kind} net output #{number}: {name} = {log.number(value)}{part}")
-            number += 1
-
-
-def _add_outputs(net: Net, sums: dict[str, np.ndarray]) -> None:
-    """Add the net's outputs, flattened, to `sums`."""
-    for name in net.outputs:
-        values = net.blobs[name].data.ravel().astype(np.float64)
-        if name in sums and sums[name].shape != values.shape:
-            raise SolverError(
-                f'test output "{name}" has {values.size} values in one batch and {sums[name].size} in another, so they '
-                "have no mean; end it in a Silence layer"
-            )
-        sums[name] = sums[name] + values if name in sums else values

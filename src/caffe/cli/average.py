@@ -1,0 +1,65 @@
+"""`caffe average`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from caffe import log
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.plot import OUT
+from caffe.errors import CaffeError
+
+
+@command("model", "iterations", "gpu", "level", "stage", OUT, arguments="FILE...")
+def average(flags: SimpleNamespace, display: Display) -> None:
+    """Average the weights of snapshots, or take out a moving average.
+
+    Writes the mean of weight files of one run (.caffemodel or HDF5) into -out. A .solverstate among them stands for
+    the moving average that it holds (ema_decay in the solver). With -model, the net of that prototxt is run over
+    -iterations training batches to compute the statistics of its BatchNorm layers anew, which averaged weights need.
+
+        caffe average net_iter_8000.caffemodel net_iter_9000.caffemodel -o net_mean.caffemodel
+        caffe average net_iter_9000.solverstate -o net_ema.caffemodel
+        caffe average a.caffemodel b.caffemodel -o c.caffemodel -model train_val.prototxt -iterations 100
+    """
+    if not flags.out:
+        raise CaffeError("Need a file for the averaged weights: give one with -out FILE")
+    if flags.model and flags.iterations < 1:
+        raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
+    from caffe.proto import average
+
+    net, arrays = average.average(flags.arguments)
+    if flags.model:
+        _recompute(flags, display, net, arrays)
+    average.save(flags.out, net, arrays)
+    log.info("caffe", f"Wrote the average of {len(flags.arguments)} file(s) to {flags.out}")
+    display.say(f"wrote {flags.out}")
+
+
+def _recompute(flags: SimpleNamespace, display: Display, spec: Any, arrays: dict[str, Any]) -> None:
+    """Put the statistics that the averaged weights have on the training data into `arrays`."""
+    import tempfile
+    from pathlib import Path
+
+    from caffe.cli import _device, _nets
+    from caffe.proto import average
+    from caffe.solver import statistics
+
+    _device.use(flags.gpu, "caffe", f'"-gpu {flags.gpu}"')
+    net = _nets.open_net(flags, "TRAIN")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "mean.h5")
+            average.save(path, spec, arrays)
+            net.copy_from(path)
+        with display.bar("statistics", flags.iterations) as bar:
+            names = statistics.recompute(net, flags.iterations, lambda done: bar.update(done, ""))
+        for name in names:
+            arrays[name] = [blob.data.copy() for blob in net.params[name]]
+    finally:
+        net.close()
+    what = f"{len(names)} BatchNorm layer(s)" if names else "no layer: the net has no BatchNorm"
+    log.info("caffe", f"Computed the statistics of {what}")
+    display.say(f"statistics of {what}")

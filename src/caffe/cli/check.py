@@ -1,0 +1,56 @@
+"""`caffe check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+
+
+@command("phase", "gpu", "level", "stage", arguments="NET")
+def check(flags: SimpleNamespace, display: Display) -> int:
+    """Check the gradients of a net's layers.
+
+    Each layer runs by itself, in double precision. For every bottom and blob that has a gradient, the gradient along a
+    random direction is compared with what a small step in that direction changes. Bottoms with propagate_down: false
+    are left out. The exit code is 1 if a gradient is wrong. Data comes from the net's own data layers; Input blobs get
+    random numbers, and a DummyData layer with a filler gives others.
+
+        caffe check my_layer.prototxt --import my_layers.py
+    """
+    from caffe.cli import _device, _nets
+    from caffe.net.check import TOLERANCE, check
+
+    _device.use(flags.gpu, "check", f'"-gpu {flags.gpu}"')
+    flags.model = flags.arguments[0]
+    net = _nets.open_net(flags, flags.phase or "TRAIN")
+    try:
+        found = [(layer, slopes) for layer, slopes in check(net) if layer.type != "Split"]
+    finally:
+        net.close()
+    print("\n".join(_table(found, TOLERANCE)))
+    wrong = sorted({layer.name for layer, slopes in found for slope in slopes if slope.error > TOLERANCE})
+    checked = sum(bool(slopes) for _, slopes in found)
+    print(f"\n{checked} layers with gradients; " + (f"wrong in: {', '.join(wrong)}" if wrong else "all are right"))
+    return 1 if wrong else 0
+
+
+def _table(found: list[tuple[Any, list[Any]]], tolerance: float) -> Iterator[str]:
+    """A line for each bottom and blob: the direction in which backward and forward agree least."""
+    rows = []
+    for layer, slopes in found:
+        worst = {slope.what: slope for slope in sorted(slopes, key=lambda slope: slope.error)}
+        for what, slope in sorted(worst.items()):
+            verdict = "right" if slope.error <= tolerance else "WRONG"
+            numbers = (f"{slope.backward:.6g}", f"{slope.numeric:.6g}", f"{slope.error:.1e}")
+            rows.append((layer.name, layer.type, what, *numbers, verdict))
+        if not slopes:
+            rows.append((layer.name, layer.type, "-", "", "", "", "no gradient"))
+    heads = ("layer", "type", "of", "backward", "slope", "error", "")
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    for row in [heads, *rows]:
+        cells = [f"{cell:{'<' if i in (0, 1, 2, 6) else '>'}{widths[i]}}" for i, cell in enumerate(row)]
+        yield "  ".join(cells).rstrip()

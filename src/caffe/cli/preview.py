@@ -1,0 +1,118 @@
+"""`caffe preview`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag
+from caffe.cli.plot import OUT
+from caffe.errors import CaffeError, NetError
+
+COUNT = Flag("count", 64, "How many images the picture shows.")
+SEED = Flag("seed", 0, "Seed of the random draws.")
+
+
+@command("phase", "level", "stage", OUT, COUNT, SEED, arguments="MODEL")
+def preview(flags: SimpleNamespace, display: Display) -> None:
+    """Show what a net's data layer delivers, in one picture.
+
+    Reads batches as the net would, with crops, mirrors and augmentation, undoes mean, standard deviation and scale,
+    and writes the images with their labels to the file -out (preview.png if not given). MODEL is a net or a file of
+    data layers alone; the first of them in -phase (TRAIN if not given) is shown.
+
+        caffe preview train_val.prototxt -o grid.png
+    """
+    phase = flags.phase or "TRAIN"
+    if phase not in ("TRAIN", "TEST"):
+        raise CaffeError(f'-phase "{phase}": expected TRAIN or TEST')
+    if flags.count < 1:
+        raise CaffeError(f"-count {flags.count}: expected at least 1")
+    from caffe import mode
+
+    mode.set_random_seed(flags.seed)
+    net = _sources(flags, phase)
+    out = flags.out or "preview.png"
+    try:
+        layer = next(layer for layer in net.layers if layer.type != "Input")
+        _draw(net, layer, flags.count, out)
+    finally:
+        net.close()
+    print(f'wrote {out}: layer "{layer.name}" ({layer.type}), {phase}')
+
+
+def _sources(flags: SimpleNamespace, phase: str) -> Any:
+    """The net of the layers without bottoms, which bring data in."""
+    from caffe.layers import Source, layer_class
+    from caffe.net import Net
+    from caffe.net.graph import filter_net
+    from caffe.proto import caffe_pb2, upgrade
+
+    (path,) = flags.arguments
+    param = upgrade.read_net(path)
+    param.state.phase = caffe_pb2.Phase.Value(phase)
+    param.state.level = flags.level
+    param.state.stage.extend(flags.stage.split(","))
+    chosen, _ = filter_net(param)
+    layers = [layer for layer in chosen.layer if not layer.bottom and issubclass(layer_class(layer.type), Source)]
+    del param.layer[:]
+    param.layer.extend(layer for layer in layers if layer.type != "Input")
+    if not param.layer:
+        raise NetError(f"{path}: has no layer that brings data in, in the phase {phase}")
+    return Net(param, param.state.phase, device="cpu")
+
+
+def _draw(net: Any, layer: Any, count: int, out: str) -> None:
+    from caffe.data.grid import grid, viewable, write_picture
+
+    undo = _undo(layer)
+    pictures: list[Any] = []
+    captions: list[str] = []
+    while len(pictures) < count:
+        net.forward()
+        images, *labels = (net.blobs[name].data for name in layer.spec.top)
+        if images.ndim != 4:
+            shape = " x ".join(map(str, images.shape))
+            layer.error(f'top "{layer.spec.top[0]}" has shape {shape}, expected images (N, C, H, W)')
+        pictures += [viewable(undo(image)) for image in images]
+        captions += [_caption(label) for label in labels[0]] if labels else [""] * len(images)
+    write_picture(out, grid(pictures[:count], captions[:count]))
+
+
+def _undo(layer: Any) -> Any:
+    """A function that turns a top's image back into pixels, as far as that does not depend on where it was cut."""
+    import numpy as np
+
+    from caffe.data.transformer import Transformer
+
+    param = layer.spec.transform_param
+    if layer.type in ("HDF5Data", "DummyData") or param.whitening_file:
+        return lambda image: image
+    made = Transformer(param, layer.phase)
+    scale = layer.opt.scale if layer.type == "WindowData" else float(made.scale)
+
+    def undone(image: np.ndarray) -> np.ndarray:
+        room = (
+            [0, 0]
+            if made.mean.image is None
+            else [(a - b) // 2 for a, b in zip(made.mean.image.shape[1:], image.shape[1:], strict=True)]
+        )
+        place = (room[0], room[1], False)
+        mean, std = made.mean.window(place, image.shape), made.std.window(place, image.shape)
+        pixels = image / (scale or 1) * (1 if std is None else std) + (0 if mean is None else mean)
+        return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+    return undone
+
+
+def _caption(label: Any) -> str:
+    """A label, or the classes that a mixed one has the largest shares of."""
+    import numpy as np
+
+    values = np.ravel(label)
+    if values.size == 1:
+        return f"{values[0]:g}"
+    best = [index for index in np.argsort(-values)[:2] if values[index] > 0.005]
+    return " ".join(f"{index}:{100 * values[index]:.0f}%" for index in best)

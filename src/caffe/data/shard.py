@@ -1,0 +1,55 @@
+"""Which share of the data this process reads, when several train together."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from caffe.errors import DataError
+
+__all__ = ["WHOLE", "Shard", "assign", "count", "current", "rank"]
+
+
+class Shard(NamedTuple):
+    """Of `size` processes this is number `rank`: it reads the records rank, rank + size, rank + 2 size, ..."""
+
+    rank: int
+    size: int
+
+
+WHOLE = Shard(0, 1)
+_NAMES = {"rank": "RANK", "count": "WORLD_SIZE"}
+_assigned: dict[str, int] = {}
+
+
+def assign(**numbers: int) -> None:
+    """Set `rank` or `count`, or both, in place of what the environment says."""
+    _assigned.update({_NAMES[name]: number for name, number in numbers.items()})
+
+
+def rank() -> int:
+    """The number of this process, counted from 0."""
+    return _number("RANK", 0)
+
+
+def count() -> int:
+    """How many processes train together."""
+    return _number("WORLD_SIZE", 1)
+
+
+def current() -> Shard:
+    """The share that was assigned, or that RANK and WORLD_SIZE give, which torchrun sets; DataError for nonsense."""
+    shard = Shard(rank(), count())
+    if not 0 <= shard.rank < shard.size:
+        raise DataError(f"RANK is {shard.rank} and WORLD_SIZE {shard.size}; expected a rank from 0 to size - 1")
+    return shard
+
+
+def _number(name: str, default: int) -> int:
+    if name in _assigned:
+        return _assigned[name]
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise DataError(f'the environment variable {name} is "{text}", expected a whole number') from None

@@ -1,0 +1,82 @@
+"""Options of layer types that users add: fields of LayerParameter that caffe.proto does not know.
+
+Each is an extension in protobuf's sense, so it is read, printed, copied and stored as any other field. In prototxt it
+is written like the others: `smooth_param { scale: 3 }`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from caffe.errors import ProtoError
+from caffe.proto import caffe_pb2
+
+__all__ = ["add_options", "find", "get", "has", "message_of", "names", "options"]
+
+_LAYER = caffe_pb2.LayerParameter.DESCRIPTOR
+_FIRST, _COUNT = 1_000_000, 500_000_000  # LayerParameter's numbers for extensions
+_ADDED: dict[str, FieldDescriptor] = {}
+
+
+def add_options(name: str, message: Descriptor) -> None:
+    """Give LayerParameter the field `name` of the message type `message`; the same again has no effect.
+
+    Its number follows from the name, so that binary files stay readable. Raises `ProtoError` for a name that is taken.
+    """
+    other = _ADDED[name].message_type if name in _ADDED else None
+    if other is message:
+        return
+    if other is not None or name in _LAYER.fields_by_name:
+        raise ProtoError(f"options {name}: LayerParameter has a field of this name already; name the layer type anew")
+    file = descriptor_pb2.FileDescriptorProto(name=f"caffe/options/{name}.proto", package="caffe.options")
+    file.dependency.extend([_LAYER.file.name, message.file.name])
+    file.extension.add(
+        name=name,
+        number=_FIRST + zlib.crc32(name.encode()) % _COUNT,
+        label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+        type=descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
+        type_name=f".{message.full_name}",
+        extendee=f".{_LAYER.full_name}",
+    )
+    pool = descriptor_pool.Default()
+    try:
+        pool.AddSerializedFile(file.SerializeToString())
+        message_factory.GetMessageClassesForFiles([file.name], pool)
+        _ADDED[name] = pool.FindExtensionByName(f"caffe.options.{name}")
+    except (TypeError, KeyError) as error:
+        fact = f"options {name}: protobuf cannot add {message.full_name} to LayerParameter"
+        raise ProtoError(f"{fact}: {error}") from error
+
+
+def find(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
+    """The field `name` that was added to a message type, if there is one."""
+    return _ADDED.get(name) if descriptor is _LAYER else None
+
+
+def names() -> list[str]:
+    """The fields that were added to LayerParameter."""
+    return list(_ADDED)
+
+
+def has(message: Any, field: FieldDescriptor) -> bool:
+    """Whether a field that is not repeated is given, added or not."""
+    return message.HasExtension(field) if field.is_extension else message.HasField(field.name)
+
+
+def get(message: Any, field: FieldDescriptor) -> Any:
+    """The value of a field, added or not."""
+    return message.Extensions[field] if field.is_extension else getattr(message, field.name)
+
+
+def options(layer: Any, name: str) -> Any:
+    """The options `name` of a LayerParameter, such as `pooling_param`, added or not."""
+    return get(layer, _ADDED.get(name) or _LAYER.fields_by_name[name])
+
+
+def message_of(name: str) -> Descriptor:
+    """The message type of a LayerParameter's options `name`, added or not."""
+    return (_ADDED.get(name) or _LAYER.fields_by_name[name]).message_type

@@ -1,0 +1,111 @@
+"""A moving average of the weights, kept beside them in training and put in their place for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe.errors import SolverError
+from caffe.net.build import Learnable
+from caffe.proto import weights
+
+__all__ = ["MovingAverage"]
+
+
+class MovingAverage:
+    """The exponential moving average of all learnable blobs, batch statistics among them.
+
+        average <- weights                                   after the first update
+        average <- decay average + (1 - decay) weights       after each later one
+
+    A `decay` of 0 stands for no average: `tensors` stays None and everything here does nothing.
+    Source: Polyak & Juditsky, 1992; torch.optim.swa_utils.AveragedModel counts alike.
+    """
+
+    def __init__(self, decay: float, learnable: Sequence[Learnable]) -> None:
+        self.decay = decay
+        self.tensors: list[Tensor] | None = None
+        self._learnable = learnable
+        self._swapped = False
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights as they are after an update into the average."""
+        if not self.decay:
+            return
+        current = [entry.tensor.detach() for entry in self._learnable]
+        if self.tensors is None:
+            self.tensors = [tensor.clone() for tensor in current]
+        else:
+            torch._foreach_lerp_(self.tensors, current, 1 - self.decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the net the averaged weights, and its own back at the end."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Inside of `applied`: give the net its own weights for a while."""
+        swapped = self._swapped
+        if swapped:
+            self._swap()
+        try:
+            yield
+        finally:
+            if swapped:
+                self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        if self.tensors is None:
+            return
+        for entry, average in zip(self._learnable, self.tensors, strict=True):
+            own = entry.tensor.detach().clone()
+            entry.tensor.data.copy_(average)
+            average.copy_(own)
+        self._swapped = not self._swapped
+
+    # -- in snapshots ----------------------------------------------------------------------------------------------
+
+    def write(self, state: Any) -> None:
+        """Add the average to a SolverState."""
+        for entry, tensor in zip(self._learnable, self.tensors or [], strict=bool(self.tensors)):
+            value = weights.blob_to_proto(tensor.cpu().numpy())
+            state.average.add(layer=entry.layer, name=str(entry.index), value=value)
+
+    def read(self, state: Any, path: Any) -> list[np.ndarray] | None:
+        """The average of a SolverState, checked to fit; None if it has none or none is wanted."""
+        if not self.decay or not state.average:
+            return None
+        stored: Mapping[tuple[str, str], Any] = {(kept.layer, kept.name): kept.value for kept in state.average}
+        arrays = []
+        for entry in self._learnable:
+            proto = stored.get((entry.layer, str(entry.index)))
+            array = None if proto is None else weights.blob_from_proto(proto)
+            if array is None or not weights.fits(array.shape, entry.tensor.shape):
+                what = f'blob {entry.index} of layer "{entry.layer}"'
+                raise SolverError(f"{path}: its moving average does not fit {what}; the state is of another net")
+            arrays.append(array)
+        return arrays
+
+    def restore(self, arrays: Iterable[np.ndarray] | None) -> None:
+        """Take over what `read` gave; with None the average begins anew after the next update."""
+        self.tensors = None
+        if arrays is not None:
+            pairs = zip(arrays, self._learnable, strict=True)
+            self.tensors = [
+                torch.empty_like(entry.tensor, requires_grad=False).copy_(
+                    torch.from_numpy(array).reshape(entry.tensor.shape)
+                )
+                for array, entry in pairs
+            ]
