@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from contextlib import closing
 
 import h5py
 import numpy as np
@@ -17,7 +18,7 @@ from caffe.proto import weights
 from caffe.proto.caffe_pb2 import Datum
 from tests.cli.test_reference_logs import difference, lines
 from tests.conftest import ROOT, SHARED, shared
-from tests.data.helpers import copy_of, images, write_lmdb
+from tests.data.helpers import copy_of, images, layer, write_lmdb
 
 
 def content(path, backend="LMDB"):
@@ -118,6 +119,19 @@ def test_mean_std_and_components(tmp_path, monkeypatch, capsys):
     assert rows.shape == (4, 3, 2, 5)
     variances = ((flat - flat.mean(axis=0)) @ rows.reshape(4, -1).T).var(axis=0)
     np.testing.assert_allclose(variances, np.linalg.eigvalsh(np.cov(flat.T, bias=True))[:-5:-1], rtol=1e-5)
+
+
+def test_the_data_layer_whitens_by_what_was_computed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_lmdb(tmp_path / "db", images(200, (3, 2, 5)))
+    assert main(["compute_image_mean", "--pca", "-whiten", "pca", "-components=7", "db", "mean.binaryproto"]) == 0
+    spec = """name: "d" type: "Data" top: "data" data_param { source: "db" batch_size: 200 backend: LMDB }
+      transform_param { mean_file: "mean.binaryproto" whitening_file: "mean.pca.binaryproto" }"""
+    with closing(layer(spec)) as source:
+        white = source()[0].numpy()
+    assert white.shape == (200, 7, 1, 1)
+    flat = white.reshape(200, 7)
+    np.testing.assert_allclose(flat.T @ flat / 200, np.eye(7), atol=1e-3)
 
 
 @pytest.mark.parametrize(

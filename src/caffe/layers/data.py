@@ -62,11 +62,16 @@ class StreamSource(Source, abstract=True):
         if self.stream is None:
             self.error("has been closed; build the net again to read on")
         if self._prefetcher is None:
-            prepare = partial(_tensors, count=len(self.spec.top), pin=self.device.type == "cuda")
+            on_gpu = self.device.type == "cuda"
+            if isinstance(self.stream, PictureStream):
+                self.stream.transformer.late = on_gpu and self.stream.transformer.plain
+            prepare = partial(_tensors, count=len(self.spec.top), pin=on_gpu)
             depth = self.spec.data_param.prefetch
             self._prefetcher = Prefetcher(self.stream, self.state, depth, self.name, prepare)
         with self.naming():
             tensors, self.state = self._prefetcher.next()
+        if isinstance(self.stream, PictureStream) and self.stream.transformer.late:
+            return normalised(self.moved(tensors[0]), self.stream.transformer), *tensors[1:]
         return tensors
 
     @property
@@ -272,6 +277,15 @@ class ArrayData(StreamSource, bottoms=0, tops=(1, None)):
 
 def _several(paths: list[str], path: str, names: list[str]) -> Arrays:
     return read_npy(paths, names)
+
+
+def normalised(pixels: Tensor, transformer: Transformer) -> Tensor:
+    """A batch of pixels after the `plain` normalisation of the transformer, float32, on the pixels' device."""
+    x = pixels.to(torch.float32)
+    mean, std = (torch.from_numpy(numbers.values).to(x.device) for numbers in (transformer.mean, transformer.std))
+    x = x - mean if len(mean) else x
+    x = x / std if len(std) else x
+    return x * float(transformer.scale) if transformer.scale != 1 else x
 
 
 def _tensors(arrays: Arrays, count: int, pin: bool) -> tuple[Tensor, ...]:
