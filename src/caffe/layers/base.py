@@ -139,7 +139,7 @@ class Layer(nn.Module):
                 filler.fill(value, self._fillers[name])
             value = value.to(device)  # drawn on the CPU: the same first values for a seed on every device
             if self.channels_last and value.dim() == 4:
-                value = value.contiguous(memory_format=torch.channels_last)
+                value = torch.empty_like(value, memory_format=torch.channels_last).copy_(value)
             if isinstance(blob, nn.Parameter):
                 setattr(self, name, nn.Parameter(value, requires_grad=blob.requires_grad))
             else:
