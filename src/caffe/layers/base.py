@@ -80,6 +80,7 @@ class Layer(nn.Module):
         self.opt: Any = extend.options(spec, self.options) if self.options else None
         if self.defaults is not None:
             self.opt = from_text(self.opt, self.defaults, self.error)
+        self.top_count = len(spec.top)
         self._blob_names: list[str] = []
         self._fillers: dict[str, Any] = {}
         self.train(phase == caffe_pb2.TRAIN)
