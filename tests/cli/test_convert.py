@@ -256,6 +256,20 @@ def test_convert_cifar_data(tmp_path, monkeypatch, capsys):
     assert not list((tmp_path / "again").iterdir())
 
 
+def test_jpeg_is_another_name_of_jpg(work):
+    (work / "a.JPEG").write_bytes((work / "images" / "img02.jpg").read_bytes())
+    (work / "list.txt").write_text("a.JPEG 3\n")
+    assert main(["convert_imageset", "-encode_type=jpg", "./", "list.txt", "db"]) == 0
+    ((_, datum),) = content("db")
+    assert datum.data == (work / "a.JPEG").read_bytes()
+
+
+def test_an_image_format_that_is_unknown_is_one_error(work, capsys):
+    assert main(["convert_imageset", "-encode_type=nope", "images/", "list.txt", "db"]) == 1
+    assert 'cannot compress "images/img00.png" as "nope"' in capsys.readouterr().err
+    assert not (work / "db").exists()
+
+
 def test_a_folder_that_refuses_is_one_error(work, capsys):
     (work / "file").write_text("")
     assert main(["convert_imageset", "images/", "list.txt", "file/db"]) == 1
