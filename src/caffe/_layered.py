@@ -56,9 +56,9 @@ def place(
     _order(ranks)
     _spread(ranks, gap_across)
     start = 0.0
-    for rank in ranks:
-        thickness = max((node.along for node in rank), default=0.0)
-        for node in rank:
+    for level in ranks:
+        thickness = max((node.along for node in level), default=0.0)
+        for node in level:
             node.at = start + thickness / 2
             node.along = thickness if node.bend else node.along
         start += thickness + gap_along

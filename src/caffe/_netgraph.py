@@ -141,7 +141,8 @@ def _draw_edges(axes: Any, paths: Sequence[Sequence[Node]], point: Any) -> None:
     """Arrows as smooth curves from border to border, over the bends."""
     curves, heads = [], []
     for path in paths:
-        vertices, codes = [], []
+        vertices: list[tuple[float, float]] = []
+        codes: list[Any] = []
         for one, other in itertools.pairwise(path):
             (a, x), (b, y) = (one.at + one.along / 2, one.x), (other.at - other.along / 2, other.x)
             middle = (a + b) / 2

@@ -56,10 +56,10 @@ class Classifier(Net):
         scores = self.score(crops)
         return scores.reshape(len(inputs), 10, -1).mean(1) if oversample else scores
 
-    def score(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+    def score(self, crops: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """The net's first output for images (H, W, C) of its input's size."""
         name = self.inputs[0]
-        rows = np.array([self.transformer.preprocess(name, crop) for crop in crops])
+        rows: Any = np.array([self.transformer.preprocess(name, crop) for crop in crops])
         return self.forward_all(**{name: rows})[self.outputs[0]]
 
 
@@ -74,12 +74,12 @@ def image_transformer(
     name = net.inputs[0]
     transformer = images.Transformer({name: net.blobs[name].shape})
     transformer.set_transpose(name, (2, 0, 1))
-    for value, setter in (
-        (mean, transformer.set_mean),
-        (input_scale, transformer.set_input_scale),
-        (raw_scale, transformer.set_raw_scale),
-        (channel_swap, transformer.set_channel_swap),
-    ):
-        if value is not None:
-            setter(name, value)  # type: ignore[operator]
+    if mean is not None:
+        transformer.set_mean(name, mean)
+    if input_scale is not None:
+        transformer.set_input_scale(name, input_scale)
+    if raw_scale is not None:
+        transformer.set_raw_scale(name, raw_scale)
+    if channel_swap is not None:
+        transformer.set_channel_swap(name, channel_swap)
     return transformer

@@ -58,7 +58,7 @@ class Detector(Net):
         if not found:
             return []
         name = self.inputs[0]
-        rows = np.array([self.transformer.preprocess(name, crop) for crop in crops])
+        rows: Any = np.array([self.transformer.preprocess(name, crop) for crop in crops])
         predictions = self.forward_all(**{name: rows})[self.outputs[0]]
         return [{**entry, "prediction": row} for entry, row in zip(found, predictions, strict=True)]
 

@@ -98,7 +98,7 @@ def load_image(filename: str | Path, color: bool = True) -> np.ndarray:
     pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if pixels is None:
         raise FileError(f"{filename}: cannot be decoded as an image: damaged, or of a format that OpenCV does not read")
-    top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+    top = {"uint8": 255, "uint16": 65535}.get(pixels.dtype.name, 1)
     image = pixels.reshape(*pixels.shape[:2], -1) / np.float64(top)
     image[..., :3] = image[..., 2::-1] if image.shape[2] >= 3 else image[..., :3]
     if not color and image.shape[2] >= 3:
@@ -109,7 +109,7 @@ def load_image(filename: str | Path, color: bool = True) -> np.ndarray:
     return np.ascontiguousarray(image, np.float32)
 
 
-def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
+def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_order: int = 1) -> np.ndarray:
     """Resize an image (H, W, C) to `new_dims` (H', W'); float32.
 
     `interp_order` is 0 (nearest) or 1 (linear). With 1 or 3 channels, pixel areas are aligned, what lies outside counts
@@ -131,7 +131,7 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     return resized.astype(np.float32)
 
 
-def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:
+def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int] | np.ndarray) -> np.ndarray:
     """Ten crops of each image (H, W, C): the four corners and the centre, then the same mirrored.
 
     Returns float32 of shape (10 N, crop height, crop width, C).

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe.errors import NetError, did_you_mean
-from caffe.layers.base import Source, as_tuple
+from caffe.layers.base import Layer, Source, as_tuple
 from caffe.net import Net
 from caffe.net.build import tie
 from caffe.net.module import module_name
@@ -131,7 +131,7 @@ def load(
 def save(module: Module, path: str | Path) -> None:
     """Write the module's net and weights as a .caffemodel; atomically."""
     arrays = {}
-    layers = {layer.name: layer for layer in module.children()}
+    layers = {layer.name: layer for layer in module.children() if isinstance(layer, Layer)}
     for spec in module.spec.layer:
         if spec.name in layers and layers[spec.name].tensors:
             arrays[spec.name] = [tensor.detach().cpu().numpy() for tensor in layers[spec.name].tensors]

@@ -13,7 +13,7 @@ from caffe.net.views import Views
 
 __all__ = ["Batches"]
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]  # of arrays: mypy takes those in ** for `blobs`, too
 
 
 class Batches(Views):
@@ -57,7 +57,8 @@ class Batches(Views):
             )
         outs: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.outputs, *(blobs or [])])}
         grads: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.inputs, *(diffs or [])])}
-        for there, back in zip_longest(self._batch(data), self._batch(given), fillvalue={}):
+        nothing: Arrays = {}
+        for there, back in zip_longest(self._batch(data), self._batch(given), fillvalue=nothing):
             self._keep(outs, self.forward(blobs=blobs, **there))
             self._keep(grads, self.backward(diffs=diffs, **back))
         return self._rows(outs, kwargs), self._rows(grads, kwargs)

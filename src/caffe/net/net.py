@@ -162,21 +162,29 @@ class Net(Batches):
         return self.module.evaluate()
 
     def _backward(self, first: int, last: int) -> None:
-        for index in range(first, last - 1, -1):
-            self._call("before_backward", index)
-            self.backward_step(index)
-            self._call("after_backward", index)
+        before, after = self.callbacks["before_backward"], self.callbacks["after_backward"]
+        with torch.autograd.set_multithreading_enabled(False):
+            for index in range(first, last - 1, -1):
+                _call(before, index)
+                self.backward_step(index)
+                _call(after, index)
 
     def _forward(self, first: int, last: int) -> float:
+        before, after = self.callbacks["before_forward"], self.callbacks["after_forward"]
         losses = []
-        for index in range(first, last + 1):
-            self._call("before_forward", index)
-            losses += self.forward_step(index)
-            self._call("after_forward", index)
+        with torch.no_grad():
+            for index in range(first, last + 1):
+                _call(before, index)
+                losses += self._forward_step(index)
+                _call(after, index)
         return float(sum(loss.item() for loss in losses))
 
     def forward_step(self, index: int) -> list[torch.Tensor]:
         """Run one layer forward and fill its tops; returns its weighted losses."""
+        with torch.no_grad():
+            return self._forward_step(index)
+
+    def _forward_step(self, index: int) -> list[torch.Tensor]:
         step = self.steps[index]
         losses = run.forward_step(step)
         if self.debug_info:
@@ -256,6 +264,7 @@ class Net(Batches):
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""
+        source: Any
         for source in self.sources.values():
             if source.type == "MemoryData":
                 source.set_arrays(data, labels)
@@ -302,9 +311,10 @@ class Net(Batches):
             raise NetError(f'the net has no blob "{name}"{did_you_mean(name, self.blobs)}')
         return self.blobs[name]
 
-    def _call(self, event: str, index: int) -> None:
-        for callback in self.callbacks[event]:
-            callback(index)
+
+def _call(callbacks: Sequence[Callable[[int], Any]], index: int) -> None:
+    for callback in callbacks:
+        callback(index)
 
 
 def _origins(filtered: Any, split: Any, indices: Sequence[int]) -> list[int | None]:

@@ -15,14 +15,15 @@ __all__ = ["backward_step", "forward_step"]
 
 
 def forward_step(step: Step) -> list[Tensor]:
-    """Run the layer forward and fill its tops; returns its weighted losses."""
+    """Run the layer forward and fill its tops; returns its weighted losses. The caller has switched autograd off."""
     tops = _run(step)
     losses = []
     for blob, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
-        blob.tensor = top.detach()
+        value = top.detach() if top.requires_grad else top
+        blob.tensor = value
         blob.stale = False
         if weight:
-            losses.append(weight * top.detach().sum())
+            losses.append(weight * value.sum())
     return losses
 
 
@@ -30,7 +31,8 @@ def backward_step(step: Step) -> None:
     """Run the layer backward: overwrite its bottoms' diffs, add to its parameters' diffs."""
     if not step.backward:
         return
-    _check_constant(step)
+    if step.layer.constant:
+        _check_constant(step)
     if step.record is None:
         if step.fused:
             step.layer.error(
@@ -40,19 +42,14 @@ def backward_step(step: Step) -> None:
         _run(step)
     assert step.record is not None
     bottoms, tops = step.record
-    pairs = [(top, blob.grad) for top, blob in zip(tops, step.tops, strict=True) if top.requires_grad]
+    heads = [(top, blob.grad) for top, blob in zip(tops, step.tops, strict=True) if top.requires_grad]
     wanted = [x for x, need in zip(bottoms, step.needs, strict=True) if need]
     targets = [blob for blob, need in zip(step.bottoms, step.needs, strict=True) if need]
-    grads: Sequence[Tensor | None] = [None] * (len(wanted) + len(step.params))
-    if pairs:
-        with torch.autograd.set_multithreading_enabled(False):
-            grads = torch.autograd.grad(
-                [top for top, _ in pairs],
-                [*wanted, *step.params],
-                [diff for _, diff in pairs],
-                retain_graph=True,
-                allow_unused=True,
-            )
+    leaves = [*wanted, *step.params]
+    grads: Sequence[Tensor | None] = [None] * len(leaves)
+    if heads and leaves:
+        made, diffs = zip(*heads, strict=True)
+        grads = torch.autograd.grad(made, leaves, diffs, retain_graph=True, allow_unused=True)
     for blob, grad in zip(targets, grads, strict=False):
         blob.grad = torch.zeros_like(blob.tensor) if grad is None else grad
     for param, grad in zip(step.params, grads[len(wanted) :], strict=True):
@@ -75,10 +72,12 @@ def _run(step: Step) -> tuple[Tensor, ...]:
     """The tops for the present data of the bottoms; keeps autograd's history where backward needs it."""
     layer = step.layer
     bottoms = [blob.tensor for blob in step.bottoms]
-    if step.backward:
-        bottoms = [x.detach().requires_grad_(need) for x, need in zip(bottoms, step.needs, strict=True)]
     try:
-        with torch.set_grad_enabled(step.backward):
+        if step.backward:
+            bottoms = [x.detach().requires_grad_(need) for x, need in zip(bottoms, step.needs, strict=True)]
+            with torch.enable_grad():
+                tops = layer.forward(*bottoms)
+        else:
             tops = layer.forward(*bottoms)
     except CaffeError:
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from caffe.errors import SolverError, did_you_mean
+from caffe.net import Net
 
 __all__ = ["Rule", "Update", "alike", "rule_class", "rule_types"]
 
@@ -61,8 +62,10 @@ class Rule:
     options: ClassVar[tuple[str, ...]] = ()
     """The fields from 20000 up that the rule reads."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if abstract:
+            return
         other = _REGISTRY.setdefault(cls.__name__, cls)
         if other is not cls:
             places = f"in {inspect.getsourcefile(other)} and in {inspect.getsourcefile(cls)}"
@@ -75,6 +78,16 @@ class Rule:
 
     def check(self) -> None:
         """Raise a `SolverError` for settings that the rule cannot work with."""
+
+    def bind(self, net: Net) -> None:
+        """Hear of the net that will be trained, before it is."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """What the rule keeps beside the histories, for snapshots."""
+        return {}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Take back what `memory` gave."""
 
     def step(self, g: Tensor, rate: float, t: int, *history: Tensor) -> Tensor:
         """What to subtract from the weights for the gradient `g`; changes the histories in place. t = iter + 1."""
