@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -143,19 +144,23 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
     Source: BVLC data_layer.cpp.  Caffe 1.0 reads rand_skip and force_encoded_color but ignores them.
     """
 
+    def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
+        super().__init__(spec, phase)
+        with self.naming():  # here, not in setup: so Caffe's log has it
+            self._source = open_source(DataParameter.DB.Name(self.opt.backend), self.opt.source)
+
     def setup(self, *bottoms: Tensor) -> None:
         self.open(self._stream)
         self._log_size("data_layer.cpp:45")
 
     def _stream(self) -> RecordStream:
-        source = open_source(DataParameter.DB.Name(self.opt.backend), self.opt.source)
         transformer = self.transformer()
         color = True if self.opt.force_encoded_color else transformer.color
         self.require(
             not (self.opt.force_encoded_color and self.spec.transform_param.force_gray),
             "cannot set both force_encoded_color and force_gray; remove one of them",
         )
-        return RecordStream(source, DatumReader(color), transformer, self.opt.batch_size, self.opt.rand_skip)
+        return RecordStream(self._source, DatumReader(color), transformer, self.opt.batch_size, self.opt.rand_skip)
 
 
 class ImageData(StreamSource, bottoms=0, tops=2):
