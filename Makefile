@@ -1,12 +1,13 @@
 # make demo    set up, then train LeNet on real digits        make test      the checks, a few minutes
 # make bench   the benchmarks, as ratios                       make test-all  with the long checks
+# make bench-data  images a second from LMDB
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DIGITS := examples/mnist/mnist_train_lmdb
 
-.PHONY: setup demo test test-all lint bench clean
+.PHONY: setup demo test test-all lint bench bench-data clean
 
 setup: $(READY)
 
@@ -36,6 +37,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# CAFFE=PYTHON compares with real Caffe too, if that interpreter has it.
+bench-data: $(READY)
+	$(BIN)/python -W ignore -m benchmarks.data $(if $(CAFFE),--caffe $(CAFFE))
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

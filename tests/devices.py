@@ -1,11 +1,19 @@
-"""Catches tensors of two devices in one operator, without a second device."""
+"""Runs on a device that the machine does not have."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+CUDA, META = 1, 14  # c10::DeviceType
 
 
 class OneDevice(TorchDispatchMode):
@@ -20,3 +28,24 @@ class OneDevice(TorchDispatchMode):
             devices = {x.device.type for x in leaves if isinstance(x, Tensor) and x.dim()}
             assert len(devices) < 2, f"{func} mixes devices: a constant was made on the CPU"
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def fake_cuda() -> Iterator[None]:
+    """FakeTensorMode, in which tensors may be on "cuda"; on a build without CUDA without gradients.
+
+    Such a build has no guard for the device, which indexing and copies ask for: that of meta tensors, which does
+    nothing, stands in. The engine of autograd would also want CUDA's queues.
+    """
+    if torch.backends.cuda.is_built():
+        with FakeTensorMode():
+            yield
+        return
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
+    guards = (ctypes.c_void_p * (META + 1)).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
+    guards[CUDA] = guards[META]
+    try:
+        with FakeTensorMode(), torch.no_grad():
+            yield
+    finally:
+        guards[CUDA] = None

@@ -184,6 +184,8 @@ def test_options_that_contradict_each_other(text, part, phase, tmp_path, monkeyp
 
 
 def test_images_that_do_not_fit():
+    with pytest.raises(DataError, match="smaller than crop_size 6"):
+        run("crop_size: 6 random_resized_crop { }", images(1), phase=caffe_pb2.TEST)
     with pytest.raises(DataError, match="1 channels, but saturation"):
         run("saturation: 0.5", images(1, (1, 5, 7)))
     with pytest.raises(DataError, match="label 5, but label_count is 5"):

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from caffe.data import create_database, open_source, shard
+from caffe.data import create_database, open_source, pictures, shard
 from caffe.data.datum import DatumReader, encode_datum
 from caffe.data.images import ImageStream
 from caffe.data.pool import ordered
@@ -66,6 +66,15 @@ def test_batches_do_not_depend_on_the_number_of_workers(workers, encoded):
     assert after == state
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_image_of_a_batch_is_drawn_for_by_itself(workers, tmp_path):
+    image = images(1, (3, 24, 22))[0]
+    path = str(write_lmdb(tmp_path / "db", [image] * 3))
+    param = caffe_pb2.TransformationParameter(rotation=20)
+    (data, _), _ = batches(stream(path, workers, 3, param), 2)
+    assert len({picture.tobytes() for picture in data}) == 6
+
+
 def bad(tmp_path, number, count=9):
     """A database whose records `number` are damaged."""
     with create_database("lmdb", tmp_path / "bad") as writer:
@@ -107,6 +116,13 @@ def test_a_database_without_a_good_record_ends_in_an_error(tmp_path):
     with pytest.raises(DataError, match="so are the 1000 before it"):
         made.batch(made.start(1))
     made.close()
+
+
+def test_only_damaged_records_in_a_row_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_HOPELESS", 3)
+    (_, labels), state = batches(stream(bad(tmp_path, {1, 2, 4, 5, 7, 8}), 1, 6, skip=True), 1)
+    assert labels.tolist() == [0, 3, 6, 0, 3, 6]
+    assert state["skipped"] == 10
 
 
 def shares(make, count=3, batches_each=7):

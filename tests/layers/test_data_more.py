@@ -6,9 +6,11 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+import torch
 
 from caffe.data import shard
 from caffe.errors import CaffeError, DataError, FileError, LayerError
+from caffe.layers.data import normalised
 from caffe.net import Net
 from caffe.proto import caffe_pb2
 from tests.data.helpers import images, layer, write_lmdb, write_png
@@ -149,3 +151,29 @@ def test_every_source_delivers_on_the_device_of_its_net(place):
             tops = source()
             assert [top.device.type for top in tops] == ["meta"] * len(tops), name
             assert tuple(tops[0].shape) == source.shapes[0]
+
+
+@pytest.mark.parametrize(
+    "options", ["", "mean_value: 9 scale: 0.37", "mean_value: 1 mean_value: 2 mean_value: 3 std_value: 7"]
+)
+def test_normalising_on_the_device_gives_the_same(options, place):
+    write_lmdb(place / "db", images(6))
+    text = 'name: "d" type: "Data" top: "x" transform_param { crop_size: 4 %s } data_param { source: "db" %s }'
+    spec = text % (options, "batch_size: 5 backend: LMDB")
+    with closing(layer(spec, caffe_pb2.TEST)) as here, closing(layer(spec, caffe_pb2.TEST)) as there:
+        made = there.stream.transformer
+        assert made.plain
+        made.late = True
+        (pixels, _), _ = there.stream.batch(there.state)
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(normalised(torch.from_numpy(pixels), made).numpy(), here()[0].numpy())
+
+
+@pytest.mark.parametrize("options", ["noise: 1", "cutout: 2", "mixup: 1 label_count: 9"])
+def test_what_is_more_than_numbers_for_channels_is_not_left_to_the_device(options, place):
+    write_lmdb(place / "db", images(6))
+    text = (
+        'name: "d" type: "Data" top: "x" transform_param { %s } data_param { source: "db" batch_size: 5 backend: LMDB }'
+    )
+    with closing(layer(text % options)) as source:
+        assert not source.stream.transformer.plain

@@ -71,9 +71,9 @@ class Prefetcher(Generic[Ready]):
     def __init__(
         self, stream: Stream, state: State, depth: int, name: str = "", prepare: Callable[[Arrays], Ready] = _as_it_is
     ) -> None:
-        self._ready: queue.Queue[tuple[Future[Ready], State] | BaseException] = queue.Queue(depth)
+        self._ready: queue.Queue[tuple[Future[Ready], State] | Exception] = queue.Queue(depth)
         self._stop = threading.Event()
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._pid = os.getpid()
         target = (stream, state, prepare, self._ready, self._stop)  # not self: the thread must not keep it alive
         self._thread = threading.Thread(target=_read_ahead, args=target, name=f"caffe data {name}", daemon=True)
@@ -95,7 +95,7 @@ class Prefetcher(Generic[Ready]):
                     self._error = DataError("the thread that reads ahead is gone; build the net again to read on")
                 continue
             try:
-                if not isinstance(item, BaseException):
+                if not isinstance(item, Exception):
                     return item[0].result(), item[1]
                 self._error = item
             except Exception as error:
@@ -116,21 +116,25 @@ class Prefetcher(Generic[Ready]):
 def _read_ahead(
     stream: Stream, state: State, prepare: Callable[[Arrays], Ready], ready: queue.Queue, stop: threading.Event
 ) -> None:
-    item: tuple[Future[Ready], State] | BaseException
+    item: tuple[Future[Ready], State] | Exception
     with ThreadPoolExecutor(1, thread_name_prefix="caffe data finisher") as finisher:
         while not stop.is_set():
             try:
                 finish, state = stream.begin(state)
                 item = finisher.submit(_finish, finish, prepare), state
-            except BaseException as error:  # whatever it is, the consumer must hear of it
+            except Exception as error:
                 item = error
+            except BaseException as error:  # the thread was told to end: the consumer must hear of it, not end itself
+                item = DataError(
+                    f"the thread that reads ahead was ended by {type(error).__name__}; build the net again"
+                )
             while not stop.is_set():
                 try:
                     ready.put(item, timeout=_POLL)
                     break
                 except queue.Full:
                     pass
-            if isinstance(item, BaseException):
+            if isinstance(item, Exception):
                 return
 
 

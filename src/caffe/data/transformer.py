@@ -52,6 +52,8 @@ class Transformer:
         self.cutout: int = param.cutout if train else 0
         self.mixup: float = param.mixup if train else 0
         self.classes: int = param.label_count if param.mixup else 0  # in TEST too: the label keeps its shape
+        self.late = False
+        """Set where `plain` normalisation is left to whoever gets the batch: `finish` then returns the pixels."""
 
     @property
     def random(self) -> bool:
@@ -95,6 +97,11 @@ class Transformer:
         return Batch(self, count, rng)
 
     @property
+    def plain(self) -> bool:
+        """Whether the normalisation is numbers for each channel and a scale alone, so that a GPU may do it."""
+        return not (self.mapped or self.whitening is not None or self.noise or self.cutout or self.classes)
+
+    @property
     def mapped(self) -> bool:
         """Whether the normalisation depends on where a pixel lies."""
         return self.mean.image is not None or self.std.image is not None
@@ -134,6 +141,8 @@ class Batch:
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """The batch, float32 (N, C, H', W'), and its labels, float32 (N) or (N, label_count)."""
         made = self.transformer
+        if made.late:
+            return self.pixels, np.array(self.labels, np.float32)
         result = np.empty(self.pixels.shape, np.float32)
         scale = made.scale if made.whitening is None else 1
         for part, (mean, std) in self._parts():

@@ -80,6 +80,7 @@ class Layer(nn.Module):
         self.opt: Any = extend.options(spec, self.options) if self.options else None
         if self.defaults is not None:
             self.opt = from_text(self.opt, self.defaults, self.error)
+        self.top_count = len(spec.top)
         self._blob_names: list[str] = []
         self._fillers: dict[str, Any] = {}
         self.train(phase == caffe_pb2.TRAIN)
@@ -139,7 +140,7 @@ class Layer(nn.Module):
                 filler.fill(value, self._fillers[name])
             value = value.to(device)  # drawn on the CPU: the same first values for a seed on every device
             if self.channels_last and value.dim() == 4:
-                value = value.contiguous(memory_format=torch.channels_last)
+                value = torch.empty_like(value, memory_format=torch.channels_last).copy_(value)
             if isinstance(blob, nn.Parameter):
                 setattr(self, name, nn.Parameter(value, requires_grad=blob.requires_grad))
             else:

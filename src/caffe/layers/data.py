@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,11 +63,16 @@ class StreamSource(Source, abstract=True):
         if self.stream is None:
             self.error("has been closed; build the net again to read on")
         if self._prefetcher is None:
-            prepare = partial(_tensors, count=len(self.spec.top), pin=self.device.type == "cuda")
+            on_gpu = self.device.type == "cuda"
+            if isinstance(self.stream, PictureStream):
+                self.stream.transformer.late = on_gpu and self.stream.transformer.plain
+            prepare = partial(_tensors, count=len(self.spec.top), pin=on_gpu)
             depth = self.spec.data_param.prefetch
             self._prefetcher = Prefetcher(self.stream, self.state, depth, self.name, prepare)
         with self.naming():
             tensors, self.state = self._prefetcher.next()
+        if isinstance(self.stream, PictureStream) and self.stream.transformer.late:
+            return normalised(self.moved(tensors[0]), self.stream.transformer), *tensors[1:]
         return tensors
 
     @property
@@ -138,19 +144,23 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
     Source: BVLC data_layer.cpp.  Caffe 1.0 reads rand_skip and force_encoded_color but ignores them.
     """
 
+    def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
+        super().__init__(spec, phase)
+        with self.naming():  # here, not in setup: so Caffe's log has it
+            self._source = open_source(DataParameter.DB.Name(self.opt.backend), self.opt.source)
+
     def setup(self, *bottoms: Tensor) -> None:
         self.open(self._stream)
         self._log_size("data_layer.cpp:45")
 
     def _stream(self) -> RecordStream:
-        source = open_source(DataParameter.DB.Name(self.opt.backend), self.opt.source)
         transformer = self.transformer()
         color = True if self.opt.force_encoded_color else transformer.color
         self.require(
             not (self.opt.force_encoded_color and self.spec.transform_param.force_gray),
             "cannot set both force_encoded_color and force_gray; remove one of them",
         )
-        return RecordStream(source, DatumReader(color), transformer, self.opt.batch_size, self.opt.rand_skip)
+        return RecordStream(self._source, DatumReader(color), transformer, self.opt.batch_size, self.opt.rand_skip)
 
 
 class ImageData(StreamSource, bottoms=0, tops=2):
@@ -272,6 +282,15 @@ class ArrayData(StreamSource, bottoms=0, tops=(1, None)):
 
 def _several(paths: list[str], path: str, names: list[str]) -> Arrays:
     return read_npy(paths, names)
+
+
+def normalised(pixels: Tensor, transformer: Transformer) -> Tensor:
+    """A batch of pixels after the `plain` normalisation of the transformer, float32, on the pixels' device."""
+    x = pixels.to(torch.float32)
+    mean, std = (torch.from_numpy(numbers.values).to(x.device) for numbers in (transformer.mean, transformer.std))
+    x = x - mean if len(mean) else x
+    x = x / std if len(std) else x
+    return x * float(transformer.scale) if transformer.scale != 1 else x
 
 
 def _tensors(arrays: Arrays, count: int, pin: bool) -> tuple[Tensor, ...]:

@@ -33,7 +33,7 @@ class Eltwise(Layer, bottoms=(2, None)):
             self.require(
                 x.shape == bottoms[0].shape, f"{self.bottom_name(i)} has shape {shapes}; expected equal shapes"
             )
-        coeffs = len(self.opt.coeff)
+        self.coeff, coeffs = list(self.opt.coeff) or [1.0] * len(bottoms), len(self.opt.coeff)
         fact = f"has {coeffs} coeff and {len(bottoms)} bottoms; give none, or one for each bottom"
         self.require(coeffs in (0, len(bottoms)), fact)
         self.require(not (coeffs and self.opt.operation == PROD), "coeff works with operation SUM only, not with PROD")
@@ -46,9 +46,8 @@ class Eltwise(Layer, bottoms=(2, None)):
             return functools.reduce(lambda y, x: torch.where(x > y, x, y), bottoms[2:], first)
         if self.opt.operation == PROD:
             return functools.reduce(torch.mul, bottoms) if self.opt.stable_prod_grad else _Product.apply(*bottoms)
-        coeff = list(self.opt.coeff) or [1.0] * len(bottoms)
-        y = bottoms[0] if coeff[0] == 1 else bottoms[0] * coeff[0]
-        for x, c in zip(bottoms[1:], coeff[1:], strict=True):
+        y = bottoms[0] if self.coeff[0] == 1 else bottoms[0] * self.coeff[0]
+        for x, c in zip(bottoms[1:], self.coeff[1:], strict=True):
             y = torch.add(y, x, alpha=c)
         return y
 

@@ -15,6 +15,9 @@ from caffe.proto import caffe_pb2, weights
 
 FLT_MIN = 1.1754943508222875e-38
 LOG_THRESHOLD = 1e-20
+FULL, VALID, BATCH_SIZE, NONE = (
+    caffe_pb2.LossParameter.NormalizationMode.Value(name) for name in ("FULL", "VALID", "BATCH_SIZE", "NONE")
+)
 
 
 class _Floor(torch.autograd.Function):
@@ -38,26 +41,25 @@ class _Normalized(Loss, abstract=True):
     and never by less than 1. An explicit `normalization` beats the older `normalize`.
     """
 
-    normalization = caffe_pb2.LossParameter.VALID
+    normalization = VALID
+    ignore: int | None = None
+    """The label that does not count, if there is one."""
 
-    @property
-    def ignore(self) -> int | None:
-        """The label that does not count, if there is one."""
+    def setup(self, *bottoms: Tensor) -> None:
         param = self.spec.loss_param
-        return param.ignore_label if param.HasField("ignore_label") else None
+        if param.HasField("ignore_label"):
+            self.ignore = param.ignore_label
+        if param.HasField("normalization"):
+            self.normalization = param.normalization
+        elif param.HasField("normalize"):
+            self.normalization = VALID if param.normalize else BATCH_SIZE
 
     def average(self, total: Tensor, valid: Tensor | None, outer: int, inner: int) -> Tensor:
         """`total` divided as loss_param says; `valid` marks the items that count, None for all."""
-        param, modes = self.spec.loss_param, caffe_pb2.LossParameter
-        mode = self.normalization
-        if param.HasField("normalization"):
-            mode = param.normalization
-        elif param.HasField("normalize"):
-            mode = modes.VALID if param.normalize else modes.BATCH_SIZE
-        if mode == modes.VALID and valid is not None:
+        if self.normalization == VALID and valid is not None:
             return total / valid.sum().clamp(min=1)
-        sizes = {modes.FULL: outer * inner, modes.VALID: outer * inner, modes.BATCH_SIZE: outer, modes.NONE: 1}
-        return total / max(1, sizes[mode])
+        sizes = {FULL: outer * inner, VALID: outer * inner, BATCH_SIZE: outer, NONE: 1}
+        return total / max(1, sizes[self.normalization])
 
 
 class Softmax(Layer):
@@ -90,6 +92,7 @@ class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_para
     """
 
     def setup(self, x: Tensor, label: Tensor) -> None:
+        super().setup()
         _same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
         items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
@@ -104,7 +107,7 @@ class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_para
         picked = _Floor.apply(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
         valid = None if self.ignore is None else index != self.ignore
         loss = self.average(-picked.sum(), valid, outer, inner)
-        return loss if len(self.spec.top) < 2 else (loss, F.softmax(x.detach(), axis))
+        return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), axis))
 
 
 class MultinomialLogisticLoss(Loss, bottoms=2):
@@ -144,6 +147,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
     matrix: Tensor
 
     def setup(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> None:
+        super().setup()
         _same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
         _label_count(self, x, label, math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]))
@@ -168,7 +172,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
         cost = -(credit * log).sum(1)
         total = cost.sum() if valid is None else cost.where(valid, 0).sum()
         loss = self.average(total, valid, outer, inner)
-        return loss if len(self.spec.top) < 2 else (loss, F.softmax(x.detach(), axis))
+        return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), axis))
 
 
 class SigmoidCrossEntropyLoss(_Normalized, bottoms=2):
@@ -183,9 +187,10 @@ class SigmoidCrossEntropyLoss(_Normalized, bottoms=2):
     Source: BVLC sigmoid_cross_entropy_loss_layer.cpp.
     """
 
-    normalization = caffe_pb2.LossParameter.BATCH_SIZE
+    normalization = BATCH_SIZE
 
     def setup(self, x: Tensor, target: Tensor) -> None:
+        super().setup()
         _same_batch(self, x, target)
         fact = f"scores have shape {shape_text(x.shape)}, targets {shape_text(target.shape)}; expected equal counts"
         self.require(x.numel() == target.numel(), fact)

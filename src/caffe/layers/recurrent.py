@@ -171,19 +171,18 @@ class _LSTMSequence(torch.autograd.Function):
         h, c = ctx.first
         i, f, o, g = gates.chunk(4, -1)
         before = torch.cat([c.unsqueeze(0), cells[:-1]])
-        by_c = torch.stack([i * (1 - i) * g, f * (1 - f) * before, (1 - g * g) * i], 2)  # d c_t by (i, f, g)
-        by_h, through = o * (1 - o) * squashed, o * (1 - squashed.square())  # d h_t by o, by c_t
-        slopes = gates.new_empty(*y.shape[:2], 4, y.shape[2])
+        through = o * (1 - squashed.square())  # d h_t by c_t
+        slopes = torch.stack([i * (1 - i) * g, f * (1 - f) * before, o * (1 - o) * squashed, (1 - g * g) * i], 2)
+        rows = slopes.flatten(2)  # a view: d c_t by i, f and g, d h_t by o, then times dc and dh
         dh, dc = torch.zeros_like(h), torch.zeros_like(h)
-        views = (grads[0], by_c, by_h, through, f, slopes, slopes.flatten(2), cont.unsqueeze(-1))
-        for dy, ifg, h_by_o, h_by_c, forget, slope, row, keep in zip(*(v.unbind()[::-1] for v in views), strict=True):
+        views = (grads[0], through, f, slopes, rows, cont.unsqueeze(-1))
+        for dy, h_by_c, forget, slope, row, keep in zip(*(v.unbind()[::-1] for v in views), strict=True):
             dh = dh + dy
             dc = torch.addcmul(dc, dh, h_by_c)
-            torch.mul(dc.unsqueeze(1), ifg[:, :2], out=slope[:, :2])
-            torch.mul(dh, h_by_o, out=slope[:, 2])
-            torch.mul(dc, ifg[:, 2], out=slope[:, 3])
+            slope[:, :2].mul_(dc.unsqueeze(1))
+            slope[:, 2].mul_(dh)
+            slope[:, 3].mul_(dc)
             dh, dc = row.mm(weight).mul_(keep), dc * forget
-        rows = slopes.flatten(2)
         earlier = torch.cat([h.unsqueeze(0), y[:-1]]) * cont.unsqueeze(-1)
         return rows, rows.flatten(0, 1).t() @ earlier.flatten(0, 1), None, None, None
 

@@ -55,8 +55,9 @@ class ArgMax(Layer, options="argmax_param"):
 
     def setup(self, *bottoms: Tensor) -> None:
         x, k = bottoms[0], self.opt.top_k
-        if self.opt.HasField("axis"):
-            choices = x.shape[self.axis(self.opt.axis, x)]
+        self.along = self.opt.axis if self.opt.HasField("axis") else None
+        if self.along is not None:
+            choices = x.shape[self.axis(self.along, x)]
         else:
             self.require(x.dim() > 0, "needs a bottom with at least one axis")
             choices = math.prod(x.shape[1:])
@@ -65,8 +66,8 @@ class ArgMax(Layer, options="argmax_param"):
         self.require(k <= choices, fact)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.opt.HasField("axis"):
-            value, index = largest(x, self.opt.top_k, self.opt.axis)
+        if self.along is not None:
+            value, index = largest(x, self.opt.top_k, self.along)
             return value if self.opt.out_max_val else index
         value, index = largest(x.reshape(x.shape[0], -1), self.opt.top_k, 1)
         y = torch.stack([index, value], 1) if self.opt.out_max_val else index.unsqueeze(1)
@@ -97,6 +98,7 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
     constant = (0, 1)
 
     def setup(self, x: Tensor, label: Tensor) -> None:
+        self.ignore = self.opt.ignore_label if self.opt.HasField("ignore_label") else None
         axis = self.axis(self.opt.axis, x)
         items, classes = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]), x.shape[axis]
         fact = f"has {label.numel()} labels for {items} predictions in a bottom of shape {shape_text(x.shape)}"
@@ -106,17 +108,16 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         axis = self.axis(self.opt.axis, x)
         scores = x.detach().movedim(axis, -1).flatten(0, -2) if x.dim() > 1 else x.detach().unsqueeze(0)
-        ignore = self.opt.ignore_label if self.opt.HasField("ignore_label") else None
-        index = class_labels(self, label.flatten(), scores.shape[1], ignore)
+        index = class_labels(self, label.flatten(), scores.shape[1], self.ignore)
         counts = torch.ones_like(index, dtype=x.dtype)
-        if ignore is not None:
-            counts = (index != ignore).to(x.dtype)
-            index = index.where(index != ignore, 0)
+        if self.ignore is not None:
+            counts = (index != self.ignore).to(x.dtype)
+            index = index.where(index != self.ignore, 0)
         # "not less" rather than "at least": a score that is no number is never right, where Caffe counts it as right
         rivals = (~(scores < scores.gather(1, index.unsqueeze(1)))).sum(1) - 1
         right = (rivals < self.opt.top_k).to(x.dtype) * counts
         accuracy = right.sum() / counts.sum().clamp(min=1)
-        if len(self.spec.top) < 2:
+        if self.top_count < 2:
             return accuracy
         per_class = x.new_zeros(2, scores.shape[1]).index_add(1, index, torch.stack([right, counts]))
         return accuracy, per_class[0] / per_class[1].clamp(min=1)

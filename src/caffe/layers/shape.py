@@ -45,9 +45,9 @@ class Slice(Layer, tops=(1, None)):
 
     def setup(self, *bottoms: Tensor) -> None:
         self.along = _axis_or_dim(self, "slice_dim", bottoms[0])
-        points, tops = len(self.opt.slice_point), len(self.spec.top)
-        fact = f"has {points} slice_point and {tops} tops; expected one slice_point less than tops"
-        self.require(points in (0, tops - 1), fact)
+        self.points, tops = list(self.opt.slice_point), self.top_count
+        fact = f"has {len(self.points)} slice_point and {tops} tops; expected one slice_point less than tops"
+        self.require(len(self.points) in (0, tops - 1), fact)
         self.cuts(bottoms[0])
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -56,7 +56,7 @@ class Slice(Layer, tops=(1, None)):
 
     def cuts(self, x: Tensor) -> list[int]:
         """Where the second and later tops begin."""
-        size, tops, points = x.shape[self.along], len(self.spec.top), list(self.opt.slice_point)
+        size, tops, points = x.shape[self.along], self.top_count, self.points
         self.require(tops <= size, f"cannot cut axis {self.along} of size {size} into {tops} tops")
         if points:
             rising = all(a < b for a, b in pairwise([0, *points, size + 1]))
@@ -75,7 +75,7 @@ class Split(Layer, tops=(1, None)):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(x.view_as(x) for _ in self.spec.top)
+        return tuple(x.view_as(x) for _ in range(self.top_count))
 
 
 class Flatten(Layer):
@@ -108,7 +108,7 @@ class Reshape(Layer):
     """
 
     def setup(self, *bottoms: Tensor) -> None:
-        dims = list(self.opt.shape.dim)
+        dims = self.dims = list(self.opt.shape.dim)
         self.require(dims.count(-1) <= 1, f"shape {dims} has several -1; at most one size can be found from the others")
         self.require(min(dims, default=0) >= -1, f"shape {dims} has a negative size other than -1")
         self.require(self.opt.num_axes >= -1, "num_axes must be 0 or more, or -1 for all axes to the end")
@@ -125,11 +125,11 @@ class Reshape(Layer):
         fact = f"axis {self.opt.axis} with num_axes {count} is out of range for shape {shape_text(x.shape)}"
         self.require(0 <= start <= end <= axes, fact)
         middle = []
-        for i, size in enumerate(self.opt.shape.dim):
+        for i, size in enumerate(self.dims):
             fact = f"shape has a 0 at place {i}, but shape {shape_text(x.shape)} has no axis {start + i} to copy"
             self.require(size != 0 or start + i < axes, fact)
             middle.append(x.shape[start + i] if size == 0 else size)
-        known = math.prod(size for size in (*x.shape[:start], *middle, *x.shape[end:]) if size != -1)
+        known = math.prod([size for size in (*x.shape[:start], *middle, *x.shape[end:]) if size != -1])
         if -1 in middle:
             fact = f"{x.numel()} elements cannot be divided by the product of the given sizes, {known}"
             self.require(known > 0 and x.numel() % known == 0, fact)
@@ -155,10 +155,10 @@ class Crop(Layer, bottoms=2):
     exempt = (1,)
 
     def setup(self, x: Tensor, reference: Tensor) -> None:
-        start, given = self.axis(self.opt.axis, x), len(self.opt.offset)
-        rest = x.dim() - start
-        fact = f"has {given} offset; expected none, one, or one for each of the {rest} axes from axis {start} on"
-        self.require(given <= 1 or given == rest, fact)
+        start, self.given = self.axis(self.opt.axis, x), list(self.opt.offset) or [0]
+        rest, count = x.dim() - start, len(self.given)
+        fact = f"has {count} offset; expected none, one, or one for each of the {rest} axes from axis {start} on"
+        self.require(count in (1, rest), fact)
         fact = f"{self.bottom_name(1)} has {reference.dim()} axes, expected at least {x.dim()}"
         self.require(reference.dim() >= x.dim(), fact)
         for axis, offset in enumerate(self.offsets(x), start):
@@ -175,8 +175,7 @@ class Crop(Layer, bottoms=2):
     def offsets(self, x: Tensor) -> list[int]:
         """The first element to keep, for each axis that is cropped."""
         rest = x.dim() - self.axis(self.opt.axis, x)
-        given = list(self.opt.offset) or [0]
-        return given if len(given) == rest else given * rest
+        return self.given if len(self.given) == rest else self.given * rest
 
 
 class Tile(Layer):
@@ -221,8 +220,8 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
     def setup(self, *bottoms: Tensor) -> None:
         *data, selector = bottoms
         self.constant = (len(data),)
-        fact = f"has {len(self.spec.top)} tops; expected {len(data)}, one for each bottom but the selector"
-        self.require(len(self.spec.top) == len(data), fact)
+        fact = f"has {self.top_count} tops; expected {len(data)}, one for each bottom but the selector"
+        self.require(self.top_count == len(data), fact)
         fact = f"the selector has shape {shape_text(selector.shape)}, expected (N) or (N, 1, 1, 1)"
         self.require(selector.dim() > 0 and selector.numel() == selector.shape[0], fact)
         for i, x in enumerate(data):
@@ -230,6 +229,7 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
             fact = f"{self.bottom_name(i)} has {items} items, the selector {selector.shape[0]}; expected equal numbers"
             self.require(items == selector.shape[0], fact)
 
+    @torch.compiler.disable  # the shapes depend on values
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         *data, selector = bottoms
         if not has_values(selector):

@@ -2,6 +2,7 @@
 
 from caffe.solver import rules_modern as rules_modern  # registers its rules
 from caffe.solver import schedules as schedules  # registers its policies
+from caffe.solver import second_order as second_order  # registers its rules
 from caffe.solver.policy import Policy, policy_names
 from caffe.solver.rules import Rule, rule_types
 from caffe.solver.solver import (

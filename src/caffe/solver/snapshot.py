@@ -84,8 +84,11 @@ def restore(solver: Solver, path: str | Path) -> None:
         tensor.copy_(torch.from_numpy(array).reshape(tensor.shape))
     solver.average.restore(average)
     solver.iter, solver.current_step = head.iter, head.current_step
-    memory = {kept.name: weights.blob_from_proto(kept.value) for kept in head.memory if kept.layer == "policy"}
-    solver.policy.recall(head.current_step, {name: float(value) for name, value in memory.items()})
+    memory = {(kept.layer, kept.name): weights.blob_from_proto(kept.value) for kept in head.memory}
+    numbers = {name: float(value) for (owner, name), value in memory.items() if owner == "policy"}
+    solver.policy.recall(head.current_step, numbers)
+    tensors = {name: torch.from_numpy(value) for (owner, name), value in memory.items() if owner == "rule"}
+    solver.rule.recall({name: tensor.to(solver.net.device) for name, tensor in tensors.items()})
     kept = {(place.net, place.layer, place.name): place.value for place in head.buffer}
     for net, layer, name, value in _buffers(solver):
         if (net, layer.name, name) in kept:
@@ -106,6 +109,8 @@ def _head(solver: Solver, model_path: str) -> Any:
     solver.average.write(head)
     for name, number in solver.policy.memory().items():
         head.memory.add(layer="policy", name=name, value=weights.blob_to_proto(np.array(number, np.float64)))
+    for name, tensor in solver.rule.memory().items():
+        head.memory.add(layer="rule", name=name, value=weights.blob_to_proto(tensor.cpu().numpy()))
     for net, layer, name, value in _buffers(solver):
         array = value.cpu().numpy()
         head.buffer.add(net=net, layer=layer.name, name=name, value=weights.blob_to_proto(array))

@@ -71,6 +71,7 @@ class Solver:
             mode.set_random_seed(self.param.random_seed)
         self.net: Net = nets.train_net(self.param, device)
         try:
+            self.rule.bind(self.net)
             self.test_nets: list[Net] = nets.test_nets(self.param, device)
         except BaseException:
             self.net.close()

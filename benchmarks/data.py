@@ -1,0 +1,248 @@
+"""Images a second that a Data layer delivers, beside a torch DataLoader and real Caffe.
+
+Records of 256 x 256 x 3, raw and as JPEG, in LMDB; each is cropped at random to 227, mirrored at random, and a mean is
+subtracted, in batches of 64. The DataLoader does the same with OpenCV and numpy, with the number of workers that is
+best for it. The candidates take turns; medians count. Last comes the share of its time that the training of LeNet
+spends waiting for data.
+
+    python -m benchmarks.data [--rounds 5] [--seconds 2] [--caffe PYTHON]
+
+PYTHON is an interpreter that has real Caffe as `caffe`. Prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+import torch
+from google.protobuf import text_format
+
+from caffe.data.datum import encode_datum
+from caffe.data.lmdb import LmdbWriter
+from caffe.data.pool import cores
+from caffe.layers import layer_class
+from caffe.proto import caffe_pb2, upgrade
+from caffe.solver import get_solver
+
+RECORDS, SIZE, CROP, BATCH = 768, 256, 227, 64
+EXAMPLE = Path(__file__).parent.parent / "examples" / "mnist"
+MEAN = (104.0, 117.0, 123.0)
+LAYER = """
+name: "data" type: "Data" top: "data" top: "label"
+transform_param { crop_size: %d mirror: true mean_value: %g mean_value: %g mean_value: %g }
+data_param { source: "%s" batch_size: %d backend: LMDB }
+"""
+REAL = """
+import sys, time, caffe
+net = caffe.Net(sys.argv[1], caffe.TRAIN)
+for _ in range(8):
+    net.forward()
+start, count = time.time(), 0
+while time.time() - start < float(sys.argv[2]):
+    net.forward()
+    count += %d
+print("RATE", count / (time.time() - start))
+"""
+
+
+class Records(torch.utils.data.Dataset):
+    """What one writes by hand: a record of an LMDB, decoded, cropped, mirrored and centred."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.transaction: lmdb.Transaction | None = None
+        self.mean = np.array(MEAN, np.float32).reshape(3, 1, 1)
+
+    def __len__(self) -> int:
+        return RECORDS
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if self.transaction is None:
+            cv2.setNumThreads(0)
+            self.transaction = lmdb.open(self.path, readonly=True, lock=False).begin(buffers=True)
+        datum = caffe_pb2.Datum.FromString(bytes(self.transaction.get(b"%08d" % index)))
+        if datum.encoded:
+            pixels = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR).transpose(2, 0, 1)
+        else:
+            pixels = np.frombuffer(datum.data, np.uint8).reshape(datum.channels, datum.height, datum.width)
+        top, left = np.random.randint(SIZE - CROP + 1, size=2)
+        pixels = pixels[:, top : top + CROP, left : left + CROP]
+        if np.random.randint(2):
+            pixels = pixels[:, :, ::-1]
+        return torch.from_numpy(pixels.astype(np.float32) - self.mean), datum.label
+
+
+def main() -> int:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--caffe", default="", help="a Python interpreter with real Caffe")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("raw", "JPEG"):
+            path = write(Path(folder), kind)
+            rows.append((kind, *measure(path, options)))
+    print(
+        f"\nImages a second, {cores()} processors, median of {options.rounds} rounds that take turns (least, most).\n"
+    )
+    heads = ["records", "Cafetière", "DataLoader", "ratio", "its workers", "real Caffe", "ratio"]
+    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
+    for kind, ours, loader, workers, real in rows:
+        cells = [kind, show(ours), show(loader), ratio(ours, loader), str(workers), show(real), ratio(ours, real)]
+        print("| " + " | ".join(cells) + " |")
+    torch.set_num_threads(cores())
+    print(f"\nTraining LeNet from an LMDB waits for data {100 * waiting(options.seconds):.1f} % of its time.")
+    return 0
+
+
+def waiting(seconds: float) -> float:
+    """The share of the time of training steps in which the Data layer's batch is not there yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "digits")
+        with LmdbWriter(path) as writer:
+            for index, digit in enumerate(np.random.default_rng(0).integers(0, 256, (2000, 1, 28, 28), np.uint8)):
+                writer.put(b"%08d" % index, encode_datum(digit, index % 10))
+        param = upgrade.read_solver(EXAMPLE / "lenet_solver.prototxt")
+        net = upgrade.read_net(EXAMPLE / "lenet_train_test.prototxt")
+        for layer in net.layer:
+            if layer.type == "Data":
+                layer.data_param.source = path
+        param.ClearField("net")
+        param.train_net_param.CopyFrom(net)
+        for field in ("test_iter", "test_interval", "display", "snapshot"):
+            param.ClearField(field)
+        solver = get_solver(param)
+        (source,) = solver.net.sources.values()
+        deliver, waited = source.deliver, [0.0]
+
+        def timed() -> object:
+            begun = time.perf_counter()
+            tops = deliver()
+            waited[0] += time.perf_counter() - begun
+            return tops
+
+        solver.step(20)
+        source.deliver = timed
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < seconds:
+            solver.step(20)
+        total = time.perf_counter() - begun
+        solver.net.close()
+        return waited[0] / total
+
+
+def measure(path: str, options: argparse.Namespace) -> tuple[list[float], list[float], int, list[float]]:
+    """Rates of ours, of the DataLoader, its best number of workers, and rates of real Caffe."""
+    counts = sorted({0, 1, 2, cores(), 2 * cores()})
+    trial = {count: rate(lambda count=count: loader_batches(path, count), options.seconds / 2) for count in counts}
+    workers = max(counts, key=lambda count: trial[count])
+    ours, loader, real = [], [], []
+    for _ in range(options.rounds):
+        ours.append(rate(lambda: our_batches(path), options.seconds))
+        loader.append(rate(lambda: loader_batches(path, workers), options.seconds))
+        if options.caffe:
+            real.append(real_rate(options.caffe, path, options.seconds))
+    return ours, loader, workers, real
+
+
+def rate(start: Callable[[], Iterator[object]], seconds: float) -> float:
+    """Images a second once the pipeline is full."""
+    batches = start()
+    for _ in range(8):
+        next(batches)
+    begun, count = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        next(batches)
+        count += BATCH
+    result = count / (time.perf_counter() - begun)
+    batches.close()  # type: ignore[attr-defined]
+    return result
+
+
+def our_batches(path: str) -> Iterator[object]:
+    """The batches of a Data layer."""
+    spec = text_format.Parse(LAYER % (CROP, *MEAN, path, BATCH), caffe_pb2.LayerParameter())
+    layer = layer_class("Data")(spec, caffe_pb2.TRAIN)
+    layer.setup()
+    try:
+        while True:
+            yield layer()
+    finally:
+        layer.close()
+
+
+def loader_batches(path: str, workers: int) -> Iterator[object]:
+    """The batches of a DataLoader, epoch after epoch with the same workers."""
+    loader = torch.utils.data.DataLoader(
+        Records(path), BATCH, num_workers=workers, persistent_workers=workers > 0, drop_last=True,
+        multiprocessing_context=multiprocessing.get_context("fork") if workers else None,
+    )  # fmt: skip
+    while True:
+        yield from loader
+
+
+def real_rate(python: str, path: str, seconds: float) -> float:
+    """Images a second of real Caffe, in a process of its own."""
+    net = Path(path).parent / "net.prototxt"
+    net.write_text(f"layer {{ {LAYER % (CROP, *MEAN, path, BATCH)} }}\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "GLOG_minloglevel": "2"
+    }
+    run = subprocess.run(
+        [python, "-c", REAL % BATCH, str(net), str(seconds)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    found = [line.split()[1] for line in run.stdout.splitlines() if line.startswith("RATE ")]
+    if not found:
+        sys.exit(f"{python} cannot drive real Caffe: {run.stderr.strip()[-500:]}")
+    return float(found[0])
+
+
+def write(folder: Path, kind: str) -> str:
+    """An LMDB of synthetic pictures that compress about as well as photographs."""
+    rng = np.random.default_rng(0)
+    path = folder / f"{kind}_lmdb"
+    with LmdbWriter(path) as writer:
+        for index in range(RECORDS):
+            coarse = rng.integers(0, 256, (24, 24, 3), np.uint8)
+            pixels = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+            pixels = cv2.add(pixels, rng.integers(0, 24, pixels.shape, np.uint8))
+            if kind == "raw":
+                value = encode_datum(pixels.transpose(2, 0, 1), index % 10)
+            else:
+                data = cv2.imencode(".jpg", pixels)[1].tobytes()
+                value = caffe_pb2.Datum(data=data, encoded=True, label=index % 10).SerializeToString()
+            writer.put(b"%08d" % index, value)
+    return str(path)
+
+
+def show(rates: list[float]) -> str:
+    """`median (least, most)`."""
+    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f}, {max(rates):,.0f})" if rates else "not measured"
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    """How many times as fast ours is: the median of the rounds' ratios."""
+    return f"{statistics.median(a / b for a, b in zip(ours, theirs, strict=True)):.2f}" if theirs else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
