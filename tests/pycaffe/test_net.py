@@ -144,7 +144,7 @@ def test_callbacks_see_what_is_done(file):
     net.after_backward(lambda index: seen.append(net.blobs["data"].diff.any()))
     net.forward(data=np.ones((5, 3)))
     net.backward(ip=np.ones((5, 2)))
-    assert seen == [False, False, False, True] + [False, True, True, True]
+    assert seen == [False, False, False, True, False, True, True, True]
 
 
 def test_mistakes_are_told(file):
