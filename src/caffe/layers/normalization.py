@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class BatchNorm(Layer):
 
     def running(self) -> tuple[Tensor, Tensor]:
         """Mean and variance (C) from the blobs."""
-        share = torch.where(self.factor == 0, 0, 1 / self.factor)
+        share = self.factor.reciprocal().nan_to_num(nan=math.nan, posinf=0.0, neginf=0.0)  # 0 for a factor of 0
         return self.mean * share, self.variance * share
 
     @torch.no_grad()
