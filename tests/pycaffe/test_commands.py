@@ -182,6 +182,7 @@ def test_parse_log(tmp_path, monkeypatch):
     assert list(train[0]) == ["NumIters", "Seconds", "LearningRate", "loss"]
     assert [row["NumIters"] for row in train] == [str(n) for n in range(0, 40, 5)]
     assert [row["LearningRate"] for row in train[:3]] == ["0.004", "0.004", "0.00385628"]
+    assert [row["NumIters"] for row in test] == ["0", "10", "20", "30", "40"]
     assert float(test[-1]["loss"]) == 1.45755
     assert float(train[0]["Seconds"]) < float(train[-1]["Seconds"]) < 1
     assert main(["parse_log", str(shared("golden", "logs", "train.log")), "nowhere"]) == 1

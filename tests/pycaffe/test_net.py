@@ -136,6 +136,17 @@ def test_callbacks(file):
     assert calls == there + back
 
 
+def test_callbacks_see_what_is_done(file):
+    net, seen = caffe.Net(file, caffe.TEST), []
+    net.before_forward(lambda index: seen.append(net.blobs["ip"].data.any()))
+    net.after_forward(lambda index: seen.append(net.blobs["ip"].data.any()))
+    net.before_backward(lambda index: seen.append(net.blobs["data"].diff.any()))
+    net.after_backward(lambda index: seen.append(net.blobs["data"].diff.any()))
+    net.forward(data=np.ones((5, 3)))
+    net.backward(ip=np.ones((5, 2)))
+    assert seen == [False, False, False, True, False, True, True, True]
+
+
 def test_mistakes_are_told(file):
     net = caffe.Net(file, caffe.TEST)
     with pytest.raises(NetError, match=r"forward was given \['dat'\].*inputs \['data'\]"):

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,7 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
     """
 
     source: str | None = None  # the file of the user's class
+    uncompiled: ClassVar[Callable[[Python, tuple[Tensor, ...]], tuple[Tensor, ...]]]
 
     def setup(self, *bottoms: Tensor) -> None:
         cls = self._find()
@@ -100,6 +101,8 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
         ]
         self._call("setup", self.user.setup, self.bottom_blobs, self.top_blobs)
         self._adopt()
+        if Python.uncompiled is Python._forward:
+            Python.uncompiled = staticmethod(torch.compiler.disable(Python._forward))  # takes a second to import
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         for blob, x in zip(self.bottom_blobs, bottoms, strict=True):
@@ -108,8 +111,10 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
         self._adopt()
         return tuple(torch.empty(blob.shape, device="meta") for blob in self.top_blobs)
 
-    @torch.compiler.disable
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return self.uncompiled(self, bottoms)
+
+    def _forward(self, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         example = bottoms[0] if bottoms else torch.empty(0)
         if has_values(example):
             return _Run.apply(self, len(bottoms), *bottoms, *self.tensors) if self.top_blobs else self.run(bottoms)
@@ -218,6 +223,9 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
         raise LayerError(
             f'layer "{self.name}" (Python): {action} of {self.label} failed{place}: {type(error).__name__}: {error}'
         ) from error
+
+
+Python.uncompiled = staticmethod(Python._forward)
 
 
 class _Run(torch.autograd.Function):
