@@ -30,7 +30,9 @@ class PlainNet(nn.Module):
             if module is not None:
                 self.add_module(name, module)
             weight = layer.loss_weight[0] if layer.loss_weight else 1.0
-            self.steps.append((layer.type, name if module is not None else "", list(layer.bottom), layer.top[0], weight))
+            self.steps.append(
+                (layer.type, name if module is not None else "", list(layer.bottom), layer.top[0], weight)
+            )
 
     @staticmethod
     def module(layer: Any, channels: dict[str, int]) -> nn.Module | None:

@@ -89,6 +89,14 @@ def test_filter_without_values_keeps_all_items():
         assert [(top.shape, top.device.type) for top in tops] == [((5, 2), "cuda"), ((5, 3), "cuda")]
 
 
+def test_filter_within_torch_compile_keeps_the_selected_items_only():
+    layer = alone("Filter", ((5, 2), (5,)))
+    traced = torch.compile(lambda x, selector: layer(x * 2, selector)[0] + 1, backend="eager")
+    for selector in ([0.0, 1, 0, -2, 0], [1.0, 0, 0, 0, 0]):
+        x = torch.arange(10.0).reshape(5, 2)
+        torch.testing.assert_close(traced(x, torch.tensor(selector)), x[torch.tensor(selector) != 0] * 2 + 1)
+
+
 @pytest.mark.parametrize("kind", ["Filter", "BatchReindex", "Accuracy", "ArgMax", "InfogainLoss"])
 def test_force_backward_is_rejected(kind):
     bottoms = {"ArgMax": 1, "InfogainLoss": 3}.get(kind, 2)

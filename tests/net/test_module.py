@@ -10,7 +10,8 @@ from google.protobuf import text_format
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.proto import caffe_pb2
-from tests.devices import OneDevice
+from caffe.solver.rules import Rule, Update, rule_class
+from tests.devices import OneDevice, fake_cuda
 
 BRANCHED = """
 layer { name: "in" type: "Input" top: "x" top: "t"
@@ -128,3 +129,20 @@ def test_training_step_on_another_device_mixes_no_devices():
     assert {value.device.type for value in [loss, *values.values()]} == {"meta"}
     trained = [entry.tensor for entry in net.learnable if entry.tensor.requires_grad]
     assert {tensor.grad.device.type for tensor in trained} == {"meta"}
+
+
+def test_forward_and_update_on_a_fake_gpu(net):
+    module, state = net.module, {name: x.shape for name, x in net.module.named_parameters()}
+    with fake_cuda():
+        there = {name: torch.empty(shape, device="cuda") for name, shape in state.items()}
+        given = {name: torch.empty(net.blobs[name].shape, device="cuda") for name in net.inputs}
+        loss, values = torch.func.functional_call(module, there, (), given)
+        assert {value.device.type for value in [loss, *values.values()]} == {"cuda"}
+        assert {name: value.shape for name, value in values.items()} == {n: net.blobs[n].shape for n in values}
+        for kind in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"):
+            rule = rule_class(kind)(caffe_pb2.SolverParameter(momentum=0.9 if kind in ("SGD", "Adam") else 0))
+            updates = [
+                Update(x, torch.empty_like(x), [torch.empty_like(x) for _ in range(rule.history)], 0.1, 0.01)
+                for x in there.values()
+            ]
+            Rule.apply(rule, updates, 1, 0.5)  # the fused kernel that SGD prefers knows no fake tensors

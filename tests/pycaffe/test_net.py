@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import caffe
+from caffe.data import shard
 from caffe.errors import CaffeError, LayerError, NetError
 
 TEXT = """
@@ -237,8 +238,7 @@ def test_timer():
 
 
 def test_settings_of_several_processes(monkeypatch):
-    monkeypatch.setattr(caffe.pycaffe, "_count", 1)
-    monkeypatch.setattr(caffe.pycaffe, "_rank", 0)
+    monkeypatch.setattr(shard, "_assigned", {})
     assert (caffe.solver_count(), caffe.solver_rank()) == (1, 0)
     caffe.set_solver_count(4)
     caffe.set_solver_rank(3)

@@ -8,8 +8,9 @@ STATE is a snapshot to resume from, or "-". Writes the loss of each iteration an
 
 import sys
 
-import caffe
 import numpy as np
+
+import caffe
 
 
 def main(solver_path, state, iterations, out):

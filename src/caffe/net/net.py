@@ -172,19 +172,15 @@ class Net(Batches):
     def _forward(self, first: int, last: int) -> float:
         before, after = self.callbacks["before_forward"], self.callbacks["after_forward"]
         losses = []
-        with torch.no_grad():
+        with torch.no_grad():  # layers that run backward switch it on; saying so once for all others saves time
             for index in range(first, last + 1):
                 _call(before, index)
-                losses += self._forward_step(index)
+                losses += self.forward_step(index)
                 _call(after, index)
         return float(sum(loss.item() for loss in losses))
 
     def forward_step(self, index: int) -> list[torch.Tensor]:
         """Run one layer forward and fill its tops; returns its weighted losses."""
-        with torch.no_grad():
-            return self._forward_step(index)
-
-    def _forward_step(self, index: int) -> list[torch.Tensor]:
         step = self.steps[index]
         losses = run.forward_step(step)
         if self.debug_info:

@@ -15,7 +15,7 @@ __all__ = ["backward_step", "forward_step"]
 
 
 def forward_step(step: Step) -> list[Tensor]:
-    """Run the layer forward and fill its tops; returns its weighted losses. The caller has switched autograd off."""
+    """Run the layer forward and fill its tops; returns its weighted losses."""
     tops = _run(step)
     losses = []
     for blob, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 
-__all__ = ["Rule", "Update", "alike", "rule_class", "rule_types"]
+__all__ = ["Rule", "Update", "alike", "fused_adam", "rule_class", "rule_types"]
 
 _REGISTRY: dict[str, type[Rule]] = {}
 _PIECE = 1 << 18
@@ -272,6 +272,38 @@ class Adam(Rule):
         v.mul_(b2).addcmul_(g, g, value=1 - b2)
         correction = math.sqrt(1 - b2**t) / (1 - b1**t)
         return m.div(v.sqrt().add_(self.param.delta)).mul_(rate * correction)
+
+    def update(self, part: Update, t: int) -> None:
+        """As the base, by torch's one-pass kernel where it fits; its eps is delta / sqrt(1 - b2^t)."""
+        l1 = part.decay != 0 and self.param.regularization_type == "L1"
+        eps = self.param.delta / math.sqrt(1 - self.param.momentum2**t)
+        if l1 or not fused_adam(torch._fused_adam_, part, self.param, t, eps):
+            super().update(part, t)
+
+
+def fused_adam(kernel: Callable[..., None], part: Update, param: Any, t: int, eps: float) -> bool:
+    """Update by torch's `_fused_adam_` or `_fused_adamw_`; False, and nothing done, where they do not fit."""
+    w, g, (m, v) = part.data, part.diff, part.history
+    if not alike((w, g, m, v)) or w.dtype not in (torch.float32, torch.float64) or w.device.type not in ("cpu", "cuda"):
+        return False
+    before = w.clone()
+    kernel(
+        [w],
+        [g],
+        [m],
+        [v],
+        [],
+        [torch.tensor(float(t), device=w.device)],
+        lr=part.rate,
+        beta1=param.momentum,
+        beta2=param.momentum2,
+        weight_decay=part.decay,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )
+    torch.sub(before, w, out=g)
+    return True
 
 
 def rule_class(type_name: str) -> type[Rule]:

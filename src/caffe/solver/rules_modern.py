@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.nadam import nadam
 
-from caffe.solver.rules import Rule, Update, alike
+from caffe.solver.rules import Rule, Update, fused_adam
 
 __all__ = ["LAMB", "LARS", "AdamW", "Lion", "Muon", "NAdam"]
 
@@ -36,6 +36,8 @@ class AdamW(Rule):
         self.require(not l1, 'its weight decay is that of regularization_type "L2"; remove "L1"')
 
     def update(self, part: Update, t: int) -> None:
+        if fused_adam(torch._fused_adamw_, part, self.param, t, self.param.delta):
+            return
         w, (m, v) = part.data, part.history
         before = w.clone()
         adamw(
@@ -44,9 +46,8 @@ class AdamW(Rule):
             [m],
             [v],
             [],
-            [torch.tensor(t - 1.0, device=w.device)],
+            [torch.tensor(t - 1.0)],
             foreach=False,
-            fused=alike((w, part.diff, m, v)) and w.device.type in ("cpu", "cuda"),
             amsgrad=False,
             beta1=self.param.momentum,
             beta2=self.param.momentum2,

@@ -3,7 +3,8 @@
 from tests.layers.case import Case, labels, within
 
 ELSEWHERE = {"Silence": "tests/layers/test_quirks_shape.py"}
-SELECTED = dict.fromkeys(("shape", "device", "compile"), "the number of kept items depends on values; test_quirks_shape.py")
+VALUES = "the number of kept items depends on values; test_quirks_shape.py"
+SELECTED = dict.fromkeys(("shape", "device", "compile"), VALUES)
 CASES = [
     Case("Concat", "default", ((2, 3, 5), within(0, 1, 2, 7, 5))),
     Case("Concat", "one", ((2, 3, 5),)),

@@ -1,0 +1,130 @@
+"""The update of AlexNet's 61 million weights: our rules, torch.optim's, and what the memory allows.
+
+    python -m benchmarks.update [--rounds 9] [--threads 2] [--types SGD,Adam,AdamW]
+
+The candidates take turns; medians count. The limit is the time that the bytes an update has to move need at the rate at
+which this machine copies a tensor of the size of all the weights, a copy counted as one read and one write. Ours leaves
+the amounts subtracted in the diffs, as Caffe does, which is one more write than torch.optim has. Prints a table in
+Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import caffe
+from caffe import log
+from caffe.proto import caffe_pb2
+from caffe.solver.rules import Update, rule_class
+
+MODEL = Path(__file__).parent.parent / "models" / "bvlc_alexnet" / "deploy.prototxt"
+RATE, DECAY = 1e-4, 5e-4
+SETTINGS = {"SGD": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9}}
+TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "SGD": lambda params, **how: torch.optim.SGD(params, RATE, momentum=0.9, weight_decay=DECAY, **how),
+    "Nesterov": lambda params, **how: torch.optim.SGD(
+        params, RATE, momentum=0.9, nesterov=True, weight_decay=DECAY, **how
+    ),
+    "Adam": lambda params, **how: torch.optim.Adam(params, RATE, weight_decay=DECAY, **how),
+    "AdamW": lambda params, **how: torch.optim.AdamW(params, RATE, weight_decay=DECAY, **how),
+}
+
+
+def shapes() -> list[tuple[int, ...]]:
+    """The shapes of AlexNet's blobs."""
+    net = caffe.Net(MODEL, caffe.TEST, device="cpu")
+    return [tuple(entry.tensor.shape) for entry in net.learnable]
+
+
+def ours(kind: str, sizes: list[tuple[int, ...]]) -> tuple[Callable[[], None], int]:
+    """An update by our rule, and how many numbers a weight it moves."""
+    rule = rule_class(kind)(
+        caffe_pb2.SolverParameter(type=kind, **SETTINGS.get(kind, {"momentum": 0.9, "momentum2": 0.999}))
+    )
+    updates = [
+        Update(torch.randn(s), torch.randn(s), [torch.zeros(s) for _ in range(rule.history)], RATE, DECAY)
+        for s in sizes
+    ]
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        rule.apply(updates, count, 1.0)
+
+    return step, 2 * (2 + rule.history)
+
+
+def theirs(kind: str, sizes: list[tuple[int, ...]], how: str) -> tuple[Callable[[], None], int]:
+    """An update by torch.optim, foreach or fused, and how many numbers a weight it has to move."""
+    params = [torch.nn.Parameter(torch.randn(s)) for s in sizes]
+    for param in params:
+        param.grad = torch.randn_like(param)
+    optimizer = TORCH[kind](params, **{how: True})
+    histories = 2 if "Adam" in kind else 1
+
+    def step() -> None:
+        optimizer.step()
+
+    return step, 3 + 2 * histories
+
+
+def copy(count: int) -> tuple[Callable[[], None], int]:
+    """A copy of as many numbers as there are weights."""
+    source, target = torch.randn(count), torch.zeros(count)
+
+    def step() -> None:
+        target.copy_(source)
+
+    return step, 2
+
+
+def measure(candidates: dict[str, tuple[Callable[[], None], int]], rounds: int) -> dict[str, float]:
+    """The median seconds of each candidate, which take turns."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_number in range(rounds + 1):
+        for name, (step, _) in candidates.items():
+            start = time.perf_counter()
+            step()
+            if round_number:  # the first one warms up
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--types", default=",".join(TORCH))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    log.start(logging.WARNING)
+    sizes = shapes()
+    count = sum(torch.Size(s).numel() for s in sizes)
+    print(f"{count:,} weights, {given.threads} thread(s), median of {given.rounds}\n")
+    print("| update | ms | GB moved | limit ms | time / limit |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for kind in given.types.split(","):
+        with torch.no_grad():
+            candidates = {"copy": copy(count), f"{kind}, ours": ours(kind, sizes)}
+            if kind in TORCH:
+                for how in ("foreach", "fused"):
+                    candidates[f"{kind}, torch.optim {how}"] = theirs(kind, sizes, how)
+            seconds = measure(candidates, given.rounds)
+        a_number = seconds["copy"] / 2
+        for name, (_, numbers) in candidates.items():
+            limit = numbers * a_number
+            figures = f"{1e3 * seconds[name]:.0f} | {4e-9 * count * numbers:.2f} | {1e3 * limit:.0f}"
+            print(f"| {name} | {figures} | {seconds[name] / limit:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
