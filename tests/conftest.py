@@ -26,3 +26,12 @@ def shared_cases(folder: str, pattern: str = "*.npz") -> list:
         reason = f"reference files not found at {root}; set CAFETIERE_SHARED"
         return [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="missing")]
     return [pytest.param(path, id=path.stem) for path in sorted(root.glob(pattern))]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """With -rA, as `make test-all` has it: the reference files passed by layer type, and the layers' sizes."""
+    if "A" in config.getoption("reportchars"):
+        from tests.layers import tables
+
+        for line in tables.lines(terminalreporter.stats):
+            terminalreporter.write_line(line)

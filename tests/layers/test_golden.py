@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
-from tests.conftest import shared, shared_cases
+from tests.conftest import shared_cases
 from tests.layers.golden import LayerCase
 
 
@@ -35,14 +33,3 @@ def check_dropout(case: LayerCase) -> None:
     expected = np.where(mask, case.data["top_diffs/top"] / (1 - ratio), 0)
     np.testing.assert_allclose(case.net.blobs["data"].diff, expected, rtol=1e-5)
     assert abs(1 - mask.mean() - ratio) < 4 * np.sqrt(ratio * (1 - ratio) / x.size)
-
-
-@pytest.mark.long
-def test_count_of_reference_files_per_type(capsys):
-    files = shared("golden", "layers").glob("*.npz")
-    count = Counter(path.stem.split("__")[0] for path in files)
-    with capsys.disabled():
-        print(f"\nreference files of {len(count)} layer types, {count.total()} in all:")
-        for name, number in sorted(count.items()):
-            print(f"  {name:28}{number:4}")
-    assert count

@@ -301,7 +301,7 @@ def test_error_inside_the_module_is_not_taken_for_a_missing_module(module):
 
 def test_share_in_parallel_is_rejected_where_there_are_several_processes(monkeypatch):
     options = 'python_param { module: "mylayers" layer: "Forward" share_in_parallel: true }'
-    assert alone("Python", ((2, 3),), options).user.share_in_parallel
+    assert alone("Python", ((2, 3),), options).guest.user.share_in_parallel
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     with pytest.raises(LayerError, match="share_in_parallel"):
         alone("Python", ((2, 3),), options)

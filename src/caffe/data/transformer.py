@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from caffe import log
+from caffe.data import buffers
 from caffe.data.augment import Augmentation
 from caffe.data.rng import generator
 from caffe.errors import DataError
@@ -143,7 +144,7 @@ class Batch:
         made = self.transformer
         if made.late:
             return self.pixels, np.array(self.labels, np.float32)
-        result = np.empty(self.pixels.shape, np.float32)
+        result = buffers.empty(self.pixels.shape, np.float32)
         scale = made.scale if made.whitening is None else 1
         for part, (mean, std) in self._parts():
             block = result[part]
@@ -173,7 +174,7 @@ class Batch:
         made.top_shape(image.shape)
         if not self.places:
             self.shape = shape
-            self.pixels = np.empty((self.count, *shape), image.dtype)
+            self.pixels = buffers.empty((self.count, *shape), image.dtype)
         elif shape != self.shape:
             got, wanted = _text(shape), _text(self.shape)
             raise DataError(

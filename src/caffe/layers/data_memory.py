@@ -23,7 +23,40 @@ from caffe.proto.caffe_pb2 import FillerParameter
 __all__ = ["DummyData", "HDF5Output", "MemoryData"]
 
 
-class MemoryData(Source, bottoms=0, tops=2):
+class _Rows(Source, abstract=True):
+    """Base of MemoryData: delivers the rows of two arrays, batch by batch, from the start again at their end."""
+
+    batch_size: int
+    _arrays: tuple[Tensor, Tensor] | None = None
+    _next = 0
+
+    def deliver(self) -> tuple[Tensor, Tensor]:
+        if self._arrays is None:
+            self.error("has no data; call net.set_input_arrays(data, labels) or the layer's set_arrays before forward")
+        start, stop = self._next, self._next + self.batch_size
+        self._next = stop % len(self._arrays[0])
+        return self._arrays[0][start:stop], self._arrays[1][start:stop]
+
+    def position(self) -> bytes:
+        return json.dumps({"row": self._next}).encode()
+
+    def seek(self, position: bytes) -> None:
+        try:
+            row = int(json.loads(position)["row"])
+        except (ValueError, KeyError, TypeError):
+            self.error(f"cannot go to position {position!r}: it was not saved by a layer of this type")
+        self._next = row % len(self._arrays[0]) if self._arrays is not None else 0
+
+    def _check_rows(self, rows: int) -> None:
+        if not rows or rows % self.batch_size:
+            self.error(f"got {rows} rows, expected a multiple of batch_size {self.batch_size}")
+
+    def _hold(self, data: Any, labels: Any) -> None:
+        self._arrays = _tensor(data), _tensor(labels).reshape(-1, 1, 1, 1)
+        self._next = 0
+
+
+class MemoryData(_Rows, bottoms=0, tops=2):
     """Arrays that the program hands over, a batch after the other, from the start again at their end.
 
     tops: data (N, channels, height, width), label (N, 1, 1, 1), as views of the arrays
@@ -40,16 +73,7 @@ class MemoryData(Source, bottoms=0, tops=2):
             got = f"{opt.batch_size}, {opt.channels}, {opt.height}, {opt.width}"
             self.error(f"batch_size, channels, height and width are {got}; set them all in memory_data_param")
         self.shapes = [(self.batch_size, *self.shape), (self.batch_size,)]
-        self._arrays: tuple[Tensor, Tensor] | None = None
-        self._next = 0
         self._added = 0
-
-    def deliver(self) -> tuple[Tensor, Tensor]:
-        if self._arrays is None:
-            self.error("has no data; call net.set_input_arrays(data, labels) or the layer's set_arrays before forward")
-        start, stop = self._next, self._next + self.batch_size
-        self._next = stop % len(self._arrays[0])
-        return self._arrays[0][start:stop], self._arrays[1][start:stop]
 
     def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Deliver these arrays: data (n, C, H, W), labels (n) or (n, 1, 1, 1), n a multiple of the batch size.
@@ -63,12 +87,11 @@ class MemoryData(Source, bottoms=0, tops=2):
         self._check_rows(rows)
         if self.spec.HasField("transform_param"):
             log.warning("memory_data_layer.cpp:100", f"{self.type} does not transform array data on Reset()")
-        self._arrays = _tensor(data), _tensor(labels).reshape(-1, 1, 1, 1)
-        self._next = 0
+        self._hold(data, labels)
 
     def add_datums(self, datums: Sequence[Any]) -> None:
         """Deliver these Datum messages, transformed; their number is a multiple of the batch size."""
-        read = DatumReader(self._transformer().color)
+        read = DatumReader(_transformer(self).color)
         self._add([read(datum.SerializeToString()) for datum in datums])
 
     def add_images(self, images: Sequence[np.ndarray], labels: Sequence[int]) -> None:
@@ -83,42 +106,13 @@ class MemoryData(Source, bottoms=0, tops=2):
         self.shapes = [(batch_size, *self.shape), (batch_size,)]
         self._arrays = None
 
-    def position(self) -> bytes:
-        return json.dumps({"row": self._next}).encode()
-
-    def seek(self, position: bytes) -> None:
-        try:
-            row = int(json.loads(position)["row"])
-        except (ValueError, KeyError, TypeError):
-            self.error(f"cannot go to position {position!r}: it was not saved by a layer of this type")
-        self._next = row % len(self._arrays[0]) if self._arrays is not None else 0
-
-    def _transformer(self) -> Transformer:
-        self.require(not self.spec.transform_param.mixup, "keeps labels as they are; remove mixup")
-        try:
-            return Transformer(self.spec.transform_param, self.phase)
-        except DataError as error:
-            self.error(str(error))
-
     def _add(self, images: list[tuple[np.ndarray, int]]) -> None:
         self._check_rows(len(images))
         self._added += 1
-        transformer, seed = self._transformer(), torch.initial_seed() % (1 << 62)
-        batch = transformer.batch(len(images), generator(seed, self._added))
-        for index, (image, _) in enumerate(images):
-            try:
-                batch.add(transformer.varied(image, seed, self._added, index))
-            except DataError as error:
-                self.error(f"image {index} {error}")
-        data, _ = batch.finish()
+        data = _transformed(self, [image for image, _ in images], self._added)
         if data.shape[1:] != self.shape:
             self.error(f"the images give shape {data.shape[1:]}, but memory_data_param says {self.shape}")
-        self._arrays = _tensor(data), _tensor([label for _, label in images]).reshape(-1, 1, 1, 1)
-        self._next = 0
-
-    def _check_rows(self, rows: int) -> None:
-        if not rows or rows % self.batch_size:
-            self.error(f"got {rows} rows, expected a multiple of batch_size {self.batch_size}")
+        self._hold(data, [label for _, label in images])
 
 
 class DummyData(Source, bottoms=0, tops=(1, None)):
@@ -227,6 +221,26 @@ def _append(file: h5py.File, name: str, rows: np.ndarray) -> None:
 def _four(shape: Sequence[int]) -> tuple[int, ...]:
     """A shape with ones added up to 4 axes."""
     return (*shape, *[1] * (4 - len(shape)))
+
+
+def _transformer(layer: MemoryData) -> Transformer:
+    layer.require(not layer.spec.transform_param.mixup, "keeps labels as they are; remove mixup")
+    try:
+        return Transformer(layer.spec.transform_param, layer.phase)
+    except DataError as error:
+        layer.error(str(error))
+
+
+def _transformed(layer: MemoryData, images: list[np.ndarray], number: int) -> np.ndarray:
+    """The images after transform_param, as one array; `number` varies the random choices."""
+    transformer, seed = _transformer(layer), torch.initial_seed() % (1 << 62)
+    batch = transformer.batch(len(images), generator(seed, number))
+    for index, image in enumerate(images):
+        try:
+            batch.add(transformer.varied(image, seed, number, index))
+        except DataError as error:
+            layer.error(f"image {index} {error}")
+    return batch.finish()[0]
 
 
 def _tensor(values: Any) -> Tensor:

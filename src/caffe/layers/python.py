@@ -78,47 +78,34 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
     Source: BVLC python_layer.hpp.
     """
 
-    source: str | None = None  # the file of the user's class
     uncompiled: ClassVar[Any]  # _forward, kept out of torch.compile
 
     def setup(self, *bottoms: Tensor) -> None:
-        cls = self._find()
-        self.source = inspect.getsourcefile(cls)
-        self.label = f"{self.opt.module}.{self.opt.layer}"
         alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         fact = (
             "share_in_parallel: true needs one process for all devices; here each process has its own layer: remove it"
         )
         self.require(alone or not self.opt.share_in_parallel, fact)
-        self.user: PythonLayer = self._call("__init__", cls, self.spec)
-        self.user.param_str = self.user.param_str_ = self.opt.param_str
-        self.user.phase, self.user.share_in_parallel = self.phase, self.opt.share_in_parallel
-        self.user.blobs = BlobList()
-        self.bottom_blobs = [Blob(*x.shape, name=name) for x, name in zip(bottoms, self.spec.bottom, strict=True)]
-        self.top_blobs = [
-            self.bottom_blobs[i] if i < len(bottoms) and name == self.spec.bottom[i] else Blob(name=name)
-            for i, name in enumerate(self.spec.top)
-        ]
-        self._call("setup", self.user.setup, self.bottom_blobs, self.top_blobs)
+        self.guest = _Guest(self, bottoms)
         self._adopt()
         if Python.uncompiled is Python._forward:
             Python.uncompiled = staticmethod(torch.compiler.disable(Python._forward))  # takes a second to import
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        for blob, x in zip(self.bottom_blobs, bottoms, strict=True):
-            blob.reshape(*x.shape)
-        self._call("reshape", self.user.reshape, self.bottom_blobs, self.top_blobs)
+        shapes = self.guest.reshape([x.shape for x in bottoms])
         self._adopt()
-        return tuple(torch.empty(blob.shape, device="meta") for blob in self.top_blobs)
+        return tuple(torch.empty(shape, device="meta") for shape in shapes)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return self.uncompiled(self, bottoms)
 
     def _forward(self, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         example = bottoms[0] if bottoms else torch.empty(0)
-        if has_values(example):
-            return _Run.apply(self, len(bottoms), *bottoms, *self.tensors) if self.top_blobs else self.run(bottoms)
-        return tuple(example.new_empty(blob.shape) for blob in self.top_blobs)
+        if not has_values(example):
+            return tuple(example.new_empty(blob.shape) for blob in self.guest.tops)
+        if not self.guest.tops:
+            return self.guest.forward(bottoms, self.tensors)
+        return _Run.apply(self.guest, len(bottoms), *bottoms, *self.tensors)
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
         super().allocate(device)
@@ -130,59 +117,88 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if "user" not in self.__dict__:
+            if "guest" not in self.__dict__:
                 raise
-            return getattr(self.user, name)
+            return getattr(self.guest.user, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        user = self.__dict__.get("user")
-        if user is not None and name not in self.__dict__ and name in vars(user):
-            setattr(user, name, value)
+        guest = self.__dict__.get("guest")
+        if guest is not None and name not in self.__dict__ and name in vars(guest.user):
+            setattr(guest.user, name, value)
         else:
             super().__setattr__(name, value)
 
-    def run(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The user's reshape and forward."""
-        kind = bottoms[0] if bottoms else torch.empty(0)
-        for blob in self.top_blobs:
-            if blob.tensor.dtype != kind.dtype:
-                blob.tensor = blob.tensor.to(kind.dtype)
-        for blob, x in zip(self.bottom_blobs, bottoms, strict=True):
-            in_place = any(blob is top for top in self.top_blobs)
-            blob.tensor = x.detach().clone() if in_place else x.detach().cpu()
-        self._lend_parameters()
-        self._call("reshape", self.user.reshape, self.bottom_blobs, self.top_blobs)
-        self._call("forward", self.user.forward, self.bottom_blobs, self.top_blobs)
-        return tuple(blob.tensor.to(kind.device, copy=True) for blob in self.top_blobs)
-
-    def run_backward(self, top_grads: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
-        """The user's backward; `needs` tells for each bottom and then each parameter whether its gradient is wanted."""
-        self._lend_parameters()
-        for blob in [*self.bottom_blobs, *self.user.blobs]:
-            blob.grad = torch.zeros_like(blob.tensor)
-        for blob, grad in zip(self.top_blobs, top_grads, strict=True):
-            blob.grad = grad.detach().to("cpu", copy=True)
-        wanted = [bool(need) for need in needs[: len(self.bottom_blobs)]]
-        self._call("backward", self.user.backward, self.top_blobs, wanted, self.bottom_blobs)
-        device = top_grads[0].device
-        pairs = zip([*self.bottom_blobs, *self.user.blobs], needs, strict=True)
-        return [blob.grad.to(device, copy=True) if need else None for blob, need in pairs]
-
-    def _lend_parameters(self) -> None:
-        for blob, parameter in zip(self.user.blobs, self.tensors, strict=True):
-            blob.tensor = parameter.detach().cpu()
-
     def _adopt(self) -> None:
         """Make parameters of the blobs that the user's code has added, with the values that it gave them."""
-        for index in range(len(self._blob_names), len(self.user.blobs)):
-            blob = self.user.blobs[index]
+        for index in range(len(self._blob_names), len(self.guest.user.blobs)):
+            blob = self.guest.user.blobs[index]
             self.add_blob(f"blob{index}", blob.shape)
             setattr(self, f"blob{index}", nn.Parameter(blob.tensor))
 
-    def _find(self) -> type[PythonLayer]:
+
+class _Guest:
+    """The user's object behind a layer, and the blobs that it sees: `bottoms` and `tops`, on the CPU."""
+
+    source: str | None = None  # the file of the user's class
+
+    def __init__(self, layer: Python, bottoms: Sequence[Tensor]) -> None:
+        self.layer, spec = layer, layer.spec
+        cls = self._find(layer.opt.module, layer.opt.layer)
+        self.source = inspect.getsourcefile(cls)
+        self.label = f"{layer.opt.module}.{layer.opt.layer}"
+        self.user: PythonLayer = self._call("__init__", cls, spec)
+        self.user.param_str = self.user.param_str_ = layer.opt.param_str
+        self.user.phase, self.user.share_in_parallel = layer.phase, layer.opt.share_in_parallel
+        self.user.blobs = BlobList()
+        self.bottoms = [Blob(*x.shape, name=name) for x, name in zip(bottoms, spec.bottom, strict=True)]
+        self.tops = [
+            self.bottoms[i] if i < len(bottoms) and name == spec.bottom[i] else Blob(name=name)
+            for i, name in enumerate(spec.top)
+        ]
+        self._call("setup", self.user.setup, self.bottoms, self.tops)
+
+    def reshape(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+        """The tops' shapes for bottoms of these shapes."""
+        for blob, shape in zip(self.bottoms, shapes, strict=True):
+            blob.reshape(*shape)
+        self._call("reshape", self.user.reshape, self.bottoms, self.tops)
+        return [blob.shape for blob in self.tops]
+
+    def forward(self, bottoms: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The user's reshape and forward."""
+        kind = bottoms[0] if bottoms else torch.empty(0)
+        for blob in self.tops:
+            if blob.tensor.dtype != kind.dtype:
+                blob.tensor = blob.tensor.to(kind.dtype)
+        for blob, x in zip(self.bottoms, bottoms, strict=True):
+            in_place = any(blob is top for top in self.tops)
+            blob.tensor = x.detach().clone() if in_place else x.detach().cpu()
+        self._lend(parameters)
+        self._call("reshape", self.user.reshape, self.bottoms, self.tops)
+        self._call("forward", self.user.forward, self.bottoms, self.tops)
+        return tuple(blob.tensor.to(kind.device, copy=True) for blob in self.tops)
+
+    def backward(self, top_grads: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
+        """The user's backward; `needs` tells for each bottom and then each parameter whether its gradient is wanted."""
+        self._lend(self.layer.tensors)
+        for blob in [*self.bottoms, *self.user.blobs]:
+            blob.grad = torch.zeros_like(blob.tensor)
+        for blob, grad in zip(self.tops, top_grads, strict=True):
+            blob.grad = grad.detach().to("cpu", copy=True)
+        wanted = [bool(need) for need in needs[: len(self.bottoms)]]
+        self._call("backward", self.user.backward, self.tops, wanted, self.bottoms)
+        device = top_grads[0].device
+        pairs = zip([*self.bottoms, *self.user.blobs], needs, strict=True)
+        return [blob.grad.to(device, copy=True) if need else None for blob, need in pairs]
+
+    def _lend(self, parameters: Sequence[Tensor]) -> None:
+        for blob, parameter in zip(self.user.blobs, parameters, strict=True):
+            blob.tensor = parameter.detach().cpu()
+
+    def _find(self, module_name: str, class_name: str) -> type[PythonLayer]:
         """The user's class."""
-        module_name, class_name = self.opt.module, self.opt.layer
-        self.require(bool(module_name and class_name), "needs python_param { module: ... layer: ... }")
+        require = self.layer.require
+        require(bool(module_name and class_name), "needs python_param { module: ... layer: ... }")
         if "" not in sys.path:
             sys.path.append("")
         importlib.invalidate_caches()
@@ -190,9 +206,9 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
         module = self._call("import", self._import, module_name)
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         fact = f'module "{module_name}" ({getattr(module, "__file__", None)}) has no class "{class_name}"'
-        self.require(class_name in classes, f"{fact}{did_you_mean(class_name, classes)}")
+        require(class_name in classes, f"{fact}{did_you_mean(class_name, classes)}")
         cls = getattr(module, class_name)
-        self.require(issubclass(cls, PythonLayer), f"class {module_name}.{class_name} must derive from caffe.Layer")
+        require(issubclass(cls, PythonLayer), f"class {module_name}.{class_name} must derive from caffe.Layer")
         return cls
 
     def _import(self, name: str) -> Any:
@@ -203,7 +219,7 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
                 raise
             places = f"the working directory ({os.getcwd()}), $PYTHONPATH and the installed packages"
             raise LayerError(
-                f'layer "{self.name}" (Python): no module "{name}"; looked in {places}; put {name}.py there'
+                f'layer "{self.layer.name}" (Python): no module "{name}"; looked in {places}; put {name}.py there'
             ) from error
 
     def _call(self, action: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -220,9 +236,8 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
         frames = [frame for frame in frames if "importlib" not in frame.filename]
         frames = [frame for frame in frames if frame.filename == self.source] or frames
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        raise LayerError(
-            f'layer "{self.name}" (Python): {action} of {self.label} failed{place}: {type(error).__name__}: {error}'
-        ) from error
+        fact = f"{action} of {self.label} failed{place}: {type(error).__name__}: {error}"
+        raise LayerError(f'layer "{self.layer.name}" (Python): {fact}') from error
 
 
 Python.uncompiled = staticmethod(Python._forward)
@@ -232,10 +247,10 @@ class _Run(torch.autograd.Function):
     """One run of a user's layer as a node of autograd's graph."""
 
     @staticmethod
-    def forward(ctx: Any, layer: Python, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.layer = layer
-        return layer.run(tensors[:count])
+    def forward(ctx: Any, guest: _Guest, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.guest = guest
+        return guest.forward(tensors[:count], tensors[count:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return None, None, *ctx.layer.run_backward(grads, ctx.needs_input_grad[2:])
+        return None, None, *ctx.guest.backward(grads, ctx.needs_input_grad[2:])

@@ -35,38 +35,15 @@ class _Recurrent(Layer, abstract=True):
     weight_h: Tensor
 
     def setup(self, *bottoms: Tensor) -> None:
-        x, cont, size = bottoms[0], bottoms[1], self.opt.num_output
-        self.require(size > 0, f"num_output is {size}, expected the size of the state, 1 or more")
         hidden = self.parts if self.opt.expose_hidden else 0
-        fact = (
-            f"has {len(bottoms)} bottoms and {len(self.spec.top)} tops, expected {2 + hidden} or {3 + hidden} bottoms"
-        )
-        self.require(len(bottoms) in (2 + hidden, 3 + hidden), f"{fact} (x, cont, optionally x_static, first state)")
-        self.require(len(self.spec.top) == 1 + hidden, f"{fact} and {1 + hidden} tops")
-        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}"
-        self.require(x.dim() >= 3, f"{fact}, expected (T, N, ...) with at least 3 axes")
-        self.require(
-            cont.shape == x.shape[:2],
-            f"{self.bottom_name(1)} has shape {shape_text(cont.shape)}, expected {shape_text(x.shape[:2])}: "
-            f"one indicator for each step and stream, as {fact}",
-        )
         self.static = len(bottoms) - 2 - hidden
         parts = range(2 + self.static, len(bottoms))
+        _check_counts(self, len(bottoms), hidden)
+        _check_shapes(self, bottoms, parts)
         self.exempt = (1, *parts)
-        for i in parts:
-            fact = f"{self.bottom_name(i)} has shape {shape_text(bottoms[i].shape)}"
-            self.require(bottoms[i].shape == (1, x.shape[1], size), f"{fact}, expected (1, {x.shape[1]}, {size})")
-        self.add_blobs(x.shape[2:].numel(), self._static_features(bottoms), size)
-        self.register_buffer("state", torch.zeros(self.parts, 0, size))
-
-    def _static_features(self, bottoms: Sequence[Tensor]) -> int:
-        if not self.static:
-            return 0
-        fact = f"{self.bottom_name(2)} has shape {shape_text(bottoms[2].shape)}, expected (N, ...) with N = "
-        self.require(
-            bottoms[2].dim() >= 2 and bottoms[2].shape[0] == bottoms[0].shape[1], f"{fact}{bottoms[0].shape[1]}"
-        )
-        return bottoms[2].shape[1:].numel()
+        static = bottoms[2].shape[1:].numel() if self.static else 0
+        self.add_blobs(bottoms[0].shape[2:].numel(), static, self.opt.num_output)
+        self.register_buffer("state", torch.zeros(self.parts, 0, self.opt.num_output))
 
     def add_blobs(self, features: int, static: int, size: int) -> None:
         """Declare the weights in Caffe's order."""
@@ -87,9 +64,7 @@ class _Recurrent(Layer, abstract=True):
             first = x.new_zeros(self.parts, x.shape[1], self.opt.num_output)
         y, last = self.run(x, cont, bottoms[2] if self.static else None, first)
         if self.opt.debug_info and has_values(y):
-            for step, value in enumerate(y.abs().mean((1, 2)).tolist(), 1):
-                place = f"    [Forward] Layer {self.name}, step {step}, top blob {self.spec.top[0]}"
-                log.info("net.cpp:591", f"{place} data: {log.number(value)}")
+            _log_steps(self, y)
         if self.opt.expose_hidden:
             return y, *(part.detach() for part in last)
         if has_values(x) or torch.compiler.is_compiling():
@@ -104,6 +79,36 @@ class _Recurrent(Layer, abstract=True):
         """What the inputs give to each gate at each step, (T, N, gates D)."""
         y = F.linear(x, self.weight_x, self.bias)
         return y if static is None else y + F.linear(static.flatten(1), self.weight_static)
+
+
+def _check_counts(layer: _Recurrent, bottoms: int, hidden: int) -> None:
+    size, tops = layer.opt.num_output, layer.top_count
+    layer.require(size > 0, f"num_output is {size}, expected the size of the state, 1 or more")
+    fact = f"has {bottoms} bottoms and {tops} tops, expected {2 + hidden} or {3 + hidden} bottoms"
+    layer.require(layer.static in (0, 1), f"{fact} (x, cont, optionally x_static, first state)")
+    layer.require(tops == 1 + hidden, f"{fact} and {1 + hidden} tops")
+
+
+def _check_shapes(layer: _Recurrent, bottoms: Sequence[Tensor], parts: range) -> None:
+    x, cont = bottoms[:2]
+    facts = [f"{layer.bottom_name(i)} has shape {shape_text(bottom.shape)}" for i, bottom in enumerate(bottoms)]
+    layer.require(x.dim() >= 3, f"{facts[0]}, expected (T, N, ...) with at least 3 axes")
+    layer.require(
+        cont.shape == x.shape[:2],
+        f"{facts[1]}, expected {shape_text(x.shape[:2])}: one indicator for each step and stream, as {facts[0]}",
+    )
+    streams, size = x.shape[1], layer.opt.num_output
+    if layer.static:
+        fits = bottoms[2].dim() >= 2 and bottoms[2].shape[0] == streams
+        layer.require(fits, f"{facts[2]}, expected (N, ...) with N = {streams}")
+    for i in parts:
+        layer.require(bottoms[i].shape == (1, streams, size), f"{facts[i]}, expected (1, {streams}, {size})")
+
+
+def _log_steps(layer: _Recurrent, y: Tensor) -> None:
+    for step, value in enumerate(y.abs().mean((1, 2)).tolist(), 1):
+        place = f"    [Forward] Layer {layer.name}, step {step}, top blob {layer.spec.top[0]}"
+        log.info("net.cpp:591", f"{place} data: {log.number(value)}")
 
 
 class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):

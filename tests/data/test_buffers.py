@@ -1,0 +1,58 @@
+"""Memory that is used again, and never while somebody can still see it."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import torch
+
+from caffe.data import buffers
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_memory_is_used_again_when_nobody_refers_to_it():
+    first = buffers.empty((5, 3, 300, 301), np.float32)
+    assert (first.shape, first.dtype, first.flags.writeable, first.flags.c_contiguous) == (
+        (5, 3, 300, 301),
+        np.float32,
+        True,
+        True,
+    )
+    place = address(first)
+    second = buffers.empty(first.shape, np.float32)
+    assert address(second) != place
+    del first
+    gc.collect()
+    assert address(buffers.empty((5, 3, 300, 301), np.float32)) == place
+
+
+def test_memory_is_kept_while_a_view_or_a_tensor_refers_to_it():
+    shape = (7, 2, 300, 301)
+    for view in (
+        lambda array: array[3:5, :, ::2],
+        lambda array: array.reshape(-1).view(np.uint8),
+        torch.from_numpy,
+        lambda array: torch.from_numpy(array)[2].view(-1).detach(),
+        memoryview,
+    ):
+        array = buffers.empty(shape, np.float32)
+        array.fill(3)
+        kept = view(array)
+        place = address(array)
+        del array
+        gc.collect()
+        others = [buffers.empty(shape, np.float32) for _ in range(12)]
+        assert place not in [address(other) for other in others]
+        del kept, others
+
+
+def test_small_arrays_and_the_number_of_blocks_kept():
+    assert buffers.empty((3, 5), np.uint8).base is None
+    arrays = [buffers.empty(((1 << 20) + 7,), np.uint8) for _ in range(buffers._KEPT + 5)]
+    del arrays
+    gc.collect()
+    assert len(buffers._UNUSED[(1 << 20) + 7]) == buffers._KEPT

@@ -1,0 +1,70 @@
+"""Two tables: how many reference files of each layer type were passed, and how large the layers' classes are."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from caffe.layers import Layer, layer_class, layer_types
+
+LAYER = re.compile(r"test_golden\.py::\w+\[(\w+?)__")
+NET = re.compile(r"net/test_reference\.py::\w+\[")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A class's name, the lines of its docstring, and its lines of code: without blank lines, comments, docstrings."""
+
+    name: str
+    doc: int
+    code: int
+
+
+def sizes() -> list[Size]:
+    """The sizes of our layer types."""
+    classes = [layer_class(name) for name in layer_types()]
+    return [size(cls) for cls in classes if cls.__module__.startswith("caffe.")]
+
+
+def size(cls: type[Layer]) -> Size:
+    source = textwrap.dedent(inspect.getsource(cls))
+    lines = source.splitlines()
+    left = {i for i, line in enumerate(lines, 1) if line.strip() and not line.strip().startswith("#")}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            left -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return Size(cls.__name__, len((inspect.getdoc(cls) or "").splitlines()), len(left))
+
+
+def lines(reports: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Both tables, from pytest's reports by outcome."""
+    passed, failed = (Counter(kinds(reports, outcomes)) for outcomes in (("passed",), ("failed", "error")))
+    if passed + failed:
+        layers = Counter({kind: count for kind, count in passed.items() if kind != "nets"})
+        yield f"reference files passed: {layers.total()} of {len(layers)} layer types; {passed['nets']} of nets"
+        for kind in sorted(passed | failed):
+            yield f"  {kind:26}{passed[kind]:4}" + (f"   failed: {failed[kind]}" if failed[kind] else "")
+    found = sizes()
+    largest = max(found, key=lambda size: size.code)
+    yield (
+        f"{len(found)} layer classes: {median(size.code for size in found):g} lines of code in the median, "
+        f"{largest.code} in the largest ({largest.name}); {median(size.doc for size in found):g} lines of docstring in the "
+        f"median, {max(size.doc for size in found)} in the largest"
+    )
+
+
+def kinds(reports: Mapping[str, Sequence[Any]], outcomes: Sequence[str]) -> Iterator[str]:
+    """For each report of a reference file with one of the outcomes its layer type, or "nets"."""
+    for report in (report for outcome in outcomes for report in reports.get(outcome, ())):
+        if report.when == "call" or outcomes != ("passed",):
+            if found := LAYER.search(report.nodeid):
+                yield found.group(1)
+            elif NET.search(report.nodeid):
+                yield "nets"
