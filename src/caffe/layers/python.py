@@ -80,8 +80,6 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
 
     uncompiled: ClassVar[Callable[[Python, tuple[Tensor, ...]], tuple[Tensor, ...]]]
 
-=======
->>>>>>> layers3
     def setup(self, *bottoms: Tensor) -> None:
         alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         fact = (
