@@ -55,8 +55,8 @@ def lines(reports: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     largest = max(found, key=lambda size: size.code)
     yield (
         f"{len(found)} layer classes: {median(size.code for size in found):g} lines of code in the median, "
-        f"{largest.code} in the largest ({largest.name}); {median(size.doc for size in found):g} lines of docstring in the "
-        f"median, {max(size.doc for size in found)} in the largest"
+        f"{largest.code} in the largest ({largest.name}); {median(size.doc for size in found):g} lines of docstring in "
+        f"the median, {max(size.doc for size in found)} in the largest"
     )
 
 

@@ -62,6 +62,16 @@ def test_dropout_with_ratio_one_is_zero_and_a_ratio_beyond_is_an_error_only_when
     assert torch.equal(apply("Dropout", "dropout_param { dropout_ratio: -0.1 }", x, phase=TEST), x)
 
 
+def test_dropout_scales_up_what_it_keeps_and_the_gradient_with_it():
+    x = torch.full((100, 70), 3.0, dtype=torch.float64, requires_grad=True)
+    y = apply("Dropout", "dropout_param { dropout_ratio: 0.2 }", x)
+    kept = y != 0
+    torch.testing.assert_close(y[kept], x[kept] / 0.8)
+    assert kept.double().mean().item() == pytest.approx(0.8, abs=0.03)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(grad, kept / torch.tensor(0.8, dtype=torch.float64))
+
+
 def test_clip_with_min_above_max_gives_min():
     assert apply("Clip", "clip_param { min: 2 max: 1 }", [0.0, 1.5, 3]).tolist() == [2, 2, 2]
 

@@ -29,6 +29,11 @@ def test_argmax_gives_indices_then_values_without_an_axis():
     assert alone("ArgMax", (x.shape,), "argmax_param { axis: 1 out_max_val: true }")(x).flatten().tolist() == [9]
 
 
+def test_eltwise_sum_multiplies_each_bottom_by_its_coefficient():
+    layer = alone("Eltwise", ((2,), (2,), (2,)), "eltwise_param { coeff: 2 coeff: -3 coeff: 0.5 }")
+    assert layer(torch.tensor([1.0, 2]), torch.tensor([5.0, 7]), torch.tensor([4.0, 6])).tolist() == [-11, -14]
+
+
 def test_eltwise_max_of_two_passes_a_tie_to_the_second():
     a, b, c = (torch.zeros(1, requires_grad=True) for _ in range(3))
     alone("Eltwise", ((1,),) * 2, "eltwise_param { operation: MAX }")(a, b).backward()

@@ -45,7 +45,7 @@ class _Normalized(Loss, abstract=True):
     ignore: int | None = None
     """The label that does not count, if there is one."""
 
-    def setup(self, *bottoms: Tensor) -> None:
+    def setup(self, *bottoms: Any, **_: Any) -> None:
         param = self.spec.loss_param
         if param.HasField("ignore_label"):
             self.ignore = param.ignore_label

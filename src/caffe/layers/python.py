@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,6 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
     Source: BVLC python_layer.hpp.
     """
 
-    uncompiled: ClassVar[Any]  # _forward, kept out of torch.compile
-
     def setup(self, *bottoms: Tensor) -> None:
         alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         fact = (
@@ -88,8 +86,7 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
         self.require(alone or not self.opt.share_in_parallel, fact)
         self.guest = _Guest(self, bottoms)
         self._adopt()
-        if Python.uncompiled is Python._forward:
-            Python.uncompiled = staticmethod(torch.compiler.disable(Python._forward))  # takes a second to import
+        self.uncompiled = torch.compiler.disable(_tops)  # takes a second to import
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         shapes = self.guest.reshape([x.shape for x in bottoms])
@@ -98,14 +95,6 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return self.uncompiled(self, bottoms)
-
-    def _forward(self, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        example = bottoms[0] if bottoms else torch.empty(0)
-        if not has_values(example):
-            return tuple(example.new_empty(blob.shape) for blob in self.guest.tops)
-        if not self.guest.tops:
-            return self.guest.forward(bottoms, self.tensors)
-        return _Run.apply(self.guest, len(bottoms), *bottoms, *self.tensors)
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
         super().allocate(device)
@@ -240,7 +229,13 @@ class _Guest:
         raise LayerError(f'layer "{self.layer.name}" (Python): {fact}') from error
 
 
-Python.uncompiled = staticmethod(Python._forward)
+def _tops(layer: Python, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    guest, example = layer.guest, bottoms[0] if bottoms else torch.empty(0)
+    if not has_values(example):
+        return tuple(example.new_empty(blob.shape) for blob in guest.tops)
+    if not guest.tops:
+        return guest.forward(bottoms, layer.tensors)
+    return _Run.apply(guest, len(bottoms), *bottoms, *layer.tensors)
 
 
 class _Run(torch.autograd.Function):

@@ -229,13 +229,10 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
             fact = f"{self.bottom_name(i)} has {items} items, the selector {selector.shape[0]}; expected equal numbers"
             self.require(items == selector.shape[0], fact)
 
-    @torch.compiler.disable  # the shapes depend on values
+        self.uncompiled = torch.compiler.disable(_selected)  # the shapes depend on values; takes a second to import
+
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        *data, selector = bottoms
-        if not has_values(selector):
-            return tuple(x.clone() for x in data)
-        kept = selector.detach().flatten().nonzero().flatten()
-        return tuple(x.index_select(0, kept) for x in data)
+        return self.uncompiled(*bottoms)
 
 
 class BatchReindex(Layer, bottoms=2):
@@ -261,6 +258,14 @@ class BatchReindex(Layer, bottoms=2):
             if wrong:
                 self.error(f"{self.bottom_name(1)} holds the index {wrong[0]}, expected 0 to {x.shape[0] - 1}")
         return x.index_select(0, picks)
+
+
+def _selected(*bottoms: Tensor) -> tuple[Tensor, ...]:
+    *data, selector = bottoms
+    if not has_values(selector):
+        return tuple(x.clone() for x in data)
+    kept = selector.detach().flatten().nonzero().flatten()
+    return tuple(x.index_select(0, kept) for x in data)
 
 
 def _axis_or_dim(layer: Layer, old: str, x: Tensor) -> int:
