@@ -68,7 +68,28 @@ class BlobList(list[Blob]):
         self.append(Blob(*shape))
 
 
-class Python(Layer, bottoms=(0, None), tops=(0, None)):
+class _Host(Layer, abstract=True):
+    """A layer that answers for its guest's object: in pycaffe `net.layers[i]` is that object."""
+
+    guest: _Guest
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "guest" not in self.__dict__:
+                raise
+            return getattr(self.guest.user, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        guest = self.__dict__.get("guest")
+        if guest is not None and name not in self.__dict__ and name in vars(guest.user):
+            setattr(guest.user, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+class Python(_Host, bottoms=(0, None), tops=(0, None)):
     """Runs `layer`, a class of the Python file or package `module`, that derives from `caffe.Layer`.
 
     bottoms and tops: any number, of the shapes that the class gives
@@ -110,23 +131,6 @@ class Python(Layer, bottoms=(0, None), tops=(0, None)):
     def allocate(self, device: torch.device | str = "cpu") -> None:
         super().allocate(device)
         self.to(device)
-
-    # In pycaffe `net.layers[i]` is the user's object: its attributes and methods are reached through this layer too.
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if "guest" not in self.__dict__:
-                raise
-            return getattr(self.guest.user, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        guest = self.__dict__.get("guest")
-        if guest is not None and name not in self.__dict__ and name in vars(guest.user):
-            setattr(guest.user, name, value)
-        else:
-            super().__setattr__(name, value)
 
     def _adopt(self) -> None:
         """Make parameters of the blobs that the user's code has added, with the values that it gave them."""
