@@ -41,7 +41,7 @@ def writing(path: PathLike) -> Iterator[Any]:
 
     with files.atomic(path) as target:
         try:
-            with h5py.File(target.name, "w", locking=False) as file:  # `target` holds a lock of its own
+            with h5py.File(target.name, "w", locking=False) as file:  # `atomic` holds the lock, which HDF5 would want
                 yield file
         except (OSError, RuntimeError) as error:
             raise OSError(getattr(error, "errno", None) or _errno(error), str(error)) from error
