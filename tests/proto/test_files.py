@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -90,3 +92,19 @@ def test_reading(tmp_path):
         files.read_bytes(tmp_path / "lnet.prototxt")
     with pytest.raises(FileError, match="it is a folder, expected a file"):
         files.read_bytes(tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    target = tmp_path / "net.caffemodel"
+    code = (
+        "import os, sys\nfrom caffe.proto import files\n"
+        "with files.atomic(sys.argv[1]) as file:\n    file.write(b'half')\n    os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(target)], check=False).returncode == 9
+    assert [path.name.startswith(".net.caffemodel.") for path in tmp_path.iterdir()] == [True]
+    with files.atomic(target) as file:
+        file.write(b"whole")
+        with files.atomic(target) as other:  # one that is still being written stays
+            other.write(b"other")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.caffemodel"]
+    assert target.read_bytes() == b"whole"

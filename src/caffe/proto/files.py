@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from caffe.errors import FileError, did_you_mean
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["atomic", "opened", "read_bytes"]
 
@@ -61,14 +67,31 @@ def atomic(path: PathLike) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[BinaryIO]:
     """A new file beside `target`, with the rights `target` has or would get; removed unless it was renamed."""
+    _remove_leftovers(target)
     name = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         with open(name, "x+b") as file:
+            with contextlib.suppress(OSError):  # a file system without locks: leftovers then stay
+                _lock(file)
             if target.exists():
                 os.chmod(name, stat.S_IMODE(target.stat().st_mode))
             yield file
     finally:
         name.unlink(missing_ok=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove temporary files of `target` whose writer is gone: killed, it could not do so itself."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name[:100])}.????????.tmp"):
+        with contextlib.suppress(OSError), open(leftover, "rb") as file:
+            _lock(file)
+            leftover.unlink()
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock the file until it is closed or its process ends; raises OSError if another process holds it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _why_unreadable(path: Path, error: OSError) -> str:
