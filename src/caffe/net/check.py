@@ -50,7 +50,7 @@ def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
     for step in net.steps:
         layer = step.layer.double()
         with torch.no_grad():
-            for blob in layer.blobs:
+            for blob in layer.tensors:
                 if isinstance(blob, nn.Parameter):
                     blob.add_(_normal(blob, generator), alpha=0.1)
         bottoms = [values[id(blob)] for blob in step.bottoms]

@@ -86,11 +86,11 @@ def _readers(calls: Sequence[Call]) -> Counter[int]:
 
 
 def _scales_channels(call: Call) -> bool:
-    layer = call.layer
+    layer: Any = call.layer
     return (
         layer.type == "Scale" and len(call.reads) == 1 and layer.start == 1 and layer.weight.dim() == 1  # type: ignore[union-attr, operator]
     )
 
 
-def _normalize(norm: BatchNorm, scale: Layer, x: Tensor) -> Tensor:
-    return norm.normalize(x, scale.weight, scale.bias if scale.opt.bias_term else None)  # type: ignore[arg-type]
+def _normalize(norm: Any, scale: Any, x: Tensor) -> Tensor:
+    return norm.normalize(x, scale.weight, scale.bias if scale.opt.bias_term else None)
