@@ -70,7 +70,6 @@ class BlobList(list[Blob]):
 
 class _Host(Layer, abstract=True):
     """A layer that answers for its guest's object: in pycaffe `net.layers[i]` is that object."""
-<<<<<<< HEAD
 
     guest: _Guest
 
@@ -93,30 +92,6 @@ class _Host(Layer, abstract=True):
 class Python(_Host, bottoms=(0, None), tops=(0, None)):
     """Runs `layer`, a class of the Python file or package `module`, that derives from `caffe.Layer`.
 
-=======
-
-    guest: _Guest
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if "guest" not in self.__dict__:
-                raise
-            return getattr(self.guest.user, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        guest = self.__dict__.get("guest")
-        if guest is not None and name not in self.__dict__ and name in vars(guest.user):
-            setattr(guest.user, name, value)
-        else:
-            super().__setattr__(name, value)
-
-
-class Python(_Host, bottoms=(0, None), tops=(0, None)):
-    """Runs `layer`, a class of the Python file or package `module`, that derives from `caffe.Layer`.
-
->>>>>>> pycaffe
     bottoms and tops: any number, of the shapes that the class gives
 
     The module is looked for on sys.path, which has $PYTHONPATH, and then in the working directory. An error inside the
@@ -124,11 +99,6 @@ class Python(_Host, bottoms=(0, None), tops=(0, None)):
     Source: BVLC python_layer.hpp.
     """
 
-<<<<<<< HEAD
-=======
-    uncompiled: ClassVar[Any]  # _forward, kept out of torch.compile
-
->>>>>>> pycaffe
     def setup(self, *bottoms: Tensor) -> None:
         alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         fact = (
@@ -137,12 +107,7 @@ class Python(_Host, bottoms=(0, None), tops=(0, None)):
         self.require(alone or not self.opt.share_in_parallel, fact)
         self.guest = _Guest(self, bottoms)
         self._adopt()
-<<<<<<< HEAD
         self.uncompiled = torch.compiler.disable(_tops)  # takes a second to import
-=======
-        if Python.uncompiled is Python._forward:
-            Python.uncompiled = staticmethod(torch.compiler.disable(Python._forward))  # takes a second to import
->>>>>>> pycaffe
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         shapes = self.guest.reshape([x.shape for x in bottoms])
@@ -152,17 +117,6 @@ class Python(_Host, bottoms=(0, None), tops=(0, None)):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return self.uncompiled(self, bottoms)
 
-<<<<<<< HEAD
-=======
-    def _forward(self, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        example = bottoms[0] if bottoms else torch.empty(0)
-        if not has_values(example):
-            return tuple(example.new_empty(blob.shape) for blob in self.guest.tops)
-        if not self.guest.tops:
-            return self.guest.forward(bottoms, self.tensors)
-        return _Run.apply(self.guest, len(bottoms), *bottoms, *self.tensors)
-
->>>>>>> pycaffe
     def allocate(self, device: torch.device | str = "cpu") -> None:
         super().allocate(device)
         self.to(device)

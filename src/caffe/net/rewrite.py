@@ -87,9 +87,7 @@ def _readers(calls: Sequence[Call]) -> Counter[int]:
 
 def _scales_channels(call: Call) -> bool:
     layer: Any = call.layer
-    return (
-        layer.type == "Scale" and len(call.reads) == 1 and layer.start == 1 and layer.weight.dim() == 1  # type: ignore[union-attr, operator]
-    )
+    return layer.type == "Scale" and len(call.reads) == 1 and layer.start == 1 and layer.weight.dim() == 1
 
 
 def _normalize(norm: Any, scale: Any, x: Tensor) -> Tensor:
