@@ -4,8 +4,8 @@
 
 The candidates take turns; medians count. The limit is the time that the bytes an update has to move need at the rate at
 which this machine copies a tensor of the size of all the weights, a copy counted as one read and one write. Ours leaves
-the amounts subtracted in the diffs, as Caffe does, which is one more write than torch.optim has. Prints a table in
-Markdown.
+the amounts subtracted in the diffs, as Caffe does, which is one more write than torch.optim has. The table is printed,
+and written to benchmarks/results/update.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from caffe.proto import caffe_pb2
 from caffe.solver.rules import Update, rule_class
 
 MODEL = Path(__file__).parent.parent / "models" / "bvlc_alexnet" / "deploy.prototxt"
+RESULTS = Path(__file__).parent / "results"
 RATE, DECAY = 1e-4, 5e-4
 SETTINGS = {"SGD": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9}}
 TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -109,21 +110,32 @@ def main() -> None:
     log.start(logging.WARNING)
     sizes = shapes()
     count = sum(torch.Size(s).numel() for s in sizes)
-    print(f"{count:,} weights, {given.threads} thread(s), median of {given.rounds}\n")
-    print("| update | ms | GB moved | limit ms | time / limit |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for kind in given.types.split(","):
-        with torch.no_grad():
-            candidates = {"copy": copy(count), f"{kind}, ours": ours(kind, sizes)}
-            if kind in TORCH:
-                for how in ("foreach", "fused"):
-                    candidates[f"{kind}, torch.optim {how}"] = theirs(kind, sizes, how)
-            seconds = measure(candidates, given.rounds)
-        a_number = seconds["copy"] / 2
-        for name, (_, numbers) in candidates.items():
-            limit = numbers * a_number
-            figures = f"{1e3 * seconds[name]:.0f} | {4e-9 * count * numbers:.2f} | {1e3 * limit:.0f}"
-            print(f"| {name} | {figures} | {seconds[name] / limit:.2f} |", flush=True)
+    lines = [
+        f"{count:,} weights, {given.threads} thread(s), median of {given.rounds}\n",
+        "| update | ms | GB moved | limit ms | time / limit |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    with torch.no_grad():
+        for kind in given.types.split(","):
+            lines += rows(kind, sizes, given.rounds)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "update.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def rows(kind: str, sizes: list[tuple[int, ...]], rounds: int) -> list[str]:
+    """The table's rows for one rule, each beside a copy measured in the same rounds."""
+    count = sum(torch.Size(s).numel() for s in sizes)
+    candidates = {"copy": copy(count), f"{kind}, ours": ours(kind, sizes)}
+    if kind in TORCH:
+        for how in ("foreach", "fused"):
+            candidates[f"{kind}, torch.optim {how}"] = theirs(kind, sizes, how)
+    seconds, lines = measure(candidates, rounds), []
+    for name, (_, numbers) in candidates.items():
+        limit = numbers * seconds["copy"] / 2
+        figures = f"{1e3 * seconds[name]:.0f} | {4e-9 * count * numbers:.2f} | {1e3 * limit:.0f}"
+        lines.append(f"| {name} | {figures} | {seconds[name] / limit:.2f} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -125,9 +125,9 @@ def test_lbfgs_is_the_one_of_torch():
 @ALL
 def test_full_batch_in_parts(kind):
     """iter_size batches that make up the data set are as good as one."""
-    solver = line(kind, "iter_size: 3", batch=7)
+    solver = line(kind, "iter_size: 3 weight_decay: 0.125", batch=7)
     solver.step(3 if kind == "Newton" else 60)
-    assert_at_minimum(solver)
+    assert_at_minimum(solver, 0.125)
 
 
 @ALL
@@ -167,6 +167,19 @@ def test_resumed_run_equals_unbroken_run(kind, form):
     for mine, theirs in zip(resumed.net.learnable, unbroken.net.learnable, strict=True):
         assert torch.equal(mine.tensor, theirs.tensor)
     assert resumed.rule.memory().keys() == unbroken.rule.memory().keys()
+
+
+def test_newton_leaves_a_saddle():
+    """a^2 / 2 - b^2 / 2 from (1, 1/8): plain Newton would go to the saddle at 0, here b goes the other way."""
+    net = VALLEY[: VALLEY.index('layer { name: "1-a"')]
+    for name, weight in (("a", 0.5), ("b", -0.5)):
+        net += f"""layer {{ name: "{name}2" type: "Reduction" bottom: "{name}" top: "{name}2" loss_weight: {weight}
+                   reduction_param {{ operation: SUMSQ }} }}"""
+    solver = make("Newton", net)
+    solver.net.params["a"][0].data[...], solver.net.params["b"][0].data[...] = 1, 0.125
+    solver.step(1)
+    assert solver.net.params["a"][0].data == pytest.approx(0, abs=1e-3)
+    assert solver.net.params["b"][0].data == pytest.approx(0.25, abs=1e-3)
 
 
 @ALL

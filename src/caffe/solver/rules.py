@@ -142,37 +142,16 @@ class SGD(Rule):
         return v.mul_(self.param.momentum).add_(g, alpha=rate)
 
     def apply(self, updates: Iterable[Update], t: int, scale: float) -> None:
-        """As the base, by torch's one-pass kernel where it fits: v <- mu v + (g / grad_scale + rate decay w)."""
+        """As the base, by torch's one-pass kernel where it fits."""
         groups: dict[tuple[float, float], list[Update]] = {}
         for update in updates:
-            if self._fits(update, scale):
+            if _fits_fused_sgd(update, scale, self.param):
                 groups.setdefault((update.rate, update.decay), []).append(update)
             else:
                 super().apply([update], t, scale)
-        for (rate, decay), group in groups.items():
-            velocities = [update.history[0] for update in group]
-            torch._fused_sgd_(
-                [update.data for update in group],
-                [update.diff for update in group],
-                velocities,
-                weight_decay=rate * decay,
-                momentum=self.param.momentum,
-                lr=1.0,
-                dampening=0.0,
-                nesterov=False,
-                maximize=False,
-                is_first_step=False,
-                grad_scale=torch.tensor(1 / (rate * scale), device=velocities[0].device),
-            )
-            torch._foreach_copy_([update.diff for update in group], velocities)
-
-    def _fits(self, update: Update, scale: float) -> bool:
-        """Whether the kernel can do this update; it takes its scale as a float32 and divides by it."""
-        w = update.data
-        l1 = update.decay != 0 and self.param.regularization_type == "L1"
-        plain = self.param.momentum != 0 and update.rate * scale != 0 and not l1
-        kernel = w.dtype == torch.float32 and w.device.type in ("cpu", "cuda")
-        return plain and kernel and alike((w, update.diff, *update.history))
+        for group in groups.values():
+            _fused_sgd(group, self.param.momentum, scale, nesterov=False)
+            torch._foreach_copy_([update.diff for update in group], [update.history[0] for update in group])
 
 
 class Nesterov(Rule):
@@ -189,6 +168,43 @@ class Nesterov(Rule):
         back = v * mu
         v.mul_(mu).add_(g, alpha=rate)
         return back.neg_().add_(v, alpha=1 + mu)
+
+    def update(self, part: Update, t: int) -> None:
+        """As the base, by torch's one-pass kernel where it fits: w <- w - (rate g + mu v'), which is the same."""
+        if not _fits_fused_sgd(part, 1.0, self.param):
+            super().update(part, t)
+            return
+        before = part.data.clone()
+        _fused_sgd([part], self.param.momentum, 1.0, nesterov=True)
+        torch.sub(before, part.data, out=part.diff)
+
+
+def _fused_sgd(group: Sequence[Update], momentum: float, scale: float, nesterov: bool) -> None:
+    """torch's kernel for updates of one rate and decay: v <- mu v + (g / grad_scale + rate decay w), and w."""
+    rate, decay = group[0].rate, group[0].decay
+    velocities = [update.history[0] for update in group]
+    torch._fused_sgd_(
+        [update.data for update in group],
+        [update.diff for update in group],
+        velocities,
+        weight_decay=rate * decay,
+        momentum=momentum,
+        lr=1.0,
+        dampening=0.0,
+        nesterov=nesterov,
+        maximize=False,
+        is_first_step=False,
+        grad_scale=torch.tensor(1 / (rate * scale), device=velocities[0].device),
+    )
+
+
+def _fits_fused_sgd(update: Update, scale: float, param: Any) -> bool:
+    """Whether the kernel can do this update; it takes its scale as a float32 and divides by it."""
+    w = update.data
+    l1 = update.decay != 0 and param.regularization_type == "L1"
+    plain = param.momentum != 0 and update.rate * scale != 0 and not l1
+    kernel = w.dtype == torch.float32 and w.device.type in ("cpu", "cuda")
+    return plain and kernel and alike((w, update.diff, *update.history))
 
 
 class AdaGrad(Rule):
