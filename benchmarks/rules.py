@@ -4,9 +4,9 @@
 
 The problems are LeNet on 1,000 digits of MNIST, a quadratic whose curvatures reach from 1 to 1,000 (least squares, no
 axis of it a weight), and the deep autoencoder of the examples, a quarter as wide, on the same digits. Rules keep their
-rate fixed, set by hand after a look or two and not searched; schedules steer SGD with momentum. It shows that each works
-and how it behaves: it is no ranking. Rules that search along a line get all 1,000
-digits in every batch. --seconds is what one run may take; one that ends before the goal shows how far it got.
+rate fixed, set by hand after a look or two and not searched; schedules steer SGD with momentum. So the table shows that
+each works and how it behaves; it is no ranking. Rules that search along a line get all 1,000 digits in every batch.
+--seconds is what one run may take; one that ends before the goal shows how far it got.
 
 Writes benchmarks/results/rules.md and rules.png.
 """
