@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -35,3 +36,13 @@ def pytest_terminal_summary(terminalreporter, config):
 
         for line in tables.lines(terminalreporter.stats):
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was():
+    """What a test does to the log (level, handlers) ends with it."""
+    logger = logging.getLogger("caffe")
+    level, handlers, propagate = logger.level, list(logger.handlers), logger.propagate
+    yield
+    logger.setLevel(level)
+    logger.handlers[:], logger.propagate = handlers, propagate

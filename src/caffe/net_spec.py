@@ -21,6 +21,7 @@ from typing import Any
 
 from caffe.errors import NetError, ProtoError, did_you_mean
 from caffe.proto import caffe_pb2, extend
+from caffe.proto.printing import repeated_fields
 
 __all__ = [
     "Function",
@@ -52,7 +53,7 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
         known = proto.DESCRIPTOR.fields_by_name
         raise ProtoError(f'{proto.DESCRIPTOR.name} has no field "{name}"{did_you_mean(name, known)}')
     try:
-        if field.is_repeated:
+        if field.name in repeated_fields(proto.DESCRIPTOR):
             _extend(extend.get(proto, field), val, field.message_type is not None)
         elif isinstance(val, dict):
             for key, value in val.items():

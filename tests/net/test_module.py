@@ -146,3 +146,12 @@ def test_forward_and_update_on_a_fake_gpu(net):
                 for x in there.values()
             ]
             Rule.apply(rule, updates, 1, 0.5)  # the fused kernel that SGD prefers knows no fake tensors
+
+
+def test_options_of_another_type_are_warned_of(caplog):
+    stray = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+    stray += 'layer { name: "r" type: "ReLU" bottom: "x" top: "y" relu_param { } pooling_param { kernel_size: 3 } }'
+    with caplog.at_level("WARNING", "caffe"):
+        Net(parse(stray), caffe_pb2.TEST)
+        Net(parse(BRANCHED), caffe_pb2.TRAIN)
+    assert caplog.messages == ['layer "r" (ReLU): pooling_param has no effect on this type']

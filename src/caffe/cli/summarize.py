@@ -7,6 +7,7 @@ from typing import Any
 
 from caffe.cli.command import command
 from caffe.cli.display import Display
+from caffe.proto.printing import repeated_fields
 
 
 @command(arguments="NET")
@@ -35,7 +36,7 @@ def _options(layer: Any) -> str:
     """`num_output 20, kernel_size 5, lr_mult 1 2, TRAIN`."""
     parts = []
     for field, value in layer.ListFields():
-        if field.name.endswith("_param") and field.message_type is not None and not field.is_repeated:
+        if field.name.endswith("_param") and field.message_type is not None:
             parts += [f"{each.name} {_value(each, number)}" for each, number in value.ListFields() if _plain(each)]
     for name in ("lr_mult", "decay_mult"):
         if any(param.HasField(name) for param in layer.param):
@@ -50,7 +51,7 @@ def _plain(field: Any) -> bool:
 
 
 def _value(field: Any, value: Any) -> str:
-    values = value if field.is_repeated else [value]
+    values = value if field.name in repeated_fields(field.containing_type) else [value]
     if field.enum_type is not None:
         return " ".join(field.enum_type.values_by_number[number].name for number in values)
     return " ".join(f"{number:g}" if isinstance(number, float) else str(number) for number in values)

@@ -44,6 +44,8 @@ class Layer(nn.Module):
     """Bottoms that `force_backward` passes by, such as labels."""
     default_loss_weight: ClassVar[float] = 0.0
     """Weight of the first top in the net's loss where the prototxt gives none."""
+    more_options: ClassVar[tuple[str, ...]] = ()
+    """Fields of LayerParameter that the type reads beside `options`."""
     channels_last: ClassVar[bool] = False
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
     auto_tops: ClassVar[bool] = False
@@ -205,6 +207,7 @@ class Source(Layer, abstract=True):
     wherever it lies, or None to leave the tops as the user filled them; `forward` brings it to the net's device.
     """
 
+    more_options = ("transform_param", "data_param")
     shapes: list[tuple[int, ...]]
     device = torch.device("cpu")
 

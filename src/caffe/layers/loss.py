@@ -41,6 +41,7 @@ class _Normalized(Loss, abstract=True):
     and never by less than 1. An explicit `normalization` beats the older `normalize`.
     """
 
+    more_options = ("loss_param",)
     normalization = VALID
     ignore: int | None = None
     """The label that does not count, if there is one."""

@@ -115,6 +115,7 @@ class _Builder:
             )
         if not spec.HasField("phase"):
             spec.phase = phase
+        _warn_of_stray_options(spec, cls)
         named = list(spec.top)
         if cls.auto_tops:
             spec.top.extend([_AUTOMATIC] * (cls.tops[0] - len(spec.top)))
@@ -268,6 +269,14 @@ class _Builder:
                 )
             setattr(owner, has, True)
             setattr(owner, value, getattr(param, value))
+
+
+def _warn_of_stray_options(spec: Any, cls: type[Layer]) -> None:
+    """Say so where a layer carries options of another type: Caffe passes them over without a word."""
+    used = {cls.options, "python_param", *cls.more_options}
+    for name in (given.name for given, _ in spec.ListFields()):
+        if name.endswith("_param") and name not in used:
+            log.warning("net.cpp", f'layer "{spec.name}" ({spec.type}): {name} has no effect on this type')
 
 
 def tie(alias: nn.Parameter, owner: Tensor, shape: tuple[int, ...]) -> None:
