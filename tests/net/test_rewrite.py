@@ -8,7 +8,9 @@ import torch
 
 import caffe
 from caffe.net import Net
-from caffe.net.rewrite import REWRITES, relu_in_place, scale_with_batch_norm
+from caffe.net.rewrite import REWRITES
+from caffe.net.rewrite.batch_norm import scale_with_batch_norm
+from caffe.net.rewrite.relu import relu_in_place
 from caffe.proto import caffe_pb2, text
 
 INPUTS = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 7 dim: 6 } '
