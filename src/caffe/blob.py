@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caffe.errors import CaffeError
 
-__all__ = ["Blob", "ParamBlob", "clear_diff"]
+__all__ = ["Blob", "ParamBlob", "clear_diff", "diff_of", "promise_diff", "settle_diff"]
 
 
 class _Half:
@@ -239,9 +239,7 @@ class ParamBlob(Blob):
         return self._data
 
     def _half_diff(self) -> _Half:
-        if self.parameter.grad is None:
-            self.parameter.grad = torch.zeros_like(self.parameter, requires_grad=False)
-        grad = self.parameter.grad
+        grad = diff_of(self.parameter)
         if self._diff is None or self._diff._tensor.data_ptr() != grad.data_ptr():
             self._diff = _Half(grad)
         return self._diff
@@ -253,12 +251,44 @@ class ParamBlob(Blob):
             )
 
 
+def diff_of(parameter: Tensor) -> Tensor:
+    """A parameter's gradient; what was promised for it, or zeros, where there is none yet."""
+    if parameter.grad is None:
+        promised = getattr(parameter, "promised_diff", None)
+        if promised is None:
+            parameter.grad = torch.zeros_like(parameter, requires_grad=False)
+        else:
+            parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(promised)
+    parameter.promised_diff = None  # type: ignore[attr-defined]
+    return parameter.grad
+
+
+def promise_diff(parameter: Tensor, value: Tensor) -> None:
+    """Make `value` a parameter's gradient, copied when somebody asks: before `value` changes it must be cleared."""
+    if _held(parameter):
+        diff_of(parameter).copy_(value)
+    else:
+        parameter.grad, parameter.promised_diff = None, value  # type: ignore[attr-defined]
+
+
+def settle_diff(parameter: Tensor) -> None:
+    """Copy the gradient that was promised, if any: its source is about to change."""
+    if getattr(parameter, "promised_diff", None) is not None:
+        diff_of(parameter)
+
+
 def clear_diff(parameter: Tensor, keep_memory: bool = False) -> None:
     """Make a parameter's gradient zero, by forgetting it where nobody looks: the next one then needs no addition."""
+    parameter.promised_diff = None  # type: ignore[attr-defined]
     if parameter.grad is None:
         return
-    held = getattr(parameter, "held_diff", None)
-    if keep_memory or not parameter.requires_grad or (held is not None and held() is not None):
+    if keep_memory or not parameter.requires_grad or _held(parameter):
         parameter.grad.zero_()
     else:
         parameter.grad = None
+
+
+def _held(parameter: Tensor) -> bool:
+    """Whether somebody holds the numpy array of the gradient."""
+    held = getattr(parameter, "held_diff", None)
+    return held is not None and held() is not None

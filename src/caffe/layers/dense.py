@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, shape_text
+from caffe.layers.products import linear
 from caffe.proto import caffe_pb2
 
 __all__ = ["Bias", "Embed", "InnerProduct", "Scale"]
@@ -45,7 +46,7 @@ class InnerProduct(Layer):
                 f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, {flat.shape[-1]} inputs from axis "
                 f"{self.start} on, and the weights are for {self.inputs}; keep that size or build the net anew"
             )
-        return F.linear(flat, self.weight.t() if self.opt.transpose else self.weight, self.bias)
+        return linear(flat, self.weight.t() if self.opt.transpose else self.weight, self.bias)
 
 
 class Embed(Layer):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from caffe import log
 from caffe.layers.base import Layer, has_values, shape_text
+from caffe.layers.products import linear
 
 
 class _Recurrent(Layer, abstract=True):
@@ -77,8 +77,8 @@ class _Recurrent(Layer, abstract=True):
 
     def project(self, x: Tensor, static: Tensor | None) -> Tensor:
         """What the inputs give to each gate at each step, (T, N, gates D)."""
-        y = F.linear(x, self.weight_x, self.bias)
-        return y if static is None else y + F.linear(static.flatten(1), self.weight_static)
+        y = linear(x, self.weight_x, self.bias)
+        return y if static is None else y + linear(static.flatten(1), self.weight_static, None)
 
 
 def _check_counts(layer: _Recurrent, bottoms: int, hidden: int) -> None:
@@ -189,7 +189,7 @@ class _LSTMSequence(torch.autograd.Function):
             slope[:, 3].mul_(dc)
             dh, dc = row.mm(weight).mul_(keep), dc * forget
         earlier = torch.cat([h.unsqueeze(0), y[:-1]]) * cont.unsqueeze(-1)
-        return rows, rows.flatten(0, 1).t() @ earlier.flatten(0, 1), None, None, None
+        return rows, linear(rows.flatten(0, 1).t(), earlier.flatten(0, 1).t(), None), None, None, None
 
 
 class RNN(_Recurrent, bottoms=(2, 4), tops=(1, 2), options="recurrent_param"):
@@ -213,7 +213,7 @@ class RNN(_Recurrent, bottoms=(2, 4), tops=(1, 2), options="recurrent_param"):
 
     def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         h = _RNNSequence.apply(self.project(x, static), self.weight_h, cont, first[0])
-        return F.linear(h, self.weight_o, self.bias_o).tanh(), (h[-1:],)
+        return linear(h, self.weight_o, self.bias_o).tanh(), (h[-1:],)
 
 
 class _RNNSequence(torch.autograd.Function):
@@ -236,7 +236,7 @@ class _RNNSequence(torch.autograd.Function):
             torch.mul(dh + grads[0][t], 1 - y[t].square(), out=slopes[t])
             dh = slopes[t].mm(weight).mul_(keep[t])
         earlier = torch.cat([ctx.first.unsqueeze(0), y[:-1]]) * keep
-        return slopes, slopes.flatten(0, 1).t() @ earlier.flatten(0, 1), None, None
+        return slopes, linear(slopes.flatten(0, 1).t(), earlier.flatten(0, 1).t(), None), None, None
 
 
 class LSTMUnit(Layer, bottoms=3, tops=2):

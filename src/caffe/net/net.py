@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from caffe import log, mode
-from caffe.blob import Blob, ParamBlob, clear_diff
+from caffe.blob import Blob, ParamBlob, clear_diff, settle_diff
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import debug, run, store
@@ -153,6 +154,8 @@ class Net(Batches):
             loss = self.forward_loss()
             self.backward()
             return loss
+        for entry in self.learnable:
+            settle_diff(entry.tensor)
         return self.module.forward_backward()
 
     def evaluate(self) -> float:
@@ -196,9 +199,12 @@ class Net(Batches):
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all parameters to zero."""
-        tied = {id(owner) for _, owner in self._aliases}
         for entry in self.learnable:
-            clear_diff(entry.tensor, keep_memory=id(entry.tensor) in tied)
+            clear_diff(entry.tensor, keep_memory=self.tied(entry.tensor))
+
+    def tied(self, tensor: Tensor) -> bool:
+        """Whether a parameter's memory is seen by another one, of another shape."""
+        return any(tensor is owner for _, owner in self._aliases)
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the present shapes of the inputs."""

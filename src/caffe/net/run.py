@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from caffe.blob import diff_of
 from caffe.errors import CaffeError
 from caffe.layers.base import as_tuple
 from caffe.net.build import Step, failure
@@ -53,10 +54,9 @@ def backward_step(step: Step) -> None:
     for blob, grad in zip(targets, grads, strict=False):
         blob.grad = torch.zeros_like(blob.tensor) if grad is None else grad
     for param, grad in zip(step.params, grads[len(wanted) :], strict=True):
-        if param.grad is None:
-            param.grad = torch.zeros_like(param, requires_grad=False)
+        diff = diff_of(param)
         if grad is not None:
-            param.grad.data.add_(grad)
+            diff.data.add_(grad)
 
 
 def _check_constant(step: Step) -> None:

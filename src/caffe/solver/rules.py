@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from caffe.blob import promise_diff
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 
@@ -35,6 +36,15 @@ class Update:
     history: Sequence[Tensor]
     rate: float
     decay: float
+    owner: Tensor | None = None
+    """The parameter whose gradient `diff` is, where nothing else shares that memory."""
+
+    def subtracted(self, amount: Tensor) -> None:
+        """Make `amount`, what was subtracted from the data, the diff; copied only where somebody looks at it."""
+        if self.owner is None:
+            self.diff.copy_(amount)
+        else:
+            promise_diff(self.owner, amount)
 
     def pieces(self) -> Iterator[Update]:
         """This update as updates of consecutive parts; itself where it is small or its tensors lie differently."""
@@ -151,7 +161,8 @@ class SGD(Rule):
                 super().apply([update], t, scale)
         for group in groups.values():
             _fused_sgd(group, self.param.momentum, scale, nesterov=False)
-            torch._foreach_copy_([update.diff for update in group], [update.history[0] for update in group])
+            for update in group:
+                update.subtracted(update.history[0])
 
 
 class Nesterov(Rule):

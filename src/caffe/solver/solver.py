@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from caffe import log, mode
+from caffe.blob import diff_of, settle_diff
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.proto import caffe_pb2, text, upgrade
@@ -176,11 +177,11 @@ class Solver:
         learnable = self.net.learnable
         for index, entry in enumerate(learnable):
             tensor = entry.tensor
-            if tensor.grad is None:
-                tensor.grad = torch.zeros_like(tensor, requires_grad=False)
+            diff = diff_of(tensor)
             self._lay_history_like(tensor, range(index, len(self.history), len(learnable)))
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
-            yield Update(tensor.data, tensor.grad, self.history[index :: len(learnable)], local_rate, local_decay)
+            history, owner = self.history[index :: len(learnable)], None if self.net.tied(tensor) else tensor
+            yield Update(tensor.data, diff, history, local_rate, local_decay, owner)
 
     def _lay_history_like(self, tensor: torch.Tensor, indices: range) -> None:
         """Keep a blob's histories in the memory order of its data, which a look at `net.params` can change."""
@@ -306,6 +307,8 @@ class Solver:
 
     def restore(self, path: str | Path) -> None:
         """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed."""
+        for entry in self.net.learnable:
+            settle_diff(entry.tensor)
         snapshot.restore(self, path)
 
     def request(self, action: str) -> None:
