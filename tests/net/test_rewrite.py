@@ -11,6 +11,7 @@ from caffe.net import Net
 from caffe.net.rewrite import REWRITES
 from caffe.net.rewrite.batch_norm import scale_with_batch_norm
 from caffe.net.rewrite.relu import relu_in_place
+from caffe.net.rewrite.siblings import sibling_convolutions
 from caffe.proto import caffe_pb2, text
 
 INPUTS = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 7 dim: 6 } '
@@ -28,6 +29,18 @@ SCALE = """layer { name: "scale" type: "Scale" bottom: "c" top: "c"
 RELU = 'layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }'
 OTHER_READER = """layer { name: "side" type: "Power" bottom: "c" top: "side" loss_weight: 0.1
   power_param { power: 2 } }"""
+
+
+def sibling(name: str, outputs: int, options: str = "", relu: bool = True, bottom: str = "c") -> str:
+    conv = f'''layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}"
+  convolution_param {{ num_output: {outputs} kernel_size: 1 weight_filler {{ type: "xavier" }} {options} }} }}'''
+    return conv + (f'layer {{ name: "{name}_relu" type: "ReLU" bottom: "{name}" top: "{name}" }}' if relu else "")
+
+
+JOIN = """layer { name: "join" type: "Concat" bottom: "s1" bottom: "s2" bottom: "s3" top: "join" }
+layer { name: "joined" type: "Reduction" bottom: "join" top: "joined" loss_weight: 0.3
+  reduction_param { operation: SUMSQ } }"""
+S1, S2, S3 = sibling("s1", 2), sibling("s2", 3), sibling("s3", 5)
 
 
 def make(*parts: str, phase: int = caffe.TRAIN) -> Net:
@@ -54,6 +67,14 @@ def count(net: Net) -> int:
         ((CONV, NORM, OTHER_READER, SCALE.replace('top: "c"', 'top: "d"')), 0),
         ((CONV, RELU), 0),
         ((CONV, OTHER_READER, RELU.replace('top: "c"', 'top: "d"')), 0),
+        ((CONV, RELU, S1, S2, S3, JOIN), 5),
+        ((CONV, RELU, S1, S2, sibling("s3", 5, relu=False), JOIN), 3),
+        ((CONV, RELU, S1, S2, sibling("s3", 4, "group: 2"), JOIN), 3),
+        ((CONV, RELU, S1, S2, sibling("s3", 5, "bias_term: false"), JOIN), 3),
+        ((CONV, RELU, S1, sibling("s2", 3, bottom="s1"), S3.replace('"c"', '"s2"'), JOIN), 0),
+        ((CONV, RELU, S1, S2.replace('"s2" }', '"s2" relu_param { negative_slope: 0.1 } }'), S3, JOIN), 3),
+        ((CONV, sibling("s1", 2, relu=False), S2, S3, OTHER_READER.replace('"c"', '"s1"'), JOIN), 3),
+        ((CONV.replace("num_output", "bias_term: false num_output"), NORM, S1, S2, S3, JOIN), 5),
     ],
 )
 def test_one_piece_equals_layer_by_layer(parts, merged, phase):
@@ -76,7 +97,7 @@ def test_one_piece_equals_layer_by_layer(parts, merged, phase):
 
 
 def test_every_rewrite_is_tested():
-    assert set(REWRITES) == {scale_with_batch_norm, relu_in_place}
+    assert set(REWRITES) == {scale_with_batch_norm, sibling_convolutions, relu_in_place}
 
 
 def test_relu_in_place_leaves_a_value_that_others_read():

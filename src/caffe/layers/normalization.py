@@ -148,9 +148,10 @@ class _AcrossChannels(torch.autograd.Function):
         s, y = torch.empty_like(x, dtype=wide), torch.empty_like(x)
         ctx.save_for_backward(x, s)
         ctx.options = reach, rate, beta
+        constant = s.new_full((), k)
         for xi, si, yi in zip(*(_parts(t, x) for t in (x, s, y)), strict=True):
             square = xi.to(wide).square()
-            _window_sum(square, reach, si).mul_(rate).add_(k)
+            _add_neighbours(torch.add(constant, square, alpha=rate, out=si), square, reach, rate)
             torch.mul(_inverse_power(si, beta), xi, out=yi)
         return y
 
@@ -163,8 +164,8 @@ class _AcrossChannels(torch.autograd.Function):
         for xi, si, dyi, dxi in zip(*(_parts(t, x) for t in (x, s, dy, dx)), strict=True):
             direct = _inverse_power(si, beta).mul_(dyi)
             ratio = (direct * xi).div_(si)
-            spread = _window_sum(ratio, reach, torch.empty_like(ratio)).mul_(xi)
-            torch.add(direct, spread, alpha=-2 * beta * rate, out=dxi)
+            spread = _add_neighbours(ratio.clone(), ratio, reach, 1.0)
+            torch.addcmul(direct, spread, xi, value=-2 * beta * rate, out=dxi)
         return dx, None, None, None, None
 
 
@@ -175,13 +176,12 @@ def _parts(t: Tensor, like: Tensor) -> tuple[Tensor, ...]:
     return t.split(max(1, 2**18 * len(like) // like.numel()))
 
 
-def _window_sum(x: Tensor, reach: int, out: Tensor) -> Tensor:
-    """out[:, c] = sum of x[:, c - reach ... c + reach]."""
-    out.copy_(x)
+def _add_neighbours(total: Tensor, x: Tensor, reach: int, factor: float) -> Tensor:
+    """total[:, c] + factor (x[:, c - reach ... c + reach] without x[:, c]), in place."""
     for step in range(1, reach + 1):
-        out[:, step:] += x[:, :-step]
-        out[:, :-step] += x[:, step:]
-    return out
+        total[:, step:].add_(x[:, :-step], alpha=factor)
+        total[:, :-step].add_(x[:, step:], alpha=factor)
+    return total
 
 
 def _inverse_power(s: Tensor, beta: float) -> Tensor:

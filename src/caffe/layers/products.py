@@ -29,7 +29,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return _opaque(x, weight, bias) if torch.compiler.is_compiling() else _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -38,3 +38,18 @@ class _Linear(torch.autograd.Function):
         dx = _Linear.apply(dy, weight.t(), None) if need_x else None
         dw = _Linear.apply(dy.t(), x.t(), None) if need_weight else None
         return dx, dw, dy.sum(0) if need_bias else None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+_opaque = torch.library.custom_op(
+    "cafetiere::linear", _product, mutates_args=(), schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor"
+)
+"""The same as an operation that torch.compile leaves alone: oneDNN's own it takes with constant weights only."""
+
+
+@_opaque.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(len(x), len(weight))

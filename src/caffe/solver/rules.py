@@ -191,29 +191,34 @@ class Nesterov(Rule):
 
 
 def _fused_sgd(group: Sequence[Update], momentum: float, scale: float, nesterov: bool) -> None:
-    """torch's kernel for updates of one rate and decay: v <- mu v + (g / grad_scale + rate decay w), and w."""
+    """torch's kernel for updates of one rate and decay: v <- mu v + rate (scale g + decay w), and w.
+
+    The rate stands in for 1 - dampening, as the kernel has it; Nesterov's step takes the gradient without that, so it
+    has to be scaled, which costs a pass of writing.
+    """
     rate, decay = group[0].rate, group[0].decay
     velocities = [update.history[0] for update in group]
+    scaled = torch.tensor(1 / (rate * scale), device=velocities[0].device) if nesterov else None
     torch._fused_sgd_(
         [update.data for update in group],
         [update.diff for update in group],
         velocities,
-        weight_decay=rate * decay,
+        weight_decay=rate * decay if nesterov else decay / scale,
         momentum=momentum,
         lr=1.0,
-        dampening=0.0,
+        dampening=0.0 if nesterov else 1 - rate * scale,
         nesterov=nesterov,
         maximize=False,
         is_first_step=False,
-        grad_scale=torch.tensor(1 / (rate * scale), device=velocities[0].device),
+        grad_scale=scaled,
     )
 
 
 def _fits_fused_sgd(update: Update, scale: float, param: Any) -> bool:
-    """Whether the kernel can do this update; it takes its scale as a float32 and divides by it."""
+    """Whether the kernel can do this update; the factor of the gradient must be more than rounding beside 1."""
     w = update.data
     l1 = update.decay != 0 and param.regularization_type == "L1"
-    plain = param.momentum != 0 and update.rate * scale != 0 and not l1
+    plain = param.momentum != 0 and abs(update.rate * scale) > 1e-8 and not l1
     kernel = w.dtype == torch.float32 and w.device.type in ("cpu", "cuda")
     return plain and kernel and alike((w, update.diff, *update.history))
 

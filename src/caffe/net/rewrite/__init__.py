@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from caffe.net.rewrite.batch_norm import scale_with_batch_norm
 from caffe.net.rewrite.call import Call, Rewrite
 from caffe.net.rewrite.relu import relu_in_place
+from caffe.net.rewrite.siblings import sibling_convolutions
 
 __all__ = ["REWRITES", "Call", "rewrite"]
 
-REWRITES: list[Rewrite] = [scale_with_batch_norm, relu_in_place]
+REWRITES: list[Rewrite] = [scale_with_batch_norm, sibling_convolutions, relu_in_place]
 
 
 def rewrite(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
