@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -150,11 +151,34 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group
     if axes == 0:
         return F.conv1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
     if axes <= 3:
-        apply = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
-        return apply(x, weight, bias, slide.stride, slide.pad, slide.dilation, group)
+        options = slide.stride, slide.pad, slide.dilation, group
+        if bias is not None and bias.requires_grad and x.device.type == "cpu":
+            return _SumForBias.apply(x, weight, bias, *options)
+        return (F.conv1d, F.conv2d, F.conv3d)[axes - 1](x, weight, bias, *options)
     columns = im2col(x, slide)
     y = F.conv1d(columns.flatten(2), weight.flatten(1)[..., None], bias, groups=group)
     return y.unflatten(2, columns.shape[2:])
+
+
+class _SumForBias(torch.autograd.Function):
+    """A convolution in which the gradient of the bias is a sum by itself.
+
+    oneDNN makes it together with that of the weights, and then takes up to twice as long for both.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Tensor:
+        stride, pad, dilation, group = options
+        ctx.save_for_backward(x, weight)
+        ctx.options = stride, pad, dilation, False, (0,) * len(stride), group
+        return torch.convolution(x, weight, bias, *ctx.options)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted = [*ctx.needs_input_grad[:2], False]
+        dx, dw, _ = torch.ops.aten.convolution_backward(dy, x, weight, None, *ctx.options, wanted)
+        return dx, dw, dy.sum((0, *range(2, dy.dim()))), None, None, None, None
 
 
 def deconvolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group: int) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from caffe.layers.convolution import convolve
 from caffe.net.rewrite.call import Call, readers
 
 __all__ = ["sibling_convolutions"]
@@ -53,5 +54,5 @@ def _is_pointwise(call: Call) -> bool:
 def _together(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
     weight = torch.cat([layer.weight for layer in layers])
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-    y = torch.relu_(torch.conv2d(x, weight, bias))
+    y = torch.relu_(convolve(x, weight, bias, layers[0].slide, 1))
     return y.split([len(layer.weight) for layer in layers], 1)
