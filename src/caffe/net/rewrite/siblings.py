@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from caffe.layers.convolution import convolve
 from caffe.net.rewrite.call import Call, readers
 
 __all__ = ["sibling_convolutions"]
@@ -34,7 +32,8 @@ def sibling_convolutions(calls: Sequence[Call], wanted: frozenset[int]) -> list[
         writes = tuple(end.writes[0] for end in ends)
         kept = tuple(blob for end in ends for blob in end.kept)
         backward = any(call.backward for call in (*members, *ends))
-        one = replace(members[0], run=partial(_together, layers), writes=writes, kept=kept, backward=backward)
+        run = partial(_together, layers)
+        one = Call(ends[0].layer, run, members[0].reads, writes, kept, backward)
         merged.update((id(call), one) for call in (*members, *ends))
     return list(dict.fromkeys(merged.get(id(call), call) for call in calls))
 
@@ -54,5 +53,27 @@ def _is_pointwise(call: Call) -> bool:
 def _together(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
     weight = torch.cat([layer.weight for layer in layers])
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-    y = torch.relu_(convolve(x, weight, bias, layers[0].slide, 1))
-    return y.split([len(layer.weight) for layer in layers], 1)
+    return _Together.apply(x, weight, bias, [len(layer.weight) for layer in layers])
+
+
+class _Together(torch.autograd.Function):
+    """A 1 x 1 convolution and a ReLU, cut into tops; their gradients pass the ReLU on their way into one array."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sizes: list[int]) -> tuple[Tensor, ...]:
+        y = torch.relu_(torch.conv2d(x, weight, bias))
+        ctx.save_for_backward(x, weight, y)
+        ctx.sizes = sizes
+        return y.split(sizes, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, y = ctx.saved_tensors
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+        dy = torch.empty_like(y)
+        for dy_i, y_i, grad in zip(dy.split(ctx.sizes, 1), y.split(ctx.sizes, 1), grads, strict=True):
+            torch.ops.aten.threshold_backward(grad, y_i, 0, grad_input=dy_i)
+        options = (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (need_x, need_weight, False)
+        dx, dw, _ = torch.ops.aten.convolution_backward(dy, x, weight, None, *options)
+        return dx, dw, dy.sum((0, 2, 3)) if need_bias else None, None
