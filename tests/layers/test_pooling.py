@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from caffe.layers import pooling
 from tests.layers.build import apply, assert_rejected, build
 
 GEOMETRY = list(itertools.product((1, 2, 5, 8), (1, 2, 3, 5), (1, 2, 3, 5), (0, 1, 2, 3), ("CEIL", "FLOOR")))
@@ -142,3 +143,16 @@ def test_bad_bottoms_and_tops_are_rejected():
     assert_rejected("Pooling", "pooling_param { pool: AVE kernel_size: 2 }", (2, 3, 5, 7), says="MAX only", tops=2)
     assert_rejected("SPP", "", (2, 3, 5, 7), says="pyramid_height must be given")
     assert_rejected("SPP", "spp_param { pyramid_height: 4 }", (2, 3, 5, 7), says="too small for 4 x 4 cells")
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_a_large_bottom_that_learns_nothing_has_the_same_maxima(kernel, monkeypatch):
+    monkeypatch.setattr(pooling, "_LARGE", 0)
+    for stride, pad, height, width in itertools.product([1, 2, 3], [0, 1, 2], [4, 5, 7, 9], [5, 6, 8]):
+        grid = pooling.Grid((kernel, kernel), (stride, stride), (pad, pad))
+        if pad >= kernel or min(grid.windows((height, width))) < 1:
+            continue
+        x = torch.randn(2, 3, height, width).contiguous(memory_format=torch.channels_last)
+        y = pooling.max_pool(x, grid)
+        assert torch.equal(y, pooling.max_pool(x.clone().requires_grad_(), grid)), (stride, pad, height, width)
+        assert torch.equal(y, pooling.max_pool(x.contiguous(), grid))

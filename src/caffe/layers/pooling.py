@@ -24,6 +24,10 @@ MAX, AVE, STOCHASTIC = (
 )
 
 
+_LARGE = 1 << 17
+"""Elements from which on a maximum is made from a few passes over the whole rather than by torch's kernel."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where the windows of a pooling lie. All fields are (height, width)."""
@@ -164,9 +168,43 @@ def max_pool(x: Tensor, grid: Grid) -> Tensor:
     """Largest cell of each window."""
     if not grid.is_plain(x.shape[2:]):
         x, grid = grid.padded(x, torch.finfo(x.dtype).min), Grid(grid.kernel, grid.stride, ceil=False)
+    learns = x.requires_grad and torch.is_grad_enabled()
+    if x.device.type == "cpu" and not learns and x.numel() >= _LARGE and _lies_last(x):
+        return _largest(_largest(x, 2, grid), 3, grid)
     if x.device.type == "cpu" and x.shape[1] >= 8 and x.is_contiguous():
         return _MaxPool.apply(x, grid)
     return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
+
+
+def _lies_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _largest(x: Tensor, axis: int, grid: Grid) -> Tensor:
+    """Largest cell of each window along one axis, without where it was, which torch's kernel makes in any case."""
+    n, kernel, stride, pad = x.shape[axis], grid.kernel[axis - 2], grid.stride[axis - 2], grid.pad[axis - 2]
+    count = grid.windows(x.shape[2:])[axis - 2]
+    spans = {}
+    for cell in range(kernel):  # the windows first ... after - 1 have their cell of this number in the image
+        first, after = max(0, -(-(pad - cell) // stride)), min(count, (n - 1 + pad - cell) // stride + 1)
+        start = first * stride + cell - pad
+        spans[cell] = first, after, _part(x, axis, start, start + (after - first - 1) * stride + 1, stride)
+    whole = [cell for cell, (first, after, _) in spans.items() if first == 0 and after == count][:2]
+    if whole:
+        y = torch.maximum(spans[whole[0]][2], spans[whole[-1]][2])
+    else:
+        sizes = [count if i == axis else size for i, size in enumerate(x.shape)]
+        y = torch.empty(sizes, dtype=x.dtype, memory_format=torch.channels_last).fill_(torch.finfo(x.dtype).min)
+    for cell, (first, after, cells) in spans.items():
+        if first < after and cell not in whole:
+            part = _part(y, axis, first, after)
+            torch.maximum(part, cells, out=part)
+    return y
+
+
+def _part(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
+    part = slice(start, stop, step)
+    return x[:, :, part] if axis == 2 else x[:, :, :, part]
 
 
 class _MaxPool(torch.autograd.Function):
