@@ -263,8 +263,11 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether x's values can be read: not on meta tensors, under FakeTensorMode or while torch.compile traces."""
-    return not torch.compiler.is_compiling() and type(x) in (Tensor, nn.Parameter) and not x.is_meta
+    """Whether x's values can be read: not of meta tensors, under FakeTensorMode, while torch.compile traces, or while a
+    CUDA graph is recorded."""
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter) or x.is_meta:
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def shape_text(shape: Iterable[int]) -> str:

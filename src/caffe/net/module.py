@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from caffe.layers.base import as_tuple
+from caffe.layers.base import Source, as_tuple
 from caffe.net.build import Step
+from caffe.net.cudagraph import Record, Recorder, cuda_recorder, recorded
 from caffe.net.memory import keep_freed_memory
 from caffe.net.rewrite import Call, rewrite
 
@@ -36,6 +37,7 @@ class NetModule(nn.Module):
             blob for step in steps for blob, need in zip(step.bottoms, step.needs, strict=True) if need
         ]
         self._count = 0
+        self.record: Record | None = None
         used: set[str] = set()
         for step in steps:
             self._plan(step)
@@ -62,10 +64,16 @@ class NetModule(nn.Module):
         values = self._run(inputs)
         return self._loss(values), {name: values[place] for name, place in self._place.items()}
 
-    def _run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+    def _run(self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The values at all places; `given` are those of the sources, where these have run already."""
         values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
         grad = torch.is_grad_enabled()
+        if given is not None:
+            for place, value in zip(self._source_places(), given, strict=True):
+                values[place] = value
         for call in self._calls:
+            if given is not None and isinstance(call.layer, Source):
+                continue
             bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
             with torch.set_grad_enabled(grad and call.backward):
                 made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
@@ -74,6 +82,14 @@ class NetModule(nn.Module):
             for place, value in zip(call.writes, as_tuple(made), strict=True):
                 values[place] = value
         return values
+
+    def _source_places(self) -> list[int]:
+        return [place for call in self._calls if isinstance(call.layer, Source) for place in call.writes]
+
+    def _source_values(self) -> list[Tensor]:
+        """The next values of the sources: what comes into the net from outside."""
+        tops = ((call, call.run()) for call in self._calls if isinstance(call.layer, Source))
+        return [x for call, made in tops for x in as_tuple(made) or (blob.tensor for blob in call.kept)]
 
     def _loss(self, values: Sequence[Tensor]) -> Tensor:
         parts = [values[place].sum() if values[place].dim() else values[place] for place, _ in self._losses]
@@ -84,15 +100,25 @@ class NetModule(nn.Module):
 
     def forward_backward(self) -> float:
         """One pass forward and backward; adds to the parameters' gradients and fills the blobs; returns the loss."""
-        with torch.enable_grad():
-            values = self._run({})
-            loss = self._loss(values)
-        if loss.requires_grad:
-            loss.backward()
+        given = self._source_values()
+        values, loss = self._pass(given) if self.record is None else self.record.run(given)
         self._fill(values)
         for blob in self._given_gradients:
             blob.stale = True
-        return float(loss.detach())
+        return float(loss)
+
+    def _pass(self, given: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        with torch.enable_grad():
+            values = self._run({}, given)
+            loss = self._loss(values)
+        if loss.requires_grad:
+            loss.backward()
+        return values, loss.detach()
+
+    def record_on(self, device: torch.device, recorder: Recorder = cuda_recorder) -> None:
+        """Run training passes from a record where `device` is a GPU; see caffe.net.cudagraph."""
+        if recorded(device):
+            self.record = Record(self._pass, list(self.parameters()), recorder)
 
     def evaluate(self) -> float:
         """One pass forward without autograd's history; fills the blobs; returns the loss."""

@@ -106,6 +106,7 @@ class Net(Batches):
         """The same graph as one `torch.nn.Module`, over the same parameters."""
         if self._module is None:
             self._module = NetModule(self.steps, self.name)
+            self._module.record_on(self.device)
         return self._module
 
     # -- running ---------------------------------------------------------------------------------------------------
