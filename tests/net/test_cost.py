@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 import torch
 
@@ -73,9 +72,9 @@ def test_products_of_recurrent_layers(kind, flops):
 
 
 def test_frozen_weights_have_no_gradient():
-    frozen = 'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } %s }'
-    assert costs(HEAD + frozen % "")["ip"][1] == 2 * 2 * 210 * 3
-    assert costs(HEAD + frozen % "param { lr_mult: 0 } param { lr_mult: 0 }")["ip"][1] == 0
+    layer = 'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } '
+    assert costs(HEAD + layer + "}")["ip"][1] == 2 * 2 * 210 * 3
+    assert costs(HEAD + layer + "param { lr_mult: 0 } param { lr_mult: 0 } }")["ip"][1] == 0
 
 
 def test_views_move_nothing():
@@ -115,6 +114,8 @@ def test_every_way_forms_the_product(dtype):
 
 
 def test_the_shortest_run_counts(monkeypatch):
-    clock = iter([0.0, 1.0, 3.0, 3.0, 3.5, 9.0])  # the budget begins, a run of 2 s, one of 0.5 s, it is over
+    clock = iter(
+        [0.0, 1.0, 3.0, 3.0, 3.5, 0.1, 4.0, 6.0, 9.0]
+    )  # the budget begins; 2 s, 0.5 s, time left; 2 s, none left
     monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock))
     assert cost._best_seconds(lambda: None, budget=0.15) == pytest.approx(0.5)

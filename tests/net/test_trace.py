@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
 layer { name: "left" type: "InnerProduct" bottom: "conv" top: "left" inner_product_param { num_output: 3 } }
 layer { name: "right" type: "InnerProduct" bottom: "conv" top: "right" inner_product_param { num_output: 3 } }
-layer { name: "loss" type: "EuclideanLoss" bottom: "left" bottom: "right" top: "loss" }
+layer { name: "loss" type: "EuclideanLoss" bottom: "left" bottom: "right" top: "loss" loss_weight: 2 }
 """
 
 
@@ -52,7 +53,11 @@ def test_layers_are_ranges_in_both_directions(net, tmp_path, capfd):
         for inner, outer in zip(found, around, strict=True):
             assert outer["ts"] <= inner["ts"] <= end(inner) <= end(outer)
             assert outer["tid"] == inner["tid"]
-    assert all(end(one) <= other["ts"] for one, other in zip(named[7:], named[8:], strict=False) if "step" not in one["name"])
+    layers = [event for event in named if "step" not in event["name"]]
+    assert all(end(one) <= other["ts"] for one, other in pairwise(layers))
+    nodes = [event for event in operators if event["name"].startswith("autograd::engine")]
+    first = min(nodes, key=lambda event: event["ts"])  # the product with the loss's weight: of no layer
+    assert not any(layer["ts"] <= first["ts"] <= end(layer) for layer in layers)
     assert capfd.readouterr() == ("", "")
 
 

@@ -14,8 +14,10 @@ from caffe.net.footprint import Footprint
 __all__ = ["LayerTime", "Whole", "show"]
 
 
-_HEADS = ("\nlayer", "\ntype", "forward\nms", "backward\nms", "\nshare", "\nGFLOP", "forward\nGFLOP/s")
-_HEADS += ("backward\nGFLOP/s", "of\npeak", "\nMB", "\nGB/s")
+_HEADS = (
+    *("\nlayer", "\ntype", "forward\nms", "backward\nms", "\nshare"),
+    *("\nGFLOP", "forward\nGFLOP/s", "backward\nGFLOP/s", "of\npeak", "\nMB", "\nGB/s"),
+)
 _LEAVE_OUT = (1, 10, 9)  # columns that a narrow terminal does not show, in this order
 _GAP = 2
 
@@ -78,9 +80,7 @@ def _table(columns: Sequence[Sequence[str]]) -> Any:
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True, footer_style="bold")
     for head, *cells in columns:
         text = head in _HEADS[:2]  # gives way where the terminal is narrow
-        table.add_column(
-            head, cells[-1], justify="left" if text else "right", no_wrap=not text, overflow="ellipsis"
-        )
+        table.add_column(head, cells[-1], justify="left" if text else "right", no_wrap=not text, overflow="ellipsis")
     for row in zip(*(column[1:-1] for column in columns), strict=True):
         table.add_row(*row)
     return table
@@ -121,8 +121,8 @@ def _whole_lines(whole: Whole, total: LayerTime) -> list[str]:
     return [
         "",
         f"{line}, {number(flops / spent / 1e6)} GFLOP/s, {spent / limit:.2f} times the limit",
-        f"limit: {number(limit)} ms, {times}{number(total.cost.flops / 1e9)} GFLOP at {number(whole.peak / 1e9)} GFLOP/s, "
-        "which this machine reaches in large matrix products",
+        f"limit: {number(limit)} ms, {times}{number(total.cost.flops / 1e9)} GFLOP at {number(whole.peak / 1e9)} "
+        "GFLOP/s, which this machine reaches in large matrix products",
         *_memory_lines(whole),
     ]
 

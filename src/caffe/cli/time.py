@@ -15,7 +15,6 @@ from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, did_you_mean
 from caffe.proto import files
 
-
 TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
 
 
