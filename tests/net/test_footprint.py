@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from caffe.errors import CaffeError
 from caffe.net import Net
@@ -60,6 +61,15 @@ def test_where_the_system_tells_nothing(net, monkeypatch):
     monkeypatch.setattr("caffe.net.footprint.resource", None)
     monkeypatch.setattr("caffe.net.footprint._status", lambda name: {}[name])
     assert footprint(net, net.forward_backward) == Footprint(None, None, "")
+
+
+def test_on_a_gpu_it_is_what_torch_has_given_out(net, monkeypatch):
+    calls = []
+    for name, value in (("reset_peak_memory_stats", None), ("memory_allocated", 7), ("max_memory_allocated", 11)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, name=name, value=value: (calls.append(name), value)[1])
+    net.device = torch.device("cuda", 0)
+    assert footprint(net, lambda: calls.append("run")) == Footprint(11, 7, "torch.cuda.max_memory_allocated")
+    assert calls == ["run", "reset_peak_memory_stats", "memory_allocated", "run", "run", "max_memory_allocated"]
 
 
 def test_gradients_of_blobs_are_given_back(net):
