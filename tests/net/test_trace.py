@@ -45,7 +45,11 @@ def test_layers_are_ranges_in_both_directions(net, tmp_path, capfd):
     forward = ["data", "conv", "relu", "left", "right", "loss"]
     backward = [f"{name} backward" for name in ("loss", "right", "left", "relu", "conv")]
     assert [event["name"] for event in named] == ["step 1", *forward, *backward, "step 2", *forward, *backward]
-    inside = {"conv": "aten::convolution", "conv backward": "ConvolutionBackward0", "relu backward": "ReluBackward0"}
+    inside = {
+        "conv": "aten::convolution",
+        "conv backward": "aten::convolution_backward",
+        "relu backward": "ReluBackward0",
+    }
     for name, operator in inside.items():
         found = [event for event in operators if event["name"] == operator]
         around = [event for event in named if event["name"] == name]
