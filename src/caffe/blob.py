@@ -109,6 +109,10 @@ class Blob:
         else:
             self._diff.put(value)
 
+    def forget_diff(self) -> None:
+        """Give the diff's memory back; asking for the diff is an error until it is written again."""
+        self._diff, self.stale = None, True
+
     def _half_diff(self) -> _Half:
         if self.stale:
             raise CaffeError(

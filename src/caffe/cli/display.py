@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,9 +38,6 @@ class Display:
     def say(self, text: str, style: str = "") -> None:
         """Print a line above the progress bar."""
 
-    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table whose first column holds names, the others numbers."""
-
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
         """A progress bar from `done` to `total` steps."""
@@ -64,16 +61,6 @@ class Terminal(Display):
 
     def say(self, text: str, style: str = "") -> None:
         self.console.print(text, style=style or None, markup=False, soft_wrap=True)
-
-    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for index, head in enumerate(heads):
-            table.add_column(head, justify="right" if index else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        self.console.print(table)
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time as clock
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,17 +11,24 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
+from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, did_you_mean
+from caffe.proto import files
+
+TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
 
 
-@command("model", "phase", "iterations", "gpu", "level", "stage")
+@command("model", "phase", "iterations", "gpu", "level", "stage", TRACE)
 def time(flags: SimpleNamespace, display: Display) -> None:
-    """Time a model, forward and backward, layer by layer.
+    """Time a model, forward and backward, layer by layer, and as one piece.
 
-    Runs -iterations times over the net of -phase (TRAIN if not given), one layer at a time. At a terminal it also shows
-    what a training step costs when the whole net runs at once, which is how `caffe train` runs it.
+    Runs -iterations times over the net of -phase (TRAIN if not given), one layer at a time, and logs Caffe's lines.
+    Then prints a table on standard output: how long each layer takes, what it computes and moves, and how near that
+    comes to what this machine can do; and the same of the whole net run as one piece, as `caffe train` (in phase
+    TEST: `caffe test`) runs it, with its peak memory.
 
-        caffe time -model deploy.prototxt -iterations 10
+        caffe time -model train_val.prototxt -iterations 10
+        caffe time -model train_val.prototxt -iterations 10 --trace trace.json
     """
     if not flags.model:
         raise CaffeError("Need a model definition to time: give one with -model FILE")
@@ -29,6 +37,8 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{flags.phase}"{hint}')
     if flags.iterations < 1:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
+    if flags.trace:
+        files.check_writable(flags.trace)
     from caffe.cli import _device, _nets
 
     if numbers := _device.use(flags.gpu, "caffe.cpp:339", f'"-gpu {flags.gpu}"'):
@@ -43,12 +53,14 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         log.info("caffe.cpp:356", f"Initial loss: {log.number(loss)}")
         log.info("caffe.cpp:357", "Performing Backward")
         net.backward()
-        _benchmark(net, flags.iterations, display)
+        forward, backward = _benchmark(net, flags.iterations, display)
+        _profile(net, forward, backward, flags)
     finally:
         net.close()
 
 
-def _benchmark(net: Any, iterations: int, display: Display) -> None:
+def _benchmark(net: Any, iterations: int, display: Display) -> tuple[list[float], list[float]]:
+    """Run layer by layer; returns the mean milliseconds of each layer, forward and backward."""
     log.info("caffe.cpp:365", "*** Benchmark begins ***")
     log.info("caffe.cpp:366", f"Testing for {iterations} iterations.")
     count = len(net.layers)
@@ -67,8 +79,7 @@ def _benchmark(net: Any, iterations: int, display: Display) -> None:
     total = (clock.perf_counter() - start) * 1e3
     forward, backward = [value / iterations for value in forward], [value / iterations for value in backward]
     _log_times(net.layer_names, forward, backward, total, iterations)
-    if display.terminal:
-        _show_times(net, forward, backward, iterations, display)
+    return forward, backward
 
 
 def _log_times(names: list[str], forward: list[float], backward: list[float], total: float, iterations: int) -> None:
@@ -83,16 +94,41 @@ def _log_times(names: list[str], forward: list[float], backward: list[float], to
     log.info("caffe.cpp:415", "*** Benchmark ends ***")
 
 
-def _show_times(net: Any, forward: list[float], backward: list[float], iterations: int, display: Display) -> None:
-    total = sum(forward) + sum(backward)
-    rows = [
-        (name, layer.type, f"{there:.3f}", f"{back:.3f}", f"{100 * (there + back) / total:.1f} %")
-        for name, layer, there, back in zip(net.layer_names, net.layers, forward, backward, strict=True)
+def _profile(net: Any, forward: list[float], backward: list[float], flags: SimpleNamespace) -> None:
+    """Run the net as one piece, print the table, and write the trace if one is asked for."""
+    from caffe.cli import _time_table
+    from caffe.net import footprint
+    from caffe.net.cost import cost, matrix_peak
+
+    net.debug_info = False  # it would run layer by layer
+    train = flags.phase != "TEST"
+    layers = [
+        _time_table.LayerTime(_shown_name(step), step.layer.type, there, back, cost(step), bool(step.bottoms))
+        for step, there, back in zip(net.steps, forward, backward, strict=True)
     ]
-    rows.append(("all layers", "", f"{sum(forward):.3f}", f"{sum(backward):.3f}", "100 %"))
-    display.table(("layer", "type", "forward ms", "backward ms", "share"), rows)
-    whole = sum(_milliseconds(net.forward_backward) for _ in range(iterations)) / iterations
-    display.say(f"forward and backward of the whole net at once: {whole:.3f} ms", "bold")
+
+    def run() -> None:
+        if train:
+            net.clear_param_diffs()
+            net.forward_backward()
+        else:
+            net.evaluate()
+
+    memory = footprint.footprint(net, run)
+    spent = statistics.median(_milliseconds(run) for _ in range(flags.iterations))
+    what, passes = ("training step", 3) if train else ("evaluation", 1)
+    held = footprint.held(net)
+    _time_table.show(layers, _time_table.Whole(what, spent, passes, matrix_peak(net.device), memory, held))
+    if flags.trace:
+        from caffe.net.trace import trace
+
+        trace(net.module, run, flags.trace)
+        print(f"trace: {flags.trace}, to be opened in https://ui.perfetto.dev or chrome://tracing")
+
+
+def _shown_name(step: Any) -> str:
+    """The layer's name; for an automatic Split, whose own is long, that of the blob it splits."""
+    return step.bottom_names[0] if step.layer.type == "Split" else step.layer.name
 
 
 def _milliseconds(run: Callable[..., object], *arguments: int) -> float:

@@ -20,7 +20,7 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic", "opened", "read_bytes"]
+__all__ = ["atomic", "check_writable", "opened", "read_bytes"]
 
 PathLike = str | os.PathLike[str]
 
@@ -60,6 +60,19 @@ def atomic(path: PathLike) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             os.replace(file.name, target)
+    except OSError as error:
+        raise FileError(f"{os.fspath(path)}: cannot write: {_why_unwritable(target, error)}") from error
+
+
+def check_writable(path: PathLike) -> None:
+    """Raise, before any work is done, the `FileError` that writing `path` with `atomic` would end in."""
+    target = Path(os.path.realpath(path))
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.is_file() or not target.exists():
+            with _temporary(target):
+                pass
     except OSError as error:
         raise FileError(f"{os.fspath(path)}: cannot write: {_why_unwritable(target, error)}") from error
 
