@@ -73,8 +73,10 @@ def test_products_of_recurrent_layers(kind, flops):
 
 def test_frozen_weights_have_no_gradient():
     layer = 'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } '
-    assert costs(HEAD + layer + "}")["ip"][1] == 2 * 2 * 210 * 3
-    assert costs(HEAD + layer + "param { lr_mult: 0 } param { lr_mult: 0 } }")["ip"][1] == 0
+    loss = '} layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 }'
+    assert costs(HEAD + layer + loss)["ip"][1] == 2 * 2 * 210 * 3
+    assert costs(HEAD + layer + "param { lr_mult: 0 } param { lr_mult: 0 } " + loss)["ip"][1] == 0
+    assert costs(HEAD + layer + "}")["ip"][1] == 0, "nothing runs backward in a net without a loss"
 
 
 def test_views_move_nothing():

@@ -101,7 +101,7 @@ def _profile(net: Any, forward: list[float], backward: list[float], flags: Simpl
     from caffe.net.cost import cost, matrix_peak
 
     net.debug_info = False  # it would run layer by layer
-    train = flags.phase != "TEST"
+    train = flags.phase != "TEST" and any(step.backward for step in net.steps)  # a net without a loss runs forward
     layers = [
         _time_table.LayerTime(_shown_name(step), step.layer.type, there, back, cost(step), bool(step.bottoms))
         for step, there, back in zip(net.steps, forward, backward, strict=True)

@@ -40,7 +40,8 @@ def cost(step: Step) -> Cost:
     with FlopCounterMode(display=False, custom_mapping=_more_products()) as counter:
         step.layer.infer(*bottoms)
     flops = counter.get_total_flops()
-    return Cost(flops, flops * (any(step.needs) + bool(step.params)), _moved(step))
+    wanted = any(step.needs) + bool(step.params) if step.backward else 0
+    return Cost(flops, flops * wanted, _moved(step))
 
 
 def _moved(step: Step) -> int:
