@@ -13,12 +13,14 @@ from caffe.errors import CaffeError
 
 __all__ = ["Blob", "ParamBlob", "clear_diff", "diff_of", "promise_diff", "settle_diff"]
 
+_NARROW = (torch.bfloat16, torch.float16)
+
 
 class _Half:
     """One of a blob's two arrays: a tensor, and the numpy array that a user may hold of it.
 
     On the CPU the array aliases the tensor. On another device it is a host copy, and whichever side was handed out or
-    written last is the one that counts, as in Caffe's SyncedMemory.
+    written last is the one that counts, as in Caffe's SyncedMemory. A tensor of 16 bits is converted when asked for.
     """
 
     __slots__ = ("_host", "_host_ahead", "_tensor", "_view")
@@ -30,7 +32,9 @@ class _Half:
         self._host_ahead = False
 
     def get(self) -> Tensor:
-        """The tensor, brought up to date with what the user wrote into the host copy."""
+        """The tensor, as float32, brought up to date with what the user wrote into the host copy."""
+        if self._tensor.dtype in _NARROW:
+            self._tensor = self._tensor.float()
         if self._host_ahead and self._host is not None:
             self._tensor.copy_(torch.from_numpy(self._host))
             self._host_ahead = False
@@ -51,6 +55,8 @@ class _Half:
 
     def numpy(self) -> np.ndarray:
         """A writable array of the content."""
+        if not self._host_ahead:
+            self.get()
         if self._tensor.device.type != "cpu":
             if not self._host_ahead:
                 fresh = self._tensor.cpu().numpy()
@@ -120,7 +126,7 @@ class Blob:
                 "to see it, run net.forward() and net.backward(), or set net.keep_diffs = True before the step"
             )
         if self._diff is None or self._diff._tensor.shape != self._data._tensor.shape:
-            self._diff = _Half(torch.zeros_like(self._data._tensor, memory_format=torch.contiguous_format))
+            self._diff = _Half(torch.zeros_like(self._data.get(), memory_format=torch.contiguous_format))
         return self._diff
 
     # -- numpy side ------------------------------------------------------------------------------------------------

@@ -7,16 +7,22 @@ from types import SimpleNamespace
 from typing import Any
 
 from caffe import mode
+from caffe.cli.flags import precision_name
 from caffe.net import Net
+from caffe.net.precision import dtype_of
 from caffe.proto import caffe_pb2
 
 __all__ = ["bytes_text", "open_net", "summary"]
 
 
-def open_net(flags: SimpleNamespace, phase: str) -> Any:
-    """The net of `-model`, `-level` and `-stage` in the phase "TRAIN" or "TEST", on the device of the mode."""
-    number = caffe_pb2.Phase.Value(phase)
-    return Net(flags.model, number, level=flags.level, stages=flags.stage.split(","), device=mode.device())
+def open_net(flags: SimpleNamespace, phase: str, precision: str = "") -> Any:
+    """The net of `-model`, `-level` and `-stage` in the phase "TRAIN" or "TEST", on the device of the mode.
+
+    `precision` is the value of that flag.
+    """
+    number, dtype = caffe_pb2.Phase.Value(phase), dtype_of(precision_name(precision or "fp32"))
+    stages = flags.stage.split(",")
+    return Net(flags.model, number, level=flags.level, stages=stages, device=mode.device(), precision=dtype)
 
 
 def summary(net: Any) -> str:

@@ -12,7 +12,19 @@ from types import SimpleNamespace
 
 from caffe.errors import CaffeError, did_you_mean
 
-__all__ = ["CAFFE", "GENERAL", "GLOG", "Flag", "UsageError", "known_flags", "parse", "register", "values"]
+__all__ = [
+    "CAFFE",
+    "GENERAL",
+    "GLOG",
+    "PRECISION",
+    "Flag",
+    "UsageError",
+    "known_flags",
+    "parse",
+    "precision_name",
+    "register",
+    "values",
+]
 
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
@@ -70,6 +82,16 @@ CAFFE = [
     Flag("sighup_effect", "snapshot", "What a hang-up signal does to training: snapshot, stop or none."),
 ]
 """The flags of Caffe's own command: every command takes them, and one that does not use a given flag says so."""
+
+PRECISION = Flag(
+    "precision",
+    "",
+    "Numbers that layers compute in: fp32, bf16 (faster where the processor has it) or fp16 (on a GPU only). Weights, "
+    "losses and statistics stay fp32.",
+)
+"""Of the commands that run a net as one piece."""
+
+_PRECISIONS = {"fp32": "FLOAT", "bf16": "BFLOAT16", "fp16": "FLOAT16"}
 
 GENERAL = [
     Flag("help", False, "Show the help of the command, or this text.", ("h",)),
@@ -129,6 +151,13 @@ def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, str | int | bool]]:
         else:
             given[flag.name] = flag.read(_argument(flag, rest))
     return words, given
+
+
+def precision_name(text: str) -> str:
+    """The name in SolverParameter of a value of -precision, or a `CaffeError`."""
+    if text not in _PRECISIONS:
+        raise CaffeError(f"-precision {text}: expected fp32, bf16 or fp16{did_you_mean(text, _PRECISIONS)}")
+    return _PRECISIONS[text]
 
 
 def values(flags: Iterable[Flag], given: Mapping[str, str | int | bool]) -> SimpleNamespace:

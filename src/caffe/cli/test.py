@@ -8,10 +8,11 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
+from caffe.cli.flags import PRECISION
 from caffe.errors import CaffeError
 
 
-@command("model", "weights", "iterations", "gpu", "level", "stage")
+@command("model", "weights", "iterations", "gpu", "level", "stage", PRECISION)
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 
@@ -32,7 +33,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         log.info("caffe.cpp:264", f"Use GPU with device ID {numbers[0]}")
     else:
         log.info("caffe.cpp:275", "Use CPU.")
-    net = _nets.open_net(flags, "TEST")
+    net = _nets.open_net(flags, "TEST", flags.precision)
     try:
         for path in flags.weights.split(","):
             net.copy_from(path.strip())
@@ -48,7 +49,7 @@ def _score(net: Any, iterations: int, display: Display) -> None:
     sums: dict[str, Any] = dict.fromkeys(net.outputs, 0)
     with display.bar(f"test {net.name}", iterations) as bar:
         for iteration in range(iterations):
-            total += net.evaluate()
+            total += net.evaluate(same_weights=iteration > 0)
             for name in net.outputs:
                 values = net.blobs[name].data.astype("f8")
                 sums[name] = sums[name] + values.reshape(-1)

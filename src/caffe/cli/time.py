@@ -11,21 +11,21 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import Flag
+from caffe.cli.flags import PRECISION, Flag
 from caffe.errors import CaffeError, did_you_mean
 from caffe.proto import files
 
 TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
 
 
-@command("model", "phase", "iterations", "gpu", "level", "stage", TRACE)
+@command("model", "phase", "iterations", "gpu", "level", "stage", PRECISION, TRACE)
 def time(flags: SimpleNamespace, display: Display) -> None:
     """Time a model, forward and backward, layer by layer, and as one piece.
 
     Runs -iterations times over the net of -phase (TRAIN if not given), one layer at a time, and logs Caffe's lines.
     Then prints a table on standard output: how long each layer takes, what it computes and moves, and how near that
     comes to what this machine can do; and the same of the whole net run as one piece, as `caffe train` (in phase
-    TEST: `caffe test`) runs it, with its peak memory.
+    TEST: `caffe test`) runs it, with its peak memory. -precision is that of the whole; single layers run in fp32.
 
         caffe time -model train_val.prototxt -iterations 10
         caffe time -model train_val.prototxt -iterations 10 --trace trace.json
@@ -45,7 +45,7 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         log.info("caffe.cpp:339", f"Use GPU with device ID {numbers[0]}")
     else:
         log.info("caffe.cpp:343", "Use CPU.")
-    net = _nets.open_net(flags, flags.phase or "TRAIN")
+    net = _nets.open_net(flags, flags.phase or "TRAIN", flags.precision)
     try:
         display.say(_nets.summary(net))
         log.info("caffe.cpp:351", "Performing Forward")

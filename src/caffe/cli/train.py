@@ -9,13 +9,13 @@ from caffe import log
 from caffe.cli import signals
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import Flag
+from caffe.cli.flags import PRECISION, Flag, precision_name
 from caffe.errors import CaffeError
 
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 
 
-@command("solver", "snapshot", "weights", "gpu", "level", "stage", "sigint_effect", "sighup_effect", PLOT)
+@command("solver", "snapshot", "weights", "gpu", "level", "stage", "sigint_effect", "sighup_effect", PLOT, PRECISION)
 def train(flags: SimpleNamespace, display: Display) -> None:
     """Train a model, finetune one, or resume a run.
 
@@ -63,6 +63,8 @@ def _parameters(flags: SimpleNamespace) -> Any:
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     _choose_device(param, flags)
+    if flags.precision:
+        param.precision = param.Precision.Value(precision_name(flags.precision))
     if flags.snapshot or flags.weights:
         param.ClearField("weights")
     if flags.weights:

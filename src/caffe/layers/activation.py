@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer
+from caffe.layers.base import Layer, Lowering
 from caffe.proto import caffe_pb2
 
 __all__ = [
@@ -68,6 +68,8 @@ class Clip(Layer):
     Source: BVLC clip_layer.cpp, where `min` wins if it is above `max`.
     """
 
+    lowering = Lowering.FOLLOW
+
     def forward(self, x: Tensor) -> Tensor:
         return x.clamp(self.opt.min, max(self.opt.min, self.opt.max))
 
@@ -81,6 +83,8 @@ class ELU(Layer):
 
     Source: Clevert et al., arXiv:1511.07289; BVLC elu_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
         return F.elu(x, self.opt.alpha)
@@ -154,6 +158,7 @@ class PReLU(Layer):
     Source: He et al., arXiv:1502.01852; BVLC prelu_layer.cpp.
     """
 
+    lowering = Lowering.FOLLOW
     weight: Tensor
 
     def setup(self, x: Tensor) -> None:
@@ -177,6 +182,8 @@ class ReLU(Layer):
 
     Source: Nair and Hinton, ICML 2010; BVLC relu_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
         slope = self.opt.negative_slope
@@ -206,6 +213,8 @@ class Swish(Layer):
 
     Source: Ramachandran et al., arXiv:1710.05941; BVLC swish_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
         beta = self.opt.beta
@@ -253,6 +262,8 @@ class Dropout(Layer):
     A ratio outside [0, 1] is accepted until a forward pass in TRAIN needs it, as Caffe does.
     Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
         ratio = self.opt.dropout_ratio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -14,9 +15,17 @@ from caffe.errors import LayerError, NetError, did_you_mean
 from caffe.layers.options import Options, field_of, from_text
 from caffe.proto import caffe_pb2, extend
 
-__all__ = ["Layer", "Loss", "Source", "layer_class", "layer_types"]
+__all__ = ["Layer", "Loss", "Lowering", "Source", "layer_class", "layer_types"]
 
 _REGISTRY: dict[str, type[Layer]] = {}
+
+
+class Lowering(enum.Enum):
+    """What a layer does in a net that runs in 16-bit numbers (caffe.net.precision)."""
+
+    NEVER = enum.auto()  # computes in float32: it sums up much, or small differences count
+    FOLLOW = enum.auto()  # computes in the type of its bottoms, and makes tops of it; blobs are float32
+    ALWAYS = enum.auto()  # gains by 16 bits: bottoms and blobs are converted
 
 
 class Layer(nn.Module):
@@ -48,6 +57,8 @@ class Layer(nn.Module):
     """Fields of LayerParameter that the type reads beside `options`."""
     channels_last: ClassVar[bool] = False
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
+    lowering: Lowering = Lowering.NEVER
+    """Whether the layer computes in 16 bits where the net does."""
     auto_tops: ClassVar[bool] = False
     """Whether tops that the prototxt leaves out are made, under the name "(automatic)"."""
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, shape_text
+from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.layers.geometry import Slide, im2col, margins, pad_axes, read_slide
 
 __all__ = ["Convolution", "Deconvolution", "Im2col"]
@@ -17,6 +17,7 @@ __all__ = ["Convolution", "Deconvolution", "Im2col"]
 class _Filter(Layer, abstract=True):
     """What Convolution and Deconvolution share: options, checks and blobs. All bottoms go through the same blobs."""
 
+    lowering = Lowering.ALWAYS
     weight: Tensor
     bias: Tensor | None
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, shape_text
+from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.layers.products import linear
 from caffe.proto import caffe_pb2
 
@@ -24,6 +24,7 @@ class InnerProduct(Layer):
     Source: BVLC inner_product_layer.cpp.
     """
 
+    lowering = Lowering.ALWAYS
     weight: Tensor
     bias: Tensor | None
 
@@ -92,6 +93,7 @@ class Bias(Layer, bottoms=(1, 2)):
     Source: BVLC bias_layer.cpp.
     """
 
+    lowering = Lowering.FOLLOW
     bias: Tensor
     start: int
 
@@ -118,6 +120,7 @@ class Scale(Layer, bottoms=(1, 2)):
     Source: BVLC scale_layer.cpp.
     """
 
+    lowering = Lowering.FOLLOW
     weight: Tensor
     bias: Tensor
     start: int
@@ -162,11 +165,11 @@ def operand_shape(layer: Layer, x: Tensor) -> tuple[int, ...]:
 
 
 def aligned(layer: Bias | Scale, x: Tensor, operand: Tensor) -> Tensor:
-    """`operand` with axes of size 1 behind its own, so that it lies on x from the layer's axis on."""
+    """`operand` in x's type, with axes of size 1 behind its own, so that it lies on x from the layer's axis on."""
     start, axes = layer.start, operand.dim()
     if x.shape[start : start + axes] != operand.shape:
         layer.error(
             f"an array of shape {shape_text(operand.shape)} does not lie on {layer.bottom_name(0)} of shape "
             f"{shape_text(x.shape)} from axis {start} on; make the sizes equal or change axis"
         )
-    return operand.reshape(*operand.shape, *(1,) * (x.dim() - start - axes))
+    return operand.to(x.dtype).reshape(*operand.shape, *(1,) * (x.dim() - start - axes))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe import log
-from caffe.layers.base import Layer, shape_text
+from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.proto import caffe_pb2
 
 PROD, SUM, MAX = (caffe_pb2.EltwiseParameter.EltwiseOp.Value(name) for name in ("PROD", "SUM", "MAX"))
@@ -26,6 +26,8 @@ class Eltwise(Layer, bottoms=(2, None)):
     stable_prod_grad: false the gradient of PROD is dy y / x_i, which is not a number where x_i is 0.
     Source: BVLC eltwise_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
         for i, x in enumerate(bottoms):

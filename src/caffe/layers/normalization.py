@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caffe.layers.base import Layer, shape_text
+from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.layers.pooling import Grid, mean_pool
 from caffe.proto import caffe_pb2
 
@@ -27,6 +27,7 @@ class BatchNorm(Layer):
     Source: Ioffe and Szegedy, arXiv:1502.03167; BVLC batch_norm_layer.cpp.
     """
 
+    lowering = Lowering.FOLLOW  # statistics are float32 whatever x is
     mean: Tensor
     variance: Tensor
     factor: Tensor
@@ -92,6 +93,8 @@ class LRN(Layer):
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
         size = self.opt.local_size
         self.require(size % 2 == 1, f"local_size {size} must be odd, so that the window has a middle")
+        if self.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
+            self.lowering = Lowering.FOLLOW  # adds up in float32 whatever x is
 
     def forward(self, x: Tensor) -> Tensor:
         opt, reach = self.opt, self.opt.local_size // 2

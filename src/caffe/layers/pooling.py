@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, shape_text
+from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.layers.geometry import pad_axes, per_axis
 from caffe.proto import caffe_pb2
 
@@ -81,10 +81,14 @@ class Pooling(Layer, tops=(1, 2)):
     Source: BVLC pooling_layer.cpp; Zeiler and Fergus, arXiv:1301.3557.
     """
 
+    lowering = Lowering.FOLLOW
+
     def setup(self, x: Tensor) -> None:
         opt = self.opt
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
         self.masked = len(self.spec.top) == 2
+        if self.masked or opt.pool == STOCHASTIC:
+            self.lowering = Lowering.NEVER  # 16 bits cannot count the cells, nor add up their shares
         self.require(opt.pool == MAX or not self.masked, "the second top, a mask, exists with pool: MAX only")
         self.grid = read_grid(self)
         if any(self.grid.pad):

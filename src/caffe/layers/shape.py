@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from caffe.layers.base import Layer, has_values, shape_text
+from caffe.layers.base import Layer, Lowering, has_values, shape_text
 
 
 class Concat(Layer, bottoms=(1, None)):
@@ -19,6 +19,8 @@ class Concat(Layer, bottoms=(1, None)):
     `concat_dim` is the old name of `axis`.
     Source: BVLC concat_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
         self.along = _axis_or_dim(self, "concat_dim", bottoms[0])
@@ -42,6 +44,8 @@ class Slice(Layer, tops=(1, None)):
     `slice_dim` is the old name of `axis`.
     Source: BVLC slice_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
         self.along = _axis_or_dim(self, "slice_dim", bottoms[0])
@@ -86,6 +90,8 @@ class Flatten(Layer):
     Source: BVLC flatten_layer.cpp.
     """
 
+    lowering = Lowering.FOLLOW
+
     def setup(self, *bottoms: Tensor) -> None:
         first = self.axis(self.opt.axis, bottoms[0])
         last = self.axis(self.opt.end_axis, bottoms[0], "end_axis")
@@ -106,6 +112,8 @@ class Reshape(Layer):
     has at that place and one -1 is found from the others. Axis -1 is the place behind the last axis.
     Source: BVLC reshape_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
         dims = self.dims = list(self.opt.shape.dim)
@@ -151,6 +159,8 @@ class Crop(Layer, bottoms=2):
 
     Source: BVLC crop_layer.cpp. The reference gets no gradient.
     """
+
+    lowering = Lowering.FOLLOW
 
     exempt = (1,)
 
@@ -201,6 +211,8 @@ class Silence(Layer, bottoms=(1, None), tops=0):
 
     Source: BVLC silence_layer.cpp.
     """
+
+    lowering = Lowering.FOLLOW
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return ()

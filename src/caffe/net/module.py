@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from caffe.layers.base import Source, as_tuple
 from caffe.net.build import Step
 from caffe.net.cudagraph import Record, Recorder, cuda_recorder, recorded
+from caffe.net.loss_scale import LossScale
 from caffe.net.memory import keep_freed_memory
+from caffe.net.precision import LowPrecision
 from caffe.net.rewrite import Call, rewrite
 
 __all__ = ["NetModule"]
@@ -22,10 +24,17 @@ class NetModule(nn.Module):
 
     `forward(**inputs)` takes tensors for the net's Input blobs, by default the data they hold, and returns the loss (a
     scalar with autograd's history) and every blob's tensor by name. Split layers, which only exist to add gradients,
-    are left to autograd, and `caffe.net.rewrite` merges what runs faster as one.
+    are left to autograd, and `caffe.net.rewrite` merges what runs faster as one. With a `precision` of 16 bits layers
+    run as `caffe.net.precision` says; blobs, weights and gradients are float32 all the same.
     """
 
-    def __init__(self, steps: Sequence[Step], name: str = "") -> None:
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        name: str = "",
+        precision: torch.dtype = torch.float32,
+        scale: LossScale | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
         self._calls: list[Call] = []
@@ -43,7 +52,11 @@ class NetModule(nn.Module):
             self._plan(step)
             if step.layer.type != "Split":
                 self.add_module(module_name(step.layer.name, used), step.layer)
-        wanted = {*self._place.values(), *(place for place, _ in self._losses)}
+        losses = frozenset(place for place, _ in self._losses)
+        self._low = None if precision is torch.float32 else LowPrecision(precision, scale)
+        if self._low is not None:
+            self._calls, self._count = self._low.lower(self._calls, self._count, losses)
+        wanted = {*self._place.values(), *losses}
         self._calls = rewrite(self._calls, frozenset(wanted))
         keep_freed_memory()
 
@@ -62,10 +75,15 @@ class NetModule(nn.Module):
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         values = self._run(inputs)
-        return self._loss(values), {name: values[place] for name, place in self._place.items()}
+        wide = {place: values[place].float() if self._low else values[place] for place in self._place.values()}
+        return self._loss(values), {name: wide[place] for name, place in self._place.items()}
 
-    def _run(self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def _run(
+        self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None, same_weights: bool = False
+    ) -> list[Tensor]:
         """The values at all places; `given` are those of the sources, where these have run already."""
+        if self._low is not None and not same_weights:
+            self._low.refresh()
         values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
         grad = torch.is_grad_enabled()
         if given is not None:
@@ -120,10 +138,13 @@ class NetModule(nn.Module):
         if recorded(device):
             self.record = Record(self._pass, list(self.parameters()), recorder)
 
-    def evaluate(self) -> float:
-        """One pass forward without autograd's history; fills the blobs; returns the loss."""
+    def evaluate(self, same_weights: bool = False) -> float:
+        """One pass forward without autograd's history; fills the blobs; returns the loss.
+
+        `same_weights` tells that the weights are those of the last run, which in 16 bits saves rounding them again.
+        """
         with torch.no_grad():
-            values = self._run({})
+            values = self._run({}, same_weights=same_weights)
             loss = self._loss(values)
         self._fill(values)
         return float(loss)

@@ -19,7 +19,9 @@ from caffe.net import debug, run, store
 from caffe.net.batches import Batches
 from caffe.net.build import Learnable, Step, build, infer_tops, tie
 from caffe.net.graph import filter_net, insert_splits
+from caffe.net.loss_scale import LossScale
 from caffe.net.module import NetModule
+from caffe.net.precision import check as check_precision
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["Net"]
@@ -38,7 +40,8 @@ class Net(Batches):
 
     Two runners share the layers and parameters: `forward` and `backward` run layer by layer and fill every blob and
     diff; `forward_backward` runs the graph as one piece (NetModule), and keeps the diffs of parameters only, unless
-    `keep_diffs` is set.
+    `keep_diffs` is set. `precision`, torch.bfloat16 or on a GPU torch.float16, is that of runs as one piece only; runs
+    layer by layer are float32.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Net(Batches):
         stages: Sequence[str] | int | None = None,
         weights: str | Path | None = None,
         device: torch.device | str | None = None,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         if isinstance(phase, (str, Path)):  # pycaffe's older order: Net(file, weights, phase)
             weights, phase, level = phase, level, None
@@ -60,6 +64,9 @@ class Net(Batches):
         if stages is not None:
             param.state.stage.extend([stages] if isinstance(stages, str) else stages)
         self.device = torch.device(device) if device is not None else mode.device()
+        check_precision(precision, self.device)
+        self.precision = precision
+        self.loss_scale = LossScale() if precision is torch.float16 else None
         self._build(param)
         self.debug_info: bool = param.debug_info
         self.keep_diffs = False
@@ -105,7 +112,7 @@ class Net(Batches):
     def module(self) -> NetModule:
         """The same graph as one `torch.nn.Module`, over the same parameters."""
         if self._module is None:
-            self._module = NetModule(self.steps, self.name)
+            self._module = NetModule(self.steps, self.name, self.precision, self.loss_scale)
             self._module.record_on(self.device)
         return self._module
 
@@ -159,11 +166,14 @@ class Net(Batches):
             settle_diff(entry.tensor)
         return self.module.forward_backward()
 
-    def evaluate(self) -> float:
-        """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss."""
+    def evaluate(self, same_weights: bool = False) -> float:
+        """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss.
+
+        `same_weights` tells that the weights are those of the last run, so that nothing derived from them is made anew.
+        """
         if self.debug_info or any(self.callbacks.values()):
             return self.forward_loss()
-        return self.module.evaluate()
+        return self.module.evaluate(same_weights)
 
     def _backward(self, first: int, last: int) -> None:
         before, after = self.callbacks["before_backward"], self.callbacks["after_backward"]

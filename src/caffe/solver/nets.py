@@ -10,6 +10,7 @@ import torch
 from caffe import log
 from caffe.errors import SolverError
 from caffe.net import Net
+from caffe.net.precision import dtype_of
 from caffe.proto import caffe_pb2, upgrade
 
 __all__ = ["test_nets", "train_net"]
@@ -84,7 +85,8 @@ def _create(source: Any, phase: int, state: Any, param: Any, device: torch.devic
     elif own.HasField("phase"):
         phase = own.phase
     level = state.level if state.HasField("level") else None
-    net = Net(source, phase, level=level, stages=list(state.stage), device=device)
+    precision = dtype_of(param.precision)
+    net = Net(source, phase, level=level, stages=list(state.stage), device=device, precision=precision)
     try:
         for path in (path.strip() for paths in param.weights for path in paths.split(",")):
             log.info("solver.cpp:72", f"Finetuning from {path}")

@@ -15,7 +15,7 @@ from caffe.solver.rules import Rule, rule_class, rule_types
 __all__ = ["check", "check_own"]
 
 _OURS = 20000  # fields from here on are our own additions
-_GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay"}
+_GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision"}
 
 
 def check(param: Any) -> None:

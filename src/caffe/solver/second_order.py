@@ -17,6 +17,7 @@ from torch.optim.lbfgs import _strong_wolfe
 from caffe import log
 from caffe.layers.base import Source
 from caffe.net import Net
+from caffe.proto import caffe_pb2
 from caffe.solver.rules import Rule, Update
 
 __all__ = ["BFGS", "LBFGS", "Newton", "Search"]
@@ -40,6 +41,8 @@ class Search(Rule, abstract=True):
         param = self.param
         self.require(param.momentum == 0, f"cannot be used with momentum ({param.momentum:g}); remove it")
         self.require(param.clip_gradients < 0, "a line search needs whole gradients; remove clip_gradients")
+        exact = param.precision == caffe_pb2.SolverParameter.FLOAT
+        self.require(exact, "compares losses that differ in their last digits; remove precision")
         l1 = param.weight_decay != 0 and param.regularization_type == "L1"
         self.require(not l1, 'needs a smooth loss; use regularization_type "L2"')
         evaluations = param.max_evaluations

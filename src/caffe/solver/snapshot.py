@@ -8,7 +8,7 @@ that Caffe passes over, so that a run resumed from it goes on exactly as if it h
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +85,9 @@ def restore(solver: Solver, path: str | Path) -> None:
     solver.average.restore(average)
     solver.iter, solver.current_step = head.iter, head.current_step
     memory = {(kept.layer, kept.name): weights.blob_from_proto(kept.value) for kept in head.memory}
-    numbers = {name: float(value) for (owner, name), value in memory.items() if owner == "policy"}
-    solver.policy.recall(head.current_step, numbers)
+    solver.policy.recall(head.current_step, _numbers(memory, "policy"))
+    if solver.net.loss_scale is not None:
+        solver.net.loss_scale.recall(_numbers(memory, "loss_scale"))
     tensors = {name: torch.from_numpy(value) for (owner, name), value in memory.items() if owner == "rule"}
     solver.rule.recall({name: tensor.to(solver.net.device) for name, tensor in tensors.items()})
     kept = {(place.net, place.layer, place.name): place.value for place in head.buffer}
@@ -99,6 +100,11 @@ def restore(solver: Solver, path: str | Path) -> None:
         _set_random_state(head.random_state, solver.net.device)
 
 
+def _numbers(memory: Mapping[tuple[str, str], np.ndarray], owner: str) -> dict[str, float]:
+    """What a state keeps for a part of the solver that keeps plain numbers."""
+    return {name: float(value) for (whose, name), value in memory.items() if whose == owner}
+
+
 def _head(solver: Solver, model_path: str) -> Any:
     """The state without its history."""
     head = caffe_pb2.SolverState(iter=solver.iter, learned_net=model_path, current_step=solver.current_step)
@@ -107,8 +113,9 @@ def _head(solver: Solver, model_path: str) -> Any:
     for net, source in _sources(solver):
         head.source.add(net=net, layer=source.name, position=source.position())
     solver.average.write(head)
-    for name, number in solver.policy.memory().items():
-        head.memory.add(layer="policy", name=name, value=weights.blob_to_proto(np.array(number, np.float64)))
+    for owner, part in (("policy", solver.policy), ("loss_scale", solver.net.loss_scale)):
+        for name, number in part.memory().items() if part is not None else ():
+            head.memory.add(layer=owner, name=name, value=weights.blob_to_proto(np.array(number, np.float64)))
     for name, tensor in solver.rule.memory().items():
         head.memory.add(layer="rule", name=name, value=weights.blob_to_proto(tensor.cpu().numpy()))
     for net, layer, name, value in _buffers(solver):

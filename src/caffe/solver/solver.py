@@ -167,10 +167,16 @@ class Solver:
             self.momentum.apply(self.iter)
         if _due(self.iter, self.param.display):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
-        self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+        if self._gradients_fit():
+            self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
         self.iter += 1
         self.average.update()
         return rate
+
+    def _gradients_fit(self) -> bool:
+        """Whether no gradient overflowed; only float16 has so little range that they are looked at."""
+        grads = [entry.tensor.grad for entry in self.net.learnable if entry.tensor.grad is not None]
+        return self.net.loss_scale is None or self.net.loss_scale.accepts(grads, self.iter)
 
     def _updates(self, rate: float) -> Iterator[Update]:
         """What each learnable blob needs for its update, with its own rate and decay."""
@@ -269,14 +275,14 @@ class Solver:
         net.share_with(self.net)
         loss = 0.0
         sums: dict[str, np.ndarray] = {}
-        for _ in range(count):
+        for batch in range(count):
             if self._take("snapshot"):
                 self.snapshot()
             if self._take("stop"):
                 self._stopping = True
                 log.info("solver.cpp:396", "Test interrupted.")
                 return {}
-            loss += net.evaluate()
+            loss += net.evaluate(same_weights=batch > 0)
             add_outputs(net, sums)
         outputs = {name: (total / count).tolist() for name, total in sums.items()}
         if index == 0:

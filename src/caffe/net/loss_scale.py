@@ -1,0 +1,59 @@
+"""The factor that keeps gradients in float16 from vanishing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from caffe import log
+from caffe.errors import SolverError
+
+__all__ = ["LossScale"]
+
+
+class LossScale:
+    """What gradients in float16 are multiplied with, as large as their range allows, and found while training.
+
+        some gradient overflowed        value <- value / 2, and the update is left out
+        `patience` updates without      value <- value * 2
+
+    float16 holds nothing between 0 and 6e-8, where most gradients are, and nothing above 65504.
+    Source: Micikevicius et al., arXiv:1710.03740, section 3.2; torch.amp.GradScaler, whose constants these are.
+    """
+
+    first, least, most = 2.0**16, 2.0**-10, 2.0**32
+    patience = 2000
+
+    def __init__(self) -> None:
+        self.value = self.first
+        self.good = 0  # updates since the last change
+
+    def accepts(self, grads: Iterable[Tensor], iteration: int) -> bool:
+        """Whether all gradients, unscaled, are finite, so that the update can be made; adapts the scale."""
+        norms = torch._foreach_norm(list(grads))
+        if norms and not bool(torch.stack(norms).isfinite().all()):
+            self._set(self.value / 2, f"Iteration {iteration}: gradients overflowed FLOAT16, no update")
+            return False
+        self.good += 1
+        if self.good >= self.patience and self.value < self.most:
+            self._set(self.value * 2, f"Iteration {iteration}: no overflow in {self.good} updates")
+        return True
+
+    def _set(self, value: float, why: str) -> None:
+        if value < self.least:
+            raise SolverError(
+                f"{why}; it would be {value:g} now: training has diverged, or the net does not fit into FLOAT16. Try a "
+                "lower base_lr, or precision: BFLOAT16"
+            )
+        self.value, self.good = value, 0
+        log.info("precision.py", f"{why}; loss scale {log.number(value)}")
+
+    def memory(self) -> dict[str, float]:
+        """What a snapshot keeps."""
+        return {"value": self.value, "good": self.good}
+
+    def recall(self, memory: Mapping[str, float]) -> None:
+        """Take back what `memory` gave; from a state without it, begin anew."""
+        self.value, self.good = memory.get("value", self.first), int(memory.get("good", 0))
