@@ -153,9 +153,10 @@ class _AcrossChannels(torch.autograd.Function):
         ctx.options = reach, rate, beta
         constant = s.new_full((), k)
         for xi, si, yi in zip(*(_parts(t, x) for t in (x, s, y)), strict=True):
-            square = xi.to(wide).square()
+            xi = xi.to(wide)
+            square = xi.square()
             _add_neighbours(torch.add(constant, square, alpha=rate, out=si), square, reach, rate)
-            torch.mul(_inverse_power(si, beta), xi, out=yi)
+            _write(yi, torch.mul, _inverse_power(si, beta), xi)
         return y
 
     @staticmethod
@@ -165,10 +166,11 @@ class _AcrossChannels(torch.autograd.Function):
         reach, rate, beta = ctx.options
         dx = torch.empty_like(x)
         for xi, si, dyi, dxi in zip(*(_parts(t, x) for t in (x, s, dy, dx)), strict=True):
-            direct = _inverse_power(si, beta).mul_(dyi)
+            xi = xi.to(s.dtype)
+            direct = _inverse_power(si, beta).mul_(dyi.to(s.dtype))
             ratio = (direct * xi).div_(si)
             spread = _add_neighbours(ratio.clone(), ratio, reach, 1.0)
-            torch.addcmul(direct, spread, xi, value=-2 * beta * rate, out=dxi)
+            _write(dxi, torch.addcmul, direct, spread, xi, value=-2 * beta * rate)
         return dx, None, None, None, None
 
 
@@ -185,6 +187,14 @@ def _add_neighbours(total: Tensor, x: Tensor, reach: int, factor: float) -> Tens
         total[:, step:].add_(x[:, :-step], alpha=factor)
         total[:, :-step].add_(x[:, step:], alpha=factor)
     return total
+
+
+def _write(out: Tensor, operation: Any, *operands: Tensor, **options: Any) -> None:
+    """The operation's result into `out`; where that is narrower torch itself would go by a copy in another order."""
+    if out.dtype == operands[0].dtype:
+        operation(*operands, out=out, **options)
+    else:
+        out.copy_(operation(*operands, **options))
 
 
 def _inverse_power(s: Tensor, beta: float) -> Tensor:

@@ -52,8 +52,8 @@ class Update:
         if self.data.device.type != "cpu" or self.data.numel() <= _PIECE or not alike(tensors):
             yield self
             return
-        flat = (tensor.as_strided((tensor.numel(),), (1,)).split(_PIECE) for tensor in tensors)
-        for data, diff, *history in zip(*flat, strict=True):
+        parts = (flat(tensor).split(_PIECE) for tensor in tensors)
+        for data, diff, *history in zip(*parts, strict=True):
             yield Update(data, diff, history, self.rate, self.decay)
 
 
@@ -197,11 +197,12 @@ def _fused_sgd(group: Sequence[Update], momentum: float, scale: float, nesterov:
     has to be scaled, which costs a pass of writing.
     """
     rate, decay = group[0].rate, group[0].decay
-    velocities = [update.history[0] for update in group]
+    tensors = ((update.data, update.diff, update.history[0]) for update in group)
+    data, diffs, velocities = zip(*(map(flat, parts) for parts in tensors), strict=True)
     scaled = torch.tensor(1 / (rate * scale), device=velocities[0].device) if nesterov else None
     torch._fused_sgd_(
-        [update.data for update in group],
-        [update.diff for update in group],
+        data,
+        diffs,
         velocities,
         weight_decay=rate * decay if nesterov else decay / scale,
         momentum=momentum,
@@ -349,6 +350,11 @@ def rule_class(type_name: str) -> type[Rule]:
 def rule_types() -> list[str]:
     """The names of all solver types, sorted."""
     return sorted(_REGISTRY)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """A dense tensor's elements in the order of memory; torch's kernels copy what has its channels last."""
+    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def alike(tensors: Sequence[Tensor]) -> bool:
