@@ -246,7 +246,7 @@ def test_requests_are_met_between_iterations(lines):
 def test_stop_during_a_test(lines):
     solver, seen = watched("test_iter: 50 test_interval: 1 snapshot_after_train: true")
     run, count = solver.test_nets[0].evaluate, []
-    solver.test_nets[0].evaluate = lambda: (count.append(0), len(count) == 3 and solver.request("stop"), run())[2]
+    solver.test_nets[0].evaluate = lambda **_: (count.append(0), len(count) == 3 and solver.request("stop"), run())[2]
     solver.solve()
     assert len(count) == 3
     assert seen == ["started", "snapshotted snap_iter_0.solverstate", "finished"]

@@ -89,12 +89,14 @@ class LRN(Layer):
     Source: Krizhevsky et al., NIPS 2012, section 3.3; BVLC lrn_layer.cpp.
     """
 
+    lowering = Lowering.FOLLOW  # _AcrossChannels adds up in float32 whatever x is
+
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
         size = self.opt.local_size
         self.require(size % 2 == 1, f"local_size {size} must be odd, so that the window has a middle")
-        if self.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
-            self.lowering = Lowering.FOLLOW  # adds up in float32 whatever x is
+        if self.opt.norm_region != caffe_pb2.LRNParameter.ACROSS_CHANNELS:
+            self.lowering = Lowering.NEVER
 
     def forward(self, x: Tensor) -> Tensor:
         opt, reach = self.opt, self.opt.local_size // 2

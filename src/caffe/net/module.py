@@ -82,8 +82,8 @@ class NetModule(nn.Module):
         self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None, same_weights: bool = False
     ) -> list[Tensor]:
         """The values at all places; `given` are those of the sources, where these have run already."""
-        if self._low is not None and not same_weights:
-            self._low.refresh()
+        if self._low is not None:
+            self._low.refresh(same_weights)
         values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
         grad = torch.is_grad_enabled()
         if given is not None:

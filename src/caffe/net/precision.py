@@ -72,6 +72,7 @@ class LowPrecision:
         self.dtype, self.scale = dtype, scale
         self._twins: list[tuple[Layer, Layer]] = []  # a layer, and the one that has shadows in place of its weights
         self._shadows: dict[tuple[int, torch.dtype], _Shadow] = {}  # by the weight's id
+        self._rounded = False
 
     def lower(self, calls: Sequence[Call], count: int, losses: frozenset[int]) -> tuple[list[Call], int]:
         """The calls, with conversions among them, and the number of places; `count` is the number before.
@@ -99,8 +100,11 @@ class LowPrecision:
         return changed, count
 
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Round the weights, as they are now, into their shadows."""
+    def refresh(self, same_weights: bool = False) -> None:
+        """Round the weights, as they are now, into their shadows; if they are those of the last time, only once."""
+        if same_weights and self._rounded:
+            return
+        self._rounded = True
         for layer, twin in self._twins:
             twin.training = layer.training
         for shadow in self._shadows.values():
