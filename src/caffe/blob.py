@@ -126,7 +126,7 @@ class Blob:
                 "to see it, run net.forward() and net.backward(), or set net.keep_diffs = True before the step"
             )
         if self._diff is None or self._diff._tensor.shape != self._data._tensor.shape:
-            self._diff = _Half(torch.zeros_like(self._data.get(), memory_format=torch.contiguous_format))
+            self._diff = _Half(torch.zeros_like(self._data._tensor, memory_format=torch.contiguous_format))
         return self._diff
 
     # -- numpy side ------------------------------------------------------------------------------------------------

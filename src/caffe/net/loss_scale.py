@@ -32,7 +32,7 @@ class LossScale:
 
     def accepts(self, grads: Iterable[Tensor], iteration: int) -> bool:
         """Whether all gradients, unscaled, are finite, so that the update can be made; adapts the scale."""
-        norms = torch._foreach_norm(list(grads))
+        norms = [torch.linalg.vector_norm(grad) for grad in grads]
         if norms and not bool(torch.stack(norms).isfinite().all()):
             self._set(self.value / 2, f"Iteration {iteration}: gradients overflowed FLOAT16, no update")
             return False
