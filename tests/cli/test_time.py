@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,7 @@ LAYERS = [
     _time_table.LayerTime("relu", "Split", 0.003, 0.0, Cost(0, 0, 0)),
 ]
 WHOLE = _time_table.Whole(
-    "training step", 9.0, 3, 500e9, Footprint(1_500_000_000, 400_000_000, "somewhere"), {"blobs": 12_000}
+    "training step", 9.0, 3, 500e9, Footprint(1_500_000_000, 400_000_000, "somewhere"), {"blobs": 12_000}, 500e9
 )
 TABLE = """\
                       forward  backward                  forward  backward    of
@@ -49,8 +50,19 @@ def test_numbers_of_the_table(capsys):
     assert max(map(len, out.splitlines())) <= 120
 
 
+def test_the_whole_net_has_a_peak_of_its_own(capsys):
+    """That of its numbers: the table of single layers, which are float32, stays as it is."""
+    _time_table.show(LAYERS, replace(WHOLE, peak=1000e9))
+    out = capsys.readouterr().out
+    changed = {("500", "1000"), ("6.00", "3.00"), ("1.50", "3.00")}
+    pairs = zip(words(out), words(TABLE), strict=True)
+    assert {
+        (old, new) for mine, expected in pairs for new, old in zip(mine, expected, strict=True) if old != new
+    } == changed
+
+
 def test_a_net_without_products_has_no_limit(capsys):
-    whole = _time_table.Whole("evaluation", 0.5, 1, 500e9, Footprint(None, None, ""), {})
+    whole = _time_table.Whole("evaluation", 0.5, 1, 500e9, Footprint(None, None, ""), {}, 500e9)
     _time_table.show(LAYERS[2:], whole)
     out = capsys.readouterr().out
     assert out.endswith("\nevaluation, the whole net as one piece: 0.500 ms\n")

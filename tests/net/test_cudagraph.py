@@ -45,10 +45,10 @@ class Tape:
         return replay, made
 
 
-def solver_of(iter_size: int = 1) -> caffe.SGDSolver:
+def solver_of(iter_size: int = 1, precision: str = "FLOAT") -> caffe.SGDSolver:
     param = text.parse(
         'base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 random_seed: 1 snapshot_after_train: false '
-        f"iter_size: {iter_size}",
+        f"iter_size: {iter_size} precision: {precision}",
         caffe_pb2.SolverParameter(),
     )
     param.net_param.CopyFrom(text.parse(NET, caffe_pb2.NetParameter()))
@@ -67,16 +67,16 @@ def tape(monkeypatch):
     return Tape()
 
 
-def taped(tape: Tape, iter_size: int = 1) -> caffe.SGDSolver:
-    solver = solver_of(iter_size)
+def taped(tape: Tape, iter_size: int = 1, precision: str = "FLOAT") -> caffe.SGDSolver:
+    solver = solver_of(iter_size, precision)
     tape.module = solver.net.module
     solver.net.module.record_on(solver.net.device, tape)
     return solver
 
 
-@pytest.mark.parametrize("iter_size", [1, 3])
-def test_a_recorded_run_is_the_run(tape, iter_size):
-    mine, plain = taped(tape, iter_size), solver_of(iter_size)
+@pytest.mark.parametrize(("iter_size", "precision"), [(1, "FLOAT"), (3, "FLOAT"), (3, "BFLOAT16")])
+def test_a_recorded_run_is_the_run(tape, iter_size, precision):
+    mine, plain = taped(tape, iter_size, precision), solver_of(iter_size, precision)
     plain.net.module.record = None
     for step in range(8):
         for solver in (mine, plain):
@@ -114,6 +114,16 @@ def test_another_shape_is_recorded_anew(tape):
     solver.step(WARM_UP + 2)
     assert tape.records == 2
     assert solver.net.blobs["z"].shape == (2, 3)
+
+
+def test_another_loss_scale_is_recorded_anew(tape, monkeypatch):
+    monkeypatch.setattr("caffe.net.net.check_precision", lambda *_: None)  # the processor plays the GPU
+    solver = taped(tape, precision="FLOAT16")
+    feed(solver, 1)
+    for _ in range(2):
+        solver.step(WARM_UP + 2)
+        solver.net.loss_scale.value /= 2
+    assert tape.records == 2
 
 
 def test_what_cannot_be_recorded_runs_as_it_is(tape, caplog):

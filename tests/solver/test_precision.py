@@ -116,7 +116,21 @@ def test_float16_needs_a_gpu():
         solver_of("precision: FLOAT16")
 
 
-# -- the scale of float16, with gradients made up, as a processor does not run it --------------------------------------
+# -- float16, which the processor runs for these tests only ------------------------------------------------------------
+
+
+def test_float16_follows_float32(monkeypatch):
+    monkeypatch.setattr("caffe.net.net.check_precision", lambda *_: None)
+    low, exact = (
+        solver_of("precision: FLOAT16 iter_size: 2 clip_gradients: 0.5"),
+        solver_of("iter_size: 2 clip_gradients: 0.5"),
+    )
+    start = data_of(exact)
+    for solver in (low, exact):
+        solver.step(6)
+    assert low.net.loss_scale.good == 6
+    for mine, expected, first in zip(data_of(low), data_of(exact), start, strict=True):
+        assert np.linalg.norm(mine - expected) <= 0.02 * np.linalg.norm(expected - first)
 
 
 def scaled(more: str = "") -> caffe.SGDSolver:

@@ -38,7 +38,8 @@ class LayerTime:
 class Whole:
     """The net as one piece: the milliseconds of a run, how often a run forms the products of forward, its memory.
 
-    `peak` is what the machine reaches in large matrix products, in floating-point operations a second.
+    `peak` is what the machine reaches in large matrix products, in floating-point operations a second, with the net's
+    numbers; `layer_peak` the same with those of single layers, which are float32.
     """
 
     what: str
@@ -47,6 +48,7 @@ class Whole:
     peak: float
     memory: Footprint
     held: dict[str, int]
+    layer_peak: float
 
 
 def show(layers: Sequence[LayerTime], whole: Whole) -> None:
@@ -55,7 +57,7 @@ def show(layers: Sequence[LayerTime], whole: Whole) -> None:
 
     console = Console(highlight=False)
     total = _sum(layers)
-    rows = [_row(layer, total, whole.peak) for layer in (*layers, total)]
+    rows = [_row(layer, total, whole.layer_peak) for layer in (*layers, total)]
     columns = list(zip(_HEADS, *rows, strict=True))
     widths = [max(len(line) for cell in column for line in cell.split("\n")) + _GAP for column in columns]
     if not sys.stdout.isatty():

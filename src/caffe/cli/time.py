@@ -96,6 +96,8 @@ def _log_times(names: list[str], forward: list[float], backward: list[float], to
 
 def _profile(net: Any, forward: list[float], backward: list[float], flags: SimpleNamespace) -> None:
     """Run the net as one piece, print the table, and write the trace if one is asked for."""
+    import torch
+
     from caffe.cli import _time_table
     from caffe.net import footprint
     from caffe.net.cost import cost, matrix_peak
@@ -117,8 +119,9 @@ def _profile(net: Any, forward: list[float], backward: list[float], flags: Simpl
     memory = footprint.footprint(net, run)
     spent = statistics.median(_milliseconds(run) for _ in range(flags.iterations))
     what, passes = ("training step", 3) if train else ("evaluation", 1)
-    held = footprint.held(net)
-    _time_table.show(layers, _time_table.Whole(what, spent, passes, matrix_peak(net.device), memory, held))
+    held, layer_peak = footprint.held(net), matrix_peak(net.device)
+    peak = layer_peak if net.precision == torch.float32 else matrix_peak(net.device, net.precision)
+    _time_table.show(layers, _time_table.Whole(what, spent, passes, peak, memory, held, layer_peak))
     if flags.trace:
         from caffe.net.trace import trace
 

@@ -59,9 +59,9 @@ class Record:
         self._replay: Callable[[], None] | None = None
         self._made: Any = None
 
-    def run(self, given: Sequence[Tensor]) -> Any:
-        """One pass over `given`; returns what `work` returns."""
-        key = tuple((x.shape, x.dtype, x.stride()) for x in given), tuple(map(_lies, self._parameters))
+    def run(self, given: Sequence[Tensor], fixed: float = 0.0) -> Any:
+        """One pass over `given`; returns what `work` returns. `fixed` is a number that a record holds as it was."""
+        key = fixed, tuple((x.shape, x.dtype, x.stride()) for x in given), tuple(map(_lies, self._parameters))
         if key != self._key:
             self._key, self._passes, self._replay = key, 0, None
         self._passes += 1

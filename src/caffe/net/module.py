@@ -53,6 +53,7 @@ class NetModule(nn.Module):
             if step.layer.type != "Split":
                 self.add_module(module_name(step.layer.name, used), step.layer)
         losses = frozenset(place for place, _ in self._losses)
+        self._scale = scale
         self._low = None if precision is torch.float32 else LowPrecision(precision, scale)
         if self._low is not None:
             self._calls, self._count = self._low.lower(self._calls, self._count, losses)
@@ -119,7 +120,8 @@ class NetModule(nn.Module):
     def forward_backward(self) -> float:
         """One pass forward and backward; adds to the parameters' gradients and fills the blobs; returns the loss."""
         given = self._source_values()
-        values, loss = self._pass(given) if self.record is None else self.record.run(given)
+        scale = 0.0 if self._scale is None else self._scale.value
+        values, loss = self._pass(given) if self.record is None else self.record.run(given, scale)
         self._fill(values)
         for blob in self._given_gradients:
             blob.stale = True
