@@ -1,0 +1,42 @@
+"""Real Caffe, in its own Python 3.8."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["GLOG_minloglevel"] = "2"
+
+import caffe  # noqa: E402
+import numpy as np  # noqa: E402
+
+caffe.set_mode_cpu()
+
+
+def train(folder):
+    """A step of the solver."""
+    solver = caffe.SGDSolver(folder + "/solver.prototxt")
+    solver.net.copy_from(folder + "/net.caffemodel")
+    solver.net.blobs["data"].data[...] = np.load(folder + "/data.npy")
+    solver.net.blobs["label"].data[...] = np.load(folder + "/label.npy")
+    return lambda: solver.step(1)
+
+
+def infer(folder):
+    """The net's outputs."""
+    net, data = _net(folder), np.load(folder + "/data.npy")
+
+    def work():
+        net.blobs["data"].data[...] = data
+        return net.forward()
+
+    return work
+
+
+def load(folder):
+    """The net with its weights, then its outputs."""
+    nets = []
+    return lambda: nets[0].forward() if nets else nets.append(_net(folder))
+
+
+def _net(folder):
+    return caffe.Net(folder + "/net.prototxt", folder + "/net.caffemodel", caffe.TEST)

@@ -1,0 +1,95 @@
+"""What each benchmark should show, and whether it did."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.rounds import OURS
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Ratios (what the best of `peers` takes / what ours takes) of the rows of one part of the benchmarks.
+
+    `mean` is the least geometric mean, `least` the least of all; `most` bounds the inverse, ours / best peer.
+    """
+
+    part: str
+    text: str
+    peers: tuple[str, ...]
+    mean: float = 0.0
+    least: float = 0.0
+    most: float = 0.0
+    ours: tuple[str, ...] = (OURS,)
+    rows: tuple[str, ...] = ()
+    """Only these rows; by default all."""
+
+    def wanted(self) -> str:
+        """The goal in words."""
+        words = [f"geometric mean {self.mean:g}"] if self.mean else []
+        words += [f"none under {self.least:g}"] if self.least else []
+        return ", ".join([*words, *([f"ours / theirs at most {self.most:g}"] if self.most else [])])
+
+    def judge(self, ratios: Mapping[str, float]) -> tuple[str, str]:
+        """What was measured, in words, and the verdict."""
+        worst = min(ratios, key=lambda name: ratios[name])
+        if self.most:
+            return f"at most {1 / ratios[worst]:.2f} ({worst})", _verdict(1 / ratios[worst] <= self.most)
+        mean = statistics.geometric_mean(ratios.values())
+        found = f"geometric mean {mean:.2f}, " if self.mean else ""
+        return f"{found}least {ratios[worst]:.2f} ({worst})", _verdict(
+            mean >= self.mean and ratios[worst] >= self.least
+        )
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+COMPILED = ("PyTorch tuned", "PyTorch compiled")
+ENGINES = ("ONNX Runtime", "OpenVINO", "OpenCV")
+GOALS = [
+    Goal("training", "training step, float32", ("real Caffe",), 3.5, 2.5),
+    Goal("training", "training step, float32", ("PyTorch eager",), 3.0, 1.6),
+    Goal("training", "training step, float32", COMPILED, 1.8, 1.2),
+    Goal("limits", "training step, float32", ("limit",), most=1.5, rows=("alexnet", "googlenet", "resnet50")),
+    Goal("inference", "inference, float32", ENGINES, 1.15, 1.0),
+    Goal("single", "inference of one image", ("OpenCV", "ONNX Runtime", "real Caffe"), least=1.0),
+    Goal("loading", "240 MB of weights read", ("OpenCV",), least=3.0),
+    Goal("loading", "240 MB of weights read", ("real Caffe",), least=3.0),
+    Goal("memory", "peak memory of training", ("PyTorch eager",), most=0.9),
+]
+"""In the order in which they are shown."""
+
+
+def value(found: Mapping[str, Any]) -> float | None:
+    """What an engine took, in the part's unit; None if it was not measured."""
+    return found.get("ms", found.get("MB"))
+
+
+def ratios(goal: Goal, rows: Rows, ours: str) -> dict[str, float]:
+    """By row: what the best peer takes as a multiple of what `ours` takes, where both were measured."""
+    made = {}
+    for name, row in rows.items():
+        took = {engine: value(found) for engine, found in row["engines"].items()}
+        peers = [took[peer] for peer in goal.peers if took.get(peer) is not None]
+        if peers and took.get(ours) is not None and (not goal.rows or name in goal.rows):
+            made[name] = min(peers) / took[ours]
+    return made
+
+
+def judged(part: str, rows: Rows) -> Iterator[str]:
+    """The lines of a Markdown table, one for each goal of the part."""
+    for goal in GOALS:
+        for ours in goal.ours:
+            if goal.part != part or not any(ours in row["engines"] for row in rows.values()):
+                continue
+            against = goal.peers[0] if len(goal.peers) == 1 else f"best of {', '.join(goal.peers)}"
+            found = ratios(goal, rows, ours)
+            shown, verdict = goal.judge(found) if found else ("not measured", "-")
+            yield f"| {ours}: {goal.text} | {against} | {goal.wanted()} | {shown} | {verdict} |"

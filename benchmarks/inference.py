@@ -1,0 +1,93 @@
+"""Running nets that are trained: ours beside ONNX Runtime, OpenVINO, OpenCV's DNN module and real Caffe.
+
+    python -m benchmarks inference [-nets alexnet] [-engines onnx,vino] [-threads 1,2] [-rounds 7]
+    python -m benchmarks single    the same for one image: LeNet, the three nets of MTCNN, GoogLeNet
+
+All engines have the same weights and data, get the data as an array for each run, and give the outputs as arrays; how far
+these are from ours is part of the table. ONNX Runtime and OpenVINO read an ONNX file that torch exports.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import report
+from benchmarks.plain_torch import PlainNet
+from benchmarks.rounds import OURS, Engine, Kind, chosen, measure, options
+from benchmarks.workloads import NETS, Work, prepare
+from caffe.proto import weights
+
+ENGINES = [
+    Kind(OURS, "ours", "infer"),
+    Kind("ONNX Runtime", "onnx_runtime", "infer"),
+    Kind("OpenVINO", "open_vino", "infer"),
+    Kind("OpenCV", "opencv", "infer"),
+    Kind("real Caffe", "real_caffe", "infer"),
+    Kind("OpenVINO bf16", "open_vino", "infer", {"precision": "bf16"}),
+]
+
+
+class OnnxLrn(torch.autograd.Function):
+    """LRN as the one ONNX operator that it is; torch's own export writes it as six."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+        return torch.nn.functional.local_response_norm(x, size, alpha, beta, k)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
+        return g.op("LRN", x, size_i=size, alpha_f=alpha, beta_f=beta, bias_f=k)
+
+
+def export(param: Any, folder: Path) -> None:
+    """Write the folder's net as `net.onnx`."""
+    net = PlainNet(param, weights.read(folder / "net.caffemodel")).eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.LocalResponseNorm):
+            how = (module.size, module.alpha, module.beta, module.k)
+            module.forward = lambda x, how=how: OnnxLrn.apply(x, *how)  # type: ignore[method-assign]
+    data = torch.from_numpy(np.load(folder / "data.npy"))
+    names = {"input_names": ["data"], "output_names": list(dict.fromkeys(net.outputs))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls this way of exporting old; the new one needs more packages
+        torch.onnx.export(net, (data,), str(folder / "net.onnx"), dynamo=False, opset_version=17, **names)
+
+
+def agreement(folder: Path) -> Callable[[Engine], dict[str, float]]:
+    """A function that tells how far an engine's outputs are from the first one's, in parts of the greatest value."""
+    first: dict[str, np.ndarray] = {}
+
+    def compare(engine: Engine) -> dict[str, float]:
+        engine.ask("result", folder / "result.npz")
+        with np.load(folder / "result.npz") as found:
+            arrays = {name: found[name] for name in found.files}
+        first.update(arrays if not first else {})
+        return {"difference": max(float(np.abs(arrays[n] - v).max() / np.abs(v).max()) for n, v in first.items())}
+
+    return compare
+
+
+def main(argv: list[str], part: str = "inference", works: Mapping[str, Work] = NETS) -> None:
+    """Measure, print, and with all nets write the results."""
+    given = options(part, works, argv)
+    found = {}
+    for name in given.nets:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            export(prepare(works[name], folder, train=False), folder)
+            engines = measure(chosen(ENGINES, given), folder, given, agreement(folder))
+            found[name] = {"batch": works[name].shape[0], "engines": engines}
+        report.progress(name, engines)
+    report.save(part, found, given)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,50 @@
+"""The most memory that a training step of ResNet-50 takes: ours beside PyTorch and real Caffe.
+
+    python -m benchmarks memory [-nets resnet50]
+
+Peak resident memory of the process as the system counts it (VmHWM), after four steps; and what it grew by since the
+imports, which alone take some hundred megabytes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import real, report, training
+from benchmarks.rounds import Engine, EngineError, chosen, options
+from benchmarks.workloads import NETS, prepare
+
+LEFT_OUT = ("PyTorch compiled", "matrix product")
+"""The compiler's own memory would be counted too."""
+
+
+def main(argv: list[str]) -> None:
+    """Measure, print and write the results."""
+    given = options("memory", ["resnet50"], argv)
+    found: dict[str, dict[str, Any]] = {}
+    for net in given.nets:
+        whole: dict[str, Any] = found.setdefault(f"{net}: process", {})
+        grown: dict[str, Any] = found.setdefault(f"{net}: less imports", {})
+        with tempfile.TemporaryDirectory() as temporary:
+            prepare(NETS[net], Path(temporary), train=True)
+            for kind in chosen([kind for kind in training.ENGINES if kind.name not in LEFT_OUT], given):
+                try:
+                    engine = Engine(kind, Path(temporary), given.cores)
+                except (EngineError, real.Missing) as error:
+                    whole[kind.name] = grown[kind.name] = {"error": str(error)}
+                    continue
+                engine.turn(0)
+                engine.turn(0)
+                kilobytes = engine.ask("memory")
+                engine.close()
+                whole[kind.name] = {"MB": kilobytes["peak"] / 1024}
+                grown[kind.name] = {"MB": (kilobytes["peak"] - kilobytes["before"]) / 1024}
+        report.progress(net, whole)
+    report.save("memory", {name: {"engines": engines} for name, engines in found.items()}, given)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

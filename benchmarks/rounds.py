@@ -1,0 +1,161 @@
+"""Engines in processes of their own that take turns, on the same processors and with the same number of threads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import real
+
+ROOT = Path(__file__).parent.parent
+OURS = "Cafetière"
+Found = dict[str, Any]
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An engine as it takes part: its name in tables, its module in `benchmarks.engines`, its job and options."""
+
+    name: str
+    module: str
+    job: str
+    options: dict[str, Any] = field(default_factory=dict)
+    like: str = ""
+    """The engine whose number of threads it takes, where starting it for each number would take minutes."""
+
+
+class EngineError(Exception):
+    """An engine did not start, or stopped."""
+
+
+class Engine:
+    """A running engine: its times are milliseconds of one work, a turn each."""
+
+    def __init__(self, kind: Kind, folder: Path, threads: int) -> None:
+        self.kind, self.threads = kind, threads
+        self.times: list[float] = []
+        self.least = float("inf")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115: open as long as the process
+        environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
+        python = sys.executable
+        if kind.module == "real_caffe":
+            python = real.interpreter()
+            environment.pop("PYTHONPATH", None)  # both packages are called caffe
+        command = [python, str(ROOT / "benchmarks" / "worker.py"), kind.module, kind.job, str(folder)]
+        self._process = subprocess.Popen(
+            [*command, json.dumps(kind.options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=self._errors, env=environment, cwd=ROOT,
+        )  # fmt: skip
+        self._answer()
+
+    def ask(self, *request: object) -> Found:
+        """The answer to one request of `benchmarks.worker`."""
+        assert self._process.stdin is not None
+        try:
+            print(*request, file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            pass  # no answer will come: `_answer` tells why
+        return json.loads(self._answer())
+
+    def turn(self, seconds: float) -> None:
+        """One round's turn."""
+        found = self.ask("turn", seconds)
+        self.times.append(found["ms"])
+        self.least = min(self.least, found["least"])
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._errors.close()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            last = (self._errors.read().strip().splitlines() or ["it said nothing"])[-1]
+            raise EngineError(f"{self.kind.name}: {last}")
+        return line
+
+
+def measure(
+    kinds: Sequence[Kind], folder: Path, given: argparse.Namespace, after: Callable[[Engine], Found] = lambda _: {}
+) -> dict[str, Found]:
+    """For each engine its times in turn, with the number of threads that suits it best, or why it was not measured.
+
+    Each is {"ms": median, "times": [...], "least": ms, "threads": n} and what `after` finds out at the end, or
+    {"error": why}.
+    """
+    found: dict[str, Found] = {}
+    engines: dict[str, Engine] = {}
+    for kind in kinds:
+        counts = [engines[kind.like].threads] if kind.like in engines else given.threads
+        try:
+            engines[kind.name] = best_threads(kind, folder, counts, given.seconds)
+        except (EngineError, real.Missing) as error:
+            if kind.name == OURS:
+                raise
+            found[kind.name] = {"error": str(error)}
+            print(f"  {error}", flush=True)
+    for _ in range(given.rounds):
+        for engine in engines.values():
+            engine.turn(given.seconds)
+    for name, engine in engines.items():
+        found[name] = {"ms": statistics.median(engine.times), "threads": engine.threads, "least": engine.least}
+        found[name] |= {"times": engine.times, **after(engine)}
+        engine.close()
+    return {kind.name: found[kind.name] for kind in kinds}
+
+
+def best_threads(kind: Kind, folder: Path, counts: Iterable[int], seconds: float) -> Engine:
+    """The engine, warm, with the number of threads that is quickest in a short first pass."""
+    best: Engine | None = None
+    for count in counts:
+        engine = Engine(kind, folder, count)
+        engine.turn(0)
+        engine.turn(seconds)
+        if best is not None and best.times[-1] <= engine.times[-1]:
+            engine.close()
+            continue
+        if best is not None:
+            best.close()
+        best = engine
+    assert best is not None
+    best.times.clear()
+    return best
+
+
+def options(prog: str, nets: Iterable[str], argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments that the benchmarks of nets share; pins this process, and so its engines, to the processors."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {prog}")
+    cores = min(2, len(os.sched_getaffinity(0)))
+    parser.add_argument("-nets", type=lambda text: text.split(","), default=list(nets), help="by default all")
+    parser.add_argument("-engines", type=lambda text: text.split(","), default=[], help="parts of their names")
+    parser.add_argument("-rounds", type=int, default=7)
+    parser.add_argument("-seconds", type=float, default=0.3, help="how long a turn lasts")
+    parser.add_argument("-cores", type=int, default=cores, help="how many processors all engines have")
+    parser.add_argument("-threads", type=lambda text: [int(n) for n in text.split(",")], help="to choose from")
+    given = parser.parse_args(argv)
+    given.threads = given.threads or sorted({1, given.cores})
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])
+    given.whole = set(given.nets) == set(nets) and not given.engines
+    return given
+
+
+def chosen(kinds: Sequence[Kind], given: argparse.Namespace) -> list[Kind]:
+    """Those that `-engines` names, and always ours."""
+    wanted = [part.lower() for part in given.engines]
+    return [kind for kind in kinds if not wanted or kind.name == OURS or any(p in kind.name.lower() for p in wanted)]

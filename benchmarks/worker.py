@@ -1,0 +1,79 @@
+"""The process of one engine: sets it up, then answers requests, one line each, until its input ends.
+
+    python benchmarks/worker.py ENGINE JOB FOLDER OPTIONS
+
+ENGINE is a module of `benchmarks.engines`, JOB a function in it, called with FOLDER and the keywords of OPTIONS (JSON); it
+returns a function that does the work once. Written for Python 3.8 as well, which real Caffe needs.
+
+    turn SECONDS   works once unmeasured, then for so long: {"ms": of one work, "least": of the quickest}
+    once           works once: {"ms": ...}
+    result FILE    works once and saves what it returned, arrays by name
+    memory         kilobytes: {"before": peak after the imports, "peak": peak until now}
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def peak_memory():
+    """Kilobytes that the process had in memory at most; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    except OSError:
+        return 0
+
+
+def timed(work):
+    """Milliseconds of one work."""
+    begun = time.perf_counter()
+    work()
+    return (time.perf_counter() - begun) * 1e3
+
+
+def turn(work, seconds):
+    """Work once to warm up, then until the time is over."""
+    work()
+    begun, times = time.perf_counter(), []
+    while not times or time.perf_counter() - begun < seconds:
+        times.append(timed(work))
+    return {"ms": sum(times) / len(times), "least": min(times)}
+
+
+def result(work, path):
+    """Save the arrays that a work returns."""
+    import numpy as np
+
+    np.savez(path, **work())
+    return {}
+
+
+def main(engine, job, folder, options):
+    """Set up, then answer."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries that print must not disturb the answers
+    module = importlib.import_module("benchmarks.engines." + engine)
+    before = peak_memory()
+    work = getattr(module, job)(folder, **json.loads(options))
+    if engine not in ("ours", "real_caffe") and "caffe.net" in sys.modules:
+        sys.exit("the peer's process imported our runtime, which changes how memory is allocated")
+    print("ready", file=answers, flush=True)
+    requests = {
+        "turn": lambda seconds: turn(work, float(seconds)),
+        "once": lambda: {"ms": timed(work)},
+        "result": lambda path: result(work, path),
+        "memory": lambda: {"before": before, "peak": peak_memory()},
+    }
+    for line in sys.stdin:
+        name, *arguments = line.split()
+        print(json.dumps(requests[name](*arguments)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

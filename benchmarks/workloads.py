@@ -1,0 +1,106 @@
+"""What the engines are given: nets, random weights that keep activations near one, and random data, as files.
+
+A folder made by `prepare` holds `net.prototxt`, `solver.prototxt` (of a net to train), `net.caffemodel`, `data.npy` and
+`label.npy`. Every engine reads the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import caffe
+from caffe import models
+from caffe.proto import caffe_pb2, text, upgrade, weights
+
+ROOT = Path(__file__).parent.parent
+SOLVER = """net: "{folder}/net.prototxt" base_lr: 0.0001 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.0005 display: 0
+snapshot_after_train: false solver_mode: CPU random_seed: 1 {more}"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A net in its two forms, a path or a builder from `caffe.models`, and the shape of its data."""
+
+    train: str | Callable[..., Any]
+    deploy: str | Callable[..., Any]
+    shape: tuple[int, int, int, int]
+
+
+NETS = {
+    "lenet": Work("examples/mnist/lenet_train_test.prototxt", "examples/mnist/lenet.prototxt", (64, 1, 28, 28)),
+    "cifar_quick": Work(
+        "examples/cifar10/cifar10_quick_train_test.prototxt",
+        "examples/cifar10/cifar10_quick.prototxt",
+        (100, 3, 32, 32),
+    ),
+    "alexnet": Work("models/bvlc_alexnet/train_val.prototxt", "models/bvlc_alexnet/deploy.prototxt", (10, 3, 227, 227)),
+    "googlenet": Work(
+        "models/bvlc_googlenet/train_val.prototxt", "models/bvlc_googlenet/deploy.prototxt", (10, 3, 224, 224)
+    ),
+    "resnet50": Work(models.resnet50, models.resnet50, (8, 3, 224, 224)),
+}
+"""Nets to train and to run, with the batches they are measured at."""
+
+SINGLE = {
+    "lenet": Work("", "examples/mnist/lenet.prototxt", (1, 1, 28, 28)),
+    "pnet": Work("", "benchmarks/nets/mtcnn_pnet.prototxt", (1, 3, 12, 12)),
+    "pnet_288x384": Work("", "benchmarks/nets/mtcnn_pnet.prototxt", (1, 3, 288, 384)),
+    "rnet": Work("", "benchmarks/nets/mtcnn_rnet.prototxt", (1, 3, 24, 24)),
+    "onet": Work("", "benchmarks/nets/mtcnn_onet.prototxt", (1, 3, 48, 48)),
+    "googlenet": Work("", "models/bvlc_googlenet/deploy.prototxt", (1, 3, 224, 224)),
+}
+"""Nets to run on one image. PNet at 288 x 384 is the first level of its pyramid for 640 x 480 and faces of 20 pixels."""
+
+
+def net_param(work: Work, train: bool) -> Any:
+    """The NetParameter, with one Input layer in place of its data layers."""
+    source = work.train if train else work.deploy
+    if callable(source):
+        return source(batch=work.shape[0], size=work.shape[2], train=train)
+    given = upgrade.read_net(ROOT / source)
+    net = caffe_pb2.NetParameter(name=given.name)
+    inputs = net.layer.add(name="data", type="Input", top=["data", "label"] if train else ["data"])
+    inputs.input_param.shape.add().dim.extend(work.shape)
+    if train:
+        inputs.input_param.shape.add().dim.append(work.shape[0])
+    net.layer.extend(layer for layer in given.layer if layer.type not in ("Data", "Input", "Accuracy"))
+    return net
+
+
+def prepare(work: Work, folder: Path, train: bool, solver: str = "") -> Any:
+    """Write the files of a folder; `solver` is further text for the solver. Returns the NetParameter."""
+    rng = np.random.default_rng(0)
+    param = net_param(work, train)
+    text.write(folder / "net.prototxt", param)
+    (folder / "solver.prototxt").write_text(SOLVER.format(folder=folder, more=solver))
+    data = rng.standard_normal(work.shape, dtype=np.float32)
+    np.save(folder / "data.npy", data)
+    np.save(folder / "label.npy", rng.integers(0, 10, work.shape[0]))
+    weights.write(folder / "net.caffemodel", param, random_weights(net_param(work, train), data, rng))
+    return param
+
+
+def random_weights(param: Any, data: np.ndarray, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
+    """Arrays for each layer: those of He et al. (arXiv:1502.01852), and true statistics of `data` for BatchNorm."""
+    net = caffe.Net(param, caffe.TRAIN, device="cpu")
+    for layer, blobs in zip(net.layers, (layer.blobs for layer in net.layers), strict=True):
+        for index, blob in enumerate(blobs if layer.type != "BatchNorm" else ()):
+            shape = tuple(blob.shape)
+            if layer.type == "PReLU":
+                blob.data[...] = rng.uniform(0.1, 0.4, shape)
+            elif layer.type == "Scale":
+                blob.data[...] = rng.uniform(0.5, 1.5, shape) if index == 0 else rng.normal(0, 0.1, shape)
+            elif len(shape) > 1:
+                blob.data[...] = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
+            else:
+                blob.data[...] = rng.normal(0, 0.1, shape)
+    if any(layer.type == "BatchNorm" for layer in net.layers):
+        net.blobs["data"].data[...] = data
+        net.forward()  # in training, which gives BatchNorm its running statistics
+    return {layer.name: [np.array(blob.data) for blob in layer.blobs] for layer in net.layers if layer.blobs}
