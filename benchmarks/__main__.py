@@ -1,30 +1,46 @@
-"""Runs the benchmarks in their short forms, one after the other, each in a process of its own.
+"""Runs the benchmarks one after the other, each in a process of its own.
 
-python -m benchmarks            all of them
-python -m benchmarks update     one, with further arguments passed on
+python -m benchmarks                        all of them; the tables and pictures are in benchmarks/results
+python -m benchmarks -short                 a look at each in two minutes, which writes nothing
+python -m benchmarks training -nets lenet   one, with its own arguments
+python -m benchmarks report                 the tables and pictures again, from the figures kept
 """
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 
-SHORT = {
-    "training": ["-nets", "lenet,cifar_quick", "-rounds", "3"],
-    "data": ["--rounds", "2", "--seconds", "1"],
-    "update": ["--rounds", "5"],
-    "rules": ["--seconds", "2"],
+FULL: dict[str, list[str]] = {
+    "training": [],
+    "inference": [],
+    "single": [],
+    "loading": [],
+    "memory": [],
+    "rewrites": [],
+    "update": [],
+    "rules": [],
+    "data": ["--rounds", "3"],
 }
-"""What `make bench` runs, with the arguments that keep it short."""
+FEW = ["-rounds", "1", "-seconds", "0.05"]
+SHORT: dict[str, list[str]] = {
+    "training": ["-nets", "lenet", "-threads", "1", *FEW],
+    "inference": ["-nets", "lenet,googlenet", "-threads", "2", *FEW],
+    "single": ["-nets", "lenet,onet", "-threads", "1", *FEW],
+    "loading": FEW,
+    "memory": ["-nets", "lenet"],
+    "rewrites": ["-nets", "cifar_quick", "-rounds", "3"],
+    "data": ["--rounds", "1", "--seconds", "0.5"],
+}
 
 
-def main() -> int:
-    """Run the benchmarks named on the command line, or all; returns the worst exit code."""
-    if len(sys.argv) > 1:
-        return run(sys.argv[1], sys.argv[2:])
-    present = [name for name in SHORT if importlib.util.find_spec(f"benchmarks.{name}")]
-    return max(run(name, SHORT[name]) for name in present)
+def main(argv: list[str]) -> int:
+    """Run what the command line names; returns the worst exit code."""
+    if argv and not argv[0].startswith("-"):
+        return run(argv[0], argv[1:])
+    if argv not in ([], ["-short"]):
+        sys.exit(f"benchmarks: unknown arguments {' '.join(argv)}\n\n{__doc__}")
+    return max(run(name, arguments) for name, arguments in (SHORT if argv else FULL).items())
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -34,4 +50,4 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -3,8 +3,8 @@
     python -m benchmarks inference [-nets alexnet] [-engines onnx,vino] [-threads 1,2] [-rounds 7]
     python -m benchmarks single    the same for one image: LeNet, the three nets of MTCNN, GoogLeNet
 
-All engines have the same weights and data, get the data as an array for each run, and give the outputs as arrays; how far
-these are from ours is part of the table. ONNX Runtime and OpenVINO read an ONNX file that torch exports.
+All engines have the same weights and data, get the data as an array for each run, and give the outputs as arrays; how
+far these are from ours is part of the table. ONNX Runtime and OpenVINO read an ONNX file that torch exports.
 """
 
 from __future__ import annotations

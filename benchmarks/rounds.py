@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -45,8 +46,8 @@ class Engine:
         self.kind, self.threads = kind, threads
         self.times: list[float] = []
         self.least = float("inf")
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115: open as long as the process
-        environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "GLOG_minloglevel": "2"}
         python = sys.executable
         if kind.module == "real_caffe":
             python = real.interpreter()
@@ -61,10 +62,8 @@ class Engine:
     def ask(self, *request: object) -> Found:
         """The answer to one request of `benchmarks.worker`."""
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # no answer will come: `_answer` tells why
             print(*request, file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # no answer will come: `_answer` tells why
         return json.loads(self._answer())
 
     def turn(self, seconds: float) -> None:
@@ -138,8 +137,8 @@ def best_threads(kind: Kind, folder: Path, counts: Iterable[int], seconds: float
     return best
 
 
-def options(prog: str, nets: Iterable[str], argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments that the benchmarks of nets share; pins this process, and so its engines, to the processors."""
+def options(prog: str, nets: Iterable[str], argv: Sequence[str], more: str = "") -> argparse.Namespace:
+    """The arguments that benchmarks of nets share, and one `more`; pins this process, and so its engines."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {prog}")
     cores = min(2, len(os.sched_getaffinity(0)))
     parser.add_argument("-nets", type=lambda text: text.split(","), default=list(nets), help="by default all")
@@ -148,6 +147,8 @@ def options(prog: str, nets: Iterable[str], argv: Sequence[str]) -> argparse.Nam
     parser.add_argument("-seconds", type=float, default=0.3, help="how long a turn lasts")
     parser.add_argument("-cores", type=int, default=cores, help="how many processors all engines have")
     parser.add_argument("-threads", type=lambda text: [int(n) for n in text.split(",")], help="to choose from")
+    if more:
+        parser.add_argument(f"-{more}", type=lambda text: text.split(","), default=[])
     given = parser.parse_args(argv)
     given.threads = given.threads or sorted({1, given.cores})
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])

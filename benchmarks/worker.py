@@ -2,8 +2,8 @@
 
     python benchmarks/worker.py ENGINE JOB FOLDER OPTIONS
 
-ENGINE is a module of `benchmarks.engines`, JOB a function in it, called with FOLDER and the keywords of OPTIONS (JSON); it
-returns a function that does the work once. Written for Python 3.8 as well, which real Caffe needs.
+ENGINE is a module of `benchmarks.engines`, JOB a function in it, called with FOLDER and the keywords of OPTIONS (JSON);
+it returns a function that does the work once. Written for Python 3.8 as well, which real Caffe needs.
 
     turn SECONDS   works once unmeasured, then for so long: {"ms": of one work, "least": of the quickest}
     once           works once: {"ms": ...}

@@ -19,8 +19,8 @@ from caffe import models
 from caffe.proto import caffe_pb2, text, upgrade, weights
 
 ROOT = Path(__file__).parent.parent
-SOLVER = """net: "{folder}/net.prototxt" base_lr: 0.0001 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.0005 display: 0
-snapshot_after_train: false solver_mode: CPU random_seed: 1 {more}"""
+SOLVER = """net: "{folder}/net.prototxt" base_lr: 0.0001 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.0005
+display: 0 snapshot_after_train: false solver_mode: CPU random_seed: 1 {more}"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ SINGLE = {
     "onet": Work("", "benchmarks/nets/mtcnn_onet.prototxt", (1, 3, 48, 48)),
     "googlenet": Work("", "models/bvlc_googlenet/deploy.prototxt", (1, 3, 224, 224)),
 }
-"""Nets to run on one image. PNet at 288 x 384 is the first level of its pyramid for 640 x 480 and faces of 20 pixels."""
+"""Nets to run on one image. 288 x 384 is the first level of PNet's pyramid for 640 x 480, faces of 20 pixels."""
 
 
 def net_param(work: Work, train: bool) -> Any:

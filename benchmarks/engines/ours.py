@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-import caffe
-from caffe import log
+from caffe import TEST, Net, get_solver, log
 
 Arrays = dict[str, np.ndarray]
 log.start(logging.ERROR)
@@ -18,7 +17,7 @@ log.start(logging.ERROR)
 def train(folder: str) -> Callable[[], object]:
     """A step of the solver."""
     at = Path(folder)
-    solver = caffe.get_solver(at / "solver.prototxt")
+    solver = get_solver(at / "solver.prototxt")
     solver.net.copy_from(at / "net.caffemodel")
     solver.net.blobs["data"].data[...] = np.load(at / "data.npy")
     solver.net.blobs["label"].data[...] = np.load(at / "label.npy")
@@ -40,9 +39,9 @@ def infer(folder: str) -> Callable[[], Arrays]:
 
 def load(folder: str) -> Callable[[], object]:
     """The net with its weights, then its outputs."""
-    nets: list[caffe.Net] = []
+    nets: list[Net] = []
     return lambda: nets[0].evaluate() if nets else nets.append(_net(Path(folder)))
 
 
-def _net(at: Path) -> caffe.Net:
-    return caffe.Net(at / "net.prototxt", caffe.TEST, weights=at / "net.caffemodel")
+def _net(at: Path) -> Net:
+    return Net(at / "net.prototxt", TEST, weights=at / "net.caffemodel")

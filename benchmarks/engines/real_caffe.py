@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import numpy as np
 
-os.environ["GLOG_minloglevel"] = "2"
-
-import caffe  # noqa: E402
-import numpy as np  # noqa: E402
+import caffe
 
 caffe.set_mode_cpu()
 

@@ -1,0 +1,128 @@
+"""What each rewrite of `caffe.net.rewrite` gains: a net with all of them, and with all but that one.
+
+    python -m benchmarks rewrites [-nets googlenet,resnet50] [-rounds 7] [-only relu_in_place]
+
+Both are built in one process and take turns, on the nets where leaving the rewrite out changes the list of calls. Where
+rewrites build on each other, a figure includes what is lost with it. The table is printed, and with all nets written
+to benchmarks/results/rewrites.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import caffe
+from benchmarks.report import RESULTS, machine
+from benchmarks.rounds import options
+from benchmarks.workloads import NETS, prepare
+from caffe import log
+from caffe.net import rewrite
+from caffe.net.rewrite import Call, Rewrite
+
+Step = Callable[[], object]
+
+
+def training_step(folder: Path) -> Step:
+    """A step of the solver; its net's module is built."""
+    solver = caffe.get_solver(folder / "solver.prototxt")
+    solver.net.copy_from(folder / "net.caffemodel")
+    solver.net.blobs["data"].data[...] = np.load(folder / "data.npy")
+    solver.net.blobs["label"].data[...] = np.load(folder / "label.npy")
+    assert solver.net.module is not None
+    return lambda: solver.step(1)
+
+
+FORMS: dict[str, tuple[list[Rewrite], Callable[[Path], Step]]] = {"training": (rewrite.REWRITES, training_step)}
+"""Each way to run a net: the list of its rewrites, and what makes a step of it."""
+
+
+@contextlib.contextmanager
+def replaced(changes: list[Rewrite], others: Sequence[Rewrite]) -> Iterator[None]:
+    """The list with this content for a while."""
+    kept = list(changes)
+    changes[:] = others
+    try:
+        yield
+    finally:
+        changes[:] = kept
+
+
+def applied(changes: list[Rewrite], build: Callable[[], object]) -> list[Rewrite]:
+    """Which of the rewrites change anything while `build` builds a net."""
+    found: list[Rewrite] = []
+
+    def watched(change: Rewrite) -> Rewrite:
+        def run(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+            made = change(calls, wanted)
+            if [id(call) for call in made] != [id(call) for call in calls] and change not in found:
+                found.append(change)
+            return made
+
+        return run
+
+    with replaced(changes, [watched(change) for change in changes]):
+        build()
+    return found
+
+
+def compare(first: Step, second: Step, rounds: int) -> tuple[float, float]:
+    """Median milliseconds of both, which take turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 2):
+        for step, took in zip((first, second), times, strict=True):
+            begun = time.perf_counter()
+            step()
+            if number >= 2:
+                took.append((time.perf_counter() - begun) * 1e3)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def rows(net: str, form: str, given: argparse.Namespace) -> Iterator[str]:
+    """The table's lines for one net run in one way."""
+    changes, make = FORMS[form]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        prepare(NETS[net], folder, train=form == "training")
+        for change in applied(changes, lambda: make(folder)):
+            if given.only and change.__name__ not in given.only:
+                continue
+            with_it = make(folder)
+            with replaced(changes, [other for other in changes if other is not change]):
+                without = make(folder)
+            quick, slow = compare(with_it, without, given.rounds)
+            yield f"| {change.__name__} | {form} | {net} | {quick:.1f} | {slow:.1f} | {slow / quick:.3f} |"
+
+
+def main(argv: list[str]) -> None:
+    """Measure, print, and with all nets write the table."""
+    given = options("rewrites", NETS, argv, more="only")
+    log.start(logging.ERROR)
+    torch.set_num_threads(given.cores)
+    lines = [
+        "| rewrite | of | net | with, ms | without, ms | without / with |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
+    print("\n".join(lines))
+    for form in FORMS:
+        for net in given.nets:
+            for line in rows(net, form, given):
+                print(line, flush=True)
+                lines.append(line)
+    if given.whole and not given.only:
+        head = ["# What each rewrite gains", "", machine(given.cores), ""]
+        (RESULTS / "rewrites.md").write_text("\n".join([*head, *lines[:2], *sorted(lines[2:])]) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
