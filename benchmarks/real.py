@@ -11,6 +11,7 @@ from pathlib import Path
 
 VENV = Path(__file__).parent.parent / ".venv-caffe"
 WHEEL = ("kendryte-caffe==1.0.0.20210829", "numpy<1.24", "protobuf<3.21")
+PROBE = "import caffe; caffe.Net"
 
 
 class Missing(Exception):
@@ -26,9 +27,7 @@ def interpreter() -> str:
         _install()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
-        run = subprocess.run(
-            [python, "-c", "import caffe; caffe.Net"], env=environment, capture_output=True, text=True, check=False
-        )
+        run = subprocess.run([python, "-c", PROBE], env=environment, capture_output=True, text=True, check=False)
     except OSError as error:
         raise Missing(f"real Caffe: {python}: {error.strerror}") from None
     if run.returncode:

@@ -75,8 +75,11 @@ class Engine:
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
         self._errors.close()
 
     def _answer(self) -> str:
@@ -86,6 +89,7 @@ class Engine:
             self._process.wait()
             self._errors.seek(0)
             last = (self._errors.read().strip().splitlines() or ["it said nothing"])[-1]
+            self.close()
             raise EngineError(f"{self.kind.name}: {last}")
         return line
 
