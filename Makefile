@@ -39,10 +39,6 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# CAFFE=PYTHON compares with real Caffe too, if that interpreter has it.
-bench-data: $(READY)
-	$(BIN)/python -W ignore -m benchmarks.data $(if $(CAFFE),--caffe $(CAFFE))
-
 # The engines to compare with. Real Caffe gets a Python 3.8 of its own in .venv-caffe, if there is one to be found;
 # CAFETIERE_REAL_CAFFE=PYTHON names one that has it.
 $(BENCH): $(READY)
@@ -54,6 +50,9 @@ bench: $(BENCH)
 
 bench-short: $(BENCH)
 	$(BIN)/python -W ignore -m benchmarks -short
+
+bench-data: $(READY)
+	$(BIN)/python -W ignore -m benchmarks data
 
 clean:
 	rm -rf $(VENV) .venv-caffe demo build dist

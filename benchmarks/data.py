@@ -5,9 +5,9 @@ subtracted, in batches of 64. The DataLoader does the same with OpenCV and numpy
 best for it. The candidates take turns; medians count. Last comes the share of its time that the training of LeNet
 spends waiting for data.
 
-    python -m benchmarks.data [--rounds 5] [--seconds 2] [--caffe PYTHON]
+    python -m benchmarks.data [--rounds 5] [--seconds 2]
 
-PYTHON is an interpreter that has real Caffe as `caffe`. Prints a table in Markdown.
+Prints a table in Markdown, of three rounds or more also into benchmarks/results; real Caffe takes part where `benchmarks.real` finds it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from google.protobuf import text_format
 
+from benchmarks import real
+from benchmarks.report import RESULTS, machine
 from caffe.data.datum import encode_datum
 from caffe.data.lmdb import LmdbWriter
 from caffe.data.pool import cores
@@ -89,24 +91,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--caffe", default="", help="a Python interpreter with real Caffe")
     options = parser.parse_args()
+    try:
+        options.caffe = real.interpreter()
+    except real.Missing as error:
+        print(error)
+        options.caffe = ""
     torch.set_num_threads(1)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("raw", "JPEG"):
-            path = write(Path(folder), kind)
-            rows.append((kind, *measure(path, options)))
-    print(
-        f"\nImages a second, {cores()} processors, median of {options.rounds} rounds that take turns (least, most).\n"
-    )
+        rows = [(kind, *measure(write(Path(folder), kind), options)) for kind in ("raw", "JPEG")]
     heads = ["records", "Cafetière", "DataLoader", "ratio", "its workers", "real Caffe", "ratio"]
-    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
-    for kind, ours, loader, workers, real in rows:
-        cells = [kind, show(ours), show(loader), ratio(ours, loader), str(workers), show(real), ratio(ours, real)]
-        print("| " + " | ".join(cells) + " |")
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for kind, ours, loader, workers, caffe in rows:
+        cells = [kind, show(ours), show(loader), ratio(ours, loader), str(workers), show(caffe), ratio(ours, caffe)]
+        lines.append("| " + " | ".join(cells) + " |")
     torch.set_num_threads(cores())
-    print(f"\nTraining LeNet from an LMDB waits for data {100 * waiting(options.seconds):.1f} % of its time.")
+    share = 100 * waiting(options.seconds)
+    lines = [
+        f"Images a second, median of {options.rounds} rounds that take turns (least, most). {machine(cores())}\n",
+        *lines,
+        f"\nTraining LeNet from an LMDB waits for data {share:.1f} % of its time.",
+    ]
+    print("\n".join(lines))
+    if options.rounds >= 3:
+        (RESULTS / "data.md").write_text("\n".join(["# Data\n", *lines]) + "\n")
     return 0
 
 

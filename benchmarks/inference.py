@@ -31,6 +31,7 @@ ENGINES = [
     Kind("OpenVINO", "open_vino", "infer"),
     Kind("OpenCV", "opencv", "infer"),
     Kind("real Caffe", "real_caffe", "infer"),
+    Kind(f"{OURS} bf16", "ours", "infer", {"precision": "bfloat16"}),
     Kind("OpenVINO bf16", "open_vino", "infer", {"precision": "bf16"}),
 ]
 

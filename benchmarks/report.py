@@ -82,7 +82,7 @@ def tables(part: str, rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def markdown(part: str, found: Mapping[str, Any]) -> Iterable[str]:
     """The part as lines of Markdown."""
-    lines = [f"# {TITLES[part]}", "", found["machine"], ""]
+    lines = [f"# {TITLES[part]}", "", f"Medians of rounds that take turns; less is better. {found['machine']}", ""]
     for name, rows in tables(part, found["rows"]).items():
         if not rows:
             continue
@@ -158,7 +158,7 @@ def machine(cores: int) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     today = datetime.date.today().isoformat()
-    return f"{model}{features}; {cores} processors; {', '.join(versions)}; {today}. Medians; less is better."
+    return f"{model}{features}; {cores} processors; {', '.join(versions)}; {today}."
 
 
 def rounded(found: Any) -> Any:

@@ -24,6 +24,7 @@ from caffe.proto import weights
 
 ENGINES = [
     Kind(OURS, "ours", "train"),
+    Kind(f"{OURS} bf16", "ours", "train", {"precision": "BFLOAT16"}),
     Kind("PyTorch eager", "pytorch", "train"),
     Kind("PyTorch tuned", "pytorch", "train", {"tuned": True}),
     Kind("PyTorch compiled", "pytorch", "train", {"tuned": True, "compiled": True}, like="PyTorch tuned"),

@@ -7,27 +7,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from caffe import TEST, Net, get_solver, log
+from caffe.proto import caffe_pb2, upgrade
 
 Arrays = dict[str, np.ndarray]
 log.start(logging.ERROR)
 
 
-def train(folder: str) -> Callable[[], object]:
+def train(folder: str, precision: str = "FLOAT") -> Callable[[], object]:
     """A step of the solver."""
     at = Path(folder)
-    solver = get_solver(at / "solver.prototxt")
+    param = upgrade.read_solver(at / "solver.prototxt")
+    if precision != "FLOAT":
+        param.precision = caffe_pb2.SolverParameter.Precision.Value(precision)
+    solver = get_solver(param)
     solver.net.copy_from(at / "net.caffemodel")
     solver.net.blobs["data"].data[...] = np.load(at / "data.npy")
     solver.net.blobs["label"].data[...] = np.load(at / "label.npy")
     return lambda: solver.step(1)
 
 
-def infer(folder: str) -> Callable[[], Arrays]:
-    """The net's outputs."""
+def infer(folder: str, **options: str) -> Callable[[], Arrays]:
+    """The net's outputs; `options` are those of `Net`, names of torch's."""
     at = Path(folder)
-    net, data = _net(at), np.load(at / "data.npy")
+    net, data = _net(at, **options), np.load(at / "data.npy")
 
     def work() -> Arrays:
         net.blobs["data"].data[...] = data
@@ -43,5 +48,6 @@ def load(folder: str) -> Callable[[], object]:
     return lambda: nets[0].evaluate() if nets else nets.append(_net(Path(folder)))
 
 
-def _net(at: Path) -> Net:
-    return Net(at / "net.prototxt", TEST, weights=at / "net.caffemodel")
+def _net(at: Path, **options: str) -> Net:
+    given = {name: getattr(torch, content) for name, content in options.items()}
+    return Net(at / "net.prototxt", TEST, weights=at / "net.caffemodel", **given)
