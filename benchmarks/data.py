@@ -7,7 +7,8 @@ spends waiting for data.
 
     python -m benchmarks.data [--rounds 5] [--seconds 2]
 
-Prints a table in Markdown, of three rounds or more also into benchmarks/results; real Caffe takes part where `benchmarks.real` finds it.
+Prints a table in Markdown, and writes that of three rounds or more to benchmarks/results. Real Caffe takes part where
+`benchmarks.real` finds it.
 """
 
 from __future__ import annotations

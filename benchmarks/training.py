@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,8 +37,7 @@ ENGINES = [
 def forward_flops(param: Any, folder: Path) -> int:
     """Operations of one forward pass: a multiplication and an addition are two."""
     net = PlainNet(param, weights.read(folder / "net.caffemodel")).to("meta")
-    shape = param.layer[0].input_param.shape
-    data, label = torch.empty(*shape[0].dim, device="meta"), torch.zeros(*shape[1].dim, dtype=int, device="meta")
+    data, label = (torch.from_numpy(np.load(folder / f"{name}.npy")).to("meta") for name in ("data", "label"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(data, label)
     return counter.get_total_flops()
