@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import caffe
-from benchmarks import real, rewrites, rounds
+from benchmarks import real, rewrites, rounds, training
 from benchmarks.plain_torch import PlainNet
 from benchmarks.rounds import Engine, EngineError, Kind
 from benchmarks.workloads import Work, prepare
@@ -82,6 +82,12 @@ def test_plain_torch_trains_the_same_net(tmp_path: Path) -> None:
     first = net.params["conv"][0].diff
     assert np.abs(first).max() > 1e-3
     np.testing.assert_allclose(plain.conv.weight.grad, first, rtol=1e-3, atol=1e-6)
+
+
+def test_operations_of_the_forward_pass(tmp_path: Path) -> None:
+    param = prepare(WORK, tmp_path, train=True)
+    convolution, grouped, product = 8 * 6 * 7 * 27, 8 * 6 * 7 * 36, 64 * 5
+    assert training.forward_flops(param, tmp_path) == 2 * 2 * (convolution + grouped + product)
 
 
 def test_weights_are_such_that_activations_keep_their_size(tmp_path: Path) -> None:
