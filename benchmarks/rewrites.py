@@ -65,7 +65,7 @@ def applied(changes: list[Rewrite], build: Callable[[], object]) -> list[Rewrite
     def watched(change: Rewrite) -> Rewrite:
         def run(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
             made = change(calls, wanted)
-            if [id(call) for call in made] != [id(call) for call in calls] and change not in found:
+            if list(made) != list(calls) and change not in found:
                 found.append(change)
             return made
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -88,10 +89,17 @@ class Engine:
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            last = (self._errors.read().strip().splitlines() or ["it said nothing"])[-1]
+            why = reason(self._errors.read())
             self.close()
-            raise EngineError(f"{self.kind.name}: {last}")
+            raise EngineError(f"{self.kind.name}: {why}")
         return line
+
+
+def reason(said: str) -> str:
+    """What a process died of, from what it wrote: the last line that names an exception, else the last line."""
+    lines = said.strip().splitlines() or ["it said nothing"]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
+    return (named or lines)[-1]
 
 
 def measure(

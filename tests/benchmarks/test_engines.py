@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from benchmarks import real, rewrites, rounds, training
 from benchmarks.plain_torch import PlainNet
 from benchmarks.rounds import Engine, EngineError, Kind
 from benchmarks.workloads import Work, prepare
-from caffe.net.rewrite import REWRITES
+from caffe.net.rewrite import REWRITES, Call
 from caffe.proto import caffe_pb2, text, weights
 
 SMALL = """
@@ -118,6 +120,12 @@ def test_engine_that_fails_tells_why(tmp_path: Path) -> None:
         Engine(Kind("absent", "nothing", "train"), tmp_path, 1)
 
 
+def test_reason_is_the_last_line_that_names_an_exception() -> None:
+    assert rounds.reason("OSError: no\n\nNetError: it is so\n\nmore can be had\n") == "NetError: it is so"
+    assert rounds.reason("killed\n") == "killed"
+    assert rounds.reason("") == "it said nothing"
+
+
 def test_real_caffe_that_is_not_there_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CAFETIERE_REAL_CAFFE", str(tmp_path / "python"))
     with pytest.raises(real.Missing, match="No such file"):
@@ -131,9 +139,15 @@ def test_real_caffe_that_is_not_there_is_missing(monkeypatch: pytest.MonkeyPatch
 
 def test_rewrites_that_apply_are_found_and_the_list_is_kept(tmp_path: Path) -> None:
     prepare(WORK, tmp_path, train=True)
+
+    def copied(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+        return [dataclasses.replace(call) for call in calls]
+
     before = list(REWRITES)
-    found = rewrites.applied(REWRITES, lambda: rewrites.training_step(tmp_path))
+    with rewrites.replaced(REWRITES, [copied, *before]):
+        found = rewrites.applied(REWRITES, lambda: rewrites.training_step(tmp_path))
     assert "scale_with_batch_norm" in [change.__name__ for change in found]
+    assert "copied" not in [change.__name__ for change in found]
     assert before == REWRITES
 
 
