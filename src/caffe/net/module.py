@@ -12,7 +12,7 @@ from caffe.layers.base import Source, as_tuple
 from caffe.net.build import Step
 from caffe.net.cudagraph import Record, Recorder, cuda_recorder, recorded
 from caffe.net.memory import keep_freed_memory
-from caffe.net.rewrite import Call, rewrite
+from caffe.net.rewrite import REWRITES, Call, Rewrite, rewrite
 
 __all__ = ["NetModule"]
 
@@ -43,9 +43,15 @@ class NetModule(nn.Module):
             self._plan(step)
             if step.layer.type != "Split":
                 self.add_module(module_name(step.layer.name, used), step.layer)
-        wanted = {*self._place.values(), *(place for place, _ in self._losses)}
-        self._calls = rewrite(self._calls, frozenset(wanted))
+        self._calls = rewrite(self._calls, self._wanted_places(), self._rewrites())
         keep_freed_memory()
+
+    def _wanted_places(self) -> frozenset[int]:
+        """Places whose values must be there at the end."""
+        return frozenset([*self._place.values(), *(place for place, _ in self._losses)])
+
+    def _rewrites(self) -> Sequence[Rewrite]:
+        return REWRITES
 
     def _plan(self, step: Step) -> None:
         needs = zip(step.bottoms, step.needs, strict=True)

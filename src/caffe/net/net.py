@@ -19,6 +19,7 @@ from caffe.net import debug, run, store
 from caffe.net.batches import Batches
 from caffe.net.build import Learnable, Step, build, infer_tops, tie
 from caffe.net.graph import filter_net, insert_splits
+from caffe.net.inference import Inference
 from caffe.net.module import NetModule
 from caffe.proto import caffe_pb2, text, upgrade
 
@@ -64,6 +65,8 @@ class Net(Batches):
         self.debug_info: bool = param.debug_info
         self.keep_diffs = False
         self._module: NetModule | None = None
+        self._inference: Inference | None = None
+        self._optimized = False
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
         }
@@ -109,6 +112,40 @@ class Net(Batches):
             self._module.record_on(self.device)
         return self._module
 
+    # -- inference -------------------------------------------------------------------------------------------------
+
+    def optimize(self, keep: Sequence[str] = ()) -> None:
+        """Let `forward()` of the whole net run as one piece that computes its outputs and the blobs `keep`, only.
+
+        For nets in TEST. Layers are merged and their weights laid out anew for that; weights that change later are
+        taken up. Reading another blob's data is an error then. A forward from or to a layer, and one with callbacks,
+        still runs layer by layer; `stepwise()` returns to that for good. Raises NetError.
+        """
+        if self.phase != caffe_pb2.TEST:
+            raise NetError(f'net "{self.name}": optimize is for a net in TEST, this one is in TRAIN; build one in TEST')
+        for name in keep:
+            self._blob(name)
+        self._optimized = True
+        self._inference = Inference(self.steps, self.name, {*self.outputs, *keep})
+
+    def stepwise(self) -> None:
+        """Let `forward()` run layer by layer again, and compute every blob."""
+        self._optimized, self._inference = False, None
+
+    def _infer(self, more: Sequence[str] = ()) -> float:
+        """One pass forward as one piece that computes the outputs, what is kept, and `more`; returns the loss."""
+        if self._inference is None:
+            self._inference = Inference(self.steps, self.name, self.outputs)
+        missing = {*more, *self._inference.held()} - self._inference.wanted
+        if missing:
+            self._inference = Inference(self.steps, self.name, self._inference.wanted | missing)
+        return self._inference.evaluate()
+
+    @property
+    def _watched(self) -> bool:
+        """Whether somebody wants to see the layers run."""
+        return self.debug_info or any(self.callbacks.values())
+
     # -- running ---------------------------------------------------------------------------------------------------
 
     def forward(
@@ -124,7 +161,10 @@ class Net(Batches):
         first = self._index(start) if start is not None else 0
         last = self._index(end) if end is not None else len(self.steps) - 1
         names = self.steps[last].top_names if end is not None else self.outputs
-        self._forward(first, last)
+        if self._optimized and start is None and end is None and not self._watched:
+            self._infer([name for name in blobs or [] if self._blob(name)])
+        else:
+            self._forward(first, last)
         return {name: self._blob(name).data for name in [*names, *(blobs or [])]}
 
     def forward_loss(self) -> float:
@@ -151,7 +191,7 @@ class Net(Batches):
 
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
-        if self.debug_info or self.keep_diffs or any(self.callbacks.values()):
+        if self.keep_diffs or self._watched:
             loss = self.forward_loss()
             self.backward()
             return loss
@@ -160,10 +200,13 @@ class Net(Batches):
         return self.module.forward_backward()
 
     def evaluate(self) -> float:
-        """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss."""
-        if self.debug_info or any(self.callbacks.values()):
+        """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss.
+
+        In TEST it computes the outputs only, and what `optimize` was told to keep.
+        """
+        if self._watched:
             return self.forward_loss()
-        return self.module.evaluate()
+        return self._infer() if self.phase == caffe_pb2.TEST else self.module.evaluate()
 
     def _backward(self, first: int, last: int) -> None:
         before, after = self.callbacks["before_backward"], self.callbacks["after_backward"]
@@ -259,6 +302,8 @@ class Net(Batches):
         if changed:
             self._refresh_params()
             self._module = None
+            if self._inference is not None:
+                self._inference = Inference(self.steps, self.name, self._inference.wanted)
 
     def retie(self) -> None:
         """Point parameters shared under another shape at their owners' memory again, after that was moved."""

@@ -25,6 +25,7 @@ from caffe.solver.outputs import add_outputs, log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.watch import Watcher
+from caffe.writes import note_write
 
 __all__ = [
     "AdaDeltaSolver",
@@ -168,6 +169,8 @@ class Solver:
         if _due(self.iter, self.param.display):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+        for entry in self.net.learnable:
+            note_write(entry.tensor)
         self.iter += 1
         self.average.update()
         return rate
