@@ -110,8 +110,8 @@ class Blob:
 
     def _refuse(self) -> NoReturn:
         raise CaffeError(
-            f'blob "{self.name}": the last run, which computed the net\'s outputs as one piece, did not compute it; name '
-            f'it in net.optimize(keep=["{self.name}"]), or run the net layer by layer: net.stepwise(), net.forward()'
+            f'blob "{self.name}": the last run computed only what the outputs need, and not this blob; to have it, '
+            f'say net.optimize(keep=["{self.name}"]), or net.stepwise(), before net.forward()'
         )
 
     @property

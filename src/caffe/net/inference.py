@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from caffe.layers.base import Source, as_tuple
 from caffe.net.build import Step, infer_tops
 from caffe.net.module import NetModule
 from caffe.net.rewrite import INFERENCE, Call, Rewrite
+from caffe.net.rewrite.product import Product
 
 __all__ = ["Inference"]
 
@@ -43,7 +45,12 @@ class Inference(NetModule):
         present = self._wanted_places()
         self._filled = [(self._blobs[name], place) for name, place in self._place.items() if place in present]
         self._absent = [self._blobs[name] for name, place in self._place.items() if place not in present]
-        self._program = self._compact(self._calls, present)
+        calls = sorted(
+            self._calls, key=lambda call: not isinstance(call.layer, Source)
+        )  # which keeps the others' order
+        self._program = self._compact(calls, present)
+        self._products = [call.run for call in calls if isinstance(call.run, Product)]
+        self._given = sum(isinstance(call.layer, Source) for call in calls)  # how many runs bring data in
 
     def _rewrites(self) -> Sequence[Rewrite]:
         return INFERENCE
@@ -72,19 +79,32 @@ class Inference(NetModule):
         """One pass forward without autograd's history; fills the blobs wanted; returns the loss."""
         with torch.no_grad():
             values: list[Any] = [None] * self._count
-            for run, reads, writes, frees, kept in self._program:
-                made = run(*[values[place] for place in reads])
-                if isinstance(made, Tensor):
-                    values[writes[0]] = made
-                else:
-                    tops = tuple(blob.tensor for blob in kept) if made is None else as_tuple(made)
-                    for place, value in zip(writes, tops, strict=True):
-                        values[place] = value
-                for place in frees:
-                    values[place] = None
+            self._advance(values, self._program[: self._given])
+            careful = not self._finite(values)
+            for product in self._products:
+                product.careful = careful
+            self._advance(values, self._program[self._given :])
             loss = float(self._loss(values)) if self._losses else 0.0
         self._fill(values)
         return loss
+
+    def _finite(self, values: Sequence[Tensor | None]) -> bool:
+        """Whether all weights and all data are finite; and weights that changed are taken up."""
+        weights = [product.refresh() for product in self._products]
+        return all(weights) and all(math.isfinite(value.sum()) for value in values if value is not None)
+
+    @staticmethod
+    def _advance(values: list[Any], program: Sequence[_Run]) -> None:
+        for run, reads, writes, frees, kept in program:
+            made = run(*[values[place] for place in reads])
+            if isinstance(made, Tensor):
+                values[writes[0]] = made
+            else:
+                tops = tuple(blob.tensor for blob in kept) if made is None else as_tuple(made)
+                for place, value in zip(writes, tops, strict=True):
+                    values[place] = value
+            for place in frees:
+                values[place] = None
 
     def _fill(self, values: Sequence[Tensor]) -> None:
         for blob, place in self._filled:

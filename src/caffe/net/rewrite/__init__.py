@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from caffe.net.rewrite.batch_norm import scale_with_batch_norm
 from caffe.net.rewrite.call import Call, Rewrite
-from caffe.net.rewrite.dead import drop_dead
+from caffe.net.rewrite.dead import drop_dead, forget_history
 from caffe.net.rewrite.dropout import drop_dropout
 from caffe.net.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
 from caffe.net.rewrite.relu import relu_in_place
@@ -21,6 +21,7 @@ __all__ = ["INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
 REWRITES: list[Rewrite] = [scale_with_batch_norm, sibling_convolutions, relu_in_place]
 
 INFERENCE: list[Rewrite] = [
+    forget_history,
     drop_dropout,
     drop_dead,
     use_products,

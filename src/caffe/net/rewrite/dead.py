@@ -1,13 +1,14 @@
-"""Rewrite of layers that nobody needs."""
+"""Rewrites that leave out what nobody needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from caffe.layers.base import Source
 from caffe.net.rewrite.call import Call
 
-__all__ = ["drop_dead"]
+__all__ = ["drop_dead", "forget_history"]
 
 
 def drop_dead(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
@@ -20,3 +21,8 @@ def drop_dead(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
             needed.update(place for place, _ in call.reads)
             left.append(call)
     return left[::-1]
+
+
+def forget_history(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """No backward pass, and so no cuts of autograd's history."""
+    return [replace(call, reads=tuple((place, False) for place, _ in call.reads), backward=False) for call in calls]

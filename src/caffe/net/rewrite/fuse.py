@@ -46,7 +46,7 @@ def _fuse_relu(product: Product, call: Call) -> Product | None:
 
 
 def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Eltwise SUM of two, one of them made by a kernel for it alone: the kernel adds the other, as in a residual net."""
+    """Eltwise SUM of two, one made by a kernel for it alone: the kernel adds the other, as in a residual net."""
     read = readers(calls)
     makers: dict[int, Call] = {}
     gone: set[int] = set()
@@ -55,12 +55,11 @@ def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
         if _adds_two(call):
             for mine, other in (call.reads[::-1], call.reads):
                 maker = makers.get(mine[0])
-                if maker is None or not _can_add(maker.run) or read[mine[0]] > 1 or mine[0] in wanted:
-                    continue
-                gone.add(id(maker))
-                run = replace(maker.run, adds=True)
-                call = replace(call, layer=maker.layer, run=run, reads=(*maker.reads, other))
-                break
+                run = maker.run if maker is not None and read[mine[0]] == 1 and mine[0] not in wanted else None
+                if maker is not None and isinstance(run, Product) and _can_add(run):
+                    gone.add(id(maker))
+                    call = replace(call, layer=maker.layer, run=replace(run, adds=True), reads=(*maker.reads, other))
+                    break
         makers.update(dict.fromkeys(call.writes, call))
         changed.append(call)
     return [call for call in changed if id(call) not in gone]
@@ -73,8 +72,8 @@ def _adds_two(call: Call) -> bool:
     return layer.opt.operation == SUM and layer.coeff == [1.0, 1.0]
 
 
-def _can_add(run: Any) -> bool:
-    return isinstance(run, Product) and run.layer.type == "Convolution" and run.slope is None and not run.adds
+def _can_add(product: Product) -> bool:
+    return product.layer.type == "Convolution" and product.slope is None and not product.adds
 
 
 def add_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
@@ -98,15 +97,15 @@ def add_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def _absorb(calls: Sequence[Call], wanted: frozenset[int], join: Any) -> list[Call]:
-    """Let kernels take over the call that alone reads their top, where `join(product, call)` makes a product of both."""
+    """Let kernels take over the call that alone reads their top, where `join(product, call)` gives one for both."""
     read = readers(calls)
     place: dict[int, int] = {}  # where in `changed` the maker of a value is
     changed: list[Call] = []
     for call in calls:
-        source = call.reads[0][0] if len(call.reads) == 1 else None
-        index = place.get(source) if source is not None else None
-        if index is not None and read[source] == 1 and source not in wanted:
-            maker = changed[index]
+        source = call.reads[0][0] if len(call.reads) == 1 else -1
+        if source in place and read[source] == 1 and source not in wanted:
+            index = place[source]
+            maker: Any = changed[index]
             joined = join(maker.run, call)
             if joined is not None:
                 changed[index] = replace(maker, run=joined, writes=call.writes, kept=call.kept)

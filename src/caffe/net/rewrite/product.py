@@ -28,7 +28,7 @@ class Product:
     `scales` are the BatchNorm and Scale layers behind it, folded into its weights and bias; `slope` is that of the ReLU
     behind them, None for no ReLU; `adds` tells whether a second bottom is added before the ReLU, and `over` whether
     the result may take that bottom's memory. On the CPU the kernel is oneDNN's, with weights in the order that it
-    prefers for the bottom's shape; elsewhere torch's. Everything is made anew when the shape or a weight changes.
+    prefers for the bottom's shape; elsewhere torch's.
     """
 
     layer: Any
@@ -36,27 +36,37 @@ class Product:
     slope: float | None = None
     adds: bool = False
     over: bool = False
-    _shape: tuple[int, ...] | None = field(init=False, default=None)
+    careful: bool = field(init=False, default=False)
+    """Whether a NaN must pass the ReLU, which oneDNN's turns into 0."""
+    _made_for: tuple[tuple[int, ...], bool] | None = field(init=False, default=None)
+    _finite: bool = field(init=False, default=True)
     _watch: Watch = field(init=False)
+    _weights: tuple[Tensor, Tensor | None] = field(init=False)
     _kernel: Callable[..., Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self._watch = Watch([blob for layer in (self.layer, *self.scales) for blob in layer.tensors])
 
+    def refresh(self) -> bool:
+        """Take up changes of the weights; returns whether all are finite."""
+        if self._watch.changed():
+            self._made_for, self._weights = None, self.folded()
+            self._finite = all(bool(blob.isfinite().all()) for blob in self._weights if blob is not None)
+        return self._finite
+
     def __call__(self, x: Tensor, *other: Tensor) -> Tensor:
-        if x.shape != self._shape or self._watch.changed():
-            self._shape = None
+        """The top; to be called after `refresh`."""
+        if self._made_for != (x.shape, self.careful):
             self.layer.infer(torch.empty(x.shape, device="meta"))  # the layer's own errors
-            self._kernel = self._prepare(x)
-            self._shape = x.shape
+            self._kernel = self._make(x, *self._weights)
+            self._made_for = x.shape, self.careful
         return self._kernel(x, *other)
 
-    def _prepare(self, x: Tensor) -> Callable[..., Tensor]:
-        weight, bias = self.folded()
-        if one_dnn(x, weight):
+    def _make(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
+        if one_dnn(x, weight) and not (self.careful and self.slope is not None):
             if self.layer.type == "InnerProduct" and self.layer.start == 1:
                 return self._dense(x, weight, bias)
-            if self.layer.type == "Convolution" and x.dim() == 4 and not any(margins(self.layer, self.layer.slide, x.shape[2:])):
+            if self.layer.type == "Convolution" and x.dim() == 4 and not any(self.layer.slide.deficit(x.shape[2:])):
                 return self._convolution(x, weight, bias)
         return lambda x, *other: self._finish(plain(self.layer, x, weight, bias), *other)
 
@@ -146,7 +156,7 @@ def scaled(layer: Any, weight: Tensor, scale: Tensor) -> Tensor:
 def one_dnn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's kernels take x and the weight."""
     backend = torch.backends.mkldnn
-    usable = x.device.type == "cpu" and backend.is_available() and backend.enabled and x.numel() > 0
+    usable = x.device.type == "cpu" and backend.is_available() and bool(backend.enabled) and x.numel() > 0
     kinds = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
     return usable and x.dtype in kinds and x.dtype == weight.dtype
 
