@@ -130,6 +130,11 @@ NETS = {
         ],
         5,
     ),
+    "sum of three": (
+        [conv("a", "x", "c"), conv("b", "x", "d"), ADD, layer("TanH", "s", "t"), layer("Eltwise", "s t", "u")],
+        5,
+    ),
+    "sum of dense": ([dense("a", "x", "c"), dense("b", "x", "d"), ADD, relu("s")], 3),
     "sum of the bottom": ([conv("d", "x", "d", 4), layer("Eltwise", "d x", "s"), relu("s")], 2),
     "sum behind relu": ([conv("a", "x", "c"), relu("c"), conv("b", "x", "d"), relu("d"), ADD], 4),
     "sum of itself": ([conv("a", "x", "c"), layer("Eltwise", "c c", "s")], 3),
@@ -230,6 +235,41 @@ def test_a_kept_blob_that_is_read_again_is_not_overwritten():
     check(net, twin)
     for name in "cdsef":
         np.testing.assert_allclose(net.blobs[name].data, twin.blobs[name].data, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+KEPT = {
+    "the bottom of a ReLU": ([conv("a", "x", "c"), relu("c", "d")], ["c"]),
+    "what a sum adds": ([conv("a", "x", "c"), conv("b", "x", "d"), ADD], ["c"]),
+    "what a sum adds a view of": (
+        [
+            conv("a", "x", "e", 12),
+            layer("Slice", "e", "c", 'top: "f"'),
+            conv("b", "x", "d"),
+            ADD,
+        ],
+        ["e"],
+    ),
+    "a view of what a sum adds": (
+        [
+            conv("a", "x", "c"),
+            layer("Reshape", "c", "f", "reshape_param { shape { dim: 0 dim: -1 } }"),
+            conv("b", "x", "d"),
+            ADD,
+        ],
+        ["f"],
+    ),
+    "the bottom of a Dropout": ([conv("a", "x", "c"), layer("Dropout", "c", "d"), relu("d", "e")], ["d"]),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_kept_stays_as_it_was_made(name):
+    parts, keep = KEPT[name]
+    net, twin = make(*parts), make(*parts)
+    net.optimize(keep=keep)
+    check(net, twin)
+    for blob in keep:
+        np.testing.assert_allclose(net.blobs[blob].data, twin.blobs[blob].data, rtol=1e-4, atol=1e-5)
 
 
 def test_an_array_that_is_held_shows_the_new_values():

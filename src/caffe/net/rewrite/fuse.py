@@ -29,7 +29,7 @@ def _fold(product: Product, call: Call) -> Product | None:
     layer: Any = call.layer
     on_channels = product.layer.type != "InnerProduct" or product.layer.start == 1
     norm = isinstance(layer, BatchNorm) and layer.uses_running
-    if not on_channels or product.adds or product.slope is not None or not (norm or scales_channels(call)):
+    if not on_channels or not (norm or scales_channels(call)):
         return None
     return replace(product, scales=(*product.scales, layer))
 
@@ -56,7 +56,7 @@ def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
             for mine, other in (call.reads[::-1], call.reads):
                 maker = makers.get(mine[0])
                 run = maker.run if maker is not None and read[mine[0]] == 1 and mine[0] not in wanted else None
-                if maker is not None and isinstance(run, Product) and _can_add(run):
+                if maker is not None and isinstance(run, Product) and not run.adds:
                     gone.add(id(maker))
                     call = replace(call, layer=maker.layer, run=replace(run, adds=True), reads=(*maker.reads, other))
                     break
@@ -70,10 +70,6 @@ def _adds_two(call: Call) -> bool:
     if layer.type != "Eltwise" or len(call.reads) != 2 or call.reads[0][0] == call.reads[1][0]:
         return False
     return layer.opt.operation == SUM and layer.coeff == [1.0, 1.0]
-
-
-def _can_add(product: Product) -> bool:
-    return product.layer.type == "Convolution" and product.slope is None and not product.adds
 
 
 def add_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:

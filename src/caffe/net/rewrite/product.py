@@ -156,7 +156,7 @@ def scaled(layer: Any, weight: Tensor, scale: Tensor) -> Tensor:
 def one_dnn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's kernels take x and the weight."""
     backend = torch.backends.mkldnn
-    usable = x.device.type == "cpu" and backend.is_available() and bool(backend.enabled) and x.numel() > 0
+    usable = x.device.type == "cpu" and backend.is_available() and bool(backend.enabled)
     kinds = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
     return usable and x.dtype in kinds and x.dtype == weight.dtype
 
