@@ -135,6 +135,7 @@ NETS = {
         5,
     ),
     "sum of dense": ([dense("a", "x", "c"), dense("b", "x", "d"), ADD, relu("s")], 3),
+    "sum of what the kernel reads": ([conv("a", "x", "c"), conv("b", "c", "d"), ADD, relu("s")], 3),
     "sum of the bottom": ([conv("d", "x", "d", 4), layer("Eltwise", "d x", "s"), relu("s")], 2),
     "sum behind relu": ([conv("a", "x", "c"), relu("c"), conv("b", "x", "d"), relu("d"), ADD], 4),
     "sum of itself": ([conv("a", "x", "c"), layer("Eltwise", "c c", "s")], 3),
@@ -242,8 +243,8 @@ KEPT = {
     "what a sum adds": ([conv("a", "x", "c"), conv("b", "x", "d"), ADD], ["c"]),
     "what a sum adds a view of": (
         [
-            conv("a", "x", "e", 12),
-            layer("Slice", "e", "c", 'top: "f"'),
+            conv("a", "x", "e"),
+            layer("Concat", "e", "c"),
             conv("b", "x", "d"),
             ADD,
         ],
@@ -252,7 +253,7 @@ KEPT = {
     "a view of what a sum adds": (
         [
             conv("a", "x", "c"),
-            layer("Reshape", "c", "f", "reshape_param { shape { dim: 0 dim: -1 } }"),
+            layer("Concat", "c", "f"),
             conv("b", "x", "d"),
             ADD,
         ],

@@ -21,7 +21,7 @@ __all__ = ["Product", "is_plain"]
 _LAST = torch.channels_last
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Product:
     """A layer with weights, run with constants that are made once: `y = act(scaled(layer(x)) + other)`.
 
