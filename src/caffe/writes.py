@@ -50,7 +50,7 @@ def writes_of(parameter: Tensor) -> Writes:
     return writes
 
 
-def sharewrites_of(alias: Tensor, owner: Tensor) -> None:
+def share_writes(alias: Tensor, owner: Tensor) -> None:
     """Make a write to one of two parameters over the same memory count for both."""
     writes = writes_of(owner)
     alias.writes = writes  # type: ignore[attr-defined]

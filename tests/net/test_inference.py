@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import caffe
-from caffe.blob import Watch
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.net.module import NetModule
 from caffe.net.rewrite import INFERENCE
 from caffe.net.rewrite.product import Product
 from caffe.proto import caffe_pb2, text
+from caffe.writes import Watch
 
 IN = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 5 dim: 4 dim: 9 dim: 7 } } }'
 
