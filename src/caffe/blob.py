@@ -111,7 +111,8 @@ class Blob:
     def _refuse(self) -> NoReturn:
         raise CaffeError(
             f'blob "{self.name}": the last run computed only what the outputs need, and not this blob; to have it, '
-            f'say net.optimize(keep=["{self.name}"]), or net.stepwise(), before net.forward()'
+            f'say net.optimize(keep=["{self.name}"]), in training net.compile(keep=["{self.name}"]); or run the net '
+            "layer by layer: net.stepwise(), net.forward()"
         )
 
     @property

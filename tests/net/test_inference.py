@@ -517,7 +517,7 @@ def test_evaluate_in_test_computes_what_the_outputs_and_losses_need():
     net, twin = make(*parts), make(*parts)
     assert net.evaluate() == pytest.approx(twin.forward_loss(), rel=1e-5)
     np.testing.assert_allclose(net.blobs["ip"].data, twin.blobs["ip"].data, rtol=1e-4, atol=1e-5)
-    with pytest.raises(CaffeError, match="keep"):
+    with pytest.raises(CaffeError, match=r"net\.optimize"):
         _ = net.blobs["c"].data
     net.forward()
     assert net.blobs["c"].data.any()

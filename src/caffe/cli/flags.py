@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from caffe.errors import CaffeError, did_you_mean
 
-__all__ = ["CAFFE", "GENERAL", "GLOG", "Flag", "UsageError", "known_flags", "parse", "register", "values"]
+__all__ = ["CAFFE", "COMPILE", "GENERAL", "GLOG", "Flag", "UsageError", "known_flags", "parse", "register", "values"]
 
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
@@ -70,6 +70,13 @@ CAFFE = [
     Flag("sighup_effect", "snapshot", "What a hang-up signal does to training: snapshot, stop or none."),
 ]
 """The flags of Caffe's own command: every command takes them, and one that does not use a given flag says so."""
+
+COMPILE = Flag(
+    "compile",
+    False,
+    "Run the net through torch.compile: minutes at the first run, less at later ones; needs a C++ compiler.",
+)
+"""A flag of ours that several commands take."""
 
 GENERAL = [
     Flag("help", False, "Show the help of the command, or this text.", ("h",)),

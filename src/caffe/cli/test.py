@@ -8,10 +8,11 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
+from caffe.cli.flags import COMPILE
 from caffe.errors import CaffeError
 
 
-@command("model", "weights", "iterations", "gpu", "level", "stage")
+@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE)
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 
@@ -36,6 +37,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     try:
         for path in flags.weights.split(","):
             net.copy_from(path.strip())
+        net.optimize(compile=flags.compile)
         display.say(_nets.summary(net))
         _score(net, flags.iterations, display)
     finally:

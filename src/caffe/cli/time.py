@@ -11,14 +11,14 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import Flag
+from caffe.cli.flags import COMPILE, Flag
 from caffe.errors import CaffeError, did_you_mean
 from caffe.proto import files
 
 TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
 
 
-@command("model", "phase", "iterations", "gpu", "level", "stage", TRACE)
+@command("model", "phase", "iterations", "gpu", "level", "stage", TRACE, COMPILE)
 def time(flags: SimpleNamespace, display: Display) -> None:
     """Time a model, forward and backward, layer by layer, and as one piece.
 
@@ -47,6 +47,8 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         log.info("caffe.cpp:343", "Use CPU.")
     net = _nets.open_net(flags, flags.phase or "TRAIN")
     try:
+        if flags.compile:
+            net.compile() if (flags.phase or "TRAIN") == "TRAIN" else net.optimize(compile=True)
         display.say(_nets.summary(net))
         log.info("caffe.cpp:351", "Performing Forward")
         loss = net.forward_loss()

@@ -48,6 +48,8 @@ class Layer(nn.Module):
     """Fields of LayerParameter that the type reads beside `options`."""
     channels_last: ClassVar[bool] = False
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
+    traceable: ClassVar[bool] = True
+    """Whether torch.compile can take `forward`: it does not look at values, and calls no code but torch's."""
     auto_tops: ClassVar[bool] = False
     """Whether tops that the prototxt leaves out are made, under the name "(automatic)"."""
 
@@ -196,6 +198,7 @@ class Loss(Layer, abstract=True):
 
     default_loss_weight = 1.0
     auto_tops = True
+    traceable = False  # labels are checked
     constant: tuple[int, ...] = (1,)
     exempt: tuple[int, ...] = (1,)
 
@@ -208,6 +211,7 @@ class Source(Layer, abstract=True):
     """
 
     more_options = ("transform_param", "data_param")
+    traceable = False
     shapes: list[tuple[int, ...]]
     device = torch.device("cpu")
 

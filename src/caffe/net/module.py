@@ -68,7 +68,10 @@ class NetModule(nn.Module):
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         values = self._run(inputs)
-        return self._loss(values), {name: values[place] for name, place in self._place.items()}
+        return self._loss(values), self._named(values)
+
+    def _named(self, values: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {name: values[place] for name, place in self._place.items()}
 
     def _run(self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The values at all places; `given` are those of the sources, where these have run already."""
@@ -78,17 +81,19 @@ class NetModule(nn.Module):
             for place, value in zip(self._source_places(), given, strict=True):
                 values[place] = value
         for call in self._calls:
+<<<<<<< HEAD
             if given is not None and isinstance(call.layer, Source):
                 continue
             bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
+=======
+>>>>>>> cbdad2c (torch.compile for training and inference: Net.compile, optimize(compile=True), --compile)
             with torch.set_grad_enabled(grad and call.backward):
-                made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
-            if made is None:
-                made = tuple(inputs.get(blob.name, blob.tensor) for blob in call.kept)
-            for place, value in zip(call.writes, as_tuple(made), strict=True):
+                made = self._made(call, values, inputs)
+            for place, value in zip(call.writes, made, strict=True):
                 values[place] = value
         return values
 
+<<<<<<< HEAD
     def _source_places(self) -> list[int]:
         return [place for call in self._calls if isinstance(call.layer, Source) for place in call.writes]
 
@@ -96,6 +101,14 @@ class NetModule(nn.Module):
         """The next values of the sources: what comes into the net from outside."""
         tops = ((call, call.run()) for call in self._calls if isinstance(call.layer, Source))
         return [x for call, made in tops for x in as_tuple(made) or (blob.tensor for blob in call.kept)]
+=======
+    @staticmethod
+    def _made(call: Call, values: Sequence[Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """What the call makes of the values."""
+        bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
+        made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
+        return tuple(inputs.get(blob.name, blob.tensor) for blob in call.kept) if made is None else as_tuple(made)
+>>>>>>> cbdad2c (torch.compile for training and inference: Net.compile, optimize(compile=True), --compile)
 
     def _loss(self, values: Sequence[Tensor]) -> Tensor:
         parts = [values[place].sum() if values[place].dim() else values[place] for place, _ in self._losses]

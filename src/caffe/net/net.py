@@ -16,17 +16,15 @@ from caffe.blob import Blob, ParamBlob, clear_diff, settle_diff
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import debug, run, store
-from caffe.net.batches import Batches
 from caffe.net.build import Learnable, Step, build, infer_tops, tie
+from caffe.net.fused import Fused
 from caffe.net.graph import filter_net, insert_splits
-from caffe.net.inference import Inference
-from caffe.net.module import NetModule
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["Net"]
 
 
-class Net(Batches):
+class Net(Fused):
     """A net built from a prototxt.
 
         net = Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel")
@@ -64,9 +62,6 @@ class Net(Batches):
         self._build(param)
         self.debug_info: bool = param.debug_info
         self.keep_diffs = False
-        self._module: NetModule | None = None
-        self._inference: Inference | None = None
-        self._optimized = False
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
         }
@@ -102,6 +97,7 @@ class Net(Batches):
         self._refresh_params()
         log.info("net.cpp:257", "Network initialization done.")
 
+<<<<<<< HEAD
     # -- views -----------------------------------------------------------------------------------------------------
 
     @property
@@ -140,13 +136,14 @@ class Net(Batches):
         if missing:
             self._inference = Inference(self.steps, self.name, self._inference.wanted | missing)
         return self._inference.evaluate()
+=======
+    # -- running ---------------------------------------------------------------------------------------------------
+>>>>>>> cbdad2c (torch.compile for training and inference: Net.compile, optimize(compile=True), --compile)
 
     @property
     def _watched(self) -> bool:
         """Whether somebody wants to see the layers run."""
         return self.debug_info or any(self.callbacks.values())
-
-    # -- running ---------------------------------------------------------------------------------------------------
 
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
@@ -197,7 +194,7 @@ class Net(Batches):
             return loss
         for entry in self.learnable:
             settle_diff(entry.tensor)
-        return self.module.forward_backward()
+        return self._step()
 
     def evaluate(self) -> float:
         """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss.
@@ -301,9 +298,7 @@ class Net(Batches):
                 setattr(layer, name, blob)
         if changed:
             self._refresh_params()
-            self._module = None
-            if self._inference is not None:
-                self._inference = Inference(self.steps, self.name, self._inference.wanted)
+            self._rebuild_runners()
 
     def retie(self) -> None:
         """Point parameters shared under another shape at their owners' memory again, after that was moved."""
@@ -353,11 +348,6 @@ class Net(Batches):
         except ValueError:
             hint = did_you_mean(layer_name, self.layer_names)
             raise NetError(f'the net has no layer "{layer_name}"{hint}') from None
-
-    def _blob(self, name: str) -> Blob:
-        if name not in self.blobs:
-            raise NetError(f'the net has no blob "{name}"{did_you_mean(name, self.blobs)}')
-        return self.blobs[name]
 
 
 def _call(callbacks: Sequence[Callable[[int], Any]], index: int) -> None:

@@ -16,7 +16,7 @@ from caffe.net.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_su
 from caffe.net.rewrite.relu import relu_in_place
 from caffe.net.rewrite.siblings import sibling_convolutions
 
-__all__ = ["INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
+__all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
 
 REWRITES: list[Rewrite] = [scale_with_batch_norm, sibling_convolutions, relu_in_place]
 
@@ -33,6 +33,10 @@ INFERENCE: list[Rewrite] = [
     relu_in_place,
 ]
 """Those of a run in which nothing is learnt and few values are wanted."""
+
+
+FROZEN: list[Rewrite] = [forget_history, drop_dropout, drop_dead, scale_with_batch_norm]
+"""Those of inference that is compiled: the compiler folds and fuses by itself."""
 
 
 def rewrite(calls: Sequence[Call], wanted: frozenset[int], changes: Sequence[Rewrite] = REWRITES) -> list[Call]:
