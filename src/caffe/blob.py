@@ -108,6 +108,11 @@ class Blob:
         self.absent = False
         self._data.put(value)
 
+    def drop(self) -> None:
+        """Forget the values and their memory: the run that is done did not compute them. The shape stays."""
+        self._data = _Half(self._data._tensor.new_zeros(()).expand(self.shape))
+        self.absent = True
+
     def _refuse(self) -> NoReturn:
         raise CaffeError(
             f'blob "{self.name}": the last run computed only what the outputs need, and not this blob; to have it, '

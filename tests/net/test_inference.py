@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from caffe.net import Net
 from caffe.net.module import NetModule
 from caffe.net.rewrite import INFERENCE
 from caffe.net.rewrite.product import Product
+from caffe.net.trace import trace
 from caffe.proto import caffe_pb2, text
 from caffe.writes import Watch
 
@@ -521,3 +523,11 @@ def test_evaluate_in_test_computes_what_the_outputs_and_losses_need():
         _ = net.blobs["c"].data
     net.forward()
     assert net.blobs["c"].data.any()
+
+
+def test_a_trace_names_the_layers(tmp_path):
+    net = make(*CHAIN)
+    trace(net.runner, net.evaluate, tmp_path / "trace.json", steps=1)
+    names = {event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}
+    assert {"a", "Pooling.p", "ip"} <= names
+    net.evaluate()

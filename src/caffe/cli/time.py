@@ -124,7 +124,7 @@ def _profile(net: Any, forward: list[float], backward: list[float], flags: Simpl
     if flags.trace:
         from caffe.net.trace import trace
 
-        trace(net.module, run, flags.trace)
+        trace(net.module if train else net.runner, run, flags.trace)
         print(f"trace: {flags.trace}, to be opened in https://ui.perfetto.dev or chrome://tracing")
 
 

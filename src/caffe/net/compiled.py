@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from caffe.errors import CaffeError, NetError
-from caffe.layers.base import as_tuple
+from caffe.layers.base import Source, as_tuple
 from caffe.net.build import Step
 from caffe.net.partial import Partial
 from caffe.net.rewrite import FROZEN, REWRITES, Call, Rewrite
@@ -61,15 +61,17 @@ class Compiled(Partial):
             pieces += [_Piece(calls, later | wanted, self._frozen)] if calls[0].layer.traceable else calls
         return pieces
 
-    def _run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+    def _run(self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None) -> list[Tensor]:
         self._ran = True
-        values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
         grad = torch.is_grad_enabled()
+        values = self._begin(given)
         for piece in self._pieces:
             with torch.set_grad_enabled(grad and piece.backward):
                 made: Sequence[Tensor]
                 if isinstance(piece, _Piece):
                     made = piece.run([values[place] for place in piece.reads], compiled=grad or self._frozen)
+                elif given is not None and isinstance(piece.layer, Source):
+                    continue
                 else:
                     made = self._made(piece, values, inputs)
             for place, value in zip(piece.writes, made, strict=True):

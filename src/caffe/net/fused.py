@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from caffe import log
 from caffe.blob import Blob
 from caffe.errors import NetError, did_you_mean
@@ -23,6 +25,7 @@ class Fused(Batches):
 
     name: str
     phase: int
+    device: torch.device
     steps: list[Step]
     _module: NetModule | None = None
     _inference: Partial | None = None
@@ -35,9 +38,15 @@ class Fused(Batches):
         if self._module is None:
             if self._compiled is None:
                 self._module = NetModule(self.steps, self.name)
+                self._module.record_on(self.device)
             else:
                 self._module = Compiled(self.steps, self.name, self._compiled)
         return self._module
+
+    @property
+    def runner(self) -> NetModule:
+        """What runs the net as one piece: for inference in TEST, else `module`."""
+        return self._for_inference() if self.phase == caffe_pb2.TEST else self.module
 
     def optimize(self, keep: Sequence[str] = (), compile: bool = False) -> None:
         """Let `forward()` of the whole net run as one piece that computes its outputs and the blobs `keep`, only.
@@ -73,9 +82,14 @@ class Fused(Batches):
         self._optimized, self._inference = False, None
         self._module, self._compiled = None, None
 
+    def _for_inference(self) -> Partial:
+        if self._inference is None:
+            self._inference = Inference(self.steps, self.name, self.outputs)
+        return self._inference
+
     def _infer(self, more: Sequence[str] = ()) -> float:
         """One pass forward as one piece that computes the outputs, what is kept, and `more`; returns the loss."""
-        runner = self._inference or Inference(self.steps, self.name, self.outputs)
+        runner = self._for_inference()
         missing = {*more, *runner.held()} - runner.wanted
         if isinstance(runner, Compiled) and runner.outdated():
             log.warning(

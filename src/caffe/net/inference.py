@@ -34,10 +34,14 @@ class Inference(Partial):
 
     def __init__(self, steps: Sequence[Step], name: str, wanted: Collection[str]) -> None:
         super().__init__(steps, name, wanted)
-        calls = sorted(self._calls, key=lambda call: not isinstance(call.layer, Source))  # the others in their order
+        self._products = [call.run for call in self._calls if isinstance(call.run, Product)]
+        self.use_calls(self._calls)
+
+    def use_calls(self, calls: list[Call]) -> None:
+        super().use_calls(calls)
+        ordered = sorted(calls, key=lambda call: not isinstance(call.layer, Source))  # the others in their order
         self._given = sum(isinstance(call.layer, Source) for call in calls)  # how many runs bring data in
-        self._program = _compact(calls, self._wanted_places())
-        self._products = [call.run for call in calls if isinstance(call.run, Product)]
+        self._program = _compact(ordered, self._wanted_places())
 
     def _rewrites(self) -> Sequence[Rewrite]:
         return INFERENCE

@@ -46,6 +46,10 @@ class NetModule(nn.Module):
         self._calls = rewrite(self._calls, self._wanted_places(), self._rewrites())
         keep_freed_memory()
 
+    def use_calls(self, calls: list[Call]) -> None:
+        """Run these calls from now on, which must read and write what the module's own do."""
+        self._calls = calls
+
     def _wanted_places(self) -> frozenset[int]:
         """Places whose values must be there at the end."""
         return frozenset([*self._place.values(), *(place for place, _ in self._losses)])
@@ -75,25 +79,17 @@ class NetModule(nn.Module):
 
     def _run(self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The values at all places; `given` are those of the sources, where these have run already."""
-        values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
+        values = self._begin(given)
         grad = torch.is_grad_enabled()
-        if given is not None:
-            for place, value in zip(self._source_places(), given, strict=True):
-                values[place] = value
         for call in self._calls:
-<<<<<<< HEAD
             if given is not None and isinstance(call.layer, Source):
                 continue
-            bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
-=======
->>>>>>> cbdad2c (torch.compile for training and inference: Net.compile, optimize(compile=True), --compile)
             with torch.set_grad_enabled(grad and call.backward):
                 made = self._made(call, values, inputs)
             for place, value in zip(call.writes, made, strict=True):
                 values[place] = value
         return values
 
-<<<<<<< HEAD
     def _source_places(self) -> list[int]:
         return [place for call in self._calls if isinstance(call.layer, Source) for place in call.writes]
 
@@ -101,14 +97,19 @@ class NetModule(nn.Module):
         """The next values of the sources: what comes into the net from outside."""
         tops = ((call, call.run()) for call in self._calls if isinstance(call.layer, Source))
         return [x for call, made in tops for x in as_tuple(made) or (blob.tensor for blob in call.kept)]
-=======
+
+    def _begin(self, given: Sequence[Tensor] | None) -> list[Tensor]:
+        values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
+        for place, value in zip(self._source_places(), given, strict=True) if given is not None else ():
+            values[place] = value
+        return values
+
     @staticmethod
     def _made(call: Call, values: Sequence[Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """What the call makes of the values."""
         bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
         made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
         return tuple(inputs.get(blob.name, blob.tensor) for blob in call.kept) if made is None else as_tuple(made)
->>>>>>> cbdad2c (torch.compile for training and inference: Net.compile, optimize(compile=True), --compile)
 
     def _loss(self, values: Sequence[Tensor]) -> Tensor:
         parts = [values[place].sum() if values[place].dim() else values[place] for place, _ in self._losses]

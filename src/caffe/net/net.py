@@ -97,48 +97,7 @@ class Net(Fused):
         self._refresh_params()
         log.info("net.cpp:257", "Network initialization done.")
 
-<<<<<<< HEAD
-    # -- views -----------------------------------------------------------------------------------------------------
-
-    @property
-    def module(self) -> NetModule:
-        """The same graph as one `torch.nn.Module`, over the same parameters."""
-        if self._module is None:
-            self._module = NetModule(self.steps, self.name)
-            self._module.record_on(self.device)
-        return self._module
-
-    # -- inference -------------------------------------------------------------------------------------------------
-
-    def optimize(self, keep: Sequence[str] = ()) -> None:
-        """Let `forward()` of the whole net run as one piece that computes its outputs and the blobs `keep`, only.
-
-        For nets in TEST. Layers are merged and their weights laid out anew for that; weights that change later are
-        taken up. Reading another blob's data is an error then. A forward from or to a layer, and one with callbacks,
-        still runs layer by layer; `stepwise()` returns to that for good. Raises NetError.
-        """
-        if self.phase != caffe_pb2.TEST:
-            raise NetError(f'net "{self.name}": optimize is for a net in TEST, this one is in TRAIN; build one in TEST')
-        for name in keep:
-            self._blob(name)
-        self._optimized = True
-        self._inference = Inference(self.steps, self.name, {*self.outputs, *keep})
-
-    def stepwise(self) -> None:
-        """Let `forward()` run layer by layer again, and compute every blob."""
-        self._optimized, self._inference = False, None
-
-    def _infer(self, more: Sequence[str] = ()) -> float:
-        """One pass forward as one piece that computes the outputs, what is kept, and `more`; returns the loss."""
-        if self._inference is None:
-            self._inference = Inference(self.steps, self.name, self.outputs)
-        missing = {*more, *self._inference.held()} - self._inference.wanted
-        if missing:
-            self._inference = Inference(self.steps, self.name, self._inference.wanted | missing)
-        return self._inference.evaluate()
-=======
     # -- running ---------------------------------------------------------------------------------------------------
->>>>>>> cbdad2c (torch.compile for training and inference: Net.compile, optimize(compile=True), --compile)
 
     @property
     def _watched(self) -> bool:

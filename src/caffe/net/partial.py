@@ -50,7 +50,8 @@ class Partial(NetModule):
         for blob, place in self._filled:
             blob.tensor = values[place].detach()
         for blob in self._absent:
-            blob.absent = True
+            if not blob.absent:
+                blob.drop()
         for step in self._steps:
             step.record, step.fused = None, True
         shapes = [blob.shape for blob in self._fed]
