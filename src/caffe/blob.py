@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import weakref
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from caffe.errors import CaffeError
+from caffe.writes import writes_of
 
 __all__ = ["Blob", "ParamBlob", "clear_diff", "diff_of", "promise_diff", "settle_diff"]
 
@@ -53,6 +55,11 @@ class _Half:
             self._tensor = value
             self._view = None
 
+    @property
+    def held(self) -> bool:
+        """Whether somebody may hold an array of the content: on another device than the CPU the host copy counts."""
+        return self._host is not None or (self._view is not None and self._view() is not None)
+
     def numpy(self) -> np.ndarray:
         """A writable array of the content."""
         if not self._host_ahead:
@@ -83,12 +90,14 @@ class Blob:
     net. `tensor` and `grad` are the torch tensors behind them.
     """
 
-    __slots__ = ("_data", "_diff", "name", "stale")
+    __slots__ = ("_data", "_diff", "absent", "name", "stale")
 
     def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
         self._data = _Half(torch.zeros(shape, device=device))
         self._diff: _Half | None = None
         self.name = name
+        self.absent = False
+        """Whether the last run of the net did not compute the values."""
         self.stale = False
 
     # -- torch side ------------------------------------------------------------------------------------------------
@@ -96,11 +105,31 @@ class Blob:
     @property
     def tensor(self) -> Tensor:
         """The data as a torch tensor without gradient history."""
+        if self.absent:
+            self._refuse()
         return self._data.get()
 
     @tensor.setter
     def tensor(self, value: Tensor) -> None:
+        self.absent = False
         self._data.put(value)
+
+    def drop(self) -> None:
+        """Forget the values and their memory: the run that is done did not compute them. The shape stays."""
+        self._data = _Half(self._data._tensor.new_zeros(()).expand(self.shape))
+        self.absent = True
+
+    def _refuse(self) -> NoReturn:
+        raise CaffeError(
+            f'blob "{self.name}": the last run computed only what the outputs need, and not this blob; to have it, '
+            f'say net.optimize(keep=["{self.name}"]), in training net.compile(keep=["{self.name}"]); or run the net '
+            "layer by layer: net.stepwise(), net.forward()"
+        )
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody holds the array that `data` returned, or a part of it."""
+        return self._data.held
 
     @property
     def grad(self) -> Tensor:
@@ -134,6 +163,8 @@ class Blob:
     @property
     def data(self) -> np.ndarray:
         """The values, a writable float array of `shape`."""
+        if self.absent:
+            self._refuse()
         return self._data.numpy()
 
     @property
@@ -205,7 +236,7 @@ class ParamBlob(Blob):
         self._data = _Half(parameter.detach())
         self._diff = None
         self.name = name
-        self.stale = False
+        self.absent = self.stale = False
 
     @property
     def tensor(self) -> Tensor:
@@ -226,7 +257,10 @@ class ParamBlob(Blob):
     @property
     def data(self) -> np.ndarray:
         self._use_c_order()
-        return self._current().numpy()
+        half = self._current()
+        view = half.numpy()
+        writes_of(self.parameter).lend(half)
+        return view
 
     @property
     def diff(self) -> np.ndarray:

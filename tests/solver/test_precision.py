@@ -98,7 +98,7 @@ def test_test_nets_run_in_it_too():
     assert low.test_nets[0].precision == torch.bfloat16
     before = low.test()["loss"]
     assert before == pytest.approx(exact.test()["loss"], rel=0.02)
-    assert low.test_nets[0].blobs["ip2"].data.dtype == np.float32
+    assert low.test_nets[0].blobs["loss"].data.dtype == np.float32
     low.step(6)
     exact.step(6)
     after = low.test()["loss"]

@@ -46,6 +46,7 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
     names = Path(flags.labels).read_text().splitlines() if flags.labels else None
     images = _read(flags.arguments[0], flags.ext)
     classifier = Classifier(flags.model_def, flags.pretrained_model, image_dims=dims, **chosen)
+    classifier.optimize()
     scores = classifier.predict([image for _, image in images], not flags.center_only)
     for (name, _), row in zip(images, scores, strict=True):
         best = np.argsort(row)[::-1][:_BEST]

@@ -42,6 +42,7 @@ def extract_features(flags: SimpleNamespace, display: Display) -> None:
             if name not in net.blobs:
                 hint = did_you_mean(name, net.blobs)
                 raise CaffeError(f'Unknown feature blob name "{name}" in the network {model}{hint}')
+        net.optimize(keep=names)
         _extract(net, dict(zip(names, paths, strict=True)), int(batches), kind, display)
     finally:
         net.close()

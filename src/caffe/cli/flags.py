@@ -14,6 +14,7 @@ from caffe.errors import CaffeError, did_you_mean
 
 __all__ = [
     "CAFFE",
+    "COMPILE",
     "GENERAL",
     "GLOG",
     "PRECISION",
@@ -92,6 +93,13 @@ PRECISION = Flag(
 """Of the commands that run a net as one piece."""
 
 _PRECISIONS = {"fp32": "FLOAT", "bf16": "BFLOAT16", "fp16": "FLOAT16"}
+
+COMPILE = Flag(
+    "compile",
+    False,
+    "Run the net through torch.compile: minutes at the first run, less at later ones; needs a C++ compiler.",
+)
+"""A flag of ours that several commands take."""
 
 GENERAL = [
     Flag("help", False, "Show the help of the command, or this text.", ("h",)),

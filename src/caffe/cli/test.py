@@ -8,11 +8,11 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import PRECISION
+from caffe.cli.flags import COMPILE, PRECISION
 from caffe.errors import CaffeError
 
 
-@command("model", "weights", "iterations", "gpu", "level", "stage", PRECISION)
+@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE, PRECISION)
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 
@@ -37,6 +37,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     try:
         for path in flags.weights.split(","):
             net.copy_from(path.strip())
+        net.optimize(compile=flags.compile)
         display.say(_nets.summary(net))
         _score(net, flags.iterations, display)
     finally:
@@ -49,7 +50,7 @@ def _score(net: Any, iterations: int, display: Display) -> None:
     sums: dict[str, Any] = dict.fromkeys(net.outputs, 0)
     with display.bar(f"test {net.name}", iterations) as bar:
         for iteration in range(iterations):
-            total += net.evaluate(same_weights=iteration > 0)
+            total += net.evaluate()
             for name in net.outputs:
                 values = net.blobs[name].data.astype("f8")
                 sums[name] = sums[name] + values.reshape(-1)

@@ -11,14 +11,14 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import PRECISION, Flag
+from caffe.cli.flags import COMPILE, PRECISION, Flag
 from caffe.errors import CaffeError, did_you_mean
 from caffe.proto import files
 
 TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
 
 
-@command("model", "phase", "iterations", "gpu", "level", "stage", PRECISION, TRACE)
+@command("model", "phase", "iterations", "gpu", "level", "stage", COMPILE, PRECISION, TRACE)
 def time(flags: SimpleNamespace, display: Display) -> None:
     """Time a model, forward and backward, layer by layer, and as one piece.
 
@@ -47,6 +47,8 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         log.info("caffe.cpp:343", "Use CPU.")
     net = _nets.open_net(flags, flags.phase or "TRAIN", flags.precision)
     try:
+        if flags.compile:
+            net.compile() if (flags.phase or "TRAIN") == "TRAIN" else net.optimize(compile=True)
         display.say(_nets.summary(net))
         log.info("caffe.cpp:351", "Performing Forward")
         loss = net.forward_loss()
@@ -125,7 +127,7 @@ def _profile(net: Any, forward: list[float], backward: list[float], flags: Simpl
     if flags.trace:
         from caffe.net.trace import trace
 
-        trace(net.module, run, flags.trace)
+        trace(net.module if train else net.runner, run, flags.trace)
         print(f"trace: {flags.trace}, to be opened in https://ui.perfetto.dev or chrome://tracing")
 
 

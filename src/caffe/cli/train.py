@@ -9,13 +9,16 @@ from caffe import log
 from caffe.cli import signals
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import PRECISION, Flag, precision_name
+from caffe.cli.flags import COMPILE, PRECISION, Flag, precision_name
 from caffe.errors import CaffeError
 
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 
 
-@command("solver", "snapshot", "weights", "gpu", "level", "stage", "sigint_effect", "sighup_effect", PLOT, PRECISION)
+_FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", "sigint_effect", "sighup_effect")
+
+
+@command(*_FLAGS, COMPILE, PLOT, PRECISION)
 def train(flags: SimpleNamespace, display: Display) -> None:
     """Train a model, finetune one, or resume a run.
 
@@ -31,6 +34,8 @@ def train(flags: SimpleNamespace, display: Display) -> None:
 
     solver = get_solver(_parameters(flags))
     try:
+        if flags.compile:
+            solver.net.compile()
         if flags.snapshot:
             log.info("caffe.cpp:235", f"Resuming from {flags.snapshot}")
             solver.restore(flags.snapshot)

@@ -59,6 +59,8 @@ class Layer(nn.Module):
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
     lowering: Lowering = Lowering.NEVER
     """Whether the layer computes in 16 bits where the net does."""
+    traceable: ClassVar[bool] = True
+    """Whether torch.compile can take `forward`: it does not look at values, and calls no code but torch's."""
     auto_tops: ClassVar[bool] = False
     """Whether tops that the prototxt leaves out are made, under the name "(automatic)"."""
 
@@ -207,6 +209,7 @@ class Loss(Layer, abstract=True):
 
     default_loss_weight = 1.0
     auto_tops = True
+    traceable = False  # labels are checked
     constant: tuple[int, ...] = (1,)
     exempt: tuple[int, ...] = (1,)
 
@@ -219,6 +222,7 @@ class Source(Layer, abstract=True):
     """
 
     more_options = ("transform_param", "data_param")
+    traceable = False
     shapes: list[tuple[int, ...]]
     device = torch.device("cpu")
 

@@ -62,6 +62,7 @@ class Embed(Layer):
     """
 
     constant = (0,)
+    traceable = False  # indices are checked
     weight: Tensor
     bias: Tensor
 

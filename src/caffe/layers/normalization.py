@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, Lowering, shape_text
@@ -101,7 +102,12 @@ class LRN(Layer):
     def forward(self, x: Tensor) -> Tensor:
         opt, reach = self.opt, self.opt.local_size // 2
         if opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
-            return _AcrossChannels.apply(x, reach, opt.alpha / opt.local_size, opt.beta, opt.k)
+            rate = opt.alpha / opt.local_size
+            if torch.compiler.is_compiling():  # which makes few passes of a plain formula
+                padded = F.pad(x.square(), (0, 0, 0, 0, reach, reach))
+                energy = sum(padded.narrow(1, i, x.shape[1]) for i in range(opt.local_size))
+                return x * _inverse_power(opt.k + rate * energy, opt.beta)
+            return _AcrossChannels.apply(x, reach, rate, opt.beta, opt.k)
         energy = mean_pool(x.square(), Grid((opt.local_size,) * 2, pad=(reach, reach)))
         return x * (energy * opt.alpha + 1) ** -opt.beta
 
@@ -204,4 +210,4 @@ def _inverse_power(s: Tensor, beta: float) -> Tensor:
     if beta != 0.75:
         return s**-beta
     root = s.rsqrt()
-    return root.sqrt().mul_(root)
+    return root.sqrt() * root

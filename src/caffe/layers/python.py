@@ -72,6 +72,7 @@ class _Host(Layer, abstract=True):
     """A layer that answers for its guest's object: in pycaffe `net.layers[i]` is that object."""
 
     guest: _Guest
+    traceable = False
 
     def __getattr__(self, name: str) -> Any:
         try:

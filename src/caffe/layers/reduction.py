@@ -96,6 +96,7 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
     """
 
     constant = (0, 1)
+    traceable = False  # labels are checked
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         self.ignore = self.opt.ignore_label if self.opt.HasField("ignore_label") else None

@@ -228,6 +228,7 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
     """
 
     constant = (-1,)
+    traceable = False
 
     def setup(self, *bottoms: Tensor) -> None:
         *data, selector = bottoms
@@ -258,6 +259,7 @@ class BatchReindex(Layer, bottoms=2):
     """
 
     constant = (1,)
+    traceable = False  # indices are checked
 
     def setup(self, x: Tensor, index: Tensor) -> None:
         self.require(index.dim() == 1, f"{self.bottom_name(1)} has shape {shape_text(index.shape)}, expected one axis")

@@ -18,6 +18,7 @@ from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, layer_class, shape_text
 from caffe.net.gradients import mark_backward
 from caffe.proto import weights
+from caffe.writes import share_writes
 
 __all__ = ["Graph", "Learnable", "Step", "build"]
 
@@ -284,6 +285,7 @@ def tie(alias: nn.Parameter, owner: Tensor, shape: tuple[int, ...]) -> None:
     owner.data = owner.detach().contiguous()
     owner.grad = torch.zeros_like(owner, requires_grad=False) if owner.grad is None else owner.grad.contiguous()
     alias.data = owner.detach().view(shape)
+    share_writes(alias, owner)
     alias.grad = owner.grad.view(shape)
 
 

@@ -102,7 +102,7 @@ def held(net: Any) -> dict[str, int]:
     return {
         "parameters": _bytes(parameters),
         "their gradients": _bytes(x.grad for x in parameters if x.grad is not None),
-        "blobs": _bytes(blob.tensor for blob in net.blobs.values()),
+        "blobs": _bytes(blob.tensor for blob in net.blobs.values() if not blob.absent),
     }
 
 

@@ -14,7 +14,7 @@ from caffe.net.cudagraph import Record, Recorder, cuda_recorder, recorded
 from caffe.net.loss_scale import LossScale
 from caffe.net.memory import keep_freed_memory
 from caffe.net.precision import LowPrecision
-from caffe.net.rewrite import Call, rewrite
+from caffe.net.rewrite import REWRITES, Call, Rewrite, rewrite
 
 __all__ = ["NetModule"]
 
@@ -52,14 +52,30 @@ class NetModule(nn.Module):
             self._plan(step)
             if step.layer.type != "Split":
                 self.add_module(module_name(step.layer.name, used), step.layer)
-        losses = frozenset(place for place, _ in self._losses)
         self._scale = scale
         self._low = None if precision is torch.float32 else LowPrecision(precision, scale)
-        if self._low is not None:
-            self._calls, self._count = self._low.lower(self._calls, self._count, losses)
-        wanted = {*self._place.values(), *losses}
-        self._calls = rewrite(self._calls, frozenset(wanted))
+        self._calls = self._prepared(self._calls)
         keep_freed_memory()
+
+    def use_calls(self, calls: list[Call]) -> None:
+        """Run these calls from now on, which must read and write what the module's own do."""
+        self._calls = calls
+
+    def _prepared(self, calls: list[Call]) -> list[Call]:
+        return rewrite(self._lowered(calls), self._wanted_places(), self._rewrites())
+
+    def _lowered(self, calls: list[Call]) -> list[Call]:
+        if self._low is not None:
+            losses = frozenset(place for place, _ in self._losses)
+            calls, self._count = self._low.lower(calls, self._count, losses)
+        return calls
+
+    def _wanted_places(self) -> frozenset[int]:
+        """Places whose values must be there at the end."""
+        return frozenset([*self._place.values(), *(place for place, _ in self._losses)])
+
+    def _rewrites(self) -> Sequence[Rewrite]:
+        return REWRITES
 
     def _plan(self, step: Step) -> None:
         needs = zip(step.bottoms, step.needs, strict=True)
@@ -76,29 +92,24 @@ class NetModule(nn.Module):
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         values = self._run(inputs)
-        wide = {place: values[place].float() if self._low else values[place] for place in self._place.values()}
-        return self._loss(values), {name: wide[place] for name, place in self._place.items()}
+        return self._loss(values), self._named(values)
 
-    def _run(
-        self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None, same_weights: bool = False
-    ) -> list[Tensor]:
+    def _named(self, values: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {name: self._wide(values[place]) for name, place in self._place.items()}
+
+    def _wide(self, value: Tensor) -> Tensor:
+        return value.float() if self._low is not None else value
+
+    def _run(self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The values at all places; `given` are those of the sources, where these have run already."""
-        if self._low is not None:
-            self._low.refresh(same_weights)
-        values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
+        values = self._begin(given)
         grad = torch.is_grad_enabled()
-        if given is not None:
-            for place, value in zip(self._source_places(), given, strict=True):
-                values[place] = value
         for call in self._calls:
             if given is not None and isinstance(call.layer, Source):
                 continue
-            bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
             with torch.set_grad_enabled(grad and call.backward):
-                made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
-            if made is None:
-                made = tuple(inputs.get(blob.name, blob.tensor) for blob in call.kept)
-            for place, value in zip(call.writes, as_tuple(made), strict=True):
+                made = self._made(call, values, inputs)
+            for place, value in zip(call.writes, made, strict=True):
                 values[place] = value
         return values
 
@@ -109,6 +120,21 @@ class NetModule(nn.Module):
         """The next values of the sources: what comes into the net from outside."""
         tops = ((call, call.run()) for call in self._calls if isinstance(call.layer, Source))
         return [x for call, made in tops for x in as_tuple(made) or (blob.tensor for blob in call.kept)]
+
+    def _begin(self, given: Sequence[Tensor] | None) -> list[Tensor]:
+        if self._low is not None:
+            self._low.refresh(always=torch.is_grad_enabled())
+        values: list[Tensor] = [None] * self._count  # type: ignore[list-item]
+        for place, value in zip(self._source_places(), given, strict=True) if given is not None else ():
+            values[place] = value
+        return values
+
+    @staticmethod
+    def _made(call: Call, values: Sequence[Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """What the call makes of the values."""
+        bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
+        made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
+        return tuple(inputs.get(blob.name, blob.tensor) for blob in call.kept) if made is None else as_tuple(made)
 
     def _loss(self, values: Sequence[Tensor]) -> Tensor:
         parts = [values[place].sum() if values[place].dim() else values[place] for place, _ in self._losses]
@@ -140,13 +166,10 @@ class NetModule(nn.Module):
         if recorded(device):
             self.record = Record(self._pass, list(self.parameters()), recorder)
 
-    def evaluate(self, same_weights: bool = False) -> float:
-        """One pass forward without autograd's history; fills the blobs; returns the loss.
-
-        `same_weights` tells that the weights are those of the last run, which in 16 bits saves rounding them again.
-        """
+    def evaluate(self) -> float:
+        """One pass forward without autograd's history; fills the blobs; returns the loss."""
         with torch.no_grad():
-            values = self._run({}, same_weights=same_weights)
+            values = self._run({})
             loss = self._loss(values)
         self._fill(values)
         return float(loss)

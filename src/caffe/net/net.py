@@ -16,18 +16,17 @@ from caffe.blob import Blob, ParamBlob, clear_diff, settle_diff
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import debug, run, store
-from caffe.net.batches import Batches
 from caffe.net.build import Learnable, Step, build, infer_tops, tie
+from caffe.net.fused import Fused
 from caffe.net.graph import filter_net, insert_splits
 from caffe.net.loss_scale import LossScale
-from caffe.net.module import NetModule
 from caffe.net.precision import check as check_precision
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["Net"]
 
 
-class Net(Batches):
+class Net(Fused):
     """A net built from a prototxt.
 
         net = Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel")
@@ -70,7 +69,6 @@ class Net(Batches):
         self._build(param)
         self.debug_info: bool = param.debug_info
         self.keep_diffs = False
-        self._module: NetModule | None = None
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
         }
@@ -106,17 +104,12 @@ class Net(Batches):
         self._refresh_params()
         log.info("net.cpp:257", "Network initialization done.")
 
-    # -- views -----------------------------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------------------------
 
     @property
-    def module(self) -> NetModule:
-        """The same graph as one `torch.nn.Module`, over the same parameters."""
-        if self._module is None:
-            self._module = NetModule(self.steps, self.name, self.precision, self.loss_scale)
-            self._module.record_on(self.device)
-        return self._module
-
-    # -- running ---------------------------------------------------------------------------------------------------
+    def _watched(self) -> bool:
+        """Whether somebody wants to see the layers run."""
+        return self.debug_info or any(self.callbacks.values())
 
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
@@ -131,7 +124,10 @@ class Net(Batches):
         first = self._index(start) if start is not None else 0
         last = self._index(end) if end is not None else len(self.steps) - 1
         names = self.steps[last].top_names if end is not None else self.outputs
-        self._forward(first, last)
+        if self._optimized and start is None and end is None and not self._watched:
+            self._infer([name for name in blobs or [] if self._blob(name)])
+        else:
+            self._forward(first, last)
         return {name: self._blob(name).data for name in [*names, *(blobs or [])]}
 
     def forward_loss(self) -> float:
@@ -158,22 +154,22 @@ class Net(Batches):
 
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
-        if self.debug_info or self.keep_diffs or any(self.callbacks.values()):
+        if self.keep_diffs or self._watched:
             loss = self.forward_loss()
             self.backward()
             return loss
         for entry in self.learnable:
             settle_diff(entry.tensor)
-        return self.module.forward_backward()
+        return self._step()
 
-    def evaluate(self, same_weights: bool = False) -> float:
+    def evaluate(self) -> float:
         """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss.
 
-        `same_weights` tells that the weights are those of the last run, so that nothing derived from them is made anew.
+        In TEST it computes the outputs only, and what `optimize` was told to keep.
         """
-        if self.debug_info or any(self.callbacks.values()):
+        if self._watched:
             return self.forward_loss()
-        return self.module.evaluate(same_weights)
+        return self._infer() if self.phase == caffe_pb2.TEST else self.module.evaluate()
 
     def _backward(self, first: int, last: int) -> None:
         before, after = self.callbacks["before_backward"], self.callbacks["after_backward"]
@@ -268,7 +264,7 @@ class Net(Batches):
                 setattr(layer, name, blob)
         if changed:
             self._refresh_params()
-            self._module = None
+            self._rebuild_runners()
 
     def retie(self) -> None:
         """Point parameters shared under another shape at their owners' memory again, after that was moved."""
@@ -318,11 +314,6 @@ class Net(Batches):
         except ValueError:
             hint = did_you_mean(layer_name, self.layer_names)
             raise NetError(f'the net has no layer "{layer_name}"{hint}') from None
-
-    def _blob(self, name: str) -> Blob:
-        if name not in self.blobs:
-            raise NetError(f'the net has no blob "{name}"{did_you_mean(name, self.blobs)}')
-        return self.blobs[name]
 
 
 def _call(callbacks: Sequence[Callable[[int], Any]], index: int) -> None:

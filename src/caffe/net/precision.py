@@ -22,7 +22,9 @@ from caffe.errors import NetError
 from caffe.layers.base import Layer, Lowering
 from caffe.net.loss_scale import LossScale
 from caffe.net.rewrite import Call
+from caffe.net.rewrite.product import Product
 from caffe.proto import caffe_pb2
+from caffe.writes import Watch
 
 __all__ = ["LowPrecision", "check", "dtype_of"]
 
@@ -72,7 +74,7 @@ class LowPrecision:
         self.dtype, self.scale = dtype, scale
         self._twins: list[tuple[Layer, Layer]] = []  # a layer, and the one that has shadows in place of its weights
         self._shadows: dict[tuple[int, torch.dtype], _Shadow] = {}  # by the weight's id
-        self._rounded = False
+        self._watch: Watch | None = None
 
     def lower(self, calls: Sequence[Call], count: int, losses: frozenset[int]) -> tuple[list[Call], int]:
         """The calls, with conversions among them, and the number of places; `count` is the number before.
@@ -93,25 +95,29 @@ class LowPrecision:
                         changed.append(self._conversion(call, place, converted[place], lowered))
                     place = converted[place]
                 reads.append((place, cut))
-            layer = self._twin(call.layer) if lowered else call.layer
-            run = call.run if layer is call.layer else layer.forward
-            changed.append(replace(call, layer=layer, run=run, reads=tuple(reads)))
+            call = self._low_call(call) if lowered else call
+            changed.append(replace(call, reads=tuple(reads)))
             low.update(call.writes if lowered else ())
         return changed, count
 
     @torch.no_grad()
-    def refresh(self, same_weights: bool = False) -> None:
-        """Round the weights, as they are now, into their shadows; if they are those of the last time, only once."""
-        if same_weights and self._rounded:
-            return
-        self._rounded = True
+    def refresh(self, always: bool = True) -> None:
+        """Round the weights, as they are now, into their shadows; unless `always`, only if they may have changed."""
         for layer, twin in self._twins:
             twin.training = layer.training
         for shadow in self._shadows.values():
             shadow.follow()
+        if self._watch is None:
+            self._watch = Watch([shadow.master for shadow in self._shadows.values()])
         copies = [shadow for shadow in self._shadows.values() if shadow.rounded]
-        if copies:
+        if copies and (self._watch.changed() or always):
             torch._foreach_copy_([shadow.leaf for shadow in copies], [shadow.master for shadow in copies])
+
+    def _low_call(self, call: Call) -> Call:
+        if isinstance(call.run, Product):
+            return replace(call, run=replace(call.run, dtype=self.dtype))
+        layer = self._twin(call.layer)
+        return call if layer is call.layer else replace(call, layer=layer, run=layer.forward)
 
     def _conversion(self, reader: Call, place: int, target: int, lowered: bool) -> Call:
         dtype = self.dtype if lowered else torch.float32

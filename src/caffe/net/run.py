@@ -38,7 +38,7 @@ def backward_step(step: Step) -> None:
         if step.fused:
             step.layer.error(
                 "cannot run backward by itself: the last run was one of the whole net, which keeps no layer's "
-                "history; run net.forward() before net.backward()"
+                "history; run net.forward() before net.backward(), and net.stepwise() before both if it is optimised"
             )
         _run(step)
     assert step.record is not None

@@ -15,6 +15,7 @@ from caffe.errors import NetError
 from caffe.layers.base import Layer, shape_text
 from caffe.proto import weights
 from caffe.proto.blobs import fits
+from caffe.writes import note_write
 
 if TYPE_CHECKING:
     from caffe.net.net import Net
@@ -43,6 +44,7 @@ def copy_from(net: Net, path: str | Path) -> None:
         pairs += [(blob, array) for blob, array in zip(kept, present, strict=True) if array is not None]
     for blob, array in pairs:
         blob.data.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(blob.shape))
+        note_write(blob)
 
 
 def check_blobs(layer: Layer, blobs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], source: str) -> None:

@@ -53,11 +53,11 @@ def trace(module: NetModule, run: Callable[[], object], path: str | Path, steps:
 def _named_layers(module: NetModule) -> Iterator[list[Span]]:
     """Make the module's layers name themselves to the profiler; gives where their autograd nodes begin, in order."""
     calls, spans = module._calls, list[Span]()
-    module._calls = [replace(call, run=partial(_run_named, call, spans)) for call in calls]
+    module.use_calls([replace(call, run=partial(_run_named, call, spans)) for call in calls])
     try:
         yield spans
     finally:
-        module._calls = calls
+        module.use_calls(calls)
 
 
 def _run_named(call: Call, spans: list[Span], *bottoms: torch.Tensor) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor
 from caffe.errors import SolverError
 from caffe.net.build import Learnable
 from caffe.proto import weights
+from caffe.writes import note_write
 
 __all__ = ["MovingAverage"]
 
@@ -72,6 +73,7 @@ class MovingAverage:
         for entry, average in zip(self._learnable, self.tensors, strict=True):
             own = entry.tensor.detach().clone()
             entry.tensor.data.copy_(average)
+            note_write(entry.tensor)
             average.copy_(own)
         self._swapped = not self._swapped
 

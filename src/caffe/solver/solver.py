@@ -25,6 +25,7 @@ from caffe.solver.outputs import add_outputs, log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.watch import Watcher
+from caffe.writes import note_write
 
 __all__ = [
     "AdaDeltaSolver",
@@ -169,6 +170,8 @@ class Solver:
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         if self._gradients_fit():
             self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+        for entry in self.net.learnable:
+            note_write(entry.tensor)
         self.iter += 1
         self.average.update()
         return rate
@@ -275,14 +278,14 @@ class Solver:
         net.share_with(self.net)
         loss = 0.0
         sums: dict[str, np.ndarray] = {}
-        for batch in range(count):
+        for _ in range(count):
             if self._take("snapshot"):
                 self.snapshot()
             if self._take("stop"):
                 self._stopping = True
                 log.info("solver.cpp:396", "Test interrupted.")
                 return {}
-            loss += net.evaluate(same_weights=batch > 0)
+            loss += net.evaluate()
             add_outputs(net, sums)
         outputs = {name: (total / count).tolist() for name, total in sums.items()}
         if index == 0:

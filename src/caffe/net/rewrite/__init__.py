@@ -10,16 +10,37 @@ from collections.abc import Sequence
 
 from caffe.net.rewrite.batch_norm import scale_with_batch_norm
 from caffe.net.rewrite.call import Call, Rewrite
+from caffe.net.rewrite.dead import drop_dead, forget_history
+from caffe.net.rewrite.dropout import drop_dropout
+from caffe.net.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
 from caffe.net.rewrite.relu import relu_in_place
 from caffe.net.rewrite.siblings import sibling_convolutions
 
-__all__ = ["REWRITES", "Call", "rewrite"]
+__all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
 
 REWRITES: list[Rewrite] = [scale_with_batch_norm, sibling_convolutions, relu_in_place]
 
+INFERENCE: list[Rewrite] = [
+    forget_history,
+    drop_dropout,
+    drop_dead,
+    use_products,
+    fold_scales,
+    fuse_sum,
+    fuse_relu,
+    add_in_place,
+    scale_with_batch_norm,
+    relu_in_place,
+]
+"""Those of a run in which nothing is learnt and few values are wanted."""
 
-def rewrite(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+
+FROZEN: list[Rewrite] = [forget_history, drop_dropout, drop_dead, scale_with_batch_norm]
+"""Those of inference that is compiled: the compiler folds and fuses by itself."""
+
+
+def rewrite(calls: Sequence[Call], wanted: frozenset[int], changes: Sequence[Rewrite] = REWRITES) -> list[Call]:
     """The calls after all rewrites. Values at the places `wanted` must be there at the end."""
-    for change in REWRITES:
+    for change in changes:
         calls = change(calls, wanted)
     return list(calls)

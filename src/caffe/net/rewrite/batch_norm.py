@@ -12,7 +12,7 @@ from torch import Tensor
 from caffe.layers.normalization import BatchNorm
 from caffe.net.rewrite.call import Call, readers
 
-__all__ = ["scale_with_batch_norm"]
+__all__ = ["scale_with_batch_norm", "scales_channels"]
 
 
 def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
@@ -22,7 +22,7 @@ def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list
     merged: dict[int, Call] = {}
     for call in calls:
         norm = norms.get(call.reads[0][0]) if call.reads else None
-        if norm is None or call.reads[0][1] or not _scales_channels(call):
+        if norm is None or call.reads[0][1] or not scales_channels(call):
             continue
         if read[norm.writes[0]] == 1 and norm.writes[0] not in wanted:
             run = partial(_normalize, norm.layer, call.layer)
@@ -31,7 +31,8 @@ def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list
     return [merged.get(id(call), call) for call in calls if merged.get(id(call)) is not call]
 
 
-def _scales_channels(call: Call) -> bool:
+def scales_channels(call: Call) -> bool:
+    """Whether it is a Scale by its own blobs, one number for each channel."""
     layer: Any = call.layer
     return layer.type == "Scale" and len(call.reads) == 1 and layer.start == 1 and layer.weight.dim() == 1
 

@@ -1,0 +1,125 @@
+"""How a net runs as one piece: in training, for inference, through torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from caffe import log
+from caffe.blob import Blob
+from caffe.errors import NetError, did_you_mean
+from caffe.net.batches import Batches
+from caffe.net.build import Step
+from caffe.net.compiled import Compiled
+from caffe.net.inference import Inference
+from caffe.net.loss_scale import LossScale
+from caffe.net.module import NetModule
+from caffe.net.partial import Partial
+from caffe.proto import caffe_pb2
+
+__all__ = ["Fused"]
+
+
+class Fused(Batches):
+    """Base of `Net`: the runners that take the whole graph at once."""
+
+    name: str
+    phase: int
+    device: torch.device
+    steps: list[Step]
+    outputs: list[str]
+    precision: torch.dtype
+    loss_scale: LossScale | None
+    _module: NetModule | None = None
+    _inference: Partial | None = None
+    _optimized = False  # whether forward() runs for inference
+    _compiled: frozenset[str] | None = None  # what a step that is compiled fills, None for one that is not
+
+    @property
+    def module(self) -> NetModule:
+        """The same graph as one `torch.nn.Module`, over the same parameters."""
+        if self._module is None:
+            if self._compiled is None:
+                self._module = NetModule(self.steps, self.name, self.precision, self.loss_scale)
+                self._module.record_on(self.device)
+            else:
+                self._module = Compiled(self.steps, self.name, self._compiled, self.precision, self.loss_scale)
+        return self._module
+
+    @property
+    def runner(self) -> NetModule:
+        """What runs the net as one piece: for inference in TEST, else `module`."""
+        return self._for_inference() if self.phase == caffe_pb2.TEST else self.module
+
+    def optimize(self, keep: Sequence[str] = (), compile: bool = False) -> None:
+        """Let `forward()` of the whole net run as one piece that computes its outputs and the blobs `keep`, only.
+
+        For nets in TEST. Layers are merged and their weights laid out anew; weights that change later are taken up.
+        Reading another blob's data is an error then. A forward from or to a layer, and one with callbacks, still runs
+        layer by layer; `stepwise()` returns to that for good. With `compile` the first run compiles the net through
+        torch.compile, weights as constants: once they change, the net runs uncompiled. Raises NetError, and CaffeError
+        where there is no compiler.
+        """
+        if self.phase != caffe_pb2.TEST:
+            raise NetError(f'net "{self.name}": optimize is for a net in TEST, this one is in TRAIN; build one in TEST')
+        wanted = {*self.outputs, *(self._blob(name).name for name in keep)}
+        self._inference = (
+            Compiled(self.steps, self.name, wanted, self.precision, self.loss_scale, frozen=True)
+            if compile
+            else Inference(self.steps, self.name, wanted, self.precision, self.loss_scale)
+        )
+        self._optimized = True
+
+    def compile(self, keep: Sequence[str] = ()) -> None:
+        """Let training steps (`forward_backward`) run through torch.compile.
+
+        The first step compiles, for seconds to minutes; what it makes is kept on disk for later processes. From then on
+        a step fills the outputs and the blobs `keep` only, and reading another blob's data is an error; `stepwise()`
+        returns to steps that are not compiled. Raises CaffeError where there is no compiler.
+        """
+        wanted = frozenset([*self.outputs, *(self._blob(name).name for name in keep)])
+        self._module = Compiled(self.steps, self.name, wanted, self.precision, self.loss_scale)
+        self._compiled = wanted
+
+    def stepwise(self) -> None:
+        """Let `forward()` run layer by layer again, and every run compute every blob: undo `optimize` and `compile`."""
+        self._optimized, self._inference = False, None
+        self._module, self._compiled = None, None
+
+    def _for_inference(self) -> Partial:
+        if self._inference is None:
+            self._inference = Inference(self.steps, self.name, self.outputs, self.precision, self.loss_scale)
+        return self._inference
+
+    def _infer(self, more: Sequence[str] = ()) -> float:
+        """One pass forward as one piece that computes the outputs, what is kept, and `more`; returns the loss."""
+        runner = self._for_inference()
+        missing = {*more, *runner.held()} - runner.wanted
+        if isinstance(runner, Compiled) and runner.outdated():
+            log.warning(
+                "net.py", f'net "{self.name}": its weights have changed since it was compiled: it runs uncompiled'
+            )
+            runner = Inference(self.steps, self.name, runner.wanted | missing, self.precision, self.loss_scale)
+        elif missing:
+            runner = runner.with_more(missing)
+        self._inference = runner
+        return runner.evaluate()
+
+    def _step(self) -> float:
+        """One pass forward and backward as one piece; returns the loss."""
+        module = self.module
+        if isinstance(module, Compiled) and (held := module.held()):
+            self.compile([*module.wanted, *held])
+        return self.module.forward_backward()
+
+    def _rebuild_runners(self) -> None:
+        """Have the runners made anew: layers have got other parameters."""
+        self._module = None
+        if self._inference is not None:
+            self._inference = self._inference.with_more(())
+
+    def _blob(self, name: str) -> Blob:
+        if name not in self.blobs:
+            raise NetError(f'the net has no blob "{name}"{did_you_mean(name, self.blobs)}')
+        return self.blobs[name]

@@ -1,0 +1,78 @@
+"""A net that is run as one piece and computes some of its blobs only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from caffe.layers.base import Source
+from caffe.net.build import Step, infer_tops
+from caffe.net.loss_scale import LossScale
+from caffe.net.module import NetModule
+
+__all__ = ["Partial"]
+
+
+class Partial(NetModule):
+    """Base of the nets that compute the blobs `wanted` and what they and the losses need.
+
+    A run fills the blobs `wanted` and those that data layers deliver, and marks the others as absent.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        name: str,
+        wanted: Collection[str],
+        precision: torch.dtype = torch.float32,
+        scale: LossScale | None = None,
+    ) -> None:
+        self.wanted = frozenset(wanted)
+        self._precision = precision
+        super().__init__(steps, name, precision, scale)
+        sources = [step for step in steps if isinstance(step.layer, Source)]
+        self._fed = [blob for step in sources for blob in step.tops]
+        self._shapes: list[tuple[int, ...]] = []
+        present = self._wanted_places()
+        self._filled = [(self._blobs[name], place) for name, place in self._place.items() if place in present]
+        self._absent = [self._blobs[name] for name, place in self._place.items() if place not in present]
+
+    def _wanted_places(self) -> frozenset[int]:
+        delivered = {blob.name for step in self._steps if isinstance(step.layer, Source) for blob in step.tops}
+        named = {self._place[name] for name in self.wanted | delivered}
+        return frozenset(named | {place for place, _ in self._losses})
+
+    def with_more(self, names: Collection[str]) -> Self:
+        """The like of this net for the blobs `names` too."""
+        return type(self)(self._steps, self.name, self.wanted.union(names), self._precision, self._scale)
+
+    def held(self) -> list[str]:
+        """The names of blobs that would not be computed, but whose arrays somebody holds."""
+        return [blob.name for blob in self._absent if not blob.absent and blob.held]
+
+    def _named(self, values: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {blob.name: self._wide(values[place]) for blob, place in self._filled}
+
+    def _fill(self, values: Sequence[Tensor]) -> None:
+        for blob, place in self._filled:
+            blob.tensor = values[place].detach()
+        for blob in self._absent:
+            if not blob.absent:
+                blob.drop()
+        for step in self._steps:
+            step.record, step.fused = None, True
+        shapes = [blob.shape for blob in self._fed]
+        if shapes != self._shapes:
+            self._shapes = shapes
+            self._reshape_absent()
+
+    def _reshape_absent(self) -> None:
+        """Give the blobs that were not computed the shapes that they would have."""
+        for step in self._steps:
+            if any(blob.absent for blob in step.tops):
+                for blob, shape in zip(step.tops, infer_tops(step), strict=True):
+                    if blob.absent:
+                        blob.reshape(*shape)

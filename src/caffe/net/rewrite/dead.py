@@ -1,0 +1,28 @@
+"""Rewrites that leave out what nobody needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from caffe.layers.base import Source
+from caffe.net.rewrite.call import Call
+
+__all__ = ["drop_dead", "forget_history"]
+
+
+def drop_dead(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """Layers whose tops nobody reads or wants. Sources go on to their next batch, and Python may do anything."""
+    needed, left = set(wanted), []
+    for call in reversed(calls):
+        layer = call.layer
+        acts = isinstance(layer, Source) or layer.type == "Python" or (not call.writes and layer.type != "Silence")
+        if acts or needed.intersection(call.writes):
+            needed.update(place for place, _ in call.reads)
+            left.append(call)
+    return left[::-1]
+
+
+def forget_history(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """No backward pass, and so no cuts of autograd's history."""
+    return [replace(call, reads=tuple((place, False) for place, _ in call.reads), backward=False) for call in calls]

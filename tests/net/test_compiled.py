@@ -1,0 +1,202 @@
+"""A net through torch.compile computes what it computes without."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch._inductor import cpp_builder, exc
+
+import caffe
+from caffe.errors import CaffeError
+from caffe.layers import Layer, base
+from caffe.net import Net
+from caffe.net.compiled import Compiled, check_compiler
+from caffe.proto import caffe_pb2, text
+
+INPUTS = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 9 dim: 8 } '
+INPUTS += "shape { dim: 5 } } }"
+BODY = """
+layer { name: "conv" type: "Convolution" bottom: "x" top: "c" param { lr_mult: 1 } param { lr_mult: 0 }
+  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "norm" type: "BatchNorm" bottom: "c" top: "c" }
+layer { name: "scale" type: "Scale" bottom: "c" top: "c" scale_param { bias_term: true filler { value: 1.5 } } }
+layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }
+layer { name: "lrn" type: "LRN" bottom: "c" top: "n" lrn_param { alpha: 0.1 } }
+layer { name: "pool" type: "Pooling" bottom: "n" top: "p" pooling_param { kernel_size: 3 stride: 2 } }
+layer { name: "prelu" type: "PReLU" bottom: "p" top: "p" }
+layer { name: "reindex" type: "BatchReindex" bottom: "p" bottom: "t" top: "r"
+  propagate_down: true propagate_down: false }
+layer { name: "frozen" type: "InnerProduct" bottom: "x" top: "f" param { lr_mult: 0 } param { lr_mult: 0 }
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "ip" type: "InnerProduct" bottom: "r" top: "ip"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "sum" type: "Eltwise" bottom: "ip" bottom: "f" top: "s" }
+layer { name: "prob" type: "Softmax" bottom: "s" top: "prob" }
+"""
+LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "t" top: "loss" include { phase: TRAIN } }'
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+needs_compiler = pytest.mark.skipif(
+    not any(os.access(os.path.join(path, "g++"), os.X_OK) for path in os.environ["PATH"].split(os.pathsep)),
+    reason="no g++ here",
+)
+
+
+def make(phase: int) -> Net:
+    torch.manual_seed(1)
+    net = Net(text.parse(INPUTS + BODY + LOSS, caffe_pb2.NetParameter()), phase)
+    net.layer_dict["norm"].variance.fill_(2)
+    net.layer_dict["norm"].factor.fill_(1.5)
+    feed(net, 2)
+    return net
+
+
+def feed(net: Net, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net.blobs["x"].data[...] = rng.standard_normal(net.blobs["x"].shape)
+    net.blobs["t"].data[...] = rng.integers(0, 4, 5)
+
+
+def check_training(net: Net, twin: Net) -> None:
+    for seed in (2, 3):
+        for each in (net, twin):
+            each.clear_param_diffs()
+            feed(each, seed)
+        assert net.forward_backward() == pytest.approx(twin.forward_backward(), rel=1e-5)
+        np.testing.assert_allclose(net.blobs["prob"].data, twin.blobs["prob"].data, rtol=1e-4, atol=1e-6)
+        for mine, expected in zip(net.learnable, twin.learnable, strict=True):
+            np.testing.assert_allclose(mine.tensor.detach(), expected.tensor.detach(), rtol=1e-5, err_msg=mine.layer)
+            grads = [entry.tensor.grad for entry in (mine, expected)]
+            assert (grads[0] is None) == (grads[1] is None), mine.layer
+            if grads[1] is not None:
+                noise = 1e-5 * float(grads[1].abs().max()) + 1e-7
+                np.testing.assert_allclose(*grads, rtol=1e-4, atol=noise, err_msg=mine.layer)
+
+
+@pytest.fixture
+def traced_only(monkeypatch):
+    """torch.compile that hands the function on: what is cut out for it is tested without a compiler."""
+    monkeypatch.setattr("caffe.net.compiled.check_compiler", lambda: None)
+    monkeypatch.setattr("torch.compile", lambda module, **_: module)
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_the_pieces_compute_what_the_layers_do(traced_only):
+    net, twin = make(caffe.TRAIN), make(caffe.TRAIN)
+    net.compile()
+    check_training(net, twin)
+    cut = [getattr(getattr(piece, "layer", None), "name", "piece") for piece in net.module._pieces]
+    assert cut == ["in", "piece", "reindex", *["piece"] * 3, "loss"], "layers without a backward pass stand apart"
+    loss, values = net.module(x=net.blobs["x"].tensor, t=net.blobs["t"].tensor)
+    assert loss.requires_grad
+    assert {"x", "t", "prob", "loss"} <= set(values)
+    assert "c" not in values
+
+
+def test_blobs_that_a_step_does_not_fill_are_an_error(traced_only):
+    net, twin = make(caffe.TRAIN), make(caffe.TRAIN)
+    net.compile(keep=["p"])
+    net.forward_backward()
+    twin.forward_backward()
+    np.testing.assert_allclose(net.blobs["p"].data, twin.blobs["p"].data, rtol=1e-5)
+    with pytest.raises(CaffeError, match=r'blob "c".*net\.compile\(keep=\["c"\]\)'):
+        _ = net.blobs["c"].data
+    net.stepwise()
+    net.forward_backward()
+    view = net.blobs["c"].data
+    net.compile()
+    net.forward_backward()
+    assert net.blobs["c"].data is view, "an array that is held is kept up to date"
+
+
+def test_frozen_weights_that_change_are_no_longer_frozen(traced_only, caplog):
+    net, twin = make(caffe.TEST), make(caffe.TEST)
+    net.optimize(compile=True)
+    for _ in range(2):
+        np.testing.assert_allclose(net.forward()["prob"], twin.forward()["prob"], rtol=1e-4, atol=1e-6)
+    assert isinstance(net._inference, Compiled)
+    for each in (net, twin):
+        each.params["ip"][1].data[0] = 3
+    with caplog.at_level("WARNING", "caffe"):
+        np.testing.assert_allclose(net.forward()["prob"], twin.forward()["prob"], rtol=1e-4, atol=1e-6)
+    assert not isinstance(net._inference, Compiled)
+    assert "runs uncompiled" in caplog.text
+
+
+def test_without_a_compiler_there_is_one_error(monkeypatch, own_cache):
+    def missing() -> str:
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", missing)
+    for compile_it in (make(caffe.TRAIN).compile, lambda: make(caffe.TEST).optimize(compile=True)):
+        with pytest.raises(CaffeError, match=r"C\+\+ compiler.*apt install"):
+            compile_it()
+
+
+@pytest.mark.parametrize("given", [None, "mine"])
+def test_what_is_compiled_is_kept_in_the_users_cache(given, monkeypatch, tmp_path):
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "g++")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given or "")
+    if given is None:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    check_compiler()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == given or str(tmp_path / "cafetiere" / "inductor")
+
+
+@needs_compiler
+@pytest.mark.long
+def test_compiled_training(own_cache):
+    net, twin = make(caffe.TRAIN), make(caffe.TRAIN)
+    net.compile()
+    check_training(net, twin)
+    assert net.evaluate() == pytest.approx(twin.evaluate(), rel=1e-5)
+    assert own_cache.is_dir()
+
+
+@needs_compiler
+@pytest.mark.long
+def test_compiled_inference(own_cache):
+    net, twin = make(caffe.TEST), make(caffe.TEST)
+    net.optimize(compile=True)
+    for seed in (2, 3):
+        for each in (net, twin):
+            feed(each, seed)
+        np.testing.assert_allclose(net.forward()["prob"], twin.forward()["prob"], rtol=1e-4, atol=1e-6)
+    assert isinstance(net._inference, Compiled)
+
+
+def test_a_layer_that_cannot_be_traced_is_named(monkeypatch):
+    monkeypatch.setattr("caffe.net.compiled.check_compiler", lambda: None)
+    try:
+
+        class LooksAtValues(Layer, options={}):
+            def forward(self, x):
+                return x if x.is_meta or x.sum() > 0 else -x
+
+        net = with_own_layer()
+        net.compile()
+        with pytest.raises(CaffeError, match=r'"own" \(LooksAtValues\).*traceable = False'):
+            net.forward_backward()
+        LooksAtValues.traceable = False
+        net = with_own_layer()
+        monkeypatch.setattr("torch.compile", lambda module, **_: module)
+        net.compile()
+        net.forward_backward()
+    finally:
+        base._REGISTRY.pop("LooksAtValues", None)
+
+
+def with_own_layer() -> Net:
+    own = 'layer { name: "own" type: "LooksAtValues" bottom: "p" top: "own" }\n'
+    net_text = INPUTS + BODY.replace('layer { name: "reindex"', own + 'layer { name: "reindex"').replace(
+        'bottom: "p" bottom: "t" top: "r"', 'bottom: "own" bottom: "t" top: "r"'
+    )
+    return Net(text.parse(net_text + LOSS, caffe_pb2.NetParameter()), caffe.TRAIN)
