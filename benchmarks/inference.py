@@ -27,6 +27,7 @@ from caffe.proto import weights
 
 ENGINES = [
     Kind(OURS, "ours", "infer"),
+    Kind(f"{OURS} compiled", "ours", "infer", {"compiled": True}, like=OURS),
     Kind("ONNX Runtime", "onnx_runtime", "infer"),
     Kind("OpenVINO", "open_vino", "infer"),
     Kind("OpenCV", "opencv", "infer"),

@@ -43,7 +43,18 @@ def training_step(folder: Path) -> Step:
     return lambda: solver.step(1)
 
 
-FORMS: dict[str, tuple[list[Rewrite], Callable[[Path], Step]]] = {"training": (rewrite.REWRITES, training_step)}
+def inference_step(folder: Path) -> Step:
+    """A run of a net in TEST."""
+    net = caffe.Net(folder / "net.prototxt", caffe.TEST, weights=folder / "net.caffemodel")
+    net.blobs["data"].data[...] = np.load(folder / "data.npy")
+    net.optimize()
+    return net.forward
+
+
+FORMS: dict[str, tuple[list[Rewrite], Callable[[Path], Step]]] = {
+    "training": (rewrite.REWRITES, training_step),
+    "inference": (rewrite.INFERENCE, inference_step),
+}
 """Each way to run a net: the list of its rewrites, and what makes a step of it."""
 
 

@@ -25,6 +25,7 @@ from caffe.proto import weights
 
 ENGINES = [
     Kind(OURS, "ours", "train"),
+    Kind(f"{OURS} compiled", "ours", "train", {"compiled": True}, like=OURS),
     Kind(f"{OURS} bf16", "ours", "train", {"precision": "BFLOAT16"}),
     Kind("PyTorch eager", "pytorch", "train"),
     Kind("PyTorch tuned", "pytorch", "train", {"tuned": True}),

@@ -16,28 +16,29 @@ Arrays = dict[str, np.ndarray]
 log.start(logging.ERROR)
 
 
-def train(folder: str, precision: str = "FLOAT") -> Callable[[], object]:
-    """A step of the solver."""
+def train(folder: str, precision: str = "FLOAT", compiled: bool = False) -> Callable[[], object]:
+    """A step of the solver; compiled: the net through torch.compile."""
     at = Path(folder)
     param = upgrade.read_solver(at / "solver.prototxt")
     if precision != "FLOAT":
         param.precision = caffe_pb2.SolverParameter.Precision.Value(precision)
     solver = get_solver(param)
+    if compiled:
+        solver.net.compile()
     solver.net.copy_from(at / "net.caffemodel")
     solver.net.blobs["data"].data[...] = np.load(at / "data.npy")
     solver.net.blobs["label"].data[...] = np.load(at / "label.npy")
     return lambda: solver.step(1)
 
 
-def infer(folder: str, **options: str) -> Callable[[], Arrays]:
+def infer(folder: str, compiled: bool = False, **options: str) -> Callable[[], Arrays]:
     """The net's outputs; `options` are those of `Net`, names of torch's."""
     at = Path(folder)
-    net, data = _net(at, **options), np.load(at / "data.npy")
+    net, data = _net(at, compiled, **options), np.load(at / "data.npy")
 
     def work() -> Arrays:
         net.blobs["data"].data[...] = data
-        net.evaluate()
-        return {name: net.blobs[name].data for name in net.outputs}
+        return net.forward()
 
     return work
 
@@ -45,9 +46,11 @@ def infer(folder: str, **options: str) -> Callable[[], Arrays]:
 def load(folder: str) -> Callable[[], object]:
     """The net with its weights, then its outputs."""
     nets: list[Net] = []
-    return lambda: nets[0].evaluate() if nets else nets.append(_net(Path(folder)))
+    return lambda: nets[0].forward() if nets else nets.append(_net(Path(folder)))
 
 
-def _net(at: Path, **options: str) -> Net:
+def _net(at: Path, compiled: bool = False, **options: str) -> Net:
     given = {name: getattr(torch, content) for name, content in options.items()}
-    return Net(at / "net.prototxt", TEST, weights=at / "net.caffemodel", **given)
+    net = Net(at / "net.prototxt", TEST, weights=at / "net.caffemodel", **given)
+    net.optimize(compile=compiled)
+    return net
