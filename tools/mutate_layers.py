@@ -66,8 +66,8 @@ MUTATIONS = [
     ),
     Mutation(  # 6: the wrong factor of the energy
         "normalization.py",
-        "return _AcrossChannels.apply(x, reach, opt.alpha / opt.local_size, opt.beta, opt.k)",
-        "return _AcrossChannels.apply(x, reach, opt.alpha, opt.beta, opt.k)",
+        "rate = opt.alpha / opt.local_size",
+        "rate = opt.alpha",
         "test_normalization.py",
     ),
     Mutation(  # 7: beyond the image the first cell, not the last, is dropped

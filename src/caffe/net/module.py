@@ -42,6 +42,7 @@ class NetModule(nn.Module):
         self._place: dict[str, int] = {}  # where the present value of a blob is
         self._blobs = {blob.name: blob for step in steps for blob in step.tops}
         self._steps = list(steps)
+        self._computed = [blob for step in steps if not isinstance(step.layer, Source) for blob in step.tops]
         self._given_gradients = [
             blob for step in steps for blob, need in zip(step.bottoms, step.needs, strict=True) if need
         ]
@@ -145,6 +146,7 @@ class NetModule(nn.Module):
 
     def forward_backward(self) -> float:
         """One pass forward and backward; adds to the parameters' gradients and fills the blobs; returns the loss."""
+        self._let_go()
         given = self._source_values()
         scale = 0.0 if self._scale is None else self._scale.value
         values, loss = self._pass(given) if self.record is None else self.record.run(given, scale)
@@ -168,11 +170,18 @@ class NetModule(nn.Module):
 
     def evaluate(self) -> float:
         """One pass forward without autograd's history; fills the blobs; returns the loss."""
+        self._let_go()
         with torch.no_grad():
             values = self._run({})
             loss = self._loss(values)
         self._fill(values)
         return float(loss)
+
+    def _let_go(self) -> None:
+        """Free what the last run left in the blobs, so that the memory serves this one."""
+        for blob in self._computed:
+            if not blob.held:
+                blob.drop()
 
     def _fill(self, values: Sequence[Tensor]) -> None:
         for name, place in self._place.items():

@@ -28,23 +28,31 @@ def copy_from(net: Net, path: str | Path) -> None:
 
     An HDF5 file holds a shared parameter under its owner only: what it leaves out stays as the owner has it.
     """
+    with weights.opened(path) as found:
+        for blob, array in _pairs(net, path, found):
+            if blob.device.type == "cpu":
+                np.copyto(blob.data.numpy(), array.reshape(blob.shape), casting="same_kind")
+            else:
+                blob.data.copy_(torch.from_numpy(np.array(array)).reshape(blob.shape))
+            note_write(blob)
+
+
+def _pairs(net: Net, path: str | Path, found: dict[str, list[np.ndarray]]) -> list[tuple[Tensor, np.ndarray]]:
     layers = net.layer_dict
     owned = {(entry.layer, entry.index) for entry in net.learnable}
     pairs: list[tuple[Tensor, np.ndarray]] = []
-    for name, arrays in weights.read(path).items():
+    for name, arrays in found.items():
         layer = layers.get(name)
         if layer is None:
             log.info("net.cpp:746", f"Ignoring source layer {name}")
             continue
-        found: list[np.ndarray | None] = [*arrays, *[None] * (len(layer.tensors) - len(arrays))]
-        shared = [array is None and (name, index) not in owned for index, array in enumerate(found)]
-        present = [array for array, skip in zip(found, shared, strict=True) if array is not None or not skip]
+        given: list[np.ndarray | None] = [*arrays, *[None] * (len(layer.tensors) - len(arrays))]
+        shared = [array is None and (name, index) not in owned for index, array in enumerate(given)]
+        present = [array for array, skip in zip(given, shared, strict=True) if array is not None or not skip]
         kept = [blob for blob, skip in zip(layer.tensors, shared, strict=False) if not skip]
         check_blobs(layer, kept, [array.shape for array in present if array is not None], str(path))
         pairs += [(blob, array) for blob, array in zip(kept, present, strict=True) if array is not None]
-    for blob, array in pairs:
-        blob.data.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(blob.shape))
-        note_write(blob)
+    return pairs
 
 
 def check_blobs(layer: Layer, blobs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], source: str) -> None:

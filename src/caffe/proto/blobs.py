@@ -38,8 +38,10 @@ def has_diff(view: memoryview) -> bool:
     return any(field.number in (6, 9, 13) for field in wire.fields(view))
 
 
-def decode(view: memoryview, what: str, diff: bool = False) -> np.ndarray:
-    """The array in the bytes of a BlobProto, with its own memory and in native byte order; `what` names it in errors.
+def decode(view: memoryview, what: str, diff: bool = False, copy: bool = True) -> np.ndarray:
+    """The array in the bytes of a BlobProto, in native byte order; `what` names it in errors.
+
+    It has memory of its own; without `copy` it may be a view of the bytes, at whatever address they are.
 
     Understands packed and unpacked numbers, doubles, the four legacy dimensions and NVCaffe's raw data. Half precision
     becomes float32. Legacy dimensions win over `shape`, as in Caffe's blob.cpp.
@@ -65,7 +67,7 @@ def decode(view: memoryview, what: str, diff: bool = False) -> np.ndarray:
         shape = [legacy.get(axis, 0) for axis in (1, 2, 3, 4)]
     for number in (9, 6) if diff else (8, 5):
         if number in numbers:
-            return _shaped(_copy(numbers[number], _PACKED[number], what), shape, what)
+            return _shaped(_array(numbers[number], _PACKED[number], what, copy), shape, what)
     if raw_data is not None:
         return _shaped(_raw(raw_data, raw_type or 0, what), shape, what)
     return _shaped(np.empty(0, np.float32), shape, what)
@@ -90,18 +92,18 @@ def _pack(number: int, array: np.ndarray) -> list[bytes | memoryview]:
     return [wire.key(number, flat.nbytes), flat.data.cast("B")] if flat.size else []
 
 
-def _copy(runs: list[memoryview], dtype: str, what: str) -> np.ndarray:
-    """The numbers of packed runs, or of values written one by one, in memory of their own."""
+def _array(runs: list[memoryview], dtype: str, what: str, copy: bool = True) -> np.ndarray:
+    """The numbers of packed runs, or of values written one by one."""
     run = runs[0] if len(runs) == 1 else memoryview(b"".join(runs))
     if len(run) % np.dtype(dtype).itemsize:
         raise FileError(f"{what}: {len(run)} bytes are no whole count of {np.dtype(dtype).name} numbers")
-    return np.frombuffer(run, dtype).astype(np.dtype(dtype).newbyteorder("="), copy=True)
+    return np.frombuffer(run, dtype).astype(np.dtype(dtype).newbyteorder("="), copy=copy)
 
 
 def _raw(run: memoryview, kind: int, what: str) -> np.ndarray:
     if kind >= len(_RAW_TYPES):
         raise FileError(f"{what}: raw_data_type {kind} is unknown, expected 0 to {len(_RAW_TYPES) - 1}")
-    numbers = _copy([run], _RAW_TYPES[kind], what)
+    numbers = _array([run], _RAW_TYPES[kind], what)
     return numbers.astype(np.float64 if kind == 0 else np.float32, copy=False)
 
 

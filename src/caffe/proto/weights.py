@@ -7,6 +7,7 @@ the user's prototxt; a weight file may hold layer types that nobody has.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "blob_from_proto",
     "blob_to_proto",
     "fits",
+    "opened",
     "read",
     "read_diffs",
     "read_mean",
@@ -111,17 +113,32 @@ def write_mean(path: PathLike, mean: np.ndarray) -> None:
         file.writelines(blobs.encode(np.ravel(mean).astype(np.float32))[:2])
 
 
+@contextmanager
+def opened(path: PathLike) -> Iterator[dict[str, list[np.ndarray]]]:
+    """As `read`, but the arrays are those of the file itself where it can be: to be used within the block only."""
+    if detect.is_hdf5(path):
+        yield read(path)
+        return
+    with detect.binary(path, "net") as view:
+        layers = _found(_layers(view, path, diff=False, copy=False), path)
+        yield layers
+
+
 def _read(path: PathLike, diff: bool) -> dict[str, list[np.ndarray]]:
     if detect.is_hdf5(path):
         return hdf5.read_weights(path, "diff" if diff else "data")
     with detect.binary(path, "net") as view:
-        layers = dict(_layers(view, path, diff))
-    if not layers:
+        return _found(_layers(view, path, diff), path)
+
+
+def _found(layers: Iterator[tuple[str, list[np.ndarray]]], path: PathLike) -> dict[str, list[np.ndarray]]:
+    found = dict(layers)
+    if not found:
         raise FileError(f"{path}: holds no layers; expected the weights that a solver's snapshot wrote")
-    return layers
+    return found
 
 
-def _layers(view: memoryview, path: PathLike, diff: bool) -> Iterator[tuple[str, list[np.ndarray]]]:
+def _layers(view: memoryview, path: PathLike, diff: bool, copy: bool = True) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Name and arrays of each `layer` (field 100) and each V1 `layers` (field 2) of a NetParameter."""
     for field in wire.fields(view):
         if field.kind != wire.BYTES or field.number not in (2, 100):
@@ -132,7 +149,7 @@ def _layers(view: memoryview, path: PathLike, diff: bool) -> Iterator[tuple[str,
         if diff:
             protos = [proto for proto in protos if blobs.has_diff(proto)]
         what = f'{path}: layer "{name}": blob'
-        yield name, [blobs.decode(proto, f"{what} {index}", diff) for index, proto in enumerate(protos)]
+        yield name, [blobs.decode(proto, f"{what} {index}", diff, copy) for index, proto in enumerate(protos)]
 
 
 def _without_blobs(view: memoryview) -> Iterator[bytes]:
