@@ -76,7 +76,7 @@ class Product:
                     return self._dense(x, weight, bias)
             elif self.layer.type == "Convolution" and x.dim() == 4 and not any(self.layer.slide.deficit(x.shape[2:])):
                 one = self.layer.opt.group == 1 and self.layer.slide.dilation == (1, 1) and x.shape[1] > 1
-                small = one and products <= _FEW_PRODUCTS
+                small = one and products <= _FEW_PRODUCTS and x.dtype == torch.float32
                 return (self._small_convolution if small else self._convolution)(x, weight, bias)
         return lambda x, *other: self._finish(plain(self.layer, x, weight, bias), *other)
 
