@@ -13,7 +13,7 @@ import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.net.module import NetModule
-from caffe.net.rewrite import INFERENCE
+from caffe.net.rewrite import INFERENCE, product
 from caffe.net.rewrite.product import Product
 from caffe.net.trace import trace
 from caffe.proto import caffe_pb2, text
@@ -174,8 +174,18 @@ NETS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def as_if_large(monkeypatch):
+    """Let these small nets take the kernels of large ones."""
+    monkeypatch.setattr(product, "_FEW_PRODUCTS", 0)
+    monkeypatch.setattr(product, "_FEW_WEIGHTS", 0)
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["large", "small"])
 @pytest.mark.parametrize("name", NETS)
-def test_optimised_equals_layer_by_layer(name):
+def test_optimised_equals_layer_by_layer(name, small, monkeypatch):
+    if small:
+        monkeypatch.undo()
     parts, count = NETS[name]
     net, twin = make(*parts), make(*parts)
     net.optimize()

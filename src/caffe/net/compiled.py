@@ -100,7 +100,9 @@ class _Piece:
         self.layers = [call.layer for call in calls]
         self._calls = [(call.run, call.reads, call.writes) for call in calls]
         self._seen: list[list[tuple[int, ...]]] = []
-        options: Any = {"freezing": True} if frozen else None
+        options: Any = (
+            {"freezing": True} if frozen else {"fallback_random": True}
+        )  # which draws as uncompiled code does
         self._compiled: Callable[..., Any] = torch.compile(self.compute, dynamic=False, fullgraph=True, options=options)
 
     def compute(self, given: list[Tensor]) -> list[Tensor]:

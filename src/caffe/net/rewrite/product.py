@@ -19,6 +19,8 @@ from caffe.writes import Watch
 __all__ = ["Product", "is_plain"]
 
 _LAST = torch.channels_last
+_FEW_WEIGHTS = 2**20  # of an InnerProduct: one row passes them faster than oneDNN prepares for it
+_FEW_PRODUCTS = 2**19  # of a convolution: they are done before oneDNN has prepared for it
 
 
 @dataclass(eq=False, repr=False)
@@ -62,17 +64,20 @@ class Product:
     def __call__(self, x: Tensor, *other: Tensor) -> Tensor:
         """The top; to be called after `refresh`."""
         if self._made_for != (x.shape, self.careful):
-            self.layer.infer(torch.empty(x.shape, device="meta"))  # the layer's own errors
-            self._kernel = self._make(x, *self._weights)
+            (top,) = self.layer.infer(torch.empty(x.shape, device="meta"))  # the layer's own errors, too
+            self._kernel = self._make(x, *self._weights, top.numel() * self._weights[0][0].numel())
             self._made_for = x.shape, self.careful
         return self._kernel(x, *other)
 
-    def _make(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
+    def _make(self, x: Tensor, weight: Tensor, bias: Tensor | None, products: int) -> Callable[..., Tensor]:
         if one_dnn(x, weight) and not (self.careful and self.slope is not None):
             if self.layer.type == "InnerProduct" and self.layer.start == 1:
-                return self._dense(x, weight, bias)
-            if self.layer.type == "Convolution" and x.dim() == 4 and not any(self.layer.slide.deficit(x.shape[2:])):
-                return self._convolution(x, weight, bias)
+                if len(x) > 1 or weight.numel() > _FEW_WEIGHTS:
+                    return self._dense(x, weight, bias)
+            elif self.layer.type == "Convolution" and x.dim() == 4 and not any(self.layer.slide.deficit(x.shape[2:])):
+                one = self.layer.opt.group == 1 and self.layer.slide.dilation == (1, 1) and x.shape[1] > 1
+                small = one and products <= _FEW_PRODUCTS and x.dtype == torch.float32
+                return (self._small_convolution if small else self._convolution)(x, weight, bias)
         return lambda x, *other: self._finish(plain(self.layer, x, weight, bias), *other)
 
     def _convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
@@ -93,6 +98,13 @@ class Product:
         return lambda x, other: add(
             x.contiguous(memory_format=_LAST), other.contiguous(memory_format=_LAST), weight, bias, *where, *end
         )
+
+    def _small_convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
+        slide = self.layer.slide
+        weight = weight.contiguous(memory_format=_LAST)
+        where = list(slide.kernel), bias, list(slide.stride), list(slide.pad)
+        run = torch.ops.aten.thnn_conv2d.default
+        return lambda x, *other: self._finish(run(x.contiguous(memory_format=_LAST), weight, *where), *other)
 
     def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
         weight = weight.t() if self.layer.opt.transpose else weight
