@@ -122,8 +122,8 @@ class Blob:
     def _refuse(self) -> NoReturn:
         raise CaffeError(
             f'blob "{self.name}": the last run computed only what the outputs need, and not this blob; to have it, '
-            f'say net.optimize(keep=["{self.name}"]), in training net.compile(keep=["{self.name}"]); or run the net '
-            "layer by layer: net.stepwise(), net.forward()"
+            f'say net.optimize(keep=["{self.name}"]), in training net.slim(keep=["{self.name}"]) or '
+            f'net.compile(keep=["{self.name}"]); or run the net layer by layer: net.stepwise(), net.forward()'
         )
 
     @property

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import caffe
+from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.net.rewrite import REWRITES
 from caffe.net.rewrite.batch_norm import scale_with_batch_norm
-from caffe.net.rewrite.relu import relu_in_place
+from caffe.net.rewrite.dead import free_early
+from caffe.net.rewrite.inplace import relu_in_place, sum_in_place
 from caffe.net.rewrite.siblings import sibling_convolutions
 from caffe.proto import caffe_pb2, text
 
@@ -45,7 +47,8 @@ S1, S2, S3 = sibling("s1", 2), sibling("s2", 3), sibling("s3", 5)
 
 def make(*parts: str, phase: int = caffe.TRAIN) -> Net:
     torch.manual_seed(1)
-    net = Net(text.parse("\n".join([INPUTS, *parts, TAIL]), caffe_pb2.NetParameter()), phase)
+    end = [] if any('"loss"' in part for part in parts) else [TAIL]
+    net = Net(text.parse("\n".join([INPUTS, *parts, *end]), caffe_pb2.NetParameter()), phase)
     rng = np.random.default_rng(2)
     net.blobs["x"].data[...] = rng.standard_normal(net.blobs["x"].shape)
     net.blobs["t"].data[...] = rng.integers(0, 4, 5)
@@ -97,7 +100,58 @@ def test_one_piece_equals_layer_by_layer(parts, merged, phase):
 
 
 def test_every_rewrite_is_tested():
-    assert set(REWRITES) == {scale_with_batch_norm, sibling_convolutions, relu_in_place}
+    assert set(REWRITES) == {scale_with_batch_norm, sibling_convolutions, sum_in_place, relu_in_place, free_early}
+
+
+SHORTCUT = """layer { name: "short" type: "Convolution" bottom: "x" top: "short"
+  convolution_param { num_output: 8 kernel_size: 3 bias_term: false weight_filler { type: "xavier" } } }"""
+SUM = """layer { name: "sum" type: "Eltwise" bottom: "c" bottom: "short" top: "sum" }
+layer { name: "sum_relu" type: "ReLU" bottom: "sum" top: "sum" }"""
+END = TAIL.replace('bottom: "c"', 'bottom: "sum"')
+
+
+@pytest.mark.parametrize(
+    ("parts", "over"),
+    [
+        ((CONV, NORM, SCALE, SHORTCUT, SUM, END), True),
+        ((CONV, RELU, SHORTCUT, SUM, END), True),  # what ReLU made is needed, what the shortcut made is not
+        ((CONV, RELU, SHORTCUT, SUM, OTHER_READER.replace('"c"', '"short"'), END), False),
+        ((CONV, SHORTCUT, SUM.replace('Eltwise" ', 'Eltwise" eltwise_param { coeff: 1 coeff: 2 } '), END), False),
+        ((CONV, SHORTCUT, SUM.replace('Eltwise" ', 'Eltwise" eltwise_param { operation: PROD } '), END), False),
+        ((CONV, SUM.replace('"short"', '"c"'), END), False),
+    ],
+)
+def test_a_slim_step_has_the_same_gradients(parts, over):
+    slim, plain = make(*parts), make(*parts)
+    slim.slim()
+    assert any("_add_to" in getattr(call.run, "__name__", "") for call in slim.module._calls) == over
+    for _ in range(2):
+        for net in (slim, plain):
+            net.clear_param_diffs()
+        assert slim.forward_backward() == pytest.approx(plain.forward_backward(), rel=1e-6)
+    for entry, expected in zip(slim.learnable, plain.learnable, strict=True):
+        if expected.tensor.grad is not None:
+            scale = float(expected.tensor.grad.abs().max())
+            np.testing.assert_allclose(entry.tensor.grad, expected.tensor.grad, atol=1e-5 * scale + 1e-6)
+    assert slim.blobs["loss"].data == pytest.approx(plain.blobs["loss"].data, rel=1e-6)
+    with pytest.raises(CaffeError, match=r'net.slim\(keep=\["sum"\]\)'):
+        print(slim.blobs["sum"].data)
+    slim.slim(keep=["sum"])
+    slim.forward_backward()
+    plain.forward_backward()
+    np.testing.assert_allclose(slim.blobs["sum"].data, plain.blobs["sum"].data, rtol=1e-4, atol=1e-5)
+    slim.stepwise()
+    slim.forward_backward()
+    assert slim.blobs["c"].data.any()
+
+
+def test_values_are_let_go_after_their_last_reader():
+    net = make(CONV, NORM, SCALE, RELU)
+    assert not any(call.frees for call in net.module._calls if call.layer.name == "ip")
+    net.slim()
+    freed = {call.layer.name: len(call.frees) for call in net.module._calls}
+    assert freed["ip"] == 1, "the top of the ReLU"
+    assert freed["loss"] == 1, "the top of ip; the labels are data"
 
 
 def test_relu_in_place_leaves_a_value_that_others_read():

@@ -36,6 +36,8 @@ def train(flags: SimpleNamespace, display: Display) -> None:
     try:
         if flags.compile:
             solver.net.compile()
+        else:
+            solver.net.slim()
         if flags.snapshot:
             log.info("caffe.cpp:235", f"Resuming from {flags.snapshot}")
             solver.restore(flags.snapshot)

@@ -35,16 +35,20 @@ class Fused(Batches):
     _inference: Partial | None = None
     _optimized = False  # whether forward() runs for inference
     _compiled: frozenset[str] | None = None  # what a step that is compiled fills, None for one that is not
+    _kept: frozenset[str] | None = None  # what other steps fill, None for every blob
 
     @property
     def module(self) -> NetModule:
         """The same graph as one `torch.nn.Module`, over the same parameters."""
         if self._module is None:
-            if self._compiled is None:
-                self._module = NetModule(self.steps, self.name, self.precision, self.loss_scale)
-                self._module.record_on(self.device)
-            else:
+            if self._compiled is not None:
                 self._module = Compiled(self.steps, self.name, self._compiled, self.precision, self.loss_scale)
+            elif self._kept is not None:
+                self._module = Partial(self.steps, self.name, self._kept, self.precision, self.loss_scale)
+            else:
+                self._module = NetModule(self.steps, self.name, self.precision, self.loss_scale)
+            if self._compiled is None:
+                self._module.record_on(self.device)
         return self._module
 
     @property
@@ -82,10 +86,19 @@ class Fused(Batches):
         self._module = Compiled(self.steps, self.name, wanted, self.precision, self.loss_scale)
         self._compiled = wanted
 
+    def slim(self, keep: Sequence[str] = ()) -> None:
+        """Let training steps (`forward_backward`) fill the outputs and the blobs `keep` only.
+
+        That takes less memory and lets more layers run as one; reading another blob's data is an error then, and
+        `stepwise()` returns to steps that fill every blob. `caffe train` runs this way.
+        """
+        self._kept = frozenset([*self.outputs, *(self._blob(name).name for name in keep)])
+        self._module = None
+
     def stepwise(self) -> None:
-        """Let `forward()` run layer by layer again, and every run compute every blob: undo `optimize` and `compile`."""
+        """Let `forward()` run layer by layer again, and every run fill every blob: undo the three above."""
         self._optimized, self._inference = False, None
-        self._module, self._compiled = None, None
+        self._module, self._compiled, self._kept = None, None, None
 
     def _for_inference(self) -> Partial:
         if self._inference is None:
@@ -109,8 +122,9 @@ class Fused(Batches):
     def _step(self) -> float:
         """One pass forward and backward as one piece; returns the loss."""
         module = self.module
-        if isinstance(module, Compiled) and (held := module.held()):
-            self.compile([*module.wanted, *held])
+        if isinstance(module, Partial) and (held := module.held()):
+            again = self.compile if isinstance(module, Compiled) else self.slim
+            again([*module.wanted, *held])
         return self.module.forward_backward()
 
     def _rebuild_runners(self) -> None:

@@ -112,6 +112,9 @@ class NetModule(nn.Module):
                 made = self._made(call, values, inputs)
             for place, value in zip(call.writes, made, strict=True):
                 values[place] = value
+            for place in call.frees:
+                values[place] = None  # type: ignore[call-overload]
+            made = ()
         return values
 
     def _source_places(self) -> list[int]:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 from caffe.net.rewrite.batch_norm import scale_with_batch_norm
 from caffe.net.rewrite.call import Call, Rewrite
-from caffe.net.rewrite.dead import drop_dead, forget_history
+from caffe.net.rewrite.dead import drop_dead, forget_history, free_early
 from caffe.net.rewrite.dropout import drop_dropout
 from caffe.net.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
-from caffe.net.rewrite.relu import relu_in_place
+from caffe.net.rewrite.inplace import relu_in_place, sum_in_place
 from caffe.net.rewrite.siblings import sibling_convolutions
 
 __all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
 
-REWRITES: list[Rewrite] = [scale_with_batch_norm, sibling_convolutions, relu_in_place]
+REWRITES: list[Rewrite] = [scale_with_batch_norm, sibling_convolutions, sum_in_place, relu_in_place, free_early]
 
 INFERENCE: list[Rewrite] = [
     forget_history,

@@ -23,6 +23,7 @@ class Call:
     writes: tuple[int, ...]
     kept: tuple[Blob, ...]  # what to use for tops that the layer leaves to the user
     backward: bool
+    frees: tuple[int, ...] = ()  # places whose values nobody needs after it
 
 
 Rewrite = Callable[[Sequence[Call], frozenset[int]], list[Call]]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from caffe.layers.base import Source
 from caffe.net.rewrite.call import Call
 
-__all__ = ["drop_dead", "forget_history"]
+__all__ = ["drop_dead", "forget_history", "free_early"]
 
 
 def drop_dead(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
@@ -26,3 +26,13 @@ def drop_dead(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 def forget_history(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     """No backward pass, and so no cuts of autograd's history."""
     return [replace(call, reads=tuple((place, False) for place, _ in call.reads), backward=False) for call in calls]
+
+
+def free_early(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """Values let go after their last reader; autograd keeps those that it needs."""
+    seen, changed = set(wanted), []
+    for call in reversed(calls):
+        touched = {*(place for place, _ in call.reads), *call.writes}
+        changed.append(replace(call, frees=tuple(touched - seen)))
+        seen |= touched
+    return changed[::-1]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from caffe.layers.elementwise import SUM
 from caffe.layers.normalization import BatchNorm
 from caffe.net.rewrite.batch_norm import scales_channels
 from caffe.net.rewrite.call import Call, readers
+from caffe.net.rewrite.inplace import adds_two
 from caffe.net.rewrite.product import Product, is_plain
 
 __all__ = ["add_in_place", "fold_scales", "fuse_relu", "fuse_sum", "use_products"]
@@ -52,7 +52,7 @@ def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     gone: set[int] = set()
     changed = []
     for call in calls:
-        if _adds_two(call):
+        if adds_two(call):
             for mine, other in (call.reads[::-1], call.reads):
                 maker = makers.get(mine[0])
                 run = maker.run if maker is not None and read[mine[0]] == 1 and mine[0] not in wanted else None
@@ -63,13 +63,6 @@ def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
         makers.update(dict.fromkeys(call.writes, call))
         changed.append(call)
     return [call for call in changed if id(call) not in gone]
-
-
-def _adds_two(call: Call) -> bool:
-    layer: Any = call.layer
-    if layer.type != "Eltwise" or len(call.reads) != 2 or call.reads[0][0] == call.reads[1][0]:
-        return False
-    return layer.opt.operation == SUM and layer.coeff == [1.0, 1.0]
 
 
 def add_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
