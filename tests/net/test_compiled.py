@@ -34,7 +34,9 @@ layer { name: "frozen" type: "InnerProduct" bottom: "x" top: "f" param { lr_mult
   inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
 layer { name: "ip" type: "InnerProduct" bottom: "r" top: "ip"
   inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
-layer { name: "sum" type: "Eltwise" bottom: "ip" bottom: "f" top: "s" }
+layer { name: "side" type: "InnerProduct" bottom: "r" top: "side" propagate_down: false
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "sum" type: "Eltwise" bottom: "ip" bottom: "f" bottom: "side" top: "s" }
 layer { name: "prob" type: "Softmax" bottom: "s" top: "prob" }
 """
 LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "t" top: "loss" include { phase: TRAIN } }'
@@ -154,7 +156,7 @@ def test_what_is_compiled_is_kept_in_the_users_cache(given, monkeypatch, tmp_pat
     if given is None:
         monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     check_compiler()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == given or str(tmp_path / "cafetiere" / "inductor")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == (given or str(tmp_path / "cafetiere" / "inductor"))
 
 
 @needs_compiler
