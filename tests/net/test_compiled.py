@@ -10,6 +10,7 @@ import torch
 from torch._inductor import cpp_builder, exc
 
 import caffe
+from caffe import models
 from caffe.errors import CaffeError
 from caffe.layers import Layer, base
 from caffe.net import Net
@@ -34,7 +35,9 @@ layer { name: "frozen" type: "InnerProduct" bottom: "x" top: "f" param { lr_mult
   inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
 layer { name: "ip" type: "InnerProduct" bottom: "r" top: "ip"
   inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
-layer { name: "sum" type: "Eltwise" bottom: "ip" bottom: "f" top: "s" }
+layer { name: "side" type: "InnerProduct" bottom: "r" top: "side" propagate_down: false
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "sum" type: "Eltwise" bottom: "ip" bottom: "f" bottom: "side" top: "s" }
 layer { name: "prob" type: "Softmax" bottom: "s" top: "prob" }
 """
 LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "t" top: "loss" include { phase: TRAIN } }'
@@ -154,7 +157,7 @@ def test_what_is_compiled_is_kept_in_the_users_cache(given, monkeypatch, tmp_pat
     if given is None:
         monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     check_compiler()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == given or str(tmp_path / "cafetiere" / "inductor")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == (given or str(tmp_path / "cafetiere" / "inductor"))
 
 
 @needs_compiler
@@ -209,3 +212,34 @@ def with_own_layer() -> Net:
         'bottom: "p" bottom: "t" top: "r"', 'bottom: "own" bottom: "t" top: "r"'
     )
     return Net(text.parse(net_text + LOSS, caffe_pb2.NetParameter()), caffe.TRAIN)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST], ids=["train", "test"])
+@pytest.mark.parametrize("name", ["alexnet", "googlenet", "mobilenet_v2", "resnet18", "squeezenet"])
+def test_the_classic_nets_can_be_traced(name, phase, monkeypatch):
+    compile_it = torch.compile
+    monkeypatch.setattr("caffe.net.compiled.check_compiler", lambda: None)
+    monkeypatch.setattr(
+        "torch.compile", lambda module, options, **given: compile_it(module, backend="aot_eager", **given)
+    )
+    nets = [Net(getattr(models, name)(batch=2, train=phase == caffe.TRAIN), phase) for _ in range(2)]
+    nets[1].share_with(nets[0])
+    for layer in nets[0].layers:
+        if layer.type == "BatchNorm":
+            layer.variance.fill_(1)
+            layer.factor.fill_(1)
+    data = np.random.default_rng(1).standard_normal(nets[0].blobs["data"].shape)
+    for net in nets:
+        net.blobs["data"].data[...] = data
+    results = []
+    for net, compiled in zip(nets, (False, True), strict=True):
+        caffe.set_random_seed(3)
+        if phase == caffe.TRAIN:
+            if compiled:
+                net.compile()
+            results.append(net.forward_backward())
+        else:
+            net.optimize(compile=compiled)
+            results.append(net.forward()["prob"].copy())
+    np.testing.assert_allclose(*results, rtol=1e-3, atol=1e-6)

@@ -172,6 +172,8 @@ def max_pool(x: Tensor, grid: Grid) -> Tensor:
     """Largest cell of each window."""
     if not grid.is_plain(x.shape[2:]):
         x, grid = grid.padded(x, torch.finfo(x.dtype).min), Grid(grid.kernel, grid.stride, ceil=False)
+    if torch.compiler.is_compiling():  # which has its own way
+        return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
     learns = x.requires_grad and torch.is_grad_enabled()
     if x.device.type == "cpu" and not learns and x.numel() >= _LARGE and _lies_last(x):
         return _largest(_largest(x, 2, grid), 3, grid)

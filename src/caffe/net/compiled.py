@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any, Self
 
 import torch
@@ -23,6 +24,7 @@ from caffe.writes import Watch
 __all__ = ["Compiled", "check_compiler"]
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
+_number = count()
 
 
 class Compiled(Partial):
@@ -103,7 +105,9 @@ class _Piece:
         options: Any = (
             {"freezing": True} if frozen else {"fallback_random": True}
         )  # which draws as uncompiled code does
-        self._compiled: Callable[..., Any] = torch.compile(self.compute, dynamic=False, fullgraph=True, options=options)
+        self._compiled: Callable[..., Any] = torch.compile(
+            _own_code(self.compute), dynamic=False, fullgraph=True, options=options
+        )
 
     def compute(self, given: list[Tensor]) -> list[Tensor]:
         """The values that are needed outside."""
@@ -134,6 +138,13 @@ class _Piece:
                 f"torch.compile cannot take the layers {between}; give the class of the one that stops it "
                 f"`traceable = False`, so that it runs outside of what is compiled. torch says: {error}"
             ) from error
+
+
+def _own_code(method: Any) -> MethodType:
+    """The method with a code object of its own: torch counts by these how often something was compiled anew."""
+    function = method.__func__
+    code = function.__code__.replace(co_name=f"piece_{next(_number)}")
+    return MethodType(FunctionType(code, function.__globals__, code.co_name), method.__self__)
 
 
 def check_compiler() -> None:
