@@ -17,7 +17,7 @@ log.start(logging.ERROR)
 
 
 def train(folder: str, precision: str = "FLOAT", compiled: bool = False) -> Callable[[], object]:
-    """A step of the solver; compiled: the net through torch.compile."""
+    """A step of the solver as `caffe train` takes it; compiled: the net through torch.compile."""
     at = Path(folder)
     param = upgrade.read_solver(at / "solver.prototxt")
     if precision != "FLOAT":
@@ -25,6 +25,8 @@ def train(folder: str, precision: str = "FLOAT", compiled: bool = False) -> Call
     solver = get_solver(param)
     if compiled:
         solver.net.compile()
+    else:
+        solver.net.slim()
     solver.net.copy_from(at / "net.caffemodel")
     solver.net.blobs["data"].data[...] = np.load(at / "data.npy")
     solver.net.blobs["label"].data[...] = np.load(at / "label.npy")
