@@ -37,6 +37,8 @@ class _Half:
         """The tensor, as float32, brought up to date with what the user wrote into the host copy."""
         if self._tensor.dtype in _NARROW:
             self._tensor = self._tensor.float()
+        if 0 in self._tensor.stride():  # zeros that nobody has asked for yet
+            self._tensor = self._tensor.contiguous()
         if self._host_ahead and self._host is not None:
             self._tensor.copy_(torch.from_numpy(self._host))
             self._host_ahead = False
@@ -83,6 +85,11 @@ class _Half:
         return view
 
 
+def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros that take no memory, until a `_Half` is asked for them."""
+    return like.new_zeros((), dtype=torch.float32 if like.dtype in _NARROW else like.dtype).expand(shape)
+
+
 class Blob:
     """An array with its gradient: `data` and `diff`, of any number of axes.
 
@@ -93,7 +100,7 @@ class Blob:
     __slots__ = ("_data", "_diff", "absent", "name", "stale")
 
     def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
-        self._data = _Half(torch.zeros(shape, device=device))
+        self._data = _Half(_zeros(torch.zeros((), device=device), shape))
         self._diff: _Half | None = None
         self.name = name
         self.absent = False
@@ -116,7 +123,7 @@ class Blob:
 
     def drop(self) -> None:
         """Forget the values and their memory: the run that is done did not compute them. The shape stays."""
-        self._data = _Half(self._data._tensor.new_zeros(()).expand(self.shape))
+        self._data = _Half(_zeros(self._data._tensor, self.shape))
         self.absent = True
 
     def _refuse(self) -> NoReturn:
@@ -189,9 +196,8 @@ class Blob:
             raise CaffeError(f'blob "{self.name}": cannot take the shape {tuple(shape)}; every size must be at least 0')
         if tuple(shape) == self.shape:
             return
-        old = self._data.get()
-        same_count = math.prod(shape) == old.numel()
-        self._data = _Half(old.reshape(shape) if same_count else old.new_zeros(shape))
+        same_count = math.prod(shape) == self.count
+        self._data = _Half(self._data.get().reshape(shape) if same_count else _zeros(self._data._tensor, shape))
         self._diff = None
 
     @property
