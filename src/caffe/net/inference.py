@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +11,6 @@ from torch import Tensor
 
 from caffe.blob import Blob
 from caffe.layers.base import Source, as_tuple
-from caffe.net.build import Step
-from caffe.net.loss_scale import LossScale
 from caffe.net.partial import Partial
 from caffe.net.rewrite import INFERENCE, Call, rewrite
 from caffe.net.rewrite.product import Product
@@ -33,18 +31,6 @@ class _Run(NamedTuple):
 class Inference(Partial):
     """A net in TEST. Weights are folded and laid out at the first run, and again when they change."""
 
-    def __init__(
-        self,
-        steps: Sequence[Step],
-        name: str,
-        wanted: Collection[str],
-        precision: torch.dtype = torch.float32,
-        scale: LossScale | None = None,
-    ) -> None:
-        super().__init__(steps, name, wanted, precision, scale)
-        self._products = [call.run for call in self._calls if isinstance(call.run, Product)]
-        self.use_calls(self._calls)
-
     def use_calls(self, calls: list[Call]) -> None:
         super().use_calls(calls)
         ordered = sorted(calls, key=lambda call: not isinstance(call.layer, Source))  # the others in their order
@@ -52,7 +38,9 @@ class Inference(Partial):
         self._program = _compact(ordered, self._wanted_places())
 
     def _prepared(self, calls: list[Call]) -> list[Call]:
-        return self._lowered(rewrite(calls, self._wanted_places(), INFERENCE))  # folded weights are rounded once
+        calls = self._lowered(rewrite(calls, self._wanted_places(), INFERENCE))  # folded weights are rounded once
+        self._products = [call.run for call in calls if isinstance(call.run, Product)]
+        return calls
 
     def evaluate(self) -> float:
         """One pass forward without autograd's history; fills the blobs wanted; returns the loss."""

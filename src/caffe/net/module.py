@@ -55,7 +55,7 @@ class NetModule(nn.Module):
                 self.add_module(module_name(step.layer.name, used), step.layer)
         self._scale = scale
         self._low = None if precision is torch.float32 else LowPrecision(precision, scale)
-        self._calls = self._prepared(self._calls)
+        self.use_calls(self._prepared(self._calls))
         keep_freed_memory()
 
     def use_calls(self, calls: list[Call]) -> None:
