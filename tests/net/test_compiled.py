@@ -48,9 +48,9 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def make(phase: int) -> Net:
+def make(phase: int, **options: torch.dtype) -> Net:
     torch.manual_seed(1)
-    net = Net(text.parse(INPUTS + BODY + LOSS, caffe_pb2.NetParameter()), phase)
+    net = Net(text.parse(INPUTS + BODY + LOSS, caffe_pb2.NetParameter()), phase, **options)
     net.layer_dict["norm"].variance.fill_(2)
     net.layer_dict["norm"].factor.fill_(1.5)
     feed(net, 2)
@@ -171,6 +171,21 @@ def test_compiled_training(own_cache):
     caffe.set_random_seed(1)
     assert loss == pytest.approx(twin.evaluate(), rel=1e-5)
     assert own_cache.is_dir()
+
+
+@needs_compiler
+@pytest.mark.long
+def test_compiled_training_in_bfloat16(own_cache):
+    nets = [make(caffe.TRAIN, precision=each) for each in (torch.bfloat16, torch.bfloat16, torch.float32)]
+    nets[0].compile()
+    losses = []
+    for each in nets:
+        caffe.set_random_seed(2)
+        losses.append(each.forward_backward())
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    grads = [torch.cat([p.grad.flatten() for p in each.module.parameters() if p.grad is not None]) for each in nets]
+    compiled, uncompiled = (float((grad - grads[2]).norm()) for grad in grads[:2])
+    assert 0 < compiled < 2 * uncompiled, "as far from float32 as without compiling"
 
 
 @needs_compiler

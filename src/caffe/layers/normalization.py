@@ -103,11 +103,8 @@ class LRN(Layer):
         opt, reach = self.opt, self.opt.local_size // 2
         if opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
             rate = opt.alpha / opt.local_size
-            if torch.compiler.is_compiling():  # which makes few passes of a plain formula
-                padded = F.pad(x.square(), (0, 0, 0, 0, reach, reach))
-                energy = sum(padded.narrow(1, i, x.shape[1]) for i in range(opt.local_size))
-                return x * _inverse_power(opt.k + rate * energy, opt.beta)
-            return _AcrossChannels.apply(x, reach, rate, opt.beta, opt.k)
+            way = _AcrossChannelsPlain if torch.compiler.is_compiling() else _AcrossChannels
+            return way.apply(x, reach, rate, opt.beta, opt.k)
         energy = mean_pool(x.square(), Grid((opt.local_size,) * 2, pad=(reach, reach)))
         return x * (energy * opt.alpha + 1) ** -opt.beta
 
@@ -182,9 +179,36 @@ class _AcrossChannels(torch.autograd.Function):
         return dx, None, None, None, None
 
 
+class _AcrossChannelsPlain(torch.autograd.Function):
+    """The same in plain formulas: torch.compile makes one pass over the data of each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, reach: int, rate: float, beta: float, k: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.options = reach, rate, beta, k
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (wide * _inverse_power(k + rate * _window(wide.square(), reach), beta)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        reach, rate, beta, k = ctx.options
+        (x,) = ctx.saved_tensors
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        s = k + rate * _window(x.square(), reach)
+        direct = _inverse_power(s, beta) * dy
+        dx = direct - 2 * beta * rate * x * _window(direct * x / s, reach)
+        return dx.to(dy.dtype), None, None, None, None
+
+
+def _window(x: Tensor, reach: int) -> Tensor:
+    """x[:, c - reach ... c + reach] added up."""
+    padded = F.pad(x, (0, 0, 0, 0, reach, reach))
+    return sum((padded.narrow(1, i, x.shape[1]) for i in range(1, 2 * reach + 1)), padded.narrow(1, 0, x.shape[1]))
+
+
 def _parts(t: Tensor, like: Tensor) -> tuple[Tensor, ...]:
     """`t` in parts along the batch, on the CPU of about a megabyte of `like`."""
-    if like.device.type != "cpu" or not like.numel() or torch.compiler.is_compiling():
+    if like.device.type != "cpu" or not like.numel():
         return (t,)
     return t.split(max(1, 2**18 * len(like) // like.numel()))
 

@@ -172,9 +172,10 @@ def max_pool(x: Tensor, grid: Grid) -> Tensor:
     """Largest cell of each window."""
     if not grid.is_plain(x.shape[2:]):
         x, grid = grid.padded(x, torch.finfo(x.dtype).min), Grid(grid.kernel, grid.stride, ceil=False)
-    if torch.compiler.is_compiling():  # which has its own way
-        return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
     learns = x.requires_grad and torch.is_grad_enabled()
+    if torch.compiler.is_compiling():
+        windows = grid.kernel, grid.stride, grid.pad, grid.ceil
+        return _OpaqueMaxPool.apply(x, *windows) if learns else _opaque_max(x, *windows)
     if x.device.type == "cpu" and not learns and x.numel() >= _LARGE and _lies_last(x):
         return _largest(_largest(x, 2, grid), 3, grid)
     if x.device.type == "cpu" and x.shape[1] >= 8 and x.is_contiguous():
@@ -231,6 +232,52 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         x, index = ctx.saved_tensors
         return torch.ops.aten.max_pool2d_with_indices_backward(dy.contiguous(), x, *ctx.options, index), None
+
+
+class _OpaqueMaxPool(torch.autograd.Function):
+    """Maximum by torch's kernels, which torch.compile leaves alone.
+
+    Code of its own it would merge with what makes the bottom, and make that anew for each window that holds a cell.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *windows: Any) -> Tensor:
+        y, index = _opaque_maxima(x, *windows)
+        ctx.save_for_backward(x, index)
+        ctx.windows = windows
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return _opaque_spread(dy, *ctx.saved_tensors, *ctx.windows), None, None, None, None
+
+
+def _maximum(x: Tensor, kernel: list[int], stride: list[int], pad: list[int], ceil: bool) -> Tensor:
+    return max_pool(x, Grid(tuple(kernel), tuple(stride), tuple(pad), ceil))
+
+
+def _maxima(x: Tensor, kernel: list[int], stride: list[int], pad: list[int], ceil: bool) -> tuple[Tensor, Tensor]:
+    return F.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
+
+
+def _spread(dy: Tensor, x: Tensor, index: Tensor, *windows: Any) -> Tensor:
+    """The gradient of x: dy where the maxima stand."""
+    kernel, stride, pad, ceil = windows
+    return torch.ops.aten.max_pool2d_with_indices_backward(dy, x, kernel, stride, pad, (1, 1), ceil, index)
+
+
+def _opaque(name: str, operation: Any, operands: str, tops: str, fake: Any) -> Any:
+    schema = f"({operands}, int[] kernel, int[] stride, int[] pad, bool ceil) -> {tops}"
+    made = torch.library.custom_op(f"cafetiere::{name}", operation, mutates_args=(), schema=schema)
+    made.register_fake(fake)
+    return made
+
+
+_opaque_max = _opaque("max_pool", _maximum, "Tensor x", "Tensor", lambda x, *windows: _maxima(x, *windows)[0])
+_opaque_maxima = _opaque("max_pool_with_index", _maxima, "Tensor x", "(Tensor, Tensor)", _maxima)
+_opaque_spread = _opaque(
+    "max_pool_gradient", _spread, "Tensor dy, Tensor x, Tensor index", "Tensor", lambda dy, x, *_: torch.empty_like(x)
+)
 
 
 def max_pool_mask(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,8 @@ __all__ = ["Compiled", "check_compiler"]
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _number = count()
+_RECOMPUTED = {"aggressive_recomputation": True, "is_non_builtin_to_include": True}
+"""Backward makes what is cheap anew, but for our own operations, instead of reading masks that forward has written."""
 
 
 class Compiled(Partial):
@@ -126,7 +128,7 @@ class _Piece:
             if shapes in self._seen:
                 return self._compiled(given)
             self._seen.append(shapes)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch._functorch.config.patch(_RECOMPUTED):
                 warnings.filterwarnings("ignore", message="The .grad attribute")  # which torch looks at itself
                 return self._compiled(given)
         except CaffeError:

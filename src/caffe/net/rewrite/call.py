@@ -10,7 +10,7 @@ from typing import Any
 from caffe.blob import Blob
 from caffe.layers.base import Layer
 
-__all__ = ["Call", "Rewrite", "readers"]
+__all__ = ["Call", "Rewrite", "is_plain_relu", "readers"]
 
 
 @dataclass(frozen=True)
@@ -33,3 +33,9 @@ Rewrite = Callable[[Sequence[Call], frozenset[int]], list[Call]]
 def readers(calls: Sequence[Call]) -> Counter[int]:
     """How often each value is read."""
     return Counter(place for call in calls for place, _ in call.reads)
+
+
+def is_plain_relu(call: Call) -> bool:
+    """Whether it is a ReLU without slope that passes gradients on."""
+    layer: Any = call.layer
+    return layer.type == "ReLU" and not layer.opt.negative_slope and not call.reads[0][1]

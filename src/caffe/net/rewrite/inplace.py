@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caffe.net.rewrite.call import Call, readers
+from caffe.net.rewrite.call import Call, is_plain_relu, readers
 from caffe.proto import caffe_pb2
 
 __all__ = ["relu_in_place", "sum_in_place"]
@@ -26,7 +26,7 @@ def relu_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     maker = {place: call for call in calls for place in call.writes}
     changed = []
     for call in calls:
-        if call.layer.type == "ReLU" and not call.layer.opt.negative_slope and not call.reads[0][1]:
+        if is_plain_relu(call):
             place = call.reads[0][0]
             if _forgets(maker[place].layer) and read[place] == 1 and place not in wanted:
                 call = replace(call, run=torch.relu_)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caffe.net.rewrite.call import Call, readers
+from caffe.net.rewrite.call import Call, is_plain_relu, readers
 
 __all__ = ["sibling_convolutions"]
 
@@ -18,7 +18,7 @@ __all__ = ["sibling_convolutions"]
 def sibling_convolutions(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     """1 x 1 convolutions of one blob, each with its ReLU, as one: the blob is read once, and gets one gradient."""
     read = readers(calls)
-    relus = {call.reads[0][0]: call for call in calls if _is_plain_relu(call)}
+    relus = {call.reads[0][0]: call for call in calls if is_plain_relu(call)}
     families: dict[Any, list[Call]] = defaultdict(list)
     for call in calls:
         if _is_pointwise(call):
@@ -36,10 +36,6 @@ def sibling_convolutions(calls: Sequence[Call], wanted: frozenset[int]) -> list[
         one = Call(ends[0].layer, run, members[0].reads, writes, kept, backward)
         merged.update((id(call), one) for call in (*members, *ends))
     return list(dict.fromkeys(merged.get(id(call), call) for call in calls))
-
-
-def _is_plain_relu(call: Call) -> bool:
-    return call.layer.type == "ReLU" and not call.layer.opt.negative_slope and not call.reads[0][1]
 
 
 def _is_pointwise(call: Call) -> bool:
