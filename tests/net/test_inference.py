@@ -100,7 +100,35 @@ def runs(net: Net) -> int:
 
 CHAIN_BEHIND = [layer("Dropout", "g", "h"), relu("h", "i"), layer("Silence", "h", "")]
 ADD = layer("Eltwise", "c d", "s")
+SKIP = "kernel_size: 1 stride: 2"
+STAGE = [  # a residual block, and the first convolutions of the next stage, which read every other cell of its top
+    *(conv("a", "x", "c"), conv("e", "c", "e"), relu("e"), conv("b", "e", "d", more="kernel_size: 1"), ADD, relu("s")),
+    *(conv("f", "s", "f", more=SKIP), conv("g", "s", "g", more=SKIP), layer("Eltwise", "f g", "h")),
+]
 NETS = {
+    "cells that are skipped": (STAGE, 6),
+    "cells that are skipped on one axis": (
+        [
+            conv("a", "x", "c", more="kernel_size: 3 stride: 2"),
+            conv("b", "c", "d", more="kernel_size: 1 stride_h: 2 stride_w: 1"),
+        ],
+        3,
+    ),
+    "cells that one reader skips": ([conv("a", "x", "c"), conv("b", "c", "d", more=SKIP), conv("e", "c", "e")], 4),
+    "cells skipped in two ways": (
+        [conv("a", "x", "c"), conv("b", "c", "d", more=SKIP), conv("e", "c", "e", more="kernel_size: 1 stride: 3")],
+        4,
+    ),
+    "padding skipped": ([conv("a", "x", "c"), conv("b", "c", "d", more=SKIP + " pad: 1")], 3),
+    "a sum of what is skipped": (
+        [
+            conv("a", "x", "c"),
+            conv("b", "x", "d", more=SKIP),
+            conv("e", "c", "f", more=SKIP),
+            layer("Eltwise", "d f", "s"),
+        ],
+        4,
+    ),
     "chain": (CHAIN, 4),
     "norm without scale": ([conv("a", "x", "c"), norm("c"), relu("c")], 2),
     "scale without bias": ([conv("a", "x", "c"), norm("c"), scale("c", "false")], 2),
@@ -215,7 +243,9 @@ def test_a_factor_of_zero_is_folded_as_it_is_computed():
 
 
 def test_every_rewrite_for_inference_does_something():
-    given = make(*NETS["sum of a sum"][0], *CHAIN_BEHIND, relu("x", "y"), norm("y", "z"), scale("z"), relu("z"))
+    skipping = [conv("j", "x", "j"), conv("k", "j", "k", more=SKIP)]
+    behind = [*CHAIN_BEHIND, *skipping, relu("x", "y"), norm("y", "z"), scale("z"), relu("z")]
+    given = make(*NETS["sum of a sum"][0], *behind)
     module = Unrewritten(given.steps, "net")
     calls, wanted = module._calls, frozenset(module._place[name] for name in given.outputs)
     for change in INFERENCE:
@@ -250,7 +280,21 @@ def test_a_kept_blob_that_is_read_again_is_not_overwritten():
         np.testing.assert_allclose(net.blobs[name].data, twin.blobs[name].data, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_cells_that_are_skipped_are_not_computed():
+    net = make(*STAGE)
+    net.optimize()
+    net.forward()
+    products = {call.layer.name: call.run for call in net._inference._calls if isinstance(call.run, Product)}
+    strides = {name: product.slide.stride for name, product in products.items()}
+    assert strides == {"a": (1, 1), "e": (2, 2), "b": (1, 1), "f": (1, 1), "g": (1, 1)}
+    assert {name: product.every for name, product in products.items() if product.every} == {"b": (2, 2)}
+    net.optimize(keep=["s"])
+    net.forward()
+    assert net.blobs["s"].shape == (5, 6, 9, 7)
+
+
 KEPT = {
+    "cells that a reader skips": (STAGE, ["s", "e"]),
     "the bottom of a ReLU": ([conv("a", "x", "c"), relu("c", "d")], ["c"]),
     "what a sum adds": ([conv("a", "x", "c"), conv("b", "x", "d"), ADD], ["c"]),
     "what a sum adds a view of": (

@@ -15,6 +15,7 @@ from caffe.net.rewrite.dropout import drop_dropout
 from caffe.net.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
 from caffe.net.rewrite.inplace import relu_in_place, sum_in_place
 from caffe.net.rewrite.siblings import sibling_convolutions
+from caffe.net.rewrite.strides import skip_early
 
 __all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
 
@@ -28,6 +29,7 @@ INFERENCE: list[Rewrite] = [
     fold_scales,
     fuse_sum,
     fuse_relu,
+    skip_early,
     add_in_place,
     scale_with_batch_norm,
     relu_in_place,

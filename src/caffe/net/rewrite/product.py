@@ -29,8 +29,10 @@ class Product:
 
     `scales` are the BatchNorm and Scale layers behind it, folded into its weights and bias; `slope` is that of the ReLU
     behind them, None for no ReLU; `adds` tells whether a second bottom is added before the ReLU, and `over` whether
-    the result may take that bottom's memory. On the CPU the kernel is oneDNN's, with weights in the order that it
-    prefers for the bottom's shape; elsewhere torch's.
+    the result may take that bottom's memory. Where only some cells of the top are wanted, `slide` is the window in the
+    place of the layer's, and `every` says which cells of the second bottom belong to them: each so many-th of an axis.
+    On the CPU the kernel is oneDNN's, with weights in the order that it prefers for the bottom's shape; elsewhere
+    torch's.
     """
 
     layer: Any
@@ -38,6 +40,8 @@ class Product:
     slope: float | None = None
     adds: bool = False
     over: bool = False
+    slide: Any = None
+    every: tuple[int, ...] = ()
     dtype: torch.dtype | None = None
     """What to round weight and bias to, folded."""
     careful: bool = field(init=False, default=False)
@@ -49,6 +53,7 @@ class Product:
     _kernel: Callable[..., Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.slide = self.slide or getattr(self.layer, "slide", None)
         self._watch = Watch([blob for layer in (self.layer, *self.scales) for blob in layer.tensors])
 
     def refresh(self) -> bool:
@@ -67,6 +72,9 @@ class Product:
             (top,) = self.layer.infer(torch.empty(x.shape, device="meta"))  # the layer's own errors, too
             self._kernel = self._make(x, *self._weights, top.numel() * self._weights[0][0].numel())
             self._made_for = x.shape, self.careful
+        if self.every:
+            cells: Any = (..., *(slice(None, None, step) for step in self.every))
+            other = tuple(y[cells] for y in other)
         return self._kernel(x, *other)
 
     def _make(self, x: Tensor, weight: Tensor, bias: Tensor | None, products: int) -> Callable[..., Tensor]:
@@ -74,14 +82,14 @@ class Product:
             if self.layer.type == "InnerProduct" and self.layer.start == 1:
                 if len(x) > 1 or weight.numel() > _FEW_WEIGHTS:
                     return self._dense(x, weight, bias)
-            elif self.layer.type == "Convolution" and x.dim() == 4 and not any(self.layer.slide.deficit(x.shape[2:])):
-                one = self.layer.opt.group == 1 and self.layer.slide.dilation == (1, 1) and x.shape[1] > 1
+            elif self.layer.type == "Convolution" and x.dim() == 4 and not any(self.slide.deficit(x.shape[2:])):
+                one = self.layer.opt.group == 1 and self.slide.dilation == (1, 1) and x.shape[1] > 1
                 small = one and products <= _FEW_PRODUCTS and x.dtype == torch.float32
                 return (self._small_convolution if small else self._convolution)(x, weight, bias)
-        return lambda x, *other: self._finish(plain(self.layer, x, weight, bias), *other)
+        return lambda x, *other: self._finish(plain(self.layer, self.slide, x, weight, bias), *other)
 
     def _convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
-        slide = self.layer.slide
+        slide: Any = self.slide
         where = list(slide.pad), list(slide.stride), list(slide.dilation), self.layer.opt.group
         weight = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *where, list(x.shape))
         name, numbers = self._activation()
@@ -100,7 +108,7 @@ class Product:
         )
 
     def _small_convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
-        slide = self.layer.slide
+        slide: Any = self.slide
         weight = weight.contiguous(memory_format=_LAST)
         where = list(slide.kernel), bias, list(slide.stride), list(slide.pad)
         run = torch.ops.aten.thnn_conv2d.default
@@ -186,11 +194,11 @@ def is_plain(call: Any) -> bool:
     return layer.type == "InnerProduct" or (layer.type in ("Convolution", "Deconvolution") and layer.channel == 1)
 
 
-def plain(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What the layer computes, with other weights."""
+def plain(layer: Any, slide: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What the layer computes, with another window and other weights."""
     if layer.type == "InnerProduct":
         return F.linear(x.flatten(layer.start), weight.t() if layer.opt.transpose else weight, bias)
     if layer.type == "Deconvolution":
-        return deconvolve(x, weight, bias, layer.slide, layer.opt.group)
-    lack = margins(layer, layer.slide, x.shape[2:])
-    return convolve(pad_axes(x, [0] * len(lack), lack), weight, bias, layer.slide, layer.opt.group)
+        return deconvolve(x, weight, bias, slide, layer.opt.group)
+    lack = margins(layer, slide, x.shape[2:])
+    return convolve(pad_axes(x, [0] * len(lack), lack), weight, bias, slide, layer.opt.group)
