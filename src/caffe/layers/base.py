@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from caffe import filler
 from caffe.blob import ParamBlob
 from caffe.errors import LayerError, NetError, did_you_mean
+from caffe.layers import dry
 from caffe.layers.options import Options, field_of, from_text
 from caffe.proto import caffe_pb2, extend
 
@@ -163,9 +164,13 @@ class Layer(nn.Module):
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors for bottoms that are meta tensors."""
-        blobs = {name: blob.detach().to("meta") for name, blob in self.state_dict(keep_vars=True).items()}
-        with torch.no_grad():
-            return as_tuple(torch.func.functional_call(self, blobs, bottoms))
+        with dry.Quick():
+            return self.dry_run(*bottoms)
+
+    def dry_run(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` makes of bottoms that are meta tensors, every function of torch by torch itself."""
+        with dry.without_values(self), torch.no_grad():
+            return as_tuple(self.forward(*bottoms))
 
     # -- helpers for preconditions ---------------------------------------------------------------------------------
 
