@@ -106,6 +106,8 @@ ODD = {
     "conv2d of one image": lambda: F.conv2d(meta(3, 5, 7), meta(4, 3, 3, 3)),
     "conv2d of named padding": lambda: F.conv2d(X, meta(4, 3, 3, 3), padding="same"),
     "conv_transpose2d of wrong groups": lambda: F.conv_transpose2d(X, meta(3, 4, 3, 2), groups=2),
+    "conv_transpose2d of a wrong bias": lambda: F.conv_transpose2d(X, meta(3, 4, 3, 2), meta(5)),
+    "batch_norm of other channels": lambda: torch.batch_norm(X, None, None, meta(4), meta(4), False, 0.1, 1e-5, False),
     "conv_transpose2d, padded further": lambda: F.conv_transpose2d(X, meta(3, 4, 3, 3), None, 2, 0, 1),
     "max_pool2d of too much padding": lambda: F.max_pool2d(X, 2, 2, 2),
     "max_pool2d of a large window": lambda: F.max_pool2d(X, 6),
