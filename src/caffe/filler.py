@@ -16,7 +16,7 @@ from torch import Tensor
 from caffe.errors import LayerError, did_you_mean
 from caffe.proto import caffe_pb2
 
-__all__ = ["check", "fill", "filler", "filler_types"]
+__all__ = ["check", "fill", "filler", "filler_types", "is_zero"]
 
 Filler = Callable[[Tensor, Any], None]
 _FILLERS: dict[str, Filler] = {}
@@ -42,6 +42,11 @@ def fill(tensor: Tensor, param: Any) -> None:
     check(param, _raise)
     with torch.no_grad():
         _FILLERS[param.type](tensor, param)
+
+
+def is_zero(param: Any) -> bool:
+    """Whether the FillerParameter `param` fills with zeros."""
+    return param.type == "constant" and param.value == 0
 
 
 def check(param: Any, error: Callable[[str], Any]) -> None:

@@ -61,7 +61,9 @@ def test_gradient_is_the_slope(case):
 def test_meta_run_finds_the_shapes(case):
     layer = case.build(torch.float32)
     blobs = [blob.clone() for blob in layer.tensors]
-    found = layer.infer(*(torch.empty(bottom.shape, device="meta") for bottom in case.inputs))
+    bottoms = [torch.empty(bottom.shape, device="meta") for bottom in case.inputs]
+    found = layer.infer(*bottoms)
+    assert [(top.shape, top.dtype) for top in found] == [(top.shape, top.dtype) for top in layer.dry_run(*bottoms)]
     for blob, before in zip(layer.tensors, blobs, strict=True):
         assert torch.equal(blob, before), "finding shapes changed a blob"
     assert [top.shape for top in found] == [top.shape for top in run(layer, case.bottoms_as(torch.float32))]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from caffe.errors import LayerError
+from tests.layers.alone import alone
 from tests.layers.build import apply, assert_rejected, build
 
 
@@ -136,3 +137,11 @@ def test_bottoms_that_do_not_belong_together_are_rejected():
         build("Convolution", "convolution_param { num_output: 4 kernel_size: 3 }", (2, 3, 5, 7))(
             torch.zeros(2, 3, 2, 7, dtype=torch.float64)
         )
+
+
+@pytest.mark.parametrize("filler", ["", 'weight_filler { type: "gaussian" std: 1 }'])
+def test_weights_lie_with_the_channels_last_whatever_fills_them(filler):
+    layer = alone("Convolution", [(2, 3, 9, 7)], f"convolution_param {{ num_output: 5 kernel_size: 3 {filler} }}")
+    assert layer.weight.shape == (5, 3, 3, 3)
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert layer.weight.any() == bool(filler)

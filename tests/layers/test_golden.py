@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import shared_cases
 from tests.layers.golden import LayerCase
@@ -14,11 +15,21 @@ def test_layer_computes_what_the_reference_computed(path, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     case = LayerCase(path, tmp_path)
+    check_shapes(case)
     if "compare" in case.data:
         check_dropout(case)
     else:
         assert case.check() > 0
     case.net.close()
+
+
+def check_shapes(case: LayerCase) -> None:
+    """The shapes that were found quickly are those of a run by torch alone."""
+    for step in case.net.steps:
+        if step.bottoms and step.layer.type != "Python":  # user's code states its shapes
+            bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
+            quick, whole = step.layer.infer(*bottoms), step.layer.dry_run(*bottoms)
+            assert [(top.shape, top.dtype) for top in quick] == [(top.shape, top.dtype) for top in whole]
 
 
 def check_dropout(case: LayerCase) -> None:

@@ -225,6 +225,31 @@ def test_optimised_equals_layer_by_layer(name, small, monkeypatch):
         check(net, twin)
 
 
+@pytest.mark.parametrize("name", ["chain", "dense", "dense, transposed", "dense of channels last"])
+def test_one_image_gives_the_same(name):
+    net, twin = make(*NETS[name][0]), make(*NETS[name][0])
+    for each in (net, twin):
+        each.blobs["x"].reshape(1, 4, 9, 7)
+        each.reshape()
+        feed(each, 2)
+    net.optimize()
+    check(net, twin)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_one_image_takes_the_weights_as_they_lie(monkeypatch):
+    reorder, times = torch.ops.mkldnn._reorder_linear_weight, []
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_reorder_linear_weight", lambda weight, rows: times.append(rows) or reorder(weight, rows)
+    )
+    net = make(dense("ip", "x", "ip"))
+    net.optimize()
+    for count in (1, 5, 1):
+        net.blobs["x"].reshape(count, 4, 9, 7)
+        net.forward()
+    assert times == [5]
+
+
 @pytest.mark.parametrize("name", ["chain", "sum of a sum", "dense", "deconvolution"])
 def test_without_one_dnn_torch_computes_the_same(name, monkeypatch):
     monkeypatch.setattr("caffe.net.rewrite.product.one_dnn", lambda x, weight: False)

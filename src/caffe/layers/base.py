@@ -9,9 +9,10 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
-from caffe import filler
+from caffe import blank, filler
 from caffe.blob import ParamBlob
 from caffe.errors import LayerError, NetError, did_you_mean
+from caffe.layers import dry
 from caffe.layers.options import Options, field_of, from_text
 from caffe.proto import caffe_pb2, extend
 
@@ -150,22 +151,30 @@ class Layer(nn.Module):
             blob = getattr(self, name)
             if not blob.is_meta:
                 continue
-            value = torch.zeros(blob.shape)
-            if self._fillers[name] is not None:
-                filler.fill(value, self._fillers[name])
-            value = value.to(device)  # drawn on the CPU: the same first values for a seed on every device
-            if self.channels_last and value.dim() == 4:
-                value = torch.empty_like(value, memory_format=torch.channels_last).copy_(value)
+            value = self._first_values(blob.shape, self._fillers[name]).to(device)
             if isinstance(blob, nn.Parameter):
                 setattr(self, name, nn.Parameter(value, requires_grad=blob.requires_grad))
             else:
                 setattr(self, name, value)
 
+    def _first_values(self, shape: torch.Size, fill: Any) -> Tensor:
+        """Drawn on the CPU and in C order: the same for a seed on every device and in every layout."""
+        last = self.channels_last and len(shape) == 4
+        if fill is None or filler.is_zero(fill):
+            return blank.zeros([shape[i] for i in (0, 2, 3, 1)]).movedim(3, 1) if last else blank.zeros(shape)
+        value = blank.zeros(shape)
+        filler.fill(value, fill)
+        return torch.empty_like(value, memory_format=torch.channels_last).copy_(value) if last else value
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors for bottoms that are meta tensors."""
-        blobs = {name: blob.detach().to("meta") for name, blob in self.state_dict(keep_vars=True).items()}
-        with torch.no_grad():
-            return as_tuple(torch.func.functional_call(self, blobs, bottoms))
+        with dry.Quick():
+            return self.dry_run(*bottoms)
+
+    def dry_run(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` makes of bottoms that are meta tensors, every function of torch by torch itself."""
+        with dry.without_values(self), torch.no_grad():
+            return as_tuple(self.forward(*bottoms))
 
     # -- helpers for preconditions ---------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def cost(step: Step) -> Cost:
     """
     bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
     with FlopCounterMode(display=False, custom_mapping=_more_products()) as counter:
-        step.layer.infer(*bottoms)
+        step.layer.dry_run(*bottoms)
     flops = counter.get_total_flops()
     wanted = any(step.needs) + bool(step.params) if step.backward else 0
     return Cost(flops, flops * wanted, _moved(step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,13 +51,28 @@ def backward_step(step: Step) -> None:
     grads: Sequence[Tensor | None] = [None] * len(leaves)
     if heads and leaves:
         made, diffs = zip(*heads, strict=True)
-        grads = torch.autograd.grad(made, leaves, diffs, retain_graph=True, allow_unused=True)
+        with torch.enable_grad():
+            root = _Root.apply(diffs, *made)
+        grads = torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True)
     for blob, grad in zip(targets, grads, strict=False):
         blob.grad = torch.zeros_like(blob.tensor) if grad is None else grad
     for param, grad in zip(step.params, grads[len(wanted) :], strict=True):
         diff = diff_of(param)
         if grad is not None:
             diff.data.add_(grad)
+
+
+class _Root(torch.autograd.Function):
+    """A number whose gradient for each top is the diff given: torch.autograd.grad imports a compiler to take diffs."""
+
+    @staticmethod
+    def forward(ctx: Any, diffs: Sequence[Tensor], *tops: Tensor) -> Tensor:
+        ctx.diffs = diffs
+        return tops[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.diffs
 
 
 def _check_constant(step: Step) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_blobs", "copy_from", "save", "save_hdf5"]
 
+_PART = 2**20  # elements that a thread copies at a time
+
 
 def copy_from(net: Net, path: str | Path) -> None:
     """Load the file's blobs into the layers of the same names; checks every shape before it changes anything.
@@ -29,12 +32,25 @@ def copy_from(net: Net, path: str | Path) -> None:
     An HDF5 file holds a shared parameter under its owner only: what it leaves out stays as the owner has it.
     """
     with weights.opened(path) as found:
-        for blob, array in _pairs(net, path, found):
-            if blob.device.type == "cpu":
-                np.copyto(blob.data.numpy(), array.reshape(blob.shape), casting="same_kind")
-            else:
+        pairs = _pairs(net, path, found)
+        _copy([(blob.data.numpy(), array.reshape(blob.shape)) for blob, array in pairs if blob.device.type == "cpu"])
+        for blob, array in pairs:
+            if blob.device.type != "cpu":
                 blob.data.copy_(torch.from_numpy(np.array(array)).reshape(blob.shape))
             note_write(blob)
+
+
+def _copy(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Copy arrays on several threads: memory that is touched for the first time keeps one busy."""
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for there, here in pairs:
+        count = min(len(there), 1 + there.size // _PART) if there.ndim else 0
+        parts += (
+            zip(np.array_split(there, count), np.array_split(here, count), strict=True) if count else [(there, here)]
+        )
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in pool.map(lambda part: np.copyto(part[0], part[1], casting="same_kind"), parts):
+            pass
 
 
 def _pairs(net: Net, path: str | Path, found: dict[str, list[np.ndarray]]) -> list[tuple[Tensor, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,7 @@ class Product:
             dtype = self.dtype or weight.dtype
             self._weights = weight.to(dtype), None if bias is None else bias.to(dtype)
             self._made_for = None
-            self._finite = all(bool(blob.isfinite().all()) for blob in self._weights if blob is not None)
+            self._finite = all(math.isfinite(blob.sum()) for blob in self._weights if blob is not None)
         return self._finite
 
     def __call__(self, x: Tensor, *other: Tensor) -> Tensor:
@@ -116,10 +117,14 @@ class Product:
 
     def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
         weight = weight.t() if self.layer.opt.transpose else weight
-        rows, last = len(x), x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=_LAST)
+        rows, last = (
+            len(x),
+            len(x) > 1 and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=_LAST),
+        )
         if last:  # the weights take the order of the bottom, which need not be copied then
             weight = weight.unflatten(1, x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
-        weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        if rows > 1 or not weight.is_contiguous():  # one row takes them as they lie just as quickly
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         run = torch.ops.mkldnn._linear_pointwise.default
         name, numbers = ("none", []) if self.adds else self._activation()
 
