@@ -7,20 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from caffe.models.googlenet import MODULES
+
 FOLDER = Path(__file__).parent
 
-# outputs of: 1x1, 3x3 reduction, 3x3, 5x5 reduction, 5x5, projection of the pooled input
-BLOCKS = {
-    "3a": (64, 96, 128, 16, 32, 32),
-    "3b": (128, 128, 192, 32, 96, 64),
-    "4a": (192, 96, 208, 16, 48, 64),
-    "4b": (160, 112, 224, 24, 64, 64),
-    "4c": (128, 128, 256, 24, 64, 64),
-    "4d": (112, 144, 288, 32, 64, 64),
-    "4e": (256, 160, 320, 32, 128, 128),
-    "5a": (256, 160, 320, 32, 128, 128),
-    "5b": (384, 192, 384, 48, 128, 128),
-}
 POOLED_AFTER = {"3b": "pool3/3x3_s2", "4e": "pool4/3x3_s2"}
 CLASSIFIED_AFTER = {"4a": 1, "4d": 2}
 
@@ -115,7 +105,7 @@ def stem() -> str:
 
 def inception(block: str, bottom: str) -> str:
     """Four branches over the same bottom, joined along the channels."""
-    one, reduce3, three, reduce5, five, projection = BLOCKS[block]
+    one, reduce3, three, reduce5, five, projection = MODULES[block]
     b = f"inception_{block}"
     joined = "".join(f' bottom: "{b}/{branch}"' for branch in ("1x1", "3x3", "5x5", "pool_proj"))
     return (
@@ -162,7 +152,7 @@ def network(training: bool) -> str:
     """The whole prototxt; auxiliary classifiers and losses only for training."""
     text = HEAD + (TRAINING if training else DEPLOYMENT) + stem()
     bottom = "pool2/3x3_s2"
-    for block in BLOCKS:
+    for block in MODULES:
         text += inception(block, bottom)
         bottom = f"inception_{block}/output"
         if training and block in CLASSIFIED_AFTER:

@@ -9,9 +9,9 @@ from caffe.net_spec import NetSpec, Top
 from caffe.net_spec import layers as L
 from caffe.net_spec import params as P
 
-__all__ = ["googlenet", "inception"]
+__all__ = ["MODULES", "googlenet", "inception"]
 
-_MODULES = {  # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
+MODULES = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
     "4a": (192, 96, 208, 16, 48, 64),
@@ -22,6 +22,7 @@ _MODULES = {  # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
+"""Outputs of 1x1, 3x3 reduction, 3x3, 5x5 reduction, 5x5 and the projection of the pooled bottom, by module."""
 
 
 def googlenet(batch: int = 10, classes: int = 1000, size: int = 224, train: bool = False) -> Any:
@@ -37,7 +38,7 @@ def googlenet(batch: int = 10, classes: int = 1000, size: int = 224, train: bool
     x = _conv(n, "conv2/", "3x3", x, 192, 3, pad=1)
     n["conv2/norm2"] = L.LRN(x, local_size=5, alpha=1e-4, beta=0.75)
     x = n["pool2/3x3_s2"] = L.Pooling(n["conv2/norm2"], pool=P.Pooling.MAX, kernel_size=3, stride=2)
-    for name, outputs in _MODULES.items():
+    for name, outputs in MODULES.items():
         x = inception(n, f"inception_{name}/", x, *outputs)
         if name in ("3b", "4e"):
             pool = f"pool{int(name[0])}/3x3_s2"
