@@ -227,7 +227,7 @@ class _MaxPool(torch.autograd.Function):
         last = x.contiguous(memory_format=torch.channels_last)
         y, index = F.max_pool2d(last, *windows, ceil_mode=grid.ceil, return_indices=True)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(index.to(torch.int32, memory_format=order))
+            ctx.save_for_backward(index.contiguous(memory_format=order))
             ctx.shape, ctx.order, ctx.options = x.shape, order, (*windows, (1, 1), grid.ceil)
         return y.contiguous(memory_format=order)
 
@@ -237,7 +237,7 @@ class _MaxPool(torch.autograd.Function):
         (index,) = ctx.saved_tensors
         like = torch.empty(ctx.shape, dtype=dy.dtype, memory_format=ctx.order)
         dy = dy.contiguous(memory_format=ctx.order)
-        return torch.ops.aten.max_pool2d_with_indices_backward(dy, like, *ctx.options, index.long()), None
+        return torch.ops.aten.max_pool2d_with_indices_backward(dy, like, *ctx.options, index), None
 
 
 class _OpaqueMaxPool(torch.autograd.Function):

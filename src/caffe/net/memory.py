@@ -11,7 +11,6 @@ from contextlib import contextmanager
 __all__ = ["keep_freed_memory", "large_blocks_apart"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's mallopt
-_FAST_BLOCKS = 1  # M_MXFAST
 _LARGE = 2**20
 _USUAL_MMAP_MAX = 65536
 
@@ -21,14 +20,12 @@ def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep freed blocks of any size; returns whether it took that. Nothing elsewhere.
 
     A training step allocates and frees the same large blocks each time. By default glibc returns them to the system,
-    and every step pays for fresh pages. The price is that the process keeps its peak of memory. The smallest blocks
-    become one with their freed neighbours at once, as others do: kept as they are for later, they would lie between
-    large ones and part them.
+    and every step pays for fresh pages. The price is that the process keeps its peak of memory.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all((mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, -1), mallopt(_FAST_BLOCKS, 0)))
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
 
 
 @contextmanager
