@@ -28,35 +28,36 @@ class Counts(ctypes.Structure):
     """glibc's struct mallinfo2."""
 
     _fields_ = (
-        ("before", ctypes.c_size_t * 4),
+        ("begin", ctypes.c_size_t * 4),
         ("apart", ctypes.c_size_t),  # hblkhd: bytes in blocks taken from the system one by one
-        ("after", ctypes.c_size_t * 5),
+        ("middle", ctypes.c_size_t * 3),
+        ("free", ctypes.c_size_t),  # fordblks
+        ("end", ctypes.c_size_t),
     )
 
 
-def apart() -> int:
-    """Bytes in blocks that were taken from the system one by one."""
+def counts() -> Counts:
     call = ctypes.CDLL(None).mallinfo2
     call.restype = Counts
-    return int(call().apart)
+    found = call()
+    assert isinstance(found, Counts)
+    return found
 
 
 @pytest.mark.skipif(NAME != "glibc" or VERSION < [2, 33], reason="no glibc that tells")
 def test_large_blocks_are_apart_for_a_while():
     assert keep_freed_memory()
-    before = apart()
-    kept = torch.empty(2**21)
-    assert apart() == before
+    before, size = counts().apart, counts().free + 2**23  # no freed block has room for it
     with large_blocks_apart():
-        other = torch.empty(2**21)
-        assert apart() >= before + other.nbytes
+        large = torch.empty(size, dtype=torch.uint8)
+        assert counts().apart >= before + size
         small = torch.empty(2**10)
-        assert apart() < before + 2 * other.nbytes
-    del other, small
-    assert apart() == before
-    other = torch.empty(2**21)
-    assert apart() == before
-    assert kept.nbytes == other.nbytes
+        assert counts().apart < before + size + 2**20
+    del large, small
+    assert counts().apart == before
+    large = torch.empty(size, dtype=torch.uint8)
+    assert counts().apart == before, "the former way again"
+    assert len(large) == size
 
 
 def test_only_the_first_pass_of_a_net_has_them_apart(monkeypatch):
