@@ -73,8 +73,7 @@ class BatchNorm(Layer):
     @torch.no_grad()
     def learn(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
         """Take the mean and variance (C) of a batch x into the running statistics."""
-        if x.numel() == x.shape[1]:  # a single cell has no variance over m - 1
-            variance = torch.zeros_like(variance)
+        variance = variance if x.numel() > x.shape[1] else torch.zeros_like(variance)  # one cell has none over m - 1
         fraction = self.opt.moving_average_fraction
         self.mean.mul_(fraction).add_(mean)
         self.variance.mul_(fraction).add_(variance)
