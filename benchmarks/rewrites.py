@@ -3,8 +3,9 @@
     python -m benchmarks rewrites [-nets googlenet,resnet50] [-rounds 7] [-only relu_in_place]
 
 Both are built in one process and take turns, on the nets where leaving the rewrite out changes the list of calls. Where
-rewrites build on each other, a figure includes what is lost with it. The table is printed, and with all nets written
-to benchmarks/results/rewrites.md.
+rewrites build on each other, a figure includes what is lost with it. Megabytes are the most that PyTorch has allocated
+within one run, beyond what it had before: more than a process grows by, or less, as its memory is cut into pieces. The
+table is printed, and with all nets written to benchmarks/results/rewrites.md.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import caffe
 from benchmarks.report import RESULTS, machine
@@ -34,8 +37,9 @@ Step = Callable[[], object]
 
 
 def training_step(folder: Path) -> Step:
-    """A step of the solver; its net's module is built."""
+    """A step of the solver as `caffe train` takes it; its net's module is built."""
     solver = caffe.get_solver(folder / "solver.prototxt")
+    solver.net.slim()
     solver.net.copy_from(folder / "net.caffemodel")
     solver.net.blobs["data"].data[...] = np.load(folder / "data.npy")
     solver.net.blobs["label"].data[...] = np.load(folder / "label.npy")
@@ -99,6 +103,15 @@ def compare(first: Step, second: Step, rounds: int) -> tuple[float, float]:
     return statistics.median(times[0]), statistics.median(times[1])
 
 
+def peak(step: Step) -> float:
+    """The most megabytes that PyTorch allocates within a run, beyond what it had before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    results = profiler.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in results if event.name() == "[memory]")
+    return max(accumulate(size for _, size in changes)) / 2**20
+
+
 def rows(net: str, form: str, given: argparse.Namespace) -> Iterator[str]:
     """The table's lines for one net run in one way."""
     changes, make = FORMS[form]
@@ -112,7 +125,8 @@ def rows(net: str, form: str, given: argparse.Namespace) -> Iterator[str]:
             with replaced(changes, [other for other in changes if other is not change]):
                 without = make(folder)
             quick, slow = compare(with_it, without, given.rounds)
-            yield f"| {change.__name__} | {form} | {net} | {quick:.1f} | {slow:.1f} | {slow / quick:.3f} |"
+            line = f"| {change.__name__} | {form} | {net} | {quick:.1f} | {slow:.1f} | {slow / quick:.3f} |"
+            yield f"{line} {peak(with_it):.1f} | {peak(without):.1f} |"
 
 
 def main(argv: list[str]) -> None:
@@ -121,8 +135,8 @@ def main(argv: list[str]) -> None:
     log.start(logging.ERROR)
     torch.set_num_threads(given.cores)
     lines = [
-        "| rewrite | of | net | with, ms | without, ms | without / with |",
-        "| --- | --- | --- | ---: | ---: | ---: |",
+        "| rewrite | of | net | with, ms | without, ms | without / with | with, MB | without, MB |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     print("\n".join(lines))
     for form in FORMS:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +13,12 @@ import torch
 import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
-from caffe.net.rewrite import REWRITES
+from caffe.net.rewrite import REWRITES, Rewrite
 from caffe.net.rewrite.batch_norm import scale_with_batch_norm
 from caffe.net.rewrite.dead import free_early
 from caffe.net.rewrite.inplace import relu_in_place, sum_in_place
+from caffe.net.rewrite.pooling import pool_before_relu
+from caffe.net.rewrite.recompute import normalize_again
 from caffe.net.rewrite.siblings import sibling_convolutions
 from caffe.proto import caffe_pb2, text
 
@@ -45,10 +51,10 @@ layer { name: "joined" type: "Reduction" bottom: "join" top: "joined" loss_weigh
 S1, S2, S3 = sibling("s1", 2), sibling("s2", 3), sibling("s3", 5)
 
 
-def make(*parts: str, phase: int = caffe.TRAIN) -> Net:
+def make(*parts: str, phase: int = caffe.TRAIN, precision: torch.dtype = torch.float32) -> Net:
     torch.manual_seed(1)
     end = [] if any('"loss"' in part for part in parts) else [TAIL]
-    net = Net(text.parse("\n".join([INPUTS, *parts, *end]), caffe_pb2.NetParameter()), phase)
+    net = Net(text.parse("\n".join([INPUTS, *parts, *end]), caffe_pb2.NetParameter()), phase, precision=precision)
     rng = np.random.default_rng(2)
     net.blobs["x"].data[...] = rng.standard_normal(net.blobs["x"].shape)
     net.blobs["t"].data[...] = rng.integers(0, 4, 5)
@@ -100,7 +106,15 @@ def test_one_piece_equals_layer_by_layer(parts, merged, phase):
 
 
 def test_every_rewrite_is_tested():
-    assert set(REWRITES) == {scale_with_batch_norm, sibling_convolutions, sum_in_place, relu_in_place, free_early}
+    assert set(REWRITES) == {
+        scale_with_batch_norm,
+        sibling_convolutions,
+        pool_before_relu,
+        normalize_again,
+        sum_in_place,
+        relu_in_place,
+        free_early,
+    }
 
 
 SHORTCUT = """layer { name: "short" type: "Convolution" bottom: "x" top: "short"
@@ -159,6 +173,126 @@ def test_relu_in_place_leaves_a_value_that_others_read():
     net.forward_backward()
     assert (net.blobs["c"].data < 0).any()
     assert (net.blobs["d"].data >= 0).all()
+
+
+NEXT = CONV.replace("conv", "next", 1).replace('"x"', '"c"').replace('top: "c"', 'top: "n"')
+NEXT_END = TAIL.replace('bottom: "c"', 'bottom: "n"')
+POOL = """layer { name: "pool" type: "Pooling" bottom: "c" top: "p"
+  pooling_param { pool: MAX kernel_size: 3 stride: 2 } }"""
+POOL_END = TAIL.replace('bottom: "c"', 'bottom: "p"')
+SIDE = OTHER_READER.replace("power: 2", "scale: 2")
+
+
+def slim(*parts: str, without: Rewrite | None = None, keep: tuple[str, ...] = (), **options: Any) -> Net:
+    net = make(*parts, **options)
+    net.slim(keep)
+    with replaced(REWRITES, [change for change in REWRITES if change is not without]):
+        assert net.module is not None
+    return net
+
+
+@contextlib.contextmanager
+def replaced(changes: list[Rewrite], others: list[Rewrite]) -> Iterator[None]:
+    kept, changes[:] = list(changes), others
+    yield
+    changes[:] = kept
+
+
+def assert_same_training(net: Net, other: Net) -> None:
+    """Not one bit differs: the loss, the gradients and the running statistics of two steps."""
+    for _ in range(2):
+        assert net.forward_backward() == other.forward_backward()
+        for mine, theirs in zip(net.learnable, other.learnable, strict=True):
+            assert (mine.tensor.grad is None) == (theirs.tensor.grad is None)
+            assert mine.tensor.grad is None or torch.equal(mine.tensor.grad, theirs.tensor.grad), mine.layer
+        for layer, same in zip(net.layers, other.layers, strict=True):
+            assert all(map(torch.equal, layer.tensors, same.tensors)), layer.name
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("parts", "fewer"),
+    [
+        ((CONV, NORM, SCALE, RELU, NEXT), 2),
+        ((CONV, NORM, RELU, NEXT), 2),
+        ((CONV, NORM, SCALE, NEXT), 1),
+        ((CONV, NORM, SCALE, RELU, NEXT.replace("kernel_size", "bias_term: false group: 2 stride: 2 kernel_size")), 2),
+        ((NORM.replace('bottom: "c"', 'bottom: "x"'), RELU, NEXT), 0),  # nothing to learn below the convolution
+        ((CONV, NORM, SCALE, RELU, NEXT.replace("kernel_size: 3", "kernel_w: 1 kernel_h: 6 stride: 2")), 2),
+        ((CONV, NORM.replace("}", "batch_norm_param { use_global_stats: true } }"), RELU, NEXT), 2),
+        ((CONV, NORM, SCALE, RELU.replace("}", "relu_param { negative_slope: 0.1 } }"), NEXT), 0),
+        ((CONV, NORM, SCALE, RELU, SIDE, NEXT), 0),
+        ((CONV, RELU, NEXT), 0),
+        ((CONV, NORM, POOL, NEXT.replace('"c"', '"p"').replace("kernel_size: 3", "kernel_size: 1")), 0),
+    ],
+)
+def test_a_convolution_normalizes_again_what_it_read(parts, fewer, precision):
+    net, other = (
+        slim(*parts, NEXT_END, precision=precision),
+        slim(*parts, NEXT_END, without=normalize_again, precision=precision),
+    )
+    assert count(other) - count(net) == fewer
+    assert_same_training(net, other)
+    assert net.module.evaluate() == other.module.evaluate()
+
+
+def test_what_a_convolution_can_make_again_is_not_kept():
+    parts = CONV, NORM, SCALE, RELU, NEXT, NEXT_END
+    net, other = slim(*parts), slim(*parts, without=normalize_again)
+    value, statistics = 5 * 8 * 5 * 4 * 4, 4 * 8 * 4
+    assert kept_for_backward(other) - kept_for_backward(net) == value + statistics
+    assert count(slim(*parts, keep=("c",))) == count(other), "somebody wants the value"
+
+
+@pytest.mark.parametrize(
+    ("parts", "swapped"),
+    [
+        ((CONV, RELU, POOL), True),
+        ((CONV, RELU, POOL.replace("pooling_param {", "pooling_param { pad: 1")), True),
+        ((CONV, RELU, POOL.replace("MAX", "AVE")), False),
+        ((CONV, RELU, POOL.replace('top: "p"', 'top: "p" top: "mask"')), False),
+        ((CONV, RELU.replace("}", "relu_param { negative_slope: 0.1 } }"), POOL), False),
+        ((CONV, RELU, SIDE, POOL), False),
+    ],
+)
+def test_the_largest_is_taken_before_relu(parts, swapped):
+    net, other = slim(*parts, POOL_END), slim(*parts, POOL_END, without=pool_before_relu)
+    order = [call.layer.type for call in net.module._calls if call.layer.type in ("Pooling", "ReLU")]
+    assert (order == ["Pooling", "ReLU"]) == swapped
+    kept = slim(*parts, POOL_END, keep=("c",)).module._calls
+    assert [call.layer.type for call in kept if call.layer.type in ("Pooling", "ReLU")] == ["ReLU", "Pooling"]
+    for each in (net, other):
+        each.blobs["x"].data[...] = each.blobs["x"].data.round()  # equal cells, of which the first counts
+        each.params["conv"][0].data[...] = each.params["conv"][0].data.round(1)
+    assert_same_training(net, other)
+
+
+def test_a_pooled_bottom_is_not_kept():
+    net = slim(CONV, POOL, POOL_END)
+    bottom, places = 5 * 8 * 5 * 4 * 4, 5 * 8 * 2 * 2 * 8
+    sizes = saved(net).values()
+    assert places in sizes
+    assert bottom not in sizes
+
+
+def saved(net: Net) -> dict[int, int]:
+    """Bytes of each piece of memory that autograd keeps between forward and backward, weights left out."""
+    found: dict[int, int] = {}
+    held = []  # so that no memory is counted for two
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        held.append(x)
+        found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        net.module()
+    weights = {x.untyped_storage().data_ptr() for x in net.module.parameters()}
+    return {place: size for place, size in found.items() if place not in weights}
+
+
+def kept_for_backward(net: Net) -> int:
+    return sum(saved(net).values())
 
 
 def solver_of(*parts: str) -> caffe.SGDSolver:

@@ -57,7 +57,7 @@ class BatchNorm(Layer):
             return _batch_norm(x, weight, bias, mean, variance, False, self.opt.eps)
         mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
         y = _batch_norm(x, weight, bias, mean, variance, True, self.opt.eps)
-        self._update(mean, variance if x.numel() > x.shape[1] else torch.zeros_like(variance))
+        self.learn(x, mean, variance)
         return y
 
     @property
@@ -71,7 +71,9 @@ class BatchNorm(Layer):
         return self.mean * share, self.variance * share
 
     @torch.no_grad()
-    def _update(self, mean: Tensor, variance: Tensor) -> None:
+    def learn(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
+        """Take the mean and variance (C) of a batch x into the running statistics."""
+        variance = variance if x.numel() > x.shape[1] else torch.zeros_like(variance)  # one cell has none over m - 1
         fraction = self.opt.moving_average_fraction
         self.mean.mul_(fraction).add_(mean)
         self.variance.mul_(fraction).add_(variance)

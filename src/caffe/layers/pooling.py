@@ -178,7 +178,7 @@ def max_pool(x: Tensor, grid: Grid) -> Tensor:
         return _OpaqueMaxPool.apply(x, *windows) if learns else _opaque_max(x, *windows)
     if x.device.type == "cpu" and not learns and x.numel() >= _LARGE and _lies_last(x):
         return _largest(_largest(x, 2, grid), 3, grid)
-    if x.device.type == "cpu" and x.shape[1] >= 8 and x.is_contiguous():
+    if x.device.type == "cpu" and (_lies_last(x) or (x.shape[1] >= 8 and x.is_contiguous())):
         return _MaxPool.apply(x, grid)
     return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
 
@@ -215,23 +215,29 @@ def _part(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
 
 
 class _MaxPool(torch.autograd.Function):
-    """Maximum of a bottom in (N, C, H, W) order by torch's kernel for channels_last, on the CPU some times as fast."""
+    """Maximum by torch's kernel for channels_last, which also for other bottoms is some times as fast on the CPU.
+
+    Keeps where the maxima stand and not the bottom, of which backward needs the shape and order only.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Grid) -> Tensor:
-        last = x.contiguous(memory_format=torch.channels_last)
+        order = torch.channels_last if _lies_last(x) else torch.contiguous_format
         windows = (grid.kernel, grid.stride, grid.pad)
+        last = x.contiguous(memory_format=torch.channels_last)
         y, index = F.max_pool2d(last, *windows, ceil_mode=grid.ceil, return_indices=True)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(x, index.contiguous())
-            ctx.options = (*windows, (1, 1), grid.ceil)
-        return y.contiguous()
+            ctx.save_for_backward(index.contiguous(memory_format=order))
+            ctx.shape, ctx.order, ctx.options = x.shape, order, (*windows, (1, 1), grid.ceil)
+        return y.contiguous(memory_format=order)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        x, index = ctx.saved_tensors
-        return torch.ops.aten.max_pool2d_with_indices_backward(dy.contiguous(), x, *ctx.options, index), None
+        (index,) = ctx.saved_tensors
+        like = torch.empty(ctx.shape, dtype=dy.dtype, memory_format=ctx.order)
+        dy = dy.contiguous(memory_format=ctx.order)
+        return torch.ops.aten.max_pool2d_with_indices_backward(dy, like, *ctx.options, index), None
 
 
 class _OpaqueMaxPool(torch.autograd.Function):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "large_blocks_apart"]
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's mallopt
+_LARGE = 2**20
+_USUAL_MMAP_MAX = 65536
 
 
 @functools.cache
@@ -22,3 +26,22 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
+
+
+@contextmanager
+def large_blocks_apart() -> Iterator[None]:
+    """Take large blocks from the system one by one meanwhile: for a net's first pass.
+
+    What that pass makes and leaves for good (oneDNN's kernels, torch's and Python's caches) would come to lie between
+    its large blocks, and part the memory that is kept into pieces too small for the next pass.
+    """
+    if not keep_freed_memory():
+        yield
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_MMAP_THRESHOLD, _LARGE)
+    mallopt(_MMAP_MAX, _USUAL_MMAP_MAX)
+    try:
+        yield
+    finally:
+        mallopt(_MMAP_MAX, 0)

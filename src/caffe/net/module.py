@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from caffe.layers.base import Source, as_tuple
 from caffe.net.build import Step
 from caffe.net.cudagraph import Record, Recorder, cuda_recorder, recorded
 from caffe.net.loss_scale import LossScale
-from caffe.net.memory import keep_freed_memory
+from caffe.net.memory import keep_freed_memory, large_blocks_apart
 from caffe.net.precision import LowPrecision
 from caffe.net.rewrite import REWRITES, Call, Rewrite, rewrite
 
@@ -47,6 +48,7 @@ class NetModule(nn.Module):
             blob for step in steps for blob, need in zip(step.bottoms, step.needs, strict=True) if need
         ]
         self._count = 0
+        self._trained = False  # whether a training pass was made
         self.record: Record | None = None
         used: set[str] = set()
         for step in steps:
@@ -152,7 +154,9 @@ class NetModule(nn.Module):
         self._let_go()
         given = self._source_values()
         scale = 0.0 if self._scale is None else self._scale.value
-        values, loss = self._pass(given) if self.record is None else self.record.run(given, scale)
+        with nullcontext() if self._trained else large_blocks_apart():
+            values, loss = self._pass(given) if self.record is None else self.record.run(given, scale)
+        self._trained = True
         self._fill(values)
         for blob in self._given_gradients:
             blob.stale = True

@@ -14,12 +14,22 @@ from caffe.net.rewrite.dead import drop_dead, forget_history, free_early
 from caffe.net.rewrite.dropout import drop_dropout
 from caffe.net.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
 from caffe.net.rewrite.inplace import relu_in_place, sum_in_place
+from caffe.net.rewrite.pooling import pool_before_relu
+from caffe.net.rewrite.recompute import normalize_again
 from caffe.net.rewrite.siblings import sibling_convolutions
 from caffe.net.rewrite.strides import skip_early
 
 __all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
 
-REWRITES: list[Rewrite] = [scale_with_batch_norm, sibling_convolutions, sum_in_place, relu_in_place, free_early]
+REWRITES: list[Rewrite] = [
+    scale_with_batch_norm,
+    sibling_convolutions,
+    pool_before_relu,
+    normalize_again,
+    sum_in_place,
+    relu_in_place,
+    free_early,
+]
 
 INFERENCE: list[Rewrite] = [
     forget_history,

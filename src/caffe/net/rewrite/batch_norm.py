@@ -12,7 +12,7 @@ from torch import Tensor
 from caffe.layers.normalization import BatchNorm
 from caffe.net.rewrite.call import Call, readers
 
-__all__ = ["scale_with_batch_norm", "scales_channels"]
+__all__ = ["coefficients", "normalization", "scale_with_batch_norm", "scales_channels"]
 
 
 def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
@@ -37,5 +37,17 @@ def scales_channels(call: Call) -> bool:
     return layer.type == "Scale" and len(call.reads) == 1 and layer.start == 1 and layer.weight.dim() == 1
 
 
+def normalization(call: Call) -> tuple[BatchNorm, Any] | None:
+    """The BatchNorm that a call runs and the Scale merged with it, if any; None for other calls."""
+    if isinstance(call.layer, BatchNorm) and call.run == call.layer.forward:
+        return call.layer, None
+    return call.run.args if isinstance(call.run, partial) and call.run.func is _normalize else None
+
+
+def coefficients(scale: Any) -> tuple[Tensor, Tensor | None]:
+    """A Scale's blobs."""
+    return scale.weight, scale.bias if scale.opt.bias_term else None
+
+
 def _normalize(norm: Any, scale: Any, x: Tensor) -> Tensor:
-    return norm.normalize(x, scale.weight, scale.bias if scale.opt.bias_term else None)
+    return norm.normalize(x, *coefficients(scale))

@@ -16,7 +16,7 @@ __all__ = ["relu_in_place", "sum_in_place"]
 
 SUM = caffe_pb2.EltwiseParameter.SUM
 
-_FORGETFUL = ("BatchNorm", "Convolution", "Deconvolution", "InnerProduct", "LRN", "Scale")
+_FORGETFUL = ("BatchNorm", "Convolution", "Deconvolution", "InnerProduct", "LRN", "Pooling", "Scale")
 """Layers that make their top anew and whose gradient does not need it; so does a sum of Eltwise."""
 
 
