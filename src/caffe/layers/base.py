@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -19,6 +20,7 @@ from caffe.proto import caffe_pb2, extend
 __all__ = ["Layer", "Loss", "Lowering", "Source", "layer_class", "layer_types"]
 
 _REGISTRY: dict[str, type[Layer]] = {}
+_exported = False
 
 
 class Lowering(enum.Enum):
@@ -287,11 +289,27 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether x's values can be read: not of meta tensors, under FakeTensorMode, while torch.compile traces, or while a
+    """Whether x's values can be read: not of meta tensors, under FakeTensorMode, while `forward` is written down, or while a
     CUDA graph is recorded."""
-    if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter) or x.is_meta:
+    if is_exported() or torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter) or x.is_meta:
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def is_exported() -> bool:
+    """Whether `forward` is being written down for an engine other than torch, which knows torch's own operators."""
+    return _exported
+
+
+@contextmanager
+def exported() -> Iterator[None]:
+    """Have `is_exported` hold."""
+    global _exported
+    _exported = True
+    try:
+        yield
+    finally:
+        _exported = False
 
 
 def shape_text(shape: Iterable[int]) -> str:

@@ -177,6 +177,8 @@ class HDF5Output(Layer, bottoms=2, tops=0):
     Source: BVLC hdf5_output_layer.cpp.
     """
 
+    traceable = False
+
     def setup(self, *bottoms: Tensor) -> None:
         self.path = self.opt.file_name
         self.require(bool(self.path), "hdf5_output_param.file_name is not set")

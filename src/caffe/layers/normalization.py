@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -67,7 +66,7 @@ class BatchNorm(Layer):
 
     def running(self) -> tuple[Tensor, Tensor]:
         """Mean and variance (C) from the blobs."""
-        share = self.factor.reciprocal().nan_to_num(nan=math.nan, posinf=0.0, neginf=0.0)  # 0 for a factor of 0
+        share = torch.where(self.factor == 0, 0, self.factor.reciprocal())
         return self.mean * share, self.variance * share
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering, shape_text
+from caffe.layers.base import Layer, Lowering, is_exported, shape_text
 from caffe.layers.geometry import pad_axes, per_axis
 from caffe.proto import caffe_pb2
 
@@ -172,6 +172,8 @@ def max_pool(x: Tensor, grid: Grid) -> Tensor:
     """Largest cell of each window."""
     if not grid.is_plain(x.shape[2:]):
         x, grid = grid.padded(x, torch.finfo(x.dtype).min), Grid(grid.kernel, grid.stride, ceil=False)
+    if is_exported():
+        return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
     learns = x.requires_grad and torch.is_grad_enabled()
     if torch.compiler.is_compiling():
         windows = grid.kernel, grid.stride, grid.pad, grid.ceil

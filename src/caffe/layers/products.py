@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from caffe.layers.base import is_exported
+
 __all__ = ["linear"]
 
 _ONEDNN = torch.backends.mkldnn.is_available()
@@ -18,7 +20,7 @@ _ONEDNN = torch.backends.mkldnn.is_available()
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (..., K) times weight (M, K) transposed, plus bias (M): (..., M)."""
-    if not _ONEDNN or x.device.type != "cpu" or x.dtype != torch.float32 or x.dim() < 2 or not x.numel():
+    if is_exported() or not _ONEDNN or x.device.type != "cpu" or x.dtype != torch.float32 or x.dim() < 2 or not x.numel():
         return F.linear(x, weight, bias)
     return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
 

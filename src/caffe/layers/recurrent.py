@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe import log
-from caffe.layers.base import Layer, has_values, shape_text
+from caffe.layers.base import Layer, has_values, is_exported, shape_text
 from caffe.layers.products import linear
 
 
@@ -67,7 +67,7 @@ class _Recurrent(Layer, abstract=True):
             _log_steps(self, y)
         if self.opt.expose_hidden:
             return y, *(part.detach() for part in last)
-        if has_values(x) or torch.compiler.is_compiling():
+        if has_values(x) or is_exported() or torch.compiler.is_compiling():
             self.state = torch.cat(last).detach()
         return y
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from itertools import count, groupby
+from itertools import count
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any, Self
@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from caffe.errors import CaffeError, NetError
-from caffe.layers.base import Source, as_tuple
 from caffe.net.build import Step
 from caffe.net.loss_scale import LossScale
-from caffe.net.partial import Partial
+from caffe.net.pieces import Piece, Pieces
 from caffe.net.rewrite import FROZEN, REWRITES, Call, Rewrite
-from caffe.writes import Watch
 
 __all__ = ["Compiled", "check_compiler"]
 
@@ -29,12 +27,10 @@ _RECOMPUTED = {"aggressive_recomputation": True, "is_non_builtin_to_include": Tr
 """Backward makes what is cheap anew, but for our own operations, instead of reading masks that forward has written."""
 
 
-class Compiled(Partial):
+class Compiled(Pieces):
     """A net whose layers run as code that torch.compile makes of them, at the first run and for each new shape.
 
-    Layers whose class says `traceable = False` (those that bring data in, Python layers, losses and others that look at
-    values) run as they are, between the pieces that are compiled. `frozen`: the weights become constants of the code,
-    for inference; `outdated` tells whether they have changed since.
+    `frozen`: the weights become constants of the code, for inference.
     """
 
     def __init__(
@@ -49,8 +45,6 @@ class Compiled(Partial):
         check_compiler()
         self._frozen = frozen
         super().__init__(steps, name, wanted, precision, scale)
-        self._pieces = self._cut()
-        self._watch = Watch([tensor for step in steps for tensor in step.layer.tensors])
         self._ran = False
 
     def _rewrites(self) -> Sequence[Rewrite]:
@@ -60,49 +54,24 @@ class Compiled(Partial):
         wanted = self.wanted.union(names)
         return type(self)(self._steps, self.name, wanted, self._precision, self._scale, self._frozen)
 
-    def outdated(self) -> bool:
-        """Whether weights have changed since they became constants."""
+    def outdated(self) -> str:
         changed = self._watch.changed()
-        return self._ran and changed
+        return "its weights have changed since it was compiled: it runs uncompiled" if changed and self._ran else ""
 
-    def _cut(self) -> list[Call | _Piece]:
-        """The calls, those that can be compiled together in pieces."""
-        wanted = self._wanted_places()
-        pieces: list[Call | _Piece] = []
-        groups = [list(group) for _, group in groupby(self._calls, lambda call: (call.layer.traceable, call.backward))]
-        for index, calls in enumerate(groups):
-            later = {place for group in groups[index + 1 :] for call in group for place, _ in call.reads}
-            pieces += [_Piece(calls, later | wanted, self._frozen)] if calls[0].layer.traceable else calls
-        return pieces
+    def _piece(self, calls: Sequence[Call], needed: Collection[int]) -> Piece:
+        return _Piece(calls, needed, self._frozen)
 
     def _run(self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None) -> list[Tensor]:
         self._ran = True
-        grad = torch.is_grad_enabled()
-        values = self._begin(given)
-        for piece in self._pieces:
-            with torch.set_grad_enabled(grad and piece.backward):
-                made: Sequence[Tensor]
-                if isinstance(piece, _Piece):
-                    made = piece.run([values[place] for place in piece.reads], compiled=grad or self._frozen)
-                elif given is not None and isinstance(piece.layer, Source):
-                    continue
-                else:
-                    made = self._made(piece, values, inputs)
-            for place, value in zip(piece.writes, made, strict=True):
-                values[place] = value
-        return values
+        return super()._run(inputs, given)
 
 
-class _Piece:
-    """Layers that are compiled together: a function of the values that they read from outside."""
+class _Piece(Piece):
+    """Layers that are compiled together."""
 
     def __init__(self, calls: Sequence[Call], needed: Collection[int], frozen: bool) -> None:
-        made = [place for call in calls for place in call.writes]
-        self.reads = sorted({place for call in calls for place, _ in call.reads}.difference(made))
-        self.writes = [place for place in made if place in needed]
-        self.backward = calls[0].backward
-        self.layers = [call.layer for call in calls]
-        self._calls = [(call.run, call.reads, call.writes) for call in calls]
+        super().__init__(calls, needed)
+        self._frozen = frozen
         self._seen: list[list[tuple[int, ...]]] = []
         options: Any = (
             {"freezing": True} if frozen else {"fallback_random": True}
@@ -111,17 +80,9 @@ class _Piece:
             _own_code(self.compute), dynamic=False, fullgraph=True, options=options
         )
 
-    def compute(self, given: list[Tensor]) -> list[Tensor]:
-        """The values that are needed outside."""
-        values = dict(zip(self.reads, given, strict=True))
-        for run, reads, writes in self._calls:
-            made = as_tuple(run(*[values[place].detach() if cut else values[place] for place, cut in reads]))
-            values.update(zip(writes, made, strict=True))
-        return [values[place] for place in self.writes]
-
-    def run(self, given: list[Tensor], compiled: bool) -> list[Tensor]:
-        """The same, compiled or not; NetError names the layers where they cannot be compiled."""
-        if not compiled:
+    def run(self, given: list[Tensor], learns: bool) -> list[Tensor]:
+        """The values, compiled in training or for inference; NetError names layers that cannot be compiled."""
+        if not (learns or self._frozen):
             return self.compute(given)
         shapes = [tuple(value.shape) for value in given]
         try:
@@ -134,10 +95,8 @@ class _Piece:
         except CaffeError:
             raise
         except torch._dynamo.exc.TorchDynamoException as error:
-            names = [f'"{layer.name}" ({layer.type})' for layer in self.layers]
-            between = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
             raise NetError(
-                f"torch.compile cannot take the layers {between}; give the class of the one that stops it "
+                f"torch.compile cannot take the layers {self.names}; give the class of the one that stops it "
                 f"`traceable = False`, so that it runs outside of what is compiled. torch says: {error}"
             ) from error
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -16,6 +17,7 @@ from caffe.net.inference import Inference
 from caffe.net.loss_scale import LossScale
 from caffe.net.module import NetModule
 from caffe.net.partial import Partial
+from caffe.net.pieces import Pieces
 from caffe.proto import caffe_pb2
 
 __all__ = ["Fused"]
@@ -56,24 +58,35 @@ class Fused(Batches):
         """What runs the net as one piece: for inference in TEST, else `module`."""
         return self._for_inference() if self.phase == caffe_pb2.TEST else self.module
 
-    def optimize(self, keep: Sequence[str] = (), compile: bool = False) -> None:
+    def optimize(self, keep: Sequence[str] = (), compile: bool = False, engine: str = "torch") -> None:
         """Let `forward()` of the whole net run as one piece that computes its outputs and the blobs `keep`, only.
 
         For nets in TEST. Layers are merged and their weights laid out anew; weights that change later are taken up.
         Reading another blob's data is an error then. A forward from or to a layer, and one with callbacks, still runs
         layer by layer; `stepwise()` returns to that for good. With `compile` the first run compiles the net through
-        torch.compile, weights as constants: once they change, the net runs uncompiled. Raises NetError, and CaffeError
-        where there is no compiler.
+        torch.compile, weights as constants: once they change, the net runs uncompiled. The `engine` "openvino" runs the
+        net on a CPU by OpenVINO. Raises NetError, and CaffeError where there is no compiler or no OpenVINO.
         """
         if self.phase != caffe_pb2.TEST:
             raise NetError(f'net "{self.name}": optimize is for a net in TEST, this one is in TRAIN; build one in TEST')
         wanted = {*self.outputs, *(self._blob(name).name for name in keep)}
-        self._inference = (
-            Compiled(self.steps, self.name, wanted, self.precision, self.loss_scale, frozen=True)
-            if compile
-            else Inference(self.steps, self.name, wanted, self.precision, self.loss_scale)
-        )
+        self._inference = self._runner(engine, compile)(self.steps, self.name, wanted, self.precision, self.loss_scale)
         self._optimized = True
+
+    def _runner(self, engine: str, compile: bool) -> Callable[..., Partial]:
+        """What makes a runner for inference."""
+        if engine == "torch":
+            return partial(Compiled, frozen=True) if compile else Inference
+        if engine != "openvino":
+            hint = did_you_mean(engine, ("torch", "openvino"))
+            raise NetError(f'unknown engine "{engine}", expected "torch" or "openvino"{hint}')
+        if compile:
+            raise NetError('the engine "openvino" does not take compile, which is for the engine "torch"; drop one')
+        if self.device.type != "cpu":
+            raise NetError(f'the engine "openvino" runs on the CPU, and the net "{self.name}" is on {self.device}')
+        from caffe.net.open_vino import OpenVino
+
+        return OpenVino
 
     def compile(self, keep: Sequence[str] = ()) -> None:
         """Let training steps (`forward_backward`) run through torch.compile.
@@ -109,10 +122,8 @@ class Fused(Batches):
         """One pass forward as one piece that computes the outputs, what is kept, and `more`; returns the loss."""
         runner = self._for_inference()
         missing = {*more, *runner.held()} - runner.wanted
-        if isinstance(runner, Compiled) and runner.outdated():
-            log.warning(
-                "net.py", f'net "{self.name}": its weights have changed since it was compiled: it runs uncompiled'
-            )
+        if isinstance(runner, Pieces) and (reason := runner.outdated()):
+            log.warning("net.py", f'net "{self.name}": {reason}')
             runner = Inference(self.steps, self.name, runner.wanted | missing, self.precision, self.loss_scale)
         elif missing:
             runner = runner.with_more(missing)

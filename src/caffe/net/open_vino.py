@@ -1,0 +1,251 @@
+"""A net for inference on OpenVINO."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from caffe import log
+from caffe.errors import CaffeError, NetError, require_extra
+from caffe.layers.base import Layer, traced
+from caffe.net.build import Step
+from caffe.net.loss_scale import LossScale
+from caffe.net.pieces import Piece, Pieces
+from caffe.net.rewrite import FROZEN, Call, Rewrite
+from caffe.proto import caffe_pb2
+
+__all__ = ["OpenVino"]
+
+openvino: Any = require_extra("openvino", "openvino", 'the engine "openvino"')
+
+_SHAPES = 8  # for so many shapes of the inputs a piece keeps what was made
+
+
+class OpenVino(Pieces):
+    """A net in TEST whose layers OpenVINO runs, converted at the first run and for each new shape.
+
+    Layers that OpenVINO cannot take run on torch, between the pieces that it runs. Weights become constants; where they
+    change, the next run converts anew, and where they may change from run to run, `outdated` says so.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        name: str,
+        wanted: Collection[str],
+        precision: torch.dtype = torch.float32,
+        scale: LossScale | None = None,
+    ) -> None:
+        self._arithmetic = precision  # OpenVINO's own affair: values are float32
+        self._apart: set[str] = set()  # layers that OpenVINO cannot take
+        self._changed = self._ran = False
+        super().__init__(steps, name, wanted)
+
+    def _rewrites(self) -> Sequence[Rewrite]:
+        return FROZEN
+
+    def with_more(self, names: Collection[str]) -> Self:
+        return type(self)(self._steps, self.name, self.wanted.union(names), self._arithmetic)
+
+    def outdated(self) -> str:
+        changed = self._watch.changed()
+        again = changed and self._changed
+        self._changed = changed and self._ran
+        if changed:
+            self._pieces = self._cut()
+        reason = "its weights change from run to run, or somebody holds an array of them: it runs without OpenVINO"
+        return reason if again else ""
+
+    def evaluate(self) -> float:
+        with torch.no_grad():
+            values = self._run({})
+            loss = float(self._loss(values)) if self._losses else 0.0
+        self._fill(values)
+        self._ran = True
+        if unfit := [layer for piece in self._pieces if isinstance(piece, _Piece) for layer in piece.unfit]:
+            self._set_apart(unfit)
+        return loss
+
+    def _set_apart(self, layers: Sequence[Layer]) -> None:
+        """Run these layers on torch from now on."""
+        self._apart.update(layer.name for layer in layers)
+        self._pieces = self._cut()
+        names = ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
+        log.warning("open_vino.py", f'net "{self.name}": OpenVINO cannot take the layers {names}: they run on torch')
+
+    def _takes(self, call: Call) -> bool:
+        return super()._takes(call) and call.layer.name not in self._apart
+
+    def _piece(self, calls: Sequence[Call], needed: Collection[int]) -> Piece:
+        return _Piece(calls, needed, self._arithmetic)
+
+
+class _Piece(Piece):
+    """Layers that OpenVINO runs together."""
+
+    def __init__(self, calls: Sequence[Call], needed: Collection[int], arithmetic: torch.dtype) -> None:
+        super().__init__(calls, needed)
+        self.unfit: list[Layer] = []
+        self._arithmetic = arithmetic
+        self._list = calls
+        self._runs: dict[Any, Callable[[Sequence[Tensor]], list[Tensor]]] = {}  # the one used last at the end
+
+    def run(self, given: list[Tensor], learns: bool) -> list[Tensor]:
+        """The values: OpenVINO's, but where there is a NaN or an infinity, which its ReLU would lose."""
+        if not all(math.isfinite(value.sum()) for value in given):
+            return self.compute(given)
+        key = (torch.get_num_threads(), *[value.shape for value in given])
+        self._runs[key] = run = self._runs.pop(key, None) or self._make(given)
+        if len(self._runs) > _SHAPES:
+            del self._runs[next(iter(self._runs))]
+        return run(given)
+
+    def _make(self, given: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+        """What runs the layers for values of these shapes: OpenVINO, or torch where that cannot be."""
+        weights = [tensor for layer in self.layers for tensor in layer.tensors]
+        if not all(value.numel() for value in given) or not all(bool(tensor.isfinite().all()) for tensor in weights):
+            return self.compute
+        try:
+            return self._converted(given)
+        except CaffeError:
+            raise
+        except Exception:  # torch and OpenVINO raise this and that about what they cannot take
+            self.unfit = self._culprits(given)
+            return self.compute
+
+    def _converted(self, given: Sequence[Tensor]) -> _Model:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if self._arithmetic is torch.bfloat16 else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        traced = Piece([_in_its_terms(call) for call in self._list], self.writes)
+        return _Model(_core().compile_model(_convert(traced, given), "CPU", settings))
+
+    def _culprits(self, given: Sequence[Tensor]) -> list[Layer]:
+        """The layers that cannot be converted by themselves; all, if each of them can."""
+        values, unfit = dict(zip(self.reads, given, strict=True)), []
+        for call in self._list:
+            alone = Piece([_in_its_terms(call)], call.writes)
+            bottoms = [values[place] for place in alone.reads]
+            try:
+                _convert(alone, bottoms)
+            except Exception:
+                unfit.append(call.layer)
+            values.update(zip(call.writes, Piece([call], call.writes).compute(bottoms), strict=True))
+        return unfit or self.layers
+
+
+class _Model:
+    """What OpenVINO has compiled, for values of fixed shapes. It writes into the same tensors at each run."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._given: list[Tensor] = [torch.empty(0)] * len(compiled.inputs)
+        self._tops = [torch.empty(tuple(port.shape)) for port in compiled.outputs]
+        for index, top in enumerate(self._tops):
+            self._request.set_output_tensor(index, openvino.Tensor(top.numpy(), shared_memory=True))
+
+    def __call__(self, given: Sequence[Tensor]) -> list[Tensor]:
+        for index, value in enumerate(given):
+            if value.data_ptr() != self._given[index].data_ptr() or not value.is_contiguous():
+                self._given[index] = value = value.contiguous()
+                self._request.set_input_tensor(index, openvino.Tensor(value.numpy(), shared_memory=True))
+        self._request.infer()
+        return self._tops
+
+
+def _convert(piece: Piece, given: Sequence[Tensor]) -> Any:
+    """A piece as OpenVINO's model, for values of the shapes of `given`; raises whatever stops that."""
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
+    try:
+        with warnings.catch_warnings(), traced():
+            warnings.simplefilter("ignore")  # torch and OpenVINO about themselves
+            graph = _graph(lambda *values: piece.compute(values), given)
+            if any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in graph.graph.nodes):
+                graph = _graph(torch.func.functionalize(graph), given)  # OpenVINO has no writing into an array
+            decoder = TorchFXPythonDecoder(graph, dynamic_shapes=False)
+            model = _frontend().convert(_frontend().load(decoder))
+    finally:
+        changed = [_restore(owned, before) for owned, before in kept]
+    if any(changed):
+        raise NetError("the layers remember something from run to run")
+    return model
+
+
+def _graph(compute: Callable[..., Any], given: Sequence[Tensor]) -> Any:
+    return make_fx(compute, tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
+
+
+def _restore(owned: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Give a layer back what it had; returns whether it had changed."""
+    changed = owned.keys() != before.keys() or any(owned[name] is not value for name, value in before.items())
+    if changed:
+        owned.clear()
+        owned.update(before)
+    return changed
+
+
+@functools.cache
+def _core() -> Any:
+    return openvino.Core()
+
+
+@functools.cache
+def _frontend() -> Any:
+    """OpenVINO's reader of torch's graphs, with our own operators."""
+    from openvino import opset8
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch import ConversionExtension
+
+    def linear(node: Any) -> list[Any]:
+        y = opset8.matmul(node.get_input(0), node.get_input(1), False, True)
+        return (opset8.add(y, node.get_input(2)) if node.get_input_size() == 3 else y).outputs()
+
+    def lrn(node: Any) -> list[Any]:
+        size, alpha, beta, k = map(node.get_values_from_const_input, range(1, 5))
+        return opset8.lrn(node.get_input(0), opset8.constant([1]), alpha, beta, k, size).outputs()
+
+    def prelu(node: Any) -> list[Any]:
+        slope = opset8.reshape(node.get_input(1), opset8.constant([-1]), False)
+        return opset8.prelu(node.get_input(0), slope).outputs()
+
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    frontend.add_extension(ConversionExtension("cafetiere.linear.default", linear))
+    frontend.add_extension(ConversionExtension("cafetiere.lrn.default", lrn))
+    frontend.add_extension(ConversionExtension("aten._prelu_kernel.default", prelu))
+    return frontend
+
+
+def _in_its_terms(call: Call) -> Call:
+    """The call, by a single operator where OpenVINO has one and torch writes several."""
+    layer: Any = call.layer
+    if layer.type == "PReLU":
+        return replace(call, run=lambda x: F.prelu(x, layer.weight.reshape(-1)))
+    if layer.type == "LRN" and layer.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
+        opt = layer.opt
+        return replace(call, run=lambda x: _lrn(x, opt.local_size, opt.alpha, opt.beta, opt.k))
+    return call
+
+
+@partial(torch.library.custom_op, "cafetiere::lrn", mutates_args=())
+def _lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    return F.local_response_norm(x, size, alpha, beta, k)
+
+
+@_lrn.register_fake
+def _(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    return torch.empty_like(x)
