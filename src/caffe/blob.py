@@ -47,11 +47,13 @@ class _Half:
     def put(self, value: Tensor) -> None:
         """Make `value` the content: in place where somebody still holds the array, else by taking the tensor over."""
         self._host_ahead = False
+        if value is self._tensor:
+            return
         if self._view is None:
             self._tensor = value
             return
         view = self._view()
-        if view is not None and value.shape == self._tensor.shape and value is not self._tensor:
+        if view is not None and value.shape == self._tensor.shape:
             self._tensor.copy_(value)
         else:
             self._tensor = value

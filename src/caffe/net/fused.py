@@ -9,7 +9,7 @@ import torch
 
 from caffe import log
 from caffe.blob import Blob
-from caffe.errors import NetError, did_you_mean
+from caffe.errors import NetError, did_you_mean, require_extra
 from caffe.net.batches import Batches
 from caffe.net.build import Step
 from caffe.net.compiled import Compiled
@@ -84,6 +84,7 @@ class Fused(Batches):
             raise NetError('the engine "openvino" does not take compile, which is for the engine "torch"; drop one')
         if self.device.type != "cpu":
             raise NetError(f'the engine "openvino" runs on the CPU, and the net "{self.name}" is on {self.device}')
+        require_extra("openvino", "openvino", 'the engine "openvino"')
         from caffe.net.open_vino import OpenVino
 
         return OpenVino

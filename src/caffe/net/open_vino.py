@@ -10,14 +10,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
+import openvino
 import torch
 import torch.nn.functional as F
+from openvino import opset8
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch import ConversionExtension
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from caffe import log
-from caffe.errors import CaffeError, NetError, require_extra
+from caffe.errors import CaffeError, NetError
 from caffe.layers.base import Layer, traced
 from caffe.net.build import Step
 from caffe.net.loss_scale import LossScale
@@ -26,8 +31,6 @@ from caffe.net.rewrite import FROZEN, Call, Rewrite
 from caffe.proto import caffe_pb2
 
 __all__ = ["OpenVino"]
-
-openvino: Any = require_extra("openvino", "openvino", 'the engine "openvino"')
 
 _SHAPES = 8  # for so many shapes of the inputs a piece keeps what was made
 
@@ -49,7 +52,7 @@ class OpenVino(Pieces):
     ) -> None:
         self._arithmetic = precision  # OpenVINO's own affair: values are float32
         self._apart: set[str] = set()  # layers that OpenVINO cannot take
-        self._changed = self._ran = False
+        self._changes = 0  # how many runs in a row found new weights
         super().__init__(steps, name, wanted)
 
     def _rewrites(self) -> Sequence[Rewrite]:
@@ -59,20 +62,19 @@ class OpenVino(Pieces):
         return type(self)(self._steps, self.name, self.wanted.union(names), self._arithmetic)
 
     def outdated(self) -> str:
-        changed = self._watch.changed()
-        again = changed and self._changed
-        self._changed = changed and self._ran
-        if changed:
+        if self._watch.changed():
             self._pieces = self._cut()
+            self._changes += 1
+        elif self._changes:
+            self._changes = 0
         reason = "its weights change from run to run, or somebody holds an array of them: it runs without OpenVINO"
-        return reason if again else ""
+        return reason if self._changes > 2 else ""  # the first time they are new to the watch
 
     def evaluate(self) -> float:
         with torch.no_grad():
             values = self._run({})
             loss = float(self._loss(values)) if self._losses else 0.0
         self._fill(values)
-        self._ran = True
         if unfit := [layer for piece in self._pieces if isinstance(piece, _Piece) for layer in piece.unfit]:
             self._set_apart(unfit)
         return loss
@@ -168,8 +170,6 @@ class _Model:
 
 def _convert(piece: Piece, given: Sequence[Tensor]) -> Any:
     """A piece as OpenVINO's model, for values of the shapes of `given`; raises whatever stops that."""
-    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-
     kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
     try:
         with warnings.catch_warnings(), traced():
@@ -183,7 +183,20 @@ def _convert(piece: Piece, given: Sequence[Tensor]) -> Any:
         changed = [_restore(owned, before) for owned, before in kept]
     if any(changed):
         raise NetError("the layers remember something from run to run")
+    _forget_places(model)
     return model
+
+
+def _forget_places(model: Any) -> None:
+    """Have maxima made without their places, where nobody reads these."""
+    for pool in model.get_ops():
+        if pool.get_type_name() == "MaxPool" and not pool.output(1).get_target_inputs():
+            given = pool.get_attributes()
+            where = [given[name] for name in ("strides", "dilations", "pads_begin", "pads_end", "kernel")]
+            rounding = given["rounding_type"].removesuffix("_torch")
+            plain = opset8.max_pool(pool.input_value(0), *where, rounding, given["auto_pad"])
+            if plain.output(0).get_shape() == pool.output(0).get_shape():
+                pool.output(0).replace(plain.output(0))
 
 
 def _graph(compute: Callable[..., Any], given: Sequence[Tensor]) -> Any:
@@ -207,10 +220,6 @@ def _core() -> Any:
 @functools.cache
 def _frontend() -> Any:
     """OpenVINO's reader of torch's graphs, with our own operators."""
-    from openvino import opset8
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch import ConversionExtension
-
     def linear(node: Any) -> list[Any]:
         y = opset8.matmul(node.get_input(0), node.get_input(1), False, True)
         return (opset8.add(y, node.get_input(2)) if node.get_input_size() == 3 else y).outputs()

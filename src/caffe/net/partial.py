@@ -58,7 +58,8 @@ class Partial(NetModule):
 
     def _fill(self, values: Sequence[Tensor]) -> None:
         for blob, place in self._filled:
-            blob.tensor = values[place].detach()
+            value = values[place]
+            blob.tensor = value.detach() if value.requires_grad else value
         for blob in self._absent:
             if not blob.absent:
                 blob.drop()

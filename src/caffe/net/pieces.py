@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 
 import torch
@@ -16,6 +17,9 @@ from caffe.net.rewrite import Call
 from caffe.writes import Watch
 
 __all__ = ["Piece", "Pieces"]
+
+
+_NOTHING = nullcontext()
 
 
 class Piece:
@@ -93,12 +97,12 @@ class Pieces(Partial):
         grad = torch.is_grad_enabled()
         values = self._begin(given)
         for piece in self._pieces:
-            with torch.set_grad_enabled(grad and piece.backward):
+            if given is not None and isinstance(piece, Call) and isinstance(piece.layer, Source):
+                continue
+            with torch.set_grad_enabled(piece.backward) if grad else _NOTHING:
                 made: Sequence[Tensor]
                 if isinstance(piece, Piece):
                     made = piece.run([values[place] for place in piece.reads], grad)
-                elif given is not None and isinstance(piece.layer, Source):
-                    continue
                 else:
                     made = self._made(piece, values, inputs)
             for place, value in zip(piece.writes, made, strict=True):
