@@ -289,8 +289,8 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether x's values can be read: not of meta tensors, under FakeTensorMode, while `forward` is written down, or while a
-    CUDA graph is recorded."""
+    """Whether x's values can be read: not of meta tensors, under FakeTensorMode, while `forward` is written down as a
+    graph, or while a CUDA graph is recorded."""
     if is_exported() or torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter) or x.is_meta:
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())

@@ -302,11 +302,14 @@ def mean_pool(x: Tensor, grid: Grid) -> Tensor:
     sizes = x.shape[2:]
     if grid.kernel == tuple(sizes) and not any(grid.pad):
         return x.mean((2, 3), keepdim=True)
-    if grid.is_plain(sizes):
+    cells = grid.cells(sizes)
+    whole = all(set(counts) == {kernel} for counts, kernel in zip(cells, grid.kernel, strict=True))
+    counted = whole or not any(grid.pad) or not is_exported()  # OpenVINO counts cells beyond the padding, too
+    if grid.is_plain(sizes) and counted:
         return F.avg_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
-    total = F.avg_pool2d(grid.padded(x, 0), grid.kernel, grid.stride, divisor_override=1)
-    rows, columns = (x.new_tensor(counts) for counts in grid.cells(sizes))
-    return total / (rows[:, None] * columns)
+    mean = F.avg_pool2d(grid.padded(x, 0), grid.kernel, grid.stride)
+    rows, columns = (x.new_tensor(counts) for counts in cells)
+    return mean * (math.prod(grid.kernel) / (rows[:, None] * columns))
 
 
 def random_pool(x: Tensor, grid: Grid, training: bool) -> Tensor:

@@ -20,7 +20,8 @@ _ONEDNN = torch.backends.mkldnn.is_available()
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (..., K) times weight (M, K) transposed, plus bias (M): (..., M)."""
-    if is_exported() or not _ONEDNN or x.device.type != "cpu" or x.dtype != torch.float32 or x.dim() < 2 or not x.numel():
+    usable = _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not is_exported()
+    if not usable or x.dim() < 2 or not x.numel():
         return F.linear(x, weight, bias)
     return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
 

@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import openvino
@@ -22,12 +21,13 @@ from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from caffe import log
-from caffe.errors import CaffeError, NetError
-from caffe.layers.base import Layer, traced
+from caffe.layers.base import Layer, exported
 from caffe.net.build import Step
 from caffe.net.loss_scale import LossScale
 from caffe.net.pieces import Piece, Pieces
-from caffe.net.rewrite import FROZEN, Call, Rewrite
+from caffe.net.rewrite import Call, Rewrite
+from caffe.net.rewrite.dead import drop_dead, forget_history
+from caffe.net.rewrite.dropout import drop_dropout
 from caffe.proto import caffe_pb2
 
 __all__ = ["OpenVino"]
@@ -56,7 +56,7 @@ class OpenVino(Pieces):
         super().__init__(steps, name, wanted)
 
     def _rewrites(self) -> Sequence[Rewrite]:
-        return FROZEN
+        return [forget_history, drop_dropout, drop_dead]  # OpenVINO folds and fuses by itself
 
     def with_more(self, names: Collection[str]) -> Self:
         return type(self)(self._steps, self.name, self.wanted.union(names), self._arithmetic)
@@ -87,7 +87,7 @@ class OpenVino(Pieces):
         log.warning("open_vino.py", f'net "{self.name}": OpenVINO cannot take the layers {names}: they run on torch')
 
     def _takes(self, call: Call) -> bool:
-        return super()._takes(call) and call.layer.name not in self._apart
+        return super()._takes(call) and bool(call.writes) and call.layer.name not in self._apart
 
     def _piece(self, calls: Sequence[Call], needed: Collection[int]) -> Piece:
         return _Piece(calls, needed, self._arithmetic)
@@ -100,7 +100,7 @@ class _Piece(Piece):
         super().__init__(calls, needed)
         self.unfit: list[Layer] = []
         self._arithmetic = arithmetic
-        self._list = calls
+        self._terms = [_in_its_terms(call) for call in calls]
         self._runs: dict[Any, Callable[[Sequence[Tensor]], list[Tensor]]] = {}  # the one used last at the end
 
     def run(self, given: list[Tensor], learns: bool) -> list[Tensor]:
@@ -120,9 +120,7 @@ class _Piece(Piece):
             return self.compute
         try:
             return self._converted(given)
-        except CaffeError:
-            raise
-        except Exception:  # torch and OpenVINO raise this and that about what they cannot take
+        except Exception:  # whatever torch and OpenVINO raise about what they cannot take
             self.unfit = self._culprits(given)
             return self.compute
 
@@ -132,20 +130,19 @@ class _Piece(Piece):
             "INFERENCE_PRECISION_HINT": "bf16" if self._arithmetic is torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        traced = Piece([_in_its_terms(call) for call in self._list], self.writes)
-        return _Model(_core().compile_model(_convert(traced, given), "CPU", settings))
+        return _Model(_core().compile_model(_convert(Piece(self._terms, self.writes), given), "CPU", settings))
 
     def _culprits(self, given: Sequence[Tensor]) -> list[Layer]:
         """The layers that cannot be converted by themselves; all, if each of them can."""
         values, unfit = dict(zip(self.reads, given, strict=True)), []
-        for call in self._list:
-            alone = Piece([_in_its_terms(call)], call.writes)
+        for call in self._terms:
+            alone = Piece([call], call.writes)
             bottoms = [values[place] for place in alone.reads]
             try:
                 _convert(alone, bottoms)
             except Exception:
                 unfit.append(call.layer)
-            values.update(zip(call.writes, Piece([call], call.writes).compute(bottoms), strict=True))
+            values.update(zip(alone.writes, alone.compute(bottoms), strict=True))
         return unfit or self.layers
 
 
@@ -163,7 +160,7 @@ class _Model:
         for index, value in enumerate(given):
             if value.data_ptr() != self._given[index].data_ptr() or not value.is_contiguous():
                 self._given[index] = value = value.contiguous()
-                self._request.set_input_tensor(index, openvino.Tensor(value.numpy(), shared_memory=True))
+                self._request.set_input_tensor(index, openvino.Tensor(value.detach().numpy(), shared_memory=True))
         self._request.infer()
         return self._tops
 
@@ -172,17 +169,18 @@ def _convert(piece: Piece, given: Sequence[Tensor]) -> Any:
     """A piece as OpenVINO's model, for values of the shapes of `given`; raises whatever stops that."""
     kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
     try:
-        with warnings.catch_warnings(), traced():
+        with warnings.catch_warnings(), exported():
             warnings.simplefilter("ignore")  # torch and OpenVINO about themselves
             graph = _graph(lambda *values: piece.compute(values), given)
-            if any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in graph.graph.nodes):
+            targets = [node.target for node in graph.graph.nodes]
+            if any(isinstance(target, OpOverload) and target._schema.is_mutable for target in targets):
                 graph = _graph(torch.func.functionalize(graph), given)  # OpenVINO has no writing into an array
             decoder = TorchFXPythonDecoder(graph, dynamic_shapes=False)
             model = _frontend().convert(_frontend().load(decoder))
     finally:
         changed = [_restore(owned, before) for owned, before in kept]
     if any(changed):
-        raise NetError("the layers remember something from run to run")
+        raise ValueError("a layer remembers something from run to run")
     _forget_places(model)
     return model
 
@@ -220,9 +218,6 @@ def _core() -> Any:
 @functools.cache
 def _frontend() -> Any:
     """OpenVINO's reader of torch's graphs, with our own operators."""
-    def linear(node: Any) -> list[Any]:
-        y = opset8.matmul(node.get_input(0), node.get_input(1), False, True)
-        return (opset8.add(y, node.get_input(2)) if node.get_input_size() == 3 else y).outputs()
 
     def lrn(node: Any) -> list[Any]:
         size, alpha, beta, k = map(node.get_values_from_const_input, range(1, 5))
@@ -233,7 +228,6 @@ def _frontend() -> Any:
         return opset8.prelu(node.get_input(0), slope).outputs()
 
     frontend = FrontEndManager().load_by_framework("pytorch")
-    frontend.add_extension(ConversionExtension("cafetiere.linear.default", linear))
     frontend.add_extension(ConversionExtension("cafetiere.lrn.default", lrn))
     frontend.add_extension(ConversionExtension("aten._prelu_kernel.default", prelu))
     return frontend
@@ -250,11 +244,14 @@ def _in_its_terms(call: Call) -> Call:
     return call
 
 
-@partial(torch.library.custom_op, "cafetiere::lrn", mutates_args=())
-def _lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    return F.local_response_norm(x, size, alpha, beta, k)
+_lrn = torch.library.custom_op(
+    "cafetiere::lrn",
+    lambda x, *options: F.local_response_norm(x, *options),
+    mutates_args=(),
+    schema="(Tensor x, int size, float alpha, float beta, float k) -> Tensor",
+)
 
 
 @_lrn.register_fake
-def _(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+def _(x: Tensor, *options: float) -> Tensor:
     return torch.empty_like(x)
