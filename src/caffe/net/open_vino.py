@@ -21,7 +21,7 @@ from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from caffe import log
-from caffe.layers.base import Layer, exported
+from caffe.layers.base import Layer, as_tuple, exported
 from caffe.net.build import Step
 from caffe.net.loss_scale import LossScale
 from caffe.net.pieces import Piece, Pieces
@@ -29,6 +29,7 @@ from caffe.net.rewrite import Call, Rewrite
 from caffe.net.rewrite.dead import drop_dead, forget_history
 from caffe.net.rewrite.dropout import drop_dropout
 from caffe.proto import caffe_pb2
+from caffe.writes import Watch
 
 __all__ = ["OpenVino"]
 
@@ -75,14 +76,18 @@ class OpenVino(Pieces):
             values = self._run({})
             loss = float(self._loss(values)) if self._losses else 0.0
         self._fill(values)
-        if unfit := [layer for piece in self._pieces if isinstance(piece, _Piece) for layer in piece.unfit]:
+        if unfit := [layer for piece in self._parts() for layer in piece.unfit]:
             self._set_apart(unfit)
         return loss
+
+    def _parts(self) -> list[_Piece]:
+        return [piece for piece in self._pieces if isinstance(piece, _Piece)]
 
     def _set_apart(self, layers: Sequence[Layer]) -> None:
         """Run these layers on torch from now on."""
         self._apart.update(layer.name for layer in layers)
         self._pieces = self._cut()
+        self._watch = Watch([t for piece in self._parts() for layer in piece.layers for t in layer.tensors])
         names = ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
         log.warning("open_vino.py", f'net "{self.name}": OpenVINO cannot take the layers {names}: they run on torch')
 
@@ -130,19 +135,19 @@ class _Piece(Piece):
             "INFERENCE_PRECISION_HINT": "bf16" if self._arithmetic is torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        return _Model(_core().compile_model(_convert(Piece(self._terms, self.writes), given), "CPU", settings))
+        return _Model(_core().compile_model(_convert(self._terms, self.writes, given), "CPU", settings))
 
     def _culprits(self, given: Sequence[Tensor]) -> list[Layer]:
         """The layers that cannot be converted by themselves; all, if each of them can."""
-        values, unfit = dict(zip(self.reads, given, strict=True)), []
+        values, unfit = _without_memory(self.reads, given), []
         for call in self._terms:
-            alone = Piece([call], call.writes)
-            bottoms = [values[place] for place in alone.reads]
+            bottoms = [torch.zeros(values[place].shape) for place in Piece([call], call.writes).reads]
             try:
-                _convert(alone, bottoms)
+                _convert([call], call.writes, bottoms)
             except Exception:
                 unfit.append(call.layer)
-            values.update(zip(alone.writes, alone.compute(bottoms), strict=True))
+            tops = call.layer.infer(*(values[place] for place, _ in call.reads))
+            values.update(zip(call.writes, tops, strict=True))
         return unfit or self.layers
 
 
@@ -165,17 +170,16 @@ class _Model:
         return self._tops
 
 
-def _convert(piece: Piece, given: Sequence[Tensor]) -> Any:
-    """A piece as OpenVINO's model, for values of the shapes of `given`; raises whatever stops that."""
+def _convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tensor]) -> Any:
+    """Calls as OpenVINO's model, for values of the shapes of `given`; raises whatever stops that."""
+    piece = Piece(calls, needed)
     kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
     try:
+        _check_blobs(calls, _without_memory(piece.reads, given))
         with warnings.catch_warnings(), exported():
             warnings.simplefilter("ignore")  # torch and OpenVINO about themselves
-            graph = _graph(lambda *values: piece.compute(values), given)
-            targets = [node.target for node in graph.graph.nodes]
-            if any(isinstance(target, OpOverload) and target._schema.is_mutable for target in targets):
-                graph = _graph(torch.func.functionalize(graph), given)  # OpenVINO has no writing into an array
-            decoder = TorchFXPythonDecoder(graph, dynamic_shapes=False)
+            write = make_fx(lambda *given: piece.compute(given), tracing_mode="fake", _allow_non_fake_inputs=True)
+            decoder = TorchFXPythonDecoder(_pure(write(*given)), dynamic_shapes=False)
             model = _frontend().convert(_frontend().load(decoder))
     finally:
         changed = [_restore(owned, before) for owned, before in kept]
@@ -183,6 +187,28 @@ def _convert(piece: Piece, given: Sequence[Tensor]) -> Any:
         raise ValueError("a layer remembers something from run to run")
     _forget_places(model)
     return model
+
+
+def _without_memory(places: Sequence[int], given: Sequence[Tensor]) -> dict[int, Tensor]:
+    return {place: torch.empty(value.shape, device="meta") for place, value in zip(places, given, strict=True)}
+
+
+def _check_blobs(calls: Sequence[Call], values: dict[int, Tensor]) -> None:
+    """Raise ValueError if a layer changes its own blobs: found by a run on values without memory."""
+    for call in calls:
+        blobs = {name: blob.detach().to("meta") for name, blob in call.layer.state_dict(keep_vars=True).items()}
+        tops = torch.func.functional_call(call.layer, blobs, tuple(values[place] for place, _ in call.reads))
+        values.update(zip(call.writes, as_tuple(tops), strict=True))
+        if any(blob._version for blob in blobs.values()):
+            raise ValueError("a layer changes its own blobs")
+
+
+def _pure(graph: Any) -> Any:
+    """The graph, if it writes into no array, which OpenVINO has not."""
+    targets = [node.target for node in graph.graph.nodes]
+    if any(isinstance(target, OpOverload) and target._schema.is_mutable for target in targets):
+        raise ValueError("a layer writes into an array")
+    return graph
 
 
 def _forget_places(model: Any) -> None:
@@ -195,10 +221,6 @@ def _forget_places(model: Any) -> None:
             plain = opset8.max_pool(pool.input_value(0), *where, rounding, given["auto_pad"])
             if plain.output(0).get_shape() == pool.output(0).get_shape():
                 pool.output(0).replace(plain.output(0))
-
-
-def _graph(compute: Callable[..., Any], given: Sequence[Tensor]) -> Any:
-    return make_fx(compute, tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
 
 
 def _restore(owned: dict[str, Any], before: dict[str, Any]) -> bool:
