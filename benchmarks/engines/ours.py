@@ -33,10 +33,10 @@ def train(folder: str, precision: str = "FLOAT", compiled: bool = False) -> Call
     return lambda: solver.step(1)
 
 
-def infer(folder: str, compiled: bool = False, **options: str) -> Callable[[], Arrays]:
+def infer(folder: str, compiled: bool = False, engine: str = "torch", **options: str) -> Callable[[], Arrays]:
     """The net's outputs; `options` are those of `Net`, names of torch's."""
     at = Path(folder)
-    net, data = _net(at, compiled, **options), np.load(at / "data.npy")
+    net, data = _net(at, compiled, engine, **options), np.load(at / "data.npy")
 
     def work() -> Arrays:
         net.blobs["data"].data[...] = data
@@ -51,8 +51,8 @@ def load(folder: str) -> Callable[[], object]:
     return lambda: nets[0].forward() if nets else nets.append(_net(Path(folder)))
 
 
-def _net(at: Path, compiled: bool = False, **options: str) -> Net:
+def _net(at: Path, compiled: bool = False, engine: str = "torch", **options: str) -> Net:
     given = {name: getattr(torch, content) for name, content in options.items()}
     net = Net(at / "net.prototxt", TEST, weights=at / "net.caffemodel", **given)
-    net.optimize(compile=compiled)
+    net.optimize(compile=compiled, engine=engine)
     return net

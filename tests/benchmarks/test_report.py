@@ -17,6 +17,11 @@ def test_ratio_is_the_best_peers_time_over_ours() -> None:
     assert goals.ratios(Goal("p", "", ("A",), rows=("two",)), ROWS, "Cafetière") == {"two": 1.2}
 
 
+def test_the_quicker_of_two_engines_of_ours_counts() -> None:
+    rows = {name: {**row, "engines": {**row["engines"], "own": {"ms": 4.0}}} for name, row in ROWS.items()}
+    assert goals.ratios(Goal("p", "", ("A",)), rows, "Cafetière or own") == {"one": 4.0, "two": 3.0}
+
+
 def test_goal_needs_its_mean_and_its_least() -> None:
     found = {"one": 3.0, "two": 1.2}  # geometric mean 1.897
     assert Goal("p", "", (), 1.89, 1.2).judge(found) == ("geometric mean 1.90, least 1.20 (two)", "met")

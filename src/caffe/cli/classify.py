@@ -8,7 +8,7 @@ from typing import Any
 
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import Flag
+from caffe.cli.flags import ENGINE, Flag
 from caffe.errors import FileError
 
 MODEL_DEF = Flag("model_def", "", "Net to run (deploy prototxt).")
@@ -26,7 +26,7 @@ TRANSFORM = (MODEL_DEF, PRETRAINED_MODEL, "gpu", MEAN_FILE, INPUT_SCALE, RAW_SCA
 _BEST = 5
 
 
-@command(*TRANSFORM, CENTER_ONLY, IMAGES_DIM, EXT, LABELS, arguments="IMAGES [OUT]")
+@command(*TRANSFORM, CENTER_ONLY, IMAGES_DIM, EXT, LABELS, ENGINE, arguments="IMAGES [OUT]")
 def classify(flags: SimpleNamespace, display: Display) -> None:
     """Classify images.
 
@@ -46,7 +46,7 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
     names = Path(flags.labels).read_text().splitlines() if flags.labels else None
     images = _read(flags.arguments[0], flags.ext)
     classifier = Classifier(flags.model_def, flags.pretrained_model, image_dims=dims, **chosen)
-    classifier.optimize()
+    classifier.optimize(engine=flags.engine)
     scores = classifier.predict([image for _, image in images], not flags.center_only)
     for (name, _), row in zip(images, scores, strict=True):
         best = np.argsort(row)[::-1][:_BEST]

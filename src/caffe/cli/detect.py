@@ -11,7 +11,7 @@ from typing import Any
 from caffe.cli.classify import TRANSFORM
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import Flag
+from caffe.cli.flags import ENGINE, Flag
 from caffe.errors import CaffeError, FileError
 
 CROP_MODE = Flag("crop_mode", "selective_search", "Where windows come from: selective_search, or list (a .csv file).")
@@ -20,7 +20,7 @@ CONTEXT_PAD = Flag("context_pad", 16, "How many pixels of the net's input show a
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
 
 
-@command(*TRANSFORM, CROP_MODE, CONTEXT_PAD, arguments="IMAGES OUT")
+@command(*TRANSFORM, CROP_MODE, CONTEXT_PAD, ENGINE, arguments="IMAGES OUT")
 def detect(flags: SimpleNamespace, display: Display) -> None:
     """Score windows of images, as R-CNN does.
 
@@ -43,7 +43,7 @@ def detect(flags: SimpleNamespace, display: Display) -> None:
         chosen["mean"] = chosen["mean"].mean((1, 2))
     wanted = _windows(source) if flags.crop_mode == "list" else _lines(source)
     detector = Detector(flags.model_def, flags.pretrained_model, context_pad=flags.context_pad, **chosen)
-    detector.optimize()
+    detector.optimize(engine=flags.engine)
     run: Any = detector.detect_windows if flags.crop_mode == "list" else detector.detect_selective_search
     found = run(wanted)
     _write(found, target)

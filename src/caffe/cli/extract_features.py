@@ -8,12 +8,13 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
+from caffe.cli.flags import ENGINE
 from caffe.errors import CaffeError, did_you_mean
 
 _PLACE = "extract_features.cpp"
 
 
-@command(arguments="WEIGHTS MODEL BLOB[,BLOB...] DATASET[,DATASET...] BATCHES DB_TYPE [MODE] [DEVICE]")
+@command(ENGINE, arguments="WEIGHTS MODEL BLOB[,BLOB...] DATASET[,DATASET...] BATCHES DB_TYPE [MODE] [DEVICE]")
 def extract_features(flags: SimpleNamespace, display: Display) -> None:
     """Write blobs that a net computes for its data.
 
@@ -42,7 +43,7 @@ def extract_features(flags: SimpleNamespace, display: Display) -> None:
             if name not in net.blobs:
                 hint = did_you_mean(name, net.blobs)
                 raise CaffeError(f'Unknown feature blob name "{name}" in the network {model}{hint}')
-        net.optimize(keep=names)
+        net.optimize(keep=names, engine=flags.engine)
         _extract(net, dict(zip(names, paths, strict=True)), int(batches), kind, display)
     finally:
         net.close()

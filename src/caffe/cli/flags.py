@@ -15,6 +15,7 @@ from caffe.errors import CaffeError, did_you_mean
 __all__ = [
     "CAFFE",
     "COMPILE",
+    "ENGINE",
     "GENERAL",
     "GLOG",
     "PRECISION",
@@ -100,6 +101,13 @@ COMPILE = Flag(
     "Run the net through torch.compile: minutes at the first run, less at later ones; needs a C++ compiler.",
 )
 """A flag of ours that several commands take."""
+
+ENGINE = Flag(
+    "engine",
+    "torch",
+    "What computes a net in the phase TEST: torch, or openvino (on a CPU, often faster; needs the package openvino).",
+)
+"""Of the commands that run a net forward."""
 
 GENERAL = [
     Flag("help", False, "Show the help of the command, or this text.", ("h",)),

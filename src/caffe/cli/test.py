@@ -8,11 +8,11 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import COMPILE, PRECISION
+from caffe.cli.flags import COMPILE, ENGINE, PRECISION
 from caffe.errors import CaffeError
 
 
-@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE, PRECISION)
+@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION)
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 
@@ -37,7 +37,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     try:
         for path in flags.weights.split(","):
             net.copy_from(path.strip())
-        net.optimize(compile=flags.compile)
+        net.optimize(compile=flags.compile, engine=flags.engine)
         display.say(_nets.summary(net))
         _score(net, flags.iterations, display)
     finally:

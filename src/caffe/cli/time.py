@@ -11,14 +11,14 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import COMPILE, PRECISION, Flag
+from caffe.cli.flags import COMPILE, ENGINE, PRECISION, Flag
 from caffe.errors import CaffeError, did_you_mean
 from caffe.proto import files
 
 TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
 
 
-@command("model", "phase", "iterations", "gpu", "level", "stage", COMPILE, PRECISION, TRACE)
+@command("model", "phase", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION, TRACE)
 def time(flags: SimpleNamespace, display: Display) -> None:
     """Time a model, forward and backward, layer by layer, and as one piece.
 
@@ -37,6 +37,8 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{flags.phase}"{hint}')
     if flags.iterations < 1:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
+    if flags.engine != "torch" and flags.phase != "TEST":
+        raise CaffeError(f"-engine {flags.engine} runs a net forward only: give -phase TEST with it")
     if flags.trace:
         files.check_writable(flags.trace)
     from caffe.cli import _device, _nets
@@ -47,8 +49,10 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         log.info("caffe.cpp:343", "Use CPU.")
     net = _nets.open_net(flags, flags.phase or "TRAIN", flags.precision)
     try:
-        if flags.compile:
-            net.compile() if (flags.phase or "TRAIN") == "TRAIN" else net.optimize(compile=True)
+        if flags.phase == "TEST":
+            net.optimize(compile=flags.compile, engine=flags.engine)
+        elif flags.compile:
+            net.compile()
         display.say(_nets.summary(net))
         log.info("caffe.cpp:351", "Performing Forward")
         loss = net.forward_loss()

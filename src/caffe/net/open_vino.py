@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import openvino
 import torch
-import torch.nn.functional as F
-from openvino import opset8
-from openvino.frontend import FrontEndManager
-from openvino.frontend.pytorch import ConversionExtension
-from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import Tensor
-from torch._ops import OpOverload
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from caffe import log
-from caffe.layers.base import Layer, as_tuple, exported
+from caffe.layers.base import Layer
 from caffe.net.build import Step
 from caffe.net.loss_scale import LossScale
+from caffe.net.open_vino_graph import convert, in_its_terms, without_memory
 from caffe.net.pieces import Piece, Pieces
 from caffe.net.rewrite import Call, Rewrite
 from caffe.net.rewrite.dead import drop_dead, forget_history
 from caffe.net.rewrite.dropout import drop_dropout
-from caffe.proto import caffe_pb2
 from caffe.writes import Watch
 
 __all__ = ["OpenVino"]
@@ -105,7 +96,7 @@ class _Piece(Piece):
         super().__init__(calls, needed)
         self.unfit: list[Layer] = []
         self._arithmetic = arithmetic
-        self._terms = [_in_its_terms(call) for call in calls]
+        self._terms = [in_its_terms(call) for call in calls]
         self._runs: dict[Any, Callable[[Sequence[Tensor]], list[Tensor]]] = {}  # the one used last at the end
 
     def run(self, given: list[Tensor], learns: bool) -> list[Tensor]:
@@ -135,15 +126,16 @@ class _Piece(Piece):
             "INFERENCE_PRECISION_HINT": "bf16" if self._arithmetic is torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        return _Model(_core().compile_model(_convert(self._terms, self.writes, given), "CPU", settings))
+        model = convert(self._terms, self.writes, given)
+        return _Model(model, _core().compile_model(model, "CPU", settings))
 
     def _culprits(self, given: Sequence[Tensor]) -> list[Layer]:
         """The layers that cannot be converted by themselves; all, if each of them can."""
-        values, unfit = _without_memory(self.reads, given), []
+        values, unfit = without_memory(self.reads, given), []
         for call in self._terms:
             bottoms = [torch.zeros(values[place].shape) for place in Piece([call], call.writes).reads]
             try:
-                _convert([call], call.writes, bottoms)
+                convert([call], call.writes, bottoms)
             except Exception:
                 unfit.append(call.layer)
             tops = call.layer.infer(*(values[place] for place, _ in call.reads))
@@ -154,7 +146,9 @@ class _Piece(Piece):
 class _Model:
     """What OpenVINO has compiled, for values of fixed shapes. It writes into the same tensors at each run."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, model: Any, compiled: Any) -> None:
+        if [port.shape for port in compiled.outputs] != [port.shape for port in model.outputs]:
+            raise ValueError("OpenVINO has made tops of other shapes")
         self._request = compiled.create_infer_request()
         self._given: list[Tensor] = [torch.empty(0)] * len(compiled.inputs)
         self._tops = [torch.empty(tuple(port.shape)) for port in compiled.outputs]
@@ -170,110 +164,6 @@ class _Model:
         return self._tops
 
 
-def _convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tensor]) -> Any:
-    """Calls as OpenVINO's model, for values of the shapes of `given`; raises whatever stops that."""
-    piece = Piece(calls, needed)
-    kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
-    try:
-        _check_blobs(calls, _without_memory(piece.reads, given))
-        with warnings.catch_warnings(), exported():
-            warnings.simplefilter("ignore")  # torch and OpenVINO about themselves
-            write = make_fx(lambda *given: piece.compute(given), tracing_mode="fake", _allow_non_fake_inputs=True)
-            decoder = TorchFXPythonDecoder(_pure(write(*given)), dynamic_shapes=False)
-            model = _frontend().convert(_frontend().load(decoder))
-    finally:
-        changed = [_restore(owned, before) for owned, before in kept]
-    if any(changed):
-        raise ValueError("a layer remembers something from run to run")
-    _forget_places(model)
-    return model
-
-
-def _without_memory(places: Sequence[int], given: Sequence[Tensor]) -> dict[int, Tensor]:
-    return {place: torch.empty(value.shape, device="meta") for place, value in zip(places, given, strict=True)}
-
-
-def _check_blobs(calls: Sequence[Call], values: dict[int, Tensor]) -> None:
-    """Raise ValueError if a layer changes its own blobs: found by a run on values without memory."""
-    for call in calls:
-        blobs = {name: blob.detach().to("meta") for name, blob in call.layer.state_dict(keep_vars=True).items()}
-        tops = torch.func.functional_call(call.layer, blobs, tuple(values[place] for place, _ in call.reads))
-        values.update(zip(call.writes, as_tuple(tops), strict=True))
-        if any(blob._version for blob in blobs.values()):
-            raise ValueError("a layer changes its own blobs")
-
-
-def _pure(graph: Any) -> Any:
-    """The graph, if it writes into no array, which OpenVINO has not."""
-    targets = [node.target for node in graph.graph.nodes]
-    if any(isinstance(target, OpOverload) and target._schema.is_mutable for target in targets):
-        raise ValueError("a layer writes into an array")
-    return graph
-
-
-def _forget_places(model: Any) -> None:
-    """Have maxima made without their places, where nobody reads these."""
-    for pool in model.get_ops():
-        if pool.get_type_name() == "MaxPool" and not pool.output(1).get_target_inputs():
-            given = pool.get_attributes()
-            where = [given[name] for name in ("strides", "dilations", "pads_begin", "pads_end", "kernel")]
-            rounding = given["rounding_type"].removesuffix("_torch")
-            plain = opset8.max_pool(pool.input_value(0), *where, rounding, given["auto_pad"])
-            if plain.output(0).get_shape() == pool.output(0).get_shape():
-                pool.output(0).replace(plain.output(0))
-
-
-def _restore(owned: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Give a layer back what it had; returns whether it had changed."""
-    changed = owned.keys() != before.keys() or any(owned[name] is not value for name, value in before.items())
-    if changed:
-        owned.clear()
-        owned.update(before)
-    return changed
-
-
 @functools.cache
 def _core() -> Any:
     return openvino.Core()
-
-
-@functools.cache
-def _frontend() -> Any:
-    """OpenVINO's reader of torch's graphs, with our own operators."""
-
-    def lrn(node: Any) -> list[Any]:
-        size, alpha, beta, k = map(node.get_values_from_const_input, range(1, 5))
-        return opset8.lrn(node.get_input(0), opset8.constant([1]), alpha, beta, k, size).outputs()
-
-    def prelu(node: Any) -> list[Any]:
-        slope = opset8.reshape(node.get_input(1), opset8.constant([-1]), False)
-        return opset8.prelu(node.get_input(0), slope).outputs()
-
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    frontend.add_extension(ConversionExtension("cafetiere.lrn.default", lrn))
-    frontend.add_extension(ConversionExtension("aten._prelu_kernel.default", prelu))
-    return frontend
-
-
-def _in_its_terms(call: Call) -> Call:
-    """The call, by a single operator where OpenVINO has one and torch writes several."""
-    layer: Any = call.layer
-    if layer.type == "PReLU":
-        return replace(call, run=lambda x: F.prelu(x, layer.weight.reshape(-1)))
-    if layer.type == "LRN" and layer.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
-        opt = layer.opt
-        return replace(call, run=lambda x: _lrn(x, opt.local_size, opt.alpha, opt.beta, opt.k))
-    return call
-
-
-_lrn = torch.library.custom_op(
-    "cafetiere::lrn",
-    lambda x, *options: F.local_response_norm(x, *options),
-    mutates_args=(),
-    schema="(Tensor x, int size, float alpha, float beta, float k) -> Tensor",
-)
-
-
-@_lrn.register_fake
-def _(x: Tensor, *options: float) -> Tensor:
-    return torch.empty_like(x)
