@@ -63,7 +63,8 @@ class Layer(nn.Module):
     lowering: Lowering = Lowering.NEVER
     """Whether the layer computes in 16 bits where the net does."""
     traceable: ClassVar[bool] = True
-    """Whether torch.compile can take `forward`: it does not look at values, and calls no code but torch's."""
+    """Whether `forward` can be taken down, by torch.compile or for OpenVINO: it does not look at values, and calls no
+    code but torch's."""
     auto_tops: ClassVar[bool] = False
     """Whether tops that the prototxt leaves out are made, under the name "(automatic)"."""
 
