@@ -27,6 +27,7 @@ from tests.net.test_inference import (
     KEPT,
     NETS,
     by_torch,
+    by_torch_on_a,
     check,
     feed,
     layer,
@@ -241,7 +242,7 @@ def test_losses_and_scores_run_between():
 
 
 def test_shapes_may_change_and_some_are_remembered():
-    net, twin = optimised(*CHAIN[:-2])
+    net, twin = optimised(*CHAIN[:-2], layer("LRN", "p", "n"))
     for shape in ((2, 4, 11, 8), (7, 4, 9, 7), (0, 4, 9, 7), *((1, 4, 5, width) for width in range(5, 13))):
         for each in (net, twin):
             each.blobs["x"].reshape(*shape)
@@ -274,6 +275,24 @@ def test_data_that_lies_otherwise_is_copied():
     for each in (net, twin):
         each.blobs["x"].tensor.mul_(2)
     check(net, twin)
+
+
+def test_data_that_is_turned_in_place_is_copied():
+    net, twin = optimised(*CHAIN[:-2])
+    for each in (net, twin):
+        each.blobs["x"].reshape(5, 4, 7, 7)
+        feed(each, 3)
+    check(net, twin)
+    for each in (net, twin):
+        each.blobs["x"].tensor = each.blobs["x"].tensor.transpose(2, 3)
+    check(net, twin)
+
+
+def test_tops_of_a_wrong_shape_are_noticed(monkeypatch):
+    monkeypatch.setattr("caffe.net.open_vino_graph._steps_over_padding", lambda slide: False)
+    net, twin = optimised(*NETS["padding skipped"][0])
+    check(net, twin)
+    assert parts_of(net) == ["in", "a", "b"]
 
 
 @pytest.fixture
@@ -317,6 +336,16 @@ def test_a_change_of_the_weights_is_taken_up(change, tmp_path):
     for _ in range(3):
         check(net, twin)
     assert parts_of(net) == ["in", "piece"]
+
+
+def test_a_change_where_layers_run_on_torch_is_taken_up(own):
+    net, twin = optimised(*CHAIN[:5], layer("Counts", "p", "q"))
+    for change in (by_torch_on_a, lambda each: None, written):
+        for each in (net, twin):
+            each.forward()
+            change(each)
+    check(net, twin)
+    assert parts_of(net) == ["in", "piece", "Counts.q"]
 
 
 def test_weights_that_may_change_at_any_time_leave_open_vino(caplog):

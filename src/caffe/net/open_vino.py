@@ -79,6 +79,7 @@ class OpenVino(Pieces):
         self._apart.update(layer.name for layer in layers)
         self._pieces = self._cut()
         self._watch = Watch([t for piece in self._parts() for layer in piece.layers for t in layer.tensors])
+        self._watch.changed()  # nothing has, since this run began
         names = ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
         log.warning("open_vino.py", f'net "{self.name}": OpenVINO cannot take the layers {names}: they run on torch')
 

@@ -101,7 +101,7 @@ def _restore(owned: dict[str, Any], before: dict[str, Any]) -> bool:
 
 @functools.cache
 def _frontend() -> Any:
-    """OpenVINO's reader of torch's graphs, with our own operators."""
+    """OpenVINO's reader of torch's graphs, with the operators that it lacks."""
 
     def lrn(node: Any) -> list[Any]:
         size, alpha, beta, k = map(node.get_values_from_const_input, range(1, 5))
@@ -118,10 +118,8 @@ def _frontend() -> Any:
 
 
 def in_its_terms(call: Call) -> Call:
-    """The call, by a single operator where OpenVINO has one and torch writes several."""
+    """The call; LRN, of which torch makes several operators, as the one that OpenVINO has."""
     layer: Any = call.layer
-    if layer.type == "PReLU":
-        return replace(call, run=lambda x: F.prelu(x, layer.weight.reshape(-1)))
     if layer.type == "LRN" and layer.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
         opt = layer.opt
         return replace(call, run=lambda x: _lrn(x, opt.local_size, opt.alpha, opt.beta, opt.k))
