@@ -66,7 +66,7 @@ class BatchNorm(Layer):
 
     def running(self) -> tuple[Tensor, Tensor]:
         """Mean and variance (C) from the blobs."""
-        share = torch.where(self.factor == 0, 0, self.factor.reciprocal())
+        share = torch.where(self.factor.eq(0), 0, self.factor.reciprocal())
         return self.mean * share, self.variance * share
 
     @torch.no_grad()
