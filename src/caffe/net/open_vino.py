@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
+import numpy as np
 import openvino
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ class _Piece(Piece):
 
     def run(self, given: list[Tensor], learns: bool) -> list[Tensor]:
         """The values: OpenVINO's, but where there is a NaN or an infinity, which its ReLU would lose."""
-        if not all(math.isfinite(value.sum()) for value in given):
+        if not all(map(_finite, given)):
             return self.compute(given)
         key = (torch.get_num_threads(), *[value.shape for value in given])
         self._runs[key] = run = self._runs.pop(key, None) or self._make(given)
@@ -142,6 +143,12 @@ class _Piece(Piece):
             tops = call.layer.infer(*(values[place] for place, _ in call.reads))
             values.update(zip(call.writes, tops, strict=True))
         return unfit or self.layers
+
+
+def _finite(value: Tensor) -> bool:
+    """Whether all numbers are finite; by numpy, since torch's threads go on spinning, in the way of OpenVINO's."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.sum(value.detach().numpy()))
 
 
 class _Model:
