@@ -1,191 +1,152 @@
-"""Blob: the N-dimensional array that Caffe passes between layers, as two torch tensors seen through numpy."""
+"""Blob: the N-dimensional array that Caffe passes between layers, with its gradient."""
 
 from __future__ import annotations
 
+import functools
 import math
-import weakref
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caffe.errors import CaffeError
-from caffe.writes import writes_of
+from caffe.memory import Memory
+from caffe.parameter_memory import Gradient, Weights
 
-__all__ = ["Blob", "ParamBlob", "clear_diff", "diff_of", "promise_diff", "settle_diff"]
+if TYPE_CHECKING:
+    from caffe.layers.base import Layer
 
-_NARROW = (torch.bfloat16, torch.float16)
-
-
-class _Half:
-    """One of a blob's two arrays: a tensor, and the numpy array that a user may hold of it.
-
-    On the CPU the array aliases the tensor. On another device it is a host copy, and whichever side was handed out or
-    written last is the one that counts, as in Caffe's SyncedMemory. A tensor of 16 bits is converted when asked for.
-    """
-
-    __slots__ = ("_host", "_host_ahead", "_tensor", "_view")
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-        self._view: weakref.ref[np.ndarray] | None = None
-        self._host: np.ndarray | None = None
-        self._host_ahead = False
-
-    def get(self) -> Tensor:
-        """The tensor, as float32, brought up to date with what the user wrote into the host copy."""
-        if self._tensor.dtype in _NARROW:
-            self._tensor = self._tensor.float()
-        if 0 in self._tensor.stride():  # zeros that nobody has asked for yet
-            self._tensor = self._tensor.contiguous()
-        if self._host_ahead and self._host is not None:
-            self._tensor.copy_(torch.from_numpy(self._host))
-            self._host_ahead = False
-        return self._tensor
-
-    def put(self, value: Tensor) -> None:
-        """Make `value` the content: in place where somebody still holds the array, else by taking the tensor over."""
-        self._host_ahead = False
-        if value is self._tensor:
-            return
-        if self._view is None:
-            self._tensor = value
-            return
-        view = self._view()
-        if view is not None and value.shape == self._tensor.shape:
-            self._tensor.copy_(value)
-        else:
-            self._tensor = value
-            self._view = None
-
-    @property
-    def held(self) -> bool:
-        """Whether somebody may hold an array of the content: on another device than the CPU the host copy counts."""
-        return self._host is not None or (self._view is not None and self._view() is not None)
-
-    def numpy(self) -> np.ndarray:
-        """A writable array of the content."""
-        if not self._host_ahead:
-            self.get()
-        if self._tensor.device.type != "cpu":
-            if not self._host_ahead:
-                fresh = self._tensor.cpu().numpy()
-                if self._host is not None and self._host.shape == fresh.shape:
-                    self._host[...] = fresh
-                else:
-                    self._host = fresh
-            self._host_ahead = True
-            assert self._host is not None
-            return self._host
-        view = self._view() if self._view is not None else None
-        if view is None:
-            if not self._tensor.is_contiguous():
-                self._tensor = self._tensor.contiguous()
-            view = self._tensor.numpy()
-            self._view = weakref.ref(view)
-        return view
-
-
-def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Zeros that take no memory, until a `_Half` is asked for them."""
-    return like.new_zeros((), dtype=torch.float32 if like.dtype in _NARROW else like.dtype).expand(shape)
+__all__ = ["Blob", "BlobVec", "ParamBlob"]
 
 
 class Blob:
     """An array with its gradient: `data` and `diff`, of any number of axes.
 
-    `data` and `diff` are writable numpy arrays; one that is still held shows the new values after the next run of the
-    net. `tensor` and `grad` are the torch tensors behind them.
+    `data` and `diff` are writable numpy arrays. An array that the caller keeps shows the values of later runs.
+    `tensor` and `grad` are the same as torch tensors. Each of the two is a `caffe.memory.Memory`, which several blobs
+    can share, also under different shapes.
     """
 
-    __slots__ = ("_data", "_diff", "absent", "name", "stale")
+    __slots__ = ("_data", "_diff", "_own", "_view", "name")
 
     def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
-        self._data = _Half(_zeros(torch.zeros((), device=device), shape))
-        self._diff: _Half | None = None
+        like = torch.zeros((), device=device)
+        self._data = self._own = Memory(shape, like)
+        self._diff = Memory(shape, like)
+        self._view: tuple[int, ...] | None = None  # the shape, where that of the memory is another one
         self.name = name
-        self.absent = False
-        """Whether the last run of the net did not compute the values."""
-        self.stale = False
+
+    # -- the net's side --------------------------------------------------------------------------------------------
+
+    def read(self) -> Tensor:
+        """The data for a layer, which must not write into it."""
+        value = self._data.read()
+        return value if self._view is None else self._data.in_c_order().view(self._view)
+
+    def write(self, value: Tensor, private: bool = True) -> None:
+        """Replace the data; see Memory.write. A blob that shares its data with another gets memory of its own."""
+        if self._data is not self._own:
+            self._data, self._view = self._own, None
+        self._data.write(value, private)
+
+    def refill(self, value: Tensor, private: bool = True) -> None:
+        """Replace the data where it is, also for the blobs that share it."""
+        fits = value.numel() == self._data.count
+        self._data.write(value.reshape(self._data.shape) if fits else value, private)
+        if not fits:
+            self._view = None
+
+    def use_data(self, other: ParamBlob) -> None:
+        """Use the data of a parameter, and keep a diff of one's own."""
+        self._data = self._own = other.weights  # type: ignore[assignment]
+        self._view = other._view
+
+    def share(self, other: Blob, shape: tuple[int, ...], diff: bool = False) -> None:
+        """Use the data of `other`, and with `diff` its diff, under a shape of the same number of elements."""
+        self._data = other._data
+        self._view = None if shape == self._data.shape else shape
+        if diff:
+            self._diff = other._diff
+
+    def drop(self, reason: str) -> None:
+        """Free the data; see Memory.drop."""
+        self._data.drop(reason)
+
+    def drop_diff(self, reason: str) -> None:
+        """Free the diff; see Memory.drop."""
+        self._diff.drop(reason)
+
+    def read_diff(self) -> Tensor:
+        """The diff for a layer, which must not write into it. Zeros where nobody has written it."""
+        return self._fitting_diff().in_shape(self.shape)
+
+    def write_diff(self, value: Tensor, private: bool = True) -> None:
+        """Replace the diff; see Memory.write."""
+        shape = self._diff.shape
+        self._diff.write(value if value.shape == shape or self._view is None else value.reshape(shape), private)
+
+    def reset_diff(self, fill: float = 0.0) -> None:
+        """Make every element of the diff `fill`."""
+        self._diff.reset(self.shape, fill)
+
+    @property
+    def data_memory(self) -> Memory:
+        """The memory of the data."""
+        return self._data
+
+    @property
+    def diff_memory(self) -> Memory:
+        """The memory of the diff."""
+        return self._diff
+
+    def _fitting_diff(self) -> Memory:
+        if self._diff.count != self._data.count:
+            self._diff.reset(self.shape)
+        return self._diff
 
     # -- torch side ------------------------------------------------------------------------------------------------
 
     @property
     def tensor(self) -> Tensor:
-        """The data as a torch tensor without gradient history."""
-        if self.absent:
-            self._refuse()
-        return self._data.get()
+        """The data as a torch tensor without gradient history. The caller may write into it."""
+        value = self._data.private()
+        return value if self._view is None else self._data.in_c_order().view(self._view)
 
     @tensor.setter
     def tensor(self, value: Tensor) -> None:
-        self.absent = False
-        self._data.put(value)
-
-    def drop(self) -> None:
-        """Forget the values and their memory: the run that is done did not compute them. The shape stays."""
-        self._data = _Half(_zeros(self._data._tensor, self.shape))
-        self.absent = True
-
-    def _refuse(self) -> NoReturn:
-        raise CaffeError(
-            f'blob "{self.name}": the last run computed only what the outputs need, and not this blob; to have it, '
-            f'say net.optimize(keep=["{self.name}"]), in training net.slim(keep=["{self.name}"]) or '
-            f'net.compile(keep=["{self.name}"]); or run the net layer by layer: net.stepwise(), net.forward()'
-        )
-
-    @property
-    def held(self) -> bool:
-        """Whether somebody holds the array that `data` returned, or a part of it."""
-        return self._data.held
+        self.write(value)
 
     @property
     def grad(self) -> Tensor:
-        """The diff as a torch tensor, zeros if nobody has written it yet."""
-        return self._half_diff().get()
+        """The diff as a torch tensor, which the caller may write into; zeros if nobody has written it yet."""
+        self._fitting_diff().private()
+        return self.read_diff()
 
     @grad.setter
     def grad(self, value: Tensor) -> None:
-        self.stale = False
-        if self._diff is None:
-            self._diff = _Half(value)
-        else:
-            self._diff.put(value)
-
-    def forget_diff(self) -> None:
-        """Give the diff's memory back; asking for the diff is an error until it is written again."""
-        self._diff, self.stale = None, True
-
-    def _half_diff(self) -> _Half:
-        if self.stale:
-            raise CaffeError(
-                f'blob "{self.name}": the last training step, which ran the net as one piece, did not keep its diff; '
-                "to see it, run net.forward() and net.backward(), or set net.keep_diffs = True before the step"
-            )
-        if self._diff is None or self._diff._tensor.shape != self._data._tensor.shape:
-            self._diff = _Half(torch.zeros_like(self._data._tensor, memory_format=torch.contiguous_format))
-        return self._diff
+        self.write_diff(value)
 
     # -- numpy side ------------------------------------------------------------------------------------------------
 
     @property
     def data(self) -> np.ndarray:
         """The values, a writable float array of `shape`."""
-        if self.absent:
-            self._refuse()
-        return self._data.numpy()
+        array = self._data.lend()
+        return array if self._view is None else array.reshape(self._view)
 
     @property
     def diff(self) -> np.ndarray:
         """The gradient of the loss with respect to `data`, of the same shape."""
-        return self._half_diff().numpy()
+        array, shape = self._fitting_diff().lend(), self.shape
+        return array if array.shape == shape else array.reshape(shape)
 
     # -- shape -----------------------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._data._tensor.shape)
+        return self._data.shape if self._view is None else self._view
 
     @property
     def count(self) -> int:
@@ -198,9 +159,12 @@ class Blob:
             raise CaffeError(f'blob "{self.name}": cannot take the shape {tuple(shape)}; every size must be at least 0')
         if tuple(shape) == self.shape:
             return
-        same_count = math.prod(shape) == self.count
-        self._data = _Half(self._data.get().reshape(shape) if same_count else _zeros(self._data._tensor, shape))
-        self._diff = None
+        if self._data is not self._own and math.prod(shape) == self._data.count:
+            self._view = tuple(shape)
+            return
+        if self._data is not self._own:
+            self._data, self._view = self._own, None
+        self._data.reshape(shape)
 
     @property
     def num(self) -> int:
@@ -235,66 +199,118 @@ class Blob:
 
 
 class ParamBlob(Blob):
-    """A blob of a layer: its storage is the torch parameter's, its diff is `parameter.grad`."""
+    """A blob of a layer: the layer's parameter `name` and, as diff, that parameter's gradient.
 
-    __slots__ = ("parameter",)
+    Two layers that share a parameter have the same ParamBlob. A net that uses the weights of another net has a
+    ParamBlob of its own for them, with the same data and a diff of its own.
+    """
 
-    def __init__(self, parameter: Tensor, name: str = "") -> None:
-        self.parameter = parameter
-        self._data = _Half(parameter.detach())
-        self._diff = None
-        self.name = name
-        self.absent = self.stale = False
+    __slots__ = ("_layer", "_parameter_name", "gradient", "weights")
+
+    def __init__(self, layer: Layer, parameter_name: str, name: str = "") -> None:
+        self._layer, self._parameter_name, self.name = layer, parameter_name, name
+        self.weights = Weights(self._holder)
+        self.gradient: Gradient | None = Gradient(self._holder)
+        self._data = self._own = self.weights  # type: ignore[assignment]
+        self._diff = self.gradient  # type: ignore[assignment]
+        self._view = None
+
+    def _holder(self) -> Tensor:
+        layer, name = self._layer, self._parameter_name
+        parameter = layer._parameters.get(name)
+        tensor: Any = layer._buffers[name] if parameter is None else parameter
+        return tensor
 
     @property
-    def tensor(self) -> Tensor:
-        return self._current().get()
-
-    @tensor.setter
-    def tensor(self, value: Tensor) -> None:
-        self.tensor.copy_(value)
+    def parameter(self) -> Tensor:
+        """The layer's parameter, or its buffer where the blob is not trained."""
+        return self._holder()
 
     @property
-    def grad(self) -> Tensor:
-        return self._half_diff().get()
+    def version(self) -> tuple[int, ...]:
+        """Changes when the data may have changed: see Weights.version."""
+        return self.weights.version
 
-    @grad.setter
-    def grad(self, value: Tensor) -> None:
-        self.grad.copy_(value)
+    def advance(self) -> None:
+        """Say that the data was written by a way that torch does not count, such as `parameter.data`."""
+        self.weights.advance()
+
+    def add_diff(self, value: Tensor) -> None:
+        """Add to the diff."""
+        if self.gradient is not None:
+            self.gradient.add(value)
+        else:
+            self.write_diff(self.read_diff() + value)
+
+    def settle_diff(self) -> None:
+        """Copy a diff that is borrowed from an update rule, which is about to change it."""
+        if self.gradient is not None:
+            self.gradient.settle()
+
+    def clear_diff(self) -> None:
+        """Make the diff zero."""
+        if self.gradient is not None:
+            self.gradient.clear()
+        else:
+            self.reset_diff()
+
+    def borrow_diff(self, value: Tensor) -> None:
+        """Make `value` the diff: see Gradient.borrow."""
+        if self.gradient is not None:
+            self.gradient.borrow(value)
+        else:
+            self.write_diff(value, private=False)
+
+    def use_weights(self, other: ParamBlob) -> None:
+        """Use the data of another net's blob, which has the same parameter; the diff becomes this blob's own."""
+        self._data = self._own = self.weights = other.weights  # type: ignore[assignment]
+        self._view = other._view
+        self.gradient = None
+        self._diff = Memory(self.shape, self.parameter)
+
+    def lie_over(self, other: ParamBlob, shape: tuple[int, ...]) -> None:
+        """Be the data and diff of `other` under another shape. The layer's parameter becomes a view of the other's."""
+        assert other.gradient is not None
+        parameter = nn.Parameter(torch.empty(shape, device=other.parameter.device))
+        setattr(self._layer, self._parameter_name, parameter)
+        self._data = self._own = self.weights = other.weights  # type: ignore[assignment]
+        self._diff = self.gradient = other.gradient  # type: ignore[assignment]
+        self._view = shape
+        for memory in (other.weights, other.gradient):
+            memory.views.append(parameter)
+        other.tie()
+
+    def tie(self) -> None:
+        """Point the parameters of other shapes at this blob's memory, after that was moved."""
+        assert self.gradient is not None
+        for memory in (self.weights, self.gradient):
+            memory.in_c_order()
+            memory.tie()
+
+    @property
+    def tied(self) -> bool:
+        """Whether parameters of other shapes lie over this blob's memory."""
+        return bool(self.weights.views)
+
+    def write(self, value: Tensor, private: bool = True) -> None:
+        """Copy `value` into the parameter."""
+        self._data.write(value.view(self._data.shape))
 
     @property
     def data(self) -> np.ndarray:
         self._use_c_order()
-        half = self._current()
-        view = half.numpy()
-        writes_of(self.parameter).lend(half)
-        return view
+        return super().data
 
     @property
     def diff(self) -> np.ndarray:
         self._use_c_order()
-        view = self._half_diff().numpy()
-        self.parameter.held_diff = weakref.ref(view)  # type: ignore[attr-defined]
-        return view
+        return super().diff
 
     def _use_c_order(self) -> None:
         """Lay data and diff out as users expect; from the first look on, this is how they stay."""
-        if not self.parameter.is_contiguous():
-            self.parameter.data = self.parameter.detach().contiguous()
-        if self.parameter.grad is not None and not self.parameter.grad.is_contiguous():
-            self.parameter.grad = self.parameter.grad.contiguous()
-
-    def _current(self) -> _Half:
-        tensor = self.parameter.detach()
-        if self._data._tensor.data_ptr() != tensor.data_ptr():
-            self._data = _Half(tensor)
-        return self._data
-
-    def _half_diff(self) -> _Half:
-        grad = diff_of(self.parameter)
-        if self._diff is None or self._diff._tensor.data_ptr() != grad.data_ptr():
-            self._diff = _Half(grad)
-        return self._diff
+        self.weights.in_c_order()
+        if self.gradient is not None and self.parameter.grad is not None:
+            self.gradient.in_c_order()
 
     def reshape(self, *shape: int) -> None:
         if tuple(shape) != self.shape:
@@ -303,44 +319,48 @@ class ParamBlob(Blob):
             )
 
 
-def diff_of(parameter: Tensor) -> Tensor:
-    """A parameter's gradient; what was promised for it, or zeros, where there is none yet."""
-    if parameter.grad is None:
-        promised = getattr(parameter, "promised_diff", None)
-        if promised is None:
-            parameter.grad = torch.zeros_like(parameter, requires_grad=False)
-        else:
-            parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(promised)
-    parameter.promised_diff = None  # type: ignore[attr-defined]
-    return parameter.grad
+class BlobVec(list[Blob]):
+    """The blobs of a layer, under the name that pycaffe's extension has for such a list.
+
+    A layer that the user wrote in Python adds its parameters with `append` or `add_blob`. The other layers fix theirs.
+    """
+
+    __slots__ = ("_fixed",)
+
+    def __init__(self, blobs: Iterable[Blob] = (), fixed: str = "") -> None:
+        """`fixed` names the layer whose blobs these are, if their number cannot change."""
+        super().__init__(blobs)
+        self._fixed = fixed
+
+    def add_blob(self, *shape: int) -> None:
+        """Append a blob of zeros."""
+        self.append(Blob(*shape))
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Blob: ...
+    @overload
+    def __getitem__(self, index: slice) -> BlobVec: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Blob | BlobVec:
+        if isinstance(index, slice):
+            return BlobVec(super().__getitem__(index), self._fixed)
+        return super().__getitem__(index)
 
 
-def promise_diff(parameter: Tensor, value: Tensor) -> None:
-    """Make `value` a parameter's gradient, copied when somebody asks: before `value` changes it must be cleared."""
-    if _held(parameter):
-        diff_of(parameter).copy_(value)
-    else:
-        parameter.grad, parameter.promised_diff = None, value  # type: ignore[attr-defined]
+def _unless_fixed(name: str) -> Callable[..., Any]:
+    """The method `name` of a list, which raises a CaffeError where the layer fixes its blobs."""
+    change = getattr(list, name)
+
+    @functools.wraps(change)
+    def method(self: BlobVec, *args: Any) -> Any:
+        if self._fixed:
+            raise CaffeError(
+                f"{self._fixed} has {len(self)} blob(s), as its type and options say: blobs cannot be added, removed or "
+                "replaced; write into their data instead, or change the layer's options in the prototxt"
+            )
+        return change(self, *args)
+
+    return method
 
 
-def settle_diff(parameter: Tensor) -> None:
-    """Copy the gradient that was promised, if any: its source is about to change."""
-    if getattr(parameter, "promised_diff", None) is not None:
-        diff_of(parameter)
-
-
-def clear_diff(parameter: Tensor, keep_memory: bool = False) -> None:
-    """Make a parameter's gradient zero, by forgetting it where nobody looks: the next one then needs no addition."""
-    parameter.promised_diff = None  # type: ignore[attr-defined]
-    if parameter.grad is None:
-        return
-    if keep_memory or not parameter.requires_grad or _held(parameter):
-        parameter.grad.zero_()
-    else:
-        parameter.grad = None
-
-
-def _held(parameter: Tensor) -> bool:
-    """Whether somebody holds the numpy array of the gradient."""
-    held = getattr(parameter, "held_diff", None)
-    return held is not None and held() is not None
+for _name in ("append", "extend", "insert", "pop", "remove", "clear", "__setitem__", "__delitem__", "__iadd__"):
+    setattr(BlobVec, _name, _unless_fixed(_name))

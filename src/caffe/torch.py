@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Layer, Source, as_tuple
 from caffe.net import Net
-from caffe.net.build import tie
 from caffe.net.module import module_name
 from caffe.proto import caffe_pb2, upgrade
 from caffe.proto import weights as weight_files
@@ -47,7 +46,7 @@ class Module(nn.Module):
         self.outputs: list[str] = list(net.outputs)
         self.loss_weights = {name: weight for name, weight in net.blob_loss_weights.items() if weight}
         self._calls: list[tuple[str, list[str], list[bool], list[str]]] = []
-        self._aliases = net._aliases
+        self._tied = [entry.blob for entry in net.learnable if entry.blob.tied]
         used = set(dir(self))  # names that a layer's cannot have
         for step in net.steps:
             layer, tops = step.layer, step.top_names
@@ -101,8 +100,8 @@ class Module(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Module:
         super()._apply(fn, recurse)
-        for alias, owner in self._aliases:  # parameters shared under another shape are views of their owners
-            tie(alias, owner, tuple(alias.shape))
+        for blob in self._tied:  # parameters shared under another shape are views of their owners
+            blob.tie()
         return self
 
 

@@ -16,8 +16,8 @@ from caffe.net.module import NetModule
 from caffe.net.rewrite import INFERENCE, product
 from caffe.net.rewrite.product import Product
 from caffe.net.trace import trace
+from caffe.parameter_memory import Watch, Weights
 from caffe.proto import caffe_pb2, text
-from caffe.writes import Watch
 
 IN = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 5 dim: 4 dim: 9 dim: 7 } } }'
 
@@ -563,7 +563,7 @@ def test_parameters_that_are_watched_can_be_saved():
 
 def test_a_watch_is_quiet_until_something_changes():
     parameter = torch.nn.Parameter(torch.zeros(3))
-    watch = Watch([parameter])
+    watch = Watch([Weights(lambda: parameter)])
     assert [watch.changed(), watch.changed()] == [True, False]
     with torch.no_grad():
         parameter.add_(1)

@@ -88,7 +88,7 @@ def layer(body: str) -> str:
 
 def kind_of(net: Net, blob: str) -> torch.dtype:
     """The type of a blob's numbers as the last run left them, before anybody asks for them."""
-    return net.blobs[blob]._data._tensor.dtype
+    return net.blobs[blob].data_memory.raw.dtype
 
 
 def assert_near(low: Net, exact: Net) -> None:

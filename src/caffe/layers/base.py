@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe import blank, filler
-from caffe.blob import ParamBlob
+from caffe.blob import Blob, BlobVec, ParamBlob
 from caffe.errors import LayerError, NetError, did_you_mean
 from caffe.layers import dry
 from caffe.layers.options import Options, field_of, from_text
@@ -65,6 +65,10 @@ class Layer(nn.Module):
     traceable: ClassVar[bool] = True
     """Whether `forward` can be taken down, by torch.compile or for OpenVINO: it does not look at values, and calls no
     code but torch's."""
+    rereads: ClassVar[bool] = False
+    """Whether backward reads the blobs as they are then, instead of what `forward` recorded."""
+    lends: ClassVar[bool] = False
+    """Whether the layer keeps the memory of the tops that `forward` returns, to read it or write into it later."""
     auto_tops: ClassVar[bool] = False
     """Whether tops that the prototxt leaves out are made, under the name "(automatic)"."""
 
@@ -101,6 +105,7 @@ class Layer(nn.Module):
             self.opt = from_text(self.opt, self.defaults, self.error)
         self.top_count = len(spec.top)
         self._blob_names: list[str] = []
+        self._param_blobs: list[ParamBlob] = []
         self._fillers: dict[str, Any] = {}
         self.train(phase == caffe_pb2.TRAIN)
         self._check_counts()
@@ -123,6 +128,16 @@ class Layer(nn.Module):
         """caffe_pb2.TRAIN or caffe_pb2.TEST, following `train()` and `eval()`."""
         return caffe_pb2.TRAIN if self.training else caffe_pb2.TEST
 
+    @property
+    def shares(self) -> bool:
+        """Whether the tops are the first bottom itself, perhaps in another shape: a write to one is seen in the other."""
+        return False
+
+    @property
+    def shares_diff(self) -> bool:
+        """Whether they are the same for the diff; only where they are for the data."""
+        return self.shares
+
     def add_blob(self, name: str, shape: Sequence[int], fill: Any = None, trained: bool = True) -> None:
         """Declare the next blob, `self.<name>`, to be filled by the FillerParameter `fill` (zeros if None).
 
@@ -133,6 +148,7 @@ class Layer(nn.Module):
             self.register_parameter(name, nn.Parameter(tensor))
         else:
             self.register_buffer(name, tensor)
+        self._param_blobs.append(ParamBlob(self, name, f"{self.name}[{len(self._blob_names)}]"))
         self._blob_names.append(name)
         self._fillers[name] = fill
         if fill is not None:
@@ -144,9 +160,35 @@ class Layer(nn.Module):
         return [getattr(self, name) for name in self._blob_names]
 
     @property
-    def blobs(self) -> list[ParamBlob]:
+    def blobs(self) -> BlobVec:
         """The same as blobs, as pycaffe's users see them: with `data` and `diff`, numpy arrays over the same memory."""
-        return [ParamBlob(tensor, f"{self.name}[{index}]") for index, tensor in enumerate(self.tensors)]
+        return BlobVec(self._param_blobs, f'layer "{self.name}" ({self.type})')
+
+    @property
+    def param_blobs(self) -> list[ParamBlob]:
+        """The blobs of the layer, in Caffe's order."""
+        return self._param_blobs
+
+    def share_blob(self, index: int, owner: ParamBlob) -> None:
+        """Use another layer's parameter, data and gradient both, in the place of blob `index`."""
+        parameter, mine = owner.parameter, self._param_blobs[index]
+        if parameter.shape == mine.parameter.shape:
+            setattr(self, self._blob_names[index], parameter)
+            self._param_blobs[index] = owner
+        else:
+            mine.lie_over(owner, tuple(mine.parameter.shape))
+
+    def use_weights(self, index: int, owner: ParamBlob) -> bool:
+        """Use the data of another net's blob in the place of blob `index`; returns whether that is a change."""
+        parameter = owner.parameter
+        changed = getattr(self, self._blob_names[index]) is not parameter
+        if changed:
+            setattr(self, self._blob_names[index], parameter)
+            self._param_blobs[index].use_weights(owner)
+        return changed
+
+    def attach(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        """Hear, before `setup`, which blobs of a net the layer reads and writes. Most layers need tensors only."""
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
         """Give blobs that are still without memory their memory and their first values."""
@@ -168,6 +210,14 @@ class Layer(nn.Module):
         value = blank.zeros(shape)
         filler.fill(value, fill)
         return torch.empty_like(value, memory_format=torch.channels_last).copy_(value) if last else value
+
+    @contextmanager
+    def repeating(self) -> Iterator[None]:
+        """Run `forward` again, without the changes that it makes to the layer's state."""
+        before = {name: value.clone() for name, value in self.named_buffers(recurse=False)}
+        yield
+        for name, value in before.items():
+            getattr(self, name).copy_(value)
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors for bottoms that are meta tensors."""

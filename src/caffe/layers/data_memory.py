@@ -26,6 +26,7 @@ __all__ = ["DummyData", "HDF5Output", "MemoryData"]
 class _Rows(Source, abstract=True):
     """Base of MemoryData: delivers the rows of two arrays, batch by batch, from the start again at their end."""
 
+    lends = True
     batch_size: int
     _arrays: tuple[Tensor, Tensor] | None = None
     _next = 0
@@ -124,6 +125,8 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
     Where all are 0, which blobs hold from the first, the tops are never touched: they can serve as inputs.
     Source: BVLC dummy_data_layer.cpp.
     """
+
+    lends = True
 
     def setup(self, *bottoms: Tensor) -> None:
         count = len(self.spec.top)

@@ -38,6 +38,7 @@ class Parameter(Layer, bottoms=0):
     """
 
     value: Tensor
+    lends = True
 
     def setup(self, *bottoms: Tensor) -> None:
         self.add_blob("value", _sizes(self, self.opt.shape.dim))

@@ -13,14 +13,22 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from caffe.blob import Blob
+from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, LayerError, did_you_mean
 from caffe.layers.base import Layer, has_values
+from caffe.memory import same_place
 
 __all__ = ["PythonLayer"]
 
 
-class PythonLayer:
+class _EveryLayer(type):
+    """Makes every layer of a net an instance of `caffe.Layer`, as in pycaffe."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return super().__instancecheck__(instance) or (cls is PythonLayer and isinstance(instance, Layer))
+
+
+class PythonLayer(metaclass=_EveryLayer):
     """Base of a user's layer for `type: "Python"`; users know it as `caffe.Layer`.
 
         setup(bottom, top)                      once: read param_str, check counts, self.blobs.add_blob(2, 3)
@@ -28,7 +36,8 @@ class PythonLayer:
         forward(bottom, top)                    top[0].data[...] = ...
         backward(top, propagate_down, bottom)   bottom[0].diff[...] = ... where propagate_down[0]
 
-    `bottom` and `top` are lists of `caffe.blob.Blob`. `self` has `param_str` (also as `param_str_`), `phase` and
+    `bottom` and `top` are the net's own blobs: an array that the layer keeps, such as `bottom[0].data`, shows the data of
+    each later run. `self` has `param_str` (also as `param_str_`), `phase` and
     `blobs`, the learnable parameters; their `diff` is zero at each backward, and what it then holds is added up.
     """
 
@@ -37,7 +46,7 @@ class PythonLayer:
     param_str_: str
     phase: int
     share_in_parallel: bool
-    blobs: BlobList
+    blobs: BlobVec
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -58,14 +67,6 @@ class PythonLayer:
             f"{type(self).__name__} has no method backward(top, propagate_down, bottom), but the net asks for its "
             "gradient; write it, or propagate_down: false for each bottom"
         )
-
-
-class BlobList(list[Blob]):
-    """A user layer's parameters."""
-
-    def add_blob(self, *shape: int) -> None:
-        """Append a blob of zeros."""
-        self.append(Blob(*shape))
 
 
 class _Host(Layer, abstract=True):
@@ -100,6 +101,13 @@ class Python(_Host, bottoms=(0, None), tops=(0, None)):
     Source: BVLC python_layer.hpp.
     """
 
+    device = torch.device("cpu")
+    rereads = True
+    _net_blobs: tuple[Sequence[Blob], Sequence[Blob]] | None = None
+
+    def attach(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        self._net_blobs = bottoms, tops
+
     def setup(self, *bottoms: Tensor) -> None:
         alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         fact = (
@@ -121,17 +129,19 @@ class Python(_Host, bottoms=(0, None), tops=(0, None)):
     def allocate(self, device: torch.device | str = "cpu") -> None:
         super().allocate(device)
         self.to(device)
+        self.device = torch.device(device)
 
     def _adopt(self) -> None:
         """Make parameters of the blobs that the user's code has added, with the values that it gave them."""
         for index in range(len(self._blob_names), len(self.guest.user.blobs)):
             blob = self.guest.user.blobs[index]
             self.add_blob(f"blob{index}", blob.shape)
-            setattr(self, f"blob{index}", nn.Parameter(blob.tensor))
+            setattr(self, f"blob{index}", nn.Parameter(blob.tensor.clone()))
+            blob.use_data(self.param_blobs[index])
 
 
 class _Guest:
-    """The user's object behind a layer, and the blobs that it sees: `bottoms` and `tops`, on the CPU."""
+    """The user's object behind a layer, and the blobs that it sees: the net's, or its own where the layer is alone."""
 
     source: str | None = None  # the file of the user's class
 
@@ -143,51 +153,60 @@ class _Guest:
         self.user: PythonLayer = self._call("__init__", cls, spec)
         self.user.param_str = self.user.param_str_ = layer.opt.param_str
         self.user.phase, self.user.share_in_parallel = layer.phase, layer.opt.share_in_parallel
-        self.user.blobs = BlobList()
-        self.bottoms = [Blob(*x.shape, name=name) for x, name in zip(bottoms, spec.bottom, strict=True)]
-        self.tops = [
-            self.bottoms[i] if i < len(bottoms) and name == spec.bottom[i] else Blob(name=name)
-            for i, name in enumerate(spec.top)
-        ]
+        self.user.blobs = BlobVec()
+        self.bottoms, self.tops = layer._net_blobs or self._own_blobs([x.shape for x in bottoms])
         self._call("setup", self.user.setup, self.bottoms, self.tops)
 
-    def reshape(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-        """The tops' shapes for bottoms of these shapes."""
-        for blob, shape in zip(self.bottoms, shapes, strict=True):
-            blob.reshape(*shape)
-        self._call("reshape", self.user.reshape, self.bottoms, self.tops)
-        return [blob.shape for blob in self.tops]
+    def _own_blobs(self, shapes: Sequence[Sequence[int]]) -> tuple[list[Blob], list[Blob]]:
+        """Bottoms of these shapes, and tops."""
+        spec = self.layer.spec
+        bottoms = [Blob(*shape, name=name) for shape, name in zip(shapes, spec.bottom, strict=True)]
+        tops = [
+            bottoms[i] if i < len(bottoms) and name == spec.bottom[i] else Blob(name=name)
+            for i, name in enumerate(spec.top)
+        ]
+        return bottoms, tops
 
-    def forward(self, bottoms: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The user's reshape and forward."""
-        kind = bottoms[0] if bottoms else torch.empty(0)
-        for blob in self.tops:
-            if blob.tensor.dtype != kind.dtype:
-                blob.tensor = blob.tensor.to(kind.dtype)
+    def reshape(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+        """The tops' shapes for bottoms of these shapes. Blobs of a net are left alone if theirs are others."""
+        bottoms, tops = self.bottoms, self.tops
+        if any(blob.shape != tuple(shape) for blob, shape in zip(bottoms, shapes, strict=True)):
+            bottoms, tops = self._own_blobs(shapes)
+        self._call("reshape", self.user.reshape, bottoms, tops)
+        return [blob.shape for blob in tops]
+
+    def forward(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The user's reshape and forward; the tops are copies."""
+        kind = bottoms[0] if bottoms else torch.empty(0, device=self.layer.device)
         for blob, x in zip(self.bottoms, bottoms, strict=True):
             in_place = any(blob is top for top in self.tops)
-            blob.tensor = x.detach().clone() if in_place else x.detach().cpu()
-        self._lend(parameters)
+            if in_place or not same_place(x, blob.data_memory.raw) or blob.data_memory.missing:
+                blob.refill(x.detach().clone() if in_place else x.detach(), private=in_place or not x._is_view())
+        for blob in self.tops:
+            memory = blob.data_memory
+            if memory.missing or (memory.raw.dtype != kind.dtype and memory.raw.dtype.is_floating_point):
+                blob.write(kind.new_zeros(blob.shape))
+        self._take_parameters()
         self._call("reshape", self.user.reshape, self.bottoms, self.tops)
         self._call("forward", self.user.forward, self.bottoms, self.tops)
-        return tuple(blob.tensor.to(kind.device, copy=True) for blob in self.tops)
+        return tuple(blob.read().to(kind.device, copy=True) for blob in self.tops)
 
     def backward(self, top_grads: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
         """The user's backward; `needs` tells for each bottom and then each parameter whether its gradient is wanted."""
-        self._lend(self.layer.tensors)
+        self._take_parameters()
         for blob in [*self.bottoms, *self.user.blobs]:
-            blob.grad = torch.zeros_like(blob.tensor)
+            blob.write_diff(torch.zeros_like(blob.read(), memory_format=torch.contiguous_format))
         for blob, grad in zip(self.tops, top_grads, strict=True):
-            blob.grad = grad.detach().to("cpu", copy=True)
+            blob.write_diff(grad.detach().clone())
         wanted = [bool(need) for need in needs[: len(self.bottoms)]]
         self._call("backward", self.user.backward, self.tops, wanted, self.bottoms)
-        device = top_grads[0].device
         pairs = zip([*self.bottoms, *self.user.blobs], needs, strict=True)
-        return [blob.grad.to(device, copy=True) if need else None for blob, need in pairs]
+        return [blob.read_diff().clone() if need else None for blob, need in pairs]
 
-    def _lend(self, parameters: Sequence[Tensor]) -> None:
-        for blob, parameter in zip(self.user.blobs, parameters, strict=True):
-            blob.tensor = parameter.detach().cpu()
+    def _take_parameters(self) -> None:
+        """Show the layer's parameters, which may belong to another net by now, in the user's blobs."""
+        for blob, parameter in zip(self.user.blobs, self.layer.param_blobs, strict=True):
+            blob.use_data(parameter)
 
     def _find(self, module_name: str, class_name: str) -> type[PythonLayer]:
         """The user's class."""
@@ -235,11 +254,11 @@ class _Guest:
 
 
 def _tops(layer: Python, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    guest, example = layer.guest, bottoms[0] if bottoms else torch.empty(0)
+    guest, example = layer.guest, bottoms[0] if bottoms else torch.empty(0, device=layer.device)
     if not has_values(example):
         return tuple(example.new_empty(blob.shape) for blob in guest.tops)
     if not guest.tops:
-        return guest.forward(bottoms, layer.tensors)
+        return guest.forward(bottoms)
     return _Run.apply(guest, len(bottoms), *bottoms, *layer.tensors)
 
 
@@ -249,7 +268,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, guest: _Guest, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.guest = guest
-        return guest.forward(tensors[:count], tensors[count:])
+        return guest.forward(tensors[:count])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:

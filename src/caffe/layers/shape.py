@@ -32,6 +32,10 @@ class Concat(Layer, bottoms=(1, None)):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, {self.bottom_name(0)} {shape_text(first)}"
             self.require(fits, f"{fact}; expected equal sizes on all axes but {self.along}")
 
+    @property
+    def shares(self) -> bool:
+        return len(self.spec.bottom) == 1
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         return torch.cat(bottoms, self.along) if len(bottoms) > 1 else bottoms[0].view_as(bottoms[0])
 
@@ -53,6 +57,10 @@ class Slice(Layer, tops=(1, None)):
         fact = f"has {len(self.points)} slice_point and {tops} tops; expected one slice_point less than tops"
         self.require(len(self.points) in (0, tops - 1), fact)
         self.cuts(bottoms[0])
+
+    @property
+    def shares(self) -> bool:
+        return self.top_count == 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         cuts = self.cuts(x)
@@ -78,6 +86,14 @@ class Split(Layer, tops=(1, None)):
     Source: BVLC split_layer.cpp.
     """
 
+    @property
+    def shares(self) -> bool:
+        return True
+
+    @property
+    def shares_diff(self) -> bool:
+        return False  # the diffs of the tops add up
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(x.view_as(x) for _ in range(self.top_count))
 
@@ -97,6 +113,10 @@ class Flatten(Layer):
         last = self.axis(self.opt.end_axis, bottoms[0], "end_axis")
         fact = f"axis {self.opt.axis} lies behind end_axis {self.opt.end_axis} for shape {shape_text(bottoms[0].shape)}"
         self.require(first <= last + 1, fact)
+
+    @property
+    def shares(self) -> bool:
+        return True
 
     def forward(self, x: Tensor) -> Tensor:
         first, last = self.opt.axis % x.dim(), self.opt.end_axis % x.dim()
@@ -121,6 +141,10 @@ class Reshape(Layer):
         self.require(min(dims, default=0) >= -1, f"shape {dims} has a negative size other than -1")
         self.require(self.opt.num_axes >= -1, "num_axes must be 0 or more, or -1 for all axes to the end")
         self.resized(bottoms[0])
+
+    @property
+    def shares(self) -> bool:
+        return True
 
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(self.resized(x))

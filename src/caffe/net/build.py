@@ -13,17 +13,28 @@ import torch
 from torch import Tensor, nn
 
 from caffe import log
-from caffe.blob import Blob
+from caffe.blob import Blob, ParamBlob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, layer_class, shape_text
 from caffe.net.gradients import mark_backward
 from caffe.proto import weights
-from caffe.writes import share_writes
 
 __all__ = ["Graph", "Learnable", "Step", "build"]
 
 _AUTOMATIC = "(automatic)"
 _INNER_SOFTMAX = ("InfogainLoss", "SoftmaxWithLoss")  # they log a second line, for a layer inside them
+
+
+@dataclass
+class History:
+    """What a layer's backward needs of its last run: the tensors, with what autograd recorded between them.
+
+    `seen` holds each bottom's memory with its generation, and each parameter's place, at the time of the run.
+    """
+
+    bottoms: list[Tensor]
+    tops: list[Tensor]
+    seen: list[Any]
 
 
 @dataclass
@@ -35,10 +46,12 @@ class Step:
     tops: list[Blob] = field(default_factory=list)
     loss_weights: list[float] = field(default_factory=list)
     needs: list[bool] = field(default_factory=list)  # for each bottom
-    params: list[nn.Parameter] = field(default_factory=list)  # those that get a gradient
+    params: list[ParamBlob] = field(default_factory=list)  # those that get a gradient
     backward: bool = False
-    record: tuple[list[Tensor], list[Tensor]] | None = None  # (bottoms, tops) with autograd's history of the last run
-    fused: bool = False  # whether the last run was one of the whole net, which keeps no record
+    history: History | str = ""  # of the last run; or why there is none
+    in_place: bool = False  # whether a top is one of the bottoms
+    shares: bool = False  # whether the tops are the bottom itself, perhaps in another shape
+    lends: bool = False  # whether the layer keeps the memory of its tops
 
     @property
     def bottom_names(self) -> list[str]:
@@ -53,7 +66,7 @@ class Step:
 class Learnable:
     """A blob that a solver updates, with the multipliers of its rate and of its weight decay."""
 
-    tensor: Tensor
+    blob: ParamBlob
     lr_mult: float
     decay_mult: float
     layer: str
@@ -61,6 +74,11 @@ class Learnable:
     name: str = ""
     has_lr: bool = False
     has_decay: bool = False
+
+    @property
+    def tensor(self) -> Tensor:
+        """The parameter, or the buffer of a blob that is not trained."""
+        return self.blob.parameter
 
 
 @dataclass
@@ -72,7 +90,6 @@ class Graph:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     learnable: list[Learnable] = field(default_factory=list)
-    aliases: list[tuple[nn.Parameter, nn.Parameter]] = field(default_factory=list)  # (view of other shape, owner)
 
 
 def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph:
@@ -164,15 +181,20 @@ class _Builder:
 
     def _set_up(self, step: Step) -> None:
         layer, spec = step.layer, step.layer.spec
+        layer.attach(step.bottoms, step.tops)
         if spec.type in _INNER_SOFTMAX:
             log.info("layer_factory.hpp:77", f"Creating layer {spec.name}")
         shapes = infer_tops(step, first=True)
+        step.in_place = any(top is bottom for top in step.tops for bottom in step.bottoms)
+        step.shares, step.lends = layer.shares and not step.in_place, layer.lends
         step.loss_weights = self._loss_weights(step)
         log.info("net.cpp:124", f"Setting up {spec.name}")
         for blob, shape, weight in zip(step.tops, shapes, step.loss_weights, strict=True):
+            if step.shares:
+                blob.share(step.bottoms[0], shape, diff=layer.shares_diff)
             blob.reshape(*shape)
             if weight:
-                blob.grad = torch.full(shape, weight, device=self.device)
+                blob.reset_diff(weight)
             log.info("net.cpp:131", f"Top shape: {shape_text(shape)}")
             if weight:
                 log.info("net.cpp:134", f"    with loss weight {log.number(weight)}")
@@ -213,13 +235,7 @@ class _Builder:
                 "net.cpp:486",
                 f"Sharing parameters '{param.name}' owned by layer '{owner.layer}', param index {owner.index}",
             )
-            if tensor.shape == own.shape:
-                setattr(layer, names[index], tensor)
-            else:
-                alias = nn.Parameter(torch.empty(0, device=self.device))
-                self.graph.aliases.append((alias, tensor))  # type: ignore[arg-type]
-                tie(alias, tensor, own.shape)
-                setattr(layer, names[index], alias)
+            layer.share_blob(index, owner.blob)
 
     def _adopt_stored_blobs(self, layer: Layer, spec: Any) -> None:
         """Take over weights that the NetParameter itself carries."""
@@ -246,14 +262,15 @@ class _Builder:
             if owner is not None and param is not None:
                 self._agree(layer, owner, param)
             else:
-                entry = Learnable(tensor, rate if trained else 0.0, decay if trained else 0.0, layer.name, index, name)
+                blob = layer.param_blobs[index]
+                entry = Learnable(blob, rate if trained else 0.0, decay if trained else 0.0, layer.name, index, name)
                 if param is not None:
                     entry.has_lr, entry.has_decay = param.HasField("lr_mult"), param.HasField("decay_mult")
                 self.graph.learnable.append(entry)
                 if name:
                     self.owners[name] = entry
             if trained and rate != 0:
-                step.params.append(tensor)
+                step.params.append(layer.param_blobs[index])
                 step.backward = True
         if step.backward:
             self.needs_gradient.update(id(blob) for blob in step.tops)
@@ -278,15 +295,6 @@ def _warn_of_stray_options(spec: Any, cls: type[Layer]) -> None:
     for name in (given.name for given, _ in spec.ListFields()):
         if name.endswith("_param") and name not in used:
             log.warning("net.cpp", f'layer "{spec.name}" ({spec.type}): {name} has no effect on this type')
-
-
-def tie(alias: nn.Parameter, owner: Tensor, shape: tuple[int, ...]) -> None:
-    """Make `alias` a parameter of another shape over the owner's memory, data and gradient both."""
-    owner.data = owner.detach().contiguous()
-    owner.grad = torch.zeros_like(owner, requires_grad=False) if owner.grad is None else owner.grad.contiguous()
-    alias.data = owner.detach().view(shape)
-    share_writes(alias, owner)
-    alias.grad = owner.grad.view(shape)
 
 
 def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:

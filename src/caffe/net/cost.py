@@ -50,11 +50,11 @@ def _moved(step: Step) -> int:
     made = [blob for blob in step.tops if id(blob) in bottoms or _address(blob) not in memory]
     if not made:
         return 0
-    return sum(x.nbytes for x in (*(blob.tensor for blob in (*step.bottoms, *made)), *step.layer.tensors))
+    return sum(x.nbytes for x in (*(blob.read() for blob in (*step.bottoms, *made)), *step.layer.tensors))
 
 
 def _address(blob: Blob) -> int:
-    return blob.tensor.untyped_storage().data_ptr()
+    return blob.read().untyped_storage().data_ptr()
 
 
 def _more_products() -> dict[Any, Callable[..., int]]:

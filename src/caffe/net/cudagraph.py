@@ -59,6 +59,11 @@ class Record:
         self._replay: Callable[[], None] | None = None
         self._made: Any = None
 
+    @property
+    def replays(self) -> bool:
+        """Whether passes run from a record, and so return the same tensors each time."""
+        return self._replay is not None
+
     def run(self, given: Sequence[Tensor], fixed: float = 0.0) -> Any:
         """One pass over `given`; returns what `work` returns. `fixed` is a number that a record holds as it was."""
         key = fixed, tuple((x.shape, x.dtype, x.stride()) for x in given), tuple(map(_lies, self._parameters))

@@ -16,7 +16,7 @@ def log_forward(step: Step) -> None:
     """The mean absolute value of each top and each parameter of a layer that has just run forward."""
     name = step.layer.name
     for blob in step.tops:
-        log.info("net.cpp:593", f"    [Forward] Layer {name}, top blob {blob.name} data: {_mean(blob.tensor)}")
+        log.info("net.cpp:593", f"    [Forward] Layer {name}, top blob {blob.name} data: {_mean(blob.read())}")
     for index, param in enumerate(step.layer.tensors):
         log.info("net.cpp:605", f"    [Forward] Layer {name}, param blob {index} data: {_mean(param)}")
 
@@ -26,10 +26,10 @@ def log_backward(step: Step) -> None:
     name = step.layer.name
     for blob, need in zip(step.bottoms, step.needs, strict=True):
         if need:
-            log.info("net.cpp:621", f"    [Backward] Layer {name}, bottom blob {blob.name} diff: {_mean(blob.grad)}")
-    for index, param in enumerate(step.layer.tensors):
-        if any(param is wanted for wanted in step.params) and param.grad is not None:
-            log.info("net.cpp:632", f"    [Backward] Layer {name}, param blob {index} diff: {_mean(param.grad)}")
+            log.info("net.cpp:621", f"    [Backward] Layer {name}, bottom blob {blob.name} diff: {_mean(blob.read_diff())}")
+    for index, param in enumerate(step.layer.param_blobs):
+        if any(param is wanted for wanted in step.params):
+            log.info("net.cpp:632", f"    [Backward] Layer {name}, param blob {index} diff: {_mean(param.read_diff())}")
 
 
 def log_norms(learnable: Iterable[Learnable]) -> None:

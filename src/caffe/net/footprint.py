@@ -46,7 +46,7 @@ def footprint(net: Any, run: Callable[[], object]) -> Footprint:
     for step in net.steps:
         for blob, need in zip(step.bottoms, step.needs, strict=True):
             if need:
-                blob.forget_diff()
+                blob.drop_diff(f'blob "{blob.name}": its diff was freed to measure memory; run net.backward() again')
 
     def twice() -> None:
         run()
@@ -102,7 +102,7 @@ def held(net: Any) -> dict[str, int]:
     return {
         "parameters": _bytes(parameters),
         "their gradients": _bytes(x.grad for x in parameters if x.grad is not None),
-        "blobs": _bytes(blob.tensor for blob in net.blobs.values() if not blob.absent),
+        "blobs": _bytes(blob.read() for blob in net.blobs.values() if not blob.data_memory.missing),
     }
 
 

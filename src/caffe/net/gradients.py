@@ -44,8 +44,8 @@ def mark_backward(steps: Sequence[Step], force: bool) -> None:
         for step in steps:
             step.backward = True
             step.needs = [need or index not in step.layer.exempt for index, need in enumerate(step.needs)]
-            step.params = [blob for blob in step.layer.tensors if isinstance(blob, nn.Parameter)]
-    wanted = {id(param) for step in steps for param in step.params}
+            step.params = [blob for blob in step.layer.param_blobs if isinstance(blob.parameter, nn.Parameter)]
+    wanted = {id(blob.parameter) for step in steps for blob in step.params}
     for step in steps:
         for blob in step.layer.tensors:
             if isinstance(blob, nn.Parameter):

@@ -67,7 +67,7 @@ class Inference(Partial):
             if isinstance(made, Tensor):
                 values[writes[0]] = made
             else:
-                tops = tuple(blob.tensor for blob in kept) if made is None else as_tuple(made)
+                tops = tuple(blob.read() for blob in kept) if made is None else as_tuple(made)
                 for place, value in zip(writes, tops, strict=True):
                     values[place] = value
             for place in frees:

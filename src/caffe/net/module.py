@@ -9,15 +9,27 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from caffe.blob import Blob
 from caffe.layers.base import Source, as_tuple
+from caffe.memory import same_place
 from caffe.net.build import Step
 from caffe.net.cudagraph import Record, Recorder, cuda_recorder, recorded
 from caffe.net.loss_scale import LossScale
-from caffe.net.memory import keep_freed_memory, large_blocks_apart
+from caffe.net.allocator import keep_freed_memory, large_blocks_apart
 from caffe.net.precision import LowPrecision
 from caffe.net.rewrite import REWRITES, Call, Rewrite, rewrite
 
 __all__ = ["NetModule"]
+
+_NO_HISTORY = (
+    "cannot run backward by itself: the last run was one of the whole net, which keeps no layer's history; run "
+    "net.forward() before net.backward(), and net.stepwise() before both if it is optimised"
+)
+_NO_DIFF = (
+    'blob "{}": the last training step, which ran the net as one piece, did not keep its diff; to see it, run '
+    "net.forward() and net.backward(), or set net.keep_diffs = True before the step"
+)
+_UNFINISHED = 'blob "{}": the last run of the net ended in an error before it filled this blob; run the net again'
 
 
 class NetModule(nn.Module):
@@ -41,8 +53,12 @@ class NetModule(nn.Module):
         self._calls: list[Call] = []
         self._losses: list[tuple[int, float]] = []
         self._place: dict[str, int] = {}  # where the present value of a blob is
+        self._same: dict[str, tuple[Blob, bool]] = {}  # blobs that share the data (and the diff) of another
+        self._lent: set[int] = set()  # places whose memory the layer keeps
+        self._kept: set[int] = set()  # places of sources, which may leave a blob as the user filled it
         self._blobs = {blob.name: blob for step in steps for blob in step.tops}
         self._steps = list(steps)
+        self._delivered = [blob for step in steps if isinstance(step.layer, Source) for blob in step.tops]
         self._computed = [blob for step in steps if not isinstance(step.layer, Source) for blob in step.tops]
         self._given_gradients = [
             blob for step in steps for blob, need in zip(step.bottoms, step.needs, strict=True) if need
@@ -90,7 +106,16 @@ class NetModule(nn.Module):
             self._count += len(writes)
             call = Call(step.layer, step.layer.forward, reads, writes, tuple(step.tops), step.backward)
             self._calls.append(call)
-        self._place.update((blob.name, place) for blob, place in zip(step.tops, writes, strict=True))
+        for blob, place in zip(step.tops, writes, strict=True):
+            self._place[blob.name] = place
+            if step.shares:
+                self._same[blob.name] = step.bottoms[0], step.layer.shares_diff
+            else:
+                self._same.pop(blob.name, None)
+        if step.lends:
+            self._lent.update(writes)
+        if isinstance(step.layer, Source):
+            self._kept.update(writes)
         self._losses += [(place, weight) for place, weight in zip(writes, step.loss_weights, strict=True) if weight]
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -125,7 +150,7 @@ class NetModule(nn.Module):
     def _source_values(self) -> list[Tensor]:
         """The next values of the sources: what comes into the net from outside."""
         tops = ((call, call.run()) for call in self._calls if isinstance(call.layer, Source))
-        return [x for call, made in tops for x in as_tuple(made) or (blob.tensor for blob in call.kept)]
+        return [x for call, made in tops for x in as_tuple(made) or (blob.read() for blob in call.kept)]
 
     def _begin(self, given: Sequence[Tensor] | None) -> list[Tensor]:
         if self._low is not None:
@@ -140,7 +165,7 @@ class NetModule(nn.Module):
         """What the call makes of the values."""
         bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
         made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
-        return tuple(inputs.get(blob.name, blob.tensor) for blob in call.kept) if made is None else as_tuple(made)
+        return tuple(inputs.get(blob.name, blob.read()) for blob in call.kept) if made is None else as_tuple(made)
 
     def _loss(self, values: Sequence[Tensor]) -> Tensor:
         parts = [values[place].sum() if values[place].dim() else values[place] for place, _ in self._losses]
@@ -159,7 +184,7 @@ class NetModule(nn.Module):
         self._trained = True
         self._fill(values)
         for blob in self._given_gradients:
-            blob.stale = True
+            blob.drop_diff(_NO_DIFF.format(blob.name))
         return float(loss)
 
     def _pass(self, given: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -186,15 +211,42 @@ class NetModule(nn.Module):
 
     def _let_go(self) -> None:
         """Free what the last run left in the blobs, so that the memory serves this one."""
+        delivered = {id(blob.data_memory) for blob in self._delivered}  # which blobs behind a Split share
         for blob in self._computed:
-            if not blob.held:
-                blob.drop()
+            if not blob.data_memory.lent and id(blob.data_memory) not in delivered:
+                blob.drop(_UNFINISHED.format(blob.name))
 
     def _fill(self, values: Sequence[Tensor]) -> None:
-        for name, place in self._place.items():
-            self._blobs[name].tensor = values[place].detach()
+        self._refill([(self._blobs[name], place) for name, place in self._place.items()], values)
+
+    def _refill(self, filled: Sequence[tuple[Blob, int]], values: Sequence[Tensor]) -> None:
+        """Give blobs their values, and forget what a run layer by layer left for backward.
+
+        Values may lie in one memory: those of Slice lie in its bottom's, for example. Their blobs must know.
+        """
         for step in self._steps:
-            step.record, step.fused = None, True
+            step.history = _NO_HISTORY
+        whole = {id(blob) for blob, _ in filled}
+        owners: dict[int, Blob] = {}
+        for blob, place in filled:
+            value = values[place]
+            value = value.detach() if value.requires_grad else value
+            if blob.name in self._same:
+                other, diff = self._same[blob.name]
+                blob.share(other, tuple(value.shape), diff)
+                if id(other) not in whole:
+                    blob.refill(value)
+                continue
+            owner = owners.setdefault(value.untyped_storage().data_ptr(), blob)
+            if place not in self._kept or not same_place(value, blob.data_memory.raw):
+                blob.write(value, private=self.owns_values and owner is blob and place not in self._lent)
+            if owner is not blob:
+                owner.data_memory.share()
+
+    @property
+    def owns_values(self) -> bool:
+        """Whether each run makes its values in new memory, which blobs can take over."""
+        return self.record is None or not self.record.replays
 
 
 def module_name(layer_name: str, used: set[str]) -> str:

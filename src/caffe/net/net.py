@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from caffe import log, mode
-from caffe.blob import Blob, ParamBlob, clear_diff, settle_diff
+from caffe.blob import Blob, BlobVec
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import debug, run, store
-from caffe.net.build import Learnable, Step, build, infer_tops, tie
+from caffe.net.build import Learnable, Step, build, infer_tops
 from caffe.net.fused import Fused
 from caffe.net.graph import filter_net, insert_splits
 from caffe.net.loss_scale import LossScale
 from caffe.net.precision import check as check_precision
+from caffe.parameter_memory import collect_lent_copies, show_in_lent_copies
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["Net"]
@@ -100,7 +101,6 @@ class Net(Fused):
         self.inputs: list[str] = graph.inputs
         self.outputs: list[str] = graph.outputs
         self.learnable: list[Learnable] = graph.learnable
-        self._aliases = graph.aliases
         self._refresh_params()
         log.info("net.cpp:257", "Network initialization done.")
 
@@ -154,13 +154,17 @@ class Net(Fused):
 
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
-        if self.keep_diffs or self._watched:
+        collect_lent_copies()
+        if self.keep_diffs or self._watched or any(blob.diff_memory.lent for blob in self.blobs.values()):
             loss = self.forward_loss()
             self.backward()
             return loss
         for entry in self.learnable:
-            settle_diff(entry.tensor)
-        return self._step()
+            entry.blob.settle_diff()
+        with self._own_gradients():
+            loss = self._step()
+        show_in_lent_copies()
+        return loss
 
     def evaluate(self) -> float:
         """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss.
@@ -207,11 +211,7 @@ class Net(Fused):
     def clear_param_diffs(self) -> None:
         """Set the gradients of all parameters to zero."""
         for entry in self.learnable:
-            clear_diff(entry.tensor, keep_memory=self.tied(entry.tensor))
-
-    def tied(self, tensor: Tensor) -> bool:
-        """Whether a parameter's memory is seen by another one, of another shape."""
-        return any(tensor is owner for _, owner in self._aliases)
+            entry.blob.clear_diff()
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the present shapes of the inputs."""
@@ -257,19 +257,32 @@ class Net(Fused):
             if layer is None:
                 log.info("net.cpp:677", f"Ignoring source layer {theirs.name}")
                 continue
-            shapes = [tuple(tensor.shape) for tensor in theirs.tensors]
-            store.check_blobs(layer, layer.tensors, shapes, str(other.path or other.name))
-            for name, blob in zip(layer._blob_names, theirs.tensors, strict=True):
-                changed = changed or getattr(layer, name) is not blob
-                setattr(layer, name, blob)
+            shapes = [blob.shape for blob in theirs.param_blobs]
+            store.check_blobs(layer, layer.param_blobs, shapes, str(other.path or other.name))
+            for index, blob in enumerate(theirs.param_blobs):
+                changed = layer.use_weights(index, blob) or changed
         if changed:
             self._refresh_params()
             self._rebuild_runners()
 
-    def retie(self) -> None:
-        """Point parameters shared under another shape at their owners' memory again, after that was moved."""
-        for alias, owner in self._aliases:
-            tie(alias, owner, tuple(alias.shape))
+    @contextmanager
+    def _own_gradients(self) -> Iterator[None]:
+        """Keep the gradients of weights that belong to another net apart from that net's own."""
+        guests = [entry.blob for entry in self.learnable if entry.blob.gradient is None]
+        if not guests:
+            yield
+            return
+        before = [blob.parameter.grad for blob in guests]
+        for blob in guests:
+            blob.parameter.grad = None
+        try:
+            yield
+            for blob in guests:
+                if blob.parameter.grad is not None:
+                    blob.add_diff(blob.parameter.grad)
+        finally:
+            for blob, grad in zip(guests, before, strict=True):
+                blob.parameter.grad = grad
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""
@@ -288,7 +301,7 @@ class Net(Fused):
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _refresh_params(self) -> None:
-        self.params: OrderedDict[str, list[ParamBlob]] = OrderedDict(
+        self.params: OrderedDict[str, BlobVec] = OrderedDict(
             (layer.name, layer.blobs) for layer in self.layers if layer.tensors
         )
 

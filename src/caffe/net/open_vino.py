@@ -21,7 +21,7 @@ from caffe.net.pieces import Piece, Pieces
 from caffe.net.rewrite import Call, Rewrite
 from caffe.net.rewrite.dead import drop_dead, forget_history
 from caffe.net.rewrite.dropout import drop_dropout
-from caffe.writes import Watch
+from caffe.parameter_memory import Watch
 
 __all__ = ["OpenVino"]
 
@@ -54,6 +54,10 @@ class OpenVino(Pieces):
     def with_more(self, names: Collection[str]) -> Self:
         return type(self)(self._steps, self.name, self.wanted.union(names), self._arithmetic)
 
+    @property
+    def owns_values(self) -> bool:
+        return False  # OpenVINO writes into the same tensors at each run
+
     def outdated(self) -> str:
         if self._watch.changed():
             self._pieces = self._cut()
@@ -79,7 +83,7 @@ class OpenVino(Pieces):
         """Run these layers on torch from now on."""
         self._apart.update(layer.name for layer in layers)
         self._pieces = self._cut()
-        self._watch = Watch([t for piece in self._parts() for layer in piece.layers for t in layer.tensors])
+        self._watch = Watch([blob for piece in self._parts() for layer in piece.layers for blob in layer.param_blobs])
         self._watch.changed()  # nothing has, since this run began
         names = ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
         log.warning("open_vino.py", f'net "{self.name}": OpenVINO cannot take the layers {names}: they run on torch')

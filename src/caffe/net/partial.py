@@ -15,6 +15,12 @@ from caffe.net.module import NetModule
 
 __all__ = ["Partial"]
 
+_ABSENT = (
+    'blob "{0}": the last run computed only what the outputs need, and not this blob; to have it, say '
+    'net.optimize(keep=["{0}"]), in training net.slim(keep=["{0}"]) or net.compile(keep=["{0}"]); or run the net layer '
+    "by layer: net.stepwise(), net.forward()"
+)
+
 
 class Partial(NetModule):
     """Base of the nets that compute the blobs `wanted` and what they and the losses need.
@@ -51,20 +57,17 @@ class Partial(NetModule):
 
     def held(self) -> list[str]:
         """The names of blobs that would not be computed, but whose arrays somebody holds."""
-        return [blob.name for blob in self._absent if not blob.absent and blob.held]
+        return [blob.name for blob in self._absent if blob.data_memory.lent]
 
     def _named(self, values: Sequence[Tensor]) -> dict[str, Tensor]:
         return {blob.name: self._wide(values[place]) for blob, place in self._filled}
 
     def _fill(self, values: Sequence[Tensor]) -> None:
-        for blob, place in self._filled:
-            value = values[place]
-            blob.tensor = value.detach() if value.requires_grad else value
+        self._refill(self._filled, values)
+        present = {id(blob.data_memory) for blob, _ in self._filled}
         for blob in self._absent:
-            if not blob.absent:
-                blob.drop()
-        for step in self._steps:
-            step.record, step.fused = None, True
+            if id(blob.data_memory) not in present and blob.data_memory.missing != (reason := _ABSENT.format(blob.name)):
+                blob.drop(reason)
         shapes = [blob.shape for blob in self._fed]
         if shapes != self._shapes:
             self._shapes = shapes
@@ -73,7 +76,7 @@ class Partial(NetModule):
     def _reshape_absent(self) -> None:
         """Give the blobs that were not computed the shapes that they would have."""
         for step in self._steps:
-            if any(blob.absent for blob in step.tops):
+            if any(blob.data_memory.missing for blob in step.tops):
                 for blob, shape in zip(step.tops, infer_tops(step), strict=True):
-                    if blob.absent:
+                    if blob.data_memory.missing:
                         blob.reshape(*shape)

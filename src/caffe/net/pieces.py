@@ -14,7 +14,7 @@ from caffe.net.build import Step
 from caffe.net.loss_scale import LossScale
 from caffe.net.partial import Partial
 from caffe.net.rewrite import Call
-from caffe.writes import Watch
+from caffe.parameter_memory import Watch
 
 __all__ = ["Piece", "Pieces"]
 
@@ -69,7 +69,7 @@ class Pieces(Partial):
     ) -> None:
         super().__init__(steps, name, wanted, precision, scale)
         self._pieces = self._cut()
-        self._watch = Watch([tensor for step in steps for tensor in step.layer.tensors])
+        self._watch = Watch([blob for step in steps for blob in step.layer.param_blobs])
 
     def outdated(self) -> str:
         """Why it must not run any more, since weights have changed; empty if it may."""

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from caffe import log
+from caffe.blob import ParamBlob
 from caffe.errors import NetError
 from caffe.layers.base import Layer, Lowering
 from caffe.net.loss_scale import LossScale
 from caffe.net.rewrite import Call
 from caffe.net.rewrite.product import Product
 from caffe.proto import caffe_pb2
-from caffe.writes import Watch
+from caffe.parameter_memory import Watch
 
 __all__ = ["LowPrecision", "check", "dtype_of"]
 
@@ -74,6 +75,7 @@ class LowPrecision:
         self.dtype, self.scale = dtype, scale
         self._twins: list[tuple[Layer, Layer]] = []  # a layer, and the one that has shadows in place of its weights
         self._shadows: dict[tuple[int, torch.dtype], _Shadow] = {}  # by the weight's id
+        self._masters: list[ParamBlob] = []  # the blobs of the layers that have shadows
         self._watch: Watch | None = None
 
     def lower(self, calls: Sequence[Call], count: int, losses: frozenset[int]) -> tuple[list[Call], int]:
@@ -108,7 +110,7 @@ class LowPrecision:
         for shadow in self._shadows.values():
             shadow.follow()
         if self._watch is None:
-            self._watch = Watch([shadow.master for shadow in self._shadows.values()])
+            self._watch = Watch(self._masters)
         copies = [shadow for shadow in self._shadows.values() if shadow.rounded]
         if copies and (self._watch.changed() or always):
             torch._foreach_copy_([shadow.leaf for shadow in copies], [shadow.master for shadow in copies])
@@ -135,6 +137,7 @@ class LowPrecision:
             for name, master in layer._parameters.items()
         }
         self._twins.append((layer, twin))
+        self._masters += layer.param_blobs
         return twin
 
     def _shadow(self, master: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:

@@ -8,25 +8,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caffe.blob import diff_of
 from caffe.errors import CaffeError
 from caffe.layers.base import as_tuple
-from caffe.net.build import Step, failure
+from caffe.net.build import History, Step, failure
 
 __all__ = ["backward_step", "forward_step"]
 
 
 def forward_step(step: Step) -> list[Tensor]:
     """Run the layer forward and fill its tops; returns its weighted losses."""
-    tops = _run(step)
+    made, bottoms = _run(step)
     losses = []
+    tops = [blob.read() for blob in step.tops] if made is None else _fill(step, made, bottoms)
     for blob, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
-        value = top.detach() if top.requires_grad else top
-        blob.tensor = value
-        blob.stale = False
+        if blob.diff_memory.missing:
+            blob.reset_diff(weight)
         if weight:
-            losses.append(weight * value.sum())
+            losses.append(weight * top.sum())
     return losses
+
+
+def _fill(step: Step, made: Sequence[Tensor], bottoms: Sequence[Tensor]) -> list[Tensor]:
+    """Give the tops their values, of which each blob knows whether somebody else reads the same memory."""
+    tops = [top.detach() if top.requires_grad else top for top in made]
+    if step.shares:
+        memory = step.bottoms[0].data_memory
+        if tops[0].data_ptr() != bottoms[0].data_ptr():
+            memory.lay_out(tops[0].view(memory.shape))
+        for blob, top in zip(step.tops, tops, strict=True):
+            blob.share(step.bottoms[0], tuple(top.shape), diff=step.layer.shares_diff)
+        return tops
+    places = [x.data_ptr() for x in bottoms]
+    for blob, top in zip(step.tops, tops, strict=True):
+        private = not (step.lends or top._is_view() or top.data_ptr() in places)
+        if not private and not step.lends:
+            private = not _overlaps(step, top, tops, bottoms)
+        blob.write(top, private and not (step.in_place and step.backward))
+    return tops
+
+
+def _overlaps(step: Step, top: Tensor, tops: Sequence[Tensor], bottoms: Sequence[Tensor]) -> bool:
+    """Whether a top lies in the memory of a bottom, of a parameter or of another top; the bottom's blob hears of it."""
+    place = top.untyped_storage().data_ptr()
+    found = False
+    for blob, x in zip(step.bottoms, bottoms, strict=True):
+        if x.untyped_storage().data_ptr() == place:
+            blob.data_memory.share()
+            found = True
+    others = [x for x in (*tops, *step.layer.tensors) if x is not top]
+    return found or any(x.untyped_storage().data_ptr() == place for x in others)
 
 
 def backward_step(step: Step) -> None:
@@ -35,31 +65,39 @@ def backward_step(step: Step) -> None:
         return
     if step.layer.constant:
         _check_constant(step)
-    if step.record is None:
-        if step.fused:
-            step.layer.error(
-                "cannot run backward by itself: the last run was one of the whole net, which keeps no layer's "
-                "history; run net.forward() before net.backward(), and net.stepwise() before both if it is optimised"
-            )
-        _run(step)
-    assert step.record is not None
-    bottoms, tops = step.record
-    heads = [(top, blob.grad) for top, blob in zip(tops, step.tops, strict=True) if top.requires_grad]
-    wanted = [x for x, need in zip(bottoms, step.needs, strict=True) if need]
+    history = _present_history(step)
+    heads = [(top, blob.read_diff()) for top, blob in zip(history.tops, step.tops, strict=True) if top.requires_grad]
+    wanted = [x for x, need in zip(history.bottoms, step.needs, strict=True) if need]
     targets = [blob for blob, need in zip(step.bottoms, step.needs, strict=True) if need]
-    leaves = [*wanted, *step.params]
-    grads: Sequence[Tensor | None] = [None] * len(leaves)
-    if heads and leaves:
-        made, diffs = zip(*heads, strict=True)
+    grads = _gradients(step, heads, [*wanted, *(blob.parameter for blob in step.params)])
+    places = [diff.untyped_storage().data_ptr() for _, diff in heads]
+    for blob, grad in zip(targets, grads, strict=False):
+        if grad is None:
+            blob.write_diff(torch.zeros_like(blob.read(), memory_format=torch.contiguous_format))
+            continue
+        place = grad.untyped_storage().data_ptr()
+        blob.write_diff(grad, private=place not in places)
+        places.append(place)
+    for blob, grad in zip(step.params, grads[len(wanted) :], strict=True):
+        if grad is None:
+            blob.read_diff()  # zeros, where there is none
+        else:
+            blob.add_diff(grad)
+
+
+def _gradients(step: Step, heads: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The gradients of the leaves for the tops' diffs."""
+    if not heads or not leaves:
+        return [None] * len(leaves)
+    made, diffs = zip(*heads, strict=True)
+    try:
         with torch.enable_grad():
             root = _Root.apply(diffs, *made)
-        grads = torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True)
-    for blob, grad in zip(targets, grads, strict=False):
-        blob.grad = torch.zeros_like(blob.tensor) if grad is None else grad
-    for param, grad in zip(step.params, grads[len(wanted) :], strict=True):
-        diff = diff_of(param)
-        if grad is not None:
-            diff.data.add_(grad)
+        return torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True)
+    except CaffeError:
+        raise
+    except Exception as error:
+        raise failure(step, error) from error
 
 
 class _Root(torch.autograd.Function):
@@ -84,10 +122,27 @@ def _check_constant(step: Step) -> None:
             )
 
 
-def _run(step: Step) -> tuple[Tensor, ...]:
-    """The tops for the present data of the bottoms; keeps autograd's history where backward needs it."""
+def _present_history(step: Step) -> History:
+    """What backward differentiates: the layer's last run, or one on its present bottoms if these have changed since.
+
+    An in-place layer has only its last run, as its bottom is gone.
+    """
+    history = step.history
+    if isinstance(history, str):
+        if history:
+            step.layer.error(history)
+    elif step.in_place or step.layer.rereads or history.seen == _seen(step):
+        return history
+    with step.layer.repeating():
+        _run(step)
+    assert isinstance(step.history, History)
+    return step.history
+
+
+def _run(step: Step) -> tuple[tuple[Tensor, ...] | None, list[Tensor]]:
+    """The layer's tops, None where it leaves them as they are, and its bottoms; keeps what backward needs."""
     layer = step.layer
-    bottoms = [blob.tensor for blob in step.bottoms]
+    bottoms = [blob.read() for blob in step.bottoms]
     try:
         if step.backward:
             bottoms = [x.detach().requires_grad_(need) for x, need in zip(bottoms, step.needs, strict=True)]
@@ -99,7 +154,14 @@ def _run(step: Step) -> tuple[Tensor, ...]:
         raise
     except Exception as error:
         raise failure(step, error) from error
-    tops = tuple(blob.tensor for blob in step.tops) if tops is None else as_tuple(tops)
-    step.record = (bottoms, list(tops)) if step.backward else None
-    step.fused = False
-    return tops
+    made = None if tops is None else as_tuple(tops)
+    if step.backward:
+        kept = [blob.read() for blob in step.tops] if made is None else list(made)
+        step.history = History(bottoms, kept, _seen(step))
+    return made, bottoms
+
+
+def _seen(step: Step) -> list[Any]:
+    """What a run of the layer depends on: where and how old its bottoms and parameters are."""
+    blobs: list[Any] = [(blob.data_memory, blob.data_memory.generation) for blob in step.bottoms]
+    return blobs + [(p.data_ptr(), p._version) for p in (blob.parameter for blob in step.params)]

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from caffe import log
+from caffe.blob import ParamBlob
 from caffe.errors import NetError
 from caffe.layers.base import Layer, shape_text
 from caffe.proto import weights
 from caffe.proto.blobs import fits
-from caffe.writes import note_write
 
 if TYPE_CHECKING:
     from caffe.net.net import Net
@@ -33,11 +32,12 @@ def copy_from(net: Net, path: str | Path) -> None:
     """
     with weights.opened(path) as found:
         pairs = _pairs(net, path, found)
-        _copy([(blob.data.numpy(), array.reshape(blob.shape)) for blob, array in pairs if blob.device.type == "cpu"])
+        here = [(blob, array) for blob, array in pairs if blob.parameter.device.type == "cpu"]
+        _copy([(blob.parameter.detach().numpy(), array.reshape(blob.shape)) for blob, array in here])
         for blob, array in pairs:
-            if blob.device.type != "cpu":
-                blob.data.copy_(torch.from_numpy(np.array(array)).reshape(blob.shape))
-            note_write(blob)
+            if blob.parameter.device.type != "cpu":
+                blob.parameter.data.copy_(torch.from_numpy(np.array(array)).reshape(blob.shape))
+            blob.advance()
 
 
 def _copy(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
@@ -53,10 +53,10 @@ def _copy(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
             pass
 
 
-def _pairs(net: Net, path: str | Path, found: dict[str, list[np.ndarray]]) -> list[tuple[Tensor, np.ndarray]]:
+def _pairs(net: Net, path: str | Path, found: dict[str, list[np.ndarray]]) -> list[tuple[ParamBlob, np.ndarray]]:
     layers = net.layer_dict
     owned = {(entry.layer, entry.index) for entry in net.learnable}
-    pairs: list[tuple[Tensor, np.ndarray]] = []
+    pairs: list[tuple[ParamBlob, np.ndarray]] = []
     for name, arrays in found.items():
         layer = layers.get(name)
         if layer is None:
@@ -65,13 +65,13 @@ def _pairs(net: Net, path: str | Path, found: dict[str, list[np.ndarray]]) -> li
         given: list[np.ndarray | None] = [*arrays, *[None] * (len(layer.tensors) - len(arrays))]
         shared = [array is None and (name, index) not in owned for index, array in enumerate(given)]
         present = [array for array, skip in zip(given, shared, strict=True) if array is not None or not skip]
-        kept = [blob for blob, skip in zip(layer.tensors, shared, strict=False) if not skip]
+        kept = [blob for blob, skip in zip(layer.param_blobs, shared, strict=False) if not skip]
         check_blobs(layer, kept, [array.shape for array in present if array is not None], str(path))
         pairs += [(blob, array) for blob, array in zip(kept, present, strict=True) if array is not None]
     return pairs
 
 
-def check_blobs(layer: Layer, blobs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], source: str) -> None:
+def check_blobs(layer: Layer, blobs: Sequence[ParamBlob], shapes: Sequence[tuple[int, ...]], source: str) -> None:
     """Raise NetError unless arrays of these shapes, from `source`, fit these blobs of the layer."""
     what = f'layer "{layer.name}" ({layer.type})'
     if len(shapes) != len(blobs):
@@ -104,6 +104,6 @@ def save_hdf5(net: Net, path: str | Path, diffs: bool = False) -> None:
 
 def _arrays(net: Net, diff: bool = False) -> dict[str, list[np.ndarray]]:
     def array(blob: Any) -> np.ndarray:
-        return (blob.grad if diff else blob.tensor).detach().cpu().numpy()
+        return (blob.read_diff() if diff else blob.read()).detach().cpu().numpy()
 
     return {name: [array(blob) for blob in blobs] for name, blobs in net.params.items()}

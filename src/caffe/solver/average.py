@@ -13,7 +13,6 @@ from torch import Tensor
 from caffe.errors import SolverError
 from caffe.net.build import Learnable
 from caffe.proto import weights
-from caffe.writes import note_write
 
 __all__ = ["MovingAverage"]
 
@@ -73,7 +72,7 @@ class MovingAverage:
         for entry, average in zip(self._learnable, self.tensors, strict=True):
             own = entry.tensor.detach().clone()
             entry.tensor.data.copy_(average)
-            note_write(entry.tensor)
+            entry.blob.advance()
             average.copy_(own)
         self._swapped = not self._swapped
 

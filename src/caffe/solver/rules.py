@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from caffe.blob import promise_diff
+from caffe.blob import ParamBlob
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 
@@ -36,15 +36,15 @@ class Update:
     history: Sequence[Tensor]
     rate: float
     decay: float
-    owner: Tensor | None = None
-    """The parameter whose gradient `diff` is, where nothing else shares that memory."""
+    owner: ParamBlob | None = None
+    """The blob whose diff `diff` is, where nothing else shares that memory."""
 
     def subtracted(self, amount: Tensor) -> None:
         """Make `amount`, what was subtracted from the data, the diff; copied only where somebody looks at it."""
         if self.owner is None:
             self.diff.copy_(amount)
         else:
-            promise_diff(self.owner, amount)
+            self.owner.borrow_diff(amount)
 
     def pieces(self) -> Iterator[Update]:
         """This update as updates of consecutive parts; itself where it is small or its tensors lie differently."""

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from caffe import log, mode
-from caffe.blob import diff_of, settle_diff
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.proto import caffe_pb2, text, upgrade
@@ -25,7 +24,6 @@ from caffe.solver.outputs import add_outputs, log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.watch import Watcher
-from caffe.writes import note_write
 
 __all__ = [
     "AdaDeltaSolver",
@@ -171,7 +169,7 @@ class Solver:
         if self._gradients_fit():
             self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
         for entry in self.net.learnable:
-            note_write(entry.tensor)
+            entry.blob.advance()
         self.iter += 1
         self.average.update()
         return rate
@@ -186,10 +184,10 @@ class Solver:
         learnable = self.net.learnable
         for index, entry in enumerate(learnable):
             tensor = entry.tensor
-            diff = diff_of(tensor)
+            diff = entry.blob.read_diff()
             self._lay_history_like(tensor, range(index, len(self.history), len(learnable)))
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
-            history, owner = self.history[index :: len(learnable)], None if self.net.tied(tensor) else tensor
+            history, owner = self.history[index :: len(learnable)], None if entry.blob.tied else entry.blob
             yield Update(tensor.data, diff, history, local_rate, local_decay, owner)
 
     def _lay_history_like(self, tensor: torch.Tensor, indices: range) -> None:
@@ -317,7 +315,7 @@ class Solver:
     def restore(self, path: str | Path) -> None:
         """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed."""
         for entry in self.net.learnable:
-            settle_diff(entry.tensor)
+            entry.blob.settle_diff()
         snapshot.restore(self, path)
 
     def request(self, action: str) -> None:

@@ -15,7 +15,7 @@ from caffe.layers.base import Layer
 from caffe.layers.convolution import convolve, deconvolve
 from caffe.layers.geometry import margins, pad_axes
 from caffe.layers.normalization import BatchNorm
-from caffe.writes import Watch
+from caffe.parameter_memory import Watch
 
 __all__ = ["Product", "is_plain"]
 
@@ -55,7 +55,7 @@ class Product:
 
     def __post_init__(self) -> None:
         self.slide = self.slide or getattr(self.layer, "slide", None)
-        self._watch = Watch([blob for layer in (self.layer, *self.scales) for blob in layer.tensors])
+        self._watch = Watch([blob for layer in (self.layer, *self.scales) for blob in layer.param_blobs])
 
     def refresh(self) -> bool:
         """Take up changes of the weights; returns whether all are finite."""

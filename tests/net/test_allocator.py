@@ -11,7 +11,7 @@ import torch
 
 import caffe
 from caffe.net import Net
-from caffe.net.memory import keep_freed_memory, large_blocks_apart
+from caffe.net.allocator import keep_freed_memory, large_blocks_apart
 from caffe.proto import caffe_pb2, text
 
 NET = """

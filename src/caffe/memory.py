@@ -1,0 +1,278 @@
+"""Memory: who owns the numbers of a blob, who views them, who may write them, and how a stale copy is noticed.
+
+Each array of a blob, its data or its diff, is one `Memory`:
+
+- The memory owns one *value*, a tensor. A layer reads the value and never writes into it; what a layer computes
+  replaces it (`write`).
+- A user gets a numpy array by `lend`. While the user keeps that array, or a view of it, the array is *lent*: it shows
+  every new value, and what the user writes into it is read by the next reader.
+- A lent array lies over the value itself where the value is *private* to this memory, contiguous and on the CPU.
+  Otherwise it lies over a copy, which is compared with the value before each read.
+- `version` changes with every write. Who keeps something derived from the value keeps the version beside it.
+- A memory without a value (`drop`) raises a CaffeError on reading, which tells the reason.
+
+The memories of parameters, whose tensors belong to torch, are in `caffe.parameter_memory`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe.errors import CaffeError
+
+__all__ = ["Loan", "Memory", "may_alias", "same_numbers", "same_place"]
+
+_NARROW = (torch.bfloat16, torch.float16)
+_BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+
+class Loan:
+    """A numpy array that a user may hold: over `host`, which is the value itself (`alias`) or a copy of it.
+
+    The memory refers to the array weakly: the array is lent for as long as the user keeps it, or a view of it.
+    """
+
+    __slots__ = ("_array", "alias", "host", "thread")
+
+    def __init__(self, host: Tensor, alias: bool) -> None:
+        self.host, self.alias = host, alias
+        self.thread = 0
+        self._array: weakref.ref[np.ndarray] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _nothing, ()  # a copied or pickled memory has no borrowers
+
+    @property
+    def array(self) -> np.ndarray | None:
+        """The lent array, or None where nobody keeps it."""
+        return None if self._array is None else self._array()
+
+    def hand_out(self) -> np.ndarray:
+        """The array, to the thread that asks for it."""
+        array = self.array
+        if array is None:
+            array = self.host.numpy()
+            self._array = weakref.ref(array)
+        self.thread = threading.get_ident()
+        return array
+
+    def show(self, value: Tensor) -> bool:
+        """Copy `value` into the lent array. False where nobody keeps the array, or the array cannot show the value.
+
+        An array that another thread obtained keeps its numbers: they are the results of that thread's run.
+        """
+        if self.array is None or value.shape != self.host.shape or self.thread != threading.get_ident():
+            return False
+        self.host.copy_(value)
+        self.alias = False
+        return True
+
+
+def _nothing() -> None:
+    return None
+
+
+class Memory:
+    """The memory of a blob's data or diff: a value that layers replace, and the array that a user holds of it."""
+
+    __slots__ = ("_loan", "_looks", "_missing", "_private", "_ready", "_value", "_writes")
+
+    def __init__(self, shape: Sequence[int], like: Tensor) -> None:
+        """Zeros of a shape, of the type and on the device of `like`. They take no memory until they are read."""
+        self._writes = self._looks = 0
+        self._loan: Loan | None = None
+        self._put_zeros(shape, like)
+
+    # -- the net's side --------------------------------------------------------------------------------------------
+
+    def read(self) -> Tensor:
+        """The value, with what the user has written. The caller must not write into it."""
+        if not self._ready:
+            self._prepare()
+        if self._loan is not None:
+            self._collect()
+        return self._value
+
+    def write(self, value: Tensor, private: bool = True) -> None:
+        """Replace the value. `private` tells whether nobody else owns or reads the memory of `value`.
+
+        The memory takes over the tensor instead of copying it. A lent array gets a copy of the new numbers.
+        """
+        loan = self._loan
+        if loan is not None:
+            if loan.alias and loan.array is not None and same_place(value, self._value):
+                return
+            self._loan = loan if loan.show(value) else None
+        self._value, self._private = value, private
+        self._ready = value.dtype not in _NARROW
+        self._missing = ""
+        self._writes += 1
+
+    def share(self) -> None:
+        """Say that somebody else reads the present value: a later user gets a copy of it."""
+        self._private = False
+
+    def drop(self, reason: str) -> None:
+        """Free the value. The shape stays; reading raises a CaffeError with the reason."""
+        shape = self.shape
+        self._loan = None
+        self._put_zeros(shape, self._value)
+        self._missing = reason
+
+    def reset(self, shape: Sequence[int], fill: float = 0.0) -> None:
+        """Make the value zeros, or `fill`, of a shape. A lent array of another shape loses its connection."""
+        self._loan = None
+        self._put_zeros(shape, self._value)
+        if fill:
+            self._value = torch.full(tuple(shape), fill, dtype=self._value.dtype, device=self._value.device)
+            self._ready = True
+
+    def reshape(self, shape: Sequence[int]) -> None:
+        """Change the shape. Values and lent arrays stay where the number of elements does, else the value is zeros."""
+        if math.prod(shape) != self._value.numel() or self._missing:
+            reason = self._missing
+            self.reset(shape)
+            self._missing = reason
+            return
+        if self.read().is_contiguous():
+            self._value = self._value.view(tuple(shape))
+        else:
+            self._value, self._private = self._value.reshape(tuple(shape)), True
+        if self._loan is not None:
+            self._loan.host = self._loan.host.view(tuple(shape))
+
+    def in_c_order(self) -> Tensor:
+        """The value, laid out in C order from now on."""
+        value = self.read()
+        if not value.is_contiguous():
+            self._value, self._private = value.contiguous(), True
+        return self._value
+
+    def lay_out(self, value: Tensor) -> None:
+        """Take over `value`, the same numbers in C order."""
+        self._value, self._private = value, True
+
+    def in_shape(self, shape: tuple[int, ...]) -> Tensor:
+        """The value as a tensor of a shape with as many elements."""
+        value = self.read()
+        return value if value.shape == shape else self.in_c_order().view(shape)
+
+    # -- the user's side -------------------------------------------------------------------------------------------
+
+    def lend(self) -> np.ndarray:
+        """A writable numpy array of the value; the same one for as long as somebody keeps it."""
+        value = self.read()
+        loan = self._loan
+        if loan is None:
+            alias = self._private and value.is_contiguous() and may_alias(value)
+            # `.data` has a count of writes of its own: torch does not take a write of ours for a user's.
+            host = value.data if alias else torch.empty(value.shape, dtype=value.dtype).copy_(value)
+            loan = self._loan = Loan(host, alias)
+        return loan.hand_out()
+
+    def private(self) -> Tensor:
+        """The value as a tensor that the caller may write into."""
+        value = self.read()
+        if not self._private:
+            self._value, self._private = value.clone(), True
+        return self._value
+
+    @property
+    def lent(self) -> bool:
+        """Whether a user keeps the array."""
+        return self._loan is not None and self._loan.array is not None
+
+    @property
+    def missing(self) -> str:
+        """Why there is no value; empty where there is one."""
+        return self._missing
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._value.shape)
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return self._value.numel()
+
+    @property
+    def raw(self) -> Tensor:
+        """The value as the net left it, for its type and size only."""
+        return self._value
+
+    # -- versions --------------------------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> tuple[int, int]:
+        """Changes when the value is replaced, or written by torch, or written through a lent copy.
+
+        A write through an array that lies over the value does not count: who saved the value sees that write.
+        """
+        self.read()
+        return self._writes, self._value._version
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Changes when the numbers may have changed in any way. It does at each look while an alias is lent."""
+        if self._loan is not None and self._loan.alias:
+            self._looks += 1
+        return *self.generation, self._looks
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _put_zeros(self, shape: Sequence[int], like: Tensor) -> None:
+        dtype = torch.float32 if like.dtype in _NARROW else like.dtype
+        self._value = like.new_zeros((), dtype=dtype).expand(tuple(shape))
+        self._private, self._ready, self._missing = True, False, ""
+        self._writes += 1
+
+    def _prepare(self) -> None:
+        """Give zeros their memory, and widen a value of 16 bits."""
+        if self._missing:
+            raise CaffeError(self._missing)
+        self._value = self._value.float() if self._value.dtype in _NARROW else self._value.contiguous()
+        self._private = self._ready = True
+
+    def _collect(self) -> None:
+        """Take over what the user wrote into a lent copy, and forget an alias that nobody keeps."""
+        loan = self._loan
+        assert loan is not None
+        kept = loan.array is not None
+        if loan.alias:
+            if not kept:
+                self._loan = None
+                self._looks += 1
+            return
+        if (kept or loan.thread) and not same_numbers(loan.host, self._value):
+            loan.alias = may_alias(self._value)
+            self._value = loan.host if loan.alias else loan.host.to(self._value.device, copy=True)
+            self._private = True
+            self._writes += 1
+        if not kept:
+            loan.thread = 0  # nobody can write into the copy any more; it is kept for the next user
+
+
+def may_alias(value: Tensor) -> bool:
+    """Whether a numpy array can lie over the tensor's own memory."""
+    return value.device.type == "cpu"
+
+
+def same_place(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same numbers in the same memory."""
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
+
+
+def same_numbers(host: Tensor, value: Tensor) -> bool:
+    """Whether two tensors of one shape hold the same bits. A NaN equals itself."""
+    there = host.to(value.device)
+    bits = _BITS.get(value.dtype)
+    return torch.equal(there, value) if bits is None else torch.equal(there.view(bits), value.view(bits))

@@ -1,0 +1,272 @@
+"""The memories of a parameter: its data and its gradient, two tensors that belong to torch.
+
+Torch's operations, autograd and optimizers write into these tensors. A `Watch` tells whether they may have changed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caffe.errors import CaffeError
+from caffe.memory import Loan, may_alias, same_numbers
+
+__all__ = ["Gradient", "Watch", "Weights", "collect_lent_copies", "show_in_lent_copies"]
+
+
+class ParameterMemory(ABC):
+    """Base of the memories whose tensor belongs to torch, which writes into it: data and gradient of a parameter.
+
+    `holder()` gives the parameter. `views` are parameters of other shapes over the same memory. On the CPU a lent array
+    lies over the tensor. On another device it lies over a copy, and `base` holds the numbers of that copy as the user
+    got them: what differs from them was written by the user.
+    """
+
+    def __init__(self, holder: Callable[[], Tensor]) -> None:
+        self.holder = holder
+        self.views: list[nn.Parameter] = []
+        self._loan: Loan | None = None
+        self._base: Tensor | None = None
+        self._place = 0  # where the tensor lay when the array was lent
+        self._writes = 0
+
+    @abstractmethod
+    def _tensor(self) -> Tensor:
+        """The tensor as torch has it."""
+
+    @abstractmethod
+    def _use_c_order(self) -> None:
+        """Lay the tensor out in C order."""
+
+    @abstractmethod
+    def tie(self) -> None:
+        """Point the views at the tensor's memory."""
+
+    def read(self) -> Tensor:
+        """The tensor, with what the user has written."""
+        value = self._tensor()
+        if self._loan is not None:
+            self._collect(value)
+        return value
+
+    def private(self) -> Tensor:
+        """The tensor, which the caller may write into by torch's operations."""
+        return self.read()
+
+    def in_c_order(self) -> Tensor:
+        """The tensor, laid out in C order from now on."""
+        self.read()
+        self._use_c_order()
+        return self._tensor()
+
+    def in_shape(self, shape: tuple[int, ...]) -> Tensor:
+        """The tensor in a shape with as many elements."""
+        value = self.read()
+        return value if value.shape == shape else self.in_c_order().view(shape)
+
+    def write(self, value: Tensor, private: bool = True) -> None:
+        """Copy `value` into the tensor."""
+        self.read().copy_(value)
+        self.advance()
+
+    def advance(self) -> None:
+        """Say that the tensor was written by a way that torch does not count, such as `parameter.data`."""
+        self._writes += 1
+        if self._base is not None:
+            self.show()
+
+    def lend(self) -> np.ndarray:
+        """A writable array over the tensor, which is laid out in C order from now on."""
+        value = self.in_c_order()
+        if self._loan is None:
+            alias = may_alias(value)
+            self._loan = Loan(value.data if alias else value.to("cpu", copy=True), alias)
+            self._base = None if alias else self._loan.host.clone()
+            self._place = value.data_ptr()
+            if not alias:
+                _LENT_COPIES.add(self)
+        self._writes += 1
+        array = self._loan.hand_out()
+        if self._base is not None:
+            self.show()
+        return array
+
+    def show(self) -> None:
+        """Bring a lent copy up to date with the tensor, after what the user has written was taken over."""
+        value = self.read()
+        if self._loan is not None and self._base is not None:
+            self._loan.host.copy_(value)
+            self._base.copy_(value)
+
+    @property
+    def lent(self) -> bool:
+        """Whether a user keeps the array."""
+        return self._loan is not None and self._loan.array is not None
+
+    @property
+    def missing(self) -> str:
+        """Why there is no value: a parameter has one always."""
+        return ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.holder().shape)
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return self.holder().numel()
+
+    def _collect(self, value: Tensor) -> None:
+        """Take over what the user wrote into a lent copy, and forget an array that nobody keeps."""
+        loan, base = self._loan, self._base
+        assert loan is not None
+        kept, moved = loan.array is not None, self._place != value.data_ptr()
+        if base is not None and not moved and not same_numbers(loan.host, base):
+            value.copy_(torch.where(loan.host != base, loan.host, value.cpu()))
+            base.copy_(loan.host)
+            self._writes += 1
+        if moved or not kept:
+            self._loan = self._base = None
+            self._writes += 1
+            _LENT_COPIES.discard(self)
+
+
+class Weights(ParameterMemory):
+    """The memory of a parameter's data. Blobs of several layers, or of several nets, may share it."""
+
+    def _tensor(self) -> Tensor:
+        return self.holder().detach()
+
+    def _use_c_order(self) -> None:
+        parameter = self.holder()
+        if not parameter.is_contiguous():
+            parameter.data = parameter.detach().contiguous()
+            self.tie()
+
+    def tie(self) -> None:
+        for view in self.views:
+            view.data = self.holder().detach().view(view.shape)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Changes when the numbers may have changed. It does at each look while an array is lent, and once after."""
+        if self._loan is not None:
+            self._writes += 1
+            self.read()
+        parameter = self.holder()
+        return self._writes, parameter._version, parameter.data_ptr(), *(view._version for view in self.views)
+
+
+class Gradient(ParameterMemory):
+    """The memory of a parameter's gradient, `parameter.grad`, to which autograd adds.
+
+    No gradient stands for zeros. `borrow` makes a tensor of somebody else's the gradient without a copy.
+    """
+
+    def __init__(self, holder: Callable[[], Tensor]) -> None:
+        super().__init__(holder)
+        self._borrowed: tuple[Tensor, int] | None = None  # with torch's count of its writes
+
+    def _tensor(self) -> Tensor:
+        parameter = self.holder()
+        if parameter.grad is None:
+            borrowed = self._take_borrowed()
+            if borrowed is None:
+                parameter.grad = torch.zeros_like(parameter, requires_grad=False)
+            else:
+                parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(borrowed)
+        return parameter.grad
+
+    def _use_c_order(self) -> None:
+        parameter, grad = self.holder(), self._tensor()
+        if not grad.is_contiguous():
+            if not parameter.is_contiguous():  # torch wants both in one order
+                raise CaffeError("the data of a parameter must be in C order before its diff is")
+            parameter.grad = grad.contiguous()
+            self.tie()
+
+    def tie(self) -> None:
+        for view in self.views:
+            view.grad = self._tensor().view(view.shape)
+
+    def add(self, grad: Tensor) -> None:
+        """Add to the gradient, in place."""
+        value = self.read()
+        value.data.add_(grad.view(value.shape))
+        self.advance()
+
+    def borrow(self, value: Tensor) -> None:
+        """Make `value` the gradient. Its owner must call `settle` before it changes the tensor."""
+        if self.lent or self.views:
+            self.write(value)
+        else:
+            self.holder().grad, self._borrowed = None, (value, value._version)
+
+    def settle(self) -> None:
+        """Copy a borrowed tensor, whose owner is about to change it."""
+        if self._borrowed is not None:
+            self._tensor()
+
+    def clear(self) -> None:
+        """Make the gradient zero: by dropping the tensor where nobody looks, as torch then stores instead of adding."""
+        parameter = self.holder()
+        self._borrowed = None
+        if parameter.grad is None:
+            return
+        if self.views or not parameter.requires_grad or self.lent:
+            parameter.grad.zero_()
+            self.advance()
+        else:
+            parameter.grad = None
+
+    def _take_borrowed(self) -> Tensor | None:
+        if self._borrowed is None:
+            return None
+        (value, version), self._borrowed = self._borrowed, None
+        if value._version != version:
+            raise CaffeError("internal error: a gradient was borrowed from a tensor that has changed since")
+        return value
+
+
+class Versioned(Protocol):
+    """What can be watched: a ParamBlob, or the memory of its data."""
+
+    @property
+    def version(self) -> tuple[int, ...]: ...
+
+
+class Watch:
+    """Tells whether memories may have changed since the last call of `changed`."""
+
+    def __init__(self, memories: Sequence[Versioned]) -> None:
+        self._memories = memories
+        self._seen: list[tuple[int, ...]] = []
+
+    def changed(self) -> bool:
+        """Whether any may have changed since the last call; True at the first."""
+        now = [memory.version for memory in self._memories]
+        if now == self._seen:
+            return False
+        self._seen = now
+        return True
+
+
+def collect_lent_copies() -> None:
+    """Before a run: take over what users wrote into lent copies of parameters, which exist away from the CPU only."""
+    for memory in list(_LENT_COPIES):
+        memory.read()
+
+
+def show_in_lent_copies() -> None:
+    """After a run: bring the lent copies of parameters up to date."""
+    for memory in list(_LENT_COPIES):
+        memory.show()
+
+
+_LENT_COPIES: set[ParameterMemory] = set()
