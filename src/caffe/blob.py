@@ -91,6 +91,11 @@ class Blob:
         """Make every element of the diff `fill`."""
         self._diff.reset(self.shape, fill)
 
+    def stamp(self) -> tuple[Memory, int, int]:
+        """Which memory holds the data, and its generation: changes when the data is another; see Memory.generation."""
+        memory = self._data
+        return memory, *memory.generation
+
     @property
     def data_memory(self) -> Memory:
         """The memory of the data."""

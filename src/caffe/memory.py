@@ -112,8 +112,7 @@ class Memory:
                 return
             self._loan = loan if loan.show(value) else None
         self._value, self._private = value, private
-        self._ready = value.dtype not in _NARROW
-        self._missing = ""
+        self._missing, self._ready = "", value.dtype not in _NARROW
         self._writes += 1
 
     def share(self) -> None:
@@ -137,8 +136,8 @@ class Memory:
 
     def reshape(self, shape: Sequence[int]) -> None:
         """Change the shape. Values and lent arrays stay where the number of elements does, else the value is zeros."""
-        if math.prod(shape) != self._value.numel() or self._missing:
-            reason = self._missing
+        if math.prod(shape) != self._value.numel() or self.missing:
+            reason = self.missing
             self.reset(shape)
             self._missing = reason
             return
@@ -217,7 +216,8 @@ class Memory:
 
         A write through an array that lies over the value does not count: who saved the value sees that write.
         """
-        self.read()
+        if self._loan is not None:
+            self._collect()
         return self._writes, self._value._version
 
     @property

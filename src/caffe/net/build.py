@@ -25,7 +25,7 @@ _AUTOMATIC = "(automatic)"
 _INNER_SOFTMAX = ("InfogainLoss", "SoftmaxWithLoss")  # they log a second line, for a layer inside them
 
 
-@dataclass
+@dataclass(slots=True)
 class History:
     """What a layer's backward needs of its last run: the tensors, with what autograd recorded between them.
 
@@ -51,7 +51,9 @@ class Step:
     history: History | str = ""  # of the last run; or why there is none
     in_place: bool = False  # whether a top is one of the bottoms
     shares: bool = False  # whether the tops are the bottom itself, perhaps in another shape
-    lends: bool = False  # whether the layer keeps the memory of its tops
+    missing_diffs: bool = False  # whether the last run did not keep the tops' diffs
+    weighted: bool = False  # whether a top counts in the loss
+    wary: bool = False  # whether to look at the memory of the tops: somebody keeps it, or the layer is a user's own
 
     @property
     def bottom_names(self) -> list[str]:
@@ -186,8 +188,9 @@ class _Builder:
             log.info("layer_factory.hpp:77", f"Creating layer {spec.name}")
         shapes = infer_tops(step, first=True)
         step.in_place = any(top is bottom for top in step.tops for bottom in step.bottoms)
-        step.shares, step.lends = layer.shares and not step.in_place, layer.lends
+        step.shares = layer.shares and not step.in_place
         step.loss_weights = self._loss_weights(step)
+        step.weighted = any(step.loss_weights)
         log.info("net.cpp:124", f"Setting up {spec.name}")
         for blob, shape, weight in zip(step.tops, shapes, step.loss_weights, strict=True):
             if step.shares:

@@ -45,6 +45,9 @@ def mark_backward(steps: Sequence[Step], force: bool) -> None:
             step.backward = True
             step.needs = [need or index not in step.layer.exempt for index, need in enumerate(step.needs)]
             step.params = [blob for blob in step.layer.param_blobs if isinstance(blob.parameter, nn.Parameter)]
+    for step in steps:
+        own = not type(step.layer).__module__.startswith("caffe.")
+        step.wary = own or step.layer.lends or (step.in_place and step.backward)
     wanted = {id(blob.parameter) for step in steps for blob in step.params}
     for step in steps:
         for blob in step.layer.tensors:

@@ -112,7 +112,7 @@ class NetModule(nn.Module):
                 self._same[blob.name] = step.bottoms[0], step.layer.shares_diff
             else:
                 self._same.pop(blob.name, None)
-        if step.lends:
+        if step.layer.lends:
             self._lent.update(writes)
         if isinstance(step.layer, Source):
             self._kept.update(writes)
@@ -225,7 +225,7 @@ class NetModule(nn.Module):
         Values may lie in one memory: those of Slice lie in its bottom's, for example. Their blobs must know.
         """
         for step in self._steps:
-            step.history = _NO_HISTORY
+            step.history, step.missing_diffs = _NO_HISTORY, True
         whole = {id(blob) for blob, _ in filled}
         owners: dict[int, Blob] = {}
         for blob, place in filled:

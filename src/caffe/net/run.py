@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from caffe.errors import CaffeError
-from caffe.layers.base import as_tuple
 from caffe.net.build import History, Step, failure
 
 __all__ = ["backward_step", "forward_step"]
@@ -18,45 +17,65 @@ __all__ = ["backward_step", "forward_step"]
 def forward_step(step: Step) -> list[Tensor]:
     """Run the layer forward and fill its tops; returns its weighted losses."""
     made, bottoms = _run(step)
-    losses = []
-    tops = [blob.read() for blob in step.tops] if made is None else _fill(step, made, bottoms)
-    for blob, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
+    if made is not None:
+        _fill(step, made, bottoms)
+    if step.missing_diffs:
+        _give_diffs(step)
+    if not step.weighted:
+        return []
+    return [weight * blob.read().sum() for blob, weight in zip(step.tops, step.loss_weights, strict=True) if weight]
+
+
+def _give_diffs(step: Step) -> None:
+    """Make diffs that the last run did not keep what they are at first: the loss weights."""
+    step.missing_diffs = False
+    for blob, weight in zip(step.tops, step.loss_weights, strict=True):
         if blob.diff_memory.missing:
             blob.reset_diff(weight)
-        if weight:
-            losses.append(weight * top.sum())
-    return losses
 
 
-def _fill(step: Step, made: Sequence[Tensor], bottoms: Sequence[Tensor]) -> list[Tensor]:
-    """Give the tops their values, of which each blob knows whether somebody else reads the same memory."""
-    tops = [top.detach() if top.requires_grad else top for top in made]
+def _fill(step: Step, made: Sequence[Tensor], bottoms: Sequence[Tensor]) -> None:
+    """Give the tops their values. Each memory knows whether somebody else reads or keeps the same numbers."""
     if step.shares:
-        memory = step.bottoms[0].data_memory
-        if tops[0].data_ptr() != bottoms[0].data_ptr():
-            memory.lay_out(tops[0].view(memory.shape))
-        for blob, top in zip(step.tops, tops, strict=True):
-            blob.share(step.bottoms[0], tuple(top.shape), diff=step.layer.shares_diff)
-        return tops
-    places = [x.data_ptr() for x in bottoms]
-    for blob, top in zip(step.tops, tops, strict=True):
-        private = not (step.lends or top._is_view() or top.data_ptr() in places)
-        if not private and not step.lends:
-            private = not _overlaps(step, top, tops, bottoms)
-        blob.write(top, private and not (step.in_place and step.backward))
-    return tops
+        _share(step, made, bottoms[0])
+        return
+    wary = step.wary or len(bottoms) != 1
+    for blob, top in zip(step.tops, made, strict=True):
+        value = top.detach() if top.requires_grad else top
+        if wary or top._is_view() or top is bottoms[0]:
+            blob.write(value, _is_private(step, top, made, bottoms))
+        else:
+            blob.write(value)
 
 
-def _overlaps(step: Step, top: Tensor, tops: Sequence[Tensor], bottoms: Sequence[Tensor]) -> bool:
-    """Whether a top lies in the memory of a bottom, of a parameter or of another top; the bottom's blob hears of it."""
+def _is_private(step: Step, top: Tensor, tops: Sequence[Tensor], bottoms: Sequence[Tensor]) -> bool:
+    """Whether a top's memory is nobody else's: no bottom's, parameter's or other top's, and nobody keeps it.
+
+    A layer keeps the memory of its tops if it says so. Autograd keeps that of a layer in place, which has no other.
+    """
+    for blob, x in zip(step.bottoms, bottoms, strict=True):
+        if top is x:
+            blob.data_memory.share()
+            return False
+    if not (step.wary or top._is_view()):
+        return True
     place = top.untyped_storage().data_ptr()
-    found = False
+    others = [x for x in (*tops, *step.layer.tensors) if x is not top]
+    private = all(x.untyped_storage().data_ptr() != place for x in others)
     for blob, x in zip(step.bottoms, bottoms, strict=True):
         if x.untyped_storage().data_ptr() == place:
             blob.data_memory.share()
-            found = True
-    others = [x for x in (*tops, *step.layer.tensors) if x is not top]
-    return found or any(x.untyped_storage().data_ptr() == place for x in others)
+            private = False
+    return private and not step.layer.lends and not (step.in_place and step.backward)
+
+
+def _share(step: Step, made: Sequence[Tensor], x: Tensor) -> None:
+    """Let the tops be the bottom; where a shape needs C order, the bottom takes over the copy in that order."""
+    memory = step.bottoms[0].data_memory
+    if made[0].data_ptr() != x.data_ptr():
+        memory.lay_out(made[0].detach().view(memory.shape))
+    for blob, top in zip(step.tops, made, strict=True):
+        blob.share(step.bottoms[0], tuple(top.shape), diff=step.layer.shares_diff)
 
 
 def backward_step(step: Step) -> None:
@@ -139,7 +158,7 @@ def _present_history(step: Step) -> History:
     return step.history
 
 
-def _run(step: Step) -> tuple[tuple[Tensor, ...] | None, list[Tensor]]:
+def _run(step: Step) -> tuple[Sequence[Tensor] | None, list[Tensor]]:
     """The layer's tops, None where it leaves them as they are, and its bottoms; keeps what backward needs."""
     layer = step.layer
     bottoms = [blob.read() for blob in step.bottoms]
@@ -154,7 +173,7 @@ def _run(step: Step) -> tuple[tuple[Tensor, ...] | None, list[Tensor]]:
         raise
     except Exception as error:
         raise failure(step, error) from error
-    made = None if tops is None else as_tuple(tops)
+    made = (tops,) if isinstance(tops, Tensor) else tops
     if step.backward:
         kept = [blob.read() for blob in step.tops] if made is None else list(made)
         step.history = History(bottoms, kept, _seen(step))
@@ -163,5 +182,10 @@ def _run(step: Step) -> tuple[tuple[Tensor, ...] | None, list[Tensor]]:
 
 def _seen(step: Step) -> list[Any]:
     """What a run of the layer depends on: where and how old its bottoms and parameters are."""
-    blobs: list[Any] = [(blob.data_memory, blob.data_memory.generation) for blob in step.bottoms]
-    return blobs + [(p.data_ptr(), p._version) for p in (blob.parameter for blob in step.params)]
+    seen: list[Any] = []
+    for blob in step.bottoms:
+        seen += blob.stamp()
+    for each in step.params:
+        parameter = each.parameter
+        seen += parameter.data_ptr(), parameter._version
+    return seen
