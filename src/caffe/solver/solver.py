@@ -17,7 +17,7 @@ from caffe.blob import diff_of, settle_diff
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.proto import caffe_pb2, text, upgrade
-from caffe.solver import nets, snapshot
+from caffe.solver import nets, resume, snapshot
 from caffe.solver.average import MovingAverage
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check, check_own
@@ -94,6 +94,11 @@ class Solver:
         self._warned = False
         self._losses: deque[float] = deque(maxlen=self.param.average_loss)
         self._display_time, self._display_iter = time.perf_counter(), 0
+
+    @property
+    def nets(self) -> tuple[Net, ...]:
+        """The train net and the test nets, as snapshots number them."""
+        return self.net, *self.test_nets
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -315,10 +320,14 @@ class Solver:
             self.net.save(path)
 
     def restore(self, path: str | Path) -> None:
-        """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed."""
+        """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed.
+
+        All of the file is read and checked before the first assignment. Raises `FileError` and `SolverError`.
+        """
         for entry in self.net.learnable:
             settle_diff(entry.tensor)
-        snapshot.restore(self, path)
+        with self.average.suspended():
+            resume.restore(self, path)
 
     def request(self, action: str) -> None:
         """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler."""
