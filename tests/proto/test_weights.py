@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from caffe.errors import FileError
-from caffe.proto import blobs, caffe_pb2, state, weights
+from caffe.proto import blobs, caffe_pb2, state, weights, wire
 from tests.conftest import SHARED, shared
 
 MODELS = sorted((SHARED / "models").glob("*/*.caffemodel"))
@@ -284,3 +284,20 @@ def test_mean_and_state_readers_reject_weights(tmp_path):
     weights.write_hdf5(tmp_path / "w.h5", ARRAYS)
     with pytest.raises(FileError, match="to start from these weights use -weights"):
         state.read(tmp_path / "w.h5")
+
+
+def test_a_net_whose_layers_are_damaged(tmp_path):
+    """The blobs can be read; what the net is cannot."""
+    layer = wire.key(1, 1) + b"a" + wire.key(6, 2) + b"\xff\xff"
+    (tmp_path / "w").write_bytes(wire.key(1, 1) + b"n" + wire.key(100, len(layer)) + layer)
+    assert weights.read(tmp_path / "w") == {"a": []}
+    with pytest.raises(FileError, match="w: what it says of its layers is damaged"):
+        weights.skeleton(tmp_path / "w")
+
+
+@pytest.mark.parametrize("shape", [[0] + [1 << 62] * 3, [1] * 70, [(1 << 64) - 1, 0]])
+def test_shapes_that_no_array_has(shape):
+    dims = b"".join(map(wire.varint, shape))
+    packed = wire.key(1, len(dims)) + dims
+    with pytest.raises(FileError, match="here: no array has the shape"):
+        blobs.decode(memoryview(wire.key(7, len(packed)) + packed), "here")

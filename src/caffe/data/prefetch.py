@@ -22,6 +22,7 @@ __all__ = ["Arrays", "Prefetcher", "State", "Stream"]
 State = dict[str, Any]
 Arrays = tuple[np.ndarray, ...]
 Ready = TypeVar("Ready")
+_MOST = 1 << 62  # what no number of a state reaches: the largest seed
 _POLL = 0.2  # seconds after which a waiting thread looks whether the other end is still there
 
 
@@ -51,6 +52,16 @@ class Stream(ABC):
         """As `batch`, but the arrays are still to be finished, by a function that any thread may call."""
         arrays, state = self.batch(state)
         return lambda: arrays, state
+
+    def fault(self, state: State) -> str:
+        """Why the stream cannot go on from a state that something else may have written; empty where it can.
+
+        What holds of every stream: its numbers are whole and at least 0. May be called while another thread reads.
+        """
+        for name, value in state.items():
+            if name != "key" and (type(value) is not int or not 0 <= value < _MOST):
+                return f"{name} is {str(value)[:50]}, expected a whole number of at least 0"
+        return ""
 
     def close(self) -> None:  # noqa: B027  most streams hold nothing open
         """Let go of files."""

@@ -40,6 +40,18 @@ class RecordStream(PictureStream):
             key, _ = next(islice(records, skip + self.shard.rank, None))
         return {"seed": seed, "batch": 0, "key": key.hex(), "skipped": 0}
 
+    def fault(self, state: State) -> str:
+        fault, key = super().fault(state), state["key"]
+        if fault:
+            return fault
+        try:
+            start = bytes.fromhex(key)
+        except (TypeError, ValueError):
+            return f"key is {str(key)[:50]}, expected hexadecimal digits"
+        with closing(self.source.scan(start)) as records:  # a key that is gone stands for the next one
+            next(records, None)
+        return ""
+
     def pictures(self, state: State) -> Iterator[tuple[State, Picture]]:
         with closing(self.source.records(bytes.fromhex(state["key"]))) as records:
             for key, value in islice(records, 0, None, self.shard.size):

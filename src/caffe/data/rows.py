@@ -15,6 +15,7 @@ __all__ = ["RowStream", "same_rows"]
 
 _FILES, _ROWS = 0, 1  # uses of random numbers: the order of the files, and from here on of the rows of each file
 _CROPS = 1 << 48
+_PROCESSES = 1 << 16  # more than train together: each begins at its own row, which may lie behind the end of a file
 
 
 class RowStream(Stream):
@@ -45,6 +46,19 @@ class RowStream(Stream):
 
     def start(self, seed: int) -> State:
         return {"seed": seed, "batch": 0, "pass": 0, "file": 0, "row": self.shard.rank}
+
+    def fault(self, state: State) -> str:
+        fault, place, row = super().fault(state), state["file"], state["row"]
+        if fault:
+            return fault
+        if place >= len(self.files):
+            return f"file is {place}, but there are {len(self.files)} files"
+        path = self._path(state["seed"], state["pass"], place)
+        loaded = self._loaded
+        arrays = loaded[1] if loaded is not None and loaded[0] == path else self.read(path, self.names)
+        if row >= len(arrays[0]) + _PROCESSES:
+            return f'row is {row}, but "{path}" has {len(arrays[0])} rows'
+        return ""
 
     def shapes(self, state: State) -> list[tuple[int, ...]]:
         arrays = self._file(state["seed"], state["pass"], state["file"])
@@ -99,9 +113,7 @@ class RowStream(Stream):
 
     def _file(self, seed: int, passes: int, place: int) -> Arrays:
         """The arrays of the file that comes at `place` in this pass."""
-        if self.shuffle:
-            place = int(generator(seed, passes, _FILES).permutation(len(self.files))[place])
-        path = self.files[place]
+        path = self._path(seed, passes, place)
         if self._loaded is None or self._loaded[0] != path:
             self._loaded = None
             arrays = self.read(path, self.names)
@@ -110,6 +122,12 @@ class RowStream(Stream):
                 raise DataError(f'"{path}": rows have shapes {shapes}, but those of the first file {self._shapes}')
             self._loaded, self._shapes = (path, arrays), shapes
         return self._loaded[1]
+
+    def _path(self, seed: int, passes: int, place: int) -> str:
+        """The file that comes at `place` in this pass."""
+        if self.shuffle:
+            place = int(generator(seed, passes, _FILES).permutation(len(self.files))[place])
+        return self.files[place]
 
     def _rows(self, seed: int, passes: int, place: int, total: int) -> np.ndarray:
         if self._order is None or self._order[0] != (seed, passes, place):

@@ -154,6 +154,14 @@ class Layer(nn.Module):
         if fill is not None:
             filler.check(fill, self.error)
 
+    def takes_buffer(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether a buffer `name` of this shape, from a solver state, can take the place of the layer's own.
+
+        An axis of size 0 stands for one whose size the first batch decides.
+        """
+        own = self.state_dict(keep_vars=True)[name].shape
+        return len(shape) == len(own) and all(a == b or 0 in (a, b) for a, b in zip(shape, own, strict=True))
+
     @property
     def tensors(self) -> list[Tensor]:
         """The layer's parameters and statistics in Caffe's order, as weight files store them."""
@@ -313,6 +321,9 @@ class Source(Layer, abstract=True):
 
     def seek(self, position: bytes) -> None:
         """Go to a place that `position` returned."""
+
+    def check_position(self, position: bytes) -> None:
+        """Raise an error for a position that `seek` cannot go to; moves nothing."""
 
     def close(self) -> None:
         """Stop worker threads and close files."""

@@ -84,15 +84,26 @@ class StreamSource(Source, abstract=True):
         return json.dumps(self.state).encode()
 
     def seek(self, position: bytes) -> None:
+        state = self._state_at(position)
+        self._stop()
+        self.state = state
+
+    def check_position(self, position: bytes) -> None:
+        state = self._state_at(position)
+        if self.stream is not None:
+            fault = self.stream.fault(state)
+            self.require(not fault, f"cannot go to position {position[:200]!r}: {fault}")
+
+    def _state_at(self, position: bytes) -> State:
+        """The state that the bytes stand for."""
         try:
             state = json.loads(position)
-        except ValueError:
+        except (ValueError, RecursionError):
             state = None
         mine = self.state.keys()
         if not isinstance(state, dict) or not mine - _LATER.keys() <= state.keys() <= mine:
-            self.error(f"cannot go to position {position!r}: it was not saved by a layer of this type")
-        self._stop()
-        self.state = {key: state.get(key, _LATER.get(key)) for key in mine}
+            self.error(f"cannot go to position {position[:200]!r}: it was not saved by a layer of this type")
+        return {key: state.get(key, _LATER.get(key)) for key in mine}
 
     def close(self) -> None:
         self._stop()

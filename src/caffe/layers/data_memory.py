@@ -42,11 +42,21 @@ class _Rows(Source, abstract=True):
         return json.dumps({"row": self._next}).encode()
 
     def seek(self, position: bytes) -> None:
+        row = self._row_at(position)
+        self._next = (row - row % self.batch_size) % len(self._arrays[0]) if self._arrays is not None else 0
+
+    def check_position(self, position: bytes) -> None:
+        self._row_at(position)
+
+    def _row_at(self, position: bytes) -> int:
+        """The row that the bytes stand for."""
         try:
-            row = int(json.loads(position)["row"])
-        except (ValueError, KeyError, TypeError):
-            self.error(f"cannot go to position {position!r}: it was not saved by a layer of this type")
-        self._next = row % len(self._arrays[0]) if self._arrays is not None else 0
+            row = json.loads(position)["row"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            row = None
+        if type(row) is not int or row < 0:
+            self.error(f"cannot go to position {position[:200]!r}: it was not saved by a layer of this type")
+        return row
 
     def _check_rows(self, rows: int) -> None:
         if not rows or rows % self.batch_size:

@@ -71,6 +71,10 @@ class _Recurrent(Layer, abstract=True):
             self.state = torch.cat(last).detach()
         return y
 
+    def takes_buffer(self, name: str, shape: Sequence[int]) -> bool:
+        """A state of any number of streams: with another number than the batch it is 0."""
+        return len(shape) == 3 and (shape[0], shape[2]) == (self.parts, self.opt.num_output)
+
     def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The top, and the parts of the last state, each (1, N, D)."""
         raise NotImplementedError(self.type)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -53,6 +54,17 @@ class LossScale:
     def memory(self) -> dict[str, float]:
         """What a snapshot keeps."""
         return {"value": self.value, "good": self.good}
+
+    def check_memory(self, memory: Mapping[str, float]) -> None:
+        """Raise a `SolverError` for what `recall` cannot take; changes nothing."""
+        if not memory:
+            return
+        value, good = memory.get("value", math.nan), memory.get("good", math.nan)
+        if not (self.least <= value <= self.most and good >= 0 and float(good).is_integer() and len(memory) == 2):
+            raise SolverError(
+                f"its loss scale is {dict(memory)}, expected a value from {self.least:g} to {self.most:g} and good, "
+                "a whole number of at least 0"
+            )
 
     def recall(self, memory: Mapping[str, float]) -> None:
         """Take back what `memory` gave; from a state without it, begin anew."""

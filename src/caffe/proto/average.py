@@ -47,8 +47,12 @@ def read(path: PathLike) -> tuple[caffe_pb2.NetParameter, Blobs]:
         raise FileError(f"{path}: holds no moving average; set ema_decay in the solver, or give its .caffemodel")
     model = state.find_weights(head.learned_net, path)
     net, arrays = read(model)
-    for kept in head.average:
-        arrays[kept.layer][int(kept.name)] = blobs.blob_from_proto(kept.value)
+    for (_, layer, name), array in state.arrays(head.average, "moving average", path).items():
+        own = arrays.get(layer, [])
+        index = int(name) if name.isascii() and name.isdigit() else len(own)
+        if index >= len(own):
+            raise FileError(f'{path}: has a moving average of blob "{name}" of layer "{layer}", which {model} has not')
+        own[index] = array
     _share(net, arrays)
     return net, arrays
 

@@ -119,6 +119,8 @@ def _dims(view: memoryview) -> list[int]:
 def _shaped(array: np.ndarray, shape: list[int] | None, what: str) -> np.ndarray:
     if shape is None:
         return array.reshape(()) if array.size == 1 else array
+    if len(shape) > 32 or math.prod(size or 1 for size in shape) >= 1 << 63:
+        raise FileError(f"{what}: no array has the shape {str(tuple(shape))[:100]}; the file is damaged")
     if array.size != math.prod(shape):
         raise FileError(
             f"{what}: shape {tuple(shape)} is {math.prod(shape)} numbers, but {array.size} are stored; "

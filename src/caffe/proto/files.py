@@ -20,7 +20,7 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic", "check_writable", "opened", "read_bytes"]
+__all__ = ["atomic", "check_writable", "opened", "put_back", "read_bytes"]
 
 PathLike = str | os.PathLike[str]
 
@@ -62,6 +62,35 @@ def atomic(path: PathLike) -> Iterator[BinaryIO]:
             os.replace(file.name, target)
     except OSError as error:
         raise FileError(f"{os.fspath(path)}: cannot write: {_why_unwritable(target, error)}") from error
+
+
+@contextlib.contextmanager
+def put_back(path: PathLike) -> Iterator[None]:
+    """If the block fails, bring the file at `path` back that was there before, if there was one."""
+    target = Path(os.path.realpath(path))
+    kept = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.old")
+    if target.is_file():
+        _link(target, kept)
+    try:
+        yield
+    except BaseException:
+        if kept.exists():
+            os.replace(kept, target)
+        raise
+    finally:
+        kept.unlink(missing_ok=True)
+
+
+def _link(target: Path, second: Path) -> None:
+    """Give a file a second name, or a copy where the file system has no links."""
+    try:
+        os.link(target, second)
+    except OSError:
+        try:
+            shutil.copy2(target, second)
+        except OSError as error:
+            second.unlink(missing_ok=True)
+            raise FileError(f"{target}: cannot be kept: {_why_unwritable(target, error)}") from error
 
 
 def check_writable(path: PathLike) -> None:

@@ -12,7 +12,10 @@ from caffe.errors import FileError
 from caffe.proto import detect, files
 from caffe.proto.files import PathLike
 
-__all__ = ["load_array", "read_weights", "reading", "save_array", "write_weights", "writing"]
+__all__ = ["dataset", "numbers", "read_weights", "reading", "save_array", "text", "write_weights", "writing"]
+
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
+"""What h5py and numpy raise for a damaged file, or one of another layout, while it is read."""
 
 Blobs = Mapping[str, Sequence[np.ndarray | None]]
 
@@ -28,7 +31,7 @@ def reading(path: PathLike, wanted: str, member: str) -> Iterator[Any]:
                 found = "state" if "history" in file else "net" if "data" in file else "hdf5"
                 raise detect.reject(path, found, wanted)
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except _DAMAGE as error:
         if isinstance(error, FileError):
             raise
         raise FileError(f"{path}: the HDF5 file is damaged or cut off ({error}); copy or download it again") from error
@@ -49,7 +52,11 @@ def writing(path: PathLike) -> Iterator[Any]:
 
 def read_weights(path: PathLike, group: str) -> dict[str, list[np.ndarray]]:
     """The arrays of /`group`/<layer>/<index> by layer name; None for an index that is left out before another."""
+    import h5py
+
     with reading(path, "net", group) as file:
+        if not isinstance(file[group], h5py.Group):
+            raise ValueError(f"/{group} is no group, expected one with a group for each layer")
         return dict(_layers(file[group], ""))
 
 
@@ -83,12 +90,36 @@ def _layers(group: Any, prefix: str) -> Iterator[tuple[str, list[np.ndarray]]]:
         if indices or len(layer) == 0:
             stored = set(indices)
             count = indices[-1] + 1 if indices else 0
-            yield prefix + name, [load_array(layer[str(i)]) if i in stored else None for i in range(count)]  # type: ignore[misc]
+            yield prefix + name, [numbers(layer, i) if i in stored else None for i in range(count)]  # type: ignore[misc]
         yield from _layers(layer, f"{prefix}{name}/")
 
 
-def load_array(dataset: Any) -> np.ndarray:
-    values = np.asarray(dataset[()])
+def dataset(group: Any, name: str, kinds: str) -> np.ndarray:
+    """The dataset `name` of a group, which must be of one of numpy's `kinds` of type; raises what `reading` expects."""
+    import h5py
+
+    found = group[name]
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{found.name} is a group, expected a dataset")
+    if found.dtype.kind not in kinds or found.shape is None:
+        raise ValueError(f"{found.name} holds {found.dtype} of shape {found.shape}, expected numbers of kind {kinds}")
+    if found.chunks is None and found.id.get_storage_size() < found.nbytes:
+        raise ValueError(f"{found.name} says it holds {found.nbytes} bytes, but has {found.id.get_storage_size()}")
+    return np.asarray(found[()])
+
+
+def text(group: Any, name: str) -> str:
+    """The text in a dataset, of fixed or variable length; raises what `reading` expects."""
+    value = group[name][()]
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    if not isinstance(value, bytes):
+        raise ValueError(f"{name} holds {type(value).__name__}, expected a text")
+    return value.rstrip(b"\0").decode()
+
+
+def numbers(group: Any, index: int) -> np.ndarray:
+    """The array of the blob with this number in a group: float64 stays, any other number becomes float32."""
+    values = dataset(group, str(index), "fiu")
     return values if values.dtype == np.float64 else values.astype(np.float32)
 
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
 
 from caffe.errors import FileError
 from caffe.proto import blobs, caffe_pb2, detect, files, hdf5, wire
 from caffe.proto.files import PathLike
 
-__all__ = ["find_weights", "read", "write", "write_hdf5"]
+__all__ = ["arrays", "find_weights", "read", "write", "write_hdf5"]
 
+_STATE = caffe_pb2.SolverState.DESCRIPTOR
+_AGAIN = "copy the file again, or go on from another snapshot"
 _HISTORY = 3  # in SolverState
 _OURS = 20000  # fields from here on are our own additions
 _EXTRA = "cafetiere"  # HDF5: dataset with the bytes of a SolverState of our own fields
 
 
 def read(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]:
-    """The state without its history, and the history's arrays. Raises `FileError`."""
+    """The state without its history, and the history's arrays; every field it knows can be decoded.
+
+    Raises `FileError`. What `average`, `buffer` and `memory` hold is decoded by `arrays`.
+    """
     if detect.is_hdf5(path):
         return _read_hdf5(path)
     rest: list[bytes] = []
@@ -28,12 +36,26 @@ def read(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]:
     with detect.binary(path, "state") as view:
         start = 0
         for field in wire.fields(view):
-            if field.number == _HISTORY and field.kind == wire.BYTES:
+            _check(field, _STATE, path)
+            if field.number == _HISTORY:
                 history.append(blobs.decode(field.view, f"{path}: history {len(history)}"))
             else:
                 rest.append(bytes(view[start : field.end]))
             start = field.end
-    return caffe_pb2.SolverState.FromString(b"".join(rest)), history
+    return _parse(b"".join(rest), path), history
+
+
+def arrays(entries: Iterable[Any], kind: str, path: PathLike) -> dict[tuple[int, str, str], np.ndarray]:
+    """The arrays of a state's `average`, `buffer` or `memory`, which `kind` names, by net, layer and name."""
+    found = {}
+    for entry in entries:
+        what = f'{path}: {kind} "{entry.name}" of "{entry.layer}"'
+        try:
+            view = memoryview(entry.value.SerializeToString())
+            found[entry.net, entry.layer, entry.name] = blobs.decode(view, what)
+        except wire.WireError as error:
+            raise _damaged(what, str(error)) from error
+    return found
 
 
 def write(path: PathLike, state: caffe_pb2.SolverState, history: Sequence[np.ndarray]) -> None:
@@ -70,9 +92,11 @@ def write_hdf5(path: PathLike, state: caffe_pb2.SolverState, history: Sequence[n
 
 def find_weights(learned_net: str, state_path: PathLike) -> Path:
     """Where the weights of a state are: at the path it names, or beside it. Raises `FileError`."""
+    if not learned_net or "\0" in learned_net:
+        raise FileError(f"{state_path}: learned_net is {learned_net!r}, expected the path of the weights; {_AGAIN}")
     candidates = [Path(learned_net), Path(state_path).parent / Path(learned_net).name]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
     places = " nor ".join(f'"{os.path.abspath(candidate)}"' for candidate in dict.fromkeys(candidates))
     raise FileError(f"{state_path}: its weights are neither at {places}; put {Path(learned_net).name} beside it")
@@ -80,11 +104,62 @@ def find_weights(learned_net: str, state_path: PathLike) -> Path:
 
 def _read_hdf5(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]:
     with hdf5.reading(path, "state", "history") as file:
-        stored = file[_EXTRA][()].tobytes() if _EXTRA in file else b""
-        state = caffe_pb2.SolverState.FromString(stored)
-        state.iter = int(np.ravel(file["iter"][()])[0])
+        stored = hdf5.dataset(file, _EXTRA, "u").tobytes() if _EXTRA in file else b""
+        try:
+            for field in wire.fields(memoryview(stored)):
+                _check(field, _STATE, path, first=_OURS)
+        except wire.WireError as error:
+            raise _damaged(f"{path}: {_EXTRA}", str(error)) from error
+        state = _parse(stored, path)
+        state.iter = _integer(file, "iter")
         if "learned_net" in file:
-            state.learned_net = np.asarray(file["learned_net"][()]).tobytes().rstrip(b"\0").decode()
+            state.learned_net = hdf5.text(file, "learned_net")
         if "current_step" in file:
-            state.current_step = int(np.ravel(file["current_step"][()])[0])
-        return state, [hdf5.load_array(file["history"][str(i)]) for i in range(len(file["history"]))]
+            state.current_step = _integer(file, "current_step")
+        history = file["history"]
+        return state, [hdf5.numbers(history, index) for index in range(len(history))]
+
+
+def _integer(file: Any, name: str) -> int:
+    """The one number of 32 bits in a dataset."""
+    values = hdf5.dataset(file, name, "iu").ravel()
+    if values.size != 1 or not -(1 << 31) <= int(values[0]) < 1 << 31:
+        raise ValueError(f"{name} holds {values[:5].tolist()}, expected one whole number of 32 bits")
+    return int(values[0])
+
+
+def _parse(stored: bytes, path: PathLike) -> caffe_pb2.SolverState:
+    """A state from bytes whose fields `_check` has seen."""
+    try:
+        return caffe_pb2.SolverState.FromString(stored)
+    except DecodeError as error:
+        raise _damaged(str(path), str(error)) from error
+
+
+def _check(field: wire.Field, message: Descriptor, path: PathLike, first: int = 0) -> None:
+    """Raise a `FileError` for a field of a message that protobuf would pass over, cut short or give as bytes.
+
+    Fields that the message does not have are left alone, and so is the inside of a BlobProto.
+    """
+    known = message.fields_by_number.get(field.number)
+    if known is None:
+        return
+    if field.number < first:
+        raise _damaged(f"{path}: {_EXTRA}", f"{known.name} does not belong into it")
+    whole = known.type == FieldDescriptor.TYPE_INT32
+    if field.kind != (wire.VARINT if whole else wire.BYTES):
+        raise _damaged(str(path), f"{known.name} has wire type {field.kind}")
+    if (whole and (1 << 31) <= field.integer < (1 << 64) - (1 << 31)) or field.integer >= 1 << 64:
+        raise _damaged(str(path), f"{known.name} is {field.integer}, which has more than 32 bits")
+    if known.type == FieldDescriptor.TYPE_STRING:
+        try:
+            bytes(field.view).decode()
+        except UnicodeDecodeError as error:
+            raise _damaged(str(path), f"{known.name} is no text in UTF-8: {bytes(field.view[:50])!r}") from error
+    if known.message_type is not None and known.message_type.name != "BlobProto":
+        for inner in wire.fields(field.view):
+            _check(inner, known.message_type, path)
+
+
+def _damaged(what: str, fact: str) -> FileError:
+    return FileError(f"{what}: is damaged ({fact}); {_AGAIN}")

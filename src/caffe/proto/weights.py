@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from caffe.errors import FileError
 from caffe.proto import blobs, caffe_pb2, detect, files, hdf5, wire
@@ -56,7 +57,10 @@ def skeleton(path: PathLike) -> caffe_pb2.NetParameter:
     if not detect.is_hdf5(path):
         with detect.binary(path, "net") as view:
             rest = b"".join(_without_blobs(view))
-        net.ParseFromString(rest)
+        try:
+            net.ParseFromString(rest)
+        except DecodeError as error:
+            raise FileError(f"{path}: what it says of its layers is damaged ({error}); copy the file again") from error
     if not net.layer:
         for name in read(path):
             net.layer.add(name=name)

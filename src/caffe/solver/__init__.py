@@ -3,18 +3,18 @@
 from caffe.solver import rules_modern as rules_modern  # registers its rules
 from caffe.solver import schedules as schedules  # registers its policies
 from caffe.solver import second_order as second_order  # registers its rules
-from caffe.solver.policy import Policy, policy_names
-from caffe.solver.rules import Rule, rule_types
-from caffe.solver.solver import (
+from caffe.solver.classes import (
     AdaDeltaSolver,
     AdaGradSolver,
     AdamSolver,
     NesterovSolver,
     RMSPropSolver,
     SGDSolver,
-    Solver,
     get_solver,
 )
+from caffe.solver.policy import Policy, policy_names
+from caffe.solver.rules import Rule, rule_types
+from caffe.solver.solver import Solver
 from caffe.solver.watch import Watcher
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from caffe.errors import SolverError
 from caffe.net.build import Learnable
+from caffe.proto import state as states
 from caffe.proto import weights
 
 __all__ = ["MovingAverage"]
@@ -31,7 +32,7 @@ class MovingAverage:
         self.decay = decay
         self.tensors: list[Tensor] | None = None
         self._learnable = learnable
-        self._swapped = False
+        self._swapped = 0  # blobs of the net, from the first on, that hold the average and not their own weights
 
     @torch.no_grad()
     def update(self) -> None:
@@ -46,35 +47,38 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the net the averaged weights, and its own back at the end."""
-        self._swap()
-        try:
+        """Give the net the averaged weights, and at the end those that it had before; blocks may lie in each other."""
+        with self._in_net(averaged=True):
             yield
-        finally:
-            self._swap()
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Inside of `applied`: give the net its own weights for a while."""
-        swapped = self._swapped
-        if swapped:
-            self._swap()
+        """Give the net its own weights, and at the end those that it had before."""
+        with self._in_net(averaged=False):
+            yield
+
+    @contextmanager
+    def _in_net(self, averaged: bool) -> Iterator[None]:
+        before = self._swapped > 0
         try:
+            self._put(averaged)
             yield
         finally:
-            if swapped:
-                self._swap()
+            self._put(before)
 
     @torch.no_grad()
-    def _swap(self) -> None:
+    def _put(self, averaged: bool) -> None:
+        """Bring the average into the net, or its own weights back. Goes on from where an earlier call was stopped."""
         if self.tensors is None:
             return
-        for entry, average in zip(self._learnable, self.tensors, strict=True):
-            own = entry.tensor.detach().clone()
-            entry.tensor.data.copy_(average)
-            entry.blob.advance()
-            average.copy_(own)
-        self._swapped = not self._swapped
+        order = range(self._swapped, len(self.tensors)) if averaged else reversed(range(self._swapped))
+        for index in order:
+            tensor, average = self._learnable[index].tensor, self.tensors[index]
+            other = tensor.detach().clone()
+            tensor.data.copy_(average)
+            average.copy_(other)
+            self._swapped = index + averaged
+            self._learnable[index].blob.advance()
 
     # -- in snapshots ----------------------------------------------------------------------------------------------
 
@@ -88,11 +92,10 @@ class MovingAverage:
         """The average of a SolverState, checked to fit; None if it has none or none is wanted."""
         if not self.decay or not state.average:
             return None
-        stored: Mapping[tuple[str, str], Any] = {(kept.layer, kept.name): kept.value for kept in state.average}
+        stored = states.arrays(state.average, "moving average", path)
         arrays = []
         for entry in self._learnable:
-            proto = stored.get((entry.layer, str(entry.index)))
-            array = None if proto is None else weights.blob_from_proto(proto)
+            array = stored.get((0, entry.layer, str(entry.index)))
             if array is None or not weights.fits(array.shape, entry.tensor.shape):
                 what = f'blob {entry.index} of layer "{entry.layer}"'
                 raise SolverError(f"{path}: its moving average does not fit {what}; the state is of another net")
@@ -101,12 +104,13 @@ class MovingAverage:
 
     def restore(self, arrays: Iterable[np.ndarray] | None) -> None:
         """Take over what `read` gave; with None the average begins anew after the next update."""
-        self.tensors = None
-        if arrays is not None:
-            pairs = zip(arrays, self._learnable, strict=True)
-            self.tensors = [
+        self.tensors = (
+            None
+            if arrays is None
+            else [
                 torch.empty_like(entry.tensor, requires_grad=False).copy_(
                     torch.from_numpy(array).reshape(entry.tensor.shape)
                 )
-                for array, entry in pairs
+                for array, entry in zip(arrays, self._learnable, strict=True)
             ]
+        )

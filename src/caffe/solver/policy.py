@@ -102,6 +102,15 @@ class Policy(Schedule, kind="learning rate policy"):
         """What the policy knows beside the number of steps."""
         return {}
 
+    def check_memory(self, memory: Mapping[str, float]) -> None:
+        """Raise a `SolverError` for what `recall` cannot take; changes nothing. By default names are compared.
+
+        A state of another policy, or of Caffe, has nothing that `memory` would give.
+        """
+        missing = self.memory().keys() - memory.keys()
+        known = self.memory().keys() & memory.keys()
+        self.require(not (missing and known), f"its memory has {sorted(known)} but not {sorted(missing)}")
+
     def recall(self, step: int, memory: Mapping[str, float]) -> None:
         """Take back what `memory` gave, or, where a file has nothing of it, the number of steps alone."""
 

@@ -96,8 +96,11 @@ class Rule:
         """What the rule keeps beside the histories, for snapshots."""
         return {}
 
+    def check_memory(self, memory: Mapping[str, Tensor]) -> None:
+        """Raise a `SolverError` for what `recall` cannot take; changes nothing."""
+
     def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Take back what `memory` gave."""
+        """Take back what `memory` gave and `check_memory` has seen."""
 
     def step(self, g: Tensor, rate: float, t: int, *history: Tensor) -> Tensor:
         """What to subtract from the weights for the gradient `g`; changes the histories in place. t = iter + 1."""

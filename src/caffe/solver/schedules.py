@@ -125,6 +125,14 @@ class Plateau(Policy):
     def memory(self) -> dict[str, float]:
         return {"best": self.best, "waited": self.waited, "steps": self.steps}
 
+    def check_memory(self, memory: Mapping[str, float]) -> None:
+        super().check_memory(memory)
+        for name in ("waited", "steps"):
+            value = memory.get(name, 0.0)
+            whole = 0 <= value < 1 << 31 and value == int(value)
+            self.require(whole, f"{name} of its memory is {value:g}, expected a whole number of at least 0")
+        self.require(not math.isnan(memory.get("best", math.inf)), "best of its memory is nan, expected a loss")
+
     def recall(self, step: int, memory: Mapping[str, float]) -> None:
         self.best, self.waited = memory.get("best", math.inf), int(memory.get("waited", 0))
         self.steps = int(memory.get("steps", step))

@@ -53,7 +53,7 @@ class Search(Rule, abstract=True):
         self._net = net
         self._moving = [index for index, entry in enumerate(net.learnable) if entry.lr_mult]
         self.require(bool(self._moving), "the net has no weights to train")
-        count = sum(net.learnable[index].tensor.numel() for index in self._moving)
+        self._count = count = sum(net.learnable[index].tensor.numel() for index in self._moving)
         self.require(count <= self.limit, f"works for at most {self.limit:,} weights, the net has {count:,}; use LBFGS")
         odd = [entry for entry in net.learnable if entry.lr_mult not in (0, 1)]
         if odd:
@@ -76,11 +76,25 @@ class Search(Rule, abstract=True):
         """Drop what was learned of the curvature; False if there was nothing."""
         return False
 
+    def require_shapes(self, memory: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+        """Require of a state's memory that it has these names, of these shapes."""
+        found = {name: tuple(value.shape) for name, value in memory.items()}
+        self.require(found == wanted, f"its memory has the shapes {found}, expected {dict(wanted)}")
+
     # -- one update ------------------------------------------------------------------------------------------------
 
     def apply(self, updates: Iterable[Update], t: int, scale: float) -> None:
         self._updates = list(updates)
-        x, first = self._weights(), self._gradient()
+        x = self._weights()
+        try:
+            self._advance(x)
+        except BaseException:  # in one of the passes: the weights may be those of a step that was only tried
+            self._put(x)
+            raise
+
+    def _advance(self, x: Tensor) -> None:
+        """Search from the weights `x`, and leave those that were found."""
+        first = self._gradient()
         if self._known is None or not torch.equal(self._known[0], x):
             self._known = (x, *self.evaluate(x))
         _, f, g = self._known
@@ -226,9 +240,18 @@ class LBFGS(Search):
             f"{name}{index}": x for index, pair in enumerate(self.pairs) for name, x in zip("sy", pair, strict=True)
         }
 
+    def check_memory(self, memory: Mapping[str, Tensor]) -> None:
+        count = len(memory) // 2
+        wanted = {f"{name}{index}": (self._count,) for index in range(count) for name in "sy"}
+        self.require_shapes(memory, wanted)
+        for index in range(count):
+            curved = float(memory[f"y{index}"].double() @ memory[f"s{index}"].double())
+            self.require(0 < curved < math.inf, f"pair {index} of its memory has y's = {curved:g}, expected above 0")
+
     def recall(self, memory: Mapping[str, Tensor]) -> None:
         self._known = None
-        self.pairs = [(memory[f"s{index}"], memory[f"y{index}"]) for index in range(len(memory) // 2)]
+        doubles = {name: value.double() for name, value in memory.items()}
+        self.pairs = [(doubles[f"s{index}"], doubles[f"y{index}"]) for index in range(len(memory) // 2)]
 
 
 class BFGS(Search):
@@ -271,9 +294,12 @@ class BFGS(Search):
     def memory(self) -> dict[str, Tensor]:
         return {} if self.inverse is None else {"inverse": self.inverse}
 
+    def check_memory(self, memory: Mapping[str, Tensor]) -> None:
+        self.require_shapes(memory, {"inverse": (self._count, self._count)} if memory else {})
+
     def recall(self, memory: Mapping[str, Tensor]) -> None:
         self._known = None
-        self.inverse = memory.get("inverse")
+        self.inverse = memory["inverse"].double() if memory else None
 
 
 class Newton(Search):

@@ -16,8 +16,9 @@ from caffe import log, mode
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.proto import caffe_pb2, text, upgrade
-from caffe.solver import nets, snapshot
+from caffe.solver import nets, resume, snapshot
 from caffe.solver.average import MovingAverage
+from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check, check_own
 from caffe.solver.outputs import add_outputs, log_outputs
@@ -25,16 +26,7 @@ from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.watch import Watcher
 
-__all__ = [
-    "AdaDeltaSolver",
-    "AdaGradSolver",
-    "AdamSolver",
-    "NesterovSolver",
-    "RMSPropSolver",
-    "SGDSolver",
-    "Solver",
-    "get_solver",
-]
+__all__ = ["Solver", "load"]
 
 
 class Solver:
@@ -56,7 +48,7 @@ class Solver:
     """The solver type whatever `param` says; for pycaffe's classes."""
 
     def __init__(self, param: str | Path | Any, device: torch.device | str | None = None) -> None:
-        self.param = _load(param)
+        self.param = load(param)
         if self.forced_type and self.param.type != self.forced_type:
             if self.param.HasField("type"):
                 log.warning("solver.py", f"{self.forced_type}Solver: taking the place of type {self.param.type!r}")
@@ -93,6 +85,11 @@ class Solver:
         self._losses: deque[float] = deque(maxlen=self.param.average_loss)
         self._display_time, self._display_iter = time.perf_counter(), 0
 
+    @property
+    def nets(self) -> tuple[Net, ...]:
+        """The train net and the test nets, as snapshots number them."""
+        return self.net, *self.test_nets
+
     # -- training --------------------------------------------------------------------------------------------------
 
     def solve(self, resume_file: str | Path | None = None) -> None:
@@ -125,7 +122,7 @@ class Solver:
         while self.iter < stop:
             self.net.clear_param_diffs()
             if _due(self.iter, self.param.test_interval) and (self.iter > 0 or self.param.test_initialization):
-                self.test_all()
+                self._run_tests()
                 if self._stopping:
                     break
             for on_start, _ in self._callbacks:
@@ -205,8 +202,9 @@ class Solver:
         step = self.policy.step_at(self.iter, self.current_step)
         if self.param.lr_policy == "multistep" and step != self.current_step:
             log.info("sgd_solver.cpp:50", f"MultiStep Status: Iteration {self.iter}, step = {step}")
+        rate = self.policy.at(self.iter, step)
         self.current_step = step
-        return self.policy.at(self.iter, step)
+        return rate
 
     def _clipping(self) -> float:
         """What to multiply all gradients with so that their common L2 norm is at most `clip_gradients`."""
@@ -230,7 +228,7 @@ class Solver:
             self._losses.append(self.net.evaluate())
             log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(self._smoothed())}")
         if _due(self.iter, self.param.test_interval):
-            self.test_all()
+            self._run_tests()
         log.info("solver.cpp:332", "Optimization Done.")
 
     # -- telling ---------------------------------------------------------------------------------------------------
@@ -257,43 +255,60 @@ class Solver:
     # -- testing ---------------------------------------------------------------------------------------------------
 
     def test_all(self) -> None:
-        """Run every test net for its `test_iter` batches and log its mean outputs."""
+        """Run every test net for its `test_iter` batches and log its mean outputs; as `test`, without a trace."""
         for index in range(len(self.test_nets)):
-            if not self._stopping:
-                self.test(index)
+            self.test(index)
 
     def test(self, index: int = 0) -> dict[str, list[float]]:
         """Run test net `index` with the train net's weights, or their moving average where there is one.
 
-        Returns its mean outputs by name, flattened.
+        Returns its mean outputs by name, flattened. Training goes on as if the test had not been run: the learning
+        rate policy and the watchers do not hear of it, and the random generators, the test net's place in its data and
+        the states of its layers are put back, so a second call sees the same batches. Requests for a snapshot or a
+        stop wait for the next iteration of `step`. The tests that `test_interval` asks for are another matter: they
+        meet requests between two batches, and the policy and the watchers are told the result.
         """
-        with self.average.applied():
-            return self._test(index)
+        with self.average.applied(), undisturbed(self.test_nets[index], self.net):
+            return self._test(index, lambda: False)[1]
 
-    def _test(self, index: int) -> dict[str, list[float]]:
+    def _run_tests(self) -> None:
+        """The tests that fall due in training, until one is stopped."""
+        for index, net in enumerate(self.test_nets):
+            with self.average.applied():
+                loss, outputs = self._test(index, self._stopped_in_test)
+            if self._stopping:
+                return
+            if index == 0:
+                self.policy.tested(net, loss)
+            for watcher in self.watchers:
+                watcher.tested(self, self.iter, index, outputs)
+
+    def _test(self, index: int, stopped: Callable[[], bool]) -> tuple[float, dict[str, list[float]]]:
+        """The mean loss and outputs of a test net; nothing where `stopped`, asked before each batch, says so."""
         log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
         net, count = self.test_nets[index], self.param.test_iter[index]
         net.share_with(self.net)
         loss = 0.0
         sums: dict[str, np.ndarray] = {}
         for _ in range(count):
-            if self._take("snapshot"):
-                self.snapshot()
-            if self._take("stop"):
-                self._stopping = True
+            if stopped():
                 log.info("solver.cpp:396", "Test interrupted.")
-                return {}
+                return 0.0, {}
             loss += net.evaluate()
             add_outputs(net, sums)
         outputs = {name: (total / count).tolist() for name, total in sums.items()}
-        if index == 0:
-            self.policy.tested(net, loss / max(count, 1))
+        loss /= max(count, 1)
         if self.param.test_compute_loss:
-            log.info("solver.cpp:401", f"Test loss: {log.number(loss / max(count, 1))}")
+            log.info("solver.cpp:401", f"Test loss: {log.number(loss)}")
         log_outputs("solver.cpp:414", "Test", net, outputs)
-        for watcher in self.watchers:
-            watcher.tested(self, self.iter, index, outputs)
-        return outputs
+        return loss, outputs
+
+    def _stopped_in_test(self) -> bool:
+        """Meet the requests that came in during a test; True if it is to stop."""
+        if self._take("snapshot"):
+            self.snapshot()
+        self._stopping = self._take("stop")
+        return self._stopping
 
     # -- snapshots and requests ------------------------------------------------------------------------------------
 
@@ -313,13 +328,20 @@ class Solver:
             self.net.save(path)
 
     def restore(self, path: str | Path) -> None:
-        """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed."""
+        """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed.
+
+        All of the file is read and checked before the first assignment. Raises `FileError` and `SolverError`.
+        """
         for entry in self.net.learnable:
             entry.blob.settle_diff()
-        snapshot.restore(self, path)
+        with self.average.suspended():
+            resume.restore(self, path)
 
     def request(self, action: str) -> None:
-        """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler."""
+        """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler.
+
+        Training and the tests in it meet requests; `test` and `test_all` called by the program leave them.
+        """
         if action not in ("snapshot", "stop"):
             hint = did_you_mean(action, ("snapshot", "stop"))
             raise SolverError(f'unknown request "{action}"{hint}; expected "snapshot" or "stop"')
@@ -341,42 +363,8 @@ class Solver:
         net.share_with(self.net)
 
 
-class SGDSolver(Solver):
-    """pycaffe's solver classes: a solver of the type in their name, whatever type the file has."""
-
-    forced_type = "SGD"
-
-
-class NesterovSolver(SGDSolver):
-    forced_type = "Nesterov"
-
-
-class AdaGradSolver(SGDSolver):
-    forced_type = "AdaGrad"
-
-
-class RMSPropSolver(SGDSolver):
-    forced_type = "RMSProp"
-
-
-class AdaDeltaSolver(SGDSolver):
-    forced_type = "AdaDelta"
-
-
-class AdamSolver(SGDSolver):
-    forced_type = "Adam"
-
-
-def get_solver(param: str | Path | Any, device: torch.device | str | None = None) -> Solver:
-    """The solver for a path or a SolverParameter; of pycaffe's class for its type where there is one."""
-    loaded = _load(param)
-    classes: list[type[Solver]] = [SGDSolver, *SGDSolver.__subclasses__()]
-    named = {cls.forced_type: cls for cls in classes}
-    return named.get(loaded.type, Solver)(loaded, device)
-
-
-def _load(param: str | Path | Any) -> Any:
-    """A SolverParameter of our own."""
+def load(param: str | Path | Any) -> Any:
+    """The SolverParameter in a file, or a copy of the one given, in the form of today."""
     if isinstance(param, (str, Path)):
         return upgrade.read_solver(param)
     own = caffe_pb2.SolverParameter()

@@ -25,6 +25,7 @@ def recompute(net: Net, iterations: int, tell: Callable[[int], None] = lambda do
                 f'layer "{layer.name}" (BatchNorm): keeps its statistics (use_global_stats), so none can be computed; '
                 "give a net whose TRAIN phase looks at the batch"
             )
+    for layer in layers:
         layer.opt.moving_average_fraction = 1  # every batch counts alike
         for blob in (layer.mean, layer.variance, layer.factor):
             blob.zero_()

@@ -23,7 +23,10 @@ class Watcher:
         """The display lines of `iteration` were due: smoothed loss and the train net's outputs."""
 
     def tested(self, solver: Solver, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
-        """Test net `net_index` was run after `iteration` updates: its mean outputs."""
+        """A test of training is done, of test net `net_index` after `iteration` updates: its mean outputs.
+
+        What the program tests by `solver.test` is returned to it and told nobody else.
+        """
 
     def snapshotted(self, solver: Solver, path: str) -> None:
         """A snapshot was written; `path` is its solver state."""

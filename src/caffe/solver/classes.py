@@ -1,0 +1,54 @@
+"""pycaffe's solver classes, and the one for a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caffe.solver.solver import Solver, load
+
+__all__ = [
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "NesterovSolver",
+    "RMSPropSolver",
+    "SGDSolver",
+    "get_solver",
+]
+
+
+class SGDSolver(Solver):
+    """pycaffe's solver classes: a solver of the type in their name, whatever type the file has."""
+
+    forced_type = "SGD"
+
+
+class NesterovSolver(SGDSolver):
+    forced_type = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    forced_type = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    forced_type = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    forced_type = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    forced_type = "Adam"
+
+
+def get_solver(param: str | Path | Any, device: torch.device | str | None = None) -> Solver:
+    """The solver for a path or a SolverParameter; of pycaffe's class for its type where there is one."""
+    loaded = load(param)
+    classes: list[type[Solver]] = [SGDSolver, *SGDSolver.__subclasses__()]
+    named = {cls.forced_type: cls for cls in classes}
+    return named.get(loaded.type, Solver)(loaded, device)

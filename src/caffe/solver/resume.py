@@ -1,0 +1,216 @@
+"""The way back from a snapshot: everything is read and checked first, and then assigned.
+
+A `Plan` holds what a state says as values that fit the solver. Making one changes nothing; where it cannot be made,
+one error names the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe import log
+from caffe.errors import CaffeError, FileError, SolverError
+from caffe.layers.base import Layer, Source, shape_text
+from caffe.proto import state, weights
+from caffe.solver import kept
+
+if TYPE_CHECKING:
+    from caffe.solver.solver import Solver
+
+__all__ = ["Plan", "restore"]
+
+_OWNERS = ("policy", "loss_scale", "rule")
+
+
+def restore(solver: Solver, path: str | Path) -> None:
+    """Bring a solver into the state of a file, with the weights it names; on an error the solver is as before."""
+    Plan.read(solver, path).apply()
+
+
+@dataclass
+class Plan:
+    """What a state makes of a solver, decoded and checked."""
+
+    solver: Solver
+    path: str | Path
+    head: Any
+    model: Path | None
+    """The weights; None where the state names none."""
+    history: list[Tensor]
+    average: list[np.ndarray] | None
+    numbers: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What the policy and the loss scale keep, by these names."""
+    rule: dict[str, Tensor] = field(default_factory=dict)
+    positions: list[tuple[Source, bytes]] = field(default_factory=list)
+    buffers: list[tuple[Layer, str, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, solver: Solver, path: str | Path) -> Plan:
+        """Read a state and check it against the solver. Raises `FileError` and `SolverError`."""
+        head, history = state.read(path)
+        _check_head(head, path)
+        _check_history(solver, head, history, path)
+        model = state.find_weights(head.learned_net, path) if head.HasField("learned_net") else None
+        tensors = [
+            torch.from_numpy(array).reshape(own.shape) for array, own in zip(history, solver.history, strict=True)
+        ]
+        plan = cls(solver, path, head, model, tensors, solver.average.read(head, path))
+        plan._read_memory()
+        plan._read_positions()
+        plan._read_buffers()
+        return plan
+
+    def _read_memory(self) -> None:
+        """What the policy, the loss scale and the rule keep."""
+        solver, found = self.solver, state.arrays(self.head.memory, "memory", self.path)
+        memory: dict[str, dict[str, np.ndarray]] = {owner: {} for owner in _OWNERS}
+        for (_, owner, name), array in found.items():
+            if owner not in memory:
+                owners = ", ".join(_OWNERS)
+                raise FileError(f'{self.path}: has a memory of "{owner}", expected {owners}; {_WAY_OUT}')
+            memory[owner][name] = array
+        self.rule = {name: torch.from_numpy(array).to(solver.net.device) for name, array in memory["rule"].items()}
+        self.numbers = {owner: _numbers(memory[owner], owner, self.path) for owner in ("policy", "loss_scale")}
+        with _naming(self.path):
+            solver.policy.check_memory(self.numbers["policy"])
+            if solver.net.loss_scale is not None:
+                solver.net.loss_scale.check_memory(self.numbers["loss_scale"])
+            solver.rule.check_memory(self.rule)
+
+    def _read_positions(self) -> None:
+        """Where the data sources go on; those that the state does not know stay where they are."""
+        stored = {(place.net, place.layer): place.position for place in self.head.source}
+        for net, source in kept.sources(self.solver.nets):
+            if (net, source.name) in stored:
+                position = stored[net, source.name]
+                with _naming(self.path):
+                    source.check_position(position)
+                self.positions.append((source, position))
+
+    def _read_buffers(self) -> None:
+        """What layers keep from batch to batch; those that the state does not know keep what they have."""
+        stored = state.arrays(self.head.buffer, "buffer", self.path)
+        for net, layer, name, value in kept.buffers(self.solver.nets):
+            array = stored.get((net, layer.name, name))
+            if array is None:
+                continue
+            if not layer.takes_buffer(name, array.shape):
+                raise SolverError(
+                    f'{self.path}: buffer "{name}" of layer "{layer.name}" has shape {shape_text(array.shape)}, in the '
+                    f"net {shape_text(value.shape)}; the state is of another net, or damaged"
+                )
+            self.buffers.append((layer, name, torch.from_numpy(array).to(value)))
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Bring the solver into the state. The weights, which check themselves, come before what is only assigned."""
+        solver, head = self.solver, self.head
+        with ExitStack() as undo:
+            for source, position in self.positions:
+                undo.callback(_go_back, source, source.position())
+                with _naming(self.path):
+                    source.seek(position)
+            for part in (solver.policy, solver.rule, solver.net.loss_scale):
+                if part is not None:
+                    undo.callback(_give_back, part, dict(vars(part)))
+            with _naming(self.path):
+                solver.policy.recall(head.current_step, self.numbers["policy"])
+                solver.rule.recall(self.rule)
+                if solver.net.loss_scale is not None:
+                    solver.net.loss_scale.recall(self.numbers["loss_scale"])
+            if self.model is not None:
+                _copy_weights(solver, self.model, self.path)
+            undo.pop_all()
+        log.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
+        for own, tensor in zip(solver.history, self.history, strict=True):
+            own.copy_(tensor)
+        solver.average.restore(self.average)
+        solver.iter, solver.current_step = head.iter, head.current_step
+        for layer, name, value in self.buffers:
+            kept.set_buffer(layer, name, value)
+        if head.HasField("random_state"):
+            kept.set_random_state(head.random_state, solver.net.device)
+        if head.average and not solver.average.decay:
+            fact = "holds a moving average, which is dropped: the solver sets no ema_decay"
+            log.warning("snapshot.py", f"{self.path}: {fact}")
+
+
+_WAY_OUT = "the file is damaged, or of another version; go on from another snapshot, or from the weights alone"
+
+
+def _check_head(head: Any, path: str | Path) -> None:
+    """Raise a `FileError` for numbers that no run has, and for a random generator's state that is none."""
+    for name in ("iter", "current_step"):
+        if getattr(head, name) < 0:
+            raise FileError(f"{path}: {name} is {getattr(head, name)}, expected 0 or more; {_WAY_OUT}")
+    fault = kept.check_random_state(head.random_state) if head.HasField("random_state") else ""
+    if fault:
+        raise FileError(f"{path}: {fault}; {_WAY_OUT}")
+
+
+def _check_history(solver: Solver, head: Any, history: Sequence[np.ndarray], path: str | Path) -> None:
+    """Raise a `SolverError` unless the history fits the solver's rule and net."""
+    wanted, kind = solver.history, solver.param.type
+    if head.type and head.type != kind:
+        raise SolverError(f'{path}: is the state of a solver of type "{head.type}", this solver has type "{kind}"')
+    if len(history) != len(wanted):
+        raise SolverError(
+            f"{path}: holds {len(history)} history blobs, expected {len(wanted)} ({solver.rule.history} for each of "
+            f'{len(solver.net.learnable)} learnable blobs with type "{kind}"); it is of another net or solver type'
+        )
+    learnable = solver.net.learnable
+    for index, (array, tensor) in enumerate(zip(history, wanted, strict=True)):
+        if not weights.fits(array.shape, tensor.shape):
+            entry = learnable[index % len(learnable)]
+            raise SolverError(
+                f'{path}: history blob {index}, for blob {entry.index} of layer "{entry.layer}", has shape '
+                f"{shape_text(array.shape)}, expected {shape_text(tensor.shape)}; the state is of another net"
+            )
+
+
+def _numbers(memory: Mapping[str, np.ndarray], owner: str, path: str | Path) -> dict[str, float]:
+    """The memory of a part that keeps plain numbers."""
+    for name, array in memory.items():
+        if array.size != 1:
+            fact = f'memory "{name}" of "{owner}" holds {array.size} numbers, expected 1'
+            raise FileError(f"{path}: {fact}; {_WAY_OUT}")
+    return {name: float(array.reshape(())) for name, array in memory.items()}
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Turn the errors of a part of the solver into one that names the state."""
+    try:
+        yield
+    except CaffeError as error:
+        raise SolverError(f"{path}: {error}; {_WAY_OUT}") from error
+
+
+def _copy_weights(solver: Solver, model: Path, path: str | Path) -> None:
+    """Load the weights, all or none; the error names both files."""
+    try:
+        solver.net.copy_from(model)
+    except FileError as error:
+        raise FileError(f"{path}: its weights cannot be read: {error}") from error
+    except CaffeError as error:
+        raise SolverError(f"{path}: its weights do not fit the net: {error}") from error
+
+
+def _go_back(source: Source, position: bytes) -> None:
+    """Bring a source back to where it was; one that refuses has not moved."""
+    with suppress(CaffeError):
+        source.seek(position)
+
+
+def _give_back(part: Any, attributes: Mapping[str, Any]) -> None:
+    """Give an object the attributes that it had."""
+    vars(part).clear()
+    vars(part).update(attributes)
