@@ -175,6 +175,8 @@ def _layers(net: Any, phase: int | None) -> list[Any]:
     """The layers of a net that are in `phase`, or all."""
     if phase is None:
         return list(net.layer)
+    if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
+        raise CaffeError(f"phase is {phase!r}, expected caffe.TRAIN, caffe.TEST or None for all layers")
 
     def named(rules: Any) -> bool:
         return any(rule.HasField("phase") and rule.phase == phase for rule in rules)

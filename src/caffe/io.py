@@ -119,6 +119,9 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_or
     if interp_order not in (0, 1):
         raise CaffeError(f"resize_image: interp_order is {interp_order}, expected 0 (nearest) or 1 (linear)")
     image = np.asarray(im, np.float64)
+    if image.ndim != 3 or len(new_dims) != 2:
+        found = f"the image has shape {image.shape} and new_dims is {tuple(new_dims)}"
+        raise CaffeError(f"resize_image: {found}; expected (H, W, C) and (H', W')")
     low, high = image.min(), image.max()
     if image.shape[-1] not in (1, 3):
         rows, cols = (_corner_weights(n, m, interp_order) for n, m in zip(image.shape, new_dims, strict=False))

@@ -121,7 +121,7 @@ def load(
     param = upgrade.read_net(prototxt) if isinstance(prototxt, (str, Path)) else prototxt
     if shapes:
         param = _with_inputs(param, shapes)
-    net = Net(param, phase, stages=list(stages), weights=weights, device="cpu")
+    net = Net(param, phase, stages=stages, weights=weights, device="cpu")
     module = Module(net)
     module.train(phase == caffe_pb2.TRAIN)
     return module

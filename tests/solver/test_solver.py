@@ -290,6 +290,7 @@ def test_test_nets_in_their_order_and_states(lines):
         base_lr=1, lr_policy="fixed", test_interval=5, test_iter=[1, 2, 3, 4], net="net.prototxt"
     )
     param.test_net_param.append(net_param("inline", "odd"))
+    param.test_net_param[0].layer[1].name = "ip1"  # a test net has a layer of the train net
     param.test_net.append("net.prototxt")
     for stage in ("odd", "even", "odd", "even"):
         param.test_state.add(stage=[stage])

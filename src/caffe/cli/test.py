@@ -28,6 +28,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     if flags.iterations < 1:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
     from caffe.cli import _device, _nets
+    from caffe.net import store
 
     if numbers := _device.use(flags.gpu, "caffe.cpp:264", f'"-gpu {flags.gpu}"'):
         log.info("caffe.cpp:264", f"Use GPU with device ID {numbers[0]}")
@@ -35,8 +36,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         log.info("caffe.cpp:275", "Use CPU.")
     net = _nets.open_net(flags, "TEST", flags.precision)
     try:
-        for path in flags.weights.split(","):
-            net.copy_from(path.strip())
+        store.load(net, [path.strip() for path in flags.weights.split(",")])
         net.optimize(compile=flags.compile, engine=flags.engine)
         display.say(_nets.summary(net))
         _score(net, flags.iterations, display)

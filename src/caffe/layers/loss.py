@@ -234,6 +234,7 @@ class HingeLoss(Loss, bottoms=2):
         m = max(0, 1 + x),  for the label's class max(0, 1 - x)
         L1  loss = sum m / N        L2  loss = sum m^2 / N
 
+    A score that is NaN counts as 0, since no comparison with it holds.
     Source: BVLC hinge_loss_layer.cpp.
     """
 
@@ -245,7 +246,8 @@ class HingeLoss(Loss, bottoms=2):
         rows = x.flatten(1)
         index = class_labels(self, label.reshape(-1, 1), rows.shape[1])
         sign = torch.ones_like(rows).scatter(1, index, -1.0)
-        margin = F.relu(1 + rows * sign)
+        over = 1 + rows * sign
+        margin = torch.where(over > 0, over, 0)
         if self.opt.norm == caffe_pb2.HingeLossParameter.L2:
             margin = margin.square()
         return margin.sum() / rows.shape[0]
@@ -273,7 +275,8 @@ class ContrastiveLoss(Loss, bottoms=3):
 
         similar  d^2          dissimilar  max(margin - d, 0)^2,  by `legacy_version` max(margin - d^2, 0)
 
-    summed and divided by 2 N. The gradient of d has d + 1e-4 in its denominator.
+    summed and divided by 2 N. The gradient of d has d + 1e-4 in its denominator. A dissimilar pair gets no gradient
+    unless margin - d is above 0, so not where d is infinite or NaN.
     Source: Hadsell et al., CVPR 2006; BVLC contrastive_loss_layer.cpp.
     """
 
@@ -290,13 +293,17 @@ class ContrastiveLoss(Loss, bottoms=3):
         self.require(similar.numel() == a.shape[0], fact)
 
     def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
-        difference = a.flatten(1) - b.flatten(1)
+        difference, alike = a.flatten(1) - b.flatten(1), similar.flatten().trunc() != 0
         square = difference.square().sum(1)
+        reach = self.opt.margin - (square if self.opt.legacy_version else square.sqrt())
+        pushed = torch.where(alike, 0, reach) > 0
+        near = torch.where(pushed.view(-1, 1), difference, difference.detach())
         if self.opt.legacy_version:
-            apart = F.relu(self.opt.margin - square)
+            apart = F.relu(self.opt.margin - near.square().sum(1))
         else:
-            apart = F.relu(self.opt.margin - _Distance.apply(difference)).square()
-        return torch.where(similar.flatten().trunc() != 0, square, apart).sum() / (2 * a.shape[0])
+            apart = F.relu(self.opt.margin - _Distance.apply(near)).square()
+        square = torch.where(alike.view(-1, 1), difference, difference.detach()).square().sum(1)
+        return torch.where(alike, square, apart).sum() / (2 * a.shape[0])
 
 
 def _same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:

@@ -259,6 +259,9 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
         self.constant = (len(data),)
         fact = f"has {self.top_count} tops; expected {len(data)}, one for each bottom but the selector"
         self.require(self.top_count == len(data), fact)
+        same = set(self.spec.top) & set(self.spec.bottom)
+        fact = f"works in place on {sorted(same)}, whose number of items it changes; give the tops names of their own"
+        self.require(not same, fact)
         fact = f"the selector has shape {shape_text(selector.shape)}, expected (N) or (N, 1, 1, 1)"
         self.require(selector.dim() > 0 and selector.numel() == selector.shape[0], fact)
         for i, x in enumerate(data):

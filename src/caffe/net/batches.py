@@ -34,6 +34,7 @@ class Batches(Views):
 
         Returns the outputs, and the blobs named in `blobs`, for all rows in one array each.
         """
+        self._check_given("forward_all", kwargs, self.inputs)
         wanted = list(dict.fromkeys([*self.outputs, *(blobs or [])]))
         kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
         for batch in self._batch(kwargs):
@@ -55,6 +56,7 @@ class Batches(Views):
                 f"forward_backward_all was given {unknown}, which are neither inputs {self.inputs} nor outputs "
                 f"{self.outputs} of the net"
             )
+        self._check_given("forward_backward_all", kwargs, [*self.inputs, *self.outputs])
         outs: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.outputs, *(blobs or [])])}
         grads: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.inputs, *(diffs or [])])}
         nothing: Arrays = {}
@@ -62,6 +64,12 @@ class Batches(Views):
             self._keep(outs, self.forward(blobs=blobs, **there))
             self._keep(grads, self.backward(diffs=diffs, **back))
         return self._rows(outs, kwargs), self._rows(grads, kwargs)
+
+    @staticmethod
+    def _check_given(call: str, arrays: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Raise NetError where no rows are given: nothing would run."""
+        if not any(np.ndim(rows) and len(rows) for rows in arrays.values()):
+            raise NetError(f"{call} was given no rows; give arrays by the names {list(names)}, or call net.forward()")
 
     def _batch(self, rows: Mapping[str, Any]) -> Iterator[Arrays]:
         """The rows in pieces of the net's batch size, the last filled up with zeros."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from caffe import log
 from caffe.blob import Blob, ParamBlob
 from caffe.errors import CaffeError, LayerError, NetError
-from caffe.layers.base import Layer, layer_class, shape_text
+from caffe.layers.base import Layer, Source, layer_class, shape_text
 from caffe.net.gradients import mark_backward
 from caffe.proto import weights
 
-__all__ = ["Graph", "Learnable", "Step", "build"]
+__all__ = ["Graph", "Learnable", "Step", "build", "infer_tops", "located", "tie"]
 
 _AUTOMATIC = "(automatic)"
 _INNER_SOFTMAX = ("InfogainLoss", "SoftmaxWithLoss")  # they log a second line, for a layer inside them
@@ -110,13 +111,14 @@ class _Builder:
         self.unread: dict[str, Blob] = {}
         self.needs_gradient: set[int] = set()  # ids of blobs
         self.owners: dict[str, Learnable] = {}
+        self.locate = locate
         self.memory = 0
         for index, spec in enumerate(net.layer):
             try:
                 self._add(spec, net.state.phase)
             except CaffeError as error:
-                place = locate(index)
-                raise type(error)(f"{place}: {error}" if place else str(error)) from error.__cause__
+                raise located(error, locate(index)) from error.__cause__
+        _warn_of_shared_names(self.graph.steps)
         mark_backward(self.graph.steps, net.force_backward)
         self.graph.outputs = sorted(self.unread)
         for name in self.graph.outputs:
@@ -144,6 +146,7 @@ class _Builder:
         self._connect_bottoms(step, spec)
         self._connect_tops(step, spec, named)
         self._set_up(step)
+        self._check_name(step.layer)
         self._share_parameters(step, spec)
         step.layer.allocate(self.device)
         self._adopt_stored_blobs(step.layer, spec)
@@ -214,6 +217,24 @@ class _Builder:
                 f"loss_weight must be given for no top or once for each: {len(spec.loss_weight)} given, {count} tops"
             )
         return list(spec.loss_weight)
+
+    def _check_name(self, layer: Layer) -> None:
+        """Refuse a second layer of one name where either keeps something that files store by the layer's name."""
+        namesakes = [index for index, step in enumerate(self.graph.steps) if step.layer.name == layer.name]
+        keepers = [index for index in namesakes if _is_stored(self.graph.steps[index].layer)]
+        if not namesakes or not (keepers or _is_stored(layer)):
+            return
+        (index, *_) = keepers or namesakes
+        other = f"({self.graph.steps[index].layer.type}, {self.locate(index) or f'layer number {index + 1}'})"
+        layer.error(
+            (
+                f"has the name of an earlier layer {other}"
+                if layer.name
+                else f"has no name, like an earlier layer {other}"
+            )
+            + "; weights and snapshots are stored by layer name, so those of one layer would be lost: give each layer "
+            "a name of its own (equal names in `param { name }` share weights)"
+        )
 
     # -- parameters ------------------------------------------------------------------------------------------------
 
@@ -292,6 +313,29 @@ class _Builder:
             setattr(owner, value, getattr(param, value))
 
 
+def located(error: CaffeError, place: str) -> CaffeError:
+    """The error with the layer's place in its file in front, if that is known."""
+    return type(error)(f"{place}: {error}" if place else str(error))
+
+
+def _is_stored(layer: Layer) -> bool:
+    """Whether a layer has blobs or a state for weight files and snapshots, which know it by name."""
+    moves = isinstance(layer, Source) and type(layer).position is not Source.position
+    return moves or bool(layer.state_dict(keep_vars=True))
+
+
+def _warn_of_shared_names(steps: Sequence[Step]) -> None:
+    """Say so where layers without blobs share a name: by name, one of them is found."""
+    counts = Counter(step.layer.name for step in steps)
+    if names := [name for name, count in counts.items() if count > 1]:
+        listed = ", ".join(f'"{name}" ({counts[name]} layers)' for name in names)
+        log.warning(
+            "net.cpp",
+            f"layers share a name: {listed}; start= and end= of forward and backward take the first, layer_dict, "
+            "top_names and bottom_names hold the last",
+        )
+
+
 def _warn_of_stray_options(spec: Any, cls: type[Layer]) -> None:
     """Say so where a layer carries options of another type: Caffe passes them over without a word."""
     used = {cls.options, "python_param", *cls.more_options}
@@ -312,7 +356,19 @@ def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
         raise
     except Exception as error:
         raise failure(step, error) from error
-    return [tuple(top.shape) for top in tops]
+    shapes = [tuple(top.shape) for top in tops]
+    _check_in_place(step, shapes)
+    return shapes
+
+
+def _check_in_place(step: Step, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuse a layer whose top is its bottom, but has another shape: backward and reshape need the bottom's."""
+    for blob, shape in zip(step.tops, shapes, strict=False):
+        if blob.shape != shape and any(blob is bottom for bottom in step.bottoms):
+            step.layer.error(
+                f'works in place on "{blob.name}" of shape {shape_text(blob.shape)}, but its top has shape '
+                f"{shape_text(shape)}; give the top a name of its own, and the layers after it that bottom"
+            )
 
 
 def failure(step: Step, error: Exception) -> LayerError:

@@ -36,20 +36,20 @@ class Fused(Batches):
     _module: NetModule | None = None
     _inference: Partial | None = None
     _optimized = False  # whether forward() runs for inference
-    _compiled: frozenset[str] | None = None  # what a step that is compiled fills, None for one that is not
-    _kept: frozenset[str] | None = None  # what other steps fill, None for every blob
+    _shown: frozenset[str] = frozenset()  # what `optimize` was told to keep
+    _compiled = False  # whether a step is compiled
+    _kept: frozenset[str] | None = None  # the blobs that a step fills, None for every blob
 
     @property
     def module(self) -> NetModule:
         """The same graph as one `torch.nn.Module`, over the same parameters."""
         if self._module is None:
-            if self._compiled is not None:
-                self._module = Compiled(self.steps, self.name, self._compiled, self.precision, self.loss_scale)
-            elif self._kept is not None:
-                self._module = Partial(self.steps, self.name, self._kept, self.precision, self.loss_scale)
-            else:
+            if self._kept is None:
                 self._module = NetModule(self.steps, self.name, self.precision, self.loss_scale)
-            if self._compiled is None:
+            else:
+                runner = Compiled if self._compiled else Partial
+                self._module = runner(self.steps, self.name, self._kept, self.precision, self.loss_scale)
+            if not self._compiled:
                 self._module.record_on(self.device)
         return self._module
 
@@ -63,15 +63,17 @@ class Fused(Batches):
 
         For nets in TEST. Layers are merged and their weights laid out anew; weights that change later are taken up.
         Reading another blob's data is an error then. A forward from or to a layer, and one with callbacks, still runs
-        layer by layer; `stepwise()` returns to that for good. With `compile` the first run compiles the net through
-        torch.compile, weights as constants: once they change, the net runs uncompiled. The `engine` "openvino" runs the
-        net on a CPU by OpenVINO. Raises NetError, and CaffeError where there is no compiler or no OpenVINO.
+        layer by layer; `stepwise()` returns to that for good. What an earlier call kept stays kept until then. With
+        `compile` the first run compiles the net through torch.compile, weights as constants: once they change, the net
+        runs uncompiled. The `engine` "openvino" runs the net on a CPU by OpenVINO. Raises NetError, and CaffeError
+        where there is no compiler or no OpenVINO.
         """
         if self.phase != caffe_pb2.TEST:
             raise NetError(f'net "{self.name}": optimize is for a net in TEST, this one is in TRAIN; build one in TEST')
-        wanted = {*self.outputs, *(self._blob(name).name for name in keep)}
+        shown = self._shown.union(self._blob(name).name for name in keep)
+        wanted = shown.union(self.outputs)
         self._inference = self._runner(engine, compile)(self.steps, self.name, wanted, self.precision, self.loss_scale)
-        self._optimized = True
+        self._optimized, self._shown = True, shown
 
     def _runner(self, engine: str, compile: bool) -> Callable[..., Partial]:
         """What makes a runner for inference."""
@@ -93,26 +95,33 @@ class Fused(Batches):
         """Let training steps (`forward_backward`) run through torch.compile.
 
         The first step compiles, for seconds to minutes; what it makes is kept on disk for later processes. From then on
-        a step fills the outputs and the blobs `keep` only, and reading another blob's data is an error; `stepwise()`
-        returns to steps that are not compiled. Raises CaffeError where there is no compiler.
+        a step fills the outputs and the blobs `keep` of this call and of calls of `slim` only, and reading another
+        blob's data is an error; `stepwise()` returns to steps that are not compiled. Raises CaffeError where there is
+        no compiler.
         """
-        wanted = frozenset([*self.outputs, *(self._blob(name).name for name in keep)])
+        wanted = self._with_kept(keep)
         self._module = Compiled(self.steps, self.name, wanted, self.precision, self.loss_scale)
-        self._compiled = wanted
+        self._compiled, self._kept = True, wanted
 
     def slim(self, keep: Sequence[str] = ()) -> None:
         """Let training steps (`forward_backward`) fill the outputs and the blobs `keep` only.
 
         That takes less memory and lets more layers run as one; reading another blob's data is an error then, and
-        `stepwise()` returns to steps that fill every blob. `caffe train` runs this way.
+        `stepwise()` returns to steps that fill every blob. Further calls, and `compile` before or after, add to the
+        blobs that are kept. `caffe train` runs this way.
         """
-        self._kept = frozenset([*self.outputs, *(self._blob(name).name for name in keep)])
-        self._module = None
+        wanted = self._with_kept(keep)
+        if wanted != self._kept:
+            self._module, self._kept = None, wanted
+
+    def _with_kept(self, keep: Sequence[str]) -> frozenset[str]:
+        """The outputs, the blobs `keep`, and those that steps keep already."""
+        return frozenset([*self.outputs, *(self._kept or ()), *(self._blob(name).name for name in keep)])
 
     def stepwise(self) -> None:
         """Let `forward()` run layer by layer again, and every run fill every blob: undo the three above."""
-        self._optimized, self._inference = False, None
-        self._module, self._compiled, self._kept = None, None, None
+        self._optimized, self._inference, self._shown = False, None, frozenset()
+        self._module, self._compiled, self._kept = None, False, None
 
     def _for_inference(self) -> Partial:
         if self._inference is None:
@@ -135,8 +144,7 @@ class Fused(Batches):
         """One pass forward and backward as one piece; returns the loss."""
         module = self.module
         if isinstance(module, Partial) and (held := module.held()):
-            again = self.compile if isinstance(module, Compiled) else self.slim
-            again([*module.wanted, *held])
+            self.slim(held)
         return self.module.forward_backward()
 
     def _rebuild_runners(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe.blob import Blob
+from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Source, as_tuple
 from caffe.memory import same_place
 from caffe.net.build import Step
@@ -119,8 +120,24 @@ class NetModule(nn.Module):
         self._losses += [(place, weight) for place, weight in zip(writes, step.loss_weights, strict=True) if weight]
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        self._check(inputs)
         values = self._run(inputs)
         return self._loss(values), self._named(values)
+
+    def _check(self, inputs: dict[str, Tensor]) -> None:
+        """Raise NetError for tensors that are no input's, or do not have its shape but for the number of rows."""
+        known = {blob.name: blob for step in self._steps if step.layer.type == "Input" for blob in step.tops}
+        for name, value in inputs.items():
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise NetError(f'net "{self.name}" has no input "{name}"{hint} (inputs: {", ".join(known) or "none"})')
+            shape = known[name].shape
+            if not isinstance(value, Tensor) or value.dim() != len(shape) or tuple(value.shape[1:]) != shape[1:]:
+                given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"no tensor: {type(value)}"
+                raise NetError(
+                    f'net "{self.name}": what was given for input "{name}" is {given}; expected a tensor of shape '
+                    f"{shape}, or of another number of rows; for another shape, reshape the blob and call net.reshape()"
+                )
 
     def _named(self, values: Sequence[Tensor]) -> dict[str, Tensor]:
         return {name: self._wide(values[place]) for name, place in self._place.items()}

@@ -13,10 +13,10 @@ import torch
 
 from caffe import log, mode
 from caffe.blob import Blob, BlobVec
-from caffe.errors import NetError, did_you_mean
+from caffe.errors import CaffeError, NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import debug, run, store
-from caffe.net.build import Learnable, Step, build, infer_tops
+from caffe.net.build import Learnable, Step, build, infer_tops, located
 from caffe.net.fused import Fused
 from caffe.net.graph import filter_net, insert_splits
 from caffe.net.loss_scale import LossScale
@@ -55,9 +55,13 @@ class Net(Fused):
         precision: torch.dtype = torch.float32,
     ) -> None:
         if isinstance(phase, (str, Path)):  # pycaffe's older order: Net(file, weights, phase)
+            if weights is not None:
+                raise NetError(f'weights are given twice, as "{phase}" and as "{weights}": give one file')
             weights, phase, level = phase, level, None
         param, self.path = _load(network_file)
         if phase is not None:
+            if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
+                raise NetError(f"phase is {phase!r}, expected caffe.TRAIN ({caffe_pb2.TRAIN}) or caffe.TEST")
             param.state.phase = phase
         if level is not None:
             param.state.level = level
@@ -74,8 +78,7 @@ class Net(Fused):
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
         }
         if weights is not None:
-            for path in str(weights).split(","):
-                self.copy_from(path)
+            self.copy_from(weights)
 
     def _build(self, param: Any) -> None:
         upgrade.check_modern(param, str(self.path or ""))
@@ -91,6 +94,7 @@ class Net(Fused):
             line = None if at is None else text.layer_line(self.path, at, split.layer[index].name)
             return f"{self.path}:{line}" if line else str(self.path)
 
+        self._locate = locate
         graph = build(split, self.device, locate)
         self.name: str = param.name
         self.phase: int = param.state.phase
@@ -117,18 +121,21 @@ class Net(Fused):
         """Run the layers from `start` to `end`, both included; by default all.
 
         Keyword arguments are arrays for the net's inputs. Returns the output blobs' arrays (all inputs must then be
-        named or set), or the tops of `end`, and those named in `blobs`.
+        named or set), or the tops of `end`, and those named in `blobs`. Raises NetError for unknown names, and for an
+        `end` before `start`.
         """
-        if kwargs:
-            self._feed("forward", self.inputs, kwargs)
         first = self._index(start) if start is not None else 0
         last = self._index(end) if end is not None else len(self.steps) - 1
+        self._check_order("forward", first, last)
+        more = [self._blob(name).name for name in blobs or []]
+        if kwargs:
+            self._feed("forward", self.inputs, kwargs)
         names = self.steps[last].top_names if end is not None else self.outputs
         if self._optimized and start is None and end is None and not self._watched:
-            self._infer([name for name in blobs or [] if self._blob(name)])
+            self._infer(more)
         else:
             self._forward(first, last)
-        return {name: self._blob(name).data for name in [*names, *(blobs or [])]}
+        return {name: self._blob(name).data for name in [*names, *more]}
 
     def forward_loss(self) -> float:
         """Run all layers; returns the loss: each top with a loss weight, summed and weighted."""
@@ -140,17 +147,20 @@ class Net(Fused):
         """Run backward from layer `start` down to `end`, both included; by default all.
 
         Keyword arguments are arrays for the diffs of output blobs. Blob diffs are overwritten, parameter diffs added
-        to. Returns the diffs of the net's inputs, or of the bottoms of `end`, and those named in `diffs`.
+        to. Returns the diffs of the net's inputs, or of the bottoms of `end`, and those named in `diffs`. Raises
+        NetError for unknown names, and for an `end` that comes after `start` in the net.
         """
-        if kwargs:
-            self._feed("backward", self.outputs, kwargs, diff=True)
         first = self._index(start) if start is not None else len(self.steps) - 1
         last = self._index(end) if end is not None else 0
+        self._check_order("backward", last, first)
+        more = [self._blob(name).name for name in diffs or []]
+        if kwargs:
+            self._feed("backward", self.outputs, kwargs, diff=True)
         names = self.steps[last].bottom_names if end is not None else self.inputs
         self._backward(first, last)
         if self.debug_info and start is None and end is None:
             debug.log_norms(self.learnable)
-        return {name: self._blob(name).diff for name in [*names, *(diffs or [])]}
+        return {name: self._blob(name).diff for name in [*names, *more]}
 
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
@@ -215,17 +225,25 @@ class Net(Fused):
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the present shapes of the inputs."""
-        for step in self.steps:
+        for index, step in enumerate(self.steps):
             if isinstance(step.layer, Source):
                 continue
-            for blob, shape in zip(step.tops, infer_tops(step), strict=True):
+            try:
+                shapes = infer_tops(step)
+            except CaffeError as error:
+                raise located(error, self._locate(index)) from error.__cause__
+            for blob, shape in zip(step.tops, shapes, strict=True):
                 if blob.shape != shape:
                     blob.reshape(*shape)
 
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def copy_from(self, path: str | Path) -> None:
-        """Load the weights of layers with equal names from a .caffemodel or HDF5 file; other layers keep theirs."""
+        """Load the weights of layers with equal names from a .caffemodel or HDF5 file; other layers keep theirs.
+
+        One warning lists the layers that keep theirs. Raises NetError where a shape differs, and where the file has
+        weights for no layer of the net.
+        """
         store.copy_from(self, path)
 
     load_hdf5 = copy_from
@@ -251,6 +269,7 @@ class Net(Fused):
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of the layers of `other` that have the same names: one memory for both nets."""
+        store.require_common(self, other)
         mine, changed = self.layer_dict, False
         for theirs in other.layers:
             layer = mine.get(theirs.name)
@@ -287,7 +306,7 @@ class Net(Fused):
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""
         source: Any
-        for source in self.sources.values():
+        for source in self._sources:
             if source.type == "MemoryData":
                 source.set_arrays(data, labels)
                 return
@@ -295,7 +314,7 @@ class Net(Fused):
 
     def close(self) -> None:
         """Stop data threads and close files."""
-        for source in self.sources.values():
+        for source in self._sources:
             source.close()
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -308,8 +327,11 @@ class Net(Fused):
     def _feed(self, call: str, names: Sequence[str], arrays: Mapping[str, Any], diff: bool = False) -> None:
         """Write the arrays, one for each of the blobs `names`, into these blobs' data or diffs."""
         if set(arrays) != set(names):
-            kind = "outputs" if diff else "inputs"
-            raise NetError(f"{call} was given {sorted(arrays)}, but the net has the {kind} {sorted(names)}: name each")
+            kind, unknown = "outputs" if diff else "inputs", [name for name in arrays if name not in names]
+            hint = did_you_mean(unknown[0], names) if unknown else ""
+            raise NetError(
+                f"{call} was given {sorted(arrays)}, but the net has the {kind} {sorted(names)}: name each{hint}"
+            )
         for name, value in arrays.items():
             array, blob = np.asarray(value), self.blobs[name]
             if array.shape[:1] != blob.shape[:1]:
@@ -320,6 +342,16 @@ class Net(Fused):
                 raise NetError(
                     f'{call}: "{name}" was given an array of shape {array.shape}, the blob has {blob.shape}'
                 ) from None
+
+    def _check_order(self, call: str, first: int, last: int) -> None:
+        """Raise NetError where a run of the layers `first` to `last` would run none."""
+        if first > last:
+            start, end = (last, first) if call == "backward" else (first, last)
+            names = self.layer_names
+            raise NetError(
+                f'{call}: start is layer "{names[start]}" (number {start}) and end is layer "{names[end]}" (number '
+                f"{end}): no layer would run; {call} runs {'down' if call == 'backward' else 'up'} from start to end"
+            )
 
     def _index(self, layer_name: str) -> int:
         try:

@@ -20,7 +20,7 @@ from caffe.proto.blobs import fits
 if TYPE_CHECKING:
     from caffe.net.net import Net
 
-__all__ = ["check_blobs", "copy_from", "save", "save_hdf5"]
+__all__ = ["check_blobs", "copy_from", "load", "require_common", "save", "save_hdf5", "type_list", "without_weights"]
 
 _PART = 2**20  # elements that a thread copies at a time
 
@@ -28,16 +28,72 @@ _PART = 2**20  # elements that a thread copies at a time
 def copy_from(net: Net, path: str | Path) -> None:
     """Load the file's blobs into the layers of the same names; checks every shape before it changes anything.
 
-    An HDF5 file holds a shared parameter under its owner only: what it leaves out stays as the owner has it.
+    An HDF5 file holds a shared parameter under its owner only: what it leaves out stays as the owner has it. Raises
+    NetError where no layer gets weights, and warns of layers that get none while others do.
     """
+    load(net, [path])
+
+
+def load(net: Net, paths: Sequence[str | Path]) -> None:
+    """As `copy_from` for several files, one after another; warns of layers that get weights from none of them."""
+    if not paths:
+        return
+    filled: set[str] = set()
+    for path in paths:
+        filled |= _load(net, path)
+    owners = {entry.layer for entry in net.learnable}  # other layers have shared blobs only
+    rest = [layer for layer in net.layers if layer.name in owners and layer.name not in filled]
+    if filled and rest:
+        source = ", ".join(map(str, paths))
+        log.warning("net.cpp", f'net "{net.name}": no weights in {source} for {type_list(rest)}: they keep their own')
+
+
+def without_weights(net: Net, other: Net) -> list[Layer]:
+    """The layers of `net` that have blobs, but none to share with a layer of `other`, which is matched by name."""
+    known = {layer.name for layer in other.layers if layer.tensors}
+    return [layer for layer in net.layers if layer.tensors and layer.name not in known]
+
+
+def require_common(net: Net, other: Net) -> None:
+    """Raise NetError if `net` has blobs and none of its layers can take those of `other`."""
+    mine = [layer for layer in net.layers if layer.tensors]
+    if mine and len(without_weights(net, other)) == len(mine):
+        theirs = [layer.name for layer in other.layers if layer.tensors]
+        raise _nothing_in_common(net, f'net "{other.name}"', theirs)
+
+
+def _nothing_in_common(net: Net, source: str, names: Sequence[str]) -> NetError:
+    mine = [layer.name for layer in net.layers if layer.tensors]
+    return NetError(
+        f'{source} has no weights for any layer of net "{net.name}": it has {_quoted(names)}, the net needs '
+        f"{_quoted(mine)}. Weights are matched by layer name: take the weights of this net, or use their names"
+    )
+
+
+def _quoted(names: Sequence[str], limit: int = 8) -> str:
+    """`"conv1", "ip2"`: the first names of a list, and how many there are beyond these."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(f'"{name}"' for name in names[:limit]) or "none") + rest
+
+
+def type_list(layers: Sequence[Layer]) -> str:
+    """`"conv1" (Convolution), "ip2" (InnerProduct)`."""
+    return ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
+
+
+def _load(net: Net, path: str | Path) -> set[str]:
+    """Load one file; returns the names of the layers that it has weights for."""
     with weights.opened(path) as found:
         pairs = _pairs(net, path, found)
+        if not pairs and any(layer.tensors for layer in net.layers):
+            raise _nothing_in_common(net, str(path), [name for name, arrays in found.items() if arrays])
         here = [(blob, array) for blob, array in pairs if blob.parameter.device.type == "cpu"]
         _copy([(blob.parameter.detach().numpy(), array.reshape(blob.shape)) for blob, array in here])
         for blob, array in pairs:
             if blob.parameter.device.type != "cpu":
                 blob.parameter.data.copy_(torch.from_numpy(np.array(array)).reshape(blob.shape))
             blob.advance()
+        return {layer.name for layer in net.layers if found.get(layer.name)}
 
 
 def _copy(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:

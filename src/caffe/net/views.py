@@ -49,8 +49,12 @@ class Views:
 
     @property
     def sources(self) -> dict[str, Source]:
-        """The layers that bring data in, by name."""
-        return {layer.name: layer for layer in self.layers if isinstance(layer, Source)}
+        """The layers that bring data in, by name; the last of those that share one."""
+        return {layer.name: layer for layer in self._sources}
+
+    @property
+    def _sources(self) -> list[Source]:
+        return [layer for layer in self.layers if isinstance(layer, Source)]
 
     # -- callbacks: functions of a layer's index, called around each layer's run -----------------------------------
 

@@ -12,7 +12,7 @@ from caffe.errors import FileError
 from caffe.proto import detect, files
 from caffe.proto.files import PathLike
 
-__all__ = ["dataset", "numbers", "read_weights", "reading", "save_array", "text", "write_weights", "writing"]
+__all__ = ["check_names", "dataset", "numbers", "read_weights", "reading", "save_array", "text", "write_weights", "writing"]
 
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 """What h5py and numpy raise for a damaged file, or one of another layout, while it is read."""
@@ -60,14 +60,51 @@ def read_weights(path: PathLike, group: str) -> dict[str, list[np.ndarray]]:
         return dict(_layers(file[group], ""))
 
 
+def check_names(path: PathLike, data: Mapping[str, Sequence[Any]]) -> None:
+    """Raise a `FileError` for a layer with blobs whose name HDF5 cannot hold beside the others."""
+    taken = _blob_places(data)
+    for name, blobs in data.items():
+        if _has_blobs(blobs) and (fact := _obstacle(name, taken)):
+            raise FileError(
+                f'{path}: the name of layer "{name}" {fact}; rename the layer, or write a .caffemodel '
+                "(snapshot_format: BINARYPROTO)"
+            )
+
+
+def _has_blobs(blobs: Sequence[Any]) -> bool:
+    return any(blob is not None for blob in blobs)
+
+
+def _blob_places(data: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    """The path of each blob in the file, with its layer's name."""
+    return {f"{name}/{index}": name for name, blobs in data.items() for index in range(len(blobs))}
+
+
+def _obstacle(name: str, taken: Mapping[str, str]) -> str:
+    """Why a layer's name cannot be a group of the file, where "/" leads from group to group; empty if it can."""
+    parts = name.split("/")
+    if "" in parts or "." in parts:
+        return 'is no path in HDF5, whose parts between "/" must not be empty or "."'
+    groups = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    owner = next((taken[group] for group in groups if group in taken), None)
+    return "" if owner is None else f'is the place of a blob of layer "{owner}" in HDF5'
+
+
 def write_weights(path: PathLike, data: Blobs, diffs: Blobs | None) -> None:
-    """Write /data/<layer>/<index>, and /diff likewise; a layer's blob that is None is left out."""
+    """Write /data/<layer>/<index>, and /diff likewise; a layer's blob that is None is left out.
+
+    A layer without blobs has an empty group, but none if its name cannot be one. See `check_names` for the others.
+    """
+    check_names(path, data)
+    taken = _blob_places(data)
     with writing(path) as file:
         for member, layers in (("data", data), ("diff", diffs)):
             if layers is None:
                 continue
             group = file.create_group(member)
             for name, arrays in layers.items():
+                if not _has_blobs(arrays) and _obstacle(name, taken):
+                    continue
                 layer = group.require_group(name)
                 for index, array in enumerate(arrays):
                     if array is not None:

@@ -82,7 +82,7 @@ def layer_line(path: PathLike, index: int, name: str | None = None) -> int | Non
     blocks = list(_layer_blocks(_decode(files.read_bytes(path))))
     if name is None:
         return blocks[index][0] if 0 <= index < len(blocks) else None
-    named = [(abs(place - index), line) for place, (line, own) in enumerate(blocks) if own == name]
+    named = [(abs(place - index), line) for place, (line, own) in enumerate(blocks) if (own or "") == name]
     return min(named)[1] if named else None
 
 

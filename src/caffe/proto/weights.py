@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from caffe import log
 from caffe.errors import FileError
 from caffe.proto import blobs, caffe_pb2, detect, files, hdf5, wire
 from caffe.proto.blobs import blob_from_proto, blob_to_proto, fits
@@ -136,7 +137,12 @@ def _read(path: PathLike, diff: bool) -> dict[str, list[np.ndarray]]:
 
 
 def _found(layers: Iterator[tuple[str, list[np.ndarray]]], path: PathLike) -> dict[str, list[np.ndarray]]:
-    found = dict(layers)
+    found: dict[str, list[np.ndarray]] = {}
+    for name, arrays in layers:
+        if arrays and found.get(name):
+            log.warning("net.cpp", f'{path}: has weights for two layers "{name}": those of the second are used')
+        if arrays or name not in found:
+            found[name] = arrays
     if not found:
         raise FileError(f"{path}: holds no layers; expected the weights that a solver's snapshot wrote")
     return found

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from caffe.layers.base import Layer, Source
 from caffe.net import Net
-from caffe.writes import note_write
 
 __all__ = ["buffers", "check_random_state", "random_state", "set_buffer", "set_random_state", "sources", "undisturbed"]
 
@@ -91,7 +90,6 @@ def undisturbed(net: Net, trained: Net) -> Iterator[None]:
             for blob, content in statistics:
                 if not torch.equal(blob, content):
                     blob.copy_(content)
-                    note_write(blob)
         for source, position in positions:
             if source.position() != position:
                 source.seek(position)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from caffe import log
-from caffe.errors import SolverError
-from caffe.net import Net
+from caffe.errors import NetError, SolverError
+from caffe.net import Net, store
 from caffe.net.precision import dtype_of
-from caffe.proto import caffe_pb2, upgrade
+from caffe.proto import caffe_pb2, hdf5, upgrade
 
 __all__ = ["test_nets", "train_net"]
 
@@ -32,11 +32,21 @@ def train_net(param: Any, device: torch.device | str | None) -> Net:
         "net": ("solver.cpp:102", f"from net file: {param.net}"),
     }[field]
     log.info(place, f"Creating training net {kind}")
-    return _create(getattr(param, field), caffe_pb2.TRAIN, param.train_state, param, device)
+    net = _create(getattr(param, field), caffe_pb2.TRAIN, param.train_state, param, device)
+    if param.snapshot_format == param.HDF5:
+        try:
+            hdf5.check_names(param.snapshot_prefix, {layer.name: layer.tensors for layer in net.layers})
+        except BaseException:
+            net.close()
+            raise
+    return net
 
 
-def test_nets(param: Any, device: torch.device | str | None) -> list[Net]:
-    """The nets to test: every test_net_param, every test_net, and the general net for each test_iter that is left."""
+def test_nets(param: Any, train_net: Net, device: torch.device | str | None) -> list[Net]:
+    """The nets to test: every test_net_param, every test_net, and the general net for each test_iter that is left.
+
+    Raises NetError for one that has blobs, but no layer in common with `train_net`, whose weights it is tested with.
+    """
     sources = list(_test_sources(param))
     if param.test_state and len(param.test_state) != len(sources):
         raise SolverError(
@@ -56,11 +66,27 @@ def test_nets(param: Any, device: torch.device | str | None) -> list[Net]:
             net = _create(source, caffe_pb2.TEST, state, param, device)
             nets.append(net)
             net.debug_info = param.debug_info
+            _check_shared(net, train_net, index, loaded=bool(param.weights))
     except BaseException:
         for net in nets:
             net.close()
         raise
     return nets
+
+
+def _check_shared(net: Net, train_net: Net, index: int, loaded: bool) -> None:
+    """Check that a test net finds its weights in the train net; raises NetError if it finds none there.
+
+    A warning lists layers that the train net lacks, unless the solver has `loaded` weights from a file.
+    """
+    try:
+        store.require_common(net, train_net)
+    except NetError as error:
+        raise NetError(f"Test net #{index} takes its weights from the train net: {error}") from None
+    missing = store.without_weights(net, train_net)
+    if missing and not loaded:
+        fact = f"the train net has no weights for {store.type_list(missing)}: they stay untrained"
+        log.warning("solver.cpp", f"Test net #{index}: {fact}")
 
 
 def _test_sources(param: Any) -> Iterator[tuple[Any, str]]:
@@ -88,9 +114,10 @@ def _create(source: Any, phase: int, state: Any, param: Any, device: torch.devic
     precision = dtype_of(param.precision)
     net = Net(source, phase, level=level, stages=list(state.stage), device=device, precision=precision)
     try:
-        for path in (path.strip() for paths in param.weights for path in paths.split(",")):
+        paths = [path.strip() for paths in param.weights for path in paths.split(",")]
+        for path in paths:
             log.info("solver.cpp:72", f"Finetuning from {path}")
-            net.copy_from(path)
+        store.load(net, paths)
     except BaseException:
         net.close()
         raise

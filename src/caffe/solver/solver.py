@@ -64,7 +64,7 @@ class Solver:
         self.net: Net = nets.train_net(self.param, device)
         try:
             self.rule.bind(self.net)
-            self.test_nets: list[Net] = nets.test_nets(self.param, device)
+            self.test_nets: list[Net] = nets.test_nets(self.param, self.net, device)
         except BaseException:
             self.net.close()
             raise
