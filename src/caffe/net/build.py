@@ -172,13 +172,20 @@ class _Builder:
         for blob, shape, weight in zip(step.tops, shapes, step.loss_weights, strict=True):
             blob.reshape(*shape)
             if weight:
-                blob.grad = torch.full(shape, weight, device=self.device)
+                self._weigh(blob, weight)
             log.info("net.cpp:131", f"Top shape: {shape_text(shape)}")
             if weight:
                 log.info("net.cpp:134", f"    with loss weight {log.number(weight)}")
             self.memory += 4 * math.prod(shape)
         log.info("net.cpp:139", f"Memory required for data: {self.memory}")
         layer.requires_grad_(True)
+
+    def _weigh(self, blob: Blob, weight: float) -> None:
+        """Start the blob's diff as its loss weight. A layer in place changes the weight for the layers before, too."""
+        blob.grad = torch.full(blob.shape, weight, device=self.device)
+        for step in self.graph.steps:
+            own = zip(step.tops, step.loss_weights, strict=True)
+            step.loss_weights = [weight if old and top is blob else old for top, old in own]
 
     def _loss_weights(self, step: Step) -> list[float]:
         spec, count = step.layer.spec, len(step.tops)

@@ -43,7 +43,7 @@ class Partial(NetModule):
     def _wanted_places(self) -> frozenset[int]:
         delivered = {blob.name for step in self._steps if isinstance(step.layer, Source) for blob in step.tops}
         named = {self._place[name] for name in self.wanted | delivered}
-        return frozenset(named | {place for place, _ in self._losses})
+        return self._loss_places() | named
 
     def with_more(self, names: Collection[str]) -> Self:
         """The like of this net for the blobs `names` too."""
