@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from caffe.blob import Blob
 from caffe.errors import CaffeError, LayerError, did_you_mean
 from caffe.layers.base import Layer, has_values
+from caffe.layers.effects import Effects
 
 __all__ = ["PythonLayer"]
 
@@ -72,7 +73,7 @@ class _Host(Layer, abstract=True):
     """A layer that answers for its guest's object: in pycaffe `net.layers[i]` is that object."""
 
     guest: _Guest
-    traceable = False
+    effects = Effects.CALLS
 
     def __getattr__(self, name: str) -> Any:
         try:

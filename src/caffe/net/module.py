@@ -183,7 +183,8 @@ class NetModule(nn.Module):
     def record_on(self, device: torch.device, recorder: Recorder = cuda_recorder) -> None:
         """Run training passes from a record where `device` is a GPU; see caffe.net.cudagraph."""
         if recorded(device):
-            self.record = Record(self._pass, list(self.parameters()), recorder)
+            layers = [call.layer for call in self._calls if not isinstance(call.layer, Source)]
+            self.record = Record(self._pass, list(self.parameters()), recorder, layers)
 
     def evaluate(self) -> float:
         """One pass forward without autograd's history; fills the blobs; returns the loss."""
