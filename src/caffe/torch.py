@@ -89,6 +89,8 @@ class Module(nn.Module):
 
         A loss that another layer then works on in place is there too, as "BLOB of LAYER".
         """
+        if torch.compiler.is_exporting():
+            self._check_exported()
         values = self._given(args, kwargs)
         for name, bottoms, cut, tops, named in self._calls:
             reads = [values[b].detach() if stop else values[b] for b, stop in zip(bottoms, cut, strict=True)]
@@ -120,6 +122,15 @@ class Module(nn.Module):
             given = [f"{len(args)} tensors", *kwargs]
             raise NetError(f'net "{self.name}" takes the inputs {self.inputs}, but was given {", ".join(given)}{hint}')
         return values
+
+    def _check_exported(self) -> None:
+        """Raise a `NetError` for a layer that a graph of torch's operators cannot stand in for."""
+        for layer in self.children():
+            if isinstance(layer, Layer) and layer.effects_now.needs_calls:
+                raise NetError(
+                    f'layer "{layer.name}" ({layer.type}) cannot be exported: it needs values on the host, or does '
+                    "more than torch's operators; export the part of the net before or behind it"
+                )
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Module:
         super()._apply(fn, recurse)

@@ -66,7 +66,7 @@ class Layer(nn.Module):
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
     lowering: Lowering = Lowering.NEVER
     """Whether the layer computes in 16 bits where the net does."""
-    traceable: ClassVar[bool] = True
+    traceable: bool = True
     """Whether `forward` can be taken down, by torch.compile or for OpenVINO: it does not look at values, and calls no
     code but torch's."""
     auto_tops: ClassVar[bool] = False

@@ -18,7 +18,8 @@ __all__ = ["Effects", "RandomState", "buffers_of", "put_back_buffers", "repeatin
 class Effects(enum.Flag):
     """What `forward` does beside computing its tops from its bottoms and blobs.
 
-    A layer class declares this as `effects`. Whoever records, compiles, exports, leaves out or repeats a layer reads it.
+    A layer class declares this as `effects`. Whoever records, compiles, exports, leaves out or repeats a layer reads
+    it.
     """
 
     NONE = 0
@@ -81,7 +82,7 @@ def repeating(layer: nn.Module, effects: Effects, random: RandomState | None = N
     try:
         for store, tensors in held:
             store.update({name: None if x is None else x.clone() for name, x in tensors.items()})
-        if random is not None:
+        if random is not None and draws:
             random.restore()
         yield
     finally:

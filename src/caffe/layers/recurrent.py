@@ -49,6 +49,7 @@ class _Recurrent(Layer, abstract=True):
             self.effects = Effects.NONE
         if self.opt.debug_info:
             self.effects |= Effects.CALLS  # log lines
+            self.traceable = False
         self.register_buffer("state", torch.zeros(self.parts, 0, self.opt.num_output))
 
     def add_blobs(self, features: int, static: int, size: int) -> None:
@@ -140,13 +141,8 @@ class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):
     gates = 4
 
     def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if (
-            static is None
-            and x.dtype == torch.float32
-            and has_values(cont)
-            and can_look(cont)
-            and bool((cont[1:] == 1).all())
-        ):
+        fits = static is None and x.dtype == torch.float32 and has_values(cont) and can_look(cont)
+        if fits and bool((cont[1:] == 1).all()):
             y, h, c = self.run_fused(x, first * cont[:1].unsqueeze(-1))
             return y, (h, c)
         y, c = _LSTMSequence.apply(self.project(x, static), self.weight_h, cont, first[0], first[1])

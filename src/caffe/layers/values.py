@@ -14,8 +14,8 @@ _exported = _recorded = False
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether x's values exist: not those of meta tensors, under FakeTensorMode, or while `forward` is written down as a
-    graph. Without values, only the tops' shapes are wanted."""
+    """Whether x's values exist: not those of meta tensors, under FakeTensorMode, or while `forward` is written down as
+    a graph. Without values, only the tops' shapes are wanted."""
     return not (is_exported() or torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter) or x.is_meta)
 
 
