@@ -157,7 +157,10 @@ class Layer(nn.Module):
         return [ParamBlob(tensor, f"{self.name}[{index}]") for index, tensor in enumerate(self.tensors)]
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
-        """Give blobs that are still without memory their memory and their first values."""
+        """Give blobs that are still without memory their memory and their first values, and move other buffers."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None and name not in self._blob_names:
+                self._buffers[name] = buffer.to(device)
         for name in self._blob_names:
             blob = getattr(self, name)
             if not blob.is_meta:

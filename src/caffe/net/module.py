@@ -212,7 +212,9 @@ def _weighted(values: Sequence[Tensor], weights: Sequence[tuple[int, float]]) ->
     """The sum of the values at these places, each with its weight."""
     sums = [(values[place].sum() if values[place].dim() else values[place], weight) for place, weight in weights]
     weighted = [x if weight == 1 else x * weight for x, weight in sums]
-    return sum(weighted[1:], weighted[0]) if weighted else torch.zeros(())
+    if not weighted:
+        return torch.zeros((), device=next((x.device for x in values if x is not None), None))
+    return sum(weighted[1:], weighted[0])
 
 
 def module_name(layer_name: str, used: set[str]) -> str:
