@@ -69,7 +69,8 @@ NET = f"""
 layer {{ name: "d" type: "DummyData" top: "x" dummy_data_param {{ {SHAPE} {GAUSSIAN} }} }}
 layer {{ name: "p" type: "Parameter" top: "p" parameter_param {{ {SHAPE} }} }}
 layer {{ name: "l" type: "DummyData" top: "l" top: "seq" top: "cont"
-  dummy_data_param {{ {CONSTANT} {CONSTANT} {GAUSSIAN} shape {{ dim: 2 }} shape {{ dim: 2 dim: 2 dim: 3 }} shape {{ dim: 2 dim: 2 }} }} }}
+  dummy_data_param {{ {CONSTANT} {CONSTANT} {GAUSSIAN}
+    shape {{ dim: 2 }} shape {{ dim: 2 dim: 2 dim: 3 }} shape {{ dim: 2 dim: 2 }} }} }}
 layer {{ name: "s" type: "Eltwise" bottom: "x" bottom: "p" top: "s" }}
 layer {{ name: "b" type: "BatchReindex" bottom: "s" bottom: "l" top: "b" propagate_down: true propagate_down: false }}
 layer {{ name: "m" type: "InfogainLoss" bottom: "b" bottom: "l" top: "m" {SOURCE} }}

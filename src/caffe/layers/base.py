@@ -44,7 +44,8 @@ class Layer(nn.Module):
         abstract        True for a base class, which is not registered
 
     A subclass writes `setup`, which checks options and declares blobs, and `forward`, a pure function of its bottoms
-    and blobs, from which gradients (autograd) and shapes (a run on meta tensors) follow.
+    and blobs, from which gradients (autograd) and shapes (a run on meta tensors) follow. Where `forward` does more than
+    that, `effects` says so.
     """
 
     type: ClassVar[str]  # type: ignore[assignment]
