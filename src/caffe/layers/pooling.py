@@ -61,18 +61,10 @@ class Grid:
         after = [max(0, (count - 1) * s + k - n - p) for n, count, k, s, p in axes]
         return pad_axes(x, self.pad, after, value)
 
-    def cells(self, sizes: Sequence[int], device: torch.device | str) -> list[Tensor]:
-        """Rows and columns that each window has inside the padded image.
-
-        They are computed on the device, without a copy from the host, which a CUDA graph could not record.
-        """
+    def cells(self, sizes: Sequence[int]) -> list[list[int]]:
+        """Rows and columns that each window has inside the padded image."""
         axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
-        return [(n + 2 * p - s * torch.arange(count, device=device)).clamp(max=k) for n, count, k, s, p in axes]
-
-    def is_whole(self, sizes: Sequence[int]) -> bool:
-        """Whether every window has all its rows and columns inside the padded image: then so has the last."""
-        axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
-        return all(n + 2 * p - s * (count - 1) >= k for n, count, k, s, p in axes)
+        return [[min(k, n + 2 * p - i * s) for i in range(count)] for n, count, k, s, p in axes]
 
 
 class _RandomPick(Layer, abstract=True):
@@ -320,13 +312,13 @@ def mean_pool(x: Tensor, grid: Grid) -> Tensor:
     sizes = x.shape[2:]
     if grid.kernel == tuple(sizes) and not any(grid.pad):
         return x.mean((2, 3), keepdim=True)
-    counted = (
-        grid.is_whole(sizes) or not any(grid.pad) or not is_exported()
-    )  # OpenVINO counts cells beyond the padding, too
+    cells = grid.cells(sizes)
+    whole = all(set(counts) == {kernel} for counts, kernel in zip(cells, grid.kernel, strict=True))
+    counted = whole or not any(grid.pad) or not is_exported()  # OpenVINO counts cells beyond the padding, too
     if grid.is_plain(sizes) and counted:
         return F.avg_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
     mean = F.avg_pool2d(grid.padded(x, 0), grid.kernel, grid.stride)
-    rows, columns = (counts.to(x.dtype) for counts in grid.cells(sizes, x.device))
+    rows, columns = (x.new_tensor(counts) for counts in cells)
     return mean * (math.prod(grid.kernel) / (rows[:, None] * columns))
 
 
