@@ -359,8 +359,8 @@ def _unless_fixed(name: str) -> Callable[..., Any]:
     def method(self: BlobVec, *args: Any) -> Any:
         if self._fixed:
             raise CaffeError(
-                f"{self._fixed} has {len(self)} blob(s), as its type and options say: blobs cannot be added, removed or "
-                "replaced; write into their data instead, or change the layer's options in the prototxt"
+                f"{self._fixed} has {len(self)} blob(s), as its type and options say: blobs cannot be added, removed "
+                "or replaced; write into their data instead, or change the layer's options in the prototxt"
             )
         return change(self, *args)
 

@@ -13,15 +13,19 @@ hooks and is exported by `torch.export`. `caffe.torch.save` writes its weights a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from caffe.blob import Blob
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Layer, Source, as_tuple
 from caffe.net import Net
+from caffe.net.build import Step
+from caffe.net.gradients import loss_with_gradient_of, roots, trace_back
 from caffe.net.module import module_name
 from caffe.proto import caffe_pb2, upgrade
 from caffe.proto import weights as weight_files
@@ -32,9 +36,10 @@ __all__ = ["Module", "load", "save"]
 class Module(nn.Module):
     """A net's layers as sub-modules under their names, and its graph as `forward`.
 
-    `inputs` and `outputs` are the names of what goes in and comes out; what data layers would deliver goes in. Each
-    layer is called as a module, so that hooks on it run. Parameters that the prototxt freezes (`lr_mult: 0`) require no
-    gradient. `Split` layers are left to autograd.
+    `inputs` and `outputs` are the names of what goes in and comes out. What data layers would deliver goes in; the
+    net's outputs come out, and the losses that other layers read. Each layer is called as a module, so that hooks on
+    it run. Parameters that the prototxt freezes (`lr_mult: 0`) require no gradient. `Split` layers are left to
+    autograd.
     """
 
     def __init__(self, net: Net) -> None:
@@ -44,12 +49,18 @@ class Module(nn.Module):
         self.spec = net.to_proto()
         self.inputs: list[str] = []
         self.outputs: list[str] = list(net.outputs)
-        self.loss_weights = {name: weight for name, weight in net.blob_loss_weights.items() if weight}
-        self._calls: list[tuple[str, list[str], list[bool], list[str]]] = []
+        self.loss_weights: dict[str, float] = {}
+        self._calls: list[tuple[str, list[str], list[bool], list[str], dict[str, int]]] = []
         self._tied = [entry.blob for entry in net.learnable if entry.blob.tied]
+        names = _names(net)
+        last = {blob: name for step, own in zip(net.steps, names, strict=True) for blob, name in own.items()}
+        self._roots = {last[blob]: weight for blob, weight in roots(_wanting_all(net)).items()}
         used = set(dir(self))  # names that a layer's cannot have
-        for step in net.steps:
+        for step, own in zip(net.steps, names, strict=True):
             layer, tops = step.layer, step.top_names
+            weights = dict(zip(own.values(), step.loss_weights, strict=True))
+            named = {name: index for index, (name, weight) in enumerate(weights.items()) if weight}
+            self.loss_weights.update({name: weights[name] for name in named})
             if isinstance(layer, Source) and not step.bottoms:
                 layer.close()
                 self.inputs += tops
@@ -58,8 +69,9 @@ class Module(nn.Module):
             if module:
                 self.add_module(module, layer)
             cut = [not way for way in layer.spec.propagate_down] or [False] * len(step.bottoms)
-            self._calls.append((module, step.bottom_names, cut, tops))
+            self._calls.append((module, step.bottom_names, cut, tops, named))
         self.outputs = [name for name in self.outputs if name not in self.inputs] or self.outputs
+        self.outputs += [name for name in {**self.loss_weights, **self._roots} if name not in self.outputs]
         for entry in net.learnable:
             if isinstance(entry.tensor, nn.Parameter):
                 entry.tensor.requires_grad_(entry.lr_mult != 0)
@@ -73,21 +85,34 @@ class Module(nn.Module):
         return {name: values[name] for name in self.outputs}
 
     def blobs(self, *args: Tensor, **kwargs: Tensor) -> dict[str, Tensor]:
-        """Every blob's tensor by name, after the layers that work on it in place."""
+        """Every blob's tensor by name, after the layers that work on it in place.
+
+        A loss that another layer then works on in place is there too, as "BLOB of LAYER".
+        """
+        if torch.compiler.is_exporting():
+            self._check_exported()
         values = self._given(args, kwargs)
-        for name, bottoms, cut, tops in self._calls:
+        for name, bottoms, cut, tops, named in self._calls:
             reads = [values[b].detach() if stop else values[b] for b, stop in zip(bottoms, cut, strict=True)]
             made = as_tuple(self.get_submodule(name)(*reads)) if name else reads * len(tops)
             values.update(zip(tops, made, strict=True))
+            values.update({loss: made[index] for loss, index in named.items()})
         return values
 
     def total_loss(self, outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """What the net minimises, from what `forward` returned: its losses, weighted and summed."""
+        """What the net minimises, from what `forward` returned: its losses, weighted and summed.
+
+        Value and gradient are those of Caffe. Of a loss whose weight is not written in the prototxt and which another
+        layer differentiates, the value counts; its gradient is what that layer gives.
+        """
         named = {self.outputs[0]: outputs} if isinstance(outputs, Tensor) else outputs
-        parts = [weight * named[name].sum() for name, weight in self.loss_weights.items() if name in named]
-        if not parts:
+        loss = _weighted(named, self.loss_weights)
+        if loss is None:
             raise NetError(f'net "{self.name}" has no loss among its outputs {self.outputs}; compute one of your own')
-        return torch.stack(parts).sum()
+        if self._roots == self.loss_weights:
+            return loss
+        root = _weighted(named, self._roots)
+        return loss.detach() if root is None else loss_with_gradient_of(loss, root)
 
     def _given(self, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         values = {**dict(zip(self.inputs, args, strict=False)), **kwargs}
@@ -98,11 +123,45 @@ class Module(nn.Module):
             raise NetError(f'net "{self.name}" takes the inputs {self.inputs}, but was given {", ".join(given)}{hint}')
         return values
 
+    def _check_exported(self) -> None:
+        """Raise a `NetError` for a layer that a graph of torch's operators cannot stand in for."""
+        for layer in self.children():
+            if isinstance(layer, Layer) and layer.effects_now.needs_calls:
+                raise NetError(
+                    f'layer "{layer.name}" ({layer.type}) cannot be exported: it needs values on the host, or does '
+                    "more than torch's operators; export the part of the net before or behind it"
+                )
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Module:
         super()._apply(fn, recurse)
         for blob in self._tied:  # parameters shared under another shape are views of their owners
             blob.tie()
         return self
+
+
+def _names(net: Net) -> list[dict[Blob, str]]:
+    """For each step a name for each of its tops: the blob's, unless a later step makes one of that name."""
+    latest = {name: step for step in net.steps for name in step.top_names}
+    return [
+        {blob: blob.name if latest[blob.name] is step else f"{blob.name} of {step.layer.name}" for blob in step.tops}
+        for step in net.steps
+    ]
+
+
+def _wanting_all(net: Net) -> list[Step]:
+    """The net's steps as they would be if everything wanted a gradient, but what propagate_down leaves out."""
+    steps = []
+    for step in net.steps:
+        needs = list(step.layer.spec.propagate_down) or [True] * len(step.bottoms)
+        steps.append(replace(step, backward=True, needs=needs))
+    trace_back(steps)
+    return steps
+
+
+def _weighted(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor | None:
+    """The sum of those of the values that have a weight, each with its weight; None if there is none."""
+    parts = [weight * values[name].sum() for name, weight in weights.items() if name in values]
+    return torch.stack(parts).sum() if parts else None
 
 
 def load(

@@ -31,14 +31,18 @@ class Tape:
     def __call__(self, work):
         self.records += 1
         made, parameters = work(), self.module.record._parameters
-        first = [*(x for x in made[0] if x is not None), made[1], *(p.grad for p in parameters)]
+        first = [*(x for x in made[0] if x is not None), made[1], *(p.grad for p in parameters if p.grad is not None)]
 
         def replay() -> None:
             self.replays += 1
             for parameter in parameters:
                 parameter.grad = None
             again = work()
-            new = [*(x for x in again[0] if x is not None), again[1], *(p.grad for p in parameters)]
+            new = [
+                *(x for x in again[0] if x is not None),
+                again[1],
+                *(p.grad for p in parameters if p.grad is not None),
+            ]
             for old, value in zip(first, new, strict=True):
                 old.detach().copy_(value.detach())
 

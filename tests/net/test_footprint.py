@@ -11,8 +11,8 @@ import torch
 
 from caffe.errors import CaffeError
 from caffe.net import Net
-from caffe.net.footprint import Footprint, footprint, held
 from caffe.net.allocator import keep_freed_memory
+from caffe.net.footprint import Footprint, footprint, held
 from caffe.proto import caffe_pb2, text
 
 NET = """

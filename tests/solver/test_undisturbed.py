@@ -224,12 +224,12 @@ def test_an_exchange_of_weights_that_is_interrupted(monkeypatch):
     solver.step(3)
     before, calls = damage.fingerprint(solver), []
 
-    def interrupt(tensor):
-        calls.append(tensor)
+    def interrupt(blob):
+        calls.append(blob)
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("caffe.solver.average.note_write", interrupt)
+    monkeypatch.setattr("caffe.blob.ParamBlob.advance", interrupt)
     with pytest.raises(KeyboardInterrupt):
         solver.test(0)
     monkeypatch.undo()

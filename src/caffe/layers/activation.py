@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering
+from caffe.layers.base import Effects, Layer, Lowering
 from caffe.proto import caffe_pb2
 
 __all__ = [
@@ -264,6 +264,11 @@ class Dropout(Layer):
     """
 
     lowering = Lowering.FOLLOW
+    effects = Effects.RANDOM
+
+    @property
+    def effects_now(self) -> Effects:
+        return self.effects if self.training else Effects.NONE
 
     def forward(self, x: Tensor) -> Tensor:
         ratio = self.opt.dropout_ratio

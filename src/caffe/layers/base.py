@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -14,13 +14,15 @@ from caffe import blank, filler
 from caffe.blob import Blob, BlobVec, ParamBlob
 from caffe.errors import LayerError, NetError, did_you_mean
 from caffe.layers import dry
+from caffe.layers.effects import Effects, Held, RandomState, repeating
 from caffe.layers.options import Options, field_of, from_text
+from caffe.layers.values import exported, has_values, is_exported
 from caffe.proto import caffe_pb2, extend
 
-__all__ = ["Layer", "Loss", "Lowering", "Source", "layer_class", "layer_types"]
+__all__ = ["Effects", "Layer", "Loss", "Lowering", "Source"]
+__all__ += ["exported", "has_values", "is_exported", "layer_class", "layer_types"]
 
 _REGISTRY: dict[str, type[Layer]] = {}
-_exported = False
 
 
 class Lowering(enum.Enum):
@@ -42,7 +44,8 @@ class Layer(nn.Module):
         abstract        True for a base class, which is not registered
 
     A subclass writes `setup`, which checks options and declares blobs, and `forward`, a pure function of its bottoms
-    and blobs, from which gradients (autograd) and shapes (a run on meta tensors) follow.
+    and blobs, from which gradients (autograd) and shapes (a run on meta tensors) follow. Where `forward` does more than
+    that, `effects` says so.
     """
 
     type: ClassVar[str]  # type: ignore[assignment]
@@ -56,17 +59,17 @@ class Layer(nn.Module):
     """Bottoms that `force_backward` passes by, such as labels."""
     default_loss_weight: ClassVar[float] = 0.0
     """Weight of the first top in the net's loss where the prototxt gives none."""
+    effects: Effects = Effects.NONE
+    """What `forward` does beside computing the tops. A class without tops that does not say it is taken to act."""
     more_options: ClassVar[tuple[str, ...]] = ()
     """Fields of LayerParameter that the type reads beside `options`."""
     channels_last: ClassVar[bool] = False
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
     lowering: Lowering = Lowering.NEVER
     """Whether the layer computes in 16 bits where the net does."""
-    traceable: ClassVar[bool] = True
+    traceable: bool = True
     """Whether `forward` can be taken down, by torch.compile or for OpenVINO: it does not look at values, and calls no
     code but torch's."""
-    rereads: ClassVar[bool] = False
-    """Whether backward reads the blobs as they are then, instead of what `forward` recorded."""
     lends: ClassVar[bool] = False
     """Whether the layer keeps the memory of the tops that `forward` returns, to read it or write into it later."""
     auto_tops: ClassVar[bool] = False
@@ -81,6 +84,10 @@ class Layer(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.effects is Effects.NONE and tops == 0 and "effects" not in vars(cls):
+            cls.effects = Effects.CALLS
+        if "effects" in vars(cls) and "traceable" not in vars(cls):
+            cls.traceable = not (cls.effects.needs_calls or cls.effects & Effects.CHECKS)
         if abstract:
             return
         cls.type = cls.__name__
@@ -130,7 +137,7 @@ class Layer(nn.Module):
 
     @property
     def shares(self) -> bool:
-        """Whether the tops are the first bottom itself, perhaps in another shape: a write to one is seen in the other."""
+        """Whether the tops are the first bottom itself, perhaps in another shape: a write to one shows in the other."""
         return False
 
     @property
@@ -199,7 +206,10 @@ class Layer(nn.Module):
         """Hear, before `setup`, which blobs of a net the layer reads and writes. Most layers need tensors only."""
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
-        """Give blobs that are still without memory their memory and their first values."""
+        """Give blobs that are still without memory their memory and their first values, and move other buffers."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None and name not in self._blob_names:
+                self._buffers[name] = buffer.to(device)
         for name in self._blob_names:
             blob = getattr(self, name)
             if not blob.is_meta:
@@ -219,13 +229,19 @@ class Layer(nn.Module):
         filler.fill(value, fill)
         return torch.empty_like(value, memory_format=torch.channels_last).copy_(value) if last else value
 
-    @contextmanager
-    def repeating(self) -> Iterator[None]:
-        """Run `forward` again, without the changes that it makes to the layer's state."""
-        before = {name: value.clone() for name, value in self.named_buffers(recurse=False)}
-        yield
-        for name, value in before.items():
-            getattr(self, name).copy_(value)
+    @property
+    def effects_now(self) -> Effects:
+        """Those of `effects` that the next run has: a layer may have none in TEST."""
+        return self.effects
+
+    def repeating(self, random: RandomState | None = None, buffers: Held | None = None) -> AbstractContextManager[None]:
+        """Within it `forward` can be run again without a lasting change of state: buffers and random generators are
+        put back afterwards. With `random`, `RandomState.now()` before another run, it draws that run's numbers; with
+        `buffers`, `copy_of_buffers` before another run, it begins with that run's state.
+
+        Where `effects_now` has `CALLS` a run cannot be undone.
+        """
+        return repeating(self, self.effects_now, random, buffers)
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors for bottoms that are meta tensors."""
@@ -279,7 +295,7 @@ class Loss(Layer, abstract=True):
 
     default_loss_weight = 1.0
     auto_tops = True
-    traceable = False  # labels are checked
+    effects = Effects.CHECKS  # of labels
     constant: tuple[int, ...] = (1,)
     exempt: tuple[int, ...] = (1,)
 
@@ -292,7 +308,7 @@ class Source(Layer, abstract=True):
     """
 
     more_options = ("transform_param", "data_param")
-    traceable = False
+    effects = Effects.CALLS  # each run delivers the next batch
     shapes: list[tuple[int, ...]]
     device = torch.device("cpu")
 
@@ -348,30 +364,6 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
     if tops is None:
         return ()
     return (tops,) if isinstance(tops, Tensor) else tuple(tops)
-
-
-def has_values(x: Tensor) -> bool:
-    """Whether x's values can be read: not of meta tensors, under FakeTensorMode, while `forward` is written down as a
-    graph, or while a CUDA graph is recorded."""
-    if is_exported() or torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter) or x.is_meta:
-        return False
-    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
-
-
-def is_exported() -> bool:
-    """Whether `forward` is being written down for an engine other than torch, which knows torch's own operators."""
-    return _exported
-
-
-@contextmanager
-def exported() -> Iterator[None]:
-    """Have `is_exported` hold."""
-    global _exported
-    _exported = True
-    try:
-        yield
-    finally:
-        _exported = False
 
 
 def shape_text(shape: Iterable[int]) -> str:

@@ -17,7 +17,7 @@ from caffe.data.datum import DatumReader, planes
 from caffe.data.rng import generator
 from caffe.data.transformer import Transformer
 from caffe.errors import DataError
-from caffe.layers.base import Layer, Source, shape_text
+from caffe.layers.base import Effects, Layer, Source, has_values, shape_text
 from caffe.proto.caffe_pb2 import FillerParameter
 
 __all__ = ["DummyData", "HDF5Output", "MemoryData"]
@@ -137,6 +137,7 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
     """
 
     lends = True
+    effects = Effects.CALLS | Effects.RANDOM
 
     def setup(self, *bottoms: Tensor) -> None:
         count = len(self.spec.top)
@@ -190,7 +191,7 @@ class HDF5Output(Layer, bottoms=2, tops=0):
     Source: BVLC hdf5_output_layer.cpp.
     """
 
-    traceable = False
+    effects = Effects.CALLS
 
     def setup(self, *bottoms: Tensor) -> None:
         self.path = self.opt.file_name
@@ -204,7 +205,7 @@ class HDF5Output(Layer, bottoms=2, tops=0):
         self._mode = "w"
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        if any(type(x.data) is not Tensor or x.is_meta for x in bottoms):
+        if not all(map(has_values, bottoms)):
             return ()  # a trial run for shapes
         log.info("hdf5_output_layer.cpp:33", f"Saving HDF5 file {self.path}")
         try:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, shape_text
 from caffe.layers.products import linear
 from caffe.proto import caffe_pb2
 
@@ -62,7 +62,7 @@ class Embed(Layer):
     """
 
     constant = (0,)
-    traceable = False  # indices are checked
+    effects = Effects.CHECKS  # of indices
     weight: Tensor
     bias: Tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from caffe.layers.base import Layer, Source
+from caffe.layers.base import Effects, Layer, Source
 
 
 class Input(Source, bottoms=0, tops=(1, None)):
@@ -14,6 +14,9 @@ class Input(Source, bottoms=0, tops=(1, None)):
 
     Source: BVLC input_layer.cpp.
     """
+
+    effects = Effects.NONE
+    traceable = False  # the tops are the blobs' own memory
 
     def setup(self, *bottoms: Tensor) -> None:
         shapes, tops = list(self.opt.shape), len(self.spec.top)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from caffe.layers.base import Layer, has_values
+from caffe.layers.base import Layer
+from caffe.layers.values import can_look
 
 __all__ = ["class_labels"]
 
@@ -12,10 +13,11 @@ __all__ = ["class_labels"]
 def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = None) -> Tensor:
     """The blob `label`, bottom 1 of `layer`, as integers of the same shape, each in 0 .. classes-1 or `ignore`.
 
-    Fractions are cut off, as Caffe's cast to int does. Raises a `LayerError` that names the first label out of range.
+    Fractions are cut off, as Caffe's cast to int does. Raises a `LayerError` that names the first label out of range;
+    labels are not checked while they have no values, or while a CUDA graph is recorded.
     """
     index = label.detach().long()
-    if not has_values(index) or not index.numel():
+    if not can_look(index) or not index.numel():
         return index
     low, high = index.min(), index.max()
     if low >= 0 and high < classes:

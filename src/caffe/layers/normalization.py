@@ -8,14 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, shape_text
 from caffe.layers.pooling import Grid, mean_pool
 from caffe.proto import caffe_pb2
 
 __all__ = ["LRN", "MVN", "BatchNorm"]
 
 
-class BatchNorm(Layer):
+class _Running(Layer, abstract=True):
+    """Base of BatchNorm: which statistics apply."""
+
+    effects = Effects.BUFFERS
+    given: bool | None
+
+    @property
+    def uses_running(self) -> bool:
+        """Whether the running statistics apply: as `use_global_stats` says, by default in TEST."""
+        return not self.training if self.given is None else self.given
+
+    @property
+    def effects_now(self) -> Effects:
+        return Effects.NONE if self.uses_running else self.effects
+
+
+class BatchNorm(_Running):
     """Brings each channel to mean 0 and variance 1, by the batch in TRAIN and by running statistics in TEST.
 
     bottom x (N, C, ...), top y of the same shape; m = cells of a channel
@@ -58,11 +74,6 @@ class BatchNorm(Layer):
         y = _batch_norm(x, weight, bias, mean, variance, True, self.opt.eps)
         self.learn(x, mean, variance)
         return y
-
-    @property
-    def uses_running(self) -> bool:
-        """Whether the running statistics apply: as `use_global_stats` says, by default in TEST."""
-        return not self.training if self.given is None else self.given
 
     def running(self) -> tuple[Tensor, Tensor]:
         """Mean and variance (C) from the blobs."""

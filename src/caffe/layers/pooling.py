@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering, is_exported, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, is_exported, shape_text
 from caffe.layers.geometry import pad_axes, per_axis
 from caffe.proto import caffe_pb2
 
@@ -67,7 +67,17 @@ class Grid:
         return [[min(k, n + 2 * p - i * s) for i in range(count)] for n, count, k, s, p in axes]
 
 
-class Pooling(Layer, tops=(1, 2)):
+class _RandomPick(Layer, abstract=True):
+    """Base of the layers that pick a random cell of each window with pool: STOCHASTIC in TRAIN."""
+
+    effects = Effects.RANDOM
+
+    @property
+    def effects_now(self) -> Effects:
+        return self.effects if self.training and self.opt.pool == STOCHASTIC else Effects.NONE
+
+
+class Pooling(_RandomPick, tops=(1, 2)):
     """Maximum, mean or random pick of each channel over a sliding window.
 
     bottom x (N, C, H, W), top y (N, C, H', W') with H' = ceil((H + 2 pad - kernel) / stride) + 1, or floor
@@ -111,7 +121,7 @@ class Pooling(Layer, tops=(1, 2)):
         return grid
 
 
-class SPP(Layer):
+class SPP(_RandomPick):
     """Spatial pyramid pooling: the bottom pooled on grids of 1 x 1, 2 x 2, 4 x 4 ... cells, one after another.
 
     bottom x (N, C, H, W), top y (N, C (1 + 4 + ... + 4^(pyramid_height - 1))); with height 1, (N, C, 1, 1)

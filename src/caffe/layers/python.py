@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, LayerError, did_you_mean
 from caffe.layers.base import Layer, has_values
+from caffe.layers.effects import Effects
 from caffe.memory import same_place
 
 __all__ = ["PythonLayer"]
@@ -36,9 +37,9 @@ class PythonLayer(metaclass=_EveryLayer):
         forward(bottom, top)                    top[0].data[...] = ...
         backward(top, propagate_down, bottom)   bottom[0].diff[...] = ... where propagate_down[0]
 
-    `bottom` and `top` are the net's own blobs: an array that the layer keeps, such as `bottom[0].data`, shows the data of
-    each later run. `self` has `param_str` (also as `param_str_`), `phase` and
-    `blobs`, the learnable parameters; their `diff` is zero at each backward, and what it then holds is added up.
+    `bottom` and `top` are the net's own blobs: an array that the layer keeps, such as `bottom[0].data`, shows the data
+    of each later run. `self` has `param_str` (also as `param_str_`), `phase` and `blobs`, the learnable parameters;
+    their `diff` is zero at each backward, and what it then holds is added up.
     """
 
     type = "Python"
@@ -73,7 +74,7 @@ class _Host(Layer, abstract=True):
     """A layer that answers for its guest's object: in pycaffe `net.layers[i]` is that object."""
 
     guest: _Guest
-    traceable = False
+    effects = Effects.CALLS
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -102,7 +103,6 @@ class Python(_Host, bottoms=(0, None), tops=(0, None)):
     """
 
     device = torch.device("cpu")
-    rereads = True
     _net_blobs: tuple[Sequence[Blob], Sequence[Blob]] | None = None
 
     def attach(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from caffe import log
-from caffe.layers.base import Layer, has_values, is_exported, shape_text
+from caffe.layers.base import Effects, Layer, has_values, is_exported, shape_text
 from caffe.layers.products import linear
+from caffe.layers.values import can_look
 
 
 class _Recurrent(Layer, abstract=True):
@@ -26,6 +27,7 @@ class _Recurrent(Layer, abstract=True):
 
     constant = (1,)
     exempt = (1,)
+    effects = Effects.BUFFERS
     parts = 1  # how many arrays the state has
     gates = 1  # rows of the weights for each output
     state: Tensor
@@ -43,6 +45,11 @@ class _Recurrent(Layer, abstract=True):
         self.exempt = (1, *parts)
         static = bottoms[2].shape[1:].numel() if self.static else 0
         self.add_blobs(bottoms[0].shape[2:].numel(), static, self.opt.num_output)
+        if self.opt.expose_hidden:
+            self.effects = Effects.NONE
+        if self.opt.debug_info:
+            self.effects |= Effects.CALLS  # log lines
+            self.traceable = False
         self.register_buffer("state", torch.zeros(self.parts, 0, self.opt.num_output))
 
     def add_blobs(self, features: int, static: int, size: int) -> None:
@@ -59,21 +66,28 @@ class _Recurrent(Layer, abstract=True):
         if self.opt.expose_hidden:
             first = torch.cat(bottoms[2 + self.static :]).detach()
         elif self.state.shape[1:2] == x.shape[1:2] and (self.state.dtype, self.state.device) == (x.dtype, x.device):
-            first = self.state
+            first = self.state.clone()  # backward reads it after this run has changed the state
         else:
             first = x.new_zeros(self.parts, x.shape[1], self.opt.num_output)
         y, last = self.run(x, cont, bottoms[2] if self.static else None, first)
-        if self.opt.debug_info and has_values(y):
+        if self.opt.debug_info and can_look(y):
             _log_steps(self, y)
         if self.opt.expose_hidden:
             return y, *(part.detach() for part in last)
         if has_values(x) or is_exported() or torch.compiler.is_compiling():
-            self.state = torch.cat(last).detach()
+            self._keep(torch.cat(last).detach())
         return y
 
     def takes_buffer(self, name: str, shape: Sequence[int]) -> bool:
         """A state of any number of streams: with another number than the batch it is 0."""
         return len(shape) == 3 and (shape[0], shape[2]) == (self.parts, self.opt.num_output)
+
+    def _keep(self, state: Tensor) -> None:
+        """Store the last state in the buffer's memory, where a CUDA graph finds it at each replay."""
+        if (self.state.shape, self.state.dtype, self.state.device) == (state.shape, state.dtype, state.device):
+            self.state.copy_(state)
+        else:
+            self.state = state
 
     def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The top, and the parts of the last state, each (1, N, D)."""
@@ -131,7 +145,8 @@ class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):
     gates = 4
 
     def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if static is None and x.dtype == torch.float32 and has_values(cont) and bool((cont[1:] == 1).all()):
+        fits = static is None and x.dtype == torch.float32 and has_values(cont) and can_look(cont)
+        if fits and bool((cont[1:] == 1).all()):
             y, h, c = self.run_fused(x, first * cont[:1].unsqueeze(-1))
             return y, (h, c)
         y, c = _LSTMSequence.apply(self.project(x, static), self.weight_h, cont, first[0], first[1])

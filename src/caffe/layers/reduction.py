@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from caffe.layers.base import Layer, shape_text
+from caffe.layers.base import Effects, Layer, shape_text
 from caffe.layers.labels import class_labels
 from caffe.proto import caffe_pb2
 
@@ -96,7 +96,7 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
     """
 
     constant = (0, 1)
-    traceable = False  # labels are checked
+    effects = Effects.CHECKS  # of labels
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         self.ignore = self.opt.ignore_label if self.opt.HasField("ignore_label") else None

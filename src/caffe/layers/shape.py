@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering, has_values, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, has_values, shape_text
+from caffe.layers.values import can_look
 
 
 class Concat(Layer, bottoms=(1, None)):
@@ -237,6 +238,7 @@ class Silence(Layer, bottoms=(1, None), tops=0):
     """
 
     lowering = Lowering.FOLLOW
+    effects = Effects.NONE
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return ()
@@ -252,7 +254,7 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
     """
 
     constant = (-1,)
-    traceable = False
+    effects = Effects.VALUES
 
     def setup(self, *bottoms: Tensor) -> None:
         *data, selector = bottoms
@@ -286,7 +288,7 @@ class BatchReindex(Layer, bottoms=2):
     """
 
     constant = (1,)
-    traceable = False  # indices are checked
+    effects = Effects.CHECKS  # of indices
 
     def setup(self, x: Tensor, index: Tensor) -> None:
         self.require(index.dim() == 1, f"{self.bottom_name(1)} has shape {shape_text(index.shape)}, expected one axis")
@@ -294,7 +296,7 @@ class BatchReindex(Layer, bottoms=2):
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         picks = index.detach().long()
-        if has_values(picks):
+        if can_look(picks):
             wrong = picks[(picks < 0) | (picks >= x.shape[0])].tolist()
             if wrong:
                 self.error(f"{self.bottom_name(1)} holds the index {wrong[0]}, expected 0 to {x.shape[0] - 1}")

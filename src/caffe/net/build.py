@@ -17,10 +17,11 @@ from caffe import log
 from caffe.blob import Blob, ParamBlob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, Source, layer_class, shape_text
+from caffe.layers.effects import Held, RandomState
 from caffe.net.gradients import mark_backward
 from caffe.proto import weights
 
-__all__ = ["Graph", "Learnable", "Step", "build", "infer_tops", "located", "tie"]
+__all__ = ["Graph", "Learnable", "Step", "build", "infer_tops", "located"]
 
 _AUTOMATIC = "(automatic)"
 _INNER_SOFTMAX = ("InfogainLoss", "SoftmaxWithLoss")  # they log a second line, for a layer inside them
@@ -30,12 +31,15 @@ _INNER_SOFTMAX = ("InfogainLoss", "SoftmaxWithLoss")  # they log a second line, 
 class History:
     """What a layer's backward needs of its last run: the tensors, with what autograd recorded between them.
 
-    `seen` holds each bottom's memory with its generation, and each parameter's place, at the time of the run.
+    `seen` holds each bottom's memory with its generation, and each parameter's place, at the time of the run. `random`
+    and `buffers` are what the layer began with, where the run used them.
     """
 
     bottoms: list[Tensor]
     tops: list[Tensor]
     seen: list[Any]
+    random: RandomState | None
+    buffers: Held | None
 
 
 @dataclass
@@ -200,13 +204,20 @@ class _Builder:
                 blob.share(step.bottoms[0], shape, diff=layer.shares_diff)
             blob.reshape(*shape)
             if weight:
-                blob.reset_diff(weight)
+                self._weigh(blob, weight)
             log.info("net.cpp:131", f"Top shape: {shape_text(shape)}")
             if weight:
                 log.info("net.cpp:134", f"    with loss weight {log.number(weight)}")
             self.memory += 4 * math.prod(shape)
         log.info("net.cpp:139", f"Memory required for data: {self.memory}")
         layer.requires_grad_(True)
+
+    def _weigh(self, blob: Blob, weight: float) -> None:
+        """Start the blob's diff as its loss weight. A layer in place changes the weight for the layers before, too."""
+        blob.reset_diff(weight)
+        for step in self.graph.steps:
+            own = zip(step.tops, step.loss_weights, strict=True)
+            step.loss_weights = [weight if old and top is blob else old for top, old in own]
 
     def _loss_weights(self, step: Step) -> list[float]:
         spec, count = step.layer.spec, len(step.tops)

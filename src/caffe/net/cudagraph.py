@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from caffe import log
+from caffe.layers.base import Layer
+from caffe.layers.effects import buffers_of, put_back_buffers
+from caffe.layers.values import recording
 
 __all__ = ["Record", "Recorder", "cuda_recorder", "recorded"]
 
@@ -41,8 +44,9 @@ class Record:
     """Runs a pass, at first as it is, then from a record; anew where shapes, weights' places or the phase changed.
 
     `work` takes the values that come from outside, as tensors, adds to the gradients of `parameters`, and returns
-    tensors. From the record these are the same ones each time, with new content. A pass that cannot be recorded, such
-    as one with a layer that needs values on the processor, runs as it is for good, after one warning.
+    tensors. From the record these are the same ones each time, with new content. A pass that cannot be recorded runs as
+    it is for good, after one warning: such as one in which a layer of `layers` needs values on the host, or does what
+    only a call does (`Effects.needs_calls`), or has new buffers after each run.
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class Record:
         work: Callable[[Sequence[Tensor]], Any],
         parameters: Sequence[nn.Parameter],
         recorder: Recorder | None = cuda_recorder,
+        layers: Sequence[Layer] = (),
     ) -> None:
-        self._work, self._parameters, self._recorder = work, parameters, recorder
+        self._work, self._parameters, self._recorder, self._layers = work, parameters, recorder, layers
+        self._stores = [store for store, _ in buffers_of(*layers)]
+        self._buffers: list[int] = []  # where those lie that the record reads and writes
         self._key: Any = None
         self._passes = 0
         self._inputs: list[Tensor] = []
@@ -69,6 +76,8 @@ class Record:
         key = fixed, tuple((x.shape, x.dtype, x.stride()) for x in given), tuple(map(_lies, self._parameters))
         if key != self._key:
             self._key, self._passes, self._replay = key, 0, None
+        if self._replay is not None and self._places_of_buffers() != self._buffers:
+            self._passes, self._replay = 0, None
         self._passes += 1
         if self._passes <= WARM_UP:
             return self._beside(given)
@@ -90,20 +99,33 @@ class Record:
     def _record(self, given: Sequence[Tensor]) -> bool:
         if self._recorder is None:
             return False
+        if obstacle := next((layer for layer in self._layers if layer.effects_now.needs_calls), None):
+            return self._refuse(f"{_name(obstacle)} must be called each time")
+        held = {layer: buffers_of(layer) for layer in self._layers}
         self._inputs = [x.clone() for x in given]
         before = [parameter.grad for parameter in self._parameters]
         for parameter in self._parameters:
             parameter.grad = None
         try:
-            self._replay, self._made = self._recorder(lambda: self._work(self._inputs))
+            with recording():
+                self._replay, self._made = self._recorder(lambda: self._work(self._inputs))
             self._grads = [parameter.grad for parameter in self._parameters]
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            log.warning("cudagraph.py", f"the pass is not recorded as a CUDA graph, and runs as it is: {reason}")
-            self._recorder = None
+            self._refuse(str(error).splitlines()[0])
         for parameter, grad in zip(self._parameters, before, strict=True):
             parameter.grad = grad
+        if changed := [layer for layer in self._layers if put_back_buffers(held[layer])]:
+            self._refuse(f"{_name(changed[0])} has another buffer after a run, instead of one that it changes in place")
+        self._buffers = self._places_of_buffers()
         return self._replay is not None
+
+    def _refuse(self, reason: str) -> bool:
+        log.warning("cudagraph.py", f"the pass is not recorded as a CUDA graph, and runs as it is: {reason}")
+        self._recorder = self._replay = None
+        return False
+
+    def _places_of_buffers(self) -> list[int]:
+        return [x.data_ptr() for store in self._stores for x in store.values() if x is not None]
 
     def _repeat(self, given: Sequence[Tensor]) -> Any:
         assert self._replay is not None
@@ -119,6 +141,10 @@ class Record:
                 grad.add_(own)
                 parameter.grad = grad
         return self._made
+
+
+def _name(layer: Layer) -> str:
+    return f'layer "{layer.name}" ({layer.type})'
 
 
 def _lies(parameter: nn.Parameter) -> tuple[int, bool]:

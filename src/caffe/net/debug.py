@@ -26,7 +26,9 @@ def log_backward(step: Step) -> None:
     name = step.layer.name
     for blob, need in zip(step.bottoms, step.needs, strict=True):
         if need:
-            log.info("net.cpp:621", f"    [Backward] Layer {name}, bottom blob {blob.name} diff: {_mean(blob.read_diff())}")
+            log.info(
+                "net.cpp:621", f"    [Backward] Layer {name}, bottom blob {blob.name} diff: {_mean(blob.read_diff())}"
+            )
     for index, param in enumerate(step.layer.param_blobs):
         if any(param is wanted for wanted in step.params):
             log.info("net.cpp:632", f"    [Backward] Layer {name}, param blob {index} diff: {_mean(param.read_diff())}")

@@ -1,18 +1,21 @@
-"""Which layers and bottoms need gradients: the analysis that Caffe makes before the first run."""
+"""Which layers and bottoms need gradients, and where backward starts: the analysis that Caffe makes before the first
+run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from caffe import log
+from caffe.blob import Blob
 
 if TYPE_CHECKING:
     from caffe.net.build import Step
 
-__all__ = ["mark_backward"]
+__all__ = ["loss_with_gradient_of", "mark_backward", "roots", "trace_back"]
 
 
 def mark_backward(steps: Sequence[Step], force: bool) -> None:
@@ -20,26 +23,11 @@ def mark_backward(steps: Sequence[Step], force: bool) -> None:
 
     A step runs backward if it leads to a loss and a parameter or a gradient-carrying bottom wants it. `force`
     (NetParameter.force_backward) makes every layer run backward, to all bottoms but exempt ones such as labels.
-    Source: BVLC net.cpp, Net::Init.
     """
-    under_loss: set[str] = set()
-    unwanted: set[str] = set()
+    trace_back(steps)
     for step in reversed(steps):
-        names = step.top_names
-        leads = any(weight != 0 for weight in step.loss_weights) or any(name in under_loss for name in names)
-        if step.backward and all(name in unwanted for name in names):
-            step.backward = False
-            step.needs = [False] * len(step.needs)
-        step.backward = step.backward and leads
         verb = "needs" if step.backward else "does not need"
         log.info("net.cpp:200" if step.backward else "net.cpp:202", f"{step.layer.name} {verb} backward computation.")
-        for index, name in enumerate(step.bottom_names):
-            if leads:
-                under_loss.add(name)
-            else:
-                step.needs[index] = False
-            if not step.needs[index]:
-                unwanted.add(name)
     if force:
         for step in steps:
             step.backward = True
@@ -53,3 +41,59 @@ def mark_backward(steps: Sequence[Step], force: bool) -> None:
         for blob in step.layer.tensors:
             if isinstance(blob, nn.Parameter):
                 blob.requires_grad_(id(blob) in wanted)
+
+
+def trace_back(steps: Sequence[Step]) -> None:
+    """Clear `backward` and `needs` where no loss depends on a step, or where nobody passes it a gradient.
+
+    Source: BVLC net.cpp, Net::Init.
+    """
+    under_loss: set[str] = set()
+    unwanted: set[str] = set()
+    for step in reversed(steps):
+        names = step.top_names
+        leads = any(weight != 0 for weight in step.loss_weights) or any(name in under_loss for name in names)
+        if step.backward and all(name in unwanted for name in names):
+            step.backward = False
+            step.needs = [False] * len(step.needs)
+        step.backward = step.backward and leads
+        for index, name in enumerate(step.bottom_names):
+            if leads:
+                under_loss.add(name)
+            else:
+                step.needs[index] = False
+            if not step.needs[index]:
+                unwanted.add(name)
+
+
+def roots(steps: Sequence[Step]) -> dict[Blob, float]:
+    """The blobs from whose loss weight backward starts, with the weights.
+
+    A blob's diff is its loss weight at first. A step that differentiates the blob overwrites that diff, so the weight
+    then counts in the loss's value only. A step that works in place differentiates its own top, which is the same blob:
+    the weight is the diff of what the last of such steps makes. (A weight that the prototxt gives to a blob with
+    readers is on a top of its own, see `insert_splits`.)
+    """
+    found: dict[Blob, float] = {}
+    for step in steps:
+        for blob, need in zip(step.bottoms, step.needs, strict=True):
+            if step.backward and need and blob not in step.tops:
+                found.pop(blob, None)
+        if step.backward:
+            found.update({blob: weight for blob, weight in zip(step.tops, step.loss_weights, strict=True) if weight})
+    return found
+
+
+def loss_with_gradient_of(loss: Tensor, root: Tensor) -> Tensor:
+    """The value of `loss` with the gradient of `root`."""
+    return _Rooted.apply(loss.detach(), root)
+
+
+class _Rooted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, root: Tensor) -> Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        return None, grads[0]

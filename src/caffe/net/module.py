@@ -13,10 +13,11 @@ from caffe.blob import Blob
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Source, as_tuple
 from caffe.memory import same_place
+from caffe.net.allocator import keep_freed_memory, large_blocks_apart
 from caffe.net.build import Step
 from caffe.net.cudagraph import Record, Recorder, cuda_recorder, recorded
+from caffe.net.gradients import loss_with_gradient_of, roots
 from caffe.net.loss_scale import LossScale
-from caffe.net.allocator import keep_freed_memory, large_blocks_apart
 from caffe.net.precision import LowPrecision
 from caffe.net.rewrite import REWRITES, Call, Rewrite, rewrite
 
@@ -53,6 +54,7 @@ class NetModule(nn.Module):
         self.name = name
         self._calls: list[Call] = []
         self._losses: list[tuple[int, float]] = []
+        self._roots: list[tuple[int, float]] = []  # from where backward starts; mostly `_losses`
         self._place: dict[str, int] = {}  # where the present value of a blob is
         self._same: dict[str, tuple[Blob, bool]] = {}  # blobs that share the data (and the diff) of another
         self._lent: set[int] = set()  # places whose memory the layer keeps
@@ -68,10 +70,12 @@ class NetModule(nn.Module):
         self._trained = False  # whether a training pass was made
         self.record: Record | None = None
         used: set[str] = set()
+        starts, places = roots(steps), dict[Blob, int]()
         for step in steps:
-            self._plan(step)
+            places.update(zip(step.tops, self._plan(step), strict=True))
             if step.layer.type != "Split":
                 self.add_module(module_name(step.layer.name, used), step.layer)
+        self._roots = [(places[blob], weight) for blob, weight in starts.items()]
         self._scale = scale
         self._low = None if precision is torch.float32 else LowPrecision(precision, scale)
         self.use_calls(self._prepared(self._calls))
@@ -86,18 +90,22 @@ class NetModule(nn.Module):
 
     def _lowered(self, calls: list[Call]) -> list[Call]:
         if self._low is not None:
-            losses = frozenset(place for place, _ in self._losses)
-            calls, self._count = self._low.lower(calls, self._count, losses)
+            calls, self._count = self._low.lower(calls, self._count, self._loss_places())
         return calls
 
     def _wanted_places(self) -> frozenset[int]:
         """Places whose values must be there at the end."""
-        return frozenset([*self._place.values(), *(place for place, _ in self._losses)])
+        return self._loss_places().union(self._place.values())
+
+    def _loss_places(self) -> frozenset[int]:
+        """Places of the values that make the loss and of those from which backward starts."""
+        return frozenset(place for place, _ in (*self._losses, *self._roots))
 
     def _rewrites(self) -> Sequence[Rewrite]:
         return REWRITES
 
-    def _plan(self, step: Step) -> None:
+    def _plan(self, step: Step) -> tuple[int, ...]:
+        """Add the step's call; returns the places of its tops."""
         needs = zip(step.bottoms, step.needs, strict=True)
         reads = tuple((self._place[blob.name], not need) for blob, need in needs)
         if step.layer.type == "Split":
@@ -118,6 +126,7 @@ class NetModule(nn.Module):
         if isinstance(step.layer, Source):
             self._kept.update(writes)
         self._losses += [(place, weight) for place, weight in zip(writes, step.loss_weights, strict=True) if weight]
+        return writes
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         self._check(inputs)
@@ -185,11 +194,11 @@ class NetModule(nn.Module):
         return tuple(inputs.get(blob.name, blob.read()) for blob in call.kept) if made is None else as_tuple(made)
 
     def _loss(self, values: Sequence[Tensor]) -> Tensor:
-        parts = [values[place].sum() if values[place].dim() else values[place] for place, _ in self._losses]
-        weighted = [
-            part if weight == 1 else part * weight for part, (_, weight) in zip(parts, self._losses, strict=True)
-        ]
-        return sum(weighted[1:], weighted[0]) if weighted else torch.zeros(())
+        """The loss, with the gradient that backward starts from; see caffe.net.gradients.roots."""
+        loss = _weighted(values, self._losses)
+        if sorted(self._roots) == sorted(self._losses) or not torch.is_grad_enabled():
+            return loss
+        return loss_with_gradient_of(loss, _weighted(values, self._roots))
 
     def forward_backward(self) -> float:
         """One pass forward and backward; adds to the parameters' gradients and fills the blobs; returns the loss."""
@@ -215,7 +224,8 @@ class NetModule(nn.Module):
     def record_on(self, device: torch.device, recorder: Recorder = cuda_recorder) -> None:
         """Run training passes from a record where `device` is a GPU; see caffe.net.cudagraph."""
         if recorded(device):
-            self.record = Record(self._pass, list(self.parameters()), recorder)
+            layers = [call.layer for call in self._calls if not isinstance(call.layer, Source)]
+            self.record = Record(self._pass, list(self.parameters()), recorder, layers)
 
     def evaluate(self) -> float:
         """One pass forward without autograd's history; fills the blobs; returns the loss."""
@@ -264,6 +274,15 @@ class NetModule(nn.Module):
     def owns_values(self) -> bool:
         """Whether each run makes its values in new memory, which blobs can take over."""
         return self.record is None or not self.record.replays
+
+
+def _weighted(values: Sequence[Tensor], weights: Sequence[tuple[int, float]]) -> Tensor:
+    """The sum of the values at these places, each with its weight."""
+    sums = [(values[place].sum() if values[place].dim() else values[place], weight) for place, weight in weights]
+    weighted = [x if weight == 1 else x * weight for x, weight in sums]
+    if not weighted:
+        return torch.zeros((), device=next((x.device for x in values if x is not None), None))
+    return sum(weighted[1:], weighted[0])
 
 
 def module_name(layer_name: str, used: set[str]) -> str:

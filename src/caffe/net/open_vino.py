@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from caffe import log
-from caffe.layers.base import Layer
+from caffe.layers.base import Effects, Layer
 from caffe.net.build import Step
 from caffe.net.loss_scale import LossScale
 from caffe.net.open_vino_graph import convert, in_its_terms, without_memory
@@ -47,6 +47,7 @@ class OpenVino(Pieces):
         self._apart: set[str] = set()  # layers that OpenVINO cannot take
         self._changes = 0  # how many runs in a row found new weights
         super().__init__(steps, name, wanted)
+        self._watch = self._watched_parts()
 
     def _rewrites(self) -> Sequence[Rewrite]:
         return [forget_history, drop_dropout, drop_dead]  # OpenVINO folds and fuses by itself
@@ -79,17 +80,22 @@ class OpenVino(Pieces):
     def _parts(self) -> list[_Piece]:
         return [piece for piece in self._pieces if isinstance(piece, _Piece)]
 
+    def _watched_parts(self) -> Watch:
+        """Watches the weights that OpenVINO has as constants."""
+        return Watch([blob for piece in self._parts() for layer in piece.layers for blob in layer.param_blobs])
+
     def _set_apart(self, layers: Sequence[Layer]) -> None:
         """Run these layers on torch from now on."""
         self._apart.update(layer.name for layer in layers)
         self._pieces = self._cut()
-        self._watch = Watch([blob for piece in self._parts() for layer in piece.layers for blob in layer.param_blobs])
+        self._watch = self._watched_parts()
         self._watch.changed()  # nothing has, since this run began
         names = ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
         log.warning("open_vino.py", f'net "{self.name}": OpenVINO cannot take the layers {names}: they run on torch')
 
     def _takes(self, call: Call) -> bool:
-        return super()._takes(call) and bool(call.writes) and call.layer.name not in self._apart
+        remembers = call.layer.effects_now & Effects.BUFFERS
+        return super()._takes(call) and bool(call.writes) and not remembers and call.layer.name not in self._apart
 
     def _piece(self, calls: Sequence[Call], needed: Collection[int]) -> Piece:
         return _Piece(calls, needed, self._arithmetic)

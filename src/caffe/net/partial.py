@@ -49,7 +49,7 @@ class Partial(NetModule):
     def _wanted_places(self) -> frozenset[int]:
         delivered = {blob.name for step in self._steps if isinstance(step.layer, Source) for blob in step.tops}
         named = {self._place[name] for name in self.wanted | delivered}
-        return frozenset(named | {place for place, _ in self._losses})
+        return self._loss_places() | named
 
     def with_more(self, names: Collection[str]) -> Self:
         """The like of this net for the blobs `names` too."""
@@ -66,7 +66,9 @@ class Partial(NetModule):
         self._refill(self._filled, values)
         present = {id(blob.data_memory) for blob, _ in self._filled}
         for blob in self._absent:
-            if id(blob.data_memory) not in present and blob.data_memory.missing != (reason := _ABSENT.format(blob.name)):
+            if id(blob.data_memory) not in present and blob.data_memory.missing != (
+                reason := _ABSENT.format(blob.name)
+            ):
                 blob.drop(reason)
         shapes = [blob.shape for blob in self._fed]
         if shapes != self._shapes:

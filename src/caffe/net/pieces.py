@@ -55,8 +55,8 @@ class Piece:
 class Pieces(Partial):
     """Base of the nets that run in pieces.
 
-    Layers whose class says `traceable = False` (those that bring data in, Python layers, losses and others that look at
-    values) run as they are, between the pieces.
+    Layers that are not `traceable` (those that bring data in, Python layers, losses and others that look at values) run
+    as they are, between the pieces.
     """
 
     def __init__(

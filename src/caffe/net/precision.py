@@ -24,8 +24,8 @@ from caffe.layers.base import Layer, Lowering
 from caffe.net.loss_scale import LossScale
 from caffe.net.rewrite import Call
 from caffe.net.rewrite.product import Product
-from caffe.proto import caffe_pb2
 from caffe.parameter_memory import Watch
+from caffe.proto import caffe_pb2
 
 __all__ = ["LowPrecision", "check", "dtype_of"]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe.errors import CaffeError
+from caffe.layers.effects import Effects, Held, RandomState, copy_of_buffers
 from caffe.net.build import History, Step, failure
 
 __all__ = ["backward_step", "forward_step"]
@@ -144,16 +145,24 @@ def _check_constant(step: Step) -> None:
 def _present_history(step: Step) -> History:
     """What backward differentiates: the layer's last run, or one on its present bottoms if these have changed since.
 
-    An in-place layer has only its last run, as its bottom is gone.
+    An in-place layer has only its last run, as its bottom is gone, and so has a layer whose run has effects that cannot
+    be undone.
     """
     history = step.history
     if isinstance(history, str):
         if history:
             step.layer.error(history)
-    elif step.in_place or step.layer.rereads or history.seen == _seen(step):
+        with step.layer.repeating():
+            return _run_recorded(step)
+    fixed = step.in_place or bool(step.layer.effects_now & Effects.CALLS)
+    if fixed or history.seen == _seen(step):
         return history
-    with step.layer.repeating():
-        _run(step)
+    with step.layer.repeating(history.random, history.buffers):
+        return _run_recorded(step)
+
+
+def _run_recorded(step: Step) -> History:
+    _run(step)
     assert isinstance(step.history, History)
     return step.history
 
@@ -162,6 +171,7 @@ def _run(step: Step) -> tuple[Sequence[Tensor] | None, list[Tensor]]:
     """The layer's tops, None where it leaves them as they are, and its bottoms; keeps what backward needs."""
     layer = step.layer
     bottoms = [blob.read() for blob in step.bottoms]
+    random, buffers = _start(step) if step.backward else (None, None)
     try:
         if step.backward:
             bottoms = [x.detach().requires_grad_(need) for x, need in zip(bottoms, step.needs, strict=True)]
@@ -176,8 +186,17 @@ def _run(step: Step) -> tuple[Sequence[Tensor] | None, list[Tensor]]:
     made = (tops,) if isinstance(tops, Tensor) else tops
     if step.backward:
         kept = [blob.read() for blob in step.tops] if made is None else list(made)
-        step.history = History(bottoms, kept, _seen(step))
+        step.history = History(bottoms, kept, _seen(step), random, buffers)
     return made, bottoms
+
+
+def _start(step: Step) -> tuple[RandomState | None, Held | None]:
+    """What a run of the layer begins with, as far as it uses that: the random generators and its buffers."""
+    effects = step.layer.effects_now
+    if not effects or effects & Effects.CALLS:
+        return None, None
+    random = RandomState.now() if effects & Effects.RANDOM else None
+    return random, copy_of_buffers(step.layer) if effects & Effects.BUFFERS else None
 
 
 def _seen(step: Step) -> list[Any]:

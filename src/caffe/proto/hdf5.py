@@ -12,7 +12,17 @@ from caffe.errors import FileError
 from caffe.proto import detect, files
 from caffe.proto.files import PathLike
 
-__all__ = ["check_names", "dataset", "numbers", "read_weights", "reading", "save_array", "text", "write_weights", "writing"]
+__all__ = [
+    "check_names",
+    "dataset",
+    "numbers",
+    "read_weights",
+    "reading",
+    "save_array",
+    "text",
+    "write_weights",
+    "writing",
+]
 
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 """What h5py and numpy raise for a damaged file, or one of another layout, while it is read."""

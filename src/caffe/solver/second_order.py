@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.lbfgs import _strong_wolfe
 
 from caffe import log
-from caffe.layers.base import Source
+from caffe.layers.base import Effects, Source
 from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.solver.rules import Rule, Update
@@ -180,9 +180,9 @@ class Search(Rule, abstract=True):
         apart = float((first - second).norm() / second.norm().clamp(min=1e-300))
         if apart <= 1e-3:
             return
-        layers = self._net.layers
-        random = [f'"{layer.name}" ({layer.type})' for layer in layers if layer.type == "Dropout"]
-        sources = [f'"{layer.name}" ({layer.type})' for layer in layers if isinstance(layer, Source)]
+        layers = [layer for layer in self._net.layers if not isinstance(layer, Source)]
+        random = [f'"{layer.name}" ({layer.type})' for layer in layers if layer.effects_now & Effects.RANDOM]
+        sources = [f'"{layer.name}" ({layer.type})' for layer in self._net.layers if isinstance(layer, Source)]
         self.require(
             False,
             f"two passes at the same weights gave gradients that differ by {100 * apart:.2g} %: the net is stochastic. "

@@ -12,11 +12,10 @@ __all__ = ["drop_dead", "forget_history", "free_early"]
 
 
 def drop_dead(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Layers whose tops nobody reads or wants. Sources go on to their next batch, and Python may do anything."""
+    """Layers whose tops nobody reads or wants, unless their run changes something else, as a source's does."""
     needed, left = set(wanted), []
     for call in reversed(calls):
-        layer = call.layer
-        acts = isinstance(layer, Source) or layer.type == "Python" or (not call.writes and layer.type != "Silence")
+        acts = isinstance(call.layer, Source) or call.layer.effects_now.lasting
         if acts or needed.intersection(call.writes):
             needed.update(place for place, _ in call.reads)
             left.append(call)

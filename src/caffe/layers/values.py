@@ -1,0 +1,59 @@
+"""Whether the values of a tensor exist, and whether `forward` may look at them now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["can_look", "exported", "has_values", "is_exported", "is_recorded", "recording"]
+
+_exported = _recorded = False
+
+
+def has_values(x: Tensor) -> bool:
+    """Whether x's values exist: not those of meta tensors, under FakeTensorMode, or while `forward` is written down as
+    a graph. Without values, only the tops' shapes are wanted."""
+    return not (is_exported() or torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter) or x.is_meta)
+
+
+def can_look(x: Tensor) -> bool:
+    """Whether x's values may be read on the host to check them: they exist, and no CUDA graph is being recorded.
+
+    A layer that cannot do without the values declares `Effects.VALUES`, and is never recorded.
+    """
+    return has_values(x) and not is_recorded()
+
+
+def is_recorded() -> bool:
+    """Whether a CUDA graph of the pass is being recorded: operators may run later only, and then without this code."""
+    return _recorded or (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Have `is_recorded` hold."""
+    global _recorded
+    _recorded = True
+    try:
+        yield
+    finally:
+        _recorded = False
+
+
+def is_exported() -> bool:
+    """Whether `forward` is being written down for an engine other than torch, which knows torch's own operators."""
+    return _exported
+
+
+@contextmanager
+def exported() -> Iterator[None]:
+    """Have `is_exported` hold."""
+    global _exported
+    _exported = True
+    try:
+        yield
+    finally:
+        _exported = False
