@@ -89,6 +89,10 @@ class Memory:
         """Zeros of a shape, of the type and on the device of `like`. They take no memory until they are read."""
         self._writes = self._looks = 0
         self._loan: Loan | None = None
+        self._value: Tensor
+        self._private: bool
+        self._ready: bool
+        self._missing: str
         self._put_zeros(shape, like)
 
     # -- the net's side --------------------------------------------------------------------------------------------
