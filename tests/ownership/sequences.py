@@ -1,0 +1,69 @@
+"""Draws the start of a sequence and its operations."""
+
+from __future__ import annotations
+
+import random
+
+from tests.ownership import operations, operations_runs
+from tests.ownership.drawing import draw_graph
+from tests.ownership.operations import Operation
+from tests.ownership.world import Start
+
+_BASES = ("Operation", "OnNet")
+OPERATIONS = {
+    name: value
+    for name, value in {**vars(operations), **vars(operations_runs)}.items()
+    if isinstance(value, type) and issubclass(value, Operation) and name not in _BASES
+}
+TRIES = 8
+
+
+def draw_start(rng, real=False, without=()):
+    """Nets, and whether a solver trains them."""
+    trained = rng.random() < 0.4
+    phase = "TRAIN" if trained or rng.random() < 0.3 else "TEST"
+    graph = draw_graph(rng, phase, real)
+    while (trained and not graph.has_loss) or any(node.type in without for node in graph.nodes):
+        graph = draw_graph(rng, phase, real)
+    solver = None
+    if trained:
+        solver = {"base_lr": 0.05, "momentum": rng.choice([0, 0.9]), "weight_decay": rng.choice([0, 0.1])}
+        solver["iter_size"] = rng.choice([1, 1, 2])
+    first = "write" if real else rng.choice(["write", "load"])
+    return Start(graph, phase, trained or rng.random() < 0.3, solver, first, rng.randrange(1000), rng.choice([1, 2]))
+
+
+class Drawer:
+    """Draws operation after operation, each to fit the world as it is."""
+
+    def __init__(self, seed, count=15, real=False, without=()):
+        self.rng = random.Random(seed)
+        self.start = draw_start(self.rng, real, without)
+        self.left = count
+        kinds = [kind for name, kind in OPERATIONS.items() if name not in without and not (real and kind.own)]
+        chosen = self.rng.sample(kinds, len(kinds) * 2 // 3) if self.rng.random() < 0.5 else kinds
+        self.kinds = [kind for kind in chosen if kind.weight]
+        self.eager = self.rng.random() < 0.3
+
+    def __call__(self, world):
+        """The next operation, or None at the end."""
+        if not self.left:
+            return None
+        self.left -= 1
+        weights = [kind.weight for kind in self.kinds]
+        for _ in range(TRIES):
+            kind = self.rng.choices(self.kinds, weights)[0]
+            arguments = kind.draw(self.rng, world)
+            if arguments is not None and kind(*arguments).applies(world, *arguments):
+                return kind(*arguments)
+        return operations.Collect()
+
+
+class Fixed:
+    """Gives the operations of a list, without those that do not apply."""
+
+    def __init__(self, start, ops, eager):
+        self.start, self.ops, self.eager = start, iter(ops), eager
+
+    def __call__(self, world):
+        return next((op for op in self.ops if op.applies(world, *op.arguments)), None)
