@@ -148,7 +148,10 @@ class Drawing:
         self.add("Power", [bottom], 1, power_param={"power": power, "scale": scale, "shift": shift})
 
     def draw_channels(self):
-        kind = self.rng.choice(["Scale", "Bias", "BatchNorm"])
+        kinds = ["Scale", "Bias", "BatchNorm"]
+        if self.real and self.phase == "TRAIN":
+            kinds.pop()  # the build of Caffe that is to be had has another one
+        kind = self.rng.choice(kinds)
         options = {"scale_param": {"bias_term": self.rng.random() < 0.5, "filler": FILLER}} if kind == "Scale" else {}
         if kind == "BatchNorm":
             options = {"batch_norm_param": {"eps": 0.125, "moving_average_fraction": 0.75}}
@@ -185,10 +188,15 @@ class Drawing:
         if kind == "Split":
             self.add(kind, [bottom], self.rng.choice([1, 2, 2, 3]))
         elif kind == "Flatten":
-            self.add(kind, [bottom], 1)
+            if not (self.real and self.loses_gradient(bottom)):
+                self.add(kind, [bottom], 1)
         else:
             channels = self.shapes[bottom][1]
             self.add(kind, [bottom], 1, reshape_param={"shape": {"dim": [0, channels, -1]}})
+
+    def loses_gradient(self, bottom):
+        """Whether the original's backward gives a Flatten memory of which the layer before does not know."""
+        return bottom in self.aliased and self.writer[bottom].type not in ("Split", "Flatten")
 
     def draw_softmax(self):
         self.one_to_one("Softmax", axes=(2, 4))

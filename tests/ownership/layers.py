@@ -27,6 +27,7 @@ class Layer:
     loss = False
     trained = True  # whether params get gradients
     silent = False  # whether backward leaves the bottoms' diffs alone
+    scratch = False  # whether Caffe's backward uses a bottom's diff as scratch memory where nobody wants it
 
     def __init__(self, node, phase):
         self.node, self.phase, self.kept = node, phase, None

@@ -11,6 +11,8 @@ from tests.ownership.layers import KINK, FragileError, Layer, along_channels, su
 
 
 class Scale(Layer):
+    scratch = True
+
     @property
     def direct(self):
         return not self.node.in_place
@@ -45,7 +47,7 @@ class Bias(Layer):
 class BatchNorm(Layer):
     """`forward` also changes the parameters, in place, as Caffe's does in TRAIN."""
 
-    trained = False
+    trained, scratch = False, True
     eps = 0.125
 
     def params(self, shapes):

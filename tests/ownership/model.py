@@ -24,8 +24,10 @@ class Step:
 
 
 class Net:
-    def __init__(self, graph, phase):
-        self.graph, self.phase = graph, phase
+    """`real`: with the quirks of the original, see `_quirks`."""
+
+    def __init__(self, graph, phase, real=False):
+        self.graph, self.phase, self.real = graph, phase, real
         self.steps = [Step(node, phase) for node in with_splits(graph.nodes)]
         self.blobs, self.params = {}, {}
         self.arrays, self.row = None, 0  # of a MemoryData layer
@@ -33,7 +35,9 @@ class Net:
         named = {}
         for step in self.steps:
             self._build(step, named)
-        self._mark_backward()
+        self.mark_backward(statistics=real)
+        for step in self.steps:
+            self._share(step)
         self.index = {step.node.name: i for i, step in enumerate(self.steps)}
         made = {name for step in self.steps for name in step.node.tops}
         unread = {}  # in the order of the layers: a top is an output until somebody reads it
@@ -64,7 +68,6 @@ class Net:
         if node.type == "DummyData":
             step.tops[0].fresh = True
             step.tops[0].data.storage.put(np.full(step.tops[0].shape, step.layer.opt["data_filler"]["value"]))
-        self._share(step)
         specs = iter(node.params)
         for shape, kind in step.layer.params(shapes):
             spec = next(specs, {})
@@ -86,16 +89,27 @@ class Net:
                 continue
             top.fresh = top.fresh or top.data.storage is not bottom.data.storage
             top.data.share(bottom.data)
+            if step.node.type == "Flatten" and self.real and not step.backward:
+                continue  # there the diffs are one memory once backward has run
             if step.node.type != "Split":
                 top.diff.share(bottom.diff)
 
-    def _mark_backward(self):
-        """Which layers run backward, and to which bottoms, as Caffe finds it."""
+    @property
+    def marks(self):
+        """What runs backward, and to which bottoms."""
+        return [(step.backward, step.needs) for step in self.steps]
+
+    def mark_backward(self, statistics=False):
+        """Find which layers run backward, and to which bottoms, as Caffe does.
+
+        `statistics`: whether a BatchNorm wants gradients for its parameters, as it does in the original.
+        """
         wanting = set()
         for step in self.steps:
             step.needs = [name in wanting for name in step.node.bottoms]
             step.trains = [blob.lr_mult != 0 for blob in step.params]
-            step.backward = any(step.needs) or any(step.trains)
+            wants = statistics and step.node.type == "BatchNorm"
+            step.backward = any(step.needs) or any(step.trains) or wants
             if step.backward:
                 wanting.update(step.node.tops)
         under_loss, unwanted = set(), set()
@@ -196,6 +210,8 @@ class Net:
         for step in self.steps[last : None if first is None else first + 1][::-1]:
             if step.backward:
                 self._backward(step)
+                if self.real:
+                    self._quirks(step)
 
     def _backward(self, step):
         wide = [
@@ -212,6 +228,14 @@ class Net:
         for blob, grad, trains in zip(step.params, grads, step.trains):  # noqa: B905
             if trains:
                 blob.diff.array[...] += grad
+
+    @staticmethod
+    def _quirks(step):
+        """What the original's backward does to memory that nobody asked for."""
+        if step.layer.scratch and not any(step.needs):
+            step.bottoms[0].diff.storage.known = False
+        if step.layer.scratch and step.node.in_place:
+            step.seen = None  # what backward needs is overwritten: only one is right
 
     def run_whole(self, wanted, held):
         """Forward as one piece: all blobs, or those `wanted` and those of which somebody holds an array."""

@@ -302,7 +302,8 @@ class Reshape(OnNet):
             return False
         if world.real and any(view.storage in storages(net) for view in world.views.values()):
             return False
-        return batch > 1 or not any(step.node.type == "BatchNorm" for step in net.steps)
+        single = ["BatchNorm", *(["Scale"] if world.real else [])]  # the original's Scale does not add up for one row
+        return batch > 1 or not any(step.node.type in single for step in net.steps)
 
     def change(self, world, net, batch, then, seed):
         net.reshape(batch, lambda blob: drawn(blob.kind, seed, blob.shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -188,10 +189,20 @@ def _written(folder, name, text):
     return path
 
 
+@functools.lru_cache(maxsize=None)
+def _folder():
+    """A folder in memory, for this process; what is there by now is no business of `gc.collect()`."""
+    gc.collect()
+    gc.freeze()
+    return tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+
+
 def run(ops):
     """The Result of a Drawer or Fixed."""
-    with tempfile.TemporaryDirectory() as folder:
-        return Run(ops, folder).run()
+    try:
+        return Run(ops, _folder().name).run()
+    except FragileError:  # in the first run of the model
+        return Result(ops.start, fragile=True)
 
 
 def shrunk(result):

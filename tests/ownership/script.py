@@ -36,6 +36,8 @@ def setup_lines(world):
             lines.append(f'{name}.blobs["{each}"].data[...] = {drawn_code(blob.kind, seed, blob.shape)}')
         if world.memory(net):
             lines += [set_arrays_code(world, name, start.seed), f"seen = copied({name}.forward())"]
+        if world.settles(net):
+            lines.append(f"seen = {name}.forward(), {name}.backward(), {name}.clear_param_diffs()")
     return lines
 
 

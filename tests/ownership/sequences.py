@@ -6,6 +6,7 @@ import random
 
 from tests.ownership import operations, operations_runs
 from tests.ownership.drawing import draw_graph
+from tests.ownership.model import Net
 from tests.ownership.operations import Operation
 from tests.ownership.world import Start
 
@@ -25,6 +26,10 @@ def draw_start(rng, real=False, without=()):
     graph = draw_graph(rng, phase, real)
     while (trained and not graph.has_loss) or any(node.type in without for node in graph.nodes):
         graph = draw_graph(rng, phase, real)
+    net = Net(graph, phase)
+    marks = net.marks
+    net.mark_backward(statistics=True)
+    graph.force_backward = graph.force_backward or net.marks != marks  # where it would be a matter of opinion
     solver = None
     if trained:
         solver = {"base_lr": 0.05, "momentum": rng.choice([0, 0.9]), "weight_decay": rng.choice([0, 0.1])}

@@ -77,9 +77,9 @@ class World:
 
     def __init__(self, start, real=False):
         self.start, self.real = start, real
-        self.nets = {"net": model.Net(start.graph, start.phase)}
+        self.nets = {"net": model.Net(start.graph, start.phase, real)}
         if start.pair:
-            self.nets["other"] = model.Net(start.graph, "TEST")
+            self.nets["other"] = model.Net(start.graph, "TEST", real)
         self.solver = Solver(self.nets["net"], start.solver) if start.solver else None
         self.views, self.files, self.states = {}, {}, {}
         self.user = {}  # the user's arrays for MemoryData, by name
@@ -95,6 +95,14 @@ class World:
         if self.memory(net):
             self.set_arrays(name, self.start.seed)
             self.run(net)
+        if self.settles(net):
+            net.forward()
+            net.backward()
+            net.clear()
+
+    def settles(self, net):
+        """Whether the net must run once: the original's Flatten shares its diff from its first backward on."""
+        return self.real and any(step.node.type == "Flatten" and step.backward for step in net.steps)
 
     def first_weights(self, name, net):
         """(seed, blob, place) of each parameter."""
