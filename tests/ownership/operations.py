@@ -44,11 +44,13 @@ def place_code(place):
     return f'{net}.blobs["{name}"]' if kind == "blob" else f'{net}.params["{name}"][{index}]'
 
 
-def draw_place(rng, world):
+def draw_place(rng, world, weights=0.35):
     """(net, "blob" or "param", name, index)."""
+    if world.focus and rng.random() < 0.7:
+        return rng.choice(world.focus)
     name = rng.choice(list(world.nets))
     net = world.nets[name]
-    if net.params and rng.random() < 0.35:
+    if net.params and rng.random() < weights:
         layer = rng.choice(list(net.params))
         return name, "param", layer, rng.randrange(len(net.params[layer]))
     pool = list(net.blobs) if rng.random() < 0.7 else net.sources
@@ -191,6 +193,19 @@ class WriteKept(Operation):
     def code(self, world, name, seed):
         view = world.views[name]
         return f"{name}[...] = {drawn_code(view.kind, seed, view.array.shape)}"
+
+
+class WriteDrop(WriteKept):
+    """A write through an array that is then gone before anything runs."""
+
+    weight = 1.5
+
+    def apply(self, world, name, seed):
+        super().apply(world, name, seed)
+        del world.views[name]
+
+    def code(self, world, name, seed):
+        return f"{super().code(world, name, seed)}; del {name}"
 
 
 class Collect(Operation):

@@ -113,13 +113,14 @@ class Run:
             self._check_all()
         except Mismatch as mismatch:
             self.result.failure = str(mismatch)
-        except FragileError:
+        except (FragileError, FloatingPointError):
             self.result.fragile = True
         return self.result
 
     def _operate(self, op):
         line = op.code(self.world, *op.arguments)
-        expected = op.apply(self.world, *op.arguments)
+        with np.errstate(over="raise", invalid="raise"):
+            expected = op.apply(self.world, *op.arguments)
         may_raise = isinstance(expected, Expected) and expected.may_raise
         self.space["seen"] = None
         if self._execute(line, may_raise):

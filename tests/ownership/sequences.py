@@ -17,6 +17,10 @@ OPERATIONS = {
     if isinstance(value, type) and issubclass(value, Operation) and name not in _BASES
 }
 TRIES = 8
+WEIGHTY = (  # those that tell whether weights are taken up
+    *("Forward", "Feed", "Step", "SolverTest", "Keep", "Drop", "Write", "WriteKept", "WriteDrop", "Optimize", "Slim"),
+    *("Share", "Save", "Load", "Read", "ForwardBackward"),
+)
 
 
 def draw_start(rng, real=False, without=()):
@@ -39,25 +43,38 @@ def draw_start(rng, real=False, without=()):
 
 
 class Drawer:
-    """Draws operation after operation, each to fit the world as it is."""
+    """Draws operation after operation, each to fit the world as it is.
+
+    Many sequences have a few kinds of operations only, or turn around weights, and most have a few places to which they
+    come back: what one operation leaves behind meets another sooner.
+    """
 
     def __init__(self, seed, count=15, real=False, without=()):
         self.rng = random.Random(seed)
         self.start = draw_start(self.rng, real, without)
         self.left = count
         kinds = [kind for name, kind in OPERATIONS.items() if name not in without and not (real and kind.own)]
-        chosen = self.rng.sample(kinds, len(kinds) * 2 // 3) if self.rng.random() < 0.5 else kinds
-        self.kinds = [kind for kind in chosen if kind.weight]
-        self.eager = self.rng.random() < 0.3
+        self.weighty = self.rng.random() < 0.3
+        if self.weighty:
+            kinds = [kind for kind in kinds if kind.__name__ in WEIGHTY]
+        elif self.rng.random() < 0.5:
+            few = self.rng.sample(kinds, self.rng.randrange(5, 10))
+            kinds = few if operations_runs.Forward in few else [operations_runs.Forward, *few]
+        self.kinds, self.weights = kinds, [kind.weight for kind in kinds]
+        switches = [kind for kind in (operations_runs.Optimize, operations_runs.Slim) if kind in kinds]
+        self.first = switches if self.rng.random() < 0.4 else []
+        self.eager = self.rng.random() < 0.25
 
     def __call__(self, world):
         """The next operation, or None at the end."""
         if not self.left:
             return None
+        if not world.focus and self.rng.random() < 0.9:
+            share, count = (0.9, 2) if self.weighty else (0.35, self.rng.randrange(2, 5))
+            world.focus = [operations.draw_place(self.rng, world, share) for _ in range(count)]
         self.left -= 1
-        weights = [kind.weight for kind in self.kinds]
-        for _ in range(TRIES):
-            kind = self.rng.choices(self.kinds, weights)[0]
+        first, self.first = self.first, []
+        for kind in [*first, *self.rng.choices(self.kinds, self.weights, k=TRIES)]:
             arguments = kind.draw(self.rng, world)
             if arguments is not None and kind(*arguments).applies(world, *arguments):
                 return kind(*arguments)

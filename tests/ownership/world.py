@@ -82,6 +82,7 @@ class World:
             self.nets["other"] = model.Net(start.graph, "TEST", real)
         self.solver = Solver(self.nets["net"], start.solver) if start.solver else None
         self.views, self.files, self.states = {}, {}, {}
+        self.focus = []  # places that a drawer comes back to
         self.user = {}  # the user's arrays for MemoryData, by name
         for name, net in self.nets.items():
             self.fill(name, net)
