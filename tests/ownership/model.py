@@ -153,9 +153,12 @@ class Net:
             made.update({id(top.data.storage): 1 for top in step.tops})
         return True
 
-    def can_run_back(self, first, last):
-        """Whether Caffe's formulas and those of a recorded history agree on what the layers must give."""
-        known = {}
+    def can_run_back(self, first, last, known=()):
+        """Whether Caffe's formulas and those of a recorded history agree on what the layers must give.
+
+        `known`: ids of storages of diffs that the user gives.
+        """
+        known = dict.fromkeys(known, True)
         for step in self.steps[last : first + 1][::-1]:
             if not step.backward:
                 continue

@@ -11,10 +11,12 @@ PARTS = ("...", "...", "...", "1:", ":1", "..., :1", "..., 1:", "-1")
 
 
 class Operation:
-    """`arguments` are plain values. `weight` tells how often it is drawn, `own` that only this Caffe has it."""
+    """`arguments` are plain values. `weight` tells how often it is drawn, `own` that only this Caffe has it, `mode` the
+    only mode in which it is drawn."""
 
     weight = 1.0
     own = False
+    mode = None
 
     def __init__(self, *arguments):
         self.arguments = arguments

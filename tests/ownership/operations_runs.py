@@ -1,4 +1,4 @@
-"""Operations that run nets and solvers, switch how they run, change shapes, share, save and load."""
+"""Operations that run nets and solvers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def outputs(net):
 
 
 class Forward(OnNet):
-    weight = 4
+    weight = 3
 
     def suits(self, world, net):
         return net.can_run(0, len(net.steps) - 1)
@@ -67,6 +67,25 @@ class Feed(OnNet):
         return f"seen = copied({name}.forward({words}))"
 
 
+class KeepOutput(OnNet):
+    """Forward, of which one of the arrays returned is kept."""
+
+    @classmethod
+    def draw(cls, rng, world):
+        name = rng.choice(list(world.nets))
+        return name, f"out{rng.randrange(100)}", rng.choice(world.nets[name].outputs)
+
+    def suits(self, world, net, name, output):
+        return net.can_run(0, len(net.steps) - 1) and name not in world.views and not world.memory(net)
+
+    def apply(self, world, net, name, output):
+        world.run(world.nets[net])
+        world.keep(name, (net, "blob", output, 0), "data", ...)
+
+    def code(self, world, net, name, output):
+        return f'{name} = {net}.forward()["{output}"]'
+
+
 class PartForward(OnNet):
     weight = 3
 
@@ -99,6 +118,31 @@ class Backward(OnNet):
 
     def code(self, world, name):
         return f"{name}.backward()"
+
+
+class FeedBack(OnNet):
+    """Backward with the outputs' diffs as keyword arguments."""
+
+    @classmethod
+    def draw(cls, rng, world):
+        return rng.choice(list(world.nets)), rng.randrange(1000)
+
+    def suits(self, world, net, seed):
+        if any(blob.fresh or not blob.shape for blob in net.ends()):
+            return False
+        known = {id(blob.diff.storage): True for blob in net.ends()}
+        return any(step.backward for step in net.steps) and net.can_run_back(len(net.steps) - 1, 0, known)
+
+    def change(self, world, net, seed):
+        for i, blob in enumerate(net.ends()):
+            blob.diff.storage.put(drawn("value", seed + i, blob.shape))
+        net.backward()
+
+    def code(self, world, name, seed):
+        net = world.nets[name]
+        given = [drawn_code("value", seed + i, blob.shape) for i, blob in enumerate(net.ends())]
+        words = ", ".join(f"{each}={value}" for each, value in zip(net.outputs, given))  # noqa: B905
+        return f"{name}.backward({words})"
 
 
 class PartBackward(PartForward):
@@ -222,154 +266,3 @@ class Restore(Operation):
 
     def code(self, world, iteration):
         return f'solver.restore(f"{{folder}}/s_iter_{iteration}.solverstate")'
-
-
-class Optimize(OnNet):
-    own = True
-
-    @classmethod
-    def draw(cls, rng, world):
-        name = rng.choice(list(world.nets))
-        blobs = list(world.nets[name].blobs)
-        return name, tuple(rng.sample(blobs, rng.choice([0, 0, 1, 2]) % (len(blobs) + 1)))
-
-    def suits(self, world, net, keep):
-        return net.phase == "TEST"
-
-    def change(self, world, net, keep):
-        net.optimized = set(keep)
-
-    def code(self, world, name, keep):
-        return f"{name}.optimize(keep={list(keep)})"
-
-
-class Slim(Optimize):
-    def suits(self, world, net, keep):
-        return net.phase == "TRAIN"
-
-    def change(self, world, net, keep):
-        net.slim = set(keep)
-
-    def code(self, world, name, keep):
-        return f"{name}.slim(keep={list(keep)})"
-
-
-class Stepwise(OnNet):
-    weight = 0.6
-    own = True
-
-    def change(self, world, net):
-        net.forget_modes()
-
-    def code(self, world, name):
-        return f"{name}.stepwise()"
-
-
-class KeepDiffs(OnNet):
-    weight = 0.5
-    own = True
-
-    @classmethod
-    def draw(cls, rng, world):
-        return rng.choice(list(world.nets)), rng.random() < 0.6
-
-    def change(self, world, net, value):
-        net.keep_diffs = value
-
-    def code(self, world, name, value):
-        return f"{name}.keep_diffs = {value}"
-
-
-class DebugInfo(KeepDiffs):
-    weight = 0.3
-
-    def change(self, world, net, value):
-        net.debug = value
-
-    def code(self, world, name, value):
-        return f"{name}.debug_info = {value}"
-
-
-class Reshape(OnNet):
-    """Another batch size; then the inputs are written, and the net reshaped or run."""
-
-    @classmethod
-    def draw(cls, rng, world):
-        return rng.choice(list(world.nets)), rng.choice([1, 2, 3, 4]), rng.choice(["reshape", "forward"]), rng.randrange(1000)
-
-    def suits(self, world, net, batch, then, seed):
-        if not net.inputs or len(net.inputs) != len(net.sources):
-            return False
-        if world.real and any(view.storage in storages(net) for view in world.views.values()):
-            return False
-        single = ["BatchNorm", *(["Scale"] if world.real else [])]  # the original's Scale does not add up for one row
-        return batch > 1 or not any(step.node.type in single for step in net.steps)
-
-    def change(self, world, net, batch, then, seed):
-        net.reshape(batch, lambda blob: drawn(blob.kind, seed, blob.shape))
-        for step in net.steps:
-            for blob in step.tops:
-                blob.data.storage.writes += step.node.type == "Input"
-        if then == "forward":
-            world.run(net)
-
-    def code(self, world, name, batch, then, seed):
-        lines = []
-        for each in world.nets[name].inputs:
-            blob = world.nets[name].blobs[each]
-            shape = (batch, *blob.shape[1:])
-            lines.append(f'{name}.blobs["{each}"].reshape({", ".join(map(str, shape))})')
-            lines.append(f'{name}.blobs["{each}"].data[...] = {drawn_code(blob.kind, seed, shape)}')
-        return "; ".join([*lines, f"{name}.{then}()"])
-
-
-def storages(net):
-    return [half.storage for blob in net.blobs.values() for half in (blob.data, blob.diff)]
-
-
-class Share(Operation):
-    weight = 0.8
-
-    @classmethod
-    def draw(cls, rng, world):
-        return ()
-
-    def applies(self, world):
-        if "other" not in world.nets:
-            return False
-        theirs = [blob.data.storage for blob in world.nets["net"].learnable]
-        left = [blob for blob in world.nets["other"].learnable if blob.data.storage not in theirs]
-        return not (world.real and any(id(blob) in world.held for blob in left))  # Caffe frees the memory
-
-    def apply(self, world):
-        world.nets["other"].share_with(world.nets["net"])
-
-    def code(self, world):
-        return "other.share_with(net)"
-
-
-class Save(OnNet):
-    weight = 0.7
-
-    @classmethod
-    def draw(cls, rng, world):
-        return rng.choice(list(world.nets)), rng.choice(["a.caffemodel", "b.h5"])
-
-    def change(self, world, net, file):
-        world.files[file] = net.weights()
-
-    def code(self, world, name, file):
-        return f'{name}.{"save" if "model" in file else "save_hdf5"}(f"{{folder}}/{file}")'
-
-
-class Load(Save):
-    weight = 1
-
-    def suits(self, world, net, file):
-        return file in world.files
-
-    def change(self, world, net, file):
-        net.load(world.files[file])
-
-    def code(self, world, name, file):
-        return f'{name}.{"copy_from" if "model" in file else "load_hdf5"}(f"{{folder}}/{file}")'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import os
@@ -99,7 +98,6 @@ class Run:
                 self.space["solver_file"] = text_format.Parse(solver, caffe.proto.caffe_pb2.SolverParameter())
 
     def run(self):
-        logging.getLogger("caffe").setLevel(logging.CRITICAL)  # debug_info writes much
         try:
             for line in script.setup_lines(self.world):
                 self._execute(line)
@@ -119,8 +117,7 @@ class Run:
 
     def _operate(self, op):
         line = op.code(self.world, *op.arguments)
-        with np.errstate(over="raise", invalid="raise"):
-            expected = op.apply(self.world, *op.arguments)
+        expected = op.apply(self.world, *op.arguments)
         may_raise = isinstance(expected, Expected) and expected.may_raise
         self.space["seen"] = None
         if self._execute(line, may_raise):
@@ -190,20 +187,32 @@ def _written(folder, name, text):
     return path
 
 
-@functools.lru_cache(maxsize=None)
-def _folder():
-    """A folder in memory, for this process; what is there by now is no business of `gc.collect()`."""
-    gc.collect()
-    gc.freeze()
-    return tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+class _Place:
+    """A folder in memory for this process, made at the first run; what has been imported then is no garbage."""
+
+    folder, frozen = None, False
+
+    @classmethod
+    def get(cls):
+        if cls.folder is None:
+            cls.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        elif not cls.frozen:
+            gc.collect()
+            gc.freeze()
+            cls.frozen = True
+        return cls.folder.name
 
 
 def run(ops):
     """The Result of a Drawer or Fixed."""
-    try:
-        return Run(ops, _folder().name).run()
-    except FragileError:  # in the first run of the model
-        return Result(ops.start, fragile=True)
+    logger = logging.getLogger("caffe")
+    if logger.level != logging.CRITICAL:  # debug_info writes much
+        logger.setLevel(logging.CRITICAL)
+    with np.errstate(over="raise", invalid="raise"):
+        try:
+            return Run(ops, _Place.get()).run()
+        except (FragileError, FloatingPointError):  # in the first run of the model
+            return Result(ops.start, fragile=True)
 
 
 def shrunk(result):

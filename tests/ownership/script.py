@@ -5,15 +5,16 @@ from __future__ import annotations
 from tests.ownership.operations import place_code, set_arrays_code
 from tests.ownership.world import drawn_code
 
-HEAD = '''import gc, tempfile
+HEAD = '''import gc, math, tempfile
 import numpy as np
 import caffe
 
 def values(seed, shape):
-    return np.random.RandomState(seed).uniform(-1, 1, shape).astype(np.float32)
+    k = np.arange(1, math.prod(shape) + 1)
+    return np.sin((0.7 + 0.01 * seed) * k * k).astype(np.float32).reshape(shape)
 
 def labels(seed, shape, classes):
-    return np.random.RandomState(seed).randint(0, classes, shape).astype(np.float32)
+    return np.floor((values(seed, shape) + 1) / 2.001 * classes).astype(np.float32)
 
 def copied(arrays):
     return {name: array.copy() for name, array in arrays.items()}

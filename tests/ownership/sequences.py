@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tests.ownership import operations, operations_runs
+from tests.ownership import operations, operations_modes, operations_runs
 from tests.ownership.drawing import draw_graph
 from tests.ownership.model import Net
 from tests.ownership.operations import Operation
@@ -13,7 +13,7 @@ from tests.ownership.world import Start
 _BASES = ("Operation", "OnNet")
 OPERATIONS = {
     name: value
-    for name, value in {**vars(operations), **vars(operations_runs)}.items()
+    for name, value in {**vars(operations), **vars(operations_runs), **vars(operations_modes)}.items()
     if isinstance(value, type) and issubclass(value, Operation) and name not in _BASES
 }
 TRIES = 8
@@ -49,20 +49,22 @@ class Drawer:
     come back: what one operation leaves behind meets another sooner.
     """
 
-    def __init__(self, seed, count=15, real=False, without=()):
+    def __init__(self, seed, count=15, mode="own", without=()):
         self.rng = random.Random(seed)
-        self.start = draw_start(self.rng, real, without)
+        self.start = draw_start(self.rng, mode == "real", without)
         self.left = count
-        kinds = [kind for name, kind in OPERATIONS.items() if name not in without and not (real and kind.own)]
+        kinds = [kind for name, kind in OPERATIONS.items() if name not in without and kind.mode in (None, mode)]
+        if mode == "real":
+            kinds = [kind for kind in kinds if not kind.own]
         self.weighty = self.rng.random() < 0.3
         if self.weighty:
-            kinds = [kind for kind in kinds if kind.__name__ in WEIGHTY]
+            kinds = [kind for kind in kinds if kind.__name__ in WEIGHTY or kind.mode]
         elif self.rng.random() < 0.5:
             few = self.rng.sample(kinds, self.rng.randrange(5, 10))
             kinds = few if operations_runs.Forward in few else [operations_runs.Forward, *few]
         self.kinds, self.weights = kinds, [kind.weight for kind in kinds]
-        switches = [kind for kind in (operations_runs.Optimize, operations_runs.Slim) if kind in kinds]
-        self.first = switches if self.rng.random() < 0.4 else []
+        switches = [kind for kind in OPERATIONS.values() if issubclass(kind, operations_modes.Optimize) and kind in kinds]
+        self.first = self.rng.sample(switches, len(switches)) if self.rng.random() < 0.4 else []
         self.eager = self.rng.random() < 0.25
 
     def __call__(self, world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +15,12 @@ from tests.ownership.memory import View
 
 def values(seed, shape):
     """Numbers from -1 to 1."""
-    return np.random.RandomState(seed).uniform(-1, 1, shape).astype(np.float32)
+    k = np.arange(1, math.prod(shape) + 1)
+    return np.sin((0.7 + 0.01 * seed) * k * k).astype(np.float32).reshape(shape)
 
 
 def labels(seed, shape, classes):
-    return np.random.RandomState(seed).randint(0, classes, shape).astype(np.float32)
+    return np.floor((values(seed, shape) + 1) / 2.001 * classes).astype(np.float32)
 
 
 def drawn(kind, seed, shape):
