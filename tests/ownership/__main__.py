@@ -1,10 +1,9 @@
-"""python -m tests.ownership: runs many sequences and prints those that fail."""
+"""Runs many sequences and prints those that fail, as scripts of plain pycaffe."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import time
@@ -30,9 +29,21 @@ def parsed(arguments=None):
     parser.add_argument("--length", type=int, default=15, help="operations in a sequence")
     parser.add_argument("--without", default="", help="operations and layer types to leave out, with commas")
     parser.add_argument("--show", type=int, default=3, help="how many failing sequences to print as scripts")
+    parser.add_argument("--first", action="store_true", help="stop at the first sequence that fails")
     parser.add_argument("--brief", action="store_true", help="print nets and operations only, not whole scripts")
-    parser.add_argument("--mode", choices=("own", "real", "compile", "openvino"), default="own", help="see the package")
+    parser.add_argument(
+        "--mode",
+        choices=("own", "real", "compile", "openvino"),
+        default="own",
+        help="real: in the original Caffe; compile, openvino: with those operations, too",
+    )
     return parser.parse_args(arguments)
+
+
+def report(result, options, shrunk):
+    """Print a failing sequence, as short as it still fails."""
+    found = shrunk(result)
+    print(f"--- seed {result.seed}\n{found.brief() if options.brief else found.script()}", flush=True)
 
 
 def main():
@@ -44,25 +55,21 @@ def main():
     from tests.ownership.runner import run, shrunk
     from tests.ownership.sequences import Drawer
 
-    begin, failed, fragile, kinds, shown, count = time.time(), 0, 0, Counter(), 0, 0
-    seen = Counter()
+    begin, failed, fragile, seen = time.time(), 0, 0, Counter()
     for seed in range(options.seed, options.seed + options.sequences):
         result = run(Drawer(seed, options.length, options.mode, options.without.split(",")))
         fragile += result.fragile
-        count += len(result.ops)
         seen.update(type(op).__name__ for op in result.ops)
-        if result.failure is None:
-            continue
-        failed += 1
-        kind = re.sub(r"[\d.]+", "#", result.failure)[:80]
-        kinds[re.sub(r"\[.*", "", kind)] += 1
-        if shown < options.show:
-            shown += 1
-            found = shrunk(result)
-            print(f"--- seed {seed}\n{found.brief() if options.brief else found.script()}", flush=True)
-    spent = time.time() - begin
-    print(f"{options.sequences} sequences, {count} operations, {failed} failed, {fragile} fragile, {spent:.1f} s")
+        if result.failure is not None:
+            failed += 1
+            result.seed = seed
+            if failed <= options.show:
+                report(result, options, shrunk)
+            if options.first:
+                break
     print(", ".join(f"{name} {number}" for name, number in sorted(seen.items())))
+    spent, total = time.time() - begin, sum(seen.values())
+    print(f"{options.sequences} sequences, {total} operations, {failed} failed, {fragile} fragile, {spent:.1f} s")
     return 1 if failed else 0
 
 

@@ -28,7 +28,7 @@ class Drawing:
         for bottom in bottoms:
             self.readers[bottom] = self.readers.get(bottom, 0) + (bottom not in fresh)
         shapes = LAYERS[type](node, self.phase).shapes([self.shapes[b] for b in bottoms])
-        for top, shape in zip(fresh, shapes):  # noqa: B905
+        for top, shape in zip(fresh, shapes):
             self.shapes[top] = tuple(shape)
             self.writer[top] = node
             self.readers[top] = 0
@@ -65,7 +65,7 @@ class Drawing:
         flat = (wide[0], rng.choice([5, 6, 7]))
         kind = rng.random()
         if kind < 0.2 and not self.real:
-            size = dict(zip(("batch_size", "channels", "height", "width"), wide))  # noqa: B905
+            size = dict(zip(("batch_size", "channels", "height", "width"), wide))
             _, label = self.add("MemoryData", [], 2, memory_data_param=size)
             self.kinds[label] = "label 3"
         elif kind < 0.3:
@@ -103,7 +103,9 @@ class Drawing:
     def draw_product(self):
         rng = self.rng
         bottom = self.blob()
-        before = [node for node in self.nodes if node.type == "InnerProduct" and node.params and "name" in node.params[0]]
+        before = [
+            node for node in self.nodes if node.type == "InnerProduct" and node.params and "name" in node.params[0]
+        ]
         for node in before:
             shape = self.shapes[node.bottoms[0]]
             same = [name for name, s in self.shapes.items() if s and s[1:] == shape[1:] and name not in self.kinds]
@@ -236,7 +238,7 @@ def draw_graph(rng, phase, real=False):
     """A net of 3 to 8 layers beside its sources; every blob has at least two axes but for losses and labels."""
     drawing = Drawing(rng, phase, real)
     drawing.sources()
-    kinds, weights = zip(*Drawing.KINDS.items())  # noqa: B905
+    kinds, weights = zip(*Drawing.KINDS.items())
     for _ in range(rng.randrange(2, 8)):
         getattr(drawing, f"draw_{rng.choices(kinds, weights)[0]}")()
     if rng.random() < 0.75:

@@ -87,7 +87,7 @@ class Eltwise(Layer):
     def forward(self, x, p):
         operation = self.opt["operation"]
         if operation == "SUM":
-            return [sum(c * each for c, each in zip(self.opt["coeff"], x))]  # noqa: B905
+            return [sum(c * each for c, each in zip(self.opt["coeff"], x))]
         if operation == "PROD":
             return [math.prod(x)]
         gap = abs(x[0] - x[1])
@@ -124,7 +124,7 @@ class Slice(Layer):
     def shapes(self, shapes):
         n, c, *rest = shapes[0]
         points = [0, *self._points(), c]
-        return [(n, end - start, *rest) for start, end in zip(points, points[1:])]  # noqa: B905
+        return [(n, end - start, *rest) for start, end in zip(points[:-1], points[1:])]  # noqa: RUF007 - not in Python 3.8
 
     def _points(self):
         return self.opt.get("slice_point", [])

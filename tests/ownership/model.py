@@ -58,15 +58,16 @@ class Net:
         node = step.node
         step.bottoms = [self.blobs[name] for name in node.bottoms]
         shapes = [blob.shape for blob in step.bottoms]
-        for name, shape in zip(node.tops, step.layer.shapes(shapes)):  # noqa: B905
+        for name, shape in zip(node.tops, step.layer.shapes(shapes)):
             if name not in self.blobs:
                 kind = step.bottoms[0].kind if node.type == "Split" else self.graph.kinds.get(name, "value")
                 self.blobs[name] = Blob(shape, kind)
             step.tops.append(self.blobs[name])
         if step.layer.loss:
             step.tops[0].diff.storage.put(1)
+        for top in step.tops:
+            top.fresh = top.fresh or node.aliases or node.type == "DummyData"
         if node.type == "DummyData":
-            step.tops[0].fresh = True
             step.tops[0].data.storage.put(np.full(step.tops[0].shape, step.layer.opt["data_filler"]["value"]))
         specs = iter(node.params)
         for shape, kind in step.layer.params(shapes):
@@ -80,15 +81,14 @@ class Net:
             self.params[node.name] = step.params
 
     def _share(self, step):
-        """Tops of layers that only change the shape are their bottom's memory, unless a layer works in place there."""
+        """Tops of layers that only change the shape are their bottom's memory; where a layer works in place on such a
+        top, its data is not, so that the bottom's other readers see what they should."""
         if not step.node.aliases:
             return
         (bottom,) = step.bottoms
-        for name, top in zip(step.node.tops, step.tops):  # noqa: B905
-            if name in self.rewritten:
-                continue
-            top.fresh = top.fresh or top.data.storage is not bottom.data.storage
-            top.data.share(bottom.data)
+        for name, top in zip(step.node.tops, step.tops):
+            if name not in self.rewritten:
+                top.data.share(bottom.data)
             if step.node.type == "Flatten" and self.real and not step.backward:
                 continue  # there the diffs are one memory once backward has run
             if step.node.type != "Split":
@@ -121,7 +121,7 @@ class Net:
             if not leads:
                 step.needs = [False] * len(step.needs)
             under_loss.update(step.node.bottoms if leads else ())
-            unwanted.update(name for name, need in zip(step.node.bottoms, step.needs) if not need)  # noqa: B905
+            unwanted.update(name for name, need in zip(step.node.bottoms, step.needs) if not need)
         if self.graph.force_backward:
             for step in self.steps:
                 step.backward = True
@@ -146,7 +146,9 @@ class Net:
             if step.node.type == "MemoryData" and self.arrays is None:
                 return False
             given = step.tops if step.node.type == "Input" else step.bottoms
-            if not all(id(b.data.storage) in made or (b.data.storage.known and not (b.absent or b.fresh)) for b in given):
+            if not all(
+                id(b.data.storage) in made or (b.data.storage.known and not (b.absent or b.fresh)) for b in given
+            ):
                 return False
             if not all(blob.data.storage.known for blob in step.params):
                 return False
@@ -168,7 +170,7 @@ class Net:
                 return False
             if any(not blob.data.storage.known or blob.absent for blob in (*step.bottoms, *step.tops)):
                 return False
-            needed = [blob for blob, need in zip(step.bottoms, step.needs) if need]  # noqa: B905
+            needed = [blob for blob, need in zip(step.bottoms, step.needs) if need]
             known.update((id(blob.diff.storage), not step.layer.silent) for blob in needed)
         return True
 
@@ -200,9 +202,9 @@ class Net:
             params = [blob.data.array.astype(np.float64) for blob in step.params]
             values = step.layer.forward([blob.data.array.astype(np.float64) for blob in step.bottoms], params)
             if step.node.type == "BatchNorm" and self.phase == "TRAIN":
-                for blob, value in zip(step.params, params):  # noqa: B905
+                for blob, value in zip(step.params, params):
                     blob.data.storage.put(value)
-        for top, value in zip(step.tops, values):  # noqa: B905
+        for top, value in zip(step.tops, values):
             shared = any(top.data.storage is blob.data.storage for blob in step.bottoms)
             if step.node.in_place or not shared:
                 top.data.storage.put(value)
@@ -219,16 +221,19 @@ class Net:
     def _backward(self, step):
         wide = [
             [blob.diff.array.astype(np.float64) for blob in step.tops],
-            *([blob.data.array.astype(np.float64) for blob in blobs] for blobs in (step.bottoms, step.tops, step.params)),
+            *(
+                [blob.data.array.astype(np.float64) for blob in blobs]
+                for blobs in (step.bottoms, step.tops, step.params)
+            ),
         ]
         diffs, grads = step.layer.backward(*wide)
-        for blob, diff, need in zip(step.bottoms, diffs, step.needs):  # noqa: B905
+        for blob, diff, need in zip(step.bottoms, diffs, step.needs):
             shared = any(blob.diff.storage is top.diff.storage for top in step.tops)
             if need and diff is None:
                 blob.diff.storage.known = False
             elif need and (step.node.in_place or not shared):
                 blob.diff.storage.put(diff)
-        for blob, grad, trains in zip(step.params, grads, step.trains):  # noqa: B905
+        for blob, grad, trains in zip(step.params, grads, step.trains):
             if trains:
                 blob.diff.array[...] += grad
 
@@ -278,11 +283,12 @@ class Net:
             given = [blob.shape for blob in step.bottoms]
             inputs = [(batch, *blob.shape[1:]) for blob in step.tops]
             shapes = inputs if step.node.type == "Input" else step.layer.shapes(given) if given else []
-            for blob, shape in zip(step.tops, shapes):  # noqa: B905
+            for blob, shape in zip(step.tops, shapes):
                 if blob.shape != tuple(shape):
                     for half in (blob.data, blob.diff):
                         half.shape, half.storage = tuple(shape), Storage(np.zeros(shape))
                         half.storage.known = False
+                    blob.fresh = step.node.aliases
             self._share(step)
             if step.node.type == "Input":
                 for blob in step.tops:
@@ -291,7 +297,7 @@ class Net:
     def share_with(self, other):
         """Data only."""
         for name, theirs in other.params.items():
-            for blob, owner in zip(self.params.get(name, []), theirs):  # noqa: B905
+            for blob, owner in zip(self.params.get(name, []), theirs):
                 blob.data.share(owner.data)
 
     def weights(self):
@@ -299,6 +305,6 @@ class Net:
 
     def load(self, weights):
         for name, arrays in weights.items():
-            for blob, array in zip(self.params.get(name, []), arrays):  # noqa: B905
+            for blob, array in zip(self.params.get(name, []), arrays):
                 blob.data.storage.put(array)
                 blob.data.storage.writes += 1

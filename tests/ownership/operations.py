@@ -86,9 +86,7 @@ def is_given(world, place, half):
     if not world.real or place[1] == "param" or half == "diff":
         return False
     memory = world.memory(world.nets[place[0]])
-    return memory is not None and any(
-        top.data.storage is world.half(place, half).storage for top in memory.tops
-    )
+    return memory is not None and any(top.data.storage is world.half(place, half).storage for top in memory.tops)
 
 
 class Read(Operation):

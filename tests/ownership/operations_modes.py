@@ -101,7 +101,12 @@ class Reshape(OnNet):
 
     @classmethod
     def draw(cls, rng, world):
-        return rng.choice(list(world.nets)), rng.choice([1, 2, 3, 4]), rng.choice(["reshape", "forward"]), rng.randrange(1000)
+        return (
+            rng.choice(list(world.nets)),
+            rng.choice([1, 2, 3, 4]),
+            rng.choice(["reshape", "forward"]),
+            rng.randrange(1000),
+        )
 
     def suits(self, world, net, batch, then, seed):
         if not net.inputs or len(net.inputs) != len(net.sources):

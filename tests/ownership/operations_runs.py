@@ -63,7 +63,7 @@ class Feed(OnNet):
     def code(self, world, name, seed):
         net = world.nets[name]
         given = [drawn_code(net.blobs[each].kind, seed + i, net.blobs[each].shape) for i, each in enumerate(net.inputs)]
-        words = ", ".join(f"{each}={value}" for each, value in zip(net.inputs, given))  # noqa: B905
+        words = ", ".join(f"{each}={value}" for each, value in zip(net.inputs, given))
         return f"seen = copied({name}.forward({words}))"
 
 
@@ -141,7 +141,7 @@ class FeedBack(OnNet):
     def code(self, world, name, seed):
         net = world.nets[name]
         given = [drawn_code("value", seed + i, blob.shape) for i, blob in enumerate(net.ends())]
-        words = ", ".join(f"{each}={value}" for each, value in zip(net.outputs, given))  # noqa: B905
+        words = ", ".join(f"{each}={value}" for each, value in zip(net.outputs, given))
         return f"{name}.backward({words})"
 
 
@@ -163,9 +163,7 @@ class ForwardBackward(OnNet):
     own = True
 
     def suits(self, world, net):
-        return (
-            any(step.backward for step in net.steps) and net.can_run(0, len(net.steps) - 1) and net.can_fuse_back()
-        )
+        return any(step.backward for step in net.steps) and net.can_run(0, len(net.steps) - 1) and net.can_fuse_back()
 
     def change(self, world, net):
         return Expected(net.forward_backward(world.held))

@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
-import caffe
 import numpy as np
 
+import caffe
 from tests.ownership import script
 from tests.ownership.layers import FragileError
 from tests.ownership.memory import Expected
@@ -24,7 +24,11 @@ _Error = () if REAL else caffe.CaffeError
 
 
 class Mismatch(Exception):
-    """The Caffe does not do what the model says."""
+    """The Caffe does not do what the model says; `what` is the expression that shows it, if any."""
+
+    def __init__(self, fact, what=""):
+        super().__init__(f"{what} {fact}" if what else fact)
+        self.what = what
 
 
 @dataclass
@@ -35,14 +39,17 @@ class Result:
     ops: list[Any] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     failure: str | None = None
+    what: str = ""
     fragile: bool = False
     eager: bool = False
+    seed: int | None = None
 
     def brief(self):
         return "\n".join([self.start.graph.text(), *self.lines[-len(self.ops) :], f"# {self.failure}"])
 
     def script(self):
-        return script.script(self.start, [*self.lines, *(f"# {line}" for line in (self.failure or "").split("\n"))])
+        end = [f"print({self.what})"] if self.what else []
+        return script.script(self.start, [*self.lines, *end, *(f"# {line}" for line in self.failure.split("\n"))])
 
 
 def copied(arrays):
@@ -53,7 +60,7 @@ def compare(what, got, expected):
     """Raise Mismatch where the array differs by more than rounding."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     if got.shape != expected.shape:
-        raise Mismatch(f"{what} has shape {got.shape}, expected {expected.shape}")
+        raise Mismatch(f"has shape {got.shape}, expected {expected.shape}", what)
     if not got.size:
         return
     largest = abs(expected).max()
@@ -61,7 +68,7 @@ def compare(what, got, expected):
         raise FragileError
     gap = abs(got - expected)
     if not (gap <= 1e-4 * abs(expected) + 2e-5 * max(1, largest)).all():
-        raise Mismatch(f"{what} is {_short(got)}, expected {_short(expected)}")
+        raise Mismatch(f"is {_short(got)}, expected {_short(expected)}", what)
 
 
 def _short(array):
@@ -110,7 +117,7 @@ class Run:
                 self._operate(op)
             self._check_all()
         except Mismatch as mismatch:
-            self.result.failure = str(mismatch)
+            self.result.failure, self.result.what = str(mismatch), mismatch.what
         except (FragileError, FloatingPointError):
             self.result.fragile = True
         return self.result
@@ -176,7 +183,7 @@ class Run:
             except _Error as error:
                 if which == "data" and blob.absent:
                     continue
-                raise Mismatch(f"{what}.{which} raised {type(error).__name__}: {error}") from error
+                raise Mismatch(f"raised {type(error).__name__}: {error}", f"{what}.{which}") from error
             compare(f"{what}.{which}", got, half.array)
 
 

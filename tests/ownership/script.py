@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.ownership.operations import place_code, set_arrays_code
 from tests.ownership.world import drawn_code
 
-HEAD = '''import gc, math, tempfile
+HEAD = """import gc, math, tempfile
 import numpy as np
 import caffe
 
@@ -20,7 +20,7 @@ def copied(arrays):
     return {name: array.copy() for name, array in arrays.items()}
 
 folder = tempfile.mkdtemp()
-'''
+"""
 
 
 def setup_lines(world):
@@ -69,6 +69,6 @@ def script(start, lines):
     files = f'net_file = f"{{folder}}/net.prototxt"\nopen(net_file, "w").write("""{start.graph.text()}""")\n'
     if start.solver is not None:
         text = solver_text(start.solver, 'net: "FOLDER/net.prototxt"', "FOLDER/s")
-        files += f'solver_file = f"{{folder}}/solver.prototxt"\n'
+        files += 'solver_file = f"{folder}/solver.prototxt"\n'
         files += f'open(solver_file, "w").write("""{text}""".replace("FOLDER", folder))\n'
     return "\n".join([HEAD + files, *lines]) + "\n"

@@ -63,7 +63,9 @@ class Drawer:
             few = self.rng.sample(kinds, self.rng.randrange(5, 10))
             kinds = few if operations_runs.Forward in few else [operations_runs.Forward, *few]
         self.kinds, self.weights = kinds, [kind.weight for kind in kinds]
-        switches = [kind for kind in OPERATIONS.values() if issubclass(kind, operations_modes.Optimize) and kind in kinds]
+        switches = [
+            kind for kind in OPERATIONS.values() if issubclass(kind, operations_modes.Optimize) and kind in kinds
+        ]
         self.first = self.rng.sample(switches, len(switches)) if self.rng.random() < 0.4 else []
         self.eager = self.rng.random() < 0.25
 

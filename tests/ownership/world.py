@@ -63,7 +63,7 @@ class Solver:
         self.net.clear()
         for _ in range(self.options.get("iter_size", 1)):
             self.net.forward_backward(held)
-        for blob, history in zip(self.net.learnable, self.history):  # noqa: B905
+        for blob, history in zip(self.net.learnable, self.history):
             rate = self.options["base_lr"] * blob.lr_mult
             gradient = blob.diff.array.astype(np.float64) / self.options.get("iter_size", 1)
             gradient = gradient + self.options.get("weight_decay", 0) * blob.data.array
