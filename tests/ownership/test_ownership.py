@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.ownership import layers
 from tests.ownership.__main__ import real_command
 from tests.ownership.runner import run, shrunk
 from tests.ownership.sequences import Drawer
@@ -46,3 +47,19 @@ def test_the_model_is_what_the_original_does():
     command, environment = real_command(["--mode", "real", "--sequences", "3000"])
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+
+
+def test_a_failing_sequence_becomes_short_and_plain():
+    """With a model that is wrong about Sigmoid, nothing but a net with one and a run of it is left."""
+    wrong = next(filter(None, map(failing_with_half_a_sigmoid, range(40))))
+    assert len(wrong.ops) <= 2
+    code = wrong.script()
+    assert "caffe.Net(net_file" in code or "caffe.SGDSolver(solver_file)" in code
+    compile(code, "script", "exec")
+
+
+def failing_with_half_a_sigmoid(seed):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers.Sigmoid, "forward", lambda self, x, p: [x[0] / 2])
+        result = run(Drawer(seed, without=("MemoryData", "Share", "SolverTest")))
+        return shrunk(result) if result.failure and "Sigmoid" in result.start.graph.text() else None
