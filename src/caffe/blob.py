@@ -29,13 +29,14 @@ class Blob:
     can share, also under different shapes.
     """
 
-    __slots__ = ("_data", "_diff", "_own", "_view", "name")
+    __slots__ = ("_data", "_diff", "_own", "_view", "alone", "name")
 
     def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
         like = torch.zeros((), device=device)
         self._data = self._own = Memory(shape, like)
         self._diff = Memory(shape, like)
         self._view: tuple[int, ...] | None = None  # the shape, where that of the memory is another one
+        self.alone = False
         self.name = name
 
     # -- the net's side --------------------------------------------------------------------------------------------
@@ -46,17 +47,20 @@ class Blob:
         return value if self._view is None else self._data.in_c_order().view(self._view)
 
     def write(self, value: Tensor, private: bool = True) -> None:
-        """Replace the data; see Memory.write. A blob that shares its data with another gets memory of its own."""
-        if self._data is not self._own:
-            self._data, self._view = self._own, None
+        """Replace the data, also for the blobs that share it; see Memory.write."""
+        if self._view is not None:
+            if value.shape == self._view:
+                value = value.reshape(self._data.shape)
+            else:
+                self._view = None
         self._data.write(value, private)
 
-    def refill(self, value: Tensor, private: bool = True) -> None:
-        """Replace the data where it is, also for the blobs that share it."""
-        fits = value.numel() == self._data.count
-        self._data.write(value.reshape(self._data.shape) if fits else value, private)
-        if not fits:
-            self._view = None
+    def stand_alone(self) -> None:
+        """Share data with no other blob, now and later: a layer works on this blob in place."""
+        shape = self.shape
+        self.alone = True
+        self._data, self._view = self._own, None
+        self._own.reshape(shape)
 
     def use_data(self, other: ParamBlob) -> None:
         """Use the data of a parameter, and keep a diff of one's own."""
@@ -84,8 +88,8 @@ class Blob:
 
     def write_diff(self, value: Tensor, private: bool = True) -> None:
         """Replace the diff; see Memory.write."""
-        shape = self._diff.shape
-        self._diff.write(value if value.shape == shape or self._view is None else value.reshape(shape), private)
+        memory = self._fitting_diff()
+        self._diff.write(value if value.shape == memory.shape else value.reshape(memory.shape), private)
 
     def reset_diff(self, fill: float = 0.0) -> None:
         """Make every element of the diff `fill`."""
@@ -216,6 +220,7 @@ class ParamBlob(Blob):
         self._layer, self._parameter_name, self.name = layer, parameter_name, name
         self.weights = Weights(self._holder)
         self.gradient: Gradient | None = Gradient(self._holder)
+        self.alone = True
         self._data = self._own = self.weights  # type: ignore[assignment]
         self._diff = self.gradient  # type: ignore[assignment]
         self._view = None
@@ -268,10 +273,11 @@ class ParamBlob(Blob):
 
     def use_weights(self, other: ParamBlob) -> None:
         """Use the data of another net's blob, which has the same parameter; the diff becomes this blob's own."""
+        diff = Memory(self.shape, self.parameter)
+        diff.take_over(self._diff)
         self._data = self._own = self.weights = other.weights  # type: ignore[assignment]
         self._view = other._view
-        self.gradient = None
-        self._diff = Memory(self.shape, self.parameter)
+        self._diff, self.gradient = diff, None
 
     def lie_over(self, other: ParamBlob, shape: tuple[int, ...]) -> None:
         """Be the data and diff of `other` under another shape. The layer's parameter becomes a view of the other's."""

@@ -123,6 +123,11 @@ class Memory:
         """Say that somebody else reads the present value: a later user gets a copy of it."""
         self._private = False
 
+    def take_over(self, other: Any) -> None:
+        """Own the value of another memory, of any kind, and its lent array. The other is not used any more."""
+        self.write(other.read())
+        self._loan = other._loan
+
     def drop(self, reason: str) -> None:
         """Free the value. The shape stays; reading raises a CaffeError with the reason."""
         shape = self.shape

@@ -198,8 +198,8 @@ class Layer(nn.Module):
         parameter = owner.parameter
         changed = getattr(self, self._blob_names[index]) is not parameter
         if changed:
-            setattr(self, self._blob_names[index], parameter)
             self._param_blobs[index].use_weights(owner)
+            setattr(self, self._blob_names[index], parameter)
         return changed
 
     def attach(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
@@ -312,13 +312,13 @@ class Source(Layer, abstract=True):
     shapes: list[tuple[int, ...]]
     device = torch.device("cpu")
 
-    def deliver(self) -> tuple[Tensor, ...] | None:
-        """The tops' next values, on any device, or None."""
+    def deliver(self) -> tuple[Tensor | None, ...] | None:
+        """The tops' next values, on any device. None, for all or for one, leaves a top as the user filled it."""
         raise NotImplementedError(self.type)
 
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...] | None:
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor | None, ...] | None:
         tops = self.deliver()
-        return None if tops is None else tuple(map(self.moved, tops))
+        return None if tops is None else tuple(None if x is None else self.moved(x) for x in tops)
 
     def moved(self, x: Tensor) -> Tensor:
         """x on the net's device; from pinned memory without waiting for the copy."""

@@ -136,7 +136,6 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
     Source: BVLC dummy_data_layer.cpp.
     """
 
-    lends = True
     effects = Effects.CALLS | Effects.RANDOM
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -152,17 +151,14 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
         for param, shape in zip(self.fillers, self.shapes, strict=True):
             filler.check(param, self.error)
             self.require(min(shape, default=1) >= 0, f"shape {shape} has a negative size")
-        self._filled: list[Tensor] = []
+        self._filled = False
 
-    def deliver(self) -> tuple[Tensor, ...] | None:
-        if all(param.type == "constant" and not param.value for param in self.fillers):
-            return None
-        first = not self._filled
-        self._filled = [
-            self.moved(_fill(shape, param)) if first or param.type != "constant" else self._filled[index]
-            for index, (param, shape) in enumerate(zip(self.fillers, self.shapes, strict=True))
-        ]
-        return tuple(self._filled)
+    def deliver(self) -> tuple[Tensor | None, ...]:
+        first, self._filled = not self._filled, True
+        return tuple(
+            _fill(shape, param) if param.type != "constant" or (first and param.value) else None
+            for param, shape in zip(self.fillers, self.shapes, strict=True)
+        )
 
     def _legacy(self) -> bool:
         opt = self.opt

@@ -80,7 +80,8 @@ def repeating(
     """Within it `forward` works on copies of the layer's buffers, and random numbers are those after `random`.
 
     `buffers`, from `copy_of_buffers`, stand in for the present ones. Afterwards buffers and generators are as before.
-    Autograd's history of such a run stays valid, as it holds the copies. What `Effects.CALLS` stands for happens all the same.
+    Autograd's history of such a run stays valid, as it holds the copies. What `Effects.CALLS` stands for happens all
+    the same.
     """
     draws = bool(effects & (Effects.RANDOM | Effects.CALLS))
     before = RandomState.now() if draws else None

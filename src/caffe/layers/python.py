@@ -168,10 +168,14 @@ class _Guest:
         return bottoms, tops
 
     def reshape(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-        """The tops' shapes for bottoms of these shapes. Blobs of a net are left alone if theirs are others."""
+        """The tops' shapes for bottoms of these shapes. Others stand in for a net's blobs that have no such data."""
         bottoms, tops = self.bottoms, self.tops
-        if any(blob.shape != tuple(shape) for blob, shape in zip(bottoms, shapes, strict=True)):
+        fits = all(blob.shape == tuple(shape) for blob, shape in zip(bottoms, shapes, strict=True))
+        if not fits or any(blob.data_memory.missing for blob in (*bottoms, *tops)):
             bottoms, tops = self._own_blobs(shapes)
+            for blob, own in zip(tops, self.tops, strict=True):
+                if not any(blob is bottom for bottom in bottoms):
+                    blob.reshape(*own.shape)
         self._call("reshape", self.user.reshape, bottoms, tops)
         return [blob.shape for blob in tops]
 
@@ -179,9 +183,10 @@ class _Guest:
         """The user's reshape and forward; the tops are copies."""
         kind = bottoms[0] if bottoms else torch.empty(0, device=self.layer.device)
         for blob, x in zip(self.bottoms, bottoms, strict=True):
-            in_place = any(blob is top for top in self.tops)
-            if in_place or not same_place(x, blob.data_memory.raw) or blob.data_memory.missing:
-                blob.refill(x.detach().clone() if in_place else x.detach(), private=in_place or not x._is_view())
+            if any(blob is top for top in self.tops):
+                blob.write(x.detach().clone())
+            elif blob.data_memory.missing or not same_place(x, blob.data_memory.raw):
+                blob.write(x.detach(), private=not x._is_view())
         for blob in self.tops:
             memory = blob.data_memory
             if memory.missing or (memory.raw.dtype != kind.dtype and memory.raw.dtype.is_floating_point):

@@ -36,7 +36,7 @@ class History:
     """
 
     bottoms: list[Tensor]
-    tops: list[Tensor]
+    tops: Sequence[Tensor]
     seen: list[Any]
     random: RandomState | None
     buffers: Held | None
@@ -196,6 +196,9 @@ class _Builder:
         shapes = infer_tops(step, first=True)
         step.in_place = any(top is bottom for top in step.tops for bottom in step.bottoms)
         step.shares = layer.shares and not step.in_place
+        if step.in_place:
+            for blob in step.tops:
+                blob.stand_alone()
         step.loss_weights = self._loss_weights(step)
         step.weighted = any(step.loss_weights)
         log.info("net.cpp:124", f"Setting up {spec.name}")

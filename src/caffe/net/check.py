@@ -57,7 +57,11 @@ def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
         found.append((layer, _check_layer(layer, bottoms, generator)))
         with torch.no_grad():
             tops = layer(*bottoms)
-        made = [_user_input(blob, blob in labels, generator) for blob in step.tops] if tops is None else as_tuple(tops)
+        given = [None] * len(step.tops) if tops is None else as_tuple(tops)
+        made = [
+            _user_input(blob, blob in labels, generator) if x is None else x
+            for x, blob in zip(given, step.tops, strict=True)
+        ]
         values.update((id(blob), top.detach().double()) for blob, top in zip(step.tops, made, strict=True))
     return found
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from caffe.blob import Blob
-from caffe.layers.base import Source, as_tuple
+from caffe.layers.base import Source
 from caffe.net.partial import Partial
 from caffe.net.rewrite import INFERENCE, Call, rewrite
+from caffe.net.rewrite.call import tops_of
 from caffe.net.rewrite.product import Product
 
 __all__ = ["Inference"]
@@ -67,7 +68,7 @@ class Inference(Partial):
             if isinstance(made, Tensor):
                 values[writes[0]] = made
             else:
-                tops = tuple(blob.read() for blob in kept) if made is None else as_tuple(made)
+                tops = tops_of(made, kept)
                 for place, value in zip(writes, tops, strict=True):
                     values[place] = value
             for place in frees:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from caffe.blob import Blob
 from caffe.errors import NetError, did_you_mean
-from caffe.layers.base import Source, as_tuple
-from caffe.memory import same_place
+from caffe.layers.base import Source
 from caffe.net.allocator import keep_freed_memory, large_blocks_apart
 from caffe.net.build import Step
 from caffe.net.cudagraph import Record, Recorder, cuda_recorder, recorded
@@ -58,7 +57,6 @@ class NetModule(nn.Module):
         self._place: dict[str, int] = {}  # where the present value of a blob is
         self._same: dict[str, tuple[Blob, bool]] = {}  # blobs that share the data (and the diff) of another
         self._lent: set[int] = set()  # places whose memory the layer keeps
-        self._kept: set[int] = set()  # places of sources, which may leave a blob as the user filled it
         self._blobs = {blob.name: blob for step in steps for blob in step.tops}
         self._steps = list(steps)
         self._delivered = [blob for step in steps if isinstance(step.layer, Source) for blob in step.tops]
@@ -117,14 +115,12 @@ class NetModule(nn.Module):
             self._calls.append(call)
         for blob, place in zip(step.tops, writes, strict=True):
             self._place[blob.name] = place
-            if step.shares:
+            if step.shares and not blob.alone:
                 self._same[blob.name] = step.bottoms[0], step.layer.shares_diff
             else:
                 self._same.pop(blob.name, None)
         if step.layer.lends:
             self._lent.update(writes)
-        if isinstance(step.layer, Source):
-            self._kept.update(writes)
         self._losses += [(place, weight) for place, weight in zip(writes, step.loss_weights, strict=True) if weight]
         return writes
 
@@ -176,7 +172,7 @@ class NetModule(nn.Module):
     def _source_values(self) -> list[Tensor]:
         """The next values of the sources: what comes into the net from outside."""
         tops = ((call, call.run()) for call in self._calls if isinstance(call.layer, Source))
-        return [x for call, made in tops for x in as_tuple(made) or (blob.read() for blob in call.kept)]
+        return [x for call, made in tops for x in call.tops(made)]
 
     def _begin(self, given: Sequence[Tensor] | None) -> list[Tensor]:
         if self._low is not None:
@@ -191,7 +187,7 @@ class NetModule(nn.Module):
         """What the call makes of the values."""
         bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
         made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
-        return tuple(inputs.get(blob.name, blob.read()) for blob in call.kept) if made is None else as_tuple(made)
+        return call.tops(made, inputs)
 
     def _loss(self, values: Sequence[Tensor]) -> Tensor:
         """The loss, with the gradient that backward starts from; see caffe.net.gradients.roots."""
@@ -253,7 +249,6 @@ class NetModule(nn.Module):
         """
         for step in self._steps:
             step.history, step.missing_diffs = _NO_HISTORY, True
-        whole = {id(blob) for blob, _ in filled}
         owners: dict[int, Blob] = {}
         for blob, place in filled:
             value = values[place]
@@ -261,11 +256,9 @@ class NetModule(nn.Module):
             if blob.name in self._same:
                 other, diff = self._same[blob.name]
                 blob.share(other, tuple(value.shape), diff)
-                if id(other) not in whole:
-                    blob.refill(value)
                 continue
             owner = owners.setdefault(value.untyped_storage().data_ptr(), blob)
-            if place not in self._kept or not same_place(value, blob.data_memory.raw):
+            if values[place] is not blob.data_memory.raw:  # else the user fills this blob
                 blob.write(value, private=self.owns_values and owner is blob and place not in self._lent)
             if owner is not blob:
                 owner.data_memory.share()

@@ -48,8 +48,11 @@ class Partial(NetModule):
 
     def _wanted_places(self) -> frozenset[int]:
         delivered = {blob.name for step in self._steps if isinstance(step.layer, Source) for blob in step.tops}
-        named = {self._place[name] for name in self.wanted | delivered}
-        return self._loss_places() | named
+        names = set(self.wanted | delivered)
+        for name in reversed(self._place):  # a blob that shares the data of another is filled through that one
+            if name in names and name in self._same:
+                names.add(self._same[name][0].name)
+        return self._loss_places() | {self._place[name] for name in names}
 
     def with_more(self, names: Collection[str]) -> Self:
         """The like of this net for the blobs `names` too."""
@@ -66,9 +69,8 @@ class Partial(NetModule):
         self._refill(self._filled, values)
         present = {id(blob.data_memory) for blob, _ in self._filled}
         for blob in self._absent:
-            if id(blob.data_memory) not in present and blob.data_memory.missing != (
-                reason := _ABSENT.format(blob.name)
-            ):
+            reason, memory = _ABSENT.format(blob.name), blob.data_memory
+            if id(memory) not in present and memory.missing != reason and not memory.lent:  # lent in this run
                 blob.drop(reason)
         shapes = [blob.shape for blob in self._fed]
         if shapes != self._shapes:

@@ -11,6 +11,7 @@ from torch import Tensor
 from caffe.errors import CaffeError
 from caffe.layers.effects import Effects, Held, RandomState, copy_of_buffers
 from caffe.net.build import History, Step, failure
+from caffe.net.rewrite.call import tops_of
 
 __all__ = ["backward_step", "forward_step"]
 
@@ -35,13 +36,15 @@ def _give_diffs(step: Step) -> None:
             blob.reset_diff(weight)
 
 
-def _fill(step: Step, made: Sequence[Tensor], bottoms: Sequence[Tensor]) -> None:
+def _fill(step: Step, made: Sequence[Tensor | None], bottoms: Sequence[Tensor]) -> None:
     """Give the tops their values. Each memory knows whether somebody else reads or keeps the same numbers."""
     if step.shares:
         _share(step, made, bottoms[0])
         return
     wary = step.wary or len(bottoms) != 1
     for blob, top in zip(step.tops, made, strict=True):
+        if top is None:
+            continue
         value = top.detach() if top.requires_grad else top
         if wary or top._is_view() or top is bottoms[0]:
             blob.write(value, _is_private(step, top, made, bottoms))
@@ -49,7 +52,7 @@ def _fill(step: Step, made: Sequence[Tensor], bottoms: Sequence[Tensor]) -> None
             blob.write(value)
 
 
-def _is_private(step: Step, top: Tensor, tops: Sequence[Tensor], bottoms: Sequence[Tensor]) -> bool:
+def _is_private(step: Step, top: Tensor, tops: Sequence[Tensor | None], bottoms: Sequence[Tensor]) -> bool:
     """Whether a top's memory is nobody else's: no bottom's, parameter's or other top's, and nobody keeps it.
 
     A layer keeps the memory of its tops if it says so. Autograd keeps that of a layer in place, which has no other.
@@ -61,7 +64,7 @@ def _is_private(step: Step, top: Tensor, tops: Sequence[Tensor], bottoms: Sequen
     if not (step.wary or top._is_view()):
         return True
     place = top.untyped_storage().data_ptr()
-    others = [x for x in (*tops, *step.layer.tensors) if x is not top]
+    others = [x for x in (*tops, *step.layer.tensors) if x is not None and x is not top]
     private = all(x.untyped_storage().data_ptr() != place for x in others)
     for blob, x in zip(step.bottoms, bottoms, strict=True):
         if x.untyped_storage().data_ptr() == place:
@@ -70,13 +73,17 @@ def _is_private(step: Step, top: Tensor, tops: Sequence[Tensor], bottoms: Sequen
     return private and not step.layer.lends and not (step.in_place and step.backward)
 
 
-def _share(step: Step, made: Sequence[Tensor], x: Tensor) -> None:
+def _share(step: Step, made: Sequence[Any], x: Tensor) -> None:
     """Let the tops be the bottom; where a shape needs C order, the bottom takes over the copy in that order."""
     memory = step.bottoms[0].data_memory
     if made[0].data_ptr() != x.data_ptr():
         memory.lay_out(made[0].detach().view(memory.shape))
     for blob, top in zip(step.tops, made, strict=True):
-        blob.share(step.bottoms[0], tuple(top.shape), diff=step.layer.shares_diff)
+        if blob.alone:
+            blob.write(top.detach(), private=False)
+            memory.share()
+        else:
+            blob.share(step.bottoms[0], tuple(top.shape), diff=step.layer.shares_diff)
 
 
 def backward_step(step: Step) -> None:
@@ -167,7 +174,7 @@ def _run_recorded(step: Step) -> History:
     return step.history
 
 
-def _run(step: Step) -> tuple[Sequence[Tensor] | None, list[Tensor]]:
+def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, list[Tensor]]:
     """The layer's tops, None where it leaves them as they are, and its bottoms; keeps what backward needs."""
     layer = step.layer
     bottoms = [blob.read() for blob in step.bottoms]
@@ -185,7 +192,7 @@ def _run(step: Step) -> tuple[Sequence[Tensor] | None, list[Tensor]]:
         raise failure(step, error) from error
     made = (tops,) if isinstance(tops, Tensor) else tops
     if step.backward:
-        kept = [blob.read() for blob in step.tops] if made is None else list(made)
+        kept = tops_of(made, step.tops)
         step.history = History(bottoms, kept, _seen(step), random, buffers)
     return made, bottoms
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
+
+from torch import Tensor
 
 from caffe.blob import Blob
 from caffe.layers.base import Layer
 
-__all__ = ["Call", "Rewrite", "is_plain_relu", "readers"]
+__all__ = ["Call", "Rewrite", "is_plain_relu", "readers", "tops_of"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,26 @@ class Call:
     kept: tuple[Blob, ...]  # what to use for tops that the layer leaves to the user
     backward: bool
     frees: tuple[int, ...] = ()  # places whose values nobody needs after it
+
+    def tops(self, made: Any, inputs: Mapping[str, Tensor] = MappingProxyType({})) -> tuple[Tensor, ...]:
+        """What `run` made, as a tuple; for what it left to the user, the `inputs` by name or else the blobs' values."""
+        return tops_of(made, self.kept, inputs)
+
+
+def tops_of(made: Any, kept: Sequence[Blob], inputs: Mapping[str, Tensor] = MappingProxyType({})) -> tuple[Tensor, ...]:
+    """As Call.tops, for a call that keeps these blobs."""
+    if isinstance(made, Tensor):
+        return (made,)
+    if made is None:
+        made = (None,) * len(kept)
+    if any(x is None for x in made):
+        made = [_left(blob, inputs) if x is None else x for x, blob in zip(made, kept, strict=True)]
+    return tuple(made)
+
+
+def _left(blob: Blob, inputs: Mapping[str, Tensor]) -> Tensor:
+    given = inputs.get(blob.name)
+    return blob.read() if given is None else given
 
 
 Rewrite = Callable[[Sequence[Call], frozenset[int]], list[Call]]
