@@ -96,7 +96,7 @@ class DebugInfo(KeepDiffs):
         return f"{name}.debug_info = {value}"
 
 
-class Reshape(OnNet):
+class Resize(OnNet):
     """Another batch size; then the inputs are written, and the net reshaped or run."""
 
     @classmethod
@@ -174,7 +174,11 @@ class Save(OnNet):
 
 
 class Load(Save):
-    weight = 1
+    weight = 1.5
+
+    @classmethod
+    def draw(cls, rng, world):
+        return (rng.choice(list(world.nets)), rng.choice(list(world.files))) if world.files else None
 
     def suits(self, world, net, file):
         return file in world.files

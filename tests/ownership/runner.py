@@ -174,6 +174,8 @@ class Run:
 
     @staticmethod
     def _check_blob(what, real, blob):
+        if tuple(real.shape) != blob.shape:
+            raise Mismatch(f"is {tuple(real.shape)}, expected {blob.shape}", f"{what}.shape")
         for which in ("data", "diff"):
             half = getattr(blob, which)
             if blob.fresh or not half.storage.known:

@@ -43,16 +43,20 @@ def setup_lines(world):
 
 
 def _first_weights(world, name, net):
-    written = [
-        f"{place_code(place)}.data[...] = {drawn_code(blob.kind, seed, blob.shape)}"
-        for seed, blob, place in world.first_weights(name, net)
+    if world.start.first == "write" or not net.params:
+        return _writes(world, name, net, "", name)
+    lines = [f"first = caffe.Net(net_file, caffe.{net.phase})"]
+    for file in ("second.caffemodel", "first.caffemodel"):
+        lines += [*_writes(world, name, net, file, "first"), f'first.save(f"{{folder}}/{file}")']
+    return [*lines, "del first", f'{name}.copy_from(f"{{folder}}/first.caffemodel")']
+
+
+def _writes(world, name, net, file, target):
+    """Lines that give the net called `target` its first weights."""
+    return [
+        f"{place_code((target, *place[1:]))}.data[...] = {drawn_code(blob.kind, seed, blob.shape)}"
+        for seed, blob, place in world.first_weights(name, net, file)
     ]
-    if world.start.first == "write" or not written:
-        return written
-    file = 'f"{folder}/first.caffemodel"'
-    filled = [line.replace(f"{name}.params", "first.params", 1) for line in written]
-    build = f"first = caffe.Net(net_file, caffe.{net.phase})"
-    return [build, *filled, f"first.save({file}); del first", f"{name}.copy_from({file})"]
 
 
 def solver_text(options, net, prefix):

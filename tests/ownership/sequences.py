@@ -19,7 +19,7 @@ OPERATIONS = {
 TRIES = 8
 WEIGHTY = (  # those that tell whether weights are taken up
     *("Forward", "Feed", "Step", "SolverTest", "Keep", "Drop", "Write", "WriteKept", "WriteDrop", "Optimize", "Slim"),
-    *("Share", "Save", "Load", "Read", "ForwardBackward"),
+    *("Share", "Save", "Load", "Resize", "Read", "ForwardBackward"),
 )
 
 
@@ -59,14 +59,14 @@ class Drawer:
         self.weighty = self.rng.random() < 0.3
         if self.weighty:
             kinds = [kind for kind in kinds if kind.__name__ in WEIGHTY or kind.mode]
-        elif self.rng.random() < 0.5:
-            few = self.rng.sample(kinds, self.rng.randrange(5, 10))
+        if self.rng.random() < (0.7 if self.weighty else 0.5):
+            few = self.rng.sample(kinds, min(self.rng.randrange(4, 9), len(kinds)))
             kinds = few if operations_runs.Forward in few else [operations_runs.Forward, *few]
         self.kinds, self.weights = kinds, [kind.weight for kind in kinds]
-        switches = [
-            kind for kind in OPERATIONS.values() if issubclass(kind, operations_modes.Optimize) and kind in kinds
-        ]
-        self.first = self.rng.sample(switches, len(switches)) if self.rng.random() < 0.4 else []
+        optimize = operations_modes.Optimize
+        switches = [kind for kind in OPERATIONS.values() if issubclass(kind, optimize) and kind.mode in (None, mode)]
+        switched = mode != "real" and self.rng.random() < (0.7 if self.weighty else 0.3)
+        self.first = self.rng.sample(switches, len(switches)) if switched else []
         self.eager = self.rng.random() < 0.25
 
     def __call__(self, world):

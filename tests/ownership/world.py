@@ -91,8 +91,12 @@ class World:
 
     def fill(self, name, net):
         """The first weights, inputs and arrays."""
-        for seed, blob, _ in self.first_weights(name, net):
-            blob.data.storage.put(drawn(blob.kind, seed, blob.shape))
+        loads = self.start.first == "load" and net.params
+        for file in ["second.caffemodel", "first.caffemodel"] if loads else [""]:
+            for seed, blob, _ in self.first_weights(name, net, file):
+                blob.data.storage.put(drawn(blob.kind, seed, blob.shape))
+            if loads:
+                self.files[file] = net.weights()
         for seed, blob, _ in self.first_inputs(net):
             blob.data.storage.put(drawn(blob.kind, seed, blob.shape))
         if self.memory(net):
@@ -107,9 +111,9 @@ class World:
         """Whether the net must run once: the original's Flatten shares its diff from its first backward on."""
         return self.real and any(step.node.type == "Flatten" and step.backward for step in net.steps)
 
-    def first_weights(self, name, net):
+    def first_weights(self, name, net, file=""):
         """(seed, blob, place) of each parameter."""
-        seed = self.start.seed + 100 * (name == "other")
+        seed = self.start.seed + 100 * (name == "other") + 500 * (file == "second.caffemodel")
         for layer, blobs in net.params.items():
             for index, blob in enumerate(blobs):
                 seed += 1
