@@ -46,21 +46,34 @@ class Blob:
         value = self._data.read()
         return value if self._view is None else self._data.in_c_order().view(self._view)
 
-    def write(self, value: Tensor, private: bool = True) -> None:
-        """Replace the data, also for the blobs that share it; see Memory.write."""
-        if self._view is not None:
-            if value.shape == self._view:
-                value = value.reshape(self._data.shape)
-            else:
+    def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
+        """Replace the data, also for the blobs that share it; see Memory.write.
+
+        With another number of elements the owner of the memory gets a new one, and the others keep the old one.
+        """
+        if self._data.shared:
+            if value.numel() == self._data.count:
+                value = value if self._view is None else value.reshape(self._data.shape)
+            elif self._data is self._own:
+                self._renew()
+            else:  # within a run: the owner gets this value at the end
                 self._view = None
-        self._data.write(value, private)
+        self._data.write(value, private, foreign)
+
+    def _renew(self) -> None:
+        old = self._data
+        self._data = self._own = Memory((), old.raw)
+        self._view = None
+        if old.missing:
+            self._data.drop(old.missing)
 
     def stand_alone(self) -> None:
         """Share data with no other blob, now and later: a layer works on this blob in place."""
         shape = self.shape
         self.alone = True
-        self._data, self._view = self._own, None
-        self._own.reshape(shape)
+        if self._data.shared:
+            self._renew()
+        self._data.reshape(shape)
 
     def use_data(self, other: ParamBlob) -> None:
         """Use the data of a parameter, and keep a diff of one's own."""
@@ -70,6 +83,7 @@ class Blob:
     def share(self, other: Blob, shape: tuple[int, ...], diff: bool = False) -> None:
         """Use the data of `other`, and with `diff` its diff, under a shape of the same number of elements."""
         self._data = other._data
+        self._data.shared = True
         self._view = None if shape == self._data.shape else shape
         if diff:
             self._diff = other._diff
@@ -168,11 +182,11 @@ class Blob:
             raise CaffeError(f'blob "{self.name}": cannot take the shape {tuple(shape)}; every size must be at least 0')
         if tuple(shape) == self.shape:
             return
-        if self._data is not self._own and math.prod(shape) == self._data.count:
-            self._view = tuple(shape)
+        if self._data.shared and math.prod(shape) == self._data.count:
+            self._view = None if tuple(shape) == self._data.shape else tuple(shape)
             return
-        if self._data is not self._own:
-            self._data, self._view = self._own, None
+        if self._data.shared:
+            self._renew()
         self._data.reshape(shape)
 
     @property
@@ -262,7 +276,7 @@ class ParamBlob(Blob):
         if self.gradient is not None:
             self.gradient.clear()
         else:
-            self.reset_diff()
+            self.write_diff(torch.zeros(self.shape, device=self.parameter.device))
 
     def borrow_diff(self, value: Tensor) -> None:
         """Make `value` the diff: see Gradient.borrow."""
@@ -303,7 +317,7 @@ class ParamBlob(Blob):
         """Whether parameters of other shapes lie over this blob's memory."""
         return bool(self.weights.views)
 
-    def write(self, value: Tensor, private: bool = True) -> None:
+    def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
         """Copy `value` into the parameter."""
         self._data.write(value.view(self._data.shape))
 

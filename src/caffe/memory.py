@@ -83,16 +83,30 @@ def _nothing() -> None:
 class Memory:
     """The memory of a blob's data or diff: a value that layers replace, and the array that a user holds of it."""
 
-    __slots__ = ("_loan", "_looks", "_missing", "_private", "_ready", "_value", "_writes")
+    __slots__ = (
+        "_foreign",
+        "_loan",
+        "_looks",
+        "_missing",
+        "_private",
+        "_ready",
+        "_touched",
+        "_value",
+        "_writes",
+        "shared",
+    )
 
     def __init__(self, shape: Sequence[int], like: Tensor) -> None:
         """Zeros of a shape, of the type and on the device of `like`. They take no memory until they are read."""
+        self.shared = False  # whether several blobs are seen through this memory
         self._writes = self._looks = 0
         self._loan: Loan | None = None
         self._value: Tensor
         self._private: bool
+        self._foreign: bool
         self._ready: bool
         self._missing: str
+        self._touched: bool  # whether anything but `reset` may have written the value
         self._put_zeros(shape, like)
 
     # -- the net's side --------------------------------------------------------------------------------------------
@@ -105,8 +119,9 @@ class Memory:
             self._collect()
         return self._value
 
-    def write(self, value: Tensor, private: bool = True) -> None:
-        """Replace the value. `private` tells whether nobody else owns or reads the memory of `value`.
+    def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
+        """Replace the value. `private` tells whether nobody else reads the memory of `value`, `foreign` whether
+        somebody else may write into it.
 
         The memory takes over the tensor instead of copying it. A lent array gets a copy of the new numbers.
         """
@@ -115,13 +130,23 @@ class Memory:
             if loan.alias and loan.array is not None and same_place(value, self._value):
                 return
             self._loan = loan if loan.show(value) else None
-        self._value, self._private = value, private
+        self._value, self._private, self._foreign = value, private and not foreign, foreign
         self._missing, self._ready = "", value.dtype not in _NARROW
         self._writes += 1
+        self._touched = True
 
-    def share(self) -> None:
-        """Say that somebody else reads the present value: a later user gets a copy of it."""
+    def share(self) -> bool:
+        """Whether somebody else may keep the present value, to read it: a later user then gets a copy.
+
+        False where a user has an array over the value, or the value is foreign, so that it may change: the other must
+        copy it.
+        """
+        if self._foreign:
+            return False
+        if self._loan is not None and self._loan.alias and self._loan.array is not None:
+            return False
         self._private = False
+        return True
 
     def take_over(self, other: Any) -> None:
         """Own the value of another memory, of any kind, and its lent array. The other is not used any more."""
@@ -129,11 +154,22 @@ class Memory:
         self._loan = other._loan
 
     def drop(self, reason: str) -> None:
-        """Free the value. The shape stays; reading raises a CaffeError with the reason."""
-        shape = self.shape
-        self._loan = None
-        self._put_zeros(shape, self._value)
+        """Free the value. The shape stays, and a lent array its connection; reading raises a CaffeError."""
+        self._loan = self._loan if self.lent else None
+        self._put_zeros(self.shape, self._value)
         self._missing = reason
+
+    def is_still(self, fill: float) -> bool:
+        """Whether every element is `fill`, as `reset` made them, or there is no value."""
+        return not self._touched or bool(self._missing) or bool((self.read() == fill).all())
+
+    def lies_in(self, value: Tensor) -> bool:
+        """Whether the present value is foreign, and `value` is the same memory."""
+        return self._foreign and same_place(value, self._value)
+
+    def holds(self, value: Tensor) -> bool:
+        """Whether `value` is the present value."""
+        return not (self._missing or self._foreign) and same_place(value, self._value)
 
     def reset(self, shape: Sequence[int], fill: float = 0.0) -> None:
         """Make the value zeros, or `fill`, of a shape. A lent array of another shape loses its connection."""
@@ -153,7 +189,7 @@ class Memory:
         if self.read().is_contiguous():
             self._value = self._value.view(tuple(shape))
         else:
-            self._value, self._private = self._value.reshape(tuple(shape)), True
+            self._value, self._private, self._foreign = self._value.reshape(tuple(shape)), True, False
         if self._loan is not None:
             self._loan.host = self._loan.host.view(tuple(shape))
 
@@ -161,12 +197,12 @@ class Memory:
         """The value, laid out in C order from now on."""
         value = self.read()
         if not value.is_contiguous():
-            self._value, self._private = value.contiguous(), True
+            self._value, self._private, self._foreign = value.contiguous(), True, False
         return self._value
 
     def lay_out(self, value: Tensor) -> None:
         """Take over `value`, the same numbers in C order."""
-        self._value, self._private = value, True
+        self._value, self._private, self._foreign = value, True, False
 
     def in_shape(self, shape: tuple[int, ...]) -> Tensor:
         """The value as a tensor of a shape with as many elements."""
@@ -184,13 +220,15 @@ class Memory:
             # `.data` has a count of writes of its own: torch does not take a write of ours for a user's.
             host = value.data if alias else torch.empty(value.shape, dtype=value.dtype).copy_(value)
             loan = self._loan = Loan(host, alias)
+        self._touched = True
         return loan.hand_out()
 
     def private(self) -> Tensor:
         """The value as a tensor that the caller may write into."""
         value = self.read()
+        self._touched = True
         if not self._private:
-            self._value, self._private = value.clone(), True
+            self._value, self._private, self._foreign = value.clone(), True, False
         return self._value
 
     @property
@@ -241,7 +279,8 @@ class Memory:
     def _put_zeros(self, shape: Sequence[int], like: Tensor) -> None:
         dtype = torch.float32 if like.dtype in _NARROW else like.dtype
         self._value = like.new_zeros((), dtype=dtype).expand(tuple(shape))
-        self._private, self._ready, self._missing = True, False, ""
+        self._private, self._foreign, self._ready, self._missing = True, False, False, ""
+        self._touched = False
         self._writes += 1
 
     def _prepare(self) -> None:
@@ -264,7 +303,7 @@ class Memory:
         if (kept or loan.thread) and not same_numbers(loan.host, self._value):
             loan.alias = may_alias(self._value)
             self._value = loan.host if loan.alias else loan.host.to(self._value.device, copy=True)
-            self._private = True
+            self._private, self._foreign = True, False
             self._writes += 1
         if not kept:
             loan.thread = 0  # nobody can write into the copy any more; it is kept for the next user
@@ -276,8 +315,10 @@ def may_alias(value: Tensor) -> bool:
 
 
 def same_place(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same numbers in the same memory."""
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
+    """Whether two tensors are the same numbers in the same memory, perhaps in another shape."""
+    if a.data_ptr() != b.data_ptr() or a.numel() != b.numel() or a.dtype != b.dtype:
+        return False
+    return (a.shape == b.shape and a.stride() == b.stride()) or (a.is_contiguous() and b.is_contiguous())
 
 
 def same_numbers(host: Tensor, value: Tensor) -> bool:

@@ -27,6 +27,8 @@ class ParameterMemory(ABC):
     got them: what differs from them was written by the user.
     """
 
+    shared = False  # blobs of other shapes are `views`
+
     def __init__(self, holder: Callable[[], Tensor]) -> None:
         self.holder = holder
         self.views: list[nn.Parameter] = []
@@ -69,7 +71,7 @@ class ParameterMemory(ABC):
         value = self.read()
         return value if value.shape == shape else self.in_c_order().view(shape)
 
-    def write(self, value: Tensor, private: bool = True) -> None:
+    def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
         """Copy `value` into the tensor."""
         self.read().copy_(value)
         self.advance()

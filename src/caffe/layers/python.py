@@ -17,7 +17,6 @@ from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, LayerError, did_you_mean
 from caffe.layers.base import Layer, has_values
 from caffe.layers.effects import Effects
-from caffe.memory import same_place
 
 __all__ = ["PythonLayer"]
 
@@ -185,8 +184,8 @@ class _Guest:
         for blob, x in zip(self.bottoms, bottoms, strict=True):
             if any(blob is top for top in self.tops):
                 blob.write(x.detach().clone())
-            elif blob.data_memory.missing or not same_place(x, blob.data_memory.raw):
-                blob.write(x.detach(), private=not x._is_view())
+            elif not blob.data_memory.holds(x):
+                blob.write(x.detach(), private=not x._is_view(), foreign=blob.data_memory.lies_in(x))
         for blob in self.tops:
             memory = blob.data_memory
             if memory.missing or (memory.raw.dtype != kind.dtype and memory.raw.dtype.is_floating_point):

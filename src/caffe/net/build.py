@@ -60,6 +60,13 @@ class Step:
     weighted: bool = False  # whether a top counts in the loss
     wary: bool = False  # whether to look at the memory of the tops: somebody keeps it, or the layer is a user's own
 
+    def shape_top(self, blob: Blob, shape: tuple[int, ...]) -> None:
+        """Give a top its shape, and where the layer has its tops share the bottom's data, that data."""
+        if self.shares and not blob.alone:
+            blob.share(self.bottoms[0], shape, diff=self.layer.shares_diff)
+        elif blob.shape != shape:
+            blob.reshape(*shape)
+
     @property
     def bottom_names(self) -> list[str]:
         return [blob.name for blob in self.bottoms]
@@ -203,9 +210,7 @@ class _Builder:
         step.weighted = any(step.loss_weights)
         log.info("net.cpp:124", f"Setting up {spec.name}")
         for blob, shape, weight in zip(step.tops, shapes, step.loss_weights, strict=True):
-            if step.shares:
-                blob.share(step.bottoms[0], shape, diff=layer.shares_diff)
-            blob.reshape(*shape)
+            step.shape_top(blob, shape)
             if weight:
                 self._weigh(blob, weight)
             log.info("net.cpp:131", f"Top shape: {shape_text(shape)}")

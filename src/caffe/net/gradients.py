@@ -15,7 +15,7 @@ from caffe.blob import Blob
 if TYPE_CHECKING:
     from caffe.net.build import Step
 
-__all__ = ["loss_with_gradient_of", "mark_backward", "roots", "trace_back"]
+__all__ = ["first_diffs", "loss_with_gradient_of", "mark_backward", "roots", "trace_back"]
 
 
 def mark_backward(steps: Sequence[Step], force: bool) -> None:
@@ -82,6 +82,19 @@ def roots(steps: Sequence[Step]) -> dict[Blob, float]:
         if step.backward:
             found.update({blob: weight for blob, weight in zip(step.tops, step.loss_weights, strict=True) if weight})
     return found
+
+
+def first_diffs(steps: Sequence[Step]) -> list[tuple[Blob, float]]:
+    """The blobs whose diff backward begins with, since no layer overwrites it, with what that diff is at first."""
+    given = {id(blob) for step in steps for blob, need in zip(step.bottoms, step.needs, strict=True) if need}
+    found = {
+        id(blob): (blob, weight)
+        for step in steps
+        if step.backward
+        for blob, weight in zip(step.tops, step.loss_weights, strict=True)
+        if id(blob) not in given
+    }
+    return list(found.values())
 
 
 def loss_with_gradient_of(loss: Tensor, root: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class NetModule(nn.Module):
         self._place: dict[str, int] = {}  # where the present value of a blob is
         self._same: dict[str, tuple[Blob, bool]] = {}  # blobs that share the data (and the diff) of another
         self._lent: set[int] = set()  # places whose memory the layer keeps
+        self._fed: set[int] = set()  # places of sources, which may leave blobs to the user
         self._blobs = {blob.name: blob for step in steps for blob in step.tops}
         self._steps = list(steps)
         self._delivered = [blob for step in steps if isinstance(step.layer, Source) for blob in step.tops]
@@ -121,6 +122,8 @@ class NetModule(nn.Module):
                 self._same.pop(blob.name, None)
         if step.layer.lends:
             self._lent.update(writes)
+        if isinstance(step.layer, Source):
+            self._fed.update(writes)
         self._losses += [(place, weight) for place, weight in zip(writes, step.loss_weights, strict=True) if weight]
         return writes
 
@@ -258,10 +261,11 @@ class NetModule(nn.Module):
                 blob.share(other, tuple(value.shape), diff)
                 continue
             owner = owners.setdefault(value.untyped_storage().data_ptr(), blob)
-            if values[place] is not blob.data_memory.raw:  # else the user fills this blob
-                blob.write(value, private=self.owns_values and owner is blob and place not in self._lent)
-            if owner is not blob:
-                owner.data_memory.share()
+            if place in self._fed and values[place] is blob.data_memory.raw:
+                continue  # the user fills this blob
+            if owner is not blob and not owner.data_memory.share():
+                value = value.clone()
+            blob.write(value, private=owner is blob, foreign=place in self._lent or not self.owns_values)
 
     @property
     def owns_values(self) -> bool:

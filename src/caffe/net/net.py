@@ -18,8 +18,10 @@ from caffe.layers.base import Layer, Source
 from caffe.net import debug, run, store
 from caffe.net.build import Learnable, Step, build, infer_tops, located
 from caffe.net.fused import Fused
+from caffe.net.gradients import first_diffs
 from caffe.net.graph import filter_net, insert_splits
 from caffe.net.loss_scale import LossScale
+from caffe.net.partial import Partial
 from caffe.net.precision import check as check_precision
 from caffe.parameter_memory import collect_lent_copies, show_in_lent_copies
 from caffe.proto import caffe_pb2, text, upgrade
@@ -105,6 +107,7 @@ class Net(Fused):
         self.inputs: list[str] = graph.inputs
         self.outputs: list[str] = graph.outputs
         self.learnable: list[Learnable] = graph.learnable
+        self._first_diffs = first_diffs(graph.steps)
         self._refresh_params()
         log.info("net.cpp:257", "Network initialization done.")
 
@@ -165,7 +168,7 @@ class Net(Fused):
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
         collect_lent_copies()
-        if self.keep_diffs or self._watched or any(blob.diff_memory.lent for blob in self.blobs.values()):
+        if self.keep_diffs or self._watched or self._diffs_matter():
             loss = self.forward_loss()
             self.backward()
             return loss
@@ -175,6 +178,11 @@ class Net(Fused):
             loss = self._step()
         show_in_lent_copies()
         return loss
+
+    def _diffs_matter(self) -> bool:
+        """Whether a user keeps a blob's diff, which the pass must fill, or has written one that backward starts from."""
+        kept = any(blob.diff_memory.lent for blob in self.blobs.values())
+        return kept or not all(blob.diff_memory.is_still(weight) for blob, weight in self._first_diffs)
 
     def evaluate(self) -> float:
         """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss.
@@ -233,8 +241,10 @@ class Net(Fused):
             except CaffeError as error:
                 raise located(error, self._locate(index)) from error.__cause__
             for blob, shape in zip(step.tops, shapes, strict=True):
-                if blob.shape != shape:
-                    blob.reshape(*shape)
+                step.shape_top(blob, shape)
+        for runner in (self._module, self._inference):
+            if isinstance(runner, Partial):
+                runner.forget_shapes()
 
     # -- weights ---------------------------------------------------------------------------------------------------
 

@@ -39,8 +39,6 @@ class Partial(NetModule):
         self.wanted = frozenset(wanted)
         self._precision = precision
         super().__init__(steps, name, precision, scale)
-        sources = [step for step in steps if isinstance(step.layer, Source)]
-        self._fed = [blob for step in sources for blob in step.tops]
         self._shapes: list[tuple[int, ...]] = []
         present = self._wanted_places()
         self._filled = [(self._blobs[name], place) for name, place in self._place.items() if place in present]
@@ -70,17 +68,21 @@ class Partial(NetModule):
         present = {id(blob.data_memory) for blob, _ in self._filled}
         for blob in self._absent:
             reason, memory = _ABSENT.format(blob.name), blob.data_memory
-            if id(memory) not in present and memory.missing != reason and not memory.lent:  # lent in this run
+            if id(memory) not in present and memory.missing != reason:
                 blob.drop(reason)
-        shapes = [blob.shape for blob in self._fed]
+        shapes = [blob.shape for blob in self._delivered]
         if shapes != self._shapes:
             self._shapes = shapes
             self._reshape_absent()
 
+    def forget_shapes(self) -> None:
+        """Hear that blobs have been reshaped."""
+        self._shapes = []
+
     def _reshape_absent(self) -> None:
         """Give the blobs that were not computed the shapes that they would have."""
         for step in self._steps:
-            if any(blob.data_memory.missing for blob in step.tops):
+            if step.shares or any(blob.data_memory.missing for blob in step.tops):
                 for blob, shape in zip(step.tops, infer_tops(step), strict=True):
-                    if blob.data_memory.missing:
-                        blob.reshape(*shape)
+                    if step.shares or blob.data_memory.missing:
+                        step.shape_top(blob, shape)

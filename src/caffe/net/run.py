@@ -47,30 +47,31 @@ def _fill(step: Step, made: Sequence[Tensor | None], bottoms: Sequence[Tensor]) 
             continue
         value = top.detach() if top.requires_grad else top
         if wary or top._is_view() or top is bottoms[0]:
-            blob.write(value, _is_private(step, top, made, bottoms))
+            blob.write(*_apart(step, value, top, made, bottoms), foreign=step.layer.lends)
         else:
             blob.write(value)
 
 
-def _is_private(step: Step, top: Tensor, tops: Sequence[Tensor | None], bottoms: Sequence[Tensor]) -> bool:
-    """Whether a top's memory is nobody else's: no bottom's, parameter's or other top's, and nobody keeps it.
+def _apart(
+    step: Step, value: Tensor, top: Tensor, tops: Sequence[Tensor | None], bottoms: Sequence[Tensor]
+) -> tuple[Tensor, bool]:
+    """A top's value, and whether its memory is nobody else's: no bottom's, parameter's or other top's.
 
-    A layer keeps the memory of its tops if it says so. Autograd keeps that of a layer in place, which has no other.
+    The memory may be one that the layer keeps, if it says so, or that autograd keeps for a layer in place. A value that
+    lies in a bottom which the user can write into is copied.
     """
+    place = top.untyped_storage().data_ptr() if step.wary or top._is_view() else 0
+    private = True
     for blob, x in zip(step.bottoms, bottoms, strict=True):
-        if top is x:
-            blob.data_memory.share()
-            return False
-    if not (step.wary or top._is_view()):
-        return True
-    place = top.untyped_storage().data_ptr()
+        if top is x or (place and x.untyped_storage().data_ptr() == place):
+            if not blob.data_memory.share():
+                return value.clone(), True
+            private = False
+    if not private or not place:
+        return value, private
     others = [x for x in (*tops, *step.layer.tensors) if x is not None and x is not top]
     private = all(x.untyped_storage().data_ptr() != place for x in others)
-    for blob, x in zip(step.bottoms, bottoms, strict=True):
-        if x.untyped_storage().data_ptr() == place:
-            blob.data_memory.share()
-            private = False
-    return private and not step.layer.lends and not (step.in_place and step.backward)
+    return value, private and not (step.in_place and step.backward)
 
 
 def _share(step: Step, made: Sequence[Any], x: Tensor) -> None:
@@ -80,10 +81,9 @@ def _share(step: Step, made: Sequence[Any], x: Tensor) -> None:
         memory.lay_out(made[0].detach().view(memory.shape))
     for blob, top in zip(step.tops, made, strict=True):
         if blob.alone:
-            blob.write(top.detach(), private=False)
-            memory.share()
+            blob.write(top.detach() if memory.share() else top.detach().clone(), private=False)
         else:
-            blob.share(step.bottoms[0], tuple(top.shape), diff=step.layer.shares_diff)
+            step.shape_top(blob, tuple(top.shape))
 
 
 def backward_step(step: Step) -> None:
@@ -97,14 +97,15 @@ def backward_step(step: Step) -> None:
     wanted = [x for x, need in zip(history.bottoms, step.needs, strict=True) if need]
     targets = [blob for blob, need in zip(step.bottoms, step.needs, strict=True) if need]
     grads = _gradients(step, heads, [*wanted, *(blob.parameter for blob in step.params)])
-    places = [diff.untyped_storage().data_ptr() for _, diff in heads]
+    owners = {blob.read_diff().untyped_storage().data_ptr(): blob for blob in step.tops}
     for blob, grad in zip(targets, grads, strict=False):
         if grad is None:
             blob.write_diff(torch.zeros_like(blob.read(), memory_format=torch.contiguous_format))
             continue
-        place = grad.untyped_storage().data_ptr()
-        blob.write_diff(grad, private=place not in places)
-        places.append(place)
+        owner = owners.setdefault(grad.untyped_storage().data_ptr(), blob)
+        if owner.diff_memory is not blob.diff_memory and not owner.diff_memory.share():
+            grad = grad.clone()  # the user can write into the other blob's diff
+        blob.write_diff(grad, private=owner is blob)
     for blob, grad in zip(step.params, grads[len(wanted) :], strict=True):
         if grad is None:
             blob.read_diff()  # zeros, where there is none
