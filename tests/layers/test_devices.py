@@ -55,7 +55,8 @@ def test_layers_without_bottoms_deliver_on_the_device(make):
             layer._parameters[name] = torch.nn.Parameter(torch.empty(parameter.shape, device="cuda"))
         layer.allocate("cuda:0")
         for _ in range(2):
-            assert {top.device.type for top in as_tuple(layer.forward())} == {"cuda"}
+            tops = [top for top in as_tuple(layer.forward()) if top is not None]
+            assert {top.device.type for top in tops} <= {"cuda"}
 
 
 @pytest.mark.parametrize("make", HOLDING.values(), ids=HOLDING)

@@ -9,7 +9,8 @@ import sys
 import time
 from collections import Counter
 
-os.environ.setdefault("GLOG_minloglevel", "2")
+if __name__ == "__main__":
+    os.environ.setdefault("GLOG_minloglevel", "2")  # before caffe is imported
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
