@@ -63,6 +63,7 @@ class Blob:
     def _renew(self) -> None:
         old = self._data
         self._data = self._own = Memory((), old.raw)
+        self._data.takers = old.takers
         self._view = None
         if old.missing:
             self._data.drop(old.missing)
@@ -265,6 +266,10 @@ class ParamBlob(Blob):
             self.gradient.add(value)
         else:
             self.write_diff(self.read_diff() + value)
+
+    def present_diff(self) -> Tensor | None:
+        """The diff, or None where it is zero because nothing was added to it."""
+        return self.read_diff() if self.gradient is None else self.parameter.grad
 
     def settle_diff(self) -> None:
         """Copy a diff that is borrowed from an update rule, which is about to change it."""

@@ -76,6 +76,26 @@ class Loan:
         return True
 
 
+class Takers:
+    """Which threads took an array, to fill it, and have not run the net since."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._waiting: weakref.WeakKeyDictionary[threading.Thread, int] = weakref.WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Takers, ()
+
+    def took(self) -> None:
+        """The present thread takes the array."""
+        self._count += 1
+        self._waiting[threading.current_thread()] = self._count
+
+    def run(self) -> bool:
+        """The present thread runs the net: whether nobody else has taken the array since this thread took it."""
+        return self._waiting.pop(threading.current_thread(), self._count) == self._count
+
+
 def _nothing() -> None:
     return None
 
@@ -94,11 +114,15 @@ class Memory:
         "_value",
         "_writes",
         "shared",
+        "takers",
     )
 
     def __init__(self, shape: Sequence[int], like: Tensor) -> None:
         """Zeros of a shape, of the type and on the device of `like`. They take no memory until they are read."""
         self.shared = False  # whether several blobs are seen through this memory
+        self.takers: Takers | None = None  # where it matters which thread took the array last
+            None  # the threads that took the array since the last run; None: not of interest
+        )
         self._writes = self._looks = 0
         self._loan: Loan | None = None
         self._value: Tensor
@@ -221,6 +245,8 @@ class Memory:
             host = value.data if alias else torch.empty(value.shape, dtype=value.dtype).copy_(value)
             loan = self._loan = Loan(host, alias)
         self._touched = True
+        if self.takers is not None:
+            self.takers.took()
         return loan.hand_out()
 
     def private(self) -> Tensor:

@@ -18,6 +18,7 @@ from caffe.net.loss_scale import LossScale
 from caffe.net.module import NetModule
 from caffe.net.partial import Partial
 from caffe.net.pieces import Pieces
+from caffe.net.turns import Turns
 from caffe.proto import caffe_pb2
 
 __all__ = ["Fused"]
@@ -33,6 +34,7 @@ class Fused(Batches):
     outputs: list[str]
     precision: torch.dtype
     loss_scale: LossScale | None
+    turns: Turns
     _module: NetModule | None = None
     _inference: Partial | None = None
     _optimized = False  # whether forward() runs for inference
@@ -130,6 +132,7 @@ class Fused(Batches):
 
     def _infer(self, more: Sequence[str] = ()) -> float:
         """One pass forward as one piece that computes the outputs, what is kept, and `more`; returns the loss."""
+        self.turns.check_inputs()
         runner = self._for_inference()
         missing = {*more, *runner.held()} - runner.wanted
         if isinstance(runner, Pieces) and (reason := runner.outdated()):

@@ -3,19 +3,20 @@ run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from caffe import log
-from caffe.blob import Blob
+from caffe.blob import Blob, ParamBlob
 
 if TYPE_CHECKING:
     from caffe.net.build import Step
 
-__all__ = ["first_diffs", "loss_with_gradient_of", "mark_backward", "roots", "trace_back"]
+__all__ = ["first_diffs", "gradients_apart", "loss_with_gradient_of", "mark_backward", "roots", "trace_back"]
 
 
 def mark_backward(steps: Sequence[Step], force: bool) -> None:
@@ -95,6 +96,23 @@ def first_diffs(steps: Sequence[Step]) -> list[tuple[Blob, float]]:
         if id(blob) not in given
     }
     return list(found.values())
+
+
+@contextmanager
+def gradients_apart(blobs: Sequence[ParamBlob]) -> Iterator[None]:
+    """Let autograd add the gradients of weights that belong to another net to these blobs' own diffs."""
+    guests = [blob for blob in blobs if blob.gradient is None]
+    before = [blob.parameter.grad for blob in guests]
+    for blob in guests:
+        blob.parameter.grad = None
+    try:
+        yield
+        for blob in guests:
+            if blob.parameter.grad is not None:
+                blob.add_diff(blob.parameter.grad)
+    finally:
+        for blob, grad in zip(guests, before, strict=True):
+            blob.parameter.grad = grad
 
 
 def loss_with_gradient_of(loss: Tensor, root: Tensor) -> Tensor:

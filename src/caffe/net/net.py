@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from caffe.layers.base import Layer, Source
 from caffe.net import debug, run, store
 from caffe.net.build import Learnable, Step, build, infer_tops, located
 from caffe.net.fused import Fused
-from caffe.net.gradients import first_diffs
+from caffe.net.gradients import first_diffs, gradients_apart
 from caffe.net.graph import filter_net, insert_splits
 from caffe.net.loss_scale import LossScale
 from caffe.net.partial import Partial
 from caffe.net.precision import check as check_precision
+from caffe.net.turns import Turns, in_turn
 from caffe.parameter_memory import collect_lent_copies, show_in_lent_copies
 from caffe.proto import caffe_pb2, text, upgrade
 
@@ -107,6 +107,7 @@ class Net(Fused):
         self.inputs: list[str] = graph.inputs
         self.outputs: list[str] = graph.outputs
         self.learnable: list[Learnable] = graph.learnable
+        self.turns = Turns(self.name, [self.blobs[name] for name in self.inputs])
         self._first_diffs = first_diffs(graph.steps)
         self._refresh_params()
         log.info("net.cpp:257", "Network initialization done.")
@@ -118,6 +119,7 @@ class Net(Fused):
         """Whether somebody wants to see the layers run."""
         return self.debug_info or any(self.callbacks.values())
 
+    @in_turn
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> dict[str, np.ndarray]:
@@ -140,10 +142,12 @@ class Net(Fused):
             self._forward(first, last)
         return {name: self._blob(name).data for name in [*names, *more]}
 
+    @in_turn
     def forward_loss(self) -> float:
         """Run all layers; returns the loss: each top with a loss weight, summed and weighted."""
         return self._forward(0, len(self.steps) - 1)
 
+    @in_turn
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> dict[str, np.ndarray]:
@@ -165,6 +169,7 @@ class Net(Fused):
             debug.log_norms(self.learnable)
         return {name: self._blob(name).diff for name in [*names, *more]}
 
+    @in_turn
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
         collect_lent_copies()
@@ -174,16 +179,18 @@ class Net(Fused):
             return loss
         for entry in self.learnable:
             entry.blob.settle_diff()
-        with self._own_gradients():
+        self.turns.check_inputs()
+        with gradients_apart([entry.blob for entry in self.learnable]):
             loss = self._step()
         show_in_lent_copies()
         return loss
 
     def _diffs_matter(self) -> bool:
-        """Whether a user keeps a blob's diff, which the pass must fill, or has written one that backward starts from."""
+        """Whether a user keeps a blob's diff, which the pass must fill, or wrote one that backward starts from."""
         kept = any(blob.diff_memory.lent for blob in self.blobs.values())
         return kept or not all(blob.diff_memory.is_still(weight) for blob, weight in self._first_diffs)
 
+    @in_turn
     def evaluate(self) -> float:
         """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss.
 
@@ -202,6 +209,7 @@ class Net(Fused):
                 _call(after, index)
 
     def _forward(self, first: int, last: int) -> float:
+        self.turns.check_inputs()
         before, after = self.callbacks["before_forward"], self.callbacks["after_forward"]
         losses = []
         with torch.no_grad():  # layers that run backward switch it on; saying so once for all others saves time
@@ -231,6 +239,7 @@ class Net(Fused):
         for entry in self.learnable:
             entry.blob.clear_diff()
 
+    @in_turn
     def reshape(self) -> None:
         """Give every blob the shape that follows from the present shapes of the inputs."""
         for index, step in enumerate(self.steps):
@@ -248,6 +257,7 @@ class Net(Fused):
 
     # -- weights ---------------------------------------------------------------------------------------------------
 
+    @in_turn
     def copy_from(self, path: str | Path) -> None:
         """Load the weights of layers with equal names from a .caffemodel or HDF5 file; other layers keep theirs.
 
@@ -293,25 +303,6 @@ class Net(Fused):
         if changed:
             self._refresh_params()
             self._rebuild_runners()
-
-    @contextmanager
-    def _own_gradients(self) -> Iterator[None]:
-        """Keep the gradients of weights that belong to another net apart from that net's own."""
-        guests = [entry.blob for entry in self.learnable if entry.blob.gradient is None]
-        if not guests:
-            yield
-            return
-        before = [blob.parameter.grad for blob in guests]
-        for blob in guests:
-            blob.parameter.grad = None
-        try:
-            yield
-            for blob in guests:
-                if blob.parameter.grad is not None:
-                    blob.add_diff(blob.parameter.grad)
-        finally:
-            for blob, grad in zip(guests, before, strict=True):
-                blob.parameter.grad = grad
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""

@@ -15,6 +15,7 @@ import torch
 from caffe import log, mode
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
+from caffe.parameter_memory import collect_lent_copies
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.solver import nets, resume, snapshot
 from caffe.solver.average import MovingAverage
@@ -158,6 +159,7 @@ class Solver:
     @torch.no_grad()
     def apply_update(self) -> float:
         """Update the weights from the gradients, which become the amounts subtracted; returns the rate used."""
+        collect_lent_copies()
         rate = self._take_rate()
         if self.momentum is not None:
             self.momentum.apply(self.iter)
@@ -171,9 +173,14 @@ class Solver:
         self.average.update()
         return rate
 
+    def _present_diffs(self) -> list[torch.Tensor]:
+        """The diffs of all learnable blobs but those that are zero because nothing was added to them."""
+        diffs = [entry.blob.present_diff() for entry in self.net.learnable]
+        return [diff for diff in diffs if diff is not None]
+
     def _gradients_fit(self) -> bool:
         """Whether no gradient overflowed; only float16 has so little range that they are looked at."""
-        grads = [entry.tensor.grad for entry in self.net.learnable if entry.tensor.grad is not None]
+        grads = self._present_diffs()
         return self.net.loss_scale is None or self.net.loss_scale.accepts(grads, self.iter)
 
     def _updates(self, rate: float) -> Iterator[Update]:
@@ -211,7 +218,7 @@ class Solver:
         limit = self.param.clip_gradients
         if limit < 0:
             return 1.0
-        grads = [entry.tensor.grad for entry in self.net.learnable if entry.tensor.grad is not None]
+        grads = self._present_diffs()
         norm = math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in grads))
         if not norm > limit:
             return 1.0

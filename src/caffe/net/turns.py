@@ -1,0 +1,59 @@
+"""Runs of one net by several threads: one at a time, and never on what another thread has filled in meanwhile."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from caffe.blob import Blob
+from caffe.errors import NetError
+from caffe.memory import Takers
+
+__all__ = ["Turns", "in_turn"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Turns:
+    """The lock of a net. A thread that wants to run the net waits until no other thread does."""
+
+    def __init__(self, name: str, inputs: Sequence[Blob]) -> None:
+        self.name, self.inputs = name, inputs
+        self._lock = threading.RLock()
+        for blob in inputs:
+            blob.data_memory.takers = Takers()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Turns, (self.name, self.inputs)
+
+    def check_inputs(self) -> None:
+        """Raise a NetError if this thread has filled an input, and then another thread has, before this run."""
+        for blob in self.inputs:
+            takers = blob.data_memory.takers
+            if takers is not None and not takers.run():
+                raise NetError(
+                    f'net "{self.name}": between the time when this thread took the input "{blob.name}" and this run, '
+                    "another thread took it, too, and may have written into it. Make one net for each thread "
+                    "(share_with lets them have the same weights), or give the inputs to the run: net.forward(data=...)"
+                )
+
+
+def in_turn(method: Callable[P, R]) -> Callable[P, R]:
+    """Let a method of a net wait until no other thread runs the net."""
+
+    @functools.wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        net: Any = args[0]
+        with net.turns:
+            return method(*args, **kwargs)
+
+    return run
