@@ -121,8 +121,6 @@ class Memory:
         """Zeros of a shape, of the type and on the device of `like`. They take no memory until they are read."""
         self.shared = False  # whether several blobs are seen through this memory
         self.takers: Takers | None = None  # where it matters which thread took the array last
-            None  # the threads that took the array since the last run; None: not of interest
-        )
         self._writes = self._looks = 0
         self._loan: Loan | None = None
         self._value: Tensor
