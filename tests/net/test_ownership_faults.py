@@ -293,7 +293,7 @@ def test_an_input_that_another_thread_has_filled_is_an_error():
     other = threading.Thread(target=lambda: net.blobs["x"].data.fill(2))
     other.start()
     other.join()
-    with pytest.raises(NetError, match='input "x".*Make one net for each thread'):
+    with pytest.raises(NetError, match=r'input "x".*Make one net for each thread'):
         net.forward()
     net.blobs["x"].data[...] = 1
     assert np.allclose(net.forward()["z"], np.tanh(2))

@@ -96,7 +96,7 @@ def backward_step(step: Step) -> None:
     heads = [(top, blob.read_diff()) for top, blob in zip(history.tops, step.tops, strict=True) if top.requires_grad]
     wanted = [x for x, need in zip(history.bottoms, step.needs, strict=True) if need]
     targets = [blob for blob, need in zip(step.bottoms, step.needs, strict=True) if need]
-    grads = _gradients(step, heads, [*wanted, *(blob.parameter for blob in step.params)])
+    grads = _gradients(step, heads, [*wanted, *history.parameters])
     owners = {blob.read_diff().untyped_storage().data_ptr(): blob for blob in step.tops}
     for blob, grad in zip(targets, grads, strict=False):
         if grad is None:
@@ -194,7 +194,8 @@ def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, list[Tensor]]:
     made = (tops,) if isinstance(tops, Tensor) else tops
     if step.backward:
         kept = tops_of(made, step.tops)
-        step.history = History(bottoms, kept, _seen(step), random, buffers)
+        parameters = [blob.parameter for blob in step.params]
+        step.history = History(bottoms, kept, parameters, _seen(step), random, buffers)
     return made, bottoms
 
 
@@ -212,7 +213,7 @@ def _seen(step: Step) -> list[Any]:
     seen: list[Any] = []
     for blob in step.bottoms:
         seen += blob.stamp()
-    for each in step.params:
+    for each in step.layer.param_blobs:
         parameter = each.parameter
         seen += parameter.data_ptr(), parameter._version
     return seen
