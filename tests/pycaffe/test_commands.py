@@ -188,6 +188,53 @@ def test_parse_log(tmp_path, monkeypatch):
     assert main(["parse_log", str(shared("golden", "logs", "train.log")), "nowhere"]) == 1
 
 
+def stamped(time, message):
+    return f"I{time}.000000 12345 solver.cpp:228] {message}\n"
+
+
+def test_a_log_of_two_test_nets_has_a_row_for_each(tmp_path):
+    text = shared("golden", "logs", "train_two_tests.log").read_text()
+    (tmp_path / "two.log").write_text(text)
+    tables = train_log.read(tmp_path / "two.log")
+    assert [(row["NumIters"], row["accuracy"]) for row in tables.test] == [
+        (0, 0.25), (0, 0.3), (3, 0.2), (3, 0.3), (6, 0.15), (6, 0.0)
+    ]  # fmt: skip
+    assert tables.nets == [0, 1] * 3
+    assert all(row["LearningRate"] == row["LearningRate"] for row in tables.test)
+    assert main(["plot_training_log", "0", str(tmp_path / "chart.png"), str(tmp_path / "two.log")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [
+        (("1231 23:59:50", "0101 00:00:10", "0102 00:00:10"), [20, 86420]),
+        (("20251231 23:59:50", "20260101 00:00:10", "20260102 00:00:10"), [20, 86420]),
+        (("1231 23:59:50", "0229 00:00:10", "0301 00:00:10"), [59 * 86400 + 20, 60 * 86400 + 20]),
+        (("0228 23:59:50", "0301 00:00:10", "0301 00:00:20"), [20, 30]),
+        (("0228 23:59:50", "0229 00:00:10", "0301 00:00:10"), [20, 86420]),
+    ],
+)
+def test_seconds_of_a_run_over_the_end_of_a_month(tmp_path, times, seconds):
+    messages = ["Solving n\n", "Iteration 0, loss = 1", "Iteration 5, loss = 1"]
+    outputs = ["", "Train net output #0: loss = 1", "Train net output #0: loss = 0.5"]
+    lines = [stamped(*pair) for entry in zip(times, messages, outputs, strict=True) for pair in zip(
+        entry[:1] * 2, entry[1:], strict=True)]  # fmt: skip
+    (tmp_path / "a.log").write_text("".join(lines))
+    assert [row["Seconds"] for row in train_log.read(tmp_path / "a.log").train] == seconds
+
+
+def test_a_log_without_its_beginning_is_read(tmp_path):
+    text = shared("golden", "logs", "train.log").read_text()
+    (tmp_path / "cut.log").write_text("".join(text.partition("Iteration 10, Testing")[1:]))
+    tables = train_log.read(tmp_path / "cut.log")
+    assert [row["NumIters"] for row in tables.train] == list(range(10, 40, 5))
+    assert tables.train[0]["Seconds"] >= 0
+    (tmp_path / "bare.log").write_text("Iteration 7, loss = 2\n  Train net output #0: loss = 2\n")
+    (row,) = train_log.read(tmp_path / "bare.log").train
+    assert (row["NumIters"], row["loss"]) == (7, 2)
+    assert row["Seconds"] != row["Seconds"]
+
+
 @pytest.mark.parametrize("number", range(len(train_log.CHARTS)))
 def test_plot_training_log(tmp_path, number):
     log = str(shared("golden", "logs", "train.log"))
