@@ -150,6 +150,18 @@ def test_flags_of_compute_image_mean_that_do_not_fit(given, part, capsys):
     assert part in capsys.readouterr().err
 
 
+def test_a_wrong_backend_names_the_flag(work, capsys):
+    assert (
+        main(
+            ["convert_imageset", "-backend=leveldb", "images/", "list.txt", "-resize_width=8", "-resize_height=8", "db"]
+        )
+        == 0
+    )
+    capsys.readouterr()
+    assert main(["compute_image_mean", "db"]) == 1
+    assert '"db" is a LevelDB database, not an LMDB one; give -backend=leveldb' in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def feature_folder(tmp_path_factory):
     return copy_of(".", tmp_path_factory.mktemp("features"))
