@@ -71,11 +71,10 @@ def require_extra(module: str, extra: str, purpose: str) -> object:
     import importlib
 
     package = module.partition(".")[0]
-
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(
-            f'{purpose} needs the Python package "{module.partition(".")[0]}", which is not installed; '
+            f'{purpose} needs the Python package "{package}", which is not installed; '
             f"install it with: pip install 'cafetiere[{extra}]'"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 import subprocess
 import sys
 
@@ -103,6 +104,60 @@ def test_draw(tmp_path, name):
         assert "Accuracy" not in data.decode()
 
 
+BOTH = """
+layer { name: "in1" type: "Data" top: "x" include { phase: TRAIN } data_param { source: "no" } }
+layer { name: "in2" type: "Data" top: "x" include { phase: TEST } data_param { source: "no" } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 3 } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "drawn", "said"),
+    [
+        ([], ["in1", "ip"], " (phase TRAIN)"),
+        (["-phase", "TEST"], ["in2", "ip"], " (phase TEST)"),
+        (["-phase", "ALL"], ["in1", "in2", "ip"], ""),
+    ],
+)
+def test_a_net_of_two_phases_is_drawn_in_one(tmp_path, capsys, flags, drawn, said):
+    (tmp_path / "net.prototxt").write_text(BOTH)
+    target = str(tmp_path / "a.dot")
+    assert main(["draw", str(tmp_path / "net.prototxt"), target, *flags]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == (f"wrote {target}{said}\n", "")
+    assert re.findall(r": (\w+) \(\w+\)\" \[", (tmp_path / "a.dot").read_text()) == drawn
+
+
+def test_every_maker_of_a_blob_has_its_arrow():
+    net = text.parse(BOTH, caffe_pb2.NetParameter())
+    assert boxes_and_arrows(net) == ([["in1"], ["in2"], ["ip"]], [(0, 2), (1, 2)])
+
+
+def chain(count):
+    blocks = ['layer { name: "i" type: "Input" top: "b0" input_param { shape { dim: 2 dim: 5 } } }']
+    options = "inner_product_param { num_output: 7 }"
+    for i in range(count):
+        blocks.append(f'layer {{ name: "ip{i}" type: "InnerProduct" bottom: "b{i}" top: "b{i + 1}" {options} }}')
+    return "\n".join(blocks)
+
+
+@pytest.mark.parametrize(("count", "flags", "wide"), [(8, [], 1), (60, [], 0), (60, ["-rankdir", "LR"], 1)])
+def test_a_picture_that_would_be_too_wide_runs_down(tmp_path, count, flags, wide):
+    (tmp_path / "net.prototxt").write_text(chain(count))
+    assert main(["draw", str(tmp_path / "net.prototxt"), str(tmp_path / "a.png"), *flags]) == 0
+    height, width = cv2.imread(str(tmp_path / "a.png")).shape[:2]
+    assert (width > height) == wide
+
+
+def test_shapes_are_shown_where_they_are_known(tmp_path, capsys):
+    (tmp_path / "net.prototxt").write_text(chain(2))
+    for name in ("a.svg", "a.dot"):
+        assert main(["draw", str(tmp_path / "net.prototxt"), str(tmp_path / name)]) == 0
+    assert 'label="b2\\n2 x 7"' in (tmp_path / "a.dot").read_text()
+    assert "[2 x 7]" in (tmp_path / "a.svg").read_text()
+    assert capsys.readouterr().err == ""
+
+
 def test_draw_tells_what_is_wrong(tmp_path, capsys):
     assert main(["draw", LENET, str(tmp_path / "a.pngg")]) == 1
     assert 'did you mean "png"' in capsys.readouterr().err
@@ -113,9 +168,12 @@ def test_draw_tells_what_is_wrong(tmp_path, capsys):
 
 
 def test_draw_imports_no_torch(tmp_path):
-    code = (
-        f"import sys; from caffe.cli import main; main(['draw', {LENET!r}, 'a.svg']); sys.exit('torch' in sys.modules)"
-    )
+    code = f"""
+import sys
+from caffe import draw
+from caffe.proto import upgrade
+draw.draw_net_to_file(upgrade.read_net({LENET!r}), "a.svg")
+sys.exit("torch" in sys.modules)"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
@@ -140,7 +198,7 @@ def test_labels_of_layers_and_edges():
 def boxes_and_arrows(net):
     from caffe import _netgraph
 
-    boxes, edges = _netgraph._boxes(net.layer, False)
+    boxes, edges = _netgraph._boxes(net.layer, False, {})
     return [[line.split()[0] for line in box.lines] for box in boxes], edges
 
 
