@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,8 @@ def _log_as_it_was():
     yield
     logger.setLevel(level)
     logger.handlers[:], logger.propagate = handlers, propagate
+
+
+def our_commands(text: str) -> str:
+    """A log of the reference tools with our commands in place of the paths of its executables."""
+    return re.sub(r"\./build/tools/(\w+)", r"'caffe \1'", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -20,6 +20,8 @@ __all__ = ["save"]
 _LINE, _CHARACTER, _MARGIN = 13.0, 5.1, 8.0  # points
 _FONT = 8.5
 _PIXELS = 30000
+_DPI = 110.0
+_WIDEST = 5000  # pixels of a picture from left to right that is still chosen
 _COLOURS = {
     "#f4b6a6": ("Convolution", "Deconvolution", "Im2col"),
     "#fbd38d": ("Pooling", "SPP"),
@@ -39,9 +41,11 @@ class _Box:
     lines: list[str] = field(default_factory=list)
     colours: list[str] = field(default_factory=list)
 
-    def add(self, layer: Any, display_lrm: bool) -> None:
+    def add(self, layer: Any, display_lrm: bool, shapes: Mapping[str, Sequence[int]]) -> None:
         rates = draw.get_layer_lr_mult(layer) if display_lrm else ""
-        facts = ", ".join(fact for fact in (_facts(layer), rates) if fact)
+        made = [] if layer.type == "Input" else [top for top in layer.top if top in shapes and top not in layer.bottom]
+        shape = "; ".join(draw.shape_label(shapes[top]) for top in made)
+        facts = ", ".join(fact for fact in (_facts(layer), rates) if fact) + (f"  [{shape}]" if shape else "")
         self.lines.append(f"{layer.name}  {layer.type}" + (f"  {facts}" if facts else ""))
         loss = "#f28b82" if layer.type.endswith("Loss") else "#e2e8f0"
         self.colours.append(_COLOUR_OF.get(layer.type, loss))
@@ -52,9 +56,28 @@ class _Box:
         return max(map(len, self.lines)) * _CHARACTER + _MARGIN, len(self.lines) * _LINE
 
 
-def save(layers: Sequence[Any], title: str, rankdir: str, ext: str, stream: BinaryIO, display_lrm: bool) -> None:
-    """Draw the layers into `stream` as a file of the kind `ext`."""
-    boxes, edges = _boxes(layers, display_lrm)
+def save(
+    layers: Sequence[Any],
+    title: str,
+    rankdir: str,
+    ext: str,
+    stream: BinaryIO,
+    display_lrm: bool,
+    shapes: Mapping[str, Sequence[int]],
+) -> None:
+    """Draw the layers into `stream` as a file of the kind `ext`.
+
+    An empty `rankdir` is LR, or TB where that picture would be wider than `_WIDEST` pixels.
+    """
+    boxes, edges = _boxes(layers, display_lrm, shapes)
+    page = _draw(boxes, edges, title, rankdir or "LR")
+    if not rankdir and page.get_size_inches()[0] * _DPI > _WIDEST:
+        page = _draw(boxes, edges, title, "TB")
+    page.savefig(stream, format=ext, dpi=min(_DPI, _PIXELS / max(page.get_size_inches())))
+
+
+def _draw(boxes: Sequence[_Box], edges: Sequence[tuple[int, int]], title: str, rankdir: str) -> Figure:
+    """The page with the boxes and arrows."""
     upright = rankdir in ("TB", "BT")
     nodes = [Node(*(box.size[::-1] if upright else box.size)) for box in boxes]
     paths = place(nodes, edges, 22.0 if upright else 30.0, 16.0)
@@ -68,24 +91,32 @@ def save(layers: Sequence[Any], title: str, rankdir: str, ext: str, stream: Bina
     _draw_edges(axes, paths, point)
     for box, centre in zip(boxes, centres, strict=True):
         _draw_box(axes, box, centre)
-    page.savefig(stream, format=ext, dpi=min(110.0, _PIXELS / max(page.get_size_inches())))
+    return page
 
 
-def _boxes(layers: Sequence[Any], display_lrm: bool) -> tuple[list[_Box], list[tuple[int, int]]]:
-    """The boxes, and the arrows between them as pairs of their numbers."""
+def _boxes(
+    layers: Sequence[Any], display_lrm: bool, shapes: Mapping[str, Sequence[int]]
+) -> tuple[list[_Box], list[tuple[int, int]]]:
+    """The boxes, and the arrows between them as pairs of their numbers.
+
+    A blob that layers of several phases make has an arrow from each of them.
+    """
     boxes: list[_Box] = []
     edges: dict[tuple[int, int], None] = {}
-    maker: dict[str, int] = {}
+    makers: dict[str, list[int]] = {}
     for layer in layers:
-        in_place = bool(layer.top) and list(layer.top) == list(layer.bottom) and layer.bottom[0] in maker
-        number = maker[layer.bottom[0]] if in_place else len(boxes)
+        in_place = bool(layer.top) and list(layer.top) == list(layer.bottom) and layer.bottom[0] in makers
+        number = makers[layer.bottom[0]][-1] if in_place else len(boxes)
         if not in_place:
             boxes.append(_Box())
-        boxes[number].add(layer, display_lrm)
+        boxes[number].add(layer, display_lrm, shapes)
         for blob in layer.bottom:
-            if blob in maker and maker[blob] != number:
-                edges[maker[blob], number] = None
-        maker.update(dict.fromkeys(layer.top, number))
+            edges.update(((maker, number), None) for maker in makers.get(blob, ()) if maker != number)
+        for blob in layer.top:
+            if blob not in layer.bottom:
+                makers.setdefault(blob, []).append(number)
+            elif not in_place:
+                makers[blob] = [number]
     return boxes, [edge for edge in edges if edge[0] < edge[1]]
 
 

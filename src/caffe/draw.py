@@ -10,6 +10,7 @@ which blobs are nodes of their own, as in pycaffe's pictures.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ __all__ = [
     "get_layer_lr_mult",
     "get_pooling_types_dict",
     "get_pydot_graph",
+    "phase_of",
+    "shape_label",
 ]
 
 LAYER_STYLE_DEFAULT = {"shape": "record", "fillcolor": "#6495ED", "style": "filled"}
@@ -92,6 +95,21 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
     return (" " if rankdir in ("TB", "BT") else "\n").join(part for part in parts if part)
 
 
+def shape_label(shape: Sequence[int]) -> str:
+    """`10 x 3 x 224 x 224`; `()` for a single number."""
+    return " x ".join(map(str, shape)) or "()"
+
+
+def phase_of(net: Any) -> int | None:
+    """The phase to draw if none is asked for: None where every layer is in both, else TRAIN, or TEST if that is empty.
+
+    Layers of both phases in one picture make the same blobs.
+    """
+    if len(_layers(net, caffe_pb2.TRAIN)) == len(_layers(net, caffe_pb2.TEST)) == len(net.layer):
+        return None
+    return caffe_pb2.TRAIN if _layers(net, caffe_pb2.TRAIN) else caffe_pb2.TEST
+
+
 def choose_color_by_layertype(layertype: str) -> str:
     """The colour of a layer's type."""
     special = {"Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
@@ -99,7 +117,12 @@ def choose_color_by_layertype(layertype: str) -> str:
 
 
 def get_pydot_graph(
-    caffe_net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+    caffe_net: Any,
+    rankdir: str,
+    label_edges: bool = True,
+    phase: int | None = None,
+    display_lrm: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Graph:
     """The graph of a NetParameter's layers and blobs; with a `phase`, of the layers that are in it."""
     _check_rankdir(rankdir)
@@ -111,19 +134,29 @@ def get_pydot_graph(
         colour = {} if in_place else {"fillcolor": choose_color_by_layertype(layer.type)}
         graph.nodes[node] = {"label": get_layer_label(layer, rankdir, display_lrm), **style, **colour}
         for blob in (*layer.bottom, *layer.top):
-            graph.nodes[f"{blob}_blob"] = {"label": blob, **BLOB_STYLE}
+            label = f"{blob}\n{shape_label(shapes[blob])}" if shapes and blob in shapes else blob
+            graph.nodes[f"{blob}_blob"] = {"label": label, **BLOB_STYLE}
         graph.edges += [(f"{blob}_blob", node, "") for blob in layer.bottom]
         graph.edges += [(node, f"{blob}_blob", get_edge_label(layer) if label_edges else "") for blob in layer.top]
     return graph
 
 
 def draw_net(
-    caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
+    caffe_net: Any,
+    rankdir: str,
+    ext: str = "png",
+    phase: int | None = None,
+    display_lrm: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> bytes:
-    """A picture of a NetParameter as the bytes of a file of the kind `ext`: svg, png, pdf, dot, ..."""
+    """A picture of a NetParameter as the bytes of a file of the kind `ext`: svg, png, pdf, dot, ...
+
+    An empty `rankdir` is LR, or TB where LR would make a very wide picture. `shapes` gives blobs' shapes to show.
+    """
     if ext in ("dot", "raw"):
-        return get_pydot_graph(caffe_net, rankdir, True, phase, display_lrm).to_string().encode()
-    _check_rankdir(rankdir)
+        return get_pydot_graph(caffe_net, rankdir or "LR", True, phase, display_lrm, shapes).to_string().encode()
+    if rankdir:
+        _check_rankdir(rankdir)
     bases: Any = require_extra("matplotlib.backend_bases", "plot", "drawing nets")
     formats = ["dot", *sorted(bases.FigureCanvasBase.filetypes)]
     if ext not in formats:
@@ -134,16 +167,21 @@ def draw_net(
     from caffe import _netgraph
 
     stream = io.BytesIO()
-    _netgraph.save(_layers(caffe_net, phase), caffe_net.name, rankdir, ext, stream, display_lrm)
+    _netgraph.save(_layers(caffe_net, phase), caffe_net.name, rankdir, ext, stream, display_lrm, shapes or {})
     return stream.getvalue()
 
 
 def draw_net_to_file(
-    caffe_net: Any, filename: str | Path, rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
+    caffe_net: Any,
+    filename: str | Path,
+    rankdir: str = "LR",
+    phase: int | None = None,
+    display_lrm: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Write a picture of a NetParameter into a file whose name tells the kind: svg, png, pdf, dot, ..."""
+    """Write a picture of a NetParameter into a file whose name tells the kind: svg, png, pdf, dot, ...; see `draw_net`."""
     ext = Path(filename).suffix.lstrip(".").lower()
-    picture = draw_net(caffe_net, rankdir, ext, phase, display_lrm)
+    picture = draw_net(caffe_net, rankdir, ext, phase, display_lrm, shapes)
     with files.atomic(filename) as file:
         file.write(picture)
 

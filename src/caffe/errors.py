@@ -56,20 +56,25 @@ class MissingExtra(CaffeError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`'; did you mean "Pooling"?'` for the known name closest to `word`, else an empty string."""
+    """`'; did you mean "Pooling"?'` for the known name that begins with `word`, or is closest to it.
+
+    An empty string where there is none.
+    """
     names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    begun = sorted((name for name in names if name.startswith(word.lower())), key=len) if len(word) > 1 else []
+    close = begun or difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
     return f'; did you mean "{names[close[0]]}"?' if close else ""
 
 
 def require_extra(module: str, extra: str, purpose: str) -> object:
-    """Import and return an optional module, or raise `MissingExtra` with its pip line."""
+    """Import and return an optional module, or raise `MissingExtra` with its package and pip line."""
     import importlib
 
+    package = module.partition(".")[0]
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(
-            f'{purpose} needs the Python package "{module}", which is not installed; '
+            f'{purpose} needs the Python package "{package}", which is not installed; '
             f"install it with: pip install 'cafetiere[{extra}]'"
         ) from error

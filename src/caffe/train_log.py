@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ Row = dict[str, float]
 _STAMP = re.compile(r"[IWEF](\d{4}|\d{8}) (\d\d):(\d\d):(\d\d)\.(\d{6})")
 _NUMBER = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))"
 _ITERATION = re.compile(r"Iteration (\d+)")
+_TEST_NET = re.compile(r"Testing net \(#(\d+)\)")
 _RATE = re.compile(rf"lr = {_NUMBER}")
 _OUTPUT = re.compile(rf"(Train|Test) net output #\d+: (\S+) = {_NUMBER}")
 
@@ -38,36 +41,54 @@ CHARTS = (
 
 @dataclass
 class Tables:
-    """The rows of training and of testing. A row has NumIters, Seconds (since "Solving"), LearningRate and outputs."""
+    """The rows of training and of testing. A row has NumIters, Seconds (since "Solving"), LearningRate and outputs.
+
+    Each test net has rows of its own; `nets` holds the number of the net for each row of `test`. Without the line
+    "Solving" the seconds count from the log's first line; they are NaN in a log without times.
+    """
 
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
+    nets: list[int] = field(default_factory=list)
+
+    def add(self, kind: str, net: int, head: Row, name: str, value: float) -> None:
+        """Put an output into the last row of its net, or into a new one that begins with `head`."""
+        rows = self.train if kind == "Train" else self.test
+        same_net = kind == "Train" or self.nets[-1:] == [net]
+        if not rows or not same_net or rows[-1]["NumIters"] != head["NumIters"]:
+            rows.append(head)
+            if kind == "Test":
+                self.nets.append(net)
+        rows[-1][name] = value
 
 
 def read(path: str | Path) -> Tables:
     """The tables of a log of `caffe train`, the original's or ours. Raises FileError."""
     tables = Tables()
-    start: datetime | None = None
-    iteration, rate = -1, float("nan")
-    for line in _lines(path):
-        stamp = _time(line)
+    lines = _lines(path)
+    times = _times(lines)
+    first = next((time for time in times if time is not None), None)
+    start = now = None
+    iteration, net, rate = -1, 0, float("nan")
+    for line, time in zip(lines, times, strict=True):
+        now = time or now
         if start is None and "Solving" in line:
-            start = stamp
+            start = time
         if match := _ITERATION.search(line):
             iteration = int(match[1])
-        if iteration < 0 or stamp is None or start is None:
+        if match := _TEST_NET.search(line):
+            net = int(match[1])
+        if iteration < 0:
             continue
         if match := _RATE.search(line):
             rate = float(match[1])
         if match := _OUTPUT.search(line):
-            rows = tables.train if match[1] == "Train" else tables.test
-            if not rows or rows[-1]["NumIters"] != iteration:
-                seconds = (stamp - start).total_seconds()
-                rows.append({"NumIters": iteration, "Seconds": seconds, "LearningRate": rate})
-            rows[-1][match[2]] = float(match[3])
-    for rows in (tables.train, tables.test):  # the first rate is printed after the first outputs
-        if len(rows) > 1 and rows[0]["LearningRate"] != rows[0]["LearningRate"]:
-            rows[0]["LearningRate"] = rows[1]["LearningRate"]
+            start = start or first
+            seconds = (now - start).total_seconds() if now and start else float("nan")
+            head = {"NumIters": iteration, "Seconds": seconds, "LearningRate": rate}
+            tables.add(match[1], net, head, match[2], float(match[3]))
+    for rows in (tables.train, tables.test):
+        _fill_rates(rows)
     if not (tables.train or tables.test):
         raise FileError(f"{path} holds no outputs of a training run; expected a log of `caffe train`")
     return tables
@@ -94,13 +115,12 @@ def chart(number: int, paths: Sequence[str | Path], out: str | Path) -> None:
     axes = page.subplots()
     for path in paths:
         tables = read(path)
-        rows = tables.train if quantity.startswith("Train") else tables.test
-        names = [name for name in dict.fromkeys(n for row in rows for n in row) if name.startswith(column)]
-        if not names:
+        curves = _curves(tables, quantity.startswith("Train"), column)
+        if not curves:
             raise FileError(f'{path}: has no output whose name begins with "{column}" for the chart "{quantity}"')
-        for name in names:
-            points = [(row["NumIters" if unit == "Iters" else unit], row[name]) for row in rows if name in row]
-            label = Path(path).name + (f": {name}" if len(names) > 1 else "")
+        for name, rows in curves:
+            points = [(row["NumIters" if unit == "Iters" else unit], row[name.partition(" ")[0]]) for row in rows]
+            label = Path(path).name + (f": {name}" if len(curves) > 1 else "")
             axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 60 else "", markersize=3, label=label)
     axes.set_title(f"{quantity} vs. {unit}")
     axes.set_xlabel(unit)
@@ -111,6 +131,24 @@ def chart(number: int, paths: Sequence[str | Path], out: str | Path) -> None:
         page.savefig(file, format=Path(out).suffix.lstrip(".").lower(), dpi=150)
 
 
+def _fill_rates(rows: Sequence[Row]) -> None:
+    """Give the first rows the first rate that is known: it is printed after the first outputs."""
+    known = next((index for index, row in enumerate(rows) if not math.isnan(row["LearningRate"])), 0)
+    for row in rows[:known]:
+        row["LearningRate"] = rows[known]["LearningRate"]
+
+
+def _curves(tables: Tables, train: bool, column: str) -> list[tuple[str, list[Row]]]:
+    """The outputs whose names begin with `column`: the name, with the number of a second test net, and its rows."""
+    rows, nets = (tables.train, [0] * len(tables.train)) if train else (tables.test, tables.nets)
+    found: dict[str, list[Row]] = {}
+    for row, net in zip(rows, nets, strict=True):
+        for name in row:
+            if name.startswith(column):
+                found.setdefault(f"{name} (test net {net})" if net else name, []).append(row)
+    return list(found.items())
+
+
 def _lines(path: str | Path) -> list[str]:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -118,10 +156,30 @@ def _lines(path: str | Path) -> list[str]:
         raise FileError(f"cannot read the log {path}: {error.strerror}") from error
 
 
-def _time(line: str) -> datetime | None:
-    """When a log line was written; the year is made up where the line has none."""
-    match = _STAMP.match(line)
-    if match is None:
-        return None
-    date = match[1] if len(match[1]) == 8 else f"2000{match[1]}"
-    return datetime.strptime(f"{date} {':'.join(match.groups()[1:])}", "%Y%m%d %H:%M:%S:%f")
+def _times(lines: Sequence[str]) -> list[datetime | None]:
+    """When each line was written, None for a line without a time.
+
+    Where the lines tell no year, the first is of a made-up one, and a month that falls begins the next.
+    """
+    stamps = [_STAMP.match(line) for line in lines]
+    for year in (2001, 2000, 2003, 2002):  # with a 29 February in no year, or in the first, second or third one
+        with suppress(ValueError):
+            return _dated(stamps, year)
+    return [None] * len(lines)
+
+
+def _dated(stamps: Sequence[re.Match[str] | None], year: int) -> list[datetime | None]:
+    """The times of the stamps if the first is of this year; ValueError for a day that a year does not have."""
+    times: list[datetime | None] = []
+    month = 0
+    for stamp in stamps:
+        if stamp is None:
+            times.append(None)
+            continue
+        date = stamp[1]
+        if len(date) == 4:
+            year += int(date[:2]) < month
+            month = int(date[:2])
+            date = f"{year}{date}"
+        times.append(datetime.strptime(f"{date} {':'.join(stamp.groups()[1:])}", "%Y%m%d %H:%M:%S:%f"))
+    return times

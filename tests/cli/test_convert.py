@@ -40,6 +40,7 @@ def same_log(err, expected):
     """The lines of a run, up to the one that ended it."""
     expected = re.sub(r"^\[ WARN.*\n", "", expected, flags=re.M)
     wanted = [line for line in lines(expected) if line[0] != "F"]
+    err = re.sub(r"^W.* convert_imageset\.cpp\] .*\n", "", err, flags=re.M)  # the count of images left out is ours
     assert difference(lines(err.partition("caffe: error:")[0]), wanted) is None
 
 
@@ -149,6 +150,18 @@ def test_flags_of_compute_image_mean_that_do_not_fit(given, part, capsys):
     assert part in capsys.readouterr().err
 
 
+def test_a_wrong_backend_names_the_flag(work, capsys):
+    assert (
+        main(
+            ["convert_imageset", "-backend=leveldb", "images/", "list.txt", "-resize_width=8", "-resize_height=8", "db"]
+        )
+        == 0
+    )
+    capsys.readouterr()
+    assert main(["compute_image_mean", "db"]) == 1
+    assert '"db" is a LevelDB database, not an LMDB one; give -backend=leveldb' in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def feature_folder(tmp_path_factory):
     return copy_of(".", tmp_path_factory.mktemp("features"))
@@ -253,7 +266,7 @@ def test_convert_cifar_data(tmp_path, monkeypatch, capsys):
     (tmp_path / names[3]).write_bytes(b"12345")
     assert main(["convert_cifar_data", ".", "again", "lmdb"]) == 1
     assert "data_batch_4.bin" in capsys.readouterr().err
-    assert not list((tmp_path / "again").iterdir())
+    assert not (tmp_path / "again").exists()
 
 
 def test_jpeg_is_another_name_of_jpg(work):
@@ -274,6 +287,63 @@ def test_a_folder_that_refuses_is_one_error(work, capsys):
     (work / "file").write_text("")
     assert main(["convert_imageset", "images/", "list.txt", "file/db"]) == 1
     assert "cannot write the LMDB database" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+def test_no_image_that_can_be_read_is_one_error(backend, work, capsys):
+    before = sorted(work.iterdir())
+    assert main(["convert_imageset", f"-backend={backend}", "images", "list.txt", "made/db"]) == 1
+    err = capsys.readouterr().err
+    assert not re.search("^[EW]", err, re.M)
+    error = err.partition("caffe: error: ")[2]
+    assert error.startswith('none of the 12 images can be read; the first, "imagesimg00.png", cannot be read: No such')
+    assert 'write "images/"' in error
+    assert len(error.splitlines()) == 1
+    assert sorted(work.iterdir()) == before
+    assert main(["convert_imageset", "nowhere/", "list.txt", "db"]) == 1
+    assert "check ROOTFOLDER and the names" in capsys.readouterr().err
+
+
+def test_images_that_are_left_out_are_counted(work, capsys):
+    (work / "some.txt").write_text("no1.png 1\nimg00.png 2\nno2.png 0\nimg01.png 3\n")
+    assert main(["convert_imageset", "images/", "some.txt", "db"]) == 0
+    err = capsys.readouterr().err
+    assert re.findall(r"^E.*file (\S+)$", err, re.M) == ["images/no1.png", "images/no2.png"]
+    assert err.splitlines()[-1].endswith("2 of 4 images cannot be read and are left out")
+    assert main(["convert_imageset", "--strict", "images/", "some.txt", "other"]) == 1
+    assert "2 of 4 images cannot be read; with -strict no database is written" in capsys.readouterr().err
+    assert not (work / "other").exists()
+    assert main(["convert_imageset", "--strict", "images/", "list.txt", "other"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "part"),
+    [
+        (["-resize_width=8"], "img00.png 1", "-resize_width is given without -resize_height"),
+        (["-resize_height=8"], "img00.png 1", "-resize_height is given without -resize_width"),
+        (["-resize_height=-8", "-resize_width=8"], "img00.png 1", "-resize_height -8: expected"),
+        ([], "img00.png 1\n\nimg01.png", 'some.txt:3: "img01.png" has no label'),
+        ([], "img00.png 1\nimg01.png 2147483648", "some.txt:2: the label 2147483648 has more than 32 bits"),
+        ([], "img00.png one", 'some.txt:1: "one" is not a label'),
+    ],
+)
+def test_what_cannot_be_converted_is_told_before_the_database_is_made(given, text, part, work, capsys, monkeypatch):
+    (work / "some.txt").write_text(text)
+    monkeypatch.setattr("caffe.data.create_database", None)
+    assert main(["convert_imageset", *given, "images/", "some.txt", "db"]) == 1
+    assert part in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["convert_imageset", "convert_mnist_data"])
+def test_no_way_out_is_offered_that_does_not_exist(command, work, capsys):
+    idx(work / "i", images(7, (1, 5, 3))[:, 0])
+    idx(work / "l", np.arange(7, dtype=np.uint8))
+    (work / "db").mkdir()
+    arguments = {"convert_imageset": ["images/", "list.txt"], "convert_mnist_data": ["i", "l"]}[command]
+    assert main([command, *arguments, "db"]) == 1
+    err = capsys.readouterr().err
+    assert '"db" exists already; remove it or choose another name' in err
+    assert "overwrite" not in err
 
 
 def test_shuffle_keeps_images_and_labels_together(work, capsys):

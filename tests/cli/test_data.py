@@ -31,7 +31,7 @@ def test_mnist_from_a_folder(digits, capsys):
     assert capsys.readouterr().out == "wrote out/mnist_train_lmdb: 7 digits\nwrote out/mnist_test_lmdb: 3 digits\n"
     assert (digits / "out" / "mnist_train_lmdb" / "data.mdb").exists()
     assert main(["data", "mnist", "-folder", "idx", "-o", "out"]) == 1
-    assert "mnist_train_lmdb" in capsys.readouterr().err
+    assert 'mnist_train_lmdb" exists already; give -overwrite' in capsys.readouterr().err
     assert main(["data", "mnist", "-folder", "idx", "-o", "out", "-overwrite"]) == 0
 
 

@@ -75,3 +75,30 @@ def test_the_document_tells_all_types_with_their_options(capsys):
 def test_an_unknown_type_gets_a_suggestion(capsys):
     assert main(["layers", "Poolling"]) == 1
     assert 'unknown layer type "Poolling"; did you mean "Pooling"?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("Conv", "Convolution"),
+        ("inner", "InnerProduct"),
+        ("Soft", "Softmax"),
+        ("Poling", "Pooling"),
+        ("Pool", "Pooling"),
+    ],
+)
+def test_the_beginning_of_a_name_is_understood_first(word, name, capsys):
+    assert main(["layers", word]) == 1
+    assert f'did you mean "{name}"?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["draw", "summarize"])
+def test_weights_in_place_of_a_net_are_told_with_flags_that_exist(command, tmp_path, capsys):
+    path = tmp_path / "x.caffemodel"
+    path.write_bytes(
+        caffe_pb2.NetParameter(name="n", layer=[{"name": "a", "blobs": [{"data": [0.0]}]}]).SerializeToString()
+    )
+    arguments = [str(path), str(tmp_path / "x.svg")]
+    assert main([command, *arguments[: 2 if command == "draw" else 1]]) == 1
+    err = capsys.readouterr().err
+    assert "expected a text file (.prototxt); give the net's definition here" in err

@@ -252,3 +252,18 @@ class _Anything:
 
 
 ANY = _Anything()
+
+
+@pytest.mark.parametrize(
+    ("form", "place", "history"),
+    [("HDF5", "sgd_solver.cpp:296] Snapshotting solver state to HDF5 file noise_iter_4.solverstate.h5", 0),
+     ("BINARYPROTO", "sgd_solver.cpp:284] Snapshotting solver state to binary proto file noise_iter_4.solverstate", 1)],
+)  # fmt: skip
+def test_log_lines_of_the_two_kinds_of_snapshots(noise, capsys, form, place, history):
+    path = noise / "solver.prototxt"
+    path.write_text(f"{path.read_text()} snapshot_format: {form}")
+    assert main(["train", "-solver", "solver.prototxt"]) == 0
+    assert f"{place}\n" in capsys.readouterr().err
+    state = "noise_iter_4.solverstate" + (".h5" if form == "HDF5" else "")
+    assert main(["train", "-solver", "solver.prototxt", "-snapshot", state]) == 0
+    assert capsys.readouterr().err.count("sgd_solver.cpp:336] SGDSolver: restoring history\n") == history

@@ -12,7 +12,7 @@ import pytest
 
 from caffe.errors import ProtoError
 from caffe.proto import caffe_pb2, text, upgrade
-from tests.conftest import SHARED, shared
+from tests.conftest import SHARED, our_commands, shared
 
 FOLDER = SHARED / "golden" / "upgrade"
 CASES = json.loads((FOLDER / "upgrade.json").read_text()) if FOLDER.is_dir() else {}
@@ -50,7 +50,7 @@ def test_upgrade_writes_and_logs_what_caffe_does(name, caplog):
         with pytest.raises(ProtoError, match=re.escape(source.name)):
             run(case["tool"], source)
     logged = [(r.levelname[0], r.place, r.getMessage()) for r in caplog.records]
-    assert logged == LINE.findall(case["stderr"])
+    assert logged == LINE.findall(our_commands(case["stderr"]))
 
 
 @pytest.mark.parametrize("name", CASES or [pytest.param("", marks=pytest.mark.skip("no reference files"))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 import subprocess
 import sys
 
@@ -103,6 +104,60 @@ def test_draw(tmp_path, name):
         assert "Accuracy" not in data.decode()
 
 
+BOTH = """
+layer { name: "in1" type: "Data" top: "x" include { phase: TRAIN } data_param { source: "no" } }
+layer { name: "in2" type: "Data" top: "x" include { phase: TEST } data_param { source: "no" } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 3 } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "drawn", "said"),
+    [
+        ([], ["in1", "ip"], " (phase TRAIN)"),
+        (["-phase", "TEST"], ["in2", "ip"], " (phase TEST)"),
+        (["-phase", "ALL"], ["in1", "in2", "ip"], ""),
+    ],
+)
+def test_a_net_of_two_phases_is_drawn_in_one(tmp_path, capsys, flags, drawn, said):
+    (tmp_path / "net.prototxt").write_text(BOTH)
+    target = str(tmp_path / "a.dot")
+    assert main(["draw", str(tmp_path / "net.prototxt"), target, *flags]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == (f"wrote {target}{said}\n", "")
+    assert re.findall(r": (\w+) \(\w+\)\" \[", (tmp_path / "a.dot").read_text()) == drawn
+
+
+def test_every_maker_of_a_blob_has_its_arrow():
+    net = text.parse(BOTH, caffe_pb2.NetParameter())
+    assert boxes_and_arrows(net) == ([["in1"], ["in2"], ["ip"]], [(0, 2), (1, 2)])
+
+
+def chain(count):
+    blocks = ['layer { name: "i" type: "Input" top: "b0" input_param { shape { dim: 2 dim: 5 } } }']
+    options = "inner_product_param { num_output: 7 }"
+    for i in range(count):
+        blocks.append(f'layer {{ name: "ip{i}" type: "InnerProduct" bottom: "b{i}" top: "b{i + 1}" {options} }}')
+    return "\n".join(blocks)
+
+
+@pytest.mark.parametrize(("count", "flags", "wide"), [(8, [], 1), (60, [], 0), (60, ["-rankdir", "LR"], 1)])
+def test_a_picture_that_would_be_too_wide_runs_down(tmp_path, count, flags, wide):
+    (tmp_path / "net.prototxt").write_text(chain(count))
+    assert main(["draw", str(tmp_path / "net.prototxt"), str(tmp_path / "a.png"), *flags]) == 0
+    height, width = cv2.imread(str(tmp_path / "a.png")).shape[:2]
+    assert (width > height) == wide
+
+
+def test_shapes_are_shown_where_they_are_known(tmp_path, capsys):
+    (tmp_path / "net.prototxt").write_text(chain(2))
+    for name in ("a.svg", "a.dot"):
+        assert main(["draw", str(tmp_path / "net.prototxt"), str(tmp_path / name)]) == 0
+    assert 'label="b2\\n2 x 7"' in (tmp_path / "a.dot").read_text()
+    assert "[2 x 7]" in (tmp_path / "a.svg").read_text()
+    assert capsys.readouterr().err == ""
+
+
 def test_draw_tells_what_is_wrong(tmp_path, capsys):
     assert main(["draw", LENET, str(tmp_path / "a.pngg")]) == 1
     assert 'did you mean "png"' in capsys.readouterr().err
@@ -113,9 +168,12 @@ def test_draw_tells_what_is_wrong(tmp_path, capsys):
 
 
 def test_draw_imports_no_torch(tmp_path):
-    code = (
-        f"import sys; from caffe.cli import main; main(['draw', {LENET!r}, 'a.svg']); sys.exit('torch' in sys.modules)"
-    )
+    code = f"""
+import sys
+from caffe import draw
+from caffe.proto import upgrade
+draw.draw_net_to_file(upgrade.read_net({LENET!r}), "a.svg")
+sys.exit("torch" in sys.modules)"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
@@ -140,7 +198,7 @@ def test_labels_of_layers_and_edges():
 def boxes_and_arrows(net):
     from caffe import _netgraph
 
-    boxes, edges = _netgraph._boxes(net.layer, False)
+    boxes, edges = _netgraph._boxes(net.layer, False, {})
     return [[line.split()[0] for line in box.lines] for box in boxes], edges
 
 
@@ -186,6 +244,53 @@ def test_parse_log(tmp_path, monkeypatch):
     assert float(test[-1]["loss"]) == 1.45755
     assert float(train[0]["Seconds"]) < float(train[-1]["Seconds"]) < 1
     assert main(["parse_log", str(shared("golden", "logs", "train.log")), "nowhere"]) == 1
+
+
+def stamped(time, message):
+    return f"I{time}.000000 12345 solver.cpp:228] {message}\n"
+
+
+def test_a_log_of_two_test_nets_has_a_row_for_each(tmp_path):
+    text = shared("golden", "logs", "train_two_tests.log").read_text()
+    (tmp_path / "two.log").write_text(text)
+    tables = train_log.read(tmp_path / "two.log")
+    assert [(row["NumIters"], row["accuracy"]) for row in tables.test] == [
+        (0, 0.25), (0, 0.3), (3, 0.2), (3, 0.3), (6, 0.15), (6, 0.0)
+    ]  # fmt: skip
+    assert tables.nets == [0, 1] * 3
+    assert all(row["LearningRate"] == row["LearningRate"] for row in tables.test)
+    assert main(["plot_training_log", "0", str(tmp_path / "chart.png"), str(tmp_path / "two.log")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [
+        (("1231 23:59:50", "0101 00:00:10", "0102 00:00:10"), [20, 86420]),
+        (("20251231 23:59:50", "20260101 00:00:10", "20260102 00:00:10"), [20, 86420]),
+        (("1231 23:59:50", "0229 00:00:10", "0301 00:00:10"), [59 * 86400 + 20, 60 * 86400 + 20]),
+        (("0228 23:59:50", "0301 00:00:10", "0301 00:00:20"), [20, 30]),
+        (("0228 23:59:50", "0229 00:00:10", "0301 00:00:10"), [20, 86420]),
+    ],
+)
+def test_seconds_of_a_run_over_the_end_of_a_month(tmp_path, times, seconds):
+    messages = ["Solving n\n", "Iteration 0, loss = 1", "Iteration 5, loss = 1"]
+    outputs = ["", "Train net output #0: loss = 1", "Train net output #0: loss = 0.5"]
+    lines = [stamped(*pair) for entry in zip(times, messages, outputs, strict=True) for pair in zip(
+        entry[:1] * 2, entry[1:], strict=True)]  # fmt: skip
+    (tmp_path / "a.log").write_text("".join(lines))
+    assert [row["Seconds"] for row in train_log.read(tmp_path / "a.log").train] == seconds
+
+
+def test_a_log_without_its_beginning_is_read(tmp_path):
+    text = shared("golden", "logs", "train.log").read_text()
+    (tmp_path / "cut.log").write_text("".join(text.partition("Iteration 10, Testing")[1:]))
+    tables = train_log.read(tmp_path / "cut.log")
+    assert [row["NumIters"] for row in tables.train] == list(range(10, 40, 5))
+    assert tables.train[0]["Seconds"] >= 0
+    (tmp_path / "bare.log").write_text("Iteration 7, loss = 2\n  Train net output #0: loss = 2\n")
+    (row,) = train_log.read(tmp_path / "bare.log").train
+    assert (row["NumIters"], row["loss"]) == (7, 2)
+    assert row["Seconds"] != row["Seconds"]
 
 
 @pytest.mark.parametrize("number", range(len(train_log.CHARTS)))

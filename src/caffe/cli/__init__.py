@@ -63,7 +63,7 @@ def _run(words: list[str], given: dict[str, str | int | bool]) -> int:
     if words and words[0] == "help":
         words, wants_help = words[1:], True
     if not words:
-        print(command.usage(_own_version()), end="")
+        print(command.usage(_installed("cafetiere")), end="")
         return 0
     entry = command.find(words[0])
     if wants_help:
@@ -88,15 +88,15 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
 
 
 def _show_version() -> None:
-    """Caffe's line for the scripts that read it; a person at a terminal also sees ours."""
+    """Caffe's line first, for the scripts that read it."""
     print(f"caffe version {CAFFE_VERSION}")
-    if sys.stdout.isatty():
-        print(f"cafetiere {_own_version()}")
+    print("cafetiere", _installed("cafetiere"))
+    print("torch", _installed("torch"))
 
 
-def _own_version() -> str:
+def _installed(package: str) -> str:
     try:
-        return metadata.version("cafetiere")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "(not installed)"
 

@@ -11,7 +11,7 @@ from caffe.cli.command import command
 from caffe.cli.convert_imageset import BACKEND
 from caffe.cli.display import Bar, Display
 from caffe.cli.flags import Flag
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, FileError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,12 +41,16 @@ def compute_image_mean(flags: SimpleNamespace, display: Display) -> None:
     """
     from caffe.data import open_source
     from caffe.data.datum import DatumReader
+    from caffe.data.source import WrongBackend
     from caffe.data.statistics import measure
     from caffe.proto import weights
 
     path, output = [*flags.arguments, ""][:2]
     epsilon = _check(flags, output)
-    source = open_source(flags.backend.upper(), path)
+    try:
+        source = open_source(flags.backend.upper(), path)
+    except WrongBackend as error:
+        raise FileError(f"{error.fact}; give -backend={error.found.lower()}") from error
     if DatumReader.compressed(source.first()[1]):
         log.info(f"{_PLACE}:57", "Decoding Datum")
     log.info(f"{_PLACE}:70", "Starting iteration")

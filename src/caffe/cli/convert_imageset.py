@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from caffe import log
 from caffe.cli.command import command
-from caffe.cli.display import Display
+from caffe.cli.display import Bar, Display
 from caffe.cli.flags import Flag
-from caffe.errors import DataError
+from caffe.errors import CaffeError, DataError
+
+if TYPE_CHECKING:
+    from caffe.data.imageset import ImageSet
+    from caffe.data.writer import RecordWriter
 
 BACKEND = Flag("backend", "lmdb", "Kind of the database: lmdb or leveldb.")
 
@@ -20,6 +25,7 @@ _FLAGS = [
     Flag("resize_height", 0, "Height that images are resized to; together with -resize_width."),
     Flag("check_size", False, "An image of another size than the first is an error."),
     Flag("encoded", False, "Store images compressed: the files as they are, if they are not resized."),
+    Flag("strict", False, "An image that cannot be read is an error, and no database is written."),
     Flag("encode_type", "", "Compress the images as this: png, jpg, ...; implies -encoded."),
 ]
 
@@ -28,8 +34,9 @@ _FLAGS = [
 def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
     """Convert a list of images to a database of records.
 
-    The layer Data reads the database. Each line of LISTFILE is the name of an image and its label; ROOTFOLDER, with
-    its "/", is put before the names. An image that cannot be read is told and left out.
+    The layer Data reads the database. Each line of LISTFILE is the name of an image and its label; ROOTFOLDER is put
+    before the names as it is, so it ends with "/". An image that cannot be read is told and left out; if none can be
+    read, or with -strict, that is an error and no database is written.
 
         caffe convert_imageset -resize_width=256 -resize_height=256 -shuffle images/ train.txt train_lmdb
     """
@@ -38,29 +45,71 @@ def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
     from caffe.data.imageset import ImageSet
 
     root, list_file, path = flags.arguments
-    lines = _shuffled(read_image_list(list_file), flags.shuffle)
+    _check_size_flags(flags)
+    lines = _shuffled(read_image_list(list_file, labels=True), flags.shuffle)
     log.info("convert_imageset.cpp:89", f"A total of {len(lines)} images.")
     if flags.encode_type and not flags.encoded:
         log.info("convert_imageset.cpp:92", "encode_type specified, assuming encoded=true.")
-    if (flags.resize_width > 0) != (flags.resize_height > 0):
-        log.warning("convert_imageset.cpp", "images are not resized: give both -resize_width and -resize_height")
     encoded = flags.encoded or bool(flags.encode_type)
     images = ImageSet(root, flags.resize_height, flags.resize_width, not flags.gray, encoded, flags.encode_type)
-    size = 0
     with create_database(flags.backend, path) as writer, display.bar(path, len(lines)) as bar:
-        for number, record in enumerate(images.records(lines), 1):
-            if record is not None:
-                key, value, values = record
-                if flags.check_size and values != (size := size or values):
-                    fact = f"Incorrect data field size {values} ({values} vs. {size})"
-                    raise DataError(f'image "{root}{lines[number - 1][0]}": {fact}; resize the images')
-                writer.put(key, value)
-                if writer.count % 1000 == 0:
-                    log.info("convert_imageset.cpp:147", f"Processed {writer.count} files.")
-            bar.update(number)
+        _write(images, lines, flags.check_size, writer, bar)
+        missing = len(lines) - writer.count
+        if missing and flags.strict:
+            raise DataError(f"{missing} of {len(lines)} images cannot be read; with -strict no database is written")
     if writer.count % 1000:
         log.info("convert_imageset.cpp:153", f"Processed {writer.count} files.")
+    if missing:
+        log.warning("convert_imageset.cpp", f"{missing} of {len(lines)} images cannot be read and are left out")
     display.say(f"wrote {path}: {writer.count:,} of {len(lines):,} images")
+
+
+def _check_size_flags(flags: SimpleNamespace) -> None:
+    """CaffeError unless both sides are positive or neither is given."""
+    for name in ("resize_width", "resize_height"):
+        if getattr(flags, name) < 0:
+            raise CaffeError(f"-{name} {getattr(flags, name)}: expected a number of pixels, or 0 to keep the size")
+    if (flags.resize_width > 0) != (flags.resize_height > 0):
+        given, absent = ("width", "height") if flags.resize_width else ("height", "width")
+        raise CaffeError(f"-resize_{given} is given without -resize_{absent}: images are resized by both; give both")
+
+
+def _write(images: ImageSet, lines: list[tuple[str, int]], check_size: bool, writer: RecordWriter, bar: Bar) -> None:
+    """Write the images that can be read, and log the others. DataError if there is none of the former."""
+    size = 0
+    first: DataError | None = None
+    for number, record in enumerate(images.records(lines), 1):
+        if isinstance(record, DataError):
+            first = first or record
+            if writer.count:
+                _log_unreadable(images, lines[number - 1 : number])
+            elif number == len(lines):
+                raise DataError(_none_readable(images, lines[0][0], len(lines), first))
+        else:
+            if not writer.count:
+                _log_unreadable(images, lines[: number - 1])
+            key, value, values = record
+            if check_size and values != (size := size or values):
+                fact = f"Incorrect data field size {values} ({values} vs. {size})"
+                raise DataError(f'image "{images.root}{lines[number - 1][0]}": {fact}; resize the images')
+            writer.put(key, value)
+            if writer.count % 1000 == 0:
+                log.info("convert_imageset.cpp:147", f"Processed {writer.count} files.")
+        bar.update(number)
+
+
+def _log_unreadable(images: ImageSet, lines: list[tuple[str, int]]) -> None:
+    for name, _ in lines:
+        log.error("io.cpp:80", f"Could not open or find file {images.root}{name}")
+
+
+def _none_readable(images: ImageSet, first: str, count: int, reason: DataError) -> str:
+    """The message for a list of which no image can be read."""
+    root = images.root
+    text = f'none of the {count} images can be read; the first, "{root}{first}", {reason}'
+    if root and not root.endswith("/"):
+        return f'{text}; ROOTFOLDER is put before the names as it is: write "{root}/"'
+    return f"{text}; check ROOTFOLDER and the names in the list"
 
 
 def _shuffled(lines: list[tuple[str, int]], wanted: bool) -> list[tuple[str, int]]:

@@ -32,6 +32,9 @@ def data(flags: SimpleNamespace, display: Display) -> None:
     from caffe.data import mnist
 
     out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None
+    there = [path for path in mnist.databases(out) if path.exists()]
+    if there and not flags.overwrite:
+        raise CaffeError(f'"{there[0]}" exists already; give -overwrite to replace it')
     with display.bar("mnist", 1) as bar:
         counts = mnist.make(out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
     for kind, count in counts.items():

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
+from typing import Any
 
 from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, did_you_mean
 
-RANKDIR = Flag("rankdir", "LR", "Where the data flows: LR, TB, BT or RL (left to right, top to bottom, ...).")
+RANKDIR = Flag(
+    "rankdir",
+    "",
+    "Where the data flows: LR, TB, BT or RL (left to right, top to bottom, ...). LR if not given, or TB where LR would be "
+    "wider than 5,000 pixels.",
+)
 DISPLAY_LRM = Flag("display_lrm", False, "Show the learning rates of layers that learn.")
 
 _PHASES = ("ALL", "TRAIN", "TEST")
@@ -20,7 +27,8 @@ def draw(flags: SimpleNamespace, display: Display) -> None:
     """Draw the layers of a net.
 
     The picture's name tells its kind: .svg, .png and .pdf need matplotlib, .dot is text for Graphviz. -phase TRAIN or
-    TEST leaves out the layers of the other one; ALL, the default, shows every layer.
+    TEST leaves out the layers of the other one; ALL shows every layer. TRAIN is the default for a net with layers of
+    one phase. The shapes of blobs are shown if the net can be built here, with its data.
 
         caffe draw deploy.prototxt net.svg -rankdir TB
     """
@@ -28,9 +36,30 @@ def draw(flags: SimpleNamespace, display: Display) -> None:
     from caffe.proto import caffe_pb2, upgrade
 
     source, target = flags.arguments
-    name = flags.phase or "ALL"
-    if name not in _PHASES:
+    name = flags.phase
+    if name and name not in _PHASES:
         raise CaffeError(f'phase is "{name}"{did_you_mean(name, _PHASES)}, expected one of {", ".join(_PHASES)}')
-    phase = None if name == "ALL" else caffe_pb2.Phase.Value(name)
-    pictures.draw_net_to_file(upgrade.read_net(source), target, flags.rankdir, phase, flags.display_lrm)
-    print(f"wrote {target}")
+    net = upgrade.read_net(source)
+    if name:
+        phase = None if name == "ALL" else caffe_pb2.Phase.Value(name)
+    else:
+        phase = pictures.phase_of(net)
+    shapes = _shapes(net, phase)
+    pictures.draw_net_to_file(net, target, flags.rankdir, phase, flags.display_lrm, shapes)
+    drawn = "" if phase is None else f" (phase {caffe_pb2.Phase.Name(phase)})"
+    print(f"wrote {target}{drawn}")
+
+
+def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
+    """The shapes of the net's blobs; none where it cannot be built, as without its data."""
+    from caffe import TRAIN, Net, log
+
+    level = log.logger.level
+    log.logger.setLevel(logging.CRITICAL + 1)
+    try:
+        built = Net(net, TRAIN if phase is None else phase, device="meta")
+        return {name: tuple(blob.shape) for name, blob in built.blobs.items()}
+    except CaffeError:
+        return {}
+    finally:
+        log.logger.setLevel(level)

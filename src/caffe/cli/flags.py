@@ -111,7 +111,11 @@ ENGINE = Flag(
 
 GENERAL = [
     Flag("help", False, "Show the help of the command, or this text.", ("h",)),
-    Flag("version", False, "Show the version of Caffe whose files and flags are understood."),
+    Flag(
+        "version",
+        False,
+        "Show the versions: of Caffe, whose files and flags are understood, our own, PyTorch's.",
+    ),
     Flag("verbose", False, "Show the full log on a terminal too, in place of the progress display.", ("v",)),
     Flag("log", "", "Also write the full log to this file."),
     Flag("import", "", "Python files or modules to load first, separated by ',': they define layer types of your own."),

@@ -18,7 +18,8 @@ def parse_log(flags: SimpleNamespace, display: Display) -> None:
     """Turn a training log into tables.
 
     Writes LOG.train and LOG.test into FOLDER (the present one if not given): a row for each iteration that the log
-    reports, with the columns NumIters, Seconds, LearningRate and one for each output of the net.
+    reports, with the columns NumIters, Seconds, LearningRate and one for each output of the net. With several test
+    nets LOG.test has a row for each of them, in their order.
 
         caffe parse_log caffe.INFO .
     """

@@ -105,8 +105,11 @@ def read_class_folders(path: str) -> tuple[list[tuple[str, int]], list[str]]:
     return lines, classes
 
 
-def read_image_list(path: str) -> list[tuple[str, int]]:
-    """The (name, label) of each line `name label`; a name may contain spaces, a line without a label has label 0."""
+def read_image_list(path: str, labels: bool = False) -> list[tuple[str, int]]:
+    """The (name, label) of each line `name label`; a name may contain spaces.
+
+    A line without a label has label 0; with `labels` it is a FileError, as a label of more than 32 bits always is.
+    """
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.strip() for line in file]
@@ -115,13 +118,23 @@ def read_image_list(path: str) -> list[tuple[str, int]]:
     result = []
     for number, line in enumerate(lines, 1):
         if line:
-            name, label = line.rsplit(maxsplit=1) if len(line.split(maxsplit=1)) > 1 else (line, "0")
-            try:
-                result.append((name, int(label)))
-            except ValueError:
-                raise FileError(
-                    f'{path}:{number}: "{label}" is not a label; expected "path label" with a whole number'
-                ) from None
+            result.append(_list_line(line, labels, f"{path}:{number}"))
     if not result:
         raise FileError(f'image list "{path}" is empty; expected a line "path label" for each image')
     return result
+
+
+def _list_line(line: str, needed: bool, place: str) -> tuple[str, int]:
+    """Name and label of a line of an image list."""
+    if len(line.split(maxsplit=1)) < 2:
+        if needed:
+            raise FileError(f'{place}: "{line}" has no label; expected "path label" with a whole number')
+        return line, 0
+    name, label = line.rsplit(maxsplit=1)
+    try:
+        value = int(label)
+    except ValueError:
+        raise FileError(f'{place}: "{label}" is not a label; expected "path label" with a whole number') from None
+    if not -(1 << 31) <= value < 1 << 31:
+        raise FileError(f"{place}: the label {label} has more than 32 bits; expected -2147483648 to 2147483647")
+    return name, value

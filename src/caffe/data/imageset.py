@@ -38,20 +38,19 @@ class ImageSet:
     encoded: bool = False
     encode_type: str = ""
 
-    def records(self, lines: list[tuple[str, int]], workers: int = 0) -> Iterator[tuple[bytes, bytes, int] | None]:
-        """(key, value, number of pixel values) for each line, None for one whose image cannot be read."""
+    def records(self, lines: list[tuple[str, int]], workers: int = 0) -> Iterator[tuple[bytes, bytes, int] | DataError]:
+        """(key, value, number of pixel values) for each line, or why its image cannot be read."""
         numbered = ((number, name, label) for number, (name, label) in enumerate(lines))
         return ordered(self.record, numbered, workers)
 
-    def record(self, line: Line) -> tuple[bytes, bytes, int] | None:
-        """The record of one line."""
+    def record(self, line: Line) -> tuple[bytes, bytes, int] | DataError:
+        """The record of one line, or the error of an image that cannot be read."""
         number, name, label = line
         path = self.root + name
         try:
             pixels = read_image(path, self.color, max(0, self.height), max(0, self.width))
-        except DataError:
-            log.error("io.cpp:80", f"Could not open or find file {path}")
-            return None
+        except DataError as error:
+            return error
         key = os.fsencode(f"{number:08d}_{name}")
         if self.encoded:
             value = Datum(data=self._compressed(path, name, pixels), label=label, encoded=True)

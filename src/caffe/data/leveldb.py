@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any
 
 from caffe import log
-from caffe.data.source import Records, RecordSource
+from caffe.data.source import Records, RecordSource, WrongBackend
 from caffe.data.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError, require_extra
 
@@ -91,7 +91,7 @@ def _check(path: str) -> None:
     if not os.path.exists(path):
         raise FileError(f'LevelDB database "{path}" not found: no such file or directory (from {os.getcwd()})')
     if os.path.exists(os.path.join(path, "data.mdb")):
-        raise FileError(f'"{path}" is an LMDB database, not a LevelDB one; set backend: LMDB')
+        raise WrongBackend(path, "an LMDB database, not a LevelDB one", "LMDB")
     if not os.path.exists(os.path.join(path, "CURRENT")):
         raise FileError(f'"{path}" is not a LevelDB database: it has no file CURRENT')
 

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import lmdb
 
 from caffe import log
-from caffe.data.source import Records, RecordSource
+from caffe.data.source import Records, RecordSource, WrongBackend
 from caffe.data.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError
 
@@ -119,7 +119,7 @@ def _data_file(path: str) -> str:
     if not os.path.isdir(path):
         raise FileError(f'LMDB database "{path}" is a file; give the folder that holds its data.mdb')
     if os.path.exists(os.path.join(path, "CURRENT")) and not os.path.exists(file):
-        raise FileError(f'"{path}" is a LevelDB database, not an LMDB one; set backend: LEVELDB')
+        raise WrongBackend(path, "a LevelDB database, not an LMDB one", "LEVELDB")
     if not os.path.exists(file):
         raise FileError(f'"{path}" is not an LMDB database: it has no file data.mdb')
     if not os.access(file, os.R_OK):

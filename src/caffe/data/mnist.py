@@ -17,7 +17,7 @@ from caffe.data.rng import generator
 from caffe.data.writer import RecordWriter
 from caffe.errors import FileError, MissingExtra
 
-__all__ = ["make", "put_digits", "read_digits", "read_idx"]
+__all__ = ["databases", "make", "put_digits", "read_digits", "read_idx"]
 
 Digits = tuple[np.ndarray, np.ndarray]
 """Images (n, 28, 28) of uint8 and their labels (n)."""
@@ -40,8 +40,8 @@ def make(
     """
     sets = _demo_sets() if idx_folder is None else {name: read_digits(idx_folder, name) for name in ("train", "test")}
     counts = {name: len(labels) for name, (_, labels) in sets.items()}
-    paths = {name: Path(out) / f"mnist_{name}_lmdb" for name in sets}
-    with LmdbWriter(paths["train"], overwrite) as train, LmdbWriter(paths["test"], overwrite) as test:
+    train_path, test_path = databases(out)
+    with LmdbWriter(train_path, overwrite) as train, LmdbWriter(test_path, overwrite) as test:
         done = 0
         for writer, (images, labels) in zip((train, test), sets.values(), strict=True):
             for _ in put_digits(writer, images, labels):
@@ -49,6 +49,11 @@ def make(
                 if progress is not None and done % 500 == 0:
                     progress(done, sum(counts.values()))
     return counts
+
+
+def databases(out: Path) -> tuple[Path, Path]:
+    """Where `make` writes the training and the test database."""
+    return Path(out) / "mnist_train_lmdb", Path(out) / "mnist_test_lmdb"
 
 
 def put_digits(writer: RecordWriter, images: np.ndarray, labels: np.ndarray) -> Iterator[int]:

@@ -10,11 +10,20 @@ from typing import ClassVar
 from caffe import log
 from caffe.errors import FileError, did_you_mean
 
-__all__ = ["Bytes", "RecordSource", "Records", "open_source", "show_key"]
+__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "open_source", "show_key"]
 
 Bytes = bytes | memoryview
 Records = Generator[tuple[bytes, Bytes], None, None]
 _BACKENDS: dict[str, type[RecordSource]] = {}
+
+
+class WrongBackend(FileError):
+    """A database of another kind than the one that was asked for: `fact` tells it, `found` is its backend."""
+
+    def __init__(self, path: str, fact: str, found: str) -> None:
+        self.fact = f'"{path}" is {fact}'
+        self.found = found
+        super().__init__(f"{self.fact}; set backend: {found}")
 
 
 class RecordSource(ABC):

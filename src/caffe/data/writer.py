@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -38,7 +39,8 @@ class RecordWriter(ABC):
         self._commit = commit
         self._pending: Pending = []
         if self.path.exists() and not overwrite:
-            raise FileError(f'"{path}" exists already; remove it, choose another name or ask to overwrite it')
+            raise FileError(f'"{path}" exists already; remove it or choose another name')
+        self._made = [folder for folder in self.path.parents if not folder.exists()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._folder = tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent)
@@ -47,7 +49,7 @@ class RecordWriter(ABC):
         try:
             self._open(self._folder)
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove()
             raise
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -68,7 +70,7 @@ class RecordWriter(ABC):
                 self._finish()
         finally:
             self._close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove()
 
     @abstractmethod
     def _open(self, folder: str) -> None:
@@ -81,6 +83,13 @@ class RecordWriter(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Bring everything to disk and let go of the files; may be called again."""
+
+    def _remove(self) -> None:
+        """Remove the unfinished database, and the folders made for it that are empty then."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
 
     def _flush(self) -> None:
         self._write(self._pending)

@@ -37,8 +37,9 @@ _WANTED = {
 _WAYS_OUT = {
     ("net", "state"): "to go on training from it use -snapshot; the weights are in the .caffemodel beside it",
     ("state", "net"): "to start from these weights use -weights; -snapshot takes the .solverstate beside it",
-    ("net", "text"): "a net's definition is given as -model",
-    ("text", "net"): "weights are given as -weights",
+    ("net", "text"): "a net's definition is given as -model (-model_def of classify and detect)",
+    ("text", "net"): "give the net's definition here; train and test take weights as -weights, classify and detect as "
+    "-pretrained_model",
 }
 
 

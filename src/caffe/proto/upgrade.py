@@ -184,8 +184,8 @@ def _upgrade_v0(net: caffe_pb2.NetParameter, name: str) -> bool:
         )
     log.warning(
         "upgrade_proto.cpp:39",
-        "Note that future Caffe releases will not support V0NetParameter; use ./build/tools/upgrade_net_proto_text "
-        "for prototxt and ./build/tools/upgrade_net_proto_binary for model weights upgrade this and any other net "
+        "Note that future Caffe releases will not support V0NetParameter; use 'caffe upgrade_net_proto_text' "
+        "for prototxt and 'caffe upgrade_net_proto_binary' for model weights upgrade this and any other net "
         "protos to the new format.",
     )
     return success

@@ -19,7 +19,7 @@ from torch import Tensor
 from caffe import log
 from caffe.errors import CaffeError, FileError, SolverError
 from caffe.layers.base import Layer, Source, shape_text
-from caffe.proto import state, weights
+from caffe.proto import detect, state, weights
 from caffe.solver import kept
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Plan:
     """The weights; None where the state names none."""
     history: list[Tensor]
     average: list[np.ndarray] | None
+    binary: bool = True
+    """Whether the file is a binary message, not HDF5."""
     numbers: dict[str, dict[str, float]] = field(default_factory=dict)
     """What the policy and the loss scale keep, by these names."""
     rule: dict[str, Tensor] = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Plan:
         tensors = [
             torch.from_numpy(array).reshape(own.shape) for array, own in zip(history, solver.history, strict=True)
         ]
-        plan = cls(solver, path, head, model, tensors, solver.average.read(head, path))
+        plan = cls(solver, path, head, model, tensors, solver.average.read(head, path), not detect.is_hdf5(path))
         plan._read_memory()
         plan._read_positions()
         plan._read_buffers()
@@ -129,7 +131,8 @@ class Plan:
             if self.model is not None:
                 _copy_weights(solver, self.model, self.path)
             undo.pop_all()
-        log.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
+        if self.binary:  # Caffe says nothing of an HDF5 state
+            log.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
         for own, tensor in zip(solver.history, self.history, strict=True):
             own.copy_(tensor)
         solver.average.restore(self.average)

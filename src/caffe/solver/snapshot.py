@@ -49,7 +49,7 @@ def save(solver: Solver) -> str:
         with files.put_back(model_path):  # an earlier state of this iteration must not be left with other weights
             log.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} {model_path}")
             (solver.net.save_hdf5 if hdf5 else solver.net.save)(model_path, diffs=solver.param.snapshot_diff)
-            place = "sgd_solver.cpp:295" if hdf5 else "sgd_solver.cpp:284"
+            place = "sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284"
             log.info(place, f"Snapshotting solver state to {kind} {state_path}")
             history = [tensor.cpu().numpy() for tensor in solver.history]
             (state.write_hdf5 if hdf5 else state.write)(state_path, _head(solver, model_path), history)
