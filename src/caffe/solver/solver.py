@@ -15,6 +15,7 @@ import torch
 from caffe import log, mode
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
+from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.solver import nets, resume, snapshot
 from caffe.solver.average import MovingAverage
@@ -163,10 +164,11 @@ class Solver:
             self.momentum.apply(self.iter)
         if _due(self.iter, self.param.display):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
-        if self._gradients_fit():
-            self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
-        for entry in self.net.learnable:
-            entry.blob.advance()
+        with lent_copies_follow():
+            if self._gradients_fit():
+                self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+            for entry in self.net.learnable:
+                entry.blob.advance()
         self.iter += 1
         self.average.update()
         return rate
