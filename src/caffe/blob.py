@@ -294,6 +294,9 @@ class ParamBlob(Blob):
         """Use the data of another net's blob, which has the same parameter; the diff becomes this blob's own."""
         diff = Memory(self.shape, self.parameter)
         diff.take_over(self._diff)
+        for memory in (self.weights, self.gradient):
+            if memory is not None:
+                memory.forget_loan()
         self._data = self._own = self.weights = other.weights  # type: ignore[assignment]
         self._view = other._view
         self._diff, self.gradient = diff, None

@@ -6,7 +6,8 @@ Torch's operations, autograd and optimizers write into these tensors. A `Watch` 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from caffe.errors import CaffeError
 from caffe.memory import Loan, may_alias, same_numbers
 
-__all__ = ["Gradient", "Watch", "Weights", "collect_lent_copies", "show_in_lent_copies"]
+__all__ = ["Gradient", "Watch", "Weights", "collect_lent_copies", "lent_copies_follow"]
 
 
 class ParameterMemory(ABC):
@@ -79,7 +80,8 @@ class ParameterMemory(ABC):
     def advance(self) -> None:
         """Say that the tensor was written by a way that torch does not count, such as `parameter.data`."""
         self._writes += 1
-        if self._base is not None:
+        if self._base is not None and self._loan is not None:
+            self._base.copy_(self._loan.host)  # what a user wrote before that counts no more
             self.show()
 
     def lend(self) -> np.ndarray:
@@ -134,9 +136,13 @@ class ParameterMemory(ABC):
             base.copy_(loan.host)
             self._writes += 1
         if moved or not kept:
-            self._loan = self._base = None
-            self._writes += 1
-            _LENT_COPIES.discard(self)
+            self.forget_loan()
+
+    def forget_loan(self) -> None:
+        """End the connection of a lent array."""
+        self._loan = self._base = None
+        self._writes += 1
+        _LENT_COPIES.discard(self)
 
 
 class Weights(ParameterMemory):
@@ -208,6 +214,7 @@ class Gradient(ParameterMemory):
         if self.lent or self.views:
             self.write(value)
         else:
+            self.forget_loan()
             self.holder().grad, self._borrowed = None, (value, value._version)
 
     def settle(self) -> None:
@@ -225,6 +232,7 @@ class Gradient(ParameterMemory):
             parameter.grad.zero_()
             self.advance()
         else:
+            self.forget_loan()
             parameter.grad = None
 
     def _take_borrowed(self) -> Tensor | None:
@@ -265,10 +273,16 @@ def collect_lent_copies() -> None:
         memory.read()
 
 
-def show_in_lent_copies() -> None:
-    """After a run: bring the lent copies of parameters up to date."""
-    for memory in list(_LENT_COPIES):
-        memory.show()
+@contextmanager
+def lent_copies_follow() -> Iterator[None]:
+    """Around a run or an update: take over before it what users wrote into lent copies of parameters, and bring the
+    copies up to date after it."""
+    collect_lent_copies()
+    try:
+        yield
+    finally:
+        for memory in list(_LENT_COPIES):
+            memory.show()
 
 
 _LENT_COPIES: set[ParameterMemory] = set()

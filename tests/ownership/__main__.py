@@ -34,9 +34,9 @@ def parsed(arguments=None):
     parser.add_argument("--brief", action="store_true", help="print nets and operations only, not whole scripts")
     parser.add_argument(
         "--mode",
-        choices=("own", "real", "compile", "openvino"),
+        choices=("own", "real", "compile", "openvino", "mirror"),
         default="own",
-        help="real: in the original Caffe; compile, openvino: with those operations, too",
+        help="real: in the original Caffe; compile, openvino: with those operations, too; mirror: arrays are copies",
     )
     return parser.parse_args(arguments)
 
@@ -53,9 +53,11 @@ def main():
     if options.mode == "real" and sys.version_info >= (3, 11):
         command, environment = real_command(sys.argv[1:])
         return subprocess.run(command, env=environment, cwd=ROOT).returncode
-    from tests.ownership.runner import run, shrunk
+    from tests.ownership.runner import mirrored, run, shrunk
     from tests.ownership.sequences import Drawer
 
+    if options.mode == "mirror":
+        mirrored(setattr)
     begin, failed, fragile, seen = time.time(), 0, 0, Counter()
     for seed in range(options.seed, options.seed + options.sequences):
         result = run(Drawer(seed, options.length, options.mode, options.without.split(",")))

@@ -212,6 +212,14 @@ class _Place:
         return cls.folder.name
 
 
+def mirrored(patch):
+    """Have arrays never lie over a net's tensors, as on a GPU; `patch` is like setattr."""
+    from caffe import memory, parameter_memory
+
+    for module in (memory, parameter_memory):
+        patch(module, "may_alias", lambda value: False)
+
+
 def run(ops):
     """The Result of a Drawer or Fixed."""
     logger = logging.getLogger("caffe")

@@ -9,10 +9,10 @@ import pytest
 
 from tests.ownership import layers
 from tests.ownership.__main__ import real_command
-from tests.ownership.runner import run, shrunk
+from tests.ownership.runner import mirrored, run, shrunk
 from tests.ownership.sequences import Drawer
 
-BLOCK, BLOCKS = 50, 6
+BLOCK, BLOCKS, MIRROR_BLOCKS = 50, 6, 4
 LONG_BLOCK, LONG_BLOCKS = 500, 40
 
 
@@ -27,6 +27,13 @@ def check(seeds, mode="own"):
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_sequences(block):
     check(range(block * BLOCK, (block + 1) * BLOCK))
+
+
+@pytest.mark.parametrize("block", range(MIRROR_BLOCKS))
+def test_sequences_where_arrays_are_copies(block, monkeypatch):
+    """As on a GPU."""
+    mirrored(monkeypatch.setattr)
+    check(range(block * BLOCK, (block + 1) * BLOCK), "mirror")
 
 
 @pytest.mark.long

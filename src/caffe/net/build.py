@@ -31,14 +31,14 @@ _INNER_SOFTMAX = ("InfogainLoss", "SoftmaxWithLoss")  # they log a second line, 
 class History:
     """What a layer's backward needs of its last run: the tensors, with what autograd recorded between them.
 
-    `parameters` are those that get a gradient, as the run found them: weights that are shared later are others. `seen`
-    holds each bottom's memory with its generation, and each parameter's place, at the time of the run. `random` and
-    `buffers` are what the layer began with, where the run used them.
+    `seen` holds each bottom's memory with its generation, and each parameter's place, at the time of the run. `params`
+    are the trained parameters of the run, which may belong to another net by now. `random` and `buffers` are what the
+    layer began with, where the run used them.
     """
 
     bottoms: list[Tensor]
+    params: list[Tensor]
     tops: Sequence[Tensor]
-    parameters: list[Tensor]
     seen: list[Any]
     random: RandomState | None
     buffers: Held | None

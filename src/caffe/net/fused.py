@@ -19,6 +19,7 @@ from caffe.net.module import NetModule
 from caffe.net.partial import Partial
 from caffe.net.pieces import Pieces
 from caffe.net.turns import Turns
+from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import caffe_pb2
 
 __all__ = ["Fused"]
@@ -141,7 +142,8 @@ class Fused(Batches):
         elif missing:
             runner = runner.with_more(missing)
         self._inference = runner
-        return runner.evaluate()
+        with lent_copies_follow():
+            return runner.evaluate()
 
     def _step(self) -> float:
         """One pass forward and backward as one piece; returns the loss."""

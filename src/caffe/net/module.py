@@ -19,6 +19,7 @@ from caffe.net.gradients import loss_with_gradient_of, roots
 from caffe.net.loss_scale import LossScale
 from caffe.net.precision import LowPrecision
 from caffe.net.rewrite import REWRITES, Call, Rewrite, rewrite
+from caffe.parameter_memory import collect_lent_copies
 
 __all__ = ["NetModule"]
 
@@ -129,6 +130,7 @@ class NetModule(nn.Module):
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         self._check(inputs)
+        collect_lent_copies()
         values = self._run(inputs)
         return self._loss(values), self._named(values)
 

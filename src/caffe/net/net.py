@@ -23,7 +23,7 @@ from caffe.net.loss_scale import LossScale
 from caffe.net.partial import Partial
 from caffe.net.precision import check as check_precision
 from caffe.net.turns import Turns, in_turn
-from caffe.parameter_memory import collect_lent_copies, show_in_lent_copies
+from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["Net"]
@@ -172,7 +172,6 @@ class Net(Fused):
     @in_turn
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
-        collect_lent_copies()
         if self.keep_diffs or self._watched or self._diffs_matter():
             loss = self.forward_loss()
             self.backward()
@@ -180,13 +179,11 @@ class Net(Fused):
         for entry in self.learnable:
             entry.blob.settle_diff()
         self.turns.check_inputs()
-        with gradients_apart([entry.blob for entry in self.learnable]):
-            loss = self._step()
-        show_in_lent_copies()
-        return loss
+        with lent_copies_follow(), gradients_apart([entry.blob for entry in self.learnable]):
+            return self._step()
 
     def _diffs_matter(self) -> bool:
-        """Whether a user keeps a blob's diff, which the pass must fill, or wrote one that backward starts from."""
+        """Whether a user keeps a diff, which the pass must fill, or has written one that backward starts from."""
         kept = any(blob.diff_memory.lent for blob in self.blobs.values())
         return kept or not all(blob.diff_memory.is_still(weight) for blob, weight in self._first_diffs)
 
@@ -198,7 +195,10 @@ class Net(Fused):
         """
         if self._watched:
             return self.forward_loss()
-        return self._infer() if self.phase == caffe_pb2.TEST else self.module.evaluate()
+        if self.phase == caffe_pb2.TEST:
+            return self._infer()
+        with lent_copies_follow():
+            return self.module.evaluate()
 
     def _backward(self, first: int, last: int) -> None:
         before, after = self.callbacks["before_backward"], self.callbacks["after_backward"]
@@ -222,7 +222,8 @@ class Net(Fused):
     def forward_step(self, index: int) -> list[torch.Tensor]:
         """Run one layer forward and fill its tops; returns its weighted losses."""
         step = self.steps[index]
-        losses = run.forward_step(step)
+        with lent_copies_follow():
+            losses = run.forward_step(step)
         if self.debug_info:
             debug.log_forward(step)
         return losses
@@ -230,7 +231,8 @@ class Net(Fused):
     def backward_step(self, index: int) -> None:
         """Run one layer backward: overwrite its bottoms' diffs, add to its parameters' diffs."""
         step = self.steps[index]
-        run.backward_step(step)
+        with lent_copies_follow():
+            run.backward_step(step)
         if self.debug_info and step.backward:
             debug.log_backward(step)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caffe.errors import CaffeError
 from caffe.layers.effects import Effects, Held, RandomState, copy_of_buffers
@@ -96,7 +96,7 @@ def backward_step(step: Step) -> None:
     heads = [(top, blob.read_diff()) for top, blob in zip(history.tops, step.tops, strict=True) if top.requires_grad]
     wanted = [x for x, need in zip(history.bottoms, step.needs, strict=True) if need]
     targets = [blob for blob, need in zip(step.bottoms, step.needs, strict=True) if need]
-    grads = _gradients(step, heads, [*wanted, *history.parameters])
+    grads = _gradients(step, heads, [*wanted, *history.params])
     owners = {blob.read_diff().untyped_storage().data_ptr(): blob for blob in step.tops}
     for blob, grad in zip(targets, grads, strict=False):
         if grad is None:
@@ -194,8 +194,8 @@ def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, list[Tensor]]:
     made = (tops,) if isinstance(tops, Tensor) else tops
     if step.backward:
         kept = tops_of(made, step.tops)
-        parameters = [blob.parameter for blob in step.params]
-        step.history = History(bottoms, kept, parameters, _seen(step), random, buffers)
+        params = [blob.parameter for blob in step.params]
+        step.history = History(bottoms, params, kept, _seen(step), random, buffers)
     return made, bottoms
 
 
@@ -209,11 +209,15 @@ def _start(step: Step) -> tuple[RandomState | None, Held | None]:
 
 
 def _seen(step: Step) -> list[Any]:
-    """What a run of the layer depends on: where and how old its bottoms and parameters are."""
+    """What a run of the layer depends on: where and how old its bottoms and parameters are, trained or not.
+
+    Buffers do not count: backward goes by the statistics that the run used.
+    """
     seen: list[Any] = []
     for blob in step.bottoms:
         seen += blob.stamp()
     for each in step.layer.param_blobs:
         parameter = each.parameter
-        seen += parameter.data_ptr(), parameter._version
+        if isinstance(parameter, nn.Parameter):
+            seen += parameter.data_ptr(), parameter._version
     return seen

@@ -74,7 +74,7 @@ class MovingAverage:
         order = range(self._swapped, len(self.tensors)) if averaged else reversed(range(self._swapped))
         for index in order:
             tensor, average = self._learnable[index].tensor, self.tensors[index]
-            other = tensor.detach().clone()
+            other = self._learnable[index].blob.read().clone()
             tensor.data.copy_(average)
             average.copy_(other)
             self._swapped = index + averaged

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from caffe.layers.base import Layer, Source
 from caffe.net import Net
+from caffe.parameter_memory import collect_lent_copies
 
 __all__ = ["buffers", "check_random_state", "random_state", "set_buffer", "set_random_state", "sources", "undisturbed"]
 
@@ -75,6 +76,7 @@ def undisturbed(net: Net, trained: Net) -> Iterator[None]:
     These are the random generators, the net's places in its data, the states of its layers, and the statistics that
     it may share with the net `trained`. Only what a layer written in Python keeps for itself stays changed.
     """
+    collect_lent_copies()
     positions = [(source, source.position()) for _, source in sources([net])]
     states = [(layer, name, value, value.clone()) for _, layer, name, value in buffers([net])]
     blobs = [blob for each in (net, trained) for layer in each.layers for blob in layer.tensors]

@@ -15,7 +15,7 @@ import torch
 from caffe import log, mode
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
-from caffe.parameter_memory import collect_lent_copies
+from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.solver import nets, resume, snapshot
 from caffe.solver.average import MovingAverage
@@ -159,16 +159,16 @@ class Solver:
     @torch.no_grad()
     def apply_update(self) -> float:
         """Update the weights from the gradients, which become the amounts subtracted; returns the rate used."""
-        collect_lent_copies()
         rate = self._take_rate()
         if self.momentum is not None:
             self.momentum.apply(self.iter)
         if _due(self.iter, self.param.display):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
-        if self._gradients_fit():
-            self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
-        for entry in self.net.learnable:
-            entry.blob.advance()
+        with lent_copies_follow():
+            if self._gradients_fit():
+                self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+            for entry in self.net.learnable:
+                entry.blob.advance()
         self.iter += 1
         self.average.update()
         return rate

@@ -1,0 +1,189 @@
+"""The memory of blobs and parameters, in single cases: tests.ownership has the random ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+
+import caffe
+from caffe.memory import Memory
+from tests.ownership.runner import mirrored
+
+PRODUCT = """
+input: "x" input_shape { dim: 2 dim: 3 } force_backward: true
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 bias_term: false } }
+"""
+FROZEN = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 2 dim: 2 } } }
+layer { name: "bias" type: "Bias" bottom: "x" top: "h" }
+layer { name: "ip" type: "InnerProduct" bottom: "h" top: "y" param { lr_mult: %s }
+        inner_product_param { num_output: 2 bias_term: false } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
+"""
+IN_PLACE = """
+input: "x" input_shape { dim: 2 dim: 3 } force_backward: true
+layer { name: "scale" type: "Scale" bottom: "x" top: "y" }
+layer { name: "bias" type: "Bias" bottom: "y" top: "y" }
+"""
+TRAINED = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 2 dim: 2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 bias_term: false } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
+"""
+
+
+def net_of(text, phase=caffe.TEST):
+    return caffe.Net(text_format.Parse(text, caffe.proto.caffe_pb2.NetParameter()), phase)
+
+
+def memory_of(values, **how):
+    memory = Memory((len(values),), torch.zeros(()))
+    memory.write(torch.tensor(values), **how)
+    return memory
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """No array lies over a tensor, as on a GPU."""
+    mirrored(monkeypatch.setattr)
+
+
+def test_the_version_changes_at_each_look_while_an_array_lies_over_the_value():
+    memory = memory_of([1.0, 2.0])
+    assert memory.version == memory.version
+    array = memory.lend()
+    before = memory.version
+    array[0] = 5
+    assert memory.version != before
+    before = memory.version
+    array[0] = 6
+    del array
+    assert memory.version != before
+    assert memory.version == memory.version
+
+
+def test_a_value_that_is_shared_is_not_written_through_a_later_array():
+    value = torch.tensor([1.0, 2.0])
+    memory = Memory((2,), value)
+    memory.write(value)
+    assert memory.share()
+    memory.lend()[...] = 7
+    assert value.tolist() == [1, 2]
+    assert memory.read().tolist() == [7, 7]
+
+
+def test_foreign_memory_is_not_shared_and_not_written():
+    value = torch.tensor([1.0, 2.0])
+    memory = Memory((2,), value)
+    memory.write(value, foreign=True)
+    assert not memory.share()
+    memory.lend()[...] = 7
+    assert value.tolist() == [1, 2]
+
+
+def test_a_value_under_a_users_array_is_not_shared():
+    memory = memory_of([1.0, 2.0])
+    array = memory.lend()
+    assert not memory.share()
+    del array
+    assert memory.share()
+
+
+def test_an_array_that_shows_a_copy_does_not_stand_for_the_value():
+    """The value after it is the net's own again, and other blobs may keep it."""
+    memory = memory_of([1.0, 2.0])
+    array = memory.lend()
+    memory.write(torch.tensor([3.0, 4.0]))
+    assert array.tolist() == [3, 4]
+    array[0] = 9
+    assert memory.read().tolist() == [9, 4]
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+def test_backward_goes_by_the_weights_that_are_shared_now(rate):
+    net, other = net_of(FROZEN % rate), net_of(FROZEN % rate)
+    weights = net.params["ip"][0].data[...] = np.arange(6).reshape(2, 3)
+    other.forward()
+    other.share_with(net)
+    other.blobs["y"].diff[...] = 1
+    other.backward(start="ip", end="ip")
+    np.testing.assert_array_equal(other.blobs["h"].diff, [weights.sum(0)] * 2)
+
+
+def test_a_layer_in_place_keeps_its_gradient_where_sharing_comes_before_backward():
+    net, other = net_of(IN_PLACE), net_of(IN_PLACE)
+    other.forward()
+    other.share_with(net)
+    other.blobs["y"].diff[...] = 1
+    other.backward()
+    np.testing.assert_array_equal(other.params["bias"][0].diff, [2, 2, 2])
+
+
+@pytest.mark.parametrize("way", ["forward", "optimized", "evaluate", "module", "backward"])
+def test_a_write_into_a_copy_of_weights_reaches_each_kind_of_run(way, copies):
+    net = net_of(PRODUCT)
+    net.blobs["x"].data[...] = 1
+    if way == "optimized":
+        net.optimize()
+    net.forward()
+    net.params["ip"][0].data[...] = 2
+    if way == "module":
+        got = net.module()[1]["y"].detach().numpy()
+    elif way == "backward":
+        net.blobs["y"].diff[...] = 1.5
+        got = net.backward()["x"][:, :2]
+    else:
+        net.evaluate() if way == "evaluate" else net.forward()
+        got = net.blobs["y"].data
+    np.testing.assert_array_equal(got, np.full((2, 2), 6))
+
+
+@pytest.fixture
+def solver(copies):
+    text = f'net_param {{ {TRAINED} }} base_lr: 0.5 lr_policy: "fixed"'
+    made = caffe.get_solver(text_format.Parse(text, caffe.proto.caffe_pb2.SolverParameter()))
+    made.net.blobs["x"].data[...] = 1
+    made.net.params["ip"][0].data[...] = 1
+    return made
+
+
+def test_an_update_is_seen_in_kept_copies_of_data_and_diff(solver):
+    blob = solver.net.params["ip"][0]
+    data, diff = blob.data, blob.diff
+    solver.step(1)
+    np.testing.assert_array_equal(diff, np.full((2, 3), 1.5))
+    np.testing.assert_array_equal(data, np.full((2, 3), -0.5))
+
+
+def test_an_update_takes_over_what_is_written_into_copies_before(solver):
+    blob = solver.net.params["ip"][0]
+    blob.data[...] = 3
+    blob.diff[...] = 2
+    solver.apply_update()
+    np.testing.assert_array_equal(blob.data, np.full((2, 3), 2))
+
+
+def test_what_is_written_into_a_copy_does_not_survive_clearing_and_loading(solver, tmp_path):
+    net = solver.net
+    net.save(tmp_path / "a.caffemodel")
+    data, diff = net.params["ip"][0].data, net.params["ip"][0].diff
+    data[0], diff[0] = 5, 5
+    net.copy_from(tmp_path / "a.caffemodel")
+    net.clear_param_diffs()
+    np.testing.assert_array_equal(data, np.ones((2, 3)))
+    np.testing.assert_array_equal(diff, np.zeros((2, 3)))
+
+
+def test_a_net_that_takes_over_weights_keeps_a_diff_apart(solver):
+    net, other = solver.net, net_of(TRAINED, caffe.TRAIN)
+    kept = other.params["ip"][0].diff
+    solver.step(1)
+    other.share_with(net)
+    kept[...] = 4
+    net.forward()
+    np.testing.assert_array_equal(net.params["ip"][0].diff, np.full((2, 3), 1.5))
+    np.testing.assert_array_equal(other.params["ip"][0].diff, np.full((2, 3), 4))
