@@ -8,6 +8,7 @@ import torch
 from google.protobuf import text_format
 
 import caffe
+from caffe.blob import Blob
 from caffe.memory import Memory
 from tests.ownership.runner import mirrored
 
@@ -23,6 +24,11 @@ layer { name: "ip" type: "InnerProduct" bottom: "h" top: "y" param { lr_mult: %s
         inner_product_param { num_output: 2 bias_term: false } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
 """
+SQUARE = """
+input: "x" input_shape { dim: 2 dim: 4 } force_backward: true
+layer { name: "square" type: "Power" bottom: "x" top: "y" power_param { power: 2 } }
+"""
+SLICE = 'layer { name: "slice" type: "Slice" bottom: "%s" top: "a" top: "b" }'
 IN_PLACE = """
 input: "x" input_shape { dim: 2 dim: 3 } force_backward: true
 layer { name: "scale" type: "Scale" bottom: "x" top: "y" }
@@ -187,3 +193,139 @@ def test_a_net_that_takes_over_weights_keeps_a_diff_apart(solver):
     net.forward()
     np.testing.assert_array_equal(net.params["ip"][0].diff, np.full((2, 3), 1.5))
     np.testing.assert_array_equal(other.params["ip"][0].diff, np.full((2, 3), 4))
+
+
+def test_a_reshape_to_another_count_leaves_those_that_share_the_memory():
+    first, second = Blob(2, 3), Blob(2, 3)
+    second.share(first, (2, 3))
+    first.data[...] = 1
+    second.reshape(4, 3)
+    assert first.shape == (2, 3)
+    np.testing.assert_array_equal(first.data, np.ones((2, 3)))
+
+
+def test_a_kept_array_follows_a_reshape_of_the_value_it_is_a_copy_of():
+    memory = memory_of([1.0, 2.0, 3.0, 4.0])
+    memory.share()
+    array = memory.lend()
+    memory.reshape((2, 2))
+    array[0] = 9
+    assert memory.read().tolist() == [[9, 2], [3, 4]]
+
+
+class Weighted(caffe.Layer):
+    """Multiplies by a parameter."""
+
+    def setup(self, bottom, top):
+        self.blobs.add_blob(1)
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data * self.blobs[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+def test_a_users_layer_works_on_the_parameters_that_are_shared_now():
+    text = """
+    input: "x" input_shape { dim: 2 dim: 3 }
+    layer { name: "user" type: "Python" bottom: "x" top: "y"
+            python_param { module: "tests.test_memory" layer: "Weighted" } }
+    """
+    net, other = net_of(text), net_of(text)
+    net.params["user"][0].data[...] = 3
+    other.share_with(net)
+    other.blobs["x"].data[...] = 1
+    np.testing.assert_array_equal(other.forward()["y"], np.full((2, 3), 3))
+
+
+def test_the_generation_changes_with_each_write_but_those_through_the_value_itself():
+    memory = memory_of([1.0, 2.0])
+    memory.lend()[...] = 5
+    before = memory.generation
+    memory.write(torch.tensor([3.0, 4.0]))
+    assert memory.generation != before
+    memory.share()
+    before = memory.generation
+    memory.lend()[...] = 7
+    assert memory.generation != before
+
+
+def test_a_write_through_a_kept_array_of_weights_reaches_an_optimised_net():
+    net = net_of(PRODUCT)
+    net.blobs["x"].data[...] = 1
+    net.optimize()
+    kept = net.params["ip"][0].data
+    for value in (1, 2):
+        kept[...] = value
+        np.testing.assert_array_equal(net.forward()["y"], np.full((2, 2), 3 * value))
+
+
+def test_a_pass_adds_to_the_diff_that_an_update_left():
+    text = f'net_param {{ {TRAINED} }} base_lr: 0.5 momentum: 0.9 lr_policy: "fixed"'
+    solver = caffe.get_solver(text_format.Parse(text, caffe.proto.caffe_pb2.SolverParameter()))
+    solver.net.blobs["x"].data[...] = 1
+    solver.net.params["ip"][0].data[...] = 1
+    solver.step(1)  # the gradient is 3, the update 1.5, the weights become -0.5
+    solver.net.forward_backward()
+    np.testing.assert_allclose(solver.net.params["ip"][0].diff, np.full((2, 3), 1.5 - 1.5))
+
+
+def test_backward_goes_by_the_present_bottom():
+    net = net_of(SQUARE)
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    net.blobs["x"].tensor = torch.full((2, 4), 3.0)
+    net.blobs["y"].diff[...] = 1
+    np.testing.assert_array_equal(net.backward()["x"], np.full((2, 4), 6))
+
+
+def test_backward_of_a_layer_in_place_does_not_mind_a_write_into_its_top():
+    net = net_of(SQUARE + 'layer { name: "s" type: "Sigmoid" bottom: "y" top: "y" }')
+    net.forward()
+    net.blobs["y"].diff[...] = 1
+    net.blobs["y"].tensor.zero_()
+    net.backward(start="s", end="s")
+    np.testing.assert_array_equal(net.blobs["y"].diff, np.full((2, 4), 0.25))
+
+
+def test_a_user_who_writes_a_bottom_does_not_write_the_tops_that_lie_in_it():
+    for run in (caffe.Net.forward, caffe.Net.evaluate):
+        net = net_of(f'input: "x" input_shape {{ dim: 2 dim: 4 }} {SLICE % "x"}', caffe.TRAIN)
+        kept = net.blobs["x"].data
+        run(net)
+        kept[...] = 9
+        assert not net.blobs["a"].data.any()
+
+
+def test_a_user_who_writes_a_top_does_not_write_the_bottom_that_it_lies_in():
+    for run in (caffe.Net.forward, caffe.Net.evaluate):
+        net = net_of(SQUARE + SLICE % "y", caffe.TRAIN)
+        run(net)
+        net.blobs["a"].data[...] = 9
+        assert not net.blobs["y"].data.any()
+
+
+def test_a_user_who_writes_a_tops_diff_does_not_write_those_of_the_bottoms():
+    net = net_of("""
+    input: "x" input_shape { dim: 2 dim: 4 } input: "z" input_shape { dim: 2 dim: 4 } force_backward: true
+    layer { name: "sum" type: "Eltwise" bottom: "x" bottom: "z" top: "y" }
+    """)
+    net.forward()
+    kept = net.blobs["y"].diff
+    kept[...] = 1
+    net.backward()
+    kept[...] = 9
+    for name in "xz":
+        np.testing.assert_array_equal(net.blobs[name].diff, np.ones((2, 4)))
+
+
+def test_a_pass_of_the_whole_net_begins_with_the_diff_that_a_user_wrote():
+    net = net_of(PRODUCT, caffe.TRAIN)
+    net.blobs["x"].data[...] = 1
+    net.blobs["y"].diff[...] = 2
+    net.forward_backward()
+    np.testing.assert_array_equal(net.params["ip"][0].diff, np.full((2, 3), 4))

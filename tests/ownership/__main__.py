@@ -69,6 +69,7 @@ def main():
             if failed <= options.show:
                 report(result, options, shrunk)
             if options.first:
+                print(f"sequence {seed} fails: {result.failure}")
                 break
     print(", ".join(f"{name} {number}" for name, number in sorted(seen.items())))
     spent, total = time.time() - begin, sum(seen.values())
