@@ -321,9 +321,9 @@ MISTAKES = [
     ),
     Mistake(
         "a net adds to the gradients of the net whose weights it uses",
-        "net/net.py",
-        "        if not guests:\n",
-        "        if True:\n",
+        "net/gradients.py",
+        "    guests = [blob for blob in blobs if blob.gradient is None]\n    before",
+        "    guests: list[ParamBlob] = []\n    before",
         seed=8,
     ),
     Mistake(

@@ -18,12 +18,15 @@ _BACKENDS: dict[str, type[RecordSource]] = {}
 
 
 class WrongBackend(FileError):
-    """A database of another kind than the one that was asked for: `fact` tells it, `found` is its backend."""
+    """A database of another kind than the one that was asked for: `fact` tells it, `found` is its backend.
 
-    def __init__(self, path: str, fact: str, found: str) -> None:
-        self.fact = f'"{path}" is {fact}'
+    The message alone makes one, too: who adds the place in a file to an error has no more.
+    """
+
+    def __init__(self, message: str, fact: str = "", found: str = "") -> None:
+        self.fact = f'"{message}" is {fact}' if fact else message
         self.found = found
-        super().__init__(f"{self.fact}; set backend: {found}")
+        super().__init__(f"{self.fact}; set backend: {found}" if found else message)
 
 
 class RecordSource(ABC):
