@@ -28,7 +28,7 @@ SQUARE = """
 input: "x" input_shape { dim: 2 dim: 4 } force_backward: true
 layer { name: "square" type: "Power" bottom: "x" top: "y" power_param { power: 2 } }
 """
-SLICE = 'layer { name: "slice" type: "Slice" bottom: "%s" top: "a" top: "b" }'
+SLICE = 'layer { name: "slice" type: "Slice" bottom: "%s" top: "a" top: "b" slice_param { axis: 0 } }'
 IN_PLACE = """
 input: "x" input_shape { dim: 2 dim: 3 } force_backward: true
 layer { name: "scale" type: "Scale" bottom: "x" top: "y" }
@@ -97,6 +97,16 @@ def test_a_value_under_a_users_array_is_not_shared():
     assert not memory.share()
     del array
     assert memory.share()
+
+
+def test_a_value_that_the_user_has_replaced_is_not_held():
+    """Another run may make it in the same place once more."""
+    value = torch.tensor([1.0, 2.0])
+    memory = Memory((2,), value)
+    memory.write(value, private=False)
+    assert memory.holds(value)
+    memory.lend()[...] = 7
+    assert not memory.holds(value)
 
 
 def test_an_array_that_shows_a_copy_does_not_stand_for_the_value():
@@ -301,6 +311,18 @@ def test_a_user_who_writes_a_bottom_does_not_write_the_tops_that_lie_in_it():
         assert not net.blobs["a"].data.any()
 
 
+def test_a_user_who_writes_a_bottom_does_not_write_a_top_that_is_it():
+    net = net_of("""
+    input: "x" input_shape { dim: 2 }
+    layer { name: "drop" type: "Dropout" bottom: "x" top: "y" }
+    layer { name: "end" type: "Power" bottom: "y" top: "end" }
+    """)
+    kept = net.blobs["x"].data
+    net.forward()
+    kept[...] = 9
+    assert not net.blobs["y"].data.any()
+
+
 def test_a_user_who_writes_a_top_does_not_write_the_bottom_that_it_lies_in():
     for run in (caffe.Net.forward, caffe.Net.evaluate):
         net = net_of(SQUARE + SLICE % "y", caffe.TRAIN)
@@ -311,8 +333,10 @@ def test_a_user_who_writes_a_top_does_not_write_the_bottom_that_it_lies_in():
 
 def test_a_user_who_writes_a_tops_diff_does_not_write_those_of_the_bottoms():
     net = net_of("""
-    input: "x" input_shape { dim: 2 dim: 4 } input: "z" input_shape { dim: 2 dim: 4 } force_backward: true
-    layer { name: "sum" type: "Eltwise" bottom: "x" bottom: "z" top: "y" }
+    input: "a" input_shape { dim: 2 dim: 4 } input: "b" input_shape { dim: 2 dim: 4 } force_backward: true
+    layer { name: "x" type: "Power" bottom: "a" top: "x" }
+    layer { name: "z" type: "Power" bottom: "b" top: "z" }
+    layer { name: "both" type: "Concat" bottom: "x" bottom: "z" top: "y" }
     """)
     net.forward()
     kept = net.blobs["y"].diff

@@ -190,7 +190,9 @@ class Memory:
         return self._foreign and same_place(value, self._value)
 
     def holds(self, value: Tensor) -> bool:
-        """Whether `value` is the present value."""
+        """Whether `value` is the present value, and not one that the user has replaced since."""
+        if self._loan is not None:
+            self._collect()
         return not (self._missing or self._foreign) and same_place(value, self._value)
 
     def reset(self, shape: Sequence[int], fill: float = 0.0) -> None:

@@ -254,7 +254,7 @@ MISTAKES = [
         "net/run.py",
         "            if not blob.data_memory.share():\n                return value.clone(), True\n",
         "",
-        test="test_a_user_who_writes_a_bottom_does_not_write_the_tops_that_lie_in_it",
+        test="test_a_user_who_writes_a_bottom_does_not_write_a_top_that_is_it",
     ),
     Mistake(
         "what autograd keeps of a layer in place counts as private",
