@@ -29,13 +29,14 @@ class Blob:
     can share, also under different shapes.
     """
 
-    __slots__ = ("_data", "_diff", "_own", "_view", "alone", "name")
+    __slots__ = ("_data", "_diff", "_own", "_root", "_view", "alone", "name")
 
     def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
         like = torch.zeros((), device=device)
         self._data = self._own = Memory(shape, like)
         self._diff = Memory(shape, like)
         self._view: tuple[int, ...] | None = None  # the shape, where that of the memory is another one
+        self._root: Blob | None = None  # the blob whose data this one shares
         self.alone = False
         self.name = name
 
@@ -56,22 +57,31 @@ class Blob:
                 value = value if self._view is None else value.reshape(self._data.shape)
             elif self._data is self._own:
                 self._renew()
-            else:  # within a run: the owner gets this value at the end
-                self._view = None
+            else:  # within a run, for a layer that reads this blob before the end of the run fills it
+                self._follow()
+                fits = value.numel() == self._data.count
+                self._view = tuple(value.shape) if fits and value.shape != self._data.shape else None
+                value = value.reshape(self._data.shape) if fits else value
         self._data.write(value, private, foreign)
+
+    def _follow(self) -> None:
+        """Use the memory that the blob has now whose data this blob shares."""
+        if self._root is not None:
+            self._root._follow()
+            self._data = self._root._data
 
     def _renew(self) -> None:
         old = self._data
         self._data = self._own = Memory((), old.raw)
         self._data.takers = old.takers
-        self._view = None
+        self._view = self._root = None
         if old.missing:
             self._data.drop(old.missing)
 
     def stand_alone(self) -> None:
         """Share data with no other blob, now and later: a layer works on this blob in place."""
         shape = self.shape
-        self.alone = True
+        self.alone, self._root = True, None
         if self._data.shared:
             self._renew()
         self._data.reshape(shape)
@@ -83,7 +93,7 @@ class Blob:
 
     def share(self, other: Blob, shape: tuple[int, ...], diff: bool = False) -> None:
         """Use the data of `other`, and with `diff` its diff, under a shape of the same number of elements."""
-        self._data = other._data
+        self._data, self._root = other._data, other
         self._data.shared = True
         self._view = None if shape == self._data.shape else shape
         if diff:
@@ -238,7 +248,8 @@ class ParamBlob(Blob):
         self.alone = True
         self._data = self._own = self.weights  # type: ignore[assignment]
         self._diff = self.gradient  # type: ignore[assignment]
-        self._view = None
+        self._view = self._root = None
+        self.alone = True
 
     def _holder(self) -> Tensor:
         layer, name = self._layer, self._parameter_name

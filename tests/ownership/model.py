@@ -184,8 +184,13 @@ class Net:
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def forward(self, first=0, last=None):
-        """Layer by layer."""
+        """Layer by layer. A layer in place whose bottom was not made in this pass changes what other layers have read."""
+        made = set()
         for step in self.steps[first : None if last is None else last + 1]:
+            storages = [top.data.storage for top in step.tops]
+            for storage in storages:
+                storage.runs += step.node.in_place and id(storage) not in made
+            made.update(map(id, storages))
             self._forward(step)
             step.seen = step.versions()
 
