@@ -184,7 +184,7 @@ class Net:
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def forward(self, first=0, last=None):
-        """Layer by layer. A layer in place whose bottom was not made in this pass changes what other layers have read."""
+        """Layer by layer. A layer in place changes what others have read, unless its bottom was made in this pass."""
         made = set()
         for step in self.steps[first : None if last is None else last + 1]:
             storages = [top.data.storage for top in step.tops]
