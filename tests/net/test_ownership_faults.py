@@ -346,3 +346,23 @@ def test_the_message_after_a_run_that_failed():
         net.forward_backward()
     with pytest.raises(CaffeError, match="the last run of the net ended in an error"):
         _ = net.blobs["z"].data
+
+
+def test_a_slim_step_normalises_a_part_of_a_blob():
+    prototxt = """
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 6 } } }
+    layer { name: "s" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { slice_point: 2 } }
+    layer { name: "n" type: "BatchNorm" bottom: "a" top: "a" }
+    layer { name: "c" type: "Convolution" bottom: "a" top: "c"
+      convolution_param { num_output: 3 kernel_size: 2 weight_filler { type: "gaussian" std: 0.5 } } }
+    layer { name: "l" type: "Reduction" bottom: "c" top: "l" loss_weight: 1 reduction_param { operation: SUMSQ } }
+    """
+    found = []
+    for slim in (False, True):
+        caffe.set_random_seed(1)
+        net = make(prototxt, caffe.TRAIN)
+        net.blobs["x"].data[...] = 3 * np.sin(np.arange(144)).reshape(2, 3, 4, 6)
+        if slim:
+            net.slim()
+        found.append([net.forward_backward(), *net.params["c"][0].diff.ravel()])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)

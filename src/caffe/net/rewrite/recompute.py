@@ -93,6 +93,8 @@ class _Normalized:
     def _fits(self, x: Tensor) -> bool:
         if x.device.type != "cpu" or torch.compiler.is_compiling() or self.norm.uses_running:
             return False
+        if not torch.ops.aten.is_non_overlapping_and_dense(x):
+            return False  # a part of a blob, as Slice makes it: torch's kernel with `out` computes something else
         slide = self.layer.slide
         return x.shape[1] == len(self.norm.mean) and 1 <= len(slide.pad) <= 3 and not any(slide.deficit(x.shape[2:]))
 
