@@ -202,7 +202,7 @@ MISTAKES = [
     Mistake(
         "a layer in place works on shared memory",
         "blob.py",
-        "        shape = self.shape\n        self.alone = True\n",
+        "        shape = self.shape\n        self.alone, self._root = True, None\n",
         "        return\n        shape = self.shape\n",
         seed=11,
     ),
