@@ -245,7 +245,6 @@ class ParamBlob(Blob):
         self._layer, self._parameter_name, self.name = layer, parameter_name, name
         self.weights = Weights(self._holder)
         self.gradient: Gradient | None = Gradient(self._holder)
-        self.alone = True
         self._data = self._own = self.weights  # type: ignore[assignment]
         self._diff = self.gradient  # type: ignore[assignment]
         self._view = self._root = None
