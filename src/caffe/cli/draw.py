@@ -14,8 +14,8 @@ from caffe.errors import CaffeError, did_you_mean
 RANKDIR = Flag(
     "rankdir",
     "",
-    "Where the data flows: LR, TB, BT or RL (left to right, top to bottom, ...). LR if not given, or TB where LR would be "
-    "wider than 5,000 pixels.",
+    "Where the data flows: LR, TB, BT or RL (left to right, top to bottom, ...). If not given LR, or TB where "
+    "that would be wider than 5,000 pixels.",
 )
 DISPLAY_LRM = Flag("display_lrm", False, "Show the learning rates of layers that learn.")
 
@@ -40,10 +40,8 @@ def draw(flags: SimpleNamespace, display: Display) -> None:
     if name and name not in _PHASES:
         raise CaffeError(f'phase is "{name}"{did_you_mean(name, _PHASES)}, expected one of {", ".join(_PHASES)}')
     net = upgrade.read_net(source)
-    if name:
-        phase = None if name == "ALL" else caffe_pb2.Phase.Value(name)
-    else:
-        phase = pictures.phase_of(net)
+    asked = None if name in ("", "ALL") else caffe_pb2.Phase.Value(name)
+    phase = asked if name else pictures.phase_of(net)
     shapes = _shapes(net, phase)
     pictures.draw_net_to_file(net, target, flags.rankdir, phase, flags.display_lrm, shapes)
     drawn = "" if phase is None else f" (phase {caffe_pb2.Phase.Name(phase)})"
@@ -52,13 +50,15 @@ def draw(flags: SimpleNamespace, display: Display) -> None:
 
 def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
     """The shapes of the net's blobs; none where it cannot be built, as without its data."""
+    from contextlib import closing
+
     from caffe import TRAIN, Net, log
 
     level = log.logger.level
     log.logger.setLevel(logging.CRITICAL + 1)
     try:
-        built = Net(net, TRAIN if phase is None else phase, device="meta")
-        return {name: tuple(blob.shape) for name, blob in built.blobs.items()}
+        with closing(Net(net, TRAIN if phase is None else phase, device="meta")) as built:
+            return {name: tuple(blob.shape) for name, blob in built.blobs.items()}
     except CaffeError:
         return {}
     finally:
