@@ -70,7 +70,7 @@ def test_matplotlib_is_missed_before_the_training(noise, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
     assert main(["train", "-solver", "solver.prototxt", "--plot", "curves.png"]) == 1
     assert capsys.readouterr().err == (
-        'caffe: error: drawing curves needs the Python package "matplotlib.backend_bases", which is not installed; '
+        'caffe: error: drawing curves needs the Python package "matplotlib", which is not installed; '
         "install it with: pip install 'cafetiere[plot]'\n"
     )
 

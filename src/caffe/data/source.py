@@ -18,12 +18,12 @@ _BACKENDS: dict[str, type[RecordSource]] = {}
 
 
 class WrongBackend(FileError):
-    """A database of another kind than the one that was asked for: `fact` tells it, `found` is its backend."""
+    """A database of another kind than the one that was asked for; `found` is its backend, and `fact` tells it."""
 
-    def __init__(self, path: str, fact: str, found: str) -> None:
-        self.fact = f'"{path}" is {fact}'
+    def __init__(self, text: str, found: str = "") -> None:
+        super().__init__(f"{text}; set backend: {found}" if found else text)
+        self.fact = text
         self.found = found
-        super().__init__(f"{self.fact}; set backend: {found}")
 
 
 class RecordSource(ABC):
