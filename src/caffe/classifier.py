@@ -10,6 +10,7 @@ import numpy as np
 
 from caffe import TEST
 from caffe import io as images
+from caffe.errors import CaffeError
 from caffe.net import Net
 
 __all__ = ["Classifier", "image_transformer"]
@@ -40,13 +41,20 @@ class Classifier(Net):
         self.transformer = image_transformer(self, mean, input_scale, raw_scale, channel_swap)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].shape[2:])
         self.image_dims = np.array(self.crop_dims if image_dims is None else image_dims)
+        if self.image_dims.shape != (2,) or (self.image_dims < 1).any():
+            raise CaffeError(f"image_dims is {self.image_dims.tolist()}; expected a height and a width in pixels")
 
     def predict(self, inputs: Sequence[np.ndarray], oversample: bool = True) -> np.ndarray:
         """The net's first output for images (H, W, C) as `caffe.io.load_image` gives them: (N, classes).
 
-        With `oversample` the mean over ten crops: corners and centre, and these mirrored; else the centre alone.
+        Images (H, W) are taken by a net of one channel. With `oversample` the mean over ten crops: corners and centre,
+        and these mirrored; else the centre alone.
         """
-        resized = [images.resize_image(image, self.image_dims) for image in inputs]
+        if (self.image_dims < self.crop_dims).any():
+            fact = f"images are brought to {_size_text(self.image_dims)} pixels, the net takes"
+            raise CaffeError(f"{fact} {_size_text(self.crop_dims)}; make image_dims at least as large")
+        planes = [self._image(number, image) for number, image in enumerate(inputs)]
+        resized = [images.resize_image(image, self.image_dims) for image in planes]
         if oversample:
             crops = images.oversample(resized, self.crop_dims)
         else:
@@ -56,11 +64,29 @@ class Classifier(Net):
         scores = self.score(crops)
         return scores.reshape(len(inputs), 10, -1).mean(1) if oversample else scores
 
+    def _image(self, number: int, image: np.ndarray) -> np.ndarray:
+        """An image (H, W, C) of the net's channels from one that may lack the axis C."""
+        name, array = self.inputs[0], np.asarray(image)
+        channels = self.blobs[name].shape[1]
+        if array.ndim == 2 and channels == 1:
+            return array[..., None]
+        if array.ndim != 3 or array.shape[2] != channels:
+            raise CaffeError(
+                f'image {number} has shape {array.shape}; expected (H, W, {channels}) for the input "{name}"; '
+                f"caffe.io.load_image(file, color={channels != 1}) gives it"
+            )
+        return array
+
     def score(self, crops: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """The net's first output for images (H, W, C) of its input's size."""
         name = self.inputs[0]
         rows: Any = np.array([self.transformer.preprocess(name, crop) for crop in crops])
         return self.forward_all(**{name: rows})[self.outputs[0]]
+
+
+def _size_text(size: Sequence[int] | np.ndarray) -> str:
+    """`227 x 227`, for messages."""
+    return " x ".join(str(int(side)) for side in size)
 
 
 def image_transformer(

@@ -50,8 +50,9 @@ class Detector(Net):
         Returns for each window a dict with `window`, `prediction` (the net's first output) and `filename`.
         """
         found, crops = [], []
+        color = self.crop_dims[2] != 1
         for filename, windows in images_windows:
-            image = images.load_image(filename)
+            image = images.load_image(filename, color)
             for window in windows:
                 crops.append(self.crop(image, np.asarray(window)))
                 found.append({"window": window, "filename": filename})

@@ -179,7 +179,10 @@ def draw_net_to_file(
     display_lrm: bool = False,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Write a picture of a NetParameter into a file, whose name tells the kind: svg, png, pdf, dot; see `draw_net`."""
+    """Write a picture of a NetParameter into a file whose name tells the kind: svg, png, pdf, dot, ...
+
+    See `draw_net`.
+    """
     ext = Path(filename).suffix.lstrip(".").lower()
     picture = draw_net(caffe_net, rankdir, ext, phase, display_lrm, shapes)
     with files.atomic(filename) as file:

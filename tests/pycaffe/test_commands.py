@@ -61,6 +61,77 @@ def test_classify_tells_what_is_missing(case, capsys):
     assert "whole numbers" in capsys.readouterr().err
 
 
+@pytest.fixture
+def grey(tmp_path, monkeypatch):
+    """A net of one channel, its weights, an image and its pixels."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grey.prototxt").write_text("""
+    layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 8 dim: 6 } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+      inner_product_param { num_output: 4 weight_filler { type: "gaussian" std: 1 } } }
+    layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }""")
+    caffe.Net("grey.prototxt", caffe.TEST).save("grey.caffemodel")
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 6)).astype(np.uint8)
+    cv2.imwrite("grey.png", pixels)
+    return pixels
+
+
+GREY = ["-model_def", "grey.prototxt", "-pretrained_model", "grey.caffemodel", "-raw_scale", "1", "-images_dim", "8,6"]
+
+
+def test_a_net_of_one_channel_takes_grey_images(grey, tmp_path, capsys):
+    net = caffe.Net("grey.prototxt", "grey.caffemodel", caffe.TEST)
+    expected = net.forward_all(data=(grey / np.float32(255))[None, None])["prob"]
+    assert main(["classify", "grey.png", "a.npy", *GREY, "-center_only"]) == 0
+    np.testing.assert_allclose(np.load("a.npy"), expected, rtol=1e-5)
+    np.save("images.npy", grey[None] / np.float32(255))
+    assert main(["classify", "images.npy", "b.npy", *GREY, "-center_only"]) == 0
+    np.testing.assert_allclose(np.load("b.npy"), expected, rtol=1e-5)
+    (tmp_path / "windows.csv").write_text("filename,ymin,xmin,ymax,xmax\ngrey.png,0,0,8,6\n")
+    flags = [*GREY[:6], "-crop_mode", "list", "-context_pad", "0"]
+    assert main(["detect", "windows.csv", "out.h5", *flags]) == 0
+    with h5py.File("out.h5") as file:
+        np.testing.assert_allclose(file["prediction"][...], expected, rtol=1e-5)
+    assert main(["classify", "grey.png", *GREY, "-channel_swap", "2,1,0"]) == 1
+    assert "set_channel_swap" in capsys.readouterr().err
+
+
+def test_images_of_two_axes(grey, case):
+    classifier = caffe.Classifier("grey.prototxt", "grey.caffemodel")
+    plain = grey / np.float32(255)
+    np.testing.assert_array_equal(classifier.predict([plain]), classifier.predict([plain[..., None]]))
+    with pytest.raises(CaffeError, match=r"image 1 has shape \(8, 6, 3\); expected \(H, W, 1\).*color=False"):
+        classifier.predict([plain, np.stack([plain] * 3, -1)])
+    colour = caffe.Classifier("deploy.prototxt", "w.caffemodel")
+    with pytest.raises(CaffeError, match=r"image 0 has shape \(8, 6\); expected \(H, W, 3\).*color=True"):
+        colour.predict([plain])
+    with pytest.raises(CaffeError, match="image_dims is"):
+        caffe.Classifier("grey.prototxt", "grey.caffemodel", image_dims=[32])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags", "part"),
+    [
+        (["grey.png"], ["-images_dim", "32"], '-images_dim "32": expected a height and a width'),
+        (["grey.png"], ["-images_dim", "0,6"], '-images_dim "0,6": expected'),
+        (["grey.png"], ["-images_dim", "8,5"], "images are brought to 8 x 5 pixels, the net takes 8 x 6"),
+        (["grey.png"], ["-images_dim", "8,5", "-center_only"], "images are brought to 8 x 5 pixels"),
+        (["grey.png"], ["-labels", "names.txt"], "names.txt: holds 3 names, and the net has 4 classes"),
+        (["grey.png"], ["-labels", "no.txt"], "cannot read the labels no.txt: No such file"),
+        (["grey.png", "s.txt"], [], "s.txt: the scores are written as an array"),
+    ],
+)
+def test_wrong_settings_of_classify_are_one_error(grey, tmp_path, capsys, arguments, flags, part):
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    assert main(["classify", *arguments, *GREY, *flags]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    error = err.partition("caffe: error: ")[2]
+    assert part in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "s.txt").exists()
+
+
 def test_detect(case, tmp_path):
     windows = case["detector/windows"]
     lines = ["filename,ymin,xmin,ymax,xmax", *("image.png," + ",".join(map(str, row)) for row in windows)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,11 @@ from caffe.cli import _device
 from caffe.errors import CaffeError, FileError
 from caffe.proto import weights
 
-__all__ = ["number", "numbers", "read_array", "read_mean", "settings"]
+if TYPE_CHECKING:
+    from caffe.classifier import Classifier
+    from caffe.detector import Detector
+
+__all__ = ["number", "numbers", "read_array", "read_mean", "settings", "swap_colors"]
 
 
 def settings(flags: SimpleNamespace) -> dict[str, Any]:
@@ -24,8 +28,15 @@ def settings(flags: SimpleNamespace) -> dict[str, Any]:
         "mean": read_mean(flags.mean_file) if flags.mean_file else None,
         "input_scale": number(flags, "input_scale"),
         "raw_scale": number(flags, "raw_scale"),
-        "channel_swap": numbers(flags, "channel_swap"),
+        "channel_swap": None if flags.channel_swap == "auto" else numbers(flags, "channel_swap"),
     }
+
+
+def swap_colors(net: Classifier | Detector, flags: SimpleNamespace) -> None:
+    """Set the order of channels that -channel_swap auto stands for: blue first where the net takes three channels."""
+    name = net.inputs[0]
+    if flags.channel_swap == "auto" and net.blobs[name].shape[1] == 3:
+        net.transformer.set_channel_swap(name, (2, 1, 0))
 
 
 def number(flags: SimpleNamespace, name: str) -> float | None:

@@ -9,14 +9,16 @@ from typing import Any
 from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import ENGINE, Flag
-from caffe.errors import FileError
+from caffe.errors import CaffeError, FileError
 
 MODEL_DEF = Flag("model_def", "", "Net to run (deploy prototxt).")
 PRETRAINED_MODEL = Flag("pretrained_model", "", "Its weights (.caffemodel or .h5).")
 MEAN_FILE = Flag("mean_file", "", "Mean to subtract (.npy or .binaryproto).")
 INPUT_SCALE = Flag("input_scale", "", "Multiply the net's input by this, at the end.")
 RAW_SCALE = Flag("raw_scale", "255.0", "Multiply pixels, which lie in 0 .. 1, by this before the mean is subtracted.")
-CHANNEL_SWAP = Flag("channel_swap", "2,1,0", "Order of the channels; the default makes RGB images BGR.")
+CHANNEL_SWAP = Flag(
+    "channel_swap", "auto", "Order of the channels; auto is 2,1,0 for a net of three, which makes RGB images BGR."
+)
 CENTER_ONLY = Flag("center_only", False, "Take the centre alone, not the mean over ten crops.")
 IMAGES_DIM = Flag("images_dim", "256,256", "Height and width that images are brought to before they are cropped.")
 EXT = Flag("ext", "jpg", "Which files of a folder are images.")
@@ -30,8 +32,8 @@ _BEST = 5
 def classify(flags: SimpleNamespace, display: Display) -> None:
     """Classify images.
 
-    IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1. Prints the best classes of
-    each image; OUT, a .npy file, gets the scores of all (N, classes).
+    IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1; a net of one channel takes
+    grey ones, (N, H, W) too. Prints the best classes of each image; OUT, a .npy file, gets the scores (N, classes).
 
         caffe classify cat.jpg scores.npy -model_def deploy.prototxt -pretrained_model net.caffemodel
     """
@@ -41,25 +43,43 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
     from caffe.cli import _images
     from caffe.proto import files
 
+    source, out = [*flags.arguments, ""][:2]
+    if out and not out.endswith(".npy"):
+        raise CaffeError(f"{out}: the scores are written as an array; the output's name must end in .npy")
     chosen = _images.settings(flags)
     dims = _images.numbers(flags, "images_dim")
-    names = Path(flags.labels).read_text().splitlines() if flags.labels else None
-    images = _read(flags.arguments[0], flags.ext)
+    if dims is not None and (len(dims) != 2 or min(dims) < 1):
+        raise CaffeError(f'-images_dim "{flags.images_dim}": expected a height and a width in pixels, such as 256,256')
     classifier = Classifier(flags.model_def, flags.pretrained_model, image_dims=dims, **chosen)
+    _images.swap_colors(classifier, flags)
+    names = _names(flags.labels, int(np.prod(classifier.blobs[classifier.outputs[0]].shape[1:])))
+    images = _read(source, flags.ext, classifier.blobs[classifier.inputs[0]].shape[1] != 1)
     classifier.optimize(engine=flags.engine)
     scores = classifier.predict([image for _, image in images], not flags.center_only)
-    for (name, _), row in zip(images, scores, strict=True):
-        best = np.argsort(row)[::-1][:_BEST]
+    for (name, _), row in zip(images, scores.reshape(len(images), -1), strict=True):
         print(name)
-        for index in best:
-            print(f"  {row[index]:.4f}  {names[index] if names and index < len(names) else index}")
-    if len(flags.arguments) > 1:
-        with files.atomic(flags.arguments[1]) as file:
+        for index in np.argsort(row)[::-1][:_BEST]:
+            print(f"  {row[index]:.4f}  {names[index]}")
+    if out:
+        with files.atomic(out) as file:
             np.save(file, scores)
-        print(f"wrote {flags.arguments[1]}")
+        print(f"wrote {out}")
 
 
-def _read(path: str, ext: str) -> list[tuple[str, Any]]:
+def _names(path: str, classes: int) -> list[str]:
+    """The names of the classes: the lines of a file, or their numbers without one."""
+    if not path:
+        return [str(index) for index in range(classes)]
+    try:
+        names = Path(path).read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    except OSError as error:
+        raise FileError(f"cannot read the labels {path}: {error.strerror}") from error
+    if len(names) != classes:
+        raise FileError(f"{path}: holds {len(names)} names, and the net has {classes} classes; give a line for each")
+    return names
+
+
+def _read(path: str, ext: str, color: bool) -> list[tuple[str, Any]]:
     """Names and images."""
     from caffe import io
     from caffe.cli import _images
@@ -67,8 +87,8 @@ def _read(path: str, ext: str) -> list[tuple[str, Any]]:
     if path.endswith(".npy"):
         return [(f"{path}[{index}]", image) for index, image in enumerate(_images.read_array(path))]
     if not Path(path).is_dir():
-        return [(path, io.load_image(path))]
+        return [(path, io.load_image(path, color))]
     found = sorted(Path(path).glob(f"*.{ext}"))
     if not found:
         raise FileError(f"the folder {path} has no images *.{ext}; -ext tells how their names end")
-    return [(str(name), io.load_image(name)) for name in found]
+    return [(str(name), io.load_image(name, color)) for name in found]

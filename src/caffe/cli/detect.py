@@ -43,6 +43,8 @@ def detect(flags: SimpleNamespace, display: Display) -> None:
         chosen["mean"] = chosen["mean"].mean((1, 2))
     wanted = _windows(source) if flags.crop_mode == "list" else _lines(source)
     detector = Detector(flags.model_def, flags.pretrained_model, context_pad=flags.context_pad, **chosen)
+    _images.swap_colors(detector, flags)
+    detector.configure_crop(flags.context_pad)  # what it shows beyond an image depends on the order of channels
     detector.optimize(engine=flags.engine)
     run: Any = detector.detect_windows if flags.crop_mode == "list" else detector.detect_selective_search
     found = run(wanted)

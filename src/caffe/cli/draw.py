@@ -14,8 +14,8 @@ from caffe.errors import CaffeError, did_you_mean
 RANKDIR = Flag(
     "rankdir",
     "",
-    "Where the data flows: LR, TB, BT or RL (left to right, top to bottom, ...). LR if not given, or TB where LR would "
-    "be wider than 5,000 pixels.",
+    "Where the data flows: LR, TB, BT or RL (left to right, top to bottom, ...). If not given LR, or TB where "
+    "that would be wider than 5,000 pixels.",
 )
 DISPLAY_LRM = Flag("display_lrm", False, "Show the learning rates of layers that learn.")
 
@@ -50,13 +50,15 @@ def draw(flags: SimpleNamespace, display: Display) -> None:
 
 def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
     """The shapes of the net's blobs; none where it cannot be built, as without its data."""
+    from contextlib import closing
+
     from caffe import TRAIN, Net, log
 
     level = log.logger.level
     log.logger.setLevel(logging.CRITICAL + 1)
     try:
-        built = Net(net, TRAIN if phase is None else phase, device="meta")
-        return {name: tuple(blob.shape) for name, blob in built.blobs.items()}
+        with closing(Net(net, TRAIN if phase is None else phase, device="meta")) as built:
+            return {name: tuple(blob.shape) for name, blob in built.blobs.items()}
     except CaffeError:
         return {}
     finally:

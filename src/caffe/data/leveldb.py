@@ -91,7 +91,7 @@ def _check(path: str) -> None:
     if not os.path.exists(path):
         raise FileError(f'LevelDB database "{path}" not found: no such file or directory (from {os.getcwd()})')
     if os.path.exists(os.path.join(path, "data.mdb")):
-        raise WrongBackend(path, "an LMDB database, not a LevelDB one", "LMDB")
+        raise WrongBackend(f'"{path}" is an LMDB database, not a LevelDB one', "LMDB")
     if not os.path.exists(os.path.join(path, "CURRENT")):
         raise FileError(f'"{path}" is not a LevelDB database: it has no file CURRENT')
 

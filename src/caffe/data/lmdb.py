@@ -119,7 +119,7 @@ def _data_file(path: str) -> str:
     if not os.path.isdir(path):
         raise FileError(f'LMDB database "{path}" is a file; give the folder that holds its data.mdb')
     if os.path.exists(os.path.join(path, "CURRENT")) and not os.path.exists(file):
-        raise WrongBackend(path, "a LevelDB database, not an LMDB one", "LEVELDB")
+        raise WrongBackend(f'"{path}" is a LevelDB database, not an LMDB one', "LEVELDB")
     if not os.path.exists(file):
         raise FileError(f'"{path}" is not an LMDB database: it has no file data.mdb')
     if not os.access(file, os.R_OK):

@@ -18,15 +18,12 @@ _BACKENDS: dict[str, type[RecordSource]] = {}
 
 
 class WrongBackend(FileError):
-    """A database of another kind than the one that was asked for: `fact` tells it, `found` is its backend.
+    """A database of another kind than the one that was asked for; `found` is its backend, and `fact` tells it."""
 
-    The message alone makes one, too: who adds the place in a file to an error has no more.
-    """
-
-    def __init__(self, message: str, fact: str = "", found: str = "") -> None:
-        self.fact = f'"{message}" is {fact}' if fact else message
+    def __init__(self, text: str, found: str = "") -> None:
+        super().__init__(f"{text}; set backend: {found}" if found else text)
+        self.fact = text
         self.found = found
-        super().__init__(f"{self.fact}; set backend: {found}" if found else message)
 
 
 class RecordSource(ABC):
