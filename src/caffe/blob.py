@@ -29,12 +29,12 @@ class Blob:
     can share, also under different shapes.
     """
 
-    __slots__ = ("_data", "_diff", "_own", "_root", "_view", "alone", "name")
+    __slots__ = ("_own", "_root", "_view", "alone", "data_memory", "diff_memory", "name")
 
     def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
         like = torch.zeros((), device=device)
-        self._data = self._own = Memory(shape, like)
-        self._diff = Memory(shape, like)
+        self.data_memory = self._own = Memory(shape, like)
+        self.diff_memory = Memory(shape, like)
         self._view: tuple[int, ...] | None = None  # the shape, where that of the memory is another one
         self._root: Blob | None = None  # the blob whose data this one shares
         self.alone = False
@@ -44,68 +44,68 @@ class Blob:
 
     def read(self) -> Tensor:
         """The data for a layer, which must not write into it."""
-        value = self._data.read()
-        return value if self._view is None else self._data.in_c_order().view(self._view)
+        value = self.data_memory.read()
+        return value if self._view is None else self.data_memory.in_c_order().view(self._view)
 
     def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
         """Replace the data, also for the blobs that share it; see Memory.write.
 
         With another number of elements the owner of the memory gets a new one, and the others keep the old one.
         """
-        if self._data.shared:
-            if value.numel() == self._data.count:
-                value = value if self._view is None else value.reshape(self._data.shape)
-            elif self._data is self._own:
+        if self.data_memory.shared:
+            if value.numel() == self.data_memory.count:
+                value = value if self._view is None else value.reshape(self.data_memory.shape)
+            elif self.data_memory is self._own:
                 self._renew()
             else:  # within a run, for a layer that reads this blob before the end of the run fills it
                 self._follow()
-                fits = value.numel() == self._data.count
-                self._view = tuple(value.shape) if fits and value.shape != self._data.shape else None
-                value = value.reshape(self._data.shape) if fits else value
-        self._data.write(value, private, foreign)
+                fits = value.numel() == self.data_memory.count
+                self._view = tuple(value.shape) if fits and value.shape != self.data_memory.shape else None
+                value = value.reshape(self.data_memory.shape) if fits else value
+        self.data_memory.write(value, private, foreign)
 
     def _follow(self) -> None:
         """Use the memory that the blob has now whose data this blob shares."""
         if self._root is not None:
             self._root._follow()
-            self._data = self._root._data
+            self.data_memory = self._root.data_memory
 
     def _renew(self) -> None:
-        old = self._data
-        self._data = self._own = Memory((), old.raw)
-        self._data.takers = old.takers
+        old = self.data_memory
+        self.data_memory = self._own = Memory((), old.raw)
+        self.data_memory.takers = old.takers
         self._view = self._root = None
         if old.missing:
-            self._data.drop(old.missing)
+            self.data_memory.drop(old.missing)
 
     def stand_alone(self) -> None:
         """Share data with no other blob, now and later: a layer works on this blob in place."""
         shape = self.shape
         self.alone, self._root = True, None
-        if self._data.shared:
+        if self.data_memory.shared:
             self._renew()
-        self._data.reshape(shape)
+        self.data_memory.reshape(shape)
 
     def use_data(self, other: ParamBlob) -> None:
         """Use the data of a parameter, and keep a diff of one's own."""
-        self._data = self._own = other.weights  # type: ignore[assignment]
+        self.data_memory = self._own = other.weights  # type: ignore[assignment]
         self._view = other._view
 
     def share(self, other: Blob, shape: tuple[int, ...], diff: bool = False) -> None:
         """Use the data of `other`, and with `diff` its diff, under a shape of the same number of elements."""
-        self._data, self._root = other._data, other
-        self._data.shared = True
-        self._view = None if shape == self._data.shape else shape
+        self.data_memory, self._root = other.data_memory, other
+        self.data_memory.shared = True
+        self._view = None if shape == self.data_memory.shape else shape
         if diff:
-            self._diff = other._diff
+            self.diff_memory = other.diff_memory
 
     def drop(self, reason: str) -> None:
         """Free the data; see Memory.drop."""
-        self._data.drop(reason)
+        self.data_memory.drop(reason)
 
     def drop_diff(self, reason: str) -> None:
         """Free the diff; see Memory.drop."""
-        self._diff.drop(reason)
+        self.diff_memory.drop(reason)
 
     def read_diff(self) -> Tensor:
         """The diff for a layer, which must not write into it. Zeros where nobody has written it."""
@@ -114,39 +114,29 @@ class Blob:
     def write_diff(self, value: Tensor, private: bool = True) -> None:
         """Replace the diff; see Memory.write."""
         memory = self._fitting_diff()
-        self._diff.write(value if value.shape == memory.shape else value.reshape(memory.shape), private)
+        self.diff_memory.write(value if value.shape == memory.shape else value.reshape(memory.shape), private)
 
     def reset_diff(self, fill: float = 0.0) -> None:
         """Make every element of the diff `fill`."""
-        self._diff.reset(self.shape, fill)
+        self.diff_memory.reset(self.shape, fill)
 
     def stamp(self) -> tuple[Memory, int, int]:
         """Which memory holds the data, and its generation: changes when the data is another; see Memory.generation."""
-        memory = self._data
+        memory = self.data_memory
         return memory, *memory.generation
 
-    @property
-    def data_memory(self) -> Memory:
-        """The memory of the data."""
-        return self._data
-
-    @property
-    def diff_memory(self) -> Memory:
-        """The memory of the diff."""
-        return self._diff
-
     def _fitting_diff(self) -> Memory:
-        if self._diff.count != self._data.count:
-            self._diff.reset(self.shape)
-        return self._diff
+        if self.diff_memory.count != self.data_memory.count:
+            self.diff_memory.reset(self.shape)
+        return self.diff_memory
 
     # -- torch side ------------------------------------------------------------------------------------------------
 
     @property
     def tensor(self) -> Tensor:
         """The data as a torch tensor without gradient history. The caller may write into it."""
-        value = self._data.private()
-        return value if self._view is None else self._data.in_c_order().view(self._view)
+        value = self.data_memory.private()
+        return value if self._view is None else self.data_memory.in_c_order().view(self._view)
 
     @tensor.setter
     def tensor(self, value: Tensor) -> None:
@@ -167,7 +157,7 @@ class Blob:
     @property
     def data(self) -> np.ndarray:
         """The values, a writable float array of `shape`."""
-        array = self._data.lend()
+        array = self.data_memory.lend()
         return array if self._view is None else array.reshape(self._view)
 
     @property
@@ -180,7 +170,7 @@ class Blob:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._data.shape if self._view is None else self._view
+        return self.data_memory.shape if self._view is None else self._view
 
     @property
     def count(self) -> int:
@@ -193,12 +183,12 @@ class Blob:
             raise CaffeError(f'blob "{self.name}": cannot take the shape {tuple(shape)}; every size must be at least 0')
         if tuple(shape) == self.shape:
             return
-        if self._data.shared and math.prod(shape) == self._data.count:
-            self._view = None if tuple(shape) == self._data.shape else tuple(shape)
+        if self.data_memory.shared and math.prod(shape) == self.data_memory.count:
+            self._view = None if tuple(shape) == self.data_memory.shape else tuple(shape)
             return
-        if self._data.shared:
+        if self.data_memory.shared:
             self._renew()
-        self._data.reshape(shape)
+        self.data_memory.reshape(shape)
 
     @property
     def num(self) -> int:
@@ -245,8 +235,8 @@ class ParamBlob(Blob):
         self._layer, self._parameter_name, self.name = layer, parameter_name, name
         self.weights = Weights(self._holder)
         self.gradient: Gradient | None = Gradient(self._holder)
-        self._data = self._own = self.weights  # type: ignore[assignment]
-        self._diff = self.gradient  # type: ignore[assignment]
+        self.data_memory = self._own = self.weights  # type: ignore[assignment]
+        self.diff_memory = self.gradient  # type: ignore[assignment]
         self._view = self._root = None
         self.alone = True
 
@@ -303,21 +293,21 @@ class ParamBlob(Blob):
     def use_weights(self, other: ParamBlob) -> None:
         """Use the data of another net's blob, which has the same parameter; the diff becomes this blob's own."""
         diff = Memory(self.shape, self.parameter)
-        diff.take_over(self._diff)
+        diff.take_over(self.diff_memory)
         for memory in (self.weights, self.gradient):
             if memory is not None:
                 memory.forget_loan()
-        self._data = self._own = self.weights = other.weights  # type: ignore[assignment]
+        self.data_memory = self._own = self.weights = other.weights  # type: ignore[assignment]
         self._view = other._view
-        self._diff, self.gradient = diff, None
+        self.diff_memory, self.gradient = diff, None
 
     def lie_over(self, other: ParamBlob, shape: tuple[int, ...]) -> None:
         """Be the data and diff of `other` under another shape. The layer's parameter becomes a view of the other's."""
         assert other.gradient is not None
         parameter = nn.Parameter(torch.empty(shape, device=other.parameter.device))
         setattr(self._layer, self._parameter_name, parameter)
-        self._data = self._own = self.weights = other.weights  # type: ignore[assignment]
-        self._diff = self.gradient = other.gradient  # type: ignore[assignment]
+        self.data_memory = self._own = self.weights = other.weights  # type: ignore[assignment]
+        self.diff_memory = self.gradient = other.gradient  # type: ignore[assignment]
         self._view = shape
         for memory in (other.weights, other.gradient):
             memory.views.append(parameter)
@@ -337,7 +327,7 @@ class ParamBlob(Blob):
 
     def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
         """Copy `value` into the parameter."""
-        self._data.write(value.view(self._data.shape))
+        self.data_memory.write(value.view(self.data_memory.shape))
 
     @property
     def data(self) -> np.ndarray:

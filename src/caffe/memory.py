@@ -81,7 +81,7 @@ class Takers:
 
     def __init__(self) -> None:
         self._count = 0
-        self._waiting: weakref.WeakKeyDictionary[threading.Thread, int] = weakref.WeakKeyDictionary()
+        self._mine = threading.local()  # `taken`: the count when the present thread took the array
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Takers, ()
@@ -89,11 +89,12 @@ class Takers:
     def took(self) -> None:
         """The present thread takes the array."""
         self._count += 1
-        self._waiting[threading.current_thread()] = self._count
+        self._mine.taken = self._count
 
     def run(self) -> bool:
         """The present thread runs the net: whether nobody else has taken the array since this thread took it."""
-        return self._waiting.pop(threading.current_thread(), self._count) == self._count
+        taken, self._mine.taken = getattr(self._mine, "taken", 0), 0
+        return taken in (0, self._count)
 
 
 def _nothing() -> None:
@@ -107,12 +108,12 @@ class Memory:
         "_foreign",
         "_loan",
         "_looks",
-        "_missing",
         "_private",
         "_ready",
         "_touched",
         "_value",
         "_writes",
+        "missing",
         "shared",
         "takers",
     )
@@ -127,7 +128,7 @@ class Memory:
         self._private: bool
         self._foreign: bool
         self._ready: bool
-        self._missing: str
+        self.missing: str  # why there is no value; empty where there is one
         self._touched: bool  # whether anything but `reset` may have written the value
         self._put_zeros(shape, like)
 
@@ -153,7 +154,7 @@ class Memory:
                 return
             self._loan = loan if loan.show(value) else None
         self._value, self._private, self._foreign = value, private and not foreign, foreign
-        self._missing, self._ready = "", value.dtype not in _NARROW
+        self.missing, self._ready = "", value.dtype not in _NARROW
         self._writes += 1
         self._touched = True
 
@@ -179,11 +180,11 @@ class Memory:
         """Free the value. The shape stays, and a lent array its connection; reading raises a CaffeError."""
         self._loan = self._loan if self.lent else None
         self._put_zeros(self.shape, self._value)
-        self._missing = reason
+        self.missing = reason
 
     def is_still(self, fill: float) -> bool:
         """Whether every element is `fill`, as `reset` made them, or there is no value."""
-        return not self._touched or bool(self._missing) or bool((self.read() == fill).all())
+        return not self._touched or bool(self.missing) or bool((self.read() == fill).all())
 
     def lies_in(self, value: Tensor) -> bool:
         """Whether the present value is foreign, and `value` is the same memory."""
@@ -193,7 +194,7 @@ class Memory:
         """Whether `value` is the present value, and not one that the user has replaced since."""
         if self._loan is not None:
             self._collect()
-        return not (self._missing or self._foreign) and same_place(value, self._value)
+        return not (self.missing or self._foreign) and same_place(value, self._value)
 
     def reset(self, shape: Sequence[int], fill: float = 0.0) -> None:
         """Make the value zeros, or `fill`, of a shape. A lent array of another shape loses its connection."""
@@ -208,7 +209,7 @@ class Memory:
         if math.prod(shape) != self._value.numel() or self.missing:
             reason = self.missing
             self.reset(shape)
-            self._missing = reason
+            self.missing = reason
             return
         if self.read().is_contiguous():
             self._value = self._value.view(tuple(shape))
@@ -242,7 +243,7 @@ class Memory:
         if loan is None:
             alias = self._private and value.is_contiguous() and may_alias(value)
             # `.data` has a count of writes of its own: torch does not take a write of ours for a user's.
-            host = value.data if alias else torch.empty(value.shape, dtype=value.dtype).copy_(value)
+            host = value.data if alias else _copied(value)
             loan = self._loan = Loan(host, alias)
         self._touched = True
         if self.takers is not None:
@@ -261,11 +262,6 @@ class Memory:
     def lent(self) -> bool:
         """Whether a user keeps the array."""
         return self._loan is not None and self._loan.array is not None
-
-    @property
-    def missing(self) -> str:
-        """Why there is no value; empty where there is one."""
-        return self._missing
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -305,14 +301,14 @@ class Memory:
     def _put_zeros(self, shape: Sequence[int], like: Tensor) -> None:
         dtype = torch.float32 if like.dtype in _NARROW else like.dtype
         self._value = like.new_zeros((), dtype=dtype).expand(tuple(shape))
-        self._private, self._foreign, self._ready, self._missing = True, False, False, ""
+        self._private, self._foreign, self._ready, self.missing = True, False, False, ""
         self._touched = False
         self._writes += 1
 
     def _prepare(self) -> None:
         """Give zeros their memory, and widen a value of 16 bits."""
-        if self._missing:
-            raise CaffeError(self._missing)
+        if self.missing:
+            raise CaffeError(self.missing)
         self._value = self._value.float() if self._value.dtype in _NARROW else self._value.contiguous()
         self._private = self._ready = True
 
@@ -338,6 +334,13 @@ class Memory:
 def may_alias(value: Tensor) -> bool:
     """Whether a numpy array can lie over the tensor's own memory."""
     return value.device.type == "cpu"
+
+
+def _copied(value: Tensor) -> Tensor:
+    """A copy on the CPU in C order; by numpy where it can be, which is quicker for few numbers."""
+    if value.device.type == "cpu" and value.is_contiguous():
+        return torch.from_numpy(value.detach().numpy().copy())
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value)
 
 
 def same_place(a: Tensor, b: Tensor) -> bool:

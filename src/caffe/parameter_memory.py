@@ -6,8 +6,7 @@ Torch's operations, autograd and optimizers write into these tensors. A `Watch` 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +28,7 @@ class ParameterMemory(ABC):
     """
 
     shared = False  # blobs of other shapes are `views`
+    missing = ""  # a parameter has a value always
 
     def __init__(self, holder: Callable[[], Tensor]) -> None:
         self.holder = holder
@@ -113,11 +113,6 @@ class ParameterMemory(ABC):
         return self._loan is not None and self._loan.array is not None
 
     @property
-    def missing(self) -> str:
-        """Why there is no value: a parameter has one always."""
-        return ""
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.holder().shape)
 
@@ -168,7 +163,9 @@ class Weights(ParameterMemory):
             self._writes += 1
             self.read()
         parameter = self.holder()
-        return self._writes, parameter._version, parameter.data_ptr(), *(view._version for view in self.views)
+        if self.views:
+            return self._writes, parameter._version, parameter.data_ptr(), *(view._version for view in self.views)
+        return self._writes, parameter._version, parameter.data_ptr()
 
 
 class Gradient(ParameterMemory):
@@ -273,16 +270,23 @@ def collect_lent_copies() -> None:
         memory.read()
 
 
-@contextmanager
-def lent_copies_follow() -> Iterator[None]:
-    """Around a run or an update: take over before it what users wrote into lent copies of parameters, and bring the
-    copies up to date after it."""
-    collect_lent_copies()
-    try:
-        yield
-    finally:
-        for memory in list(_LENT_COPIES):
+class _Follow:
+    """See `lent_copies_follow`."""
+
+    def __enter__(self) -> None:
+        if _LENT_COPIES:
+            collect_lent_copies()
+
+    def __exit__(self, *_: object) -> None:
+        for memory in list(_LENT_COPIES) if _LENT_COPIES else ():
             memory.show()
 
 
+def lent_copies_follow() -> _Follow:
+    """Around a run or an update: take over before it what users wrote into lent copies of parameters, and bring the
+    copies up to date after it."""
+    return _FOLLOW
+
+
+_FOLLOW = _Follow()
 _LENT_COPIES: set[ParameterMemory] = set()

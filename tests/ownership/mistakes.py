@@ -146,8 +146,8 @@ MISTAKES = [
     Mistake(
         "a run does not take over lent copies of weights",
         "parameter_memory.py",
-        "    collect_lent_copies()\n    try:",
-        "    try:",
+        "        if _LENT_COPIES:\n            collect_lent_copies()",
+        "        pass",
         test="test_a_write_into_a_copy_of_weights_reaches_each_kind_of_run",
     ),
     Mistake(
@@ -188,15 +188,16 @@ MISTAKES = [
     Mistake(
         "sharing forgets the shape",
         "blob.py",
-        "        self._view = None if shape == self._data.shape else shape\n        if diff",
+        "        self._view = None if shape == self.data_memory.shape else shape\n        if diff",
         "        self._view = None\n        if diff",
         seed=1,
     ),
     Mistake(
         "a reshape changes the memory that others share",
         "blob.py",
-        "        if self._data.shared:\n            self._renew()\n        self._data.reshape(shape)\n\n    @property",
-        "        self._data.reshape(shape)\n\n    @property",
+        "        if self.data_memory.shared:\n            self._renew()\n        self.data_memory.reshape(shape)\n\n"
+        "    @property",
+        "        self.data_memory.reshape(shape)\n\n    @property",
         test="test_a_reshape_to_another_count_leaves_those_that_share_the_memory",
     ),
     Mistake(
@@ -209,8 +210,8 @@ MISTAKES = [
     Mistake(
         "a net shares the gradients of the net whose weights it uses",
         "blob.py",
-        "self._diff, self.gradient = diff, None",
-        "self._diff = self.gradient = other.gradient",
+        "self.diff_memory, self.gradient = diff, None",
+        "self.diff_memory = self.gradient = other.gradient",
         seed=1,
     ),
     Mistake(

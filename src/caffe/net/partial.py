@@ -43,6 +43,7 @@ class Partial(NetModule):
         present = self._wanted_places()
         self._filled = [(self._blobs[name], place) for name, place in self._place.items() if place in present]
         self._absent = [self._blobs[name] for name, place in self._place.items() if place not in present]
+        self._absent_with_reasons = [(blob, _ABSENT.format(blob.name)) for blob in self._absent]
 
     def _wanted_places(self) -> frozenset[int]:
         delivered = {blob.name for step in self._steps if isinstance(step.layer, Source) for blob in step.tops}
@@ -66,9 +67,9 @@ class Partial(NetModule):
     def _fill(self, values: Sequence[Tensor]) -> None:
         self._refill(self._filled, values)
         present = {id(blob.data_memory) for blob, _ in self._filled}
-        for blob in self._absent:
-            reason, memory = _ABSENT.format(blob.name), blob.data_memory
-            if id(memory) not in present and memory.missing != reason:
+        for blob, reason in self._absent_with_reasons:
+            memory = blob.data_memory
+            if memory.missing is not reason and id(memory) not in present:
                 blob.drop(reason)
         shapes = [blob.shape for blob in self._delivered]
         if shapes != self._shapes:

@@ -22,15 +22,9 @@ class Turns:
 
     def __init__(self, name: str, inputs: Sequence[Blob]) -> None:
         self.name, self.inputs = name, inputs
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         for blob in inputs:
             blob.data_memory.takers = Takers()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Turns, (self.name, self.inputs)
@@ -53,7 +47,7 @@ def in_turn(method: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(method)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         net: Any = args[0]
-        with net.turns:
+        with net.turns.lock:
             return method(*args, **kwargs)
 
     return run
