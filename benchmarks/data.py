@@ -32,9 +32,9 @@ from google.protobuf import text_format
 
 from benchmarks import real
 from benchmarks.report import RESULTS, machine
-from caffe.data.datum import encode_datum
-from caffe.data.lmdb import LmdbWriter
-from caffe.data.pool import cores
+from caffe.data.databases.datum import encode_datum
+from caffe.data.databases.lmdb import LmdbWriter
+from caffe.data.pipeline.pool import cores
 from caffe.layers import layer_class
 from caffe.proto import caffe_pb2, upgrade
 from caffe.solver import get_solver

@@ -27,7 +27,7 @@ import torch
 
 import caffe
 from caffe import log
-from caffe.data import mnist
+from caffe.data.tools import mnist
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.solver import Solver, Watcher, get_solver
 

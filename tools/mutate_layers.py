@@ -83,7 +83,7 @@ MUTATIONS = [
         "test_convolution.py",
     ),
     Mutation(  # 9: dilation forgotten in the extent
-        "geometry.py", "tuple(d * (k - 1) + 1 for k, d", "tuple(d * 0 + k for k, d", "test_convolution.py"
+        "support/geometry.py", "tuple(d * (k - 1) + 1 for k, d", "tuple(d * 0 + k for k, d", "test_convolution.py"
     ),
     Mutation(  # 10: leaky only
         "activation.py",

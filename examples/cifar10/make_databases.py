@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe.data.datum import encode_datum
-from caffe.data.lmdb import LmdbWriter
+from caffe.data.databases.datum import encode_datum
+from caffe.data.databases.lmdb import LmdbWriter
 from caffe.proto.caffe_pb2 import BlobProto
 
 SHAPE = (3, 32, 32)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe.data.datum import DatumReader, encode_datum
-from caffe.data.lmdb import Lmdb, LmdbWriter
+from caffe.data.databases.datum import DatumReader, encode_datum
+from caffe.data.databases.lmdb import Lmdb, LmdbWriter
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:

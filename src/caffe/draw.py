@@ -164,7 +164,7 @@ def draw_net(
             f'"{ext}" is no picture format{did_you_mean(ext, formats)}; the file\'s name must end in one '
             f"(formats: {', '.join(formats)})"
         )
-    from caffe import _netgraph
+    from caffe.pictures import net_graph as _netgraph
 
     stream = io.BytesIO()
     _netgraph.save(_layers(caffe_net, phase), caffe_net.name, rankdir, ext, stream, display_lrm, shapes or {})

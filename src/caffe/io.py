@@ -69,7 +69,7 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
 def datum_to_array(datum: Any) -> np.ndarray:
     """The array (C, H, W) of a Datum: uint8 from bytes (compressed images are decoded), float64 from floats."""
     if datum.encoded:
-        from caffe.data.datum import decode, planes
+        from caffe.data.databases.datum import decode, planes
 
         return planes(decode(datum.data))
     shape = datum.channels, datum.height, datum.width

@@ -1,13 +1,13 @@
 """The memories of a parameter: its data and its gradient, two tensors that belong to torch.
 
-Torch's operations, autograd and optimizers write into these tensors. A `Watch` tells whether they may have changed.
+Torch's operations, autograd and optimizers write into these tensors. A `WeightWatch` tells whether they
+may have changed.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from caffe.errors import CaffeError
 from caffe.memory import Loan, may_alias, same_numbers
 
-__all__ = ["Gradient", "Watch", "Weights", "collect_lent_copies", "lent_copies_follow"]
+__all__ = ["Gradient", "WeightWatch", "Weights", "collect_lent_copies", "lent_copies_follow"]
 
 
 class ParameterMemory(ABC):
@@ -241,23 +241,16 @@ class Gradient(ParameterMemory):
         return value
 
 
-class Versioned(Protocol):
-    """What can be watched: a ParamBlob, or the memory of its data."""
+class WeightWatch:
+    """Tells whether weights may have changed since the last call of `changed`."""
 
-    @property
-    def version(self) -> tuple[int, ...]: ...
-
-
-class Watch:
-    """Tells whether memories may have changed since the last call of `changed`."""
-
-    def __init__(self, memories: Sequence[Versioned]) -> None:
-        self._memories = memories
+    def __init__(self, weights: Sequence[Weights]) -> None:
+        self._weights = weights
         self._seen: list[tuple[int, ...]] = []
 
     def changed(self) -> bool:
         """Whether any may have changed since the last call; True at the first."""
-        now = [memory.version for memory in self._memories]
+        now = [weights.version for weights in self._weights]
         if now == self._seen:
             return False
         self._seen = now

@@ -179,7 +179,7 @@ def draw(runs: Sequence[Curves], path: str | Path) -> None:
     The file's name gives its format. Raises MissingExtra without matplotlib, FileError where it cannot be written.
     """
     check_output(path)
-    from caffe import _curves
+    from caffe.pictures import curves as _curves
     from caffe.proto import files
 
     with files.atomic(path) as file:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from caffe import log
-from caffe.data import shard
+from caffe.data.pipeline import shard
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.solver import (

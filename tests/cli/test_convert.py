@@ -13,7 +13,7 @@ import pytest
 
 from caffe.cli import command, main, tool
 from caffe.data import open_source
-from caffe.data.images import read_image_list
+from caffe.data.streams.images import read_image_list
 from caffe.proto import weights
 from caffe.proto.caffe_pb2 import Datum
 from tests.cli.test_reference_logs import difference, lines

@@ -8,7 +8,7 @@ import pytest
 
 from caffe.cli import main
 from caffe.data import create_database, open_source
-from caffe.data.datum import encode_datum
+from caffe.data.databases.datum import encode_datum
 from caffe.proto.caffe_pb2 import Datum
 from tests.data.helpers import images, write_lmdb
 

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from caffe.data.lmdb import LmdbWriter
+from caffe.data.databases.lmdb import LmdbWriter
 from caffe.proto import caffe_pb2, weights
 
 NET = """

@@ -116,7 +116,7 @@ def test_values_that_are_not_finite_are_told_and_passed_over(tmp_path):
 
 def drawn(*runs):
     """Label of the vertical axis -> (axis, legend texts) of each panel."""
-    from caffe import _curves
+    from caffe.pictures import curves as _curves
 
     figure = _curves.figure(runs)
     panels = {}

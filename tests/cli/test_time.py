@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 
 from caffe.cli import _time_table, main
-from caffe.net.cost import Cost
-from caffe.net.footprint import Footprint
+from caffe.net.measure.cost import Cost
+from caffe.net.measure.footprint import Footprint
 
 LAYERS = [
     _time_table.LayerTime("data", "Input", 0.01, 0.002, Cost(0, 0, 4_000_000), reads=False),

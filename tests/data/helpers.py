@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from google.protobuf import text_format
 
-from caffe.data.datum import encode_datum
-from caffe.data.lmdb import LmdbWriter
+from caffe.data.databases.datum import encode_datum
+from caffe.data.databases.lmdb import LmdbWriter
 from caffe.layers.base import layer_class
 from caffe.proto import caffe_pb2
 from tests.conftest import shared

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe.data.rng import generator
-from caffe.data.transformer import Transformer
+from caffe.data.pipeline.rng import generator
+from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.errors import DataError
 from caffe.proto import caffe_pb2, weights
 from tests.data.helpers import images
 
 
 def transformer(text, phase=caffe_pb2.TRAIN):
-    return Transformer(text_format.Parse(text, caffe_pb2.TransformationParameter()), phase)
+    return BatchTransformer(text_format.Parse(text, caffe_pb2.TransformationParameter()), phase)
 
 
 def run(text, pixels, labels=None, seed=1, phase=caffe_pb2.TRAIN):

@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import torch
 
-from caffe.data import buffers
+from caffe.data.pipeline import buffers
 
 
 def address(array):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from caffe.data import open_source
-from caffe.data.datum import DatumReader
-from caffe.data.lmdb import LmdbWriter
+from caffe.data.databases.datum import DatumReader
+from caffe.data.databases.lmdb import LmdbWriter
 from caffe.errors import DataError, FileError, MissingExtra
 from tests.conftest import shared, shared_cases
 from tests.data.helpers import copy_of, images, write_lmdb

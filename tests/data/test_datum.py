@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from caffe.data.datum import DatumReader, encode_datum, planes
+from caffe.data.databases.datum import DatumReader, encode_datum, planes
 from caffe.errors import DataError
 from caffe.proto.caffe_pb2 import Datum
 from tests.data.helpers import images

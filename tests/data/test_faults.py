@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from caffe.data import create_database, open_source
-from caffe.data.datum import DatumReader, encode_datum
-from caffe.data.prefetch import Prefetcher
-from caffe.data.records import RecordStream
-from caffe.data.transformer import Transformer
+from caffe.data.databases.datum import DatumReader, encode_datum
+from caffe.data.pipeline.prefetch import Prefetcher
+from caffe.data.pipeline.transformer import BatchTransformer
+from caffe.data.streams.records import RecordStream
 from caffe.errors import DataError, FileError
 from caffe.proto import caffe_pb2
 from caffe.proto.caffe_pb2 import Datum
@@ -86,7 +86,7 @@ def test_mutated_records_are_read_or_refused(count, capfd):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_database_of_mutated_records_is_read_with_skips(workers, tmp_path, capfd):
     rng, values, usable = np.random.default_rng(1), list(originals()), 0
-    made = Transformer(caffe_pb2.TransformationParameter(crop_size=4), caffe_pb2.TRAIN)
+    made = BatchTransformer(caffe_pb2.TransformationParameter(crop_size=4), caffe_pb2.TRAIN)
     with create_database("lmdb", tmp_path / "db") as writer:
         for number in range(300):
             value = mutated(values[number % 5 // 3 * 3], rng) if number else values[0]
@@ -151,7 +151,7 @@ class Killed(DatumReader):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_ends_is_an_error_not_a_hang(workers, tmp_path):
     write_lmdb(tmp_path / "db", images(9, (3, 5, 7)))
-    transformer = Transformer(caffe_pb2.TransformationParameter(), caffe_pb2.TEST)
+    transformer = BatchTransformer(caffe_pb2.TransformationParameter(), caffe_pb2.TEST)
     stream = RecordStream(open_source("LMDB", str(tmp_path / "db")), Killed(), transformer, 2)
     stream.workers = workers
     prefetcher = Prefetcher(stream, stream.start(0), 2)

@@ -9,8 +9,9 @@ import struct
 import numpy as np
 import pytest
 
-from caffe.data import mnist, open_source
-from caffe.data.datum import DatumReader
+from caffe.data import open_source
+from caffe.data.databases.datum import DatumReader
+from caffe.data.tools import mnist
 from caffe.errors import FileError, MissingExtra
 from tests.data.helpers import images
 

@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from caffe.data import create_database, open_source, pictures, shard
-from caffe.data.datum import DatumReader, encode_datum
-from caffe.data.images import ImageStream
-from caffe.data.pool import ordered
-from caffe.data.records import RecordStream
-from caffe.data.rows import RowStream
-from caffe.data.shard import Shard
-from caffe.data.transformer import Transformer
+from caffe.data import create_database, open_source
+from caffe.data.databases.datum import DatumReader, encode_datum
+from caffe.data.pipeline import shard
+from caffe.data.pipeline.pool import ordered
+from caffe.data.pipeline.shard import Shard
+from caffe.data.pipeline.transformer import BatchTransformer
+from caffe.data.streams import decoding as pictures
+from caffe.data.streams.images import ImageStream
+from caffe.data.streams.records import RecordStream
+from caffe.data.streams.rows import RowStream
 from caffe.errors import DataError
 from caffe.proto import caffe_pb2
 from caffe.proto.caffe_pb2 import Datum
@@ -43,7 +45,7 @@ def encoded(tmp_path):
 
 
 def stream(path, workers=1, batch_size=7, param=PARAM, skip=False):
-    made = RecordStream(open_source("LMDB", path), DatumReader(), Transformer(param, caffe_pb2.TRAIN), batch_size)
+    made = RecordStream(open_source("LMDB", path), DatumReader(), BatchTransformer(param, caffe_pb2.TRAIN), batch_size)
     made.workers, made.skip = workers, skip
     return made
 
@@ -148,7 +150,7 @@ def test_each_process_reads_its_share_of_images_and_rows(shuffle, tmp_path):
 
     def listed():
         lines = [(str(tmp_path / f"{index}.png"), index) for index in range(5)]
-        made = ImageStream(lines, Transformer(PARAM, caffe_pb2.TRAIN), 2)
+        made = ImageStream(lines, BatchTransformer(PARAM, caffe_pb2.TRAIN), 2)
         made.shuffle = shuffle
         return made
 

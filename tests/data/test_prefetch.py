@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from caffe.data.prefetch import Prefetcher, Stream
+from caffe.data.pipeline.prefetch import Prefetcher, Stream
 from caffe.errors import DataError
 
 
@@ -125,7 +125,7 @@ def test_a_forked_process_is_told(tmp_path):
 def test_the_interpreter_exits_while_threads_read():
     script = """
         import numpy as np
-        from caffe.data.prefetch import Prefetcher, Stream
+        from caffe.data.pipeline.prefetch import Prefetcher, Stream
         class Endless(Stream):
             def start(self, seed): return {}
             def shapes(self, state): return [()]

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from caffe.data.rng import generator
-from caffe.data.transformer import Transformer
+from caffe.data.pipeline.rng import generator
+from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.errors import DataError, FileError
 from caffe.proto import caffe_pb2, weights
 from tests.data.helpers import images
@@ -18,7 +18,7 @@ SHAPE = (3, 7, 11)
 
 
 def transform(pixels, phase=TEST, rng=None, **options) -> tuple[np.ndarray, list]:
-    batch = Transformer(caffe_pb2.TransformationParameter(**options), phase).batch(len(pixels), rng)
+    batch = BatchTransformer(caffe_pb2.TransformationParameter(**options), phase).batch(len(pixels), rng)
     for image in pixels:
         batch.add(image)
     return batch.finish()[0], batch.places

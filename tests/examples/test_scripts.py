@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from caffe.data.datum import DatumReader
-from caffe.data.lmdb import Lmdb
+from caffe.data.databases.datum import DatumReader
+from caffe.data.databases.lmdb import Lmdb
 from caffe.proto import caffe_pb2, upgrade
 from caffe.solver import get_solver
 from tests.conftest import ROOT

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe.data import mnist
+from caffe.data.tools import mnist
 from caffe.proto import upgrade
 from caffe.solver import Solver, get_solver
 from tests.conftest import ROOT

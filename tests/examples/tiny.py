@@ -8,8 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from caffe.data.datum import encode_datum
-from caffe.data.lmdb import LmdbWriter
+from caffe.data.databases.datum import encode_datum
+from caffe.data.databases.lmdb import LmdbWriter
 from caffe.proto import caffe_pb2
 
 IMAGES = {"mnist_siamese": ((2, 28, 28), 2), "mnist": ((1, 28, 28), 10), "cifar10": ((3, 32, 32), 10)}

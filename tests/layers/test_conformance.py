@@ -15,7 +15,7 @@ from torch import Tensor
 from caffe.layers import Layer, layer_class, layer_types
 from caffe.layers.base import as_tuple
 from caffe.net import Net
-from caffe.net.check import gradients, run, slopes
+from caffe.net.measure.gradient_check import gradients, run, slopes
 from caffe.proto import caffe_pb2, text
 from tests.conftest import ROOT
 from tests.devices import OneDevice, fake_cuda

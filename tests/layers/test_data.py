@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from caffe.data import windows as window_module
-from caffe.data.datum import encode_datum
-from caffe.data.lmdb import LmdbWriter
+from caffe.data.databases.datum import encode_datum
+from caffe.data.databases.lmdb import LmdbWriter
+from caffe.data.streams import windows as window_module
 from caffe.errors import CaffeError, DataError, FileError, LayerError
 from caffe.proto import caffe_pb2, weights
 from tests.data.helpers import copy_of, images, layer, write_lmdb, write_png

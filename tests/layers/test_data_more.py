@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from caffe.data import shard
+from caffe.data.pipeline import shard
 from caffe.errors import CaffeError, DataError, FileError, LayerError
 from caffe.layers.data import normalised
 from caffe.net import Net

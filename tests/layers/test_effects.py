@@ -16,10 +16,10 @@ import caffe.torch
 from caffe.errors import NetError
 from caffe.layers import Layer, base, layer_class, layer_types
 from caffe.layers.base import as_tuple
-from caffe.layers.effects import Effects, RandomState
-from caffe.layers.values import recording
-from caffe.net.rewrite import Call
-from caffe.net.rewrite.dead import drop_dead
+from caffe.layers.support.effects import Effects, RandomState
+from caffe.layers.support.values import recording
+from caffe.net.run.rewrite import Call
+from caffe.net.run.rewrite.dead import drop_dead
 from caffe.proto import caffe_pb2, text
 from tests.film import reads_host
 from tests.layers.alone import alone
@@ -31,7 +31,7 @@ SHAPE = "dummy_data_param { shape { dim: 2 } data_filler { type: 'gaussian' } }"
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-class _Host(TorchDispatchMode):
+class _UserCode(TorchDispatchMode):
     """Notices operators that have the host wait for values."""
 
     seen = False
@@ -66,7 +66,7 @@ def observed(layer: Layer, bottoms: list[Tensor]) -> Effects:
         layer.forward(*bottoms)
         held, drawn, plain = dict(layer._buffers), generators(), attributes(layer)
         before, blobs = frozen(layer._buffers), frozen(dict(layer._parameters))
-        with recording(), _Host() as host:
+        with recording(), _UserCode() as host:
             layer.forward(*bottoms)
     found = Effects.NONE
     assert all(layer._buffers[name] is x for name, x in held.items()), "a buffer is another one after a run"
@@ -134,7 +134,7 @@ def test_checks_are_declared(case, monkeypatch):
         looked.append(x)
         return True
 
-    for module in ("labels", "shape"):
+    for module in ("support.labels", "shape"):
         monkeypatch.setattr(f"caffe.layers.{module}.can_look", look)
     layer = case.build(torch.float32)
     layer.forward(*case.bottoms_as(torch.float32))

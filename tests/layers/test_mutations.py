@@ -19,7 +19,8 @@ SPEC.loader.exec_module(mutate)
 @pytest.mark.parametrize("mutation", mutate.MUTATIONS, ids=range(len(mutate.MUTATIONS)))
 def test_a_mistake_can_be_seeded(mutation, tmp_path):
     source = ROOT / "src" / "caffe" / "layers" / mutation.file
-    shutil.copy(source, tmp_path)
+    (tmp_path / mutation.file).parent.mkdir(exist_ok=True)
+    shutil.copy(source, tmp_path / mutation.file)
     mutate.apply(mutation, tmp_path)
     changed = (tmp_path / mutation.file).read_text()
     assert changed != source.read_text()

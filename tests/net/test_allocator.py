@@ -11,7 +11,7 @@ import torch
 
 import caffe
 from caffe.net import Net
-from caffe.net.allocator import keep_freed_memory, large_blocks_apart
+from caffe.net.run.allocator import keep_freed_memory, large_blocks_apart
 from caffe.proto import caffe_pb2, text
 
 NET = """
@@ -69,7 +69,7 @@ def test_only_the_first_pass_of_a_net_has_them_apart(monkeypatch):
         yield
         passes.append("done")
 
-    monkeypatch.setattr("caffe.net.module.large_blocks_apart", noted)
+    monkeypatch.setattr("caffe.net.run.module.large_blocks_apart", noted)
     net = Net(text.parse(NET, caffe_pb2.NetParameter()), caffe.TRAIN)
     net.forward_backward()
     net.forward_backward()

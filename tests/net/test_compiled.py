@@ -14,7 +14,7 @@ from caffe import models
 from caffe.errors import CaffeError
 from caffe.layers import Layer, base
 from caffe.net import Net
-from caffe.net.compiled import Compiled, check_compiler
+from caffe.net.engines.compiled import Compiled, check_compiler
 from caffe.proto import caffe_pb2, text
 
 INPUTS = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 9 dim: 8 } '
@@ -86,7 +86,7 @@ def check_training(net: Net, twin: Net) -> None:
 @pytest.fixture
 def traced_only(monkeypatch):
     """torch.compile that hands the function on: what is cut out for it is tested without a compiler."""
-    monkeypatch.setattr("caffe.net.compiled.check_compiler", lambda: None)
+    monkeypatch.setattr("caffe.net.engines.compiled.check_compiler", lambda: None)
     monkeypatch.setattr("torch.compile", lambda module, **_: module)
 
 
@@ -201,7 +201,7 @@ def test_compiled_inference(own_cache):
 
 
 def test_a_layer_that_cannot_be_traced_is_named(monkeypatch):
-    monkeypatch.setattr("caffe.net.compiled.check_compiler", lambda: None)
+    monkeypatch.setattr("caffe.net.engines.compiled.check_compiler", lambda: None)
     try:
 
         class LooksAtValues(Layer, options={}):
@@ -234,7 +234,7 @@ def with_own_layer() -> Net:
 @pytest.mark.parametrize("name", ["alexnet", "googlenet", "mobilenet_v2", "resnet18", "squeezenet"])
 def test_the_classic_nets_can_be_traced(name, phase, monkeypatch):
     compile_it = torch.compile
-    monkeypatch.setattr("caffe.net.compiled.check_compiler", lambda: None)
+    monkeypatch.setattr("caffe.net.engines.compiled.check_compiler", lambda: None)
     monkeypatch.setattr(
         "torch.compile", lambda module, options, **given: compile_it(module, backend="aot_eager", **given)
     )

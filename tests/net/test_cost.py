@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from caffe.net import Net, cost
+from caffe.net import Net
+from caffe.net.measure import cost
 from caffe.proto import caffe_pb2, text
 
 HEAD = """

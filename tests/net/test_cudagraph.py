@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import caffe
-from caffe.net import cudagraph
-from caffe.net.cudagraph import WARM_UP, Record
+from caffe.net.engines import cudagraph
+from caffe.net.engines.cudagraph import WARM_UP, Record
 from caffe.proto import caffe_pb2, text
 
 NET = """
@@ -67,7 +67,7 @@ def feed(solver: caffe.SGDSolver, step: int) -> None:
 
 @pytest.fixture
 def tape(monkeypatch):
-    monkeypatch.setattr("caffe.net.module.recorded", lambda device: True)
+    monkeypatch.setattr("caffe.net.run.module.recorded", lambda device: True)
     return Tape()
 
 

@@ -11,8 +11,8 @@ import torch
 
 from caffe.errors import CaffeError
 from caffe.net import Net
-from caffe.net.allocator import keep_freed_memory
-from caffe.net.footprint import Footprint, footprint, held
+from caffe.net.measure.footprint import Footprint, footprint, held
+from caffe.net.run.allocator import keep_freed_memory
 from caffe.proto import caffe_pb2, text
 
 NET = """
@@ -58,8 +58,8 @@ def test_where_the_peak_cannot_be_reset_it_is_the_process_s(net, monkeypatch):
 
 
 def test_where_the_system_tells_nothing(net, monkeypatch):
-    monkeypatch.setattr("caffe.net.footprint.resource", None)
-    monkeypatch.setattr("caffe.net.footprint._status", lambda name: {}[name])
+    monkeypatch.setattr("caffe.net.measure.footprint.resource", None)
+    monkeypatch.setattr("caffe.net.measure.footprint._status", lambda name: {}[name])
     assert footprint(net, net.forward_backward) == Footprint(None, None, "")
 
 

@@ -12,11 +12,11 @@ import torch
 import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
-from caffe.net.module import NetModule
-from caffe.net.rewrite import INFERENCE, product
-from caffe.net.rewrite.product import Product
-from caffe.net.trace import trace
-from caffe.parameter_memory import Watch, Weights
+from caffe.net.measure.trace import trace
+from caffe.net.run.module import NetModule
+from caffe.net.run.rewrite import INFERENCE, product
+from caffe.net.run.rewrite.product import Product
+from caffe.parameter_memory import Weights, WeightWatch
 from caffe.proto import caffe_pb2, text
 
 IN = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 5 dim: 4 dim: 9 dim: 7 } } }'
@@ -252,7 +252,7 @@ def test_one_image_takes_the_weights_as_they_lie(monkeypatch):
 
 @pytest.mark.parametrize("name", ["chain", "sum of a sum", "dense", "deconvolution"])
 def test_without_one_dnn_torch_computes_the_same(name, monkeypatch):
-    monkeypatch.setattr("caffe.net.rewrite.product.one_dnn", lambda x, weight: False)
+    monkeypatch.setattr("caffe.net.run.rewrite.product.one_dnn", lambda x, weight: False)
     net, twin = make(*NETS[name][0]), make(*NETS[name][0])
     net.optimize()
     check(net, twin)
@@ -563,7 +563,7 @@ def test_parameters_that_are_watched_can_be_saved():
 
 def test_a_watch_is_quiet_until_something_changes():
     parameter = torch.nn.Parameter(torch.zeros(3))
-    watch = Watch([Weights(lambda: parameter)])
+    watch = WeightWatch([Weights(lambda: parameter)])
     assert [watch.changed(), watch.changed()] == [True, False]
     with torch.no_grad():
         parameter.add_(1)

@@ -144,7 +144,7 @@ def test_in_16_bits(layers, value, slope, precision, monkeypatch):
 
 @each
 def test_recorded(layers, value, slope, monkeypatch):
-    monkeypatch.setattr("caffe.net.module.recorded", lambda device: True)
+    monkeypatch.setattr("caffe.net.run.module.recorded", lambda device: True)
     net, tape = net_of(layers), Tape()
     tape.module = net.module
     net.module.record_on(net.device, tape)

@@ -16,8 +16,8 @@ from caffe.errors import CaffeError, MissingExtra
 from caffe.layers import Layer, base
 from caffe.layers.base import as_tuple
 from caffe.net import Net
-from caffe.net.inference import Inference
-from caffe.net.rewrite import Call
+from caffe.net.run.inference import Inference
+from caffe.net.run.rewrite import Call
 from caffe.proto import caffe_pb2, text
 from tests.conftest import ROOT
 from tests.layers.cases import CASES
@@ -41,8 +41,8 @@ from tests.net.test_inference import (
 )
 
 pytest.importorskip("openvino", reason='the extra "openvino" is not installed')
-from caffe.net import open_vino
-from caffe.net.open_vino import OpenVino
+from caffe.net.engines import open_vino
+from caffe.net.engines.open_vino import OpenVino
 
 
 def optimised(*parts: str, keep: tuple[str, ...] = ()) -> tuple[Net, Net]:
@@ -289,7 +289,7 @@ def test_data_that_is_turned_in_place_is_copied():
 
 
 def test_tops_of_a_wrong_shape_are_noticed(monkeypatch):
-    monkeypatch.setattr("caffe.net.open_vino_graph._steps_over_padding", lambda slide: False)
+    monkeypatch.setattr("caffe.net.engines.open_vino_graph._steps_over_padding", lambda slide: False)
     net, twin = optimised(*NETS["padding skipped"][0])
     check(net, twin)
     assert parts_of(net) == ["in", "a", "b"]

@@ -9,9 +9,10 @@ import torch
 import caffe
 from caffe.errors import NetError
 from caffe.layers.base import Lowering, layer_class, layer_types
-from caffe.net import Net, precision
-from caffe.net.loss_scale import LossScale
-from caffe.net.module import NetModule
+from caffe.net import Net
+from caffe.net.run import precision
+from caffe.net.run.loss_scale import LossScale
+from caffe.net.run.module import NetModule
 from caffe.proto import caffe_pb2, text
 
 HEAD = """

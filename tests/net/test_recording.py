@@ -11,8 +11,8 @@ import torch
 
 import caffe
 from caffe.layers import Layer, base
-from caffe.layers.effects import Effects
-from caffe.net.cudagraph import WARM_UP
+from caffe.layers.support.effects import Effects
+from caffe.net.engines.cudagraph import WARM_UP
 from caffe.proto import caffe_pb2, text
 from tests.film import Film
 
@@ -43,7 +43,7 @@ layer { name: "one" type: "Pooling" bottom: "s" top: "y" pooling_param { pool: S
 
 @pytest.fixture(autouse=True)
 def anywhere(monkeypatch):
-    monkeypatch.setattr("caffe.net.module.recorded", lambda device: True)
+    monkeypatch.setattr("caffe.net.run.module.recorded", lambda device: True)
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
 
 

@@ -13,13 +13,13 @@ import torch
 import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
-from caffe.net.rewrite import REWRITES, Rewrite
-from caffe.net.rewrite.batch_norm import scale_with_batch_norm
-from caffe.net.rewrite.dead import free_early
-from caffe.net.rewrite.inplace import relu_in_place, sum_in_place
-from caffe.net.rewrite.pooling import pool_before_relu
-from caffe.net.rewrite.recompute import normalize_again
-from caffe.net.rewrite.siblings import sibling_convolutions
+from caffe.net.run.rewrite import REWRITES, Rewrite
+from caffe.net.run.rewrite.batch_norm import scale_with_batch_norm
+from caffe.net.run.rewrite.dead import free_early
+from caffe.net.run.rewrite.inplace import relu_in_place, sum_in_place
+from caffe.net.run.rewrite.pooling import pool_before_relu
+from caffe.net.run.rewrite.recompute import normalize_again
+from caffe.net.run.rewrite.siblings import sibling_convolutions
 from caffe.proto import caffe_pb2, text
 
 INPUTS = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 7 dim: 6 } '

@@ -9,7 +9,7 @@ import pytest
 
 from caffe.errors import FileError
 from caffe.net import Net
-from caffe.net.trace import trace
+from caffe.net.measure.trace import trace
 from caffe.proto import caffe_pb2, text
 
 NET = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import caffe
 
 
-class _Guest(caffe.Layer):
+class _Instance(caffe.Layer):
     factor = 1.0
 
     def setup(self, bottom, top):
@@ -34,7 +34,7 @@ class _Guest(caffe.Layer):
         bottom[0].diff[...] = self.factor * top[0].diff
 
 
-class KeepBottom(_Guest):
+class KeepBottom(_Instance):
     factor = 2.0
 
     def forward(self, bottom, top):
@@ -49,7 +49,7 @@ class KeepBottom(_Guest):
             self.dx[...] = self.factor * top[0].diff
 
 
-class KeepTop(_Guest):
+class KeepTop(_Instance):
     factor = 3.0
 
     def forward(self, bottom, top):
@@ -58,12 +58,12 @@ class KeepTop(_Guest):
         self.y[...] = self.factor * bottom[0].data
 
 
-class InPlace(_Guest):
+class InPlace(_Instance):
     factor = 0.5
     shared = True
 
 
-class NoBackward(_Guest):
+class NoBackward(_Instance):
     factor = -1.0
 
     def backward(self, top, propagate_down, bottom):

@@ -267,7 +267,7 @@ def test_labels_of_layers_and_edges():
 
 
 def boxes_and_arrows(net):
-    from caffe import _netgraph
+    from caffe.pictures import net_graph as _netgraph
 
     boxes, edges = _netgraph._boxes(net.layer, False, {})
     return [[line.split()[0] for line in box.lines] for box in boxes], edges
@@ -285,7 +285,7 @@ def test_layers_in_place_share_a_box():
 
 
 def test_boxes_of_a_rank_do_not_overlap():
-    from caffe._layered import Node, place
+    from caffe.pictures.layout import Node, place
 
     rng = np.random.default_rng(1)
     nodes = [Node(10.0, float(rng.integers(5, 60))) for _ in range(40)]

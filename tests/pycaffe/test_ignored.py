@@ -11,7 +11,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.errors import CaffeError, NetError
-from caffe.net.partial import Partial
+from caffe.net.run.partial import Partial
 from caffe.proto import caffe_pb2
 
 TEXT = """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe.data import shard
+from caffe.data.pipeline import shard
 from caffe.errors import CaffeError, LayerError, NetError
 
 TEXT = """

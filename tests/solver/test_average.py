@@ -8,7 +8,8 @@ import caffe
 from caffe.cli import main
 from caffe.errors import FileError, NetError, SolverError
 from caffe.net import Net
-from caffe.proto import average, state, weights
+from caffe.proto import state, weights
+from caffe.proto import weight_average as average
 from caffe.solver import get_solver
 from tests.solver import small
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from caffe.cli._nets import bytes_text
-from caffe.net.cost import Cost
-from caffe.net.footprint import Footprint
+from caffe.net.measure.cost import Cost
+from caffe.net.measure.footprint import Footprint
 
 __all__ = ["LayerTime", "Whole", "show"]
 

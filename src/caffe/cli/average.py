@@ -28,7 +28,7 @@ def average(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError("Need a file for the averaged weights: give one with -out FILE")
     if flags.model and flags.iterations < 1:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
-    from caffe.proto import average
+    from caffe.proto import weight_average as average
 
     net, arrays = average.average(flags.arguments)
     if flags.model:
@@ -44,7 +44,7 @@ def _recompute(flags: SimpleNamespace, display: Display, spec: Any, arrays: dict
     from pathlib import Path
 
     from caffe.cli import _device, _nets
-    from caffe.proto import average
+    from caffe.proto import weight_average as average
     from caffe.solver import statistics
 
     _device.use(flags.gpu, "caffe", f'"-gpu {flags.gpu}"')

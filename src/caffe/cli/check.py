@@ -22,7 +22,7 @@ def check(flags: SimpleNamespace, display: Display) -> int:
         caffe check my_layer.prototxt --import my_layers.py
     """
     from caffe.cli import _device, _nets
-    from caffe.net.check import TOLERANCE, check
+    from caffe.net.measure.gradient_check import TOLERANCE, check
 
     _device.use(flags.gpu, "check", f'"-gpu {flags.gpu}"')
     flags.model = flags.arguments[0]

@@ -16,7 +16,7 @@ from caffe.errors import CaffeError, FileError
 if TYPE_CHECKING:
     import numpy as np
 
-    from caffe.data.statistics import Moments
+    from caffe.data.tools.statistics import Moments
 
 _PLACE = "compute_image_mean.cpp"
 _OWN = [
@@ -40,9 +40,9 @@ def compute_image_mean(flags: SimpleNamespace, display: Display) -> None:
         caffe compute_image_mean --pca -whiten zca cifar10_train_lmdb mean.binaryproto
     """
     from caffe.data import open_source
-    from caffe.data.datum import DatumReader
-    from caffe.data.source import WrongBackend
-    from caffe.data.statistics import measure
+    from caffe.data.databases.base import WrongBackend
+    from caffe.data.databases.datum import DatumReader
+    from caffe.data.tools.statistics import measure
     from caffe.proto import weights
 
     path, output = [*flags.arguments, ""][:2]
@@ -97,7 +97,7 @@ def _tell_channels(mean: np.ndarray, display: Display) -> None:
 
 def _write_more(flags: SimpleNamespace, output: str, moments: Moments, epsilon: float, display: Display) -> None:
     """Write what -std and -pca ask for."""
-    from caffe.data.statistics import components
+    from caffe.data.tools.statistics import components
     from caffe.proto import weights
 
     more = {}

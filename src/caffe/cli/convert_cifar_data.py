@@ -23,7 +23,7 @@ def convert_cifar_data(flags: SimpleNamespace, display: Display) -> None:
         caffe convert_cifar_data cifar-10-batches-bin examples/cifar10 lmdb
     """
     from caffe.data import create_database
-    from caffe.data.cifar import put_images, read_batch
+    from caffe.data.tools.cifar import put_images, read_batch
 
     folder, out, backend = flags.arguments
     with (

@@ -12,8 +12,8 @@ from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, DataError
 
 if TYPE_CHECKING:
-    from caffe.data.imageset import ImageSet
-    from caffe.data.writer import RecordWriter
+    from caffe.data.databases.writer import RecordWriter
+    from caffe.data.tools.imageset import ImageSet
 
 BACKEND = Flag("backend", "lmdb", "Kind of the database: lmdb or leveldb.")
 
@@ -41,8 +41,8 @@ def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
         caffe convert_imageset -resize_width=256 -resize_height=256 -shuffle images/ train.txt train_lmdb
     """
     from caffe.data import create_database
-    from caffe.data.images import read_image_list
-    from caffe.data.imageset import ImageSet
+    from caffe.data.streams.images import read_image_list
+    from caffe.data.tools.imageset import ImageSet
 
     root, list_file, path = flags.arguments
     _check_size_flags(flags)

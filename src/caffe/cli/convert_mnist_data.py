@@ -19,7 +19,7 @@ def convert_mnist_data(flags: SimpleNamespace, display: Display) -> None:
     caffe convert_mnist_data train-images-idx3-ubyte train-labels-idx1-ubyte mnist_train_lmdb
     """
     from caffe.data import create_database
-    from caffe.data.mnist import put_digits, read_idx
+    from caffe.data.tools.mnist import put_digits, read_idx
 
     image_file, label_file, path = flags.arguments
     images, labels = read_idx(Path(image_file), 3), read_idx(Path(label_file), 1)

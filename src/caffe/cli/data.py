@@ -29,7 +29,7 @@ def data(flags: SimpleNamespace, display: Display) -> None:
     (name,) = flags.arguments
     if name not in _SETS:
         raise CaffeError(f'unknown data set "{name}"{did_you_mean(name, _SETS)} (known: {", ".join(_SETS)})')
-    from caffe.data import mnist
+    from caffe.data.tools import mnist
 
     out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None
     there = [path for path in mnist.databases(out) if path.exists()]

@@ -35,7 +35,7 @@ def db(flags: SimpleNamespace, display: Display) -> int:
     actions = {"info": _info, "show": _show, "export": _export, "verify": _verify}
     if action not in actions:
         raise CaffeError(f'unknown action "{action}"{did_you_mean(action, actions)} (known: {", ".join(actions)})')
-    from caffe.data.inspect import detect
+    from caffe.data.tools.inspect import detect
 
     source = detect(path)
     try:
@@ -45,8 +45,8 @@ def db(flags: SimpleNamespace, display: Display) -> int:
 
 
 def _info(source: RecordSource, flags: SimpleNamespace, display: Display) -> int:
-    from caffe.data.inspect import survey
-    from caffe.data.source import show_key
+    from caffe.data.databases.base import show_key
+    from caffe.data.tools.inspect import survey
 
     with display.bar(source.path, source.count()) as bar:
         found = survey(source, bar.update)
@@ -66,8 +66,8 @@ def _info(source: RecordSource, flags: SimpleNamespace, display: Display) -> int
 
 
 def _show(source: RecordSource, flags: SimpleNamespace, display: Display) -> int:
-    from caffe.data.grid import grid, viewable, write_picture
-    from caffe.data.inspect import entries
+    from caffe.data.tools.inspect import entries
+    from caffe.pictures.grid import grid, viewable, write_picture
 
     if flags.count < 1:
         raise CaffeError(f"-count {flags.count}: expected at least 1")
@@ -82,7 +82,7 @@ def _show(source: RecordSource, flags: SimpleNamespace, display: Display) -> int
 
 
 def _export(source: RecordSource, flags: SimpleNamespace, display: Display) -> int:
-    from caffe.data.inspect import export
+    from caffe.data.tools.inspect import export
 
     if not flags.out:
         raise CaffeError("where to? give the folder to make with -out FOLDER")
@@ -93,7 +93,7 @@ def _export(source: RecordSource, flags: SimpleNamespace, display: Display) -> i
 
 
 def _verify(source: RecordSource, flags: SimpleNamespace, display: Display) -> int:
-    from caffe.data.inspect import survey
+    from caffe.data.tools.inspect import survey
 
     with display.bar(source.path, source.count()) as bar:
         found = survey(source, bar.update)

@@ -53,7 +53,7 @@ def extract_features(flags: SimpleNamespace, display: Display) -> None:
 def _extract(net: Any, targets: dict[str, str], batches: int, kind: str, display: Display) -> None:
     from contextlib import ExitStack
 
-    from caffe.data.features import open_features
+    from caffe.data.tools.features import open_features
 
     with ExitStack() as stack, display.bar(net.name or "features", batches) as bar:
         writers = {}

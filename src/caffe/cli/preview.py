@@ -65,7 +65,7 @@ def _sources(flags: SimpleNamespace, phase: str) -> Any:
 
 
 def _draw(net: Any, layer: Any, count: int, out: str) -> None:
-    from caffe.data.grid import grid, viewable, write_picture
+    from caffe.pictures.grid import grid, viewable, write_picture
 
     undo = _undo(layer)
     pictures: list[Any] = []
@@ -85,12 +85,12 @@ def _undo(layer: Any) -> Any:
     """A function that turns a top's image back into pixels, as far as that does not depend on where it was cut."""
     import numpy as np
 
-    from caffe.data.transformer import Transformer
+    from caffe.data.pipeline.transformer import BatchTransformer
 
     param = layer.spec.transform_param
     if layer.type in ("HDF5Data", "DummyData") or param.whitening_file:
         return lambda image: image
-    made = Transformer(param, layer.phase)
+    made = BatchTransformer(param, layer.phase)
     scale = layer.opt.scale if layer.type == "WindowData" else float(made.scale)
 
     def undone(image: np.ndarray) -> np.ndarray:

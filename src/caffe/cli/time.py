@@ -105,8 +105,8 @@ def _profile(net: Any, forward: list[float], backward: list[float], flags: Simpl
     import torch
 
     from caffe.cli import _time_table
-    from caffe.net import footprint
-    from caffe.net.cost import cost, matrix_peak
+    from caffe.net.measure import footprint
+    from caffe.net.measure.cost import cost, matrix_peak
 
     net.debug_info = False  # it would run layer by layer
     train = flags.phase != "TEST" and any(step.backward for step in net.steps)  # a net without a loss runs forward
@@ -129,7 +129,7 @@ def _profile(net: Any, forward: list[float], backward: list[float], flags: Simpl
     peak = layer_peak if net.precision == torch.float32 else matrix_peak(net.device, net.precision)
     _time_table.show(layers, _time_table.Whole(what, spent, passes, peak, memory, held, layer_peak))
     if flags.trace:
-        from caffe.net.trace import trace
+        from caffe.net.measure.trace import trace
 
         trace(net.module if train else net.runner, run, flags.trace)
         print(f"trace: {flags.trace}, to be opened in https://ui.perfetto.dev or chrome://tracing")

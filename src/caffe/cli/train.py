@@ -98,7 +98,8 @@ def _choose_device(param: Any, flags: SimpleNamespace) -> None:
 
 
 def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
-    from caffe.cli import _nets, _watch
+    from caffe.cli import _nets
+    from caffe.cli import _watchers as _watch
 
     effects = {"SIGINT": flags.sigint_effect, "SIGHUP": flags.sighup_effect}
     recorder = _watch.Recorder(flags.plot) if flags.plot else None

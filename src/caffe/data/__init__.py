@@ -5,8 +5,11 @@ Nothing here imports torch; the layers in `caffe.layers.data` turn these arrays 
 
 from __future__ import annotations
 
-from caffe.data import leveldb, lmdb  # defining the classes registers the backends
-from caffe.data.source import RecordSource, open_source
-from caffe.data.writer import RecordWriter, create_database
+from caffe.data.databases import (
+    leveldb,
+    lmdb,  # defining the classes registers the backends
+)
+from caffe.data.databases.base import RecordSource, open_source
+from caffe.data.databases.writer import RecordWriter, create_database
 
 __all__ = ["RecordSource", "RecordWriter", "create_database", "leveldb", "lmdb", "open_source"]

@@ -10,13 +10,13 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
-from caffe import blank, filler
+from caffe import filler, lazy_zeros
 from caffe.blob import Blob, BlobVec, ParamBlob
 from caffe.errors import LayerError, NetError, did_you_mean
-from caffe.layers import dry
-from caffe.layers.effects import Effects, Held, RandomState, repeating
-from caffe.layers.options import Options, field_of, from_text
-from caffe.layers.values import exported, has_values, is_exported
+from caffe.layers.support import dry
+from caffe.layers.support.effects import Effects, Held, RandomState, repeating
+from caffe.layers.support.options import Options, field_of, from_text
+from caffe.layers.support.values import exported, has_values, is_exported
 from caffe.proto import caffe_pb2, extend
 
 __all__ = ["Effects", "Layer", "Loss", "Lowering", "Source"]
@@ -26,7 +26,7 @@ _REGISTRY: dict[str, type[Layer]] = {}
 
 
 class Lowering(enum.Enum):
-    """What a layer does in a net that runs in 16-bit numbers (caffe.net.precision)."""
+    """What a layer does in a net that runs in 16-bit numbers (caffe.net.run.precision)."""
 
     NEVER = enum.auto()  # computes in float32: it sums up much, or small differences count
     FOLLOW = enum.auto()  # computes in the type of its bottoms, and makes tops of it; blobs are float32
@@ -40,7 +40,7 @@ class Layer(nn.Module):
 
         bottoms, tops   how many blobs it reads and writes: a number, or (least, most) with None for no limit
         options         the field of LayerParameter that holds its options, found by the type's name if not given; or
-                        the options of a type of your own, see caffe.layers.options.field_of
+                        the options of a type of your own, see caffe.layers.support.options.field_of
         abstract        True for a base class, which is not registered
 
     A subclass writes `setup`, which checks options and declares blobs, and `forward`, a pure function of its bottoms
@@ -224,8 +224,8 @@ class Layer(nn.Module):
         """Drawn on the CPU and in C order: the same for a seed on every device and in every layout."""
         last = self.channels_last and len(shape) == 4
         if fill is None or filler.is_zero(fill):
-            return blank.zeros([shape[i] for i in (0, 2, 3, 1)]).movedim(3, 1) if last else blank.zeros(shape)
-        value = blank.zeros(shape)
+            return lazy_zeros.zeros([shape[i] for i in (0, 2, 3, 1)]).movedim(3, 1) if last else lazy_zeros.zeros(shape)
+        value = lazy_zeros.zeros(shape)
         filler.fill(value, fill)
         return torch.empty_like(value, memory_format=torch.channels_last).copy_(value) if last else value
 
@@ -245,7 +245,7 @@ class Layer(nn.Module):
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors for bottoms that are meta tensors."""
-        with dry.Quick():
+        with dry.FastShapes():
             return self.dry_run(*bottoms)
 
     def dry_run(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, Lowering, shape_text
-from caffe.layers.geometry import Slide, im2col, margins, pad_axes, read_slide
+from caffe.layers.support.geometry import Slide, im2col, margins, pad_axes, read_slide
 
 __all__ = ["Convolution", "Deconvolution", "Im2col"]
 

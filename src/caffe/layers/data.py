@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from caffe import log
-from caffe.data import shard
-from caffe.data.arrays import read_npy, read_npz
-from caffe.data.datum import DatumReader
-from caffe.data.hdf5 import read_arrays, read_file_list
-from caffe.data.images import ImageStream, read_class_folders, read_image_list
-from caffe.data.pictures import PictureStream
-from caffe.data.prefetch import Arrays, Prefetcher, State, Stream
-from caffe.data.records import RecordStream
-from caffe.data.rows import RowStream
-from caffe.data.source import open_source
-from caffe.data.transformer import Transformer
-from caffe.data.windows import WindowStream, read_windows
+from caffe.data.databases.base import open_source
+from caffe.data.databases.datum import DatumReader
+from caffe.data.pipeline import shard
+from caffe.data.pipeline.prefetch import Arrays, Prefetcher, State, Stream
+from caffe.data.pipeline.transformer import BatchTransformer
+from caffe.data.streams.arrays import read_npy, read_npz
+from caffe.data.streams.decoding import PictureStream
+from caffe.data.streams.hdf5 import read_arrays, read_file_list
+from caffe.data.streams.images import ImageStream, read_class_folders, read_image_list
+from caffe.data.streams.records import RecordStream
+from caffe.data.streams.rows import RowStream
+from caffe.data.streams.windows import WindowStream, read_windows
 from caffe.errors import CaffeError
 from caffe.layers.base import Source
 from caffe.proto import caffe_pb2
@@ -121,9 +121,9 @@ class StreamSource(Source, abstract=True):
             prefix = f'layer "{self.name}" ({self.type}): '
             raise type(error)(text if text.startswith(prefix) else prefix + text) from error
 
-    def transformer(self) -> Transformer:
+    def transformer(self) -> BatchTransformer:
         """The transformer that transform_param describes."""
-        return Transformer(self.spec.transform_param, self.phase)
+        return BatchTransformer(self.spec.transform_param, self.phase)
 
     def _settle(self, stream: Stream) -> None:
         """Tell the stream what data_param says of every source, and which share of the data is this process's."""
@@ -295,7 +295,7 @@ def _several(paths: list[str], path: str, names: list[str]) -> Arrays:
     return read_npy(paths, names)
 
 
-def normalised(pixels: Tensor, transformer: Transformer) -> Tensor:
+def normalised(pixels: Tensor, transformer: BatchTransformer) -> Tensor:
     """A batch of pixels after the `plain` normalisation of the transformer, float32, on the pixels' device."""
     x = pixels.to(torch.float32)
     mean, std = (torch.from_numpy(numbers.values).to(x.device) for numbers in (transformer.mean, transformer.std))

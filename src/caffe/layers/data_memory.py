@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from caffe import filler, log
-from caffe.data.datum import DatumReader, planes
-from caffe.data.rng import generator
-from caffe.data.transformer import Transformer
+from caffe.data.databases.datum import DatumReader, planes
+from caffe.data.pipeline.rng import generator
+from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.errors import DataError
 from caffe.layers.base import Effects, Layer, Source, has_values, shape_text
 from caffe.proto.caffe_pb2 import FillerParameter
@@ -235,10 +235,10 @@ def _four(shape: Sequence[int]) -> tuple[int, ...]:
     return (*shape, *[1] * (4 - len(shape)))
 
 
-def _transformer(layer: MemoryData) -> Transformer:
+def _transformer(layer: MemoryData) -> BatchTransformer:
     layer.require(not layer.spec.transform_param.mixup, "keeps labels as they are; remove mixup")
     try:
-        return Transformer(layer.spec.transform_param, layer.phase)
+        return BatchTransformer(layer.spec.transform_param, layer.phase)
     except DataError as error:
         layer.error(str(error))
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, shape_text
-from caffe.layers.products import linear
+from caffe.layers.support.products import linear
 from caffe.proto import caffe_pb2
 
 __all__ = ["Bias", "Embed", "InnerProduct", "Scale"]

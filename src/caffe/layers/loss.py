@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, Loss, shape_text
-from caffe.layers.labels import class_labels
+from caffe.layers.support.labels import class_labels
 from caffe.proto import caffe_pb2, weights
 
 FLT_MIN = 1.1754943508222875e-38

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, is_exported, shape_text
-from caffe.layers.geometry import pad_axes, per_axis
+from caffe.layers.support.geometry import pad_axes, per_axis
 from caffe.proto import caffe_pb2
 
 __all__ = ["SPP", "Pooling"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, LayerError, did_you_mean
 from caffe.layers.base import Layer, has_values
-from caffe.layers.effects import Effects
+from caffe.layers.support.effects import Effects
 
 __all__ = ["PythonLayer"]
 
@@ -69,10 +69,10 @@ class PythonLayer(metaclass=_EveryLayer):
         )
 
 
-class _Host(Layer, abstract=True):
+class _UserCode(Layer, abstract=True):
     """A layer that answers for its guest's object: in pycaffe `net.layers[i]` is that object."""
 
-    guest: _Guest
+    guest: _Instance
     effects = Effects.CALLS
 
     def __getattr__(self, name: str) -> Any:
@@ -91,7 +91,7 @@ class _Host(Layer, abstract=True):
             super().__setattr__(name, value)
 
 
-class Python(_Host, bottoms=(0, None), tops=(0, None)):
+class Python(_UserCode, bottoms=(0, None), tops=(0, None)):
     """Runs `layer`, a class of the Python file or package `module`, that derives from `caffe.Layer`.
 
     bottoms and tops: any number, of the shapes that the class gives
@@ -113,7 +113,7 @@ class Python(_Host, bottoms=(0, None), tops=(0, None)):
             "share_in_parallel: true needs one process for all devices; here each process has its own layer: remove it"
         )
         self.require(alone or not self.opt.share_in_parallel, fact)
-        self.guest = _Guest(self, bottoms)
+        self.guest = _Instance(self, bottoms)
         self._adopt()
         self.uncompiled = torch.compiler.disable(_tops)  # takes a second to import
 
@@ -139,7 +139,7 @@ class Python(_Host, bottoms=(0, None), tops=(0, None)):
             blob.use_data(self.param_blobs[index])
 
 
-class _Guest:
+class _Instance:
     """The user's object behind a layer, and the blobs that it sees: the net's, or its own where the layer is alone."""
 
     source: str | None = None  # the file of the user's class
@@ -270,7 +270,7 @@ class _Run(torch.autograd.Function):
     """One run of a user's layer as a node of autograd's graph."""
 
     @staticmethod
-    def forward(ctx: Any, guest: _Guest, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, guest: _Instance, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.guest = guest
         return guest.forward(tensors[:count])
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from caffe import log
 from caffe.layers.base import Effects, Layer, has_values, is_exported, shape_text
-from caffe.layers.products import linear
-from caffe.layers.values import can_look
+from caffe.layers.support.products import linear
+from caffe.layers.support.values import can_look
 
 
 class _Recurrent(Layer, abstract=True):

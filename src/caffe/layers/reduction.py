@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, shape_text
-from caffe.layers.labels import class_labels
+from caffe.layers.support.labels import class_labels
 from caffe.proto import caffe_pb2
 
 SUM, ASUM, SUMSQ, MEAN = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, has_values, shape_text
-from caffe.layers.values import can_look
+from caffe.layers.support.values import can_look
 
 
 class Concat(Layer, bottoms=(1, None)):

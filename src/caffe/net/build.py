@@ -17,7 +17,7 @@ from caffe import log
 from caffe.blob import Blob, ParamBlob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, Source, layer_class, shape_text
-from caffe.layers.effects import Held, RandomState
+from caffe.layers.support.effects import Held, RandomState
 from caffe.net.gradients import mark_backward
 from caffe.proto import weights
 
@@ -45,6 +45,13 @@ class History:
 
 
 @dataclass
+class LastRun:
+    """How a net ran last. All steps of a net have the same one."""
+
+    stepwise: bool = True  # whether a step may have run by itself since the net last ran as one piece
+
+
+@dataclass
 class Step:
     """One layer in its place: what it reads and writes and which gradients it must give."""
 
@@ -60,6 +67,7 @@ class Step:
     shares: bool = False  # whether the tops are the bottom itself, perhaps in another shape
     missing_diffs: bool = False  # whether the last run did not keep the tops' diffs
     weighted: bool = False  # whether a top counts in the loss
+    last_run: LastRun = field(default_factory=LastRun)
     wary: bool = False  # whether to look at the memory of the tops: somebody keeps it, or the layer is a user's own
 
     def shape_top(self, blob: Blob, shape: tuple[int, ...]) -> None:
@@ -126,6 +134,7 @@ class _Builder:
         self.owners: dict[str, Learnable] = {}
         self.locate = locate
         self.memory = 0
+        self.last_run = LastRun()
         for index, spec in enumerate(net.layer):
             try:
                 self._add(spec, net.state.phase)
@@ -154,7 +163,7 @@ class _Builder:
         named = list(spec.top)
         if cls.auto_tops:
             spec.top.extend([_AUTOMATIC] * (cls.tops[0] - len(spec.top)))
-        step = Step(cls(spec, spec.phase))
+        step = Step(cls(spec, spec.phase), last_run=self.last_run)
         log.info("net.cpp:86", f"Creating Layer {spec.name}")
         self._connect_bottoms(step, spec)
         self._connect_tops(step, spec, named)

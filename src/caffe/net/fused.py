@@ -12,12 +12,12 @@ from caffe.blob import Blob
 from caffe.errors import NetError, did_you_mean, require_extra
 from caffe.net.batches import Batches
 from caffe.net.build import Step
-from caffe.net.compiled import Compiled
-from caffe.net.inference import Inference
-from caffe.net.loss_scale import LossScale
-from caffe.net.module import NetModule
-from caffe.net.partial import Partial
-from caffe.net.pieces import Pieces
+from caffe.net.engines.compiled import Compiled
+from caffe.net.run.inference import Inference
+from caffe.net.run.loss_scale import LossScale
+from caffe.net.run.module import NetModule
+from caffe.net.run.partial import Partial
+from caffe.net.run.pieces import Pieces
 from caffe.net.turns import Turns
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import caffe_pb2
@@ -90,7 +90,7 @@ class Fused(Batches):
         if self.device.type != "cpu":
             raise NetError(f'the engine "openvino" runs on the CPU, and the net "{self.name}" is on {self.device}')
         require_extra("openvino", "openvino", 'the engine "openvino"')
-        from caffe.net.open_vino import OpenVino
+        from caffe.net.engines.open_vino import OpenVino
 
         return OpenVino
 

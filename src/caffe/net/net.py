@@ -14,14 +14,16 @@ from caffe import log, mode
 from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, NetError, did_you_mean
 from caffe.layers.base import Layer, Source
-from caffe.net import debug, run, store
+from caffe.net import store
 from caffe.net.build import Learnable, Step, build, infer_tops, located
 from caffe.net.fused import Fused
 from caffe.net.gradients import first_diffs, gradients_apart
 from caffe.net.graph import filter_net, insert_splits
-from caffe.net.loss_scale import LossScale
-from caffe.net.partial import Partial
-from caffe.net.precision import check as check_precision
+from caffe.net.measure import debug
+from caffe.net.run import stepwise
+from caffe.net.run.loss_scale import LossScale
+from caffe.net.run.partial import Partial
+from caffe.net.run.precision import check as check_precision
 from caffe.net.turns import Turns, in_turn
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import caffe_pb2, text, upgrade
@@ -223,7 +225,7 @@ class Net(Fused):
         """Run one layer forward and fill its tops; returns its weighted losses."""
         step = self.steps[index]
         with lent_copies_follow():
-            losses = run.forward_step(step)
+            losses = stepwise.forward_step(step)
         if self.debug_info:
             debug.log_forward(step)
         return losses
@@ -232,7 +234,7 @@ class Net(Fused):
         """Run one layer backward: overwrite its bottoms' diffs, add to its parameters' diffs."""
         step = self.steps[index]
         with lent_copies_follow():
-            run.backward_step(step)
+            stepwise.backward_step(step)
         if self.debug_info and step.backward:
             debug.log_backward(step)
 

@@ -15,7 +15,7 @@ from caffe.solver.classes import (
 from caffe.solver.policy import Policy, policy_names
 from caffe.solver.rules import Rule, rule_types
 from caffe.solver.solver import Solver
-from caffe.solver.watch import Watcher
+from caffe.solver.watchers import Watcher
 
 __all__ = [
     "AdaDeltaSolver",

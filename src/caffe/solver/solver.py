@@ -18,14 +18,14 @@ from caffe.net import Net
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.solver import nets, resume, snapshot
-from caffe.solver.average import MovingAverage
+from caffe.solver.ema import MovingAverage
 from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check, check_own
 from caffe.solver.outputs import add_outputs, log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
-from caffe.solver.watch import Watcher
+from caffe.solver.watchers import Watcher
 
 __all__ = ["Solver", "load"]
 

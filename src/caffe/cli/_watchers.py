@@ -1,0 +1,80 @@
+"""What follows a training run: the progress display and the recorder of its curves."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from caffe import log, plot
+from caffe.cli.display import Bar, Display
+from caffe.errors import CaffeError
+from caffe.solver.watchers import Watcher
+
+if TYPE_CHECKING:
+    from caffe.solver import Solver
+
+__all__ = ["Progress", "Recorder"]
+
+
+class Progress(Watcher):
+    """Moves the progress bar; prints test results and snapshots above it."""
+
+    def __init__(self, display: Display, bar: Bar) -> None:
+        self.display = display
+        self.bar = bar
+        self.mean: float | None = None
+        self.state = self.score = ""
+        self.drawn = 0.0
+
+    def iterated(self, solver: Solver, iteration: int, loss: float, rate: float) -> None:
+        self.mean = loss if self.mean is None else 0.9 * self.mean + 0.1 * loss
+        now = time.monotonic()
+        if now - self.drawn > 0.1 or iteration + 1 >= solver.param.max_iter:
+            self.drawn = now
+            self.state = f"loss {self.mean:.4g}   learning rate {rate:.4g}"
+            self.bar.update(iteration + 1, self.state + self.score)
+
+    def tested(self, solver: Solver, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
+        results = ", ".join(f"{name} {' '.join(map(log.number, values))}" for name, values in outputs.items())
+        which = f"test net {net_index}" if len(solver.test_nets) > 1 else "test"
+        self.display.say(f"iteration {iteration}: {which}: {results}")
+        if net_index == 0:
+            self.score = f"   test: {results}"
+            self.bar.update(iteration, self.state + self.score)
+
+    def snapshotted(self, solver: Solver, path: str) -> None:
+        self.display.say(f"iteration {solver.iter}: snapshot {path}")
+
+
+class Recorder(Watcher):
+    """Collects the curves of a run, and draws them at each snapshot and at the end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.curves = plot.Curves("")
+
+    def started(self, solver: Solver) -> None:
+        self.curves.name = self.curves.net = solver.net.name
+
+    def iterated(self, solver: Solver, iteration: int, loss: float, rate: float) -> None:
+        self.curves.loss.add(iteration, loss)
+        self.curves.rate.add(iteration, rate)
+
+    def tested(self, solver: Solver, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
+        weights = solver.test_nets[net_index].blob_loss_weights
+        for name, values in outputs.items():
+            for index, value in enumerate(values):
+                label = f"{name}[{index}]" if index else name
+                self.curves.add_test(net_index, label, iteration, value, is_loss=bool(weights.get(name)))
+
+    def snapshotted(self, solver: Solver, path: str) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw what is known so far; a picture that fails does not end the training."""
+        if self.curves.empty:
+            return
+        try:
+            plot.draw([self.curves], self.path)
+        except CaffeError as error:
+            log.warning("caffe", f"the curves were not drawn: {error}")

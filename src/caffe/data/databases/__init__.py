@@ -1,0 +1,1 @@
+"""Databases of records: LMDB and LevelDB, read and written, and the Datum record itself."""

@@ -1,0 +1,117 @@
+"""Datum records: an image and its label as bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from caffe.data.databases.base import Bytes
+from caffe.errors import DataError
+from caffe.proto.caffe_pb2 import Datum
+
+__all__ = ["DatumReader", "decode", "encode_datum", "planes"]
+
+
+class DatumReader:
+    """Turns the bytes of a Datum into its image (C, H, W), uint8 or float32, and its label.
+
+    `color` is True or False to decode compressed images with three channels or one, None to take them as they are.
+    Raw images of one size begin with the same bytes up to the pixels: once seen, these are compared, not parsed.
+    """
+
+    def __init__(self, color: bool | None = None) -> None:
+        self.color = color
+        self._known = _Known(b"", (0, 0, 0), 0)
+
+    def __call__(self, value: Bytes) -> tuple[np.ndarray, int]:
+        known = self._known  # one look, as other threads may replace it
+        if known.begins(value):
+            rest = _parse(value[known.end :])
+            if not rest.encoded and not any(map(rest.HasField, ("channels", "height", "width", "data"))):
+                pixels = np.frombuffer(value[len(known.head) : known.end], np.uint8)
+                return pixels.reshape(known.shape), rest.label
+        return self._whole(value)
+
+    def knows(self, value: Bytes) -> bool:
+        """Whether reading this value is a matter of no time."""
+        return self._known.begins(value)
+
+    @staticmethod
+    def compressed(value: Bytes) -> bool:
+        """Whether the image is compressed."""
+        return _parse(value).encoded
+
+    def _whole(self, value: Bytes) -> tuple[np.ndarray, int]:
+        datum = _parse(value)
+        if datum.encoded:
+            return planes(decode(datum.data, self.color)), datum.label
+        shape = (datum.channels, datum.height, datum.width)
+        image = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+        if image.size != shape[0] * shape[1] * shape[2] or not image.size:
+            size = " x ".join(map(str, shape))
+            raise DataError(f"holds {image.size} values where channels x height x width = {size}; write it again")
+        if self.color is not None and shape[0] != (3 if self.color else 1):
+            field = "force_color" if self.color else "force_gray"
+            raise DataError(f"is raw with {shape[0]} channels, but {field} works on encoded images only; remove it")
+        if datum.data:
+            self._learn(value, shape)
+        return image.reshape(shape), datum.label
+
+    def _learn(self, value: Bytes, shape: tuple[int, int, int]) -> None:
+        """Remember the bytes before the pixels, if the record has the usual order of fields."""
+        size = shape[0] * shape[1] * shape[2]
+        channels, height, width = shape
+        head = Datum(channels=channels, height=height, width=width, data=bytes(size)).SerializeToString()[:-size]
+        if value[: len(head)] == head:
+            self._known = _Known(head, shape, len(head) + size)
+
+
+class _Known(NamedTuple):
+    """How raw records of one size begin, and where their pixels end."""
+
+    head: bytes
+    shape: tuple[int, int, int]
+    end: int
+
+    def begins(self, value: Bytes) -> bool:
+        return bool(self.head) and value[: len(self.head)] == self.head and len(value) >= self.end
+
+
+def decode(data: bytes, color: bool | None = None) -> np.ndarray:
+    """The pixels (H, W, C), blue first, or (H, W) of a compressed image; uint8. `color` as in `DatumReader`."""
+    flags = {None: cv2.IMREAD_UNCHANGED, True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE}[color]
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        raise DataError(f"cannot be decoded as an image: {error}") from error
+    if image is None:
+        raise DataError("cannot be decoded as an image: it is damaged or of a format that OpenCV does not read")
+    if image.dtype != np.uint8:
+        raise DataError(f"has pixels of type {image.dtype}, expected 8 bits a channel; convert the image")
+    return image
+
+
+def planes(image: np.ndarray) -> np.ndarray:
+    """An OpenCV image (H, W, C) or (H, W) as (C, H, W)."""
+    if image.ndim == 2:
+        return image[None]
+    result = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
+    cv2.split(image, list(result))
+    return result
+
+
+def encode_datum(image: np.ndarray, label: int) -> bytes:
+    """The bytes of a raw Datum for an image (C, H, W) of uint8."""
+    channels, height, width = image.shape
+    datum = Datum(channels=channels, height=height, width=width, data=image.tobytes(), label=label)
+    return datum.SerializeToString()
+
+
+def _parse(value: Bytes) -> Datum:
+    try:
+        return Datum.FromString(bytes(value))
+    except DecodeError as error:
+        raise DataError("is not a Datum message; write the database again with convert_imageset") from error

@@ -1,0 +1,110 @@
+"""LevelDB databases, read and written through the optional package plyvel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from contextlib import closing
+from typing import Any
+
+from caffe import log
+from caffe.data.databases.base import Records, RecordSource, WrongBackend
+from caffe.data.databases.writer import Pending, RecordWriter
+from caffe.errors import DataError, FileError, require_extra
+
+__all__ = ["LevelDb", "LevelDbWriter"]
+
+
+class LevelDb(RecordSource, backend="LEVELDB"):
+    """A LevelDB folder.
+
+    The library locks a database and rewrites its log even to read it. It is therefore given a temporary folder of
+    links to the database's files: the folder itself is not touched, may be read-only, and may be open many times.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        _check(path)
+        plyvel: Any = require_extra("plyvel", "leveldb", f'reading the LevelDB database "{path}"')
+        self._error = plyvel.Error
+        folder = _linked(path)
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        try:
+            self._db = plyvel.DB(folder, create_if_missing=False)
+        except plyvel.Error as error:
+            self._remove()
+            raise FileError(f'cannot open LevelDB database "{path}": {_text(error)}; write it again') from error
+        self._refuse_empty()
+        log.info("db_leveldb.cpp:18", f"Opened leveldb {path}")
+
+    def scan(self, start: bytes | None = None) -> Records:
+        if self._db.closed:
+            raise FileError(f'LevelDB database "{self.path}" has been closed; build the net again to read on')
+        try:
+            # unlike plyvel's other iterator, this one does not pass over damaged blocks without a word
+            with closing(self._db.raw_iterator(verify_checksums=True)) as iterator:
+                if start is None:
+                    iterator.seek_to_first()
+                else:
+                    iterator.seek(start)
+                while iterator.valid():
+                    yield iterator.item()
+                    iterator.next()
+        except self._error as error:
+            raise DataError(f'LevelDB database "{self.path}" is damaged: {_text(error)}; write it again') from error
+
+    def close(self) -> None:
+        self._db.close()
+        self._remove()
+
+
+class LevelDbWriter(RecordWriter, backend="LEVELDB"):
+    """A new LevelDB folder, as `RecordWriter` tells, with the block size of Caffe's."""
+
+    def _open(self, folder: str) -> None:
+        plyvel: Any = require_extra("plyvel", "leveldb", f'writing the LevelDB database "{self.path}"')
+        self._error = plyvel.Error
+        try:
+            self._db = plyvel.DB(folder, create_if_missing=True, block_size=1 << 16, write_buffer_size=1 << 26)
+        except plyvel.Error as error:
+            raise self._refused(error) from error
+        log.info("db_leveldb.cpp:18", f"Opened leveldb {self.path}")
+
+    def _write(self, records: Pending) -> None:
+        try:
+            with self._db.write_batch() as batch:
+                for key, value in records:
+                    batch.put(key, value)
+        except self._error as error:
+            raise self._refused(error) from error
+
+    def _close(self) -> None:
+        self._db.close()
+
+    def _refused(self, error: Exception) -> FileError:
+        return FileError(f'cannot write to LevelDB database "{self.path}": {_text(error)}')
+
+
+def _check(path: str) -> None:
+    if not os.path.exists(path):
+        raise FileError(f'LevelDB database "{path}" not found: no such file or directory (from {os.getcwd()})')
+    if os.path.exists(os.path.join(path, "data.mdb")):
+        raise WrongBackend(f'"{path}" is an LMDB database, not a LevelDB one', "LMDB")
+    if not os.path.exists(os.path.join(path, "CURRENT")):
+        raise FileError(f'"{path}" is not a LevelDB database: it has no file CURRENT')
+
+
+def _linked(path: str) -> str:
+    """A new folder of links to the files of the database, without its lock and its logs of events."""
+    folder = tempfile.mkdtemp(prefix="caffe-leveldb-")
+    for name in os.listdir(path):
+        if name not in ("LOCK", "LOG", "LOG.old"):
+            os.symlink(os.path.abspath(os.path.join(path, name)), os.path.join(folder, name))
+    return folder
+
+
+def _text(error: Exception) -> str:
+    text = error.args[0] if error.args else error
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)

@@ -1,0 +1,1 @@
+"""What all streams share: reading ahead, threads, random numbers, shards, and the transformation of a batch."""

@@ -1,0 +1,306 @@
+"""transform_param: crop, mirror, normalisation and augmentation, over a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+
+from caffe import log
+from caffe.data.pipeline import buffers
+from caffe.data.pipeline.augment import Augmentation
+from caffe.data.pipeline.rng import generator
+from caffe.errors import DataError
+from caffe.proto import caffe_pb2
+
+__all__ = ["Batch", "BatchTransformer"]
+
+Shape = tuple[int, ...]
+_AUGMENT = 1 << 16  # uses of random numbers from here on are those of single images
+_CACHED = 1 << 18  # elements that are converted and normalised while they are in the processor's cache
+
+
+class BatchTransformer:
+    """Turns images (C, H, W) into a float32 batch (N, C, H', W').
+
+        y = (x[:, top : top + crop, left : left + crop] - mean) / std * scale, mirrored at random if asked
+
+    In TRAIN the crop is placed at random, in TEST in the centre. A mean image is cut and mirrored along with x.
+    Mirroring is random in TEST too. Arithmetic is float32, in this order. With `whitening_file` each image is
+    multiplied by that matrix before it is scaled. Augmentation belongs to TRAIN.
+    Source: BVLC data_transformer.cpp; DeVries & Taylor, arXiv:1708.04552 (cutout); Zhang et al., arXiv:1710.09412
+    (mixup).
+    """
+
+    def __init__(self, param: Any, phase: int) -> None:
+        """`param` is a TransformationParameter; DataError where its fields contradict each other."""
+        _check(param)
+        train = phase == caffe_pb2.TRAIN
+        self.augmentation = Augmentation(param)  # made in both phases, so that mistakes show in both
+        self.resized = train and self.augmentation.area is not None
+        self.augmented = train and bool(self.augmentation)
+        self.crop: int = param.crop_size
+        self.mirror: bool = param.mirror
+        self.scale = np.float32(param.scale)
+        self.random_crop = train and self.crop > 0 and not self.resized
+        self.color: bool | None = True if param.force_color else False if param.force_gray else None
+        self.mean = _Map("mean", param.mean_file, param.mean_value)
+        self.std = _Map("std", param.std_file, param.std_value)
+        self.whitening = _read(param.whitening_file, "whitening_file", 4) if param.whitening_file else None
+        self.noise = np.float32(param.noise if train else 0)
+        self.cutout: int = param.cutout if train else 0
+        self.mixup: float = param.mixup if train else 0
+        self.classes: int = param.label_count if param.mixup else 0  # in TEST too: the label keeps its shape
+        self.late = False
+        """Set where `plain` normalisation is left to whoever gets the batch: `finish` then returns the pixels."""
+
+    @property
+    def random(self) -> bool:
+        """Whether batches depend on random numbers."""
+        return self.mirror or self.random_crop or self.augmented or bool(self.noise or self.cutout or self.mixup)
+
+    def crop_shape(self, shape: Shape) -> Shape:
+        """The shape that an image of `shape` has after the crop; DataError if the options do not fit it."""
+        channels, height, width = shape
+        self.mean.check(shape)
+        self.std.check(shape)
+        if self.crop > min(height, width) and not self.resized:
+            size = f"{channels} x {height} x {width}"
+            raise DataError(f"is {size}, smaller than crop_size {self.crop}; enlarge the image or lower crop_size")
+        return (channels, self.crop or height, self.crop or width)
+
+    def top_shape(self, shape: Shape) -> Shape:
+        """The shape that an image of `shape` has in the end; DataError if the options do not fit it."""
+        shape = self.crop_shape(shape)
+        if self.whitening is None:
+            return shape
+        if self.whitening.shape[1:] != shape:
+            raise DataError(
+                f"is {_text(shape)} after the crop, but whitening_file is for {_text(self.whitening.shape[1:])}"
+            )
+        rows = len(self.whitening)
+        return shape if rows == np.prod(shape) else (rows, 1, 1)
+
+    def label_shape(self, count: int) -> Shape:
+        """The shape of the labels of `count` images."""
+        return (count, self.classes) if self.classes else (count,)
+
+    def varied(self, image: np.ndarray, seed: int, number: int, use: int) -> np.ndarray:
+        """An image of batch `number` after its augmentation, which depends on these numbers alone."""
+        if not self.augmented:
+            return image
+        return self.augmentation(image, generator(seed, number, _AUGMENT + use))
+
+    def batch(self, count: int, rng: np.random.Generator | None = None) -> Batch:
+        """An empty batch to add `count` images to; `rng` is needed where `random` is true."""
+        return Batch(self, count, rng)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the normalisation is numbers for each channel and a scale alone, so that a GPU may do it."""
+        return not (self.mapped or self.whitening is not None or self.noise or self.cutout or self.classes)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the normalisation depends on where a pixel lies."""
+        return self.mean.image is not None or self.std.image is not None
+
+
+class Batch:
+    """Images on their way through a `BatchTransformer`: cropped as they come, then normalised together."""
+
+    def __init__(self, transformer: BatchTransformer, count: int, rng: np.random.Generator | None) -> None:
+        self.transformer = transformer
+        self.count = count
+        self.places: list[tuple[int, int, bool]] = []
+        self.labels: list[int] = []
+        self.pixels = np.empty(0, np.uint8)
+        self._admitted: Shape | None = None
+        if transformer.random:
+            if rng is None:
+                raise ValueError("random crops or mirroring need a generator")
+            self._rng = rng
+            self._draws: list[list[int]] = rng.integers(1 << 62, size=(count, 3)).tolist()
+
+    def add(self, image: np.ndarray, label: int = 0) -> None:
+        """Add the next image (C, H, W), uint8 or float32; DataError if it does not fit the ones before."""
+        if image.shape != self._admitted:
+            self._admit(image)
+        if not 0 <= label < self.transformer.classes and self.transformer.classes:
+            raise DataError(f"has label {label}, but label_count is {self.transformer.classes}")
+        if self.pixels.dtype == np.uint8 != image.dtype:
+            self.pixels = self.pixels.astype(np.float32)
+        index = len(self.places)
+        top, left, mirrored = place = self._place(index)
+        _, height, width = self.shape
+        _copy(self.pixels[index], image[:, top : top + height, left : left + width], mirrored)
+        self.places.append(place)
+        self.labels.append(label)
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """The batch, float32 (N, C, H', W'), and its labels, float32 (N) or (N, label_count)."""
+        made = self.transformer
+        if made.late:
+            return self.pixels, np.array(self.labels, np.float32)
+        result = buffers.empty(self.pixels.shape, np.float32)
+        scale = made.scale if made.whitening is None else 1
+        for part, (mean, std) in self._parts():
+            block = result[part]
+            np.copyto(block, self.pixels[part])
+            if made.noise:
+                block += self._rng.standard_normal(block.shape, np.float32) * made.noise
+            if mean is not None:
+                block -= mean
+            if std is not None:
+                block /= std
+            if scale != 1:
+                block *= scale
+        if made.whitening is not None:
+            matrix = made.whitening.reshape(len(made.whitening), -1)
+            result = (result.reshape(self.count, -1) @ matrix.T).reshape(
+                self.count, *made.top_shape(self._admitted or ())
+            )
+            result *= made.scale
+        if made.cutout:
+            self._cut_out(result)
+        return self._mixed(result)
+
+    def _admit(self, image: np.ndarray) -> None:
+        """Check an image of a size that the one before did not have."""
+        made = self.transformer
+        shape = made.crop_shape(image.shape)
+        made.top_shape(image.shape)
+        if not self.places:
+            self.shape = shape
+            self.pixels = buffers.empty((self.count, *shape), image.dtype)
+        elif shape != self.shape:
+            got, wanted = _text(shape), _text(self.shape)
+            raise DataError(
+                f"is {got}, but the batch began with {wanted}; resize the images, set crop_size or batch_size: 1"
+            )
+        self._admitted = image.shape
+        self._room = (image.shape[1] - shape[1], image.shape[2] - shape[2])
+
+    def _place(self, index: int) -> tuple[int, int, bool]:
+        """Where the crop of image `index` begins, and whether it is mirrored."""
+        rows, columns = self._room
+        if not self.transformer.random:
+            return rows // 2, columns // 2, False
+        first, second, third = self._draws[index]
+        mirrored = self.transformer.mirror and third % 2 == 1
+        if not self.transformer.random_crop:
+            return rows // 2, columns // 2, mirrored
+        return first % (rows + 1), second % (columns + 1), mirrored
+
+    def _parts(self) -> Iterator[tuple[slice, tuple[np.ndarray | None, np.ndarray | None]]]:
+        """The batch in pieces that have the same mean and fit in the cache."""
+        made = self.transformer
+        alone = made.mapped and (made.mirror or made.random_crop)
+        step = 1 if alone else max(1, _CACHED // max(1, int(np.prod(self.shape))))
+        for start in range(0, self.count, step):
+            place = self.places[start]
+            yield slice(start, start + step), (made.mean.window(place, self.shape), made.std.window(place, self.shape))
+
+    def _cut_out(self, result: np.ndarray) -> None:
+        """Set a square of each image to 0; it is centred within the image and may stick out of it."""
+        height, width = result.shape[2:]
+        side = self.transformer.cutout
+        centres = self._rng.integers((height, width), size=(self.count, 2)).tolist()
+        for image, (row, column) in zip(result, centres, strict=True):
+            top, left = row - side // 2, column - side // 2
+            image[:, max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 0
+
+    def _mixed(self, result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mix each image and its label with another of the batch, if asked."""
+        made = self.transformer
+        if not made.classes:
+            return result, np.array(self.labels, np.float32)
+        labels = np.zeros((self.count, made.classes), np.float32)
+        labels[np.arange(self.count), self.labels] = 1
+        if made.mixup:
+            partners = self._rng.permutation(self.count)
+            shares = self._rng.beta(made.mixup, made.mixup, self.count).astype(np.float32)
+            labels = shares[:, None] * labels + (1 - shares[:, None]) * labels[partners]
+            weights = shares[:, None, None, None]
+            result = weights * result + (1 - weights) * result[partners]
+        return result, labels
+
+
+class _Map:
+    """Numbers for the pixels: an image (C, H, W) from a file, one for each channel, one for all, or none."""
+
+    def __init__(self, name: str, path: str, values: Any) -> None:
+        if path and len(values):
+            raise DataError(f"cannot use {name}_file and {name}_value at the same time; remove one of them")
+        self.name = name
+        self.path = path
+        self.image = _read(path, f"{name}_file", 3) if path else None
+        self.values = np.array(values, np.float32).reshape(-1, 1, 1)
+        if name == "std":
+            numbers = self.values if self.image is None else self.image
+            if numbers.size and not numbers.min() > 0:
+                raise DataError(f"{name}_{'file' if path else 'value'} holds {numbers.min():g}, expected above 0")
+
+    def check(self, shape: Shape) -> None:
+        """Raise DataError unless the numbers fit an image of this shape."""
+        if self.image is not None and self.image.shape != shape:
+            raise DataError(
+                f'is {_text(shape)}, but {self.name}_file "{self.path}" is {_text(self.image.shape)}; compute the '
+                f"{self.name} of this data"
+            )
+        if len(self.values) not in (0, 1, shape[0]):
+            count = len(self.values)
+            raise DataError(f"has {shape[0]} channels, but {self.name}_value is given {count} times; give 1 or all")
+
+    def window(self, place: tuple[int, int, bool], shape: Shape) -> np.ndarray | None:
+        """The numbers for a crop of this shape at this place, or None."""
+        if self.image is None:
+            return self.values if len(self.values) else None
+        top, left, mirrored = place
+        piece = self.image[:, top : top + shape[1], left : left + shape[2]]
+        return piece[..., ::-1] if mirrored else piece
+
+
+def _copy(slot: np.ndarray, piece: np.ndarray, mirrored: bool) -> None:
+    """Copy an image (C, H, W), often a view of pixels (H, W, C), and mirror it if asked."""
+    if piece.dtype == slot.dtype and len(piece) > 1 and piece.strides[0] == piece.itemsize:
+        cv2.split(piece.transpose(1, 2, 0), list(slot))
+    else:
+        slot[...] = piece
+    if mirrored:
+        rows = slot.reshape(-1, slot.shape[2])
+        cv2.flip(rows, 1, dst=rows)
+
+
+def _check(param: Any) -> None:
+    """Raise DataError for fields that contradict each other."""
+    if param.force_color and param.force_gray:
+        raise DataError("cannot set both force_color and force_gray; remove one of them")
+    if bool(param.mixup) != bool(param.label_count):
+        raise DataError(
+            "mixup and label_count go together: the label becomes the shares of label_count classes, for "
+            "SigmoidCrossEntropyLoss and the like"
+        )
+    if param.cutout and param.whitening_file:
+        raise DataError("cutout cuts images, but whitening_file may turn them into something else; remove one of them")
+
+
+def _read(path: str, field: str, axes: int) -> np.ndarray:
+    """The array, of 3 or 4 axes, of a file that compute_image_mean wrote."""
+    from caffe.proto import weights
+
+    if field == "mean_file":
+        log.info("data_transformer.cpp:25", f"Loading mean file from: {path}")
+    array = weights.read_mean(path)
+    if axes == 3 and array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != axes:
+        expected = "(1, C, H, W)" if axes == 3 else "(K, C, H, W)"
+        raise DataError(f'{field} "{path}" has shape {array.shape}, expected {expected}')
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _text(shape: Shape) -> str:
+    return " x ".join(map(str, shape))

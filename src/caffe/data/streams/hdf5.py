@@ -1,0 +1,66 @@
+"""HDF5 files: lists of them, and the arrays in them."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import h5py
+import numpy as np
+
+from caffe import log
+from caffe.data.pipeline.prefetch import Arrays
+from caffe.data.streams.rows import same_rows
+from caffe.errors import DataError, FileError
+
+__all__ = ["read_arrays", "read_file_list"]
+
+
+def read_file_list(path: str) -> list[str]:
+    """The names of HDF5 files in a list: one a line, or several with white space between them."""
+    log.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {path}")
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.strip() for line in file]
+    except OSError as error:
+        raise FileError(f'cannot open the HDF5 file list "{path}": {error.strerror} (from {os.getcwd()})') from error
+    except ValueError as error:
+        raise FileError(f'"{path}" is not a list of HDF5 files: {error}') from error
+    if lines and lines[0].startswith("\udc89HDF"):
+        raise FileError(f'"{path}" is an HDF5 file itself; write its name into a text file and give that as the source')
+    names = [name for line in lines for name in ([line] if os.path.isfile(line) else line.split())]
+    log.info("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(names)}")
+    if not names:
+        raise FileError(f'the HDF5 file list "{path}" is empty; expected a file name on each line')
+    return names
+
+
+def read_arrays(path: str, names: list[str]) -> Arrays:
+    """The datasets of a file as float32 arrays with the same number of rows."""
+    if not os.path.isfile(path):
+        raise FileError(f'HDF5 file "{path}" not found (from {os.getcwd()})')
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            arrays = tuple(_dataset(file, path, name) for name in names)
+    except OSError as error:
+        raise FileError(f'failed opening HDF5 file "{path}": {error}') from error
+    same_rows(path, names, arrays)
+    return arrays
+
+
+def _dataset(file: h5py.File, path: str, name: str) -> np.ndarray:
+    data = file.get(name)
+    if not isinstance(data, h5py.Dataset):
+        raise DataError(f'"{path}" has no dataset "{name}" (it has: {", ".join(sorted(file))}); tops name the datasets')
+    if data.dtype.kind not in "fiub":
+        raise DataError(f'"{path}": dataset "{name}" holds {data.dtype}, expected numbers')
+    if not data.ndim:
+        raise DataError(f'"{path}": dataset "{name}" is a single number, expected rows')
+    _log_class(data.dtype.kind == "f")
+    return np.ascontiguousarray(data[...], np.float32)
+
+
+@cache  # once in a process, as Caffe has it
+def _log_class(floating: bool) -> None:
+    place, name = ("hdf5.cpp:33", "H5T_FLOAT") if floating else ("hdf5.cpp:36", "H5T_INTEGER")
+    log.info(place, f"Datatype class: {name}")

@@ -1,0 +1,140 @@
+"""Batches of images named in a list file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+import cv2
+import numpy as np
+
+from caffe import log
+from caffe.data.databases.datum import decode, planes
+from caffe.data.pipeline.prefetch import State
+from caffe.data.pipeline.rng import generator
+from caffe.data.pipeline.transformer import BatchTransformer
+from caffe.data.streams.decoding import Picture, PictureStream
+from caffe.errors import DataError, FileError
+
+__all__ = ["ImageStream", "read_class_folders", "read_image", "read_image_list"]
+
+_SKIP, _ORDER = 1, 2  # uses of random numbers
+
+
+class ImageStream(PictureStream):
+    """Transformed images and labels of `batch_size` lines at a time; with `shuffle` each pass has its own order."""
+
+    def __init__(self, lines: list[tuple[str, int]], transformer: BatchTransformer, batch_size: int) -> None:
+        super().__init__(transformer, batch_size)
+        self.lines = lines
+        self.root = ""
+        self.size = (0, 0)
+        self.color = True
+        self.shuffle = False
+        self.rand_skip = 0
+        self._order: tuple[tuple[int, int], np.ndarray] | None = None
+
+    def start(self, seed: int) -> State:
+        skip = int(generator(seed, 0, _SKIP).integers(self.rand_skip)) if self.rand_skip else 0
+        if self.rand_skip:
+            log.info("image_data_layer.cpp:63", f"Skipping first {skip} data points.")
+        if skip >= len(self.lines):
+            raise DataError(f"rand_skip passes over {skip} images of a list of {len(self.lines)}; lower rand_skip")
+        return {"seed": seed, "batch": 0, "pass": 0, "line": skip + self.shard.rank, "skipped": 0}
+
+    def pictures(self, state: State) -> Iterator[tuple[State, Picture]]:
+        number, line = state["pass"], state["line"]
+        while True:
+            number, line = number + line // len(self.lines), line % len(self.lines)
+            name, label = self._line(state["seed"], number, line)
+            yield (
+                {"pass": number, "line": line},
+                Picture(f'image "{self.root + name}"', partial(self._load, name, label)),
+            )
+            line += self.shard.size
+
+    def _line(self, seed: int, number: int, index: int) -> tuple[str, int]:
+        """Line `index` in the order of pass `number`."""
+        if not self.shuffle:
+            return self.lines[index]
+        if self._order is None or self._order[0] != (seed, number):
+            self._order = (seed, number), generator(seed, number, _ORDER).permutation(len(self.lines))
+        return self.lines[self._order[1][index]]
+
+    def _load(self, name: str, label: int) -> tuple[np.ndarray, int]:
+        return planes(read_image(self.root + name, self.color, *self.size)), label
+
+
+def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -> np.ndarray:
+    """The pixels of an image file as `datum.decode` gives them, resized (bilinear) if height and width are given.
+
+    The DataError for one that cannot be read says what is wrong with it; the caller puts the name before.
+    """
+    try:
+        with open(path, "rb") as file:
+            image = decode(file.read(), color)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror} (from {os.getcwd()})") from error
+    return cv2.resize(image, (width, height)) if height and width else image
+
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+
+
+def read_class_folders(path: str) -> tuple[list[tuple[str, int]], list[str]]:
+    """The (name, label) of the images in a folder's sub-folders, and the sub-folders' names, sorted.
+
+    The label of an image is the number of its sub-folder; sub-folders of these are searched too. FileError if there
+    are no images.
+    """
+    classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
+    lines = []
+    for label, name in enumerate(classes):
+        for folder, folders, files in os.walk(os.path.join(path, name), followlinks=True):
+            folders.sort()
+            inner = os.path.relpath(folder, path)
+            chosen = (file for file in sorted(files) if os.path.splitext(file)[1].lower() in _SUFFIXES)
+            lines += [(os.path.join(inner, file), label) for file in chosen]
+    if not lines:
+        raise FileError(
+            f'the folder "{path}" has no images in sub-folders; expected one sub-folder for each class, or give a list '
+            'file with a line "path label" for each image'
+        )
+    log.info("image_data_layer.cpp", f"Classes: {', '.join(f'{label} {name}' for label, name in enumerate(classes))}")
+    return lines, classes
+
+
+def read_image_list(path: str, labels: bool = False) -> list[tuple[str, int]]:
+    """The (name, label) of each line `name label`; a name may contain spaces.
+
+    A line without a label has label 0; with `labels` it is a FileError, as a label of more than 32 bits always is.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.strip() for line in file]
+    except OSError as error:
+        raise FileError(f'cannot open the image list "{path}": {error.strerror} (from {os.getcwd()})') from error
+    result = []
+    for number, line in enumerate(lines, 1):
+        if line:
+            result.append(_list_line(line, labels, f"{path}:{number}"))
+    if not result:
+        raise FileError(f'image list "{path}" is empty; expected a line "path label" for each image')
+    return result
+
+
+def _list_line(line: str, needed: bool, place: str) -> tuple[str, int]:
+    """Name and label of a line of an image list."""
+    if len(line.split(maxsplit=1)) < 2:
+        if needed:
+            raise FileError(f'{place}: "{line}" has no label; expected "path label" with a whole number')
+        return line, 0
+    name, label = line.rsplit(maxsplit=1)
+    try:
+        value = int(label)
+    except ValueError:
+        raise FileError(f'{place}: "{label}" is not a label; expected "path label" with a whole number') from None
+    if not -(1 << 31) <= value < 1 << 31:
+        raise FileError(f"{place}: the label {label} has more than 32 bits; expected -2147483648 to 2147483647")
+    return name, value

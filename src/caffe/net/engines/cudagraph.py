@@ -1,0 +1,151 @@
+"""A training pass recorded once on the GPU and replayed as one launch, where its shapes are fixed.
+
+Small nets on a GPU wait for the processor to name one kernel after the other. A CUDA graph names them all at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from caffe import log
+from caffe.layers.base import Layer
+from caffe.layers.support.effects import buffers_of, put_back_buffers
+from caffe.layers.support.values import recording
+
+__all__ = ["Record", "Recorder", "cuda_recorder", "recorded"]
+
+Made = TypeVar("Made")
+Recorder = Callable[[Callable[[], Made]], tuple[Callable[[], None], Made]]
+"""From a function to one that repeats what it did on the device, and to the tensors that hold what it made."""
+
+WARM_UP = 3
+"""Passes before the record: libraries choose their kernels and take their workspaces in the first."""
+
+
+def recorded(device: torch.device) -> bool:
+    """Whether to record on this device: on a GPU, unless the environment variable CAFFE_CUDA_GRAPHS is 0."""
+    return device.type == "cuda" and os.environ.get("CAFFE_CUDA_GRAPHS", "1") != "0"
+
+
+def cuda_recorder(work: Callable[[], Made]) -> tuple[Callable[[], None], Made]:
+    """Record `work` as a CUDA graph; it does not run until the first replay."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = work()
+    return graph.replay, made
+
+
+class Record:
+    """Runs a pass, at first as it is, then from a record; anew where shapes, weights' places or the phase changed.
+
+    `work` takes the values that come from outside, as tensors, adds to the gradients of `parameters`, and returns
+    tensors. From the record these are the same ones each time, with new content. A pass that cannot be recorded runs as
+    it is for good, after one warning: such as one in which a layer of `layers` needs values on the host, or does what
+    only a call does (`Effects.needs_calls`), or has new buffers after each run.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Tensor]], Any],
+        parameters: Sequence[nn.Parameter],
+        recorder: Recorder | None = cuda_recorder,
+        layers: Sequence[Layer] = (),
+    ) -> None:
+        self._work, self._parameters, self._recorder, self._layers = work, parameters, recorder, layers
+        self._stores = [store for store, _ in buffers_of(*layers)]
+        self._buffers: list[int] = []  # where those lie that the record reads and writes
+        self._key: Any = None
+        self._passes = 0
+        self._inputs: list[Tensor] = []
+        self._grads: list[Tensor | None] = []
+        self._replay: Callable[[], None] | None = None
+        self._made: Any = None
+
+    @property
+    def replays(self) -> bool:
+        """Whether passes run from a record, and so return the same tensors each time."""
+        return self._replay is not None
+
+    def run(self, given: Sequence[Tensor], fixed: float = 0.0) -> Any:
+        """One pass over `given`; returns what `work` returns. `fixed` is a number that a record holds as it was."""
+        key = fixed, tuple((x.shape, x.dtype, x.stride()) for x in given), tuple(map(_lies, self._parameters))
+        if key != self._key:
+            self._key, self._passes, self._replay = key, 0, None
+        if self._replay is not None and self._places_of_buffers() != self._buffers:
+            self._passes, self._replay = 0, None
+        self._passes += 1
+        if self._passes <= WARM_UP:
+            return self._beside(given)
+        if self._replay is None and not self._record(given):
+            return self._work(given)
+        return self._repeat(given)
+
+    def _beside(self, given: Sequence[Tensor]) -> Any:
+        """A pass in a stream of its own, in which the record will be made too."""
+        if not given or given[0].device.type != "cuda":
+            return self._work(given)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            made = self._work(given)
+        torch.cuda.current_stream().wait_stream(stream)
+        return made
+
+    def _record(self, given: Sequence[Tensor]) -> bool:
+        if self._recorder is None:
+            return False
+        if obstacle := next((layer for layer in self._layers if layer.effects_now.needs_calls), None):
+            return self._refuse(f"{_name(obstacle)} must be called each time")
+        held = {layer: buffers_of(layer) for layer in self._layers}
+        self._inputs = [x.clone() for x in given]
+        before = [parameter.grad for parameter in self._parameters]
+        for parameter in self._parameters:
+            parameter.grad = None
+        try:
+            with recording():
+                self._replay, self._made = self._recorder(lambda: self._work(self._inputs))
+            self._grads = [parameter.grad for parameter in self._parameters]
+        except RuntimeError as error:
+            self._refuse(str(error).splitlines()[0])
+        for parameter, grad in zip(self._parameters, before, strict=True):
+            parameter.grad = grad
+        if changed := [layer for layer in self._layers if put_back_buffers(held[layer])]:
+            self._refuse(f"{_name(changed[0])} has another buffer after a run, instead of one that it changes in place")
+        self._buffers = self._places_of_buffers()
+        return self._replay is not None
+
+    def _refuse(self, reason: str) -> bool:
+        log.warning("cudagraph.py", f"the pass is not recorded as a CUDA graph, and runs as it is: {reason}")
+        self._recorder = self._replay = None
+        return False
+
+    def _places_of_buffers(self) -> list[int]:
+        return [x.data_ptr() for store in self._stores for x in store.values() if x is not None]
+
+    def _repeat(self, given: Sequence[Tensor]) -> Any:
+        assert self._replay is not None
+        earlier = [parameter.grad for parameter in self._parameters]
+        earlier = [x.clone() if x is not None and x is own else x for x, own in zip(earlier, self._grads, strict=True)]
+        for mine, new in zip(self._inputs, given, strict=True):
+            mine.copy_(new, non_blocking=True)
+        self._replay()
+        for parameter, grad, own in zip(self._parameters, earlier, self._grads, strict=True):
+            if grad is None:
+                parameter.grad = own
+            elif own is not None:
+                grad.add_(own)
+                parameter.grad = grad
+        return self._made
+
+
+def _name(layer: Layer) -> str:
+    return f'layer "{layer.name}" ({layer.type})'
+
+
+def _lies(parameter: nn.Parameter) -> tuple[int, bool]:
+    return parameter.data_ptr(), parameter.requires_grad

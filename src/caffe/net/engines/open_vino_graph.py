@@ -1,0 +1,139 @@
+"""Layers as a graph that OpenVINO reads: recorded as torch's operators, which its own reader translates."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from openvino import opset8
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch import ConversionExtension
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from caffe.layers.base import as_tuple, exported
+from caffe.layers.support.geometry import Slide
+from caffe.net.run.pieces import Piece
+from caffe.net.run.rewrite import Call
+from caffe.proto import caffe_pb2
+
+__all__ = ["convert", "in_its_terms", "without_memory"]
+
+
+def convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tensor]) -> Any:
+    """Calls as OpenVINO's model, for values of the shapes of `given`; raises whatever stops that."""
+    piece = Piece(calls, needed)
+    kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
+    try:
+        _check(calls, without_memory(piece.reads, given))
+        with warnings.catch_warnings(), exported():
+            warnings.simplefilter("ignore")  # torch and OpenVINO about themselves
+            write = make_fx(lambda *given: piece.compute(given), tracing_mode="fake", _allow_non_fake_inputs=True)
+            decoder = TorchFXPythonDecoder(_pure(write(*given)), dynamic_shapes=False)
+            model = _frontend().convert(_frontend().load(decoder))
+    finally:
+        changed = [_restore(owned, before) for owned, before in kept]
+    if any(changed):
+        raise ValueError("a layer remembers something from run to run")
+    _forget_places(model)
+    return model
+
+
+def without_memory(places: Sequence[int], given: Sequence[Tensor]) -> dict[int, Tensor]:
+    """By place, tensors of the shapes of those given."""
+    return {place: torch.empty(value.shape, device="meta") for place, value in zip(places, given, strict=True)}
+
+
+def _check(calls: Sequence[Call], values: dict[int, Tensor]) -> None:
+    """Raise ValueError for a layer that changes its own blobs, found by a run on values without memory, and for one
+    that OpenVINO gets wrong."""
+    for call in calls:
+        layer: Any = call.layer
+        if layer.type == "Convolution" and _steps_over_padding(layer.slide):
+            raise ValueError("a 1 x 1 convolution has a stride and padding")
+        blobs = {name: blob.detach().to("meta") for name, blob in layer.state_dict(keep_vars=True).items()}
+        tops = torch.func.functional_call(layer, blobs, tuple(values[place] for place, _ in call.reads))
+        values.update(zip(call.writes, as_tuple(tops), strict=True))
+        if any(blob._version for blob in blobs.values()):
+            raise ValueError("a layer changes its own blobs")
+
+
+def _steps_over_padding(slide: Slide) -> bool:
+    """OpenVINO 2026.4 would have the layer before take the steps, and then pad."""
+    return set(slide.kernel) == {1} and set(slide.stride) != {1} and any(slide.pad)
+
+
+def _pure(graph: Any) -> Any:
+    """The graph, if it writes into no array, which OpenVINO has not."""
+    targets = [node.target for node in graph.graph.nodes]
+    if any(isinstance(target, OpOverload) and target._schema.is_mutable for target in targets):
+        raise ValueError("a layer writes into an array")
+    return graph
+
+
+def _forget_places(model: Any) -> None:
+    """Have maxima made without their places, where nobody reads these."""
+    for pool in model.get_ops():
+        if pool.get_type_name() == "MaxPool" and not pool.output(1).get_target_inputs():
+            given = pool.get_attributes()
+            where = [given[name] for name in ("strides", "dilations", "pads_begin", "pads_end", "kernel")]
+            rounding = given["rounding_type"].removesuffix("_torch")
+            plain = opset8.max_pool(pool.input_value(0), *where, rounding, given["auto_pad"])
+            if plain.output(0).get_shape() == pool.output(0).get_shape():
+                pool.output(0).replace(plain.output(0))
+
+
+def _restore(owned: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Give a layer back what it had; returns whether it had changed."""
+    changed = owned.keys() != before.keys() or any(owned[name] is not value for name, value in before.items())
+    if changed:
+        owned.clear()
+        owned.update(before)
+    return changed
+
+
+@functools.cache
+def _frontend() -> Any:
+    """OpenVINO's reader of torch's graphs, with the operators that it lacks."""
+
+    def lrn(node: Any) -> list[Any]:
+        size, alpha, beta, k = map(node.get_values_from_const_input, range(1, 5))
+        return opset8.lrn(node.get_input(0), opset8.constant([1]), alpha, beta, k, size).outputs()
+
+    def prelu(node: Any) -> list[Any]:
+        slope = opset8.reshape(node.get_input(1), opset8.constant([-1]), False)
+        return opset8.prelu(node.get_input(0), slope).outputs()
+
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    frontend.add_extension(ConversionExtension("cafetiere.lrn.default", lrn))
+    frontend.add_extension(ConversionExtension("aten._prelu_kernel.default", prelu))
+    return frontend
+
+
+def in_its_terms(call: Call) -> Call:
+    """The call; LRN, of which torch makes several operators, as the one that OpenVINO has."""
+    layer: Any = call.layer
+    if layer.type == "LRN" and layer.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
+        opt = layer.opt
+        return replace(call, run=lambda x: _lrn(x, opt.local_size, opt.alpha, opt.beta, opt.k))
+    return call
+
+
+_lrn = torch.library.custom_op(
+    "cafetiere::lrn",
+    lambda x, *options: F.local_response_norm(x, *options),
+    mutates_args=(),
+    schema="(Tensor x, int size, float alpha, float beta, float k) -> Tensor",
+)
+
+
+@_lrn.register_fake
+def _(x: Tensor, *options: float) -> Tensor:
+    return torch.empty_like(x)

@@ -1,0 +1,215 @@
+"""Running a net in 16-bit numbers: which layers do, where values change between the two kinds, and the weights.
+
+The weights that a net owns stay float32: they are what users see, snapshots hold and update rules change. Layers that
+gain by 16 bits run on rounded copies of them, their shadows, made anew in each run, so that steps too small for 16 bits
+add up. Values pass from layer to layer as they are made; one is converted, once, where a reader needs the other kind.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from caffe import log
+from caffe.blob import ParamBlob
+from caffe.errors import NetError
+from caffe.layers.base import Layer, Lowering
+from caffe.net.run.loss_scale import LossScale
+from caffe.net.run.rewrite import Call
+from caffe.net.run.rewrite.product import Product
+from caffe.parameter_memory import WeightWatch
+from caffe.proto import caffe_pb2
+
+__all__ = ["LowPrecision", "check", "dtype_of"]
+
+_DTYPES = {"FLOAT": torch.float32, "BFLOAT16": torch.bfloat16, "FLOAT16": torch.float16}
+
+
+def dtype_of(precision: int | str) -> torch.dtype:
+    """The torch type for a value of SolverParameter's `precision`, or for its name."""
+    name = precision if isinstance(precision, str) else caffe_pb2.SolverParameter.Precision.Name(precision)
+    return _DTYPES[name]
+
+
+def check(dtype: torch.dtype, device: torch.device) -> None:
+    """Raise a `NetError` for numbers that a net cannot run in on the device; warn, once, of those that are slow."""
+    if dtype not in _DTYPES.values():
+        names = ", ".join(str(known) for known in _DTYPES.values())
+        raise NetError(f"a net cannot run in {dtype}; expected one of {names}")
+    if dtype is torch.float16 and device.type != "cuda":
+        raise NetError(
+            f"FLOAT16 needs a GPU, and the net is on the device {device}: processors have no fast arithmetic for it; "
+            "use BFLOAT16 (--precision bf16), which has the range of float32"
+        )
+    if dtype is torch.bfloat16:
+        _warn_if_slow(device.type)
+
+
+@functools.cache
+def _warn_if_slow(kind: str) -> None:
+    if not _has_bfloat16(kind):
+        what = "this processor" if kind == "cpu" else "this GPU"
+        log.warning("precision.py", f"{what} has no arithmetic for BFLOAT16: it is emulated, and slower than FLOAT")
+
+
+def _has_bfloat16(kind: str) -> bool:
+    """Whether the device of this kind multiplies bfloat16 matrices by instructions of its own."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+class LowPrecision:
+    """What a net's calls need to run in a 16-bit type, `dtype`; with a `scale`, gradients in that type are scaled."""
+
+    def __init__(self, dtype: torch.dtype, scale: LossScale | None = None) -> None:
+        self.dtype, self.scale = dtype, scale
+        self._twins: list[tuple[Layer, Layer]] = []  # a layer, and the one that has shadows in place of its weights
+        self._shadows: dict[tuple[int, torch.dtype], _Shadow] = {}  # by the weight's id
+        self._masters: list[ParamBlob] = []  # the blobs of the layers that have shadows
+        self._watch: WeightWatch | None = None
+
+    def lower(self, calls: Sequence[Call], count: int, losses: frozenset[int]) -> tuple[list[Call], int]:
+        """The calls, with conversions among them, and the number of places; `count` is the number before.
+
+        What layers of the kind ALWAYS make is in 16 bits, and what layers of the kind FOLLOW make of nothing but such
+        values. Values at the places `losses` stay float32.
+        """
+        low: set[int] = set()
+        converted: dict[int, int] = {}  # where a place's value is in the other kind
+        changed: list[Call] = []
+        for call in calls:
+            lowered = _wants_low(call, low, losses)
+            reads = []
+            for place, cut in call.reads:
+                if (place in low) != lowered:
+                    if place not in converted:
+                        converted[place], count = count, count + 1
+                        changed.append(self._conversion(call, place, converted[place], lowered))
+                    place = converted[place]
+                reads.append((place, cut))
+            call = self._low_call(call) if lowered else call
+            changed.append(replace(call, reads=tuple(reads)))
+            low.update(call.writes if lowered else ())
+        return changed, count
+
+    @torch.no_grad()
+    def refresh(self, always: bool = True) -> None:
+        """Round the weights, as they are now, into their shadows; unless `always`, only if they may have changed."""
+        for layer, twin in self._twins:
+            twin.training = layer.training
+        for shadow in self._shadows.values():
+            shadow.follow()
+        if self._watch is None:
+            self._watch = WeightWatch([blob.weights for blob in self._masters])
+        copies = [shadow for shadow in self._shadows.values() if shadow.rounded]
+        if copies and (self._watch.changed() or always):
+            torch._foreach_copy_([shadow.leaf for shadow in copies], [shadow.master for shadow in copies])
+
+    def _low_call(self, call: Call) -> Call:
+        if isinstance(call.run, Product):
+            return replace(call, run=replace(call.run, dtype=self.dtype))
+        layer = self._twin(call.layer)
+        return call if layer is call.layer else replace(call, layer=layer, run=layer.forward)
+
+    def _conversion(self, reader: Call, place: int, target: int, lowered: bool) -> Call:
+        dtype = self.dtype if lowered else torch.float32
+        layer = _Convert(dtype, self.scale, reader.layer.channels_last)
+        return Call(layer, layer.forward, ((place, False),), (target,), (), True)
+
+    def _twin(self, layer: Layer) -> Layer:
+        """The layer with shadows for weights; itself where it works with the weights as they are."""
+        if not layer._parameters or (layer.lowering is Lowering.FOLLOW and self.scale is None):
+            return layer
+        dtype = self.dtype if layer.lowering is Lowering.ALWAYS else torch.float32
+        twin = copy.copy(layer)
+        twin._parameters = {  # type: ignore[assignment]
+            name: master if master is None else self._shadow(master, dtype)
+            for name, master in layer._parameters.items()
+        }
+        self._twins.append((layer, twin))
+        self._masters += layer.param_blobs
+        return twin
+
+    def _shadow(self, master: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
+        key = id(master), dtype
+        if key not in self._shadows:
+            self._shadows[key] = _Shadow(master, dtype, self.scale)
+        return self._shadows[key].leaf
+
+
+def _wants_low(call: Call, low: set[int], losses: frozenset[int]) -> bool:
+    kind = call.layer.lowering
+    if kind is Lowering.NEVER or losses.intersection(call.writes):
+        return False
+    return kind is Lowering.ALWAYS or all(place in low for place, _ in call.reads)
+
+
+class _Shadow:
+    """A weight in another type, which takes its place in a layer and hands its gradient on, as float32 and unscaled.
+
+    One of the weight's own type is the weight itself under another name: only for the gradient's sake.
+    """
+
+    def __init__(self, master: nn.Parameter, dtype: torch.dtype, scale: LossScale | None) -> None:
+        self.master, self.scale = master, scale
+        self.rounded = dtype != master.dtype
+        value = torch.empty_like(master, dtype=dtype) if self.rounded else master.detach()
+        self.leaf = nn.Parameter(value)
+        self.leaf.register_post_accumulate_grad_hook(self._hand_on)
+
+    def follow(self) -> None:
+        """Be trained, or lie where the weight does, as the weight is and does now."""
+        self.leaf.requires_grad_(self.master.requires_grad)
+        if not self.rounded:
+            self.leaf.data = self.master.data
+
+    def _hand_on(self, leaf: Tensor) -> None:
+        grad, leaf.grad = leaf.grad, None
+        assert grad is not None
+        share = 1.0 if self.scale is None else 1 / self.scale.value
+        if self.master.grad is not None:
+            self.master.grad.add_(grad, alpha=share)
+            return
+        self.master.grad = torch.empty_like(self.master, requires_grad=False).copy_(grad)
+        if share != 1:
+            self.master.grad.mul_(share)
+
+
+class _Convert(Layer, abstract=True):
+    """A value in another type; its gradient comes back in the type of the value, scaled while it is 16 bits wide."""
+
+    type = "Convert"
+    bottoms = tops = (1, 1)
+
+    def __init__(self, dtype: torch.dtype, scale: LossScale | None, last: bool) -> None:
+        super().__init__(caffe_pb2.LayerParameter(name="convert", type=self.type, bottom=["x"], top=["y"]))
+        self.dtype, self.scale, self.last = dtype, scale, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = torch.channels_last if self.last and x.dim() == 4 else torch.preserve_format
+        y = x.to(self.dtype, memory_format=order)
+        return y if self.scale is None else _Rescale.apply(x, y, self.scale)
+
+
+class _Rescale(torch.autograd.Function):
+    """y, which is x in another type: the gradient is multiplied on its way into 16 bits and divided on its way out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, scale: LossScale) -> Tensor:
+        ctx.dtype, ctx.scale = x.dtype, scale
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        factor = 1 / ctx.scale.value if ctx.dtype == torch.float32 else ctx.scale.value
+        return (grads[0].float() * factor).to(ctx.dtype), None, None

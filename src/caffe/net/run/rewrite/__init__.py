@@ -1,0 +1,58 @@
+"""Rewrites of a net's list of calls, made before it first runs as one piece.
+
+A rewrite is a function from calls to calls that changes how values are computed and never which: a test holds each
+equal to the net layer by layer. `REWRITES` lists them in the order of their use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caffe.net.run.rewrite.batch_norm import scale_with_batch_norm
+from caffe.net.run.rewrite.call import Call, Rewrite
+from caffe.net.run.rewrite.dead import drop_dead, forget_history, free_early
+from caffe.net.run.rewrite.dropout import drop_dropout
+from caffe.net.run.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
+from caffe.net.run.rewrite.inplace import relu_in_place, sum_in_place
+from caffe.net.run.rewrite.pooling import pool_before_relu
+from caffe.net.run.rewrite.recompute import normalize_again
+from caffe.net.run.rewrite.siblings import sibling_convolutions
+from caffe.net.run.rewrite.strides import skip_early
+
+__all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
+
+REWRITES: list[Rewrite] = [
+    scale_with_batch_norm,
+    sibling_convolutions,
+    pool_before_relu,
+    normalize_again,
+    sum_in_place,
+    relu_in_place,
+    free_early,
+]
+
+INFERENCE: list[Rewrite] = [
+    forget_history,
+    drop_dropout,
+    drop_dead,
+    use_products,
+    fold_scales,
+    fuse_sum,
+    fuse_relu,
+    skip_early,
+    add_in_place,
+    scale_with_batch_norm,
+    relu_in_place,
+]
+"""Those of a run in which nothing is learnt and few values are wanted."""
+
+
+FROZEN: list[Rewrite] = [forget_history, drop_dropout, drop_dead, scale_with_batch_norm]
+"""Those of inference that is compiled: the compiler folds and fuses by itself."""
+
+
+def rewrite(calls: Sequence[Call], wanted: frozenset[int], changes: Sequence[Rewrite] = REWRITES) -> list[Call]:
+    """The calls after all rewrites. Values at the places `wanted` must be there at the end."""
+    for change in changes:
+        calls = change(calls, wanted)
+    return list(calls)

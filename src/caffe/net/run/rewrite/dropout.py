@@ -1,0 +1,23 @@
+"""Rewrite of Dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from caffe.net.run.rewrite.call import Call
+
+__all__ = ["drop_dropout"]
+
+
+def drop_dropout(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """Dropout in TEST, which hands its bottom on: whoever reads its top reads its bottom."""
+    place: dict[int, int] = {}
+    left = []
+    for call in calls:
+        call = replace(call, reads=tuple((place.get(read, read), cut) for read, cut in call.reads))
+        if call.layer.type == "Dropout" and not call.layer.training and call.writes[0] not in wanted:
+            place[call.writes[0]] = call.reads[0][0]
+        else:
+            left.append(call)
+    return left

@@ -1,0 +1,106 @@
+"""Rewrites that make one kernel of a layer with weights and what follows it, for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from caffe.layers.normalization import BatchNorm
+from caffe.net.run.rewrite.batch_norm import scales_channels
+from caffe.net.run.rewrite.call import Call, readers
+from caffe.net.run.rewrite.inplace import adds_two
+from caffe.net.run.rewrite.product import Product, is_plain
+
+__all__ = ["add_in_place", "fold_scales", "fuse_relu", "fuse_sum", "use_products"]
+
+
+def use_products(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """Convolution, Deconvolution and InnerProduct with weights that are laid out for their kernels once."""
+    return [replace(call, run=Product(call.layer)) if is_plain(call) else call for call in calls]
+
+
+def fold_scales(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """BatchNorm with running statistics, and Scale of channels, folded into the weights and bias before them."""
+    return _absorb(calls, wanted, _fold)
+
+
+def _fold(product: Product, call: Call) -> Product | None:
+    layer: Any = call.layer
+    on_channels = product.layer.type != "InnerProduct" or product.layer.start == 1
+    norm = isinstance(layer, BatchNorm) and layer.uses_running
+    if not on_channels or not (norm or scales_channels(call)):
+        return None
+    return replace(product, scales=(*product.scales, layer))
+
+
+def fuse_relu(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """ReLU, leaky or not, in the kernel that makes its bottom."""
+    return _absorb(calls, wanted, _fuse_relu)
+
+
+def _fuse_relu(product: Product, call: Call) -> Product | None:
+    if call.layer.type != "ReLU" or product.slope is not None:
+        return None
+    return replace(product, slope=call.layer.opt.negative_slope)
+
+
+def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """Eltwise SUM of two, one made by a kernel for it alone: the kernel adds the other, as in a residual net."""
+    read = readers(calls)
+    makers: dict[int, Call] = {}
+    gone: set[int] = set()
+    changed = []
+    for call in calls:
+        if adds_two(call):
+            for mine, other in (call.reads[::-1], call.reads):
+                maker = makers.get(mine[0])
+                run = maker.run if maker is not None and read[mine[0]] == 1 and mine[0] not in wanted else None
+                if maker is not None and isinstance(run, Product) and not run.adds:
+                    gone.add(id(maker))
+                    call = replace(call, layer=maker.layer, run=replace(run, adds=True), reads=(*maker.reads, other))
+                    break
+        makers.update(dict.fromkeys(call.writes, call))
+        changed.append(call)
+    return [call for call in changed if id(call) not in gone]
+
+
+def add_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """Fused sums over the memory of what they add, where a kernel made it and only kernels read it, all before."""
+    fresh: set[int] = set()
+    last: dict[int, int] = {}
+    for index, call in enumerate(calls):
+        last.update((place, index) for place, _ in call.reads)
+        if isinstance(call.run, Product):
+            fresh.update(call.writes)
+        else:  # it may hand a view of its bottom on
+            fresh.difference_update(place for place, _ in call.reads)
+    changed = []
+    for index, call in enumerate(calls):
+        if isinstance(call.run, Product) and call.run.adds:
+            place = call.reads[1][0]
+            if place in fresh and place not in wanted and last[place] == index and place != call.reads[0][0]:
+                call = replace(call, run=replace(call.run, over=True))
+        changed.append(call)
+    return changed
+
+
+def _absorb(calls: Sequence[Call], wanted: frozenset[int], join: Any) -> list[Call]:
+    """Let kernels take over the call that alone reads their top, where `join(product, call)` gives one for both."""
+    read = readers(calls)
+    place: dict[int, int] = {}  # where in `changed` the maker of a value is
+    changed: list[Call] = []
+    for call in calls:
+        source = call.reads[0][0] if len(call.reads) == 1 else -1
+        if source in place and read[source] == 1 and source not in wanted:
+            index = place[source]
+            maker: Any = changed[index]
+            joined = join(maker.run, call)
+            if joined is not None:
+                changed[index] = replace(maker, run=joined, writes=call.writes, kept=call.kept)
+                place[call.writes[0]] = index
+                continue
+        if isinstance(call.run, Product):
+            place[call.writes[0]] = len(changed)
+        changed.append(call)
+    return changed

@@ -1,0 +1,209 @@
+"""A Convolution, Deconvolution or InnerProduct together with what follows it: one kernel at inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe.layers.base import Layer
+from caffe.layers.convolution import convolve, deconvolve
+from caffe.layers.normalization import BatchNorm
+from caffe.layers.support.geometry import margins, pad_axes
+from caffe.parameter_memory import WeightWatch
+
+__all__ = ["Product", "is_plain"]
+
+_LAST = torch.channels_last
+_FEW_WEIGHTS = 2**20  # of an InnerProduct: one row passes them faster than oneDNN prepares for it
+_FEW_PRODUCTS = 2**19  # of a convolution: they are done before oneDNN has prepared for it
+
+
+@dataclass(eq=False, repr=False)
+class Product:
+    """A layer with weights, run with constants that are made once: `y = act(scaled(layer(x)) + other)`.
+
+    `scales` are the BatchNorm and Scale layers behind it, folded into its weights and bias; `slope` is that of the ReLU
+    behind them, None for no ReLU; `adds` tells whether a second bottom is added before the ReLU, and `over` whether
+    the result may take that bottom's memory. Where only some cells of the top are wanted, `slide` is the window in the
+    place of the layer's, and `every` says which cells of the second bottom belong to them: each so many-th of an axis.
+    On the CPU the kernel is oneDNN's, with weights in the order that it prefers for the bottom's shape; elsewhere
+    torch's.
+    """
+
+    layer: Any
+    scales: tuple[Layer, ...] = ()
+    slope: float | None = None
+    adds: bool = False
+    over: bool = False
+    slide: Any = None
+    every: tuple[int, ...] = ()
+    dtype: torch.dtype | None = None
+    """What to round weight and bias to, folded."""
+    careful: bool = field(init=False, default=False)
+    """Whether a NaN must pass the ReLU, which oneDNN's turns into 0."""
+    _made_for: tuple[tuple[int, ...], bool] | None = field(init=False, default=None)
+    _finite: bool = field(init=False, default=True)
+    _watch: WeightWatch = field(init=False)
+    _weights: tuple[Tensor, Tensor | None] = field(init=False)
+    _kernel: Callable[..., Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slide = self.slide or getattr(self.layer, "slide", None)
+        self._watch = WeightWatch([blob.weights for layer in (self.layer, *self.scales) for blob in layer.param_blobs])
+
+    def refresh(self) -> bool:
+        """Take up changes of the weights; returns whether all are finite."""
+        if self._watch.changed():
+            weight, bias = self.folded()
+            dtype = self.dtype or weight.dtype
+            self._weights = weight.to(dtype), None if bias is None else bias.to(dtype)
+            self._made_for = None
+            self._finite = all(math.isfinite(blob.sum()) for blob in self._weights if blob is not None)
+        return self._finite
+
+    def __call__(self, x: Tensor, *other: Tensor) -> Tensor:
+        """The top; to be called after `refresh`."""
+        if self._made_for != (x.shape, self.careful):
+            (top,) = self.layer.infer(torch.empty(x.shape, device="meta"))  # the layer's own errors, too
+            self._kernel = self._make(x, *self._weights, top.numel() * self._weights[0][0].numel())
+            self._made_for = x.shape, self.careful
+        if self.every:
+            cells: Any = (..., *(slice(None, None, step) for step in self.every))
+            other = tuple(y[cells] for y in other)
+        return self._kernel(x, *other)
+
+    def _make(self, x: Tensor, weight: Tensor, bias: Tensor | None, products: int) -> Callable[..., Tensor]:
+        if one_dnn(x, weight) and not (self.careful and self.slope is not None):
+            if self.layer.type == "InnerProduct" and self.layer.start == 1:
+                if len(x) > 1 or weight.numel() > _FEW_WEIGHTS:
+                    return self._dense(x, weight, bias)
+            elif self.layer.type == "Convolution" and x.dim() == 4 and not any(self.slide.deficit(x.shape[2:])):
+                one = self.layer.opt.group == 1 and self.slide.dilation == (1, 1) and x.shape[1] > 1
+                small = one and products <= _FEW_PRODUCTS and x.dtype == torch.float32
+                return (self._small_convolution if small else self._convolution)(x, weight, bias)
+        return lambda x, *other: self._finish(plain(self.layer, self.slide, x, weight, bias), *other)
+
+    def _convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
+        slide: Any = self.slide
+        where = list(slide.pad), list(slide.stride), list(slide.dilation), self.layer.opt.group
+        weight = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *where, list(x.shape))
+        name, numbers = self._activation()
+        if not self.adds:
+            run = torch.ops.mkldnn._convolution_pointwise.default
+            return lambda x: run(x.contiguous(memory_format=_LAST), weight, bias, *where, name, numbers, "")
+        end = ("add", 1.0, None if name == "none" else name, numbers, "")
+        if self.over:
+            add = torch.ops.mkldnn._convolution_pointwise_.binary
+            return lambda x, other: add(
+                other.contiguous(memory_format=_LAST), x.contiguous(memory_format=_LAST), weight, bias, *where, *end
+            )
+        add = torch.ops.mkldnn._convolution_pointwise.binary
+        return lambda x, other: add(
+            x.contiguous(memory_format=_LAST), other.contiguous(memory_format=_LAST), weight, bias, *where, *end
+        )
+
+    def _small_convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
+        slide: Any = self.slide
+        weight = weight.contiguous(memory_format=_LAST)
+        where = list(slide.kernel), bias, list(slide.stride), list(slide.pad)
+        run = torch.ops.aten.thnn_conv2d.default
+        return lambda x, *other: self._finish(run(x.contiguous(memory_format=_LAST), weight, *where), *other)
+
+    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
+        weight = weight.t() if self.layer.opt.transpose else weight
+        rows, last = (
+            len(x),
+            len(x) > 1 and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=_LAST),
+        )
+        if last:  # the weights take the order of the bottom, which need not be copied then
+            weight = weight.unflatten(1, x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
+        if rows > 1 or not weight.is_contiguous():  # one row takes them as they lie just as quickly
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        run = torch.ops.mkldnn._linear_pointwise.default
+        name, numbers = ("none", []) if self.adds else self._activation()
+
+        def kernel(x: Tensor, *other: Tensor) -> Tensor:
+            flat = (x.permute(0, 2, 3, 1) if last else x).reshape(rows, -1)
+            y = run(flat, weight, bias, name, numbers, "")
+            return self._finish(y, *other) if other else y
+
+        return kernel
+
+    def _activation(self) -> tuple[str, list[float]]:
+        if self.slope is None:
+            return "none", []
+        return ("leaky_relu", [self.slope]) if self.slope else ("relu", [])
+
+    def _finish(self, y: Tensor, *other: Tensor) -> Tensor:
+        if other:
+            y = y.add_(other[0])
+        if self.slope is None:
+            return y
+        return F.leaky_relu_(y, self.slope) if self.slope else y.relu_()
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the layer with all `scales` in them."""
+        layer = self.layer
+        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        if not self.scales:
+            return weight, bias
+        count = layer.opt.num_output
+        scale = torch.ones(count, dtype=torch.float64, device=weight.device)
+        shift = torch.zeros_like(scale) if bias is None else bias.double()
+        for part in self.scales:
+            factor, offset = coefficients(part)
+            scale, shift = scale * factor, shift * factor + offset
+        return scaled(layer, weight, scale.to(weight.dtype)), shift.to(weight.dtype)
+
+
+def coefficients(layer: Any) -> tuple[Tensor, Tensor | float]:
+    """A BatchNorm with running statistics, or a Scale of channels, as y = factor x + offset; in double precision."""
+    if isinstance(layer, BatchNorm):
+        mean, variance = (blob.double() for blob in layer.running())
+        factor = (variance + layer.opt.eps).rsqrt()
+        return factor, -mean * factor
+    return layer.weight.double(), layer.bias.double() if layer.opt.bias_term else 0.0
+
+
+def scaled(layer: Any, weight: Tensor, scale: Tensor) -> Tensor:
+    """The weight with every output's part multiplied by its scale."""
+    if layer.type == "Deconvolution":  # (C, outputs / group, *kernel): the outputs of a group lie on axis 1
+        grouped = weight.unflatten(0, (layer.opt.group, -1))
+        each = scale.view(layer.opt.group, 1, -1, *[1] * (weight.dim() - 2))
+        return (grouped * each).flatten(0, 1)
+    if layer.type == "InnerProduct" and layer.opt.transpose:
+        return weight * scale
+    return weight * scale.view(-1, *[1] * (weight.dim() - 1))
+
+
+def one_dnn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's kernels take x and the weight."""
+    backend = torch.backends.mkldnn
+    usable = x.device.type == "cpu" and backend.is_available() and bool(backend.enabled)
+    kinds = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+    return usable and x.dtype in kinds and x.dtype == weight.dtype
+
+
+def is_plain(call: Any) -> bool:
+    """Whether a call runs a layer that a Product can stand for, by itself."""
+    layer = call.layer
+    if len(call.reads) != 1 or len(call.writes) != 1 or call.run != layer.forward:
+        return False
+    return layer.type == "InnerProduct" or (layer.type in ("Convolution", "Deconvolution") and layer.channel == 1)
+
+
+def plain(layer: Any, slide: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What the layer computes, with another window and other weights."""
+    if layer.type == "InnerProduct":
+        return F.linear(x.flatten(layer.start), weight.t() if layer.opt.transpose else weight, bias)
+    if layer.type == "Deconvolution":
+        return deconvolve(x, weight, bias, slide, layer.opt.group)
+    lack = margins(layer, slide, x.shape[2:])
+    return convolve(pad_axes(x, [0] * len(lack), lack), weight, bias, slide, layer.opt.group)

@@ -1,0 +1,75 @@
+"""Rewrites of convolutions side by side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caffe.net.run.rewrite.call import Call, is_plain_relu, readers
+
+__all__ = ["sibling_convolutions"]
+
+
+def sibling_convolutions(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """1 x 1 convolutions of one blob, each with its ReLU, as one: the blob is read once, and gets one gradient."""
+    read = readers(calls)
+    relus = {call.reads[0][0]: call for call in calls if is_plain_relu(call)}
+    families: dict[Any, list[Call]] = defaultdict(list)
+    for call in calls:
+        if _is_pointwise(call):
+            place = call.writes[0]
+            if place in relus and read[place] == 1 and place not in wanted:
+                families[call.reads, call.layer.bias is None].append(call)
+    merged: dict[int, Call] = {}
+    for members in (members for members in families.values() if len(members) > 1):
+        layers = [call.layer for call in members]
+        ends = [relus[call.writes[0]] for call in members]
+        writes = tuple(end.writes[0] for end in ends)
+        kept = tuple(blob for end in ends for blob in end.kept)
+        backward = any(call.backward for call in (*members, *ends))
+        run = partial(_together, layers)
+        one = Call(ends[0].layer, run, members[0].reads, writes, kept, backward)
+        merged.update((id(call), one) for call in (*members, *ends))
+    return list(dict.fromkeys(merged.get(id(call), call) for call in calls))
+
+
+def _is_pointwise(call: Call) -> bool:
+    layer: Any = call.layer
+    if layer.type != "Convolution" or len(call.reads) != 1 or layer.channel != 1 or layer.opt.group != 1:
+        return False
+    slide = layer.slide
+    return slide.kernel == (1, 1) and slide.stride == (1, 1) and slide.pad == (0, 0)
+
+
+def _together(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    return _Together.apply(x, weight, bias, [len(layer.weight) for layer in layers])
+
+
+class _Together(torch.autograd.Function):
+    """A 1 x 1 convolution and a ReLU, cut into tops; their gradients pass the ReLU on their way into one array."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sizes: list[int]) -> tuple[Tensor, ...]:
+        y = torch.relu_(torch.conv2d(x, weight, bias))
+        ctx.save_for_backward(x, weight, y)
+        ctx.sizes = sizes
+        return y.split(sizes, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, y = ctx.saved_tensors
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+        dy = torch.empty_like(y)
+        for dy_i, y_i, grad in zip(dy.split(ctx.sizes, 1), y.split(ctx.sizes, 1), grads, strict=True):
+            torch.ops.aten.threshold_backward(grad, y_i, 0, grad_input=dy_i)
+        options = (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (need_x, need_weight, False)
+        dx, dw, _ = torch.ops.aten.convolution_backward(dy, x, weight, None, *options)
+        return dx, dw, dy.sum((0, 2, 3)) if need_bias else None, None

@@ -1,0 +1,57 @@
+"""A rewrite of convolutions that skip cells."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from caffe.net.run.rewrite.call import Call
+from caffe.net.run.rewrite.product import Product
+
+__all__ = ["skip_early"]
+
+
+def skip_early(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
+    """Cells that 1 x 1 convolutions with a stride pass over: whoever makes them leaves them out.
+
+    In a residual net whose stages begin with such convolutions, as Caffe's do, the three by three convolution before
+    them then computes a quarter.
+    """
+    changed = list(calls)
+    readers: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of a place: (call, which of its bottoms)
+    for index, call in enumerate(calls):
+        for position, (place, _) in enumerate(call.reads):
+            readers[place].append((index, position))
+    for index in reversed(range(len(changed))):
+        call = changed[index]
+        if not _convolves(call) or call.writes[0] in wanted:
+            continue
+        found = readers[call.writes[0]]
+        strides = {_skips(changed[reader]) if position == 0 else () for reader, position in found}
+        if len(strides) == 1 and (stride := strides.pop()):
+            changed[index] = replace(call, run=_thinned(call.run, stride))
+            for reader, _ in found:
+                each: Any = changed[reader]
+                whole = replace(each.run.slide, stride=(1,) * len(stride))
+                changed[reader] = replace(each, run=replace(each.run, slide=whole))
+    return changed
+
+
+def _convolves(call: Call) -> bool:
+    return isinstance(call.run, Product) and call.run.layer.type == "Convolution"
+
+
+def _skips(call: Call) -> tuple[int, ...]:
+    """The stride of a 1 x 1 convolution; nothing where it reads every cell, or more than one at a time."""
+    slide: Any = call.run.slide if _convolves(call) and isinstance(call.run, Product) else None
+    alone = slide is not None and set(slide.kernel) == {1} and not any(slide.pad)
+    return slide.stride if alone and any(step > 1 for step in slide.stride) else ()
+
+
+def _thinned(product: Any, stride: tuple[int, ...]) -> Product:
+    """The product that computes each so many-th cell only."""
+    steps = tuple(old * new for old, new in zip(product.slide.stride, stride, strict=True))
+    slide = replace(product.slide, stride=steps)
+    return replace(product, slide=slide, every=stride if product.adds else ())

@@ -1,0 +1,224 @@
+"""One layer's run, forward and backward: what `Net` repeats for each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from caffe.errors import CaffeError
+from caffe.layers.support.effects import Effects, Held, RandomState, copy_of_buffers
+from caffe.net.build import History, Step, failure
+from caffe.net.run.rewrite.call import tops_of
+
+__all__ = ["backward_step", "forward_step"]
+
+
+def forward_step(step: Step) -> list[Tensor]:
+    """Run the layer forward and fill its tops; returns its weighted losses."""
+    step.last_run.stepwise = True
+    made, bottoms = _run(step)
+    if made is not None:
+        _fill(step, made, bottoms)
+    if step.missing_diffs:
+        _give_diffs(step)
+    if not step.weighted:
+        return []
+    return [weight * blob.read().sum() for blob, weight in zip(step.tops, step.loss_weights, strict=True) if weight]
+
+
+def _give_diffs(step: Step) -> None:
+    """Make diffs that the last run did not keep what they are at first: the loss weights."""
+    step.missing_diffs = False
+    for blob, weight in zip(step.tops, step.loss_weights, strict=True):
+        if blob.diff_memory.missing:
+            blob.reset_diff(weight)
+
+
+def _fill(step: Step, made: Sequence[Tensor | None], bottoms: Sequence[Tensor]) -> None:
+    """Give the tops their values. Each memory knows whether somebody else reads or keeps the same numbers."""
+    if step.shares:
+        _share(step, made, bottoms[0])
+        return
+    wary = step.wary or len(bottoms) != 1
+    for blob, top in zip(step.tops, made, strict=True):
+        if top is None:
+            continue
+        value = top.detach() if top.requires_grad else top
+        if wary or top._is_view() or top is bottoms[0]:
+            blob.write(*_apart(step, value, top, made, bottoms), foreign=step.layer.lends)
+        else:
+            blob.write(value)
+
+
+def _apart(
+    step: Step, value: Tensor, top: Tensor, tops: Sequence[Tensor | None], bottoms: Sequence[Tensor]
+) -> tuple[Tensor, bool]:
+    """A top's value, and whether its memory is nobody else's: no bottom's, parameter's or other top's.
+
+    The memory may be one that the layer keeps, if it says so, or that autograd keeps for a layer in place. A value that
+    lies in a bottom which the user can write into is copied.
+    """
+    place = top.untyped_storage().data_ptr() if step.wary or top._is_view() else 0
+    private = True
+    for blob, x in zip(step.bottoms, bottoms, strict=True):
+        if top is x or (place and x.untyped_storage().data_ptr() == place):
+            if not blob.data_memory.share():
+                return value.clone(), True
+            private = False
+    if not private or not place:
+        return value, private
+    others = [x for x in (*tops, *step.layer.tensors) if x is not None and x is not top]
+    private = all(x.untyped_storage().data_ptr() != place for x in others)
+    return value, private and not (step.in_place and step.backward)
+
+
+def _share(step: Step, made: Sequence[Any], x: Tensor) -> None:
+    """Let the tops be the bottom; where a shape needs C order, the bottom takes over the copy in that order."""
+    memory = step.bottoms[0].data_memory
+    if made[0].data_ptr() != x.data_ptr():
+        memory.lay_out(made[0].detach().view(memory.shape))
+    for blob, top in zip(step.tops, made, strict=True):
+        if blob.alone:
+            blob.write(top.detach() if memory.share() else top.detach().clone(), private=False)
+        else:
+            step.shape_top(blob, tuple(top.shape))
+
+
+def backward_step(step: Step) -> None:
+    """Run the layer backward: overwrite its bottoms' diffs, add to its parameters' diffs."""
+    if not step.backward:
+        return
+    if step.layer.constant:
+        _check_constant(step)
+    history = _present_history(step)
+    heads = [(top, blob.read_diff()) for top, blob in zip(history.tops, step.tops, strict=True) if top.requires_grad]
+    wanted = [x for x, need in zip(history.bottoms, step.needs, strict=True) if need]
+    targets = [blob for blob, need in zip(step.bottoms, step.needs, strict=True) if need]
+    grads = _gradients(step, heads, [*wanted, *history.params])
+    owners = {blob.read_diff().untyped_storage().data_ptr(): blob for blob in step.tops}
+    for blob, grad in zip(targets, grads, strict=False):
+        if grad is None:
+            blob.write_diff(torch.zeros_like(blob.read(), memory_format=torch.contiguous_format))
+            continue
+        owner = owners.setdefault(grad.untyped_storage().data_ptr(), blob)
+        if owner.diff_memory is not blob.diff_memory and not owner.diff_memory.share():
+            grad = grad.clone()  # the user can write into the other blob's diff
+        blob.write_diff(grad, private=owner is blob)
+    for blob, grad in zip(step.params, grads[len(wanted) :], strict=True):
+        if grad is None:
+            blob.read_diff()  # zeros, where there is none
+        else:
+            blob.add_diff(grad)
+
+
+def _gradients(step: Step, heads: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The gradients of the leaves for the tops' diffs."""
+    if not heads or not leaves:
+        return [None] * len(leaves)
+    made, diffs = zip(*heads, strict=True)
+    try:
+        with torch.enable_grad():
+            root = _Root.apply(diffs, *made)
+        return torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True)
+    except CaffeError:
+        raise
+    except Exception as error:
+        raise failure(step, error) from error
+
+
+class _Root(torch.autograd.Function):
+    """A number whose gradient for each top is the diff given: torch.autograd.grad imports a compiler to take diffs."""
+
+    @staticmethod
+    def forward(ctx: Any, diffs: Sequence[Tensor], *tops: Tensor) -> Tensor:
+        ctx.diffs = diffs
+        return tops[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.diffs
+
+
+def _check_constant(step: Step) -> None:
+    for bottom, need in enumerate(step.needs):
+        if need and bottom in step.layer.constant:
+            step.layer.error(
+                f"has no gradient for {step.layer.bottom_name(bottom)}, but the net asks for one; write "
+                "propagate_down: false for that bottom, or leave out force_backward"
+            )
+
+
+def _present_history(step: Step) -> History:
+    """What backward differentiates: the layer's last run, or one on its present bottoms if these have changed since.
+
+    An in-place layer has only its last run, as its bottom is gone, and so has a layer whose run has effects that cannot
+    be undone.
+    """
+    history = step.history
+    if isinstance(history, str):
+        if history:
+            step.layer.error(history)
+        with step.layer.repeating():
+            return _run_recorded(step)
+    fixed = step.in_place or bool(step.layer.effects_now & Effects.CALLS)
+    if fixed or history.seen == _seen(step):
+        return history
+    with step.layer.repeating(history.random, history.buffers):
+        return _run_recorded(step)
+
+
+def _run_recorded(step: Step) -> History:
+    _run(step)
+    assert isinstance(step.history, History)
+    return step.history
+
+
+def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, list[Tensor]]:
+    """The layer's tops, None where it leaves them as they are, and its bottoms; keeps what backward needs."""
+    layer = step.layer
+    bottoms = [blob.read() for blob in step.bottoms]
+    random, buffers = _start(step) if step.backward else (None, None)
+    try:
+        if step.backward:
+            bottoms = [x.detach().requires_grad_(need) for x, need in zip(bottoms, step.needs, strict=True)]
+            with torch.enable_grad():
+                tops = layer.forward(*bottoms)
+        else:
+            tops = layer.forward(*bottoms)
+    except CaffeError:
+        raise
+    except Exception as error:
+        raise failure(step, error) from error
+    made = (tops,) if isinstance(tops, Tensor) else tops
+    if step.backward:
+        kept = tops_of(made, step.tops)
+        params = [blob.parameter for blob in step.params]
+        step.history = History(bottoms, params, kept, _seen(step), random, buffers)
+    return made, bottoms
+
+
+def _start(step: Step) -> tuple[RandomState | None, Held | None]:
+    """What a run of the layer begins with, as far as it uses that: the random generators and its buffers."""
+    effects = step.layer.effects_now
+    if not effects or effects & Effects.CALLS:
+        return None, None
+    random = RandomState.now() if effects & Effects.RANDOM else None
+    return random, copy_of_buffers(step.layer) if effects & Effects.BUFFERS else None
+
+
+def _seen(step: Step) -> list[Any]:
+    """What a run of the layer depends on: where and how old its bottoms and parameters are, trained or not.
+
+    Buffers do not count: backward goes by the statistics that the run used.
+    """
+    seen: list[Any] = []
+    for blob in step.bottoms:
+        seen += blob.stamp()
+    for each in step.layer.param_blobs:
+        parameter = each.parameter
+        if isinstance(parameter, nn.Parameter):
+            seen += parameter.data_ptr(), parameter._version
+    return seen
