@@ -339,7 +339,7 @@ def may_alias(value: Tensor) -> bool:
 def _copied(value: Tensor) -> Tensor:
     """A copy on the CPU in C order; by numpy where it can be, which is quicker for few numbers."""
     if value.device.type == "cpu" and value.is_contiguous():
-        return torch.from_numpy(value.detach().numpy().copy())
+        return torch.from_numpy(value.numpy().copy())
     return torch.empty(value.shape, dtype=value.dtype).copy_(value)
 
 

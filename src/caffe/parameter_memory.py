@@ -27,6 +27,7 @@ class ParameterMemory(ABC):
     got them: what differs from them was written by the user.
     """
 
+    __slots__ = ("_base", "_loan", "_place", "_writes", "holder", "views")
     shared = False  # blobs of other shapes are `views`
     missing = ""  # a parameter has a value always
 
@@ -143,6 +144,8 @@ class ParameterMemory(ABC):
 class Weights(ParameterMemory):
     """The memory of a parameter's data. Blobs of several layers, or of several nets, may share it."""
 
+    __slots__ = ()
+
     def _tensor(self) -> Tensor:
         return self.holder().detach()
 
@@ -173,6 +176,8 @@ class Gradient(ParameterMemory):
 
     No gradient stands for zeros. `borrow` makes a tensor of somebody else's the gradient without a copy.
     """
+
+    __slots__ = ("_borrowed",)
 
     def __init__(self, holder: Callable[[], Tensor]) -> None:
         super().__init__(holder)
