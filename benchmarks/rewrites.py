@@ -1,4 +1,4 @@
-"""What each rewrite of `caffe.net.run.rewrite` gains: a net with all of them, and with all but that one.
+"""What each rewrite of `caffe.net.plan.rewrite` gains: a net with all of them, and with all but that one.
 
     python -m benchmarks rewrites [-nets googlenet,resnet50] [-rounds 7] [-only relu_in_place]
 
@@ -30,8 +30,8 @@ from benchmarks.report import RESULTS, machine
 from benchmarks.rounds import options
 from benchmarks.workloads import NETS, prepare
 from caffe import log
-from caffe.net.run import rewrite
-from caffe.net.run.rewrite import Call, Rewrite
+from caffe.net.plan import rewrite
+from caffe.net.plan.rewrite import Call, Rewrite
 
 Step = Callable[[], object]
 

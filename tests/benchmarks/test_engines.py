@@ -18,7 +18,7 @@ from benchmarks import real, rewrites, rounds, training
 from benchmarks.plain_torch import PlainNet
 from benchmarks.rounds import Engine, EngineError, Kind
 from benchmarks.workloads import Work, prepare
-from caffe.net.run.rewrite import REWRITES, Call
+from caffe.net.plan.rewrite import REWRITES, Call
 from caffe.proto import caffe_pb2, text, weights
 
 SMALL = """

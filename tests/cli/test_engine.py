@@ -26,7 +26,7 @@ layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
 def runs(noise, monkeypatch):
     """A folder with nets, weights, an image and windows; gives a list that grows with each run on OpenVINO."""
     pytest.importorskip("openvino", reason='the extra "openvino" is not installed')
-    from caffe.net.engines import open_vino
+    from caffe.net.engines import open_vino_run
 
     (noise / "deploy.prototxt").write_text(DEPLOY)
     Net("deploy.prototxt", TEST).save("deploy.caffemodel")
@@ -34,13 +34,13 @@ def runs(noise, monkeypatch):
     cv2.imwrite("image.png", np.random.default_rng(1).integers(0, 255, (9, 9, 3)).astype(np.uint8))
     (noise / "windows.csv").write_text("filename,ymin,xmin,ymax,xmax\nimage.png,0,0,8,7\n")
     seen = []
-    run = open_vino._Model.__call__
+    run = open_vino_run._Model.__call__
 
     def note(self, given):
         seen.append(len(given))
         return run(self, given)
 
-    monkeypatch.setattr(open_vino._Model, "__call__", note)
+    monkeypatch.setattr(open_vino_run._Model, "__call__", note)
     return seen
 
 

@@ -18,8 +18,8 @@ from caffe.layers import Layer, base, layer_class, layer_types
 from caffe.layers.base import as_tuple
 from caffe.layers.support.effects import Effects, RandomState
 from caffe.layers.support.values import recording
-from caffe.net.run.rewrite import Call
-from caffe.net.run.rewrite.dead import drop_dead
+from caffe.net.plan.rewrite import Call
+from caffe.net.plan.rewrite.dead import drop_dead
 from caffe.proto import caffe_pb2, text
 from tests.film import reads_host
 from tests.layers.alone import alone

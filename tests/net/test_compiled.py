@@ -100,7 +100,7 @@ def test_the_pieces_compute_what_the_layers_do(traced_only):
     net, twin = make(caffe.TRAIN), make(caffe.TRAIN)
     net.compile()
     check_training(net, twin)
-    cut = [getattr(getattr(piece, "layer", None), "name", "piece") for piece in net.module._pieces]
+    cut = [getattr(getattr(piece, "layer", None), "name", "piece") for piece in net.module.engine.pieces]
     assert cut == ["in", "piece", "reindex", *["piece"] * 3, "loss"], "layers without a backward pass stand apart"
     loss, values = net.module(x=net.blobs["x"].tensor, t=net.blobs["t"].tensor)
     assert loss.requires_grad
@@ -130,12 +130,12 @@ def test_frozen_weights_that_change_are_no_longer_frozen(traced_only, caplog):
     net.optimize(compile=True)
     for _ in range(2):
         np.testing.assert_allclose(net.forward()["prob"], twin.forward()["prob"], rtol=1e-4, atol=1e-6)
-    assert isinstance(net._inference, Compiled)
+    assert isinstance(net.runner.engine, Compiled)
     for each in (net, twin):
         each.params["ip"][1].data[0] = 3
     with caplog.at_level("WARNING", "caffe"):
         np.testing.assert_allclose(net.forward()["prob"], twin.forward()["prob"], rtol=1e-4, atol=1e-6)
-    assert not isinstance(net._inference, Compiled)
+    assert not isinstance(net.runner.engine, Compiled)
     assert "runs uncompiled" in caplog.text
 
 
@@ -197,7 +197,7 @@ def test_compiled_inference(own_cache):
         for each in (net, twin):
             feed(each, seed)
         np.testing.assert_allclose(net.forward()["prob"], twin.forward()["prob"], rtol=1e-4, atol=1e-6)
-    assert isinstance(net._inference, Compiled)
+    assert isinstance(net.runner.engine, Compiled)
 
 
 def test_a_layer_that_cannot_be_traced_is_named(monkeypatch):

@@ -136,7 +136,7 @@ def test_what_cannot_be_recorded_runs_as_it_is(tape, caplog):
 
     solver, plain = taped(tape), solver_of()
     plain.net.module.record = None
-    solver.net.module.record = Record(solver.net.module._pass, list(solver.net.module.parameters()), refuse)
+    solver.net.module.record = Record(solver.net.module.training_pass, list(solver.net.module.parameters()), refuse)
     for each in (solver, plain):
         feed(each, 1)
         each.step(WARM_UP + 3)

@@ -12,10 +12,11 @@ import torch
 import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
+from caffe.net.engines import Eager
 from caffe.net.measure.trace import trace
+from caffe.net.plan.rewrite import INFERENCE, product
+from caffe.net.plan.rewrite.product import Product
 from caffe.net.run.module import NetModule
-from caffe.net.run.rewrite import INFERENCE, product
-from caffe.net.run.rewrite.product import Product
 from caffe.parameter_memory import Weights, WeightWatch
 from caffe.proto import caffe_pb2, text
 
@@ -89,13 +90,12 @@ def check(net: Net, twin: Net) -> None:
         np.testing.assert_allclose(net.forward()[name], expected, rtol=1e-4, atol=noise, err_msg=name)
 
 
-class Unrewritten(NetModule):
-    def _rewrites(self):
-        return []
+class Unrewritten(Eager):
+    rewrites = ()
 
 
 def runs(net: Net) -> int:
-    return len(net._inference._calls)
+    return len(net.runner.plan.calls)
 
 
 CHAIN_BEHIND = [layer("Dropout", "g", "h"), relu("h", "i"), layer("Silence", "h", "")]
@@ -252,7 +252,7 @@ def test_one_image_takes_the_weights_as_they_lie(monkeypatch):
 
 @pytest.mark.parametrize("name", ["chain", "sum of a sum", "dense", "deconvolution"])
 def test_without_one_dnn_torch_computes_the_same(name, monkeypatch):
-    monkeypatch.setattr("caffe.net.run.rewrite.product.one_dnn", lambda x, weight: False)
+    monkeypatch.setattr("caffe.net.plan.rewrite.product.one_dnn", lambda x, weight: False)
     net, twin = make(*NETS[name][0]), make(*NETS[name][0])
     net.optimize()
     check(net, twin)
@@ -271,8 +271,8 @@ def test_every_rewrite_for_inference_does_something():
     skipping = [conv("j", "x", "j"), conv("k", "j", "k", more=SKIP)]
     behind = [*CHAIN_BEHIND, *skipping, relu("x", "y"), norm("y", "z"), scale("z"), relu("z")]
     given = make(*NETS["sum of a sum"][0], *behind)
-    module = Unrewritten(given.steps, "net")
-    calls, wanted = module._calls, frozenset(module._place[name] for name in given.outputs)
+    plan = NetModule(given.steps, "net", Unrewritten()).plan
+    calls, wanted = plan.calls, frozenset(plan.place[name] for name in given.outputs)
     for change in INFERENCE:
         after = change(calls, wanted)
         told = [(call.run, call.reads, call.writes) for call in calls]
@@ -309,7 +309,7 @@ def test_cells_that_are_skipped_are_not_computed():
     net = make(*STAGE)
     net.optimize()
     net.forward()
-    products = {call.layer.name: call.run for call in net._inference._calls if isinstance(call.run, Product)}
+    products = {call.layer.name: call.run for call in net.runner.plan.calls if isinstance(call.run, Product)}
     strides = {name: product.slide.stride for name, product in products.items()}
     assert strides == {"a": (1, 1), "e": (2, 2), "b": (1, 1), "f": (1, 1), "g": (1, 1)}
     assert {name: product.every for name, product in products.items() if product.every} == {"b": (2, 2)}

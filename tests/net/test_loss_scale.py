@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from caffe.errors import SolverError
-from caffe.net.run.loss_scale import LossScale
+from caffe.net.plan.loss_scale import LossScale
 
 FINE = [torch.ones(2, 3), torch.full((5,), -7.0)]
 

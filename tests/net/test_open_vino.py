@@ -16,8 +16,9 @@ from caffe.errors import CaffeError, MissingExtra
 from caffe.layers import Layer, base
 from caffe.layers.base import as_tuple
 from caffe.net import Net
-from caffe.net.run.inference import Inference
-from caffe.net.run.rewrite import Call
+from caffe.net.engines import Inference
+from caffe.net.engines.pieces import Piece
+from caffe.net.plan.rewrite import Call
 from caffe.proto import caffe_pb2, text
 from tests.conftest import ROOT
 from tests.layers.cases import CASES
@@ -41,7 +42,7 @@ from tests.net.test_inference import (
 )
 
 pytest.importorskip("openvino", reason='the extra "openvino" is not installed')
-from caffe.net.engines import open_vino
+from caffe.net.engines import open_vino_run
 from caffe.net.engines.open_vino import OpenVino
 
 
@@ -54,20 +55,17 @@ def optimised(*parts: str, keep: tuple[str, ...] = ()) -> tuple[Net, Net]:
 
 def parts_of(net: Net) -> list[str]:
     """Who ran what: "piece" for layers that OpenVINO ran, the names of the others."""
-    runner = net._inference
-    assert isinstance(runner, OpenVino)
-    found = []
-    for part in runner._pieces:
-        if isinstance(part, open_vino._Piece):
-            assert part._runs
-            assert all(isinstance(run, open_vino._Model) for run in part._runs.values())
-        found.append("piece" if isinstance(part, open_vino._Piece) else part.layer.name)
-    return found
+    engine = net.runner.engine
+    assert isinstance(engine, OpenVino)
+    for run in engine.runs:
+        assert run.runs
+        assert all(isinstance(model, open_vino_run._Model) for model in run.runs.values())
+    return ["piece" if isinstance(part, Piece) else part.layer.name for part in engine.pieces]
 
 
 def settings_of(net: Net) -> dict[str, object]:
     """What OpenVINO was told for the last piece."""
-    model = list(net._inference._parts()[-1]._runs.values())[-1]._request.get_compiled_model()
+    model = list(net.runner.engine.runs[-1].runs.values())[-1]._request.get_compiled_model()
     return {name: model.get_property(name) for name in ("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS")}
 
 
@@ -102,9 +100,10 @@ def test_every_layer_type(kind):
         if not one.traceable or not expected:
             continue
         reads, writes = tuple((i, False) for i in range(len(bottoms))), tuple(range(100, 100 + len(expected)))
-        piece = open_vino._Piece([Call(one, one.forward, reads, writes, (), False)], writes, torch.float32)
+        part = Piece([Call(one, one.forward, reads, writes, (), False)], writes)
+        piece = open_vino_run.OpenVinoRun(part, torch.float32)
         with torch.no_grad():
-            for found, wanted in zip(piece.run(bottoms, False), expected, strict=True):
+            for found, wanted in zip(piece(bottoms, False), expected, strict=True):
                 assert found.shape == wanted.shape, case.name
                 near(found.numpy(), wanted.numpy(), case.name)
         refused += [case.name] if piece.unfit else []
@@ -165,7 +164,7 @@ def test_layers_become_the_operators_that_open_vino_is_quick_at():
     lrn = layer("LRN", "p", "n", "lrn_param { local_size: 3 alpha: 0.5 }")
     net, twin = optimised(CHAIN[0], layer("PReLU", "c", "c"), CHAIN[4], lrn)
     check(net, twin)
-    model = next(iter(net._inference._parts()[0]._runs.values()))._request.get_compiled_model().get_runtime_model()
+    model = next(iter(net.runner.engine.runs[0].runs.values()))._request.get_compiled_model().get_runtime_model()
     kinds = [node.get_rt_info()["layerType"].astype(str) for node in model.get_ops()]
     layout = ("Const", "Reorder", "Reshape")
     assert sorted(kind for kind in kinds if kind not in layout) == ["Convolution", "Input", "Lrn", "Output", "Pooling"]
@@ -192,7 +191,7 @@ def test_other_blobs_are_an_error_and_stepwise_returns():
     near(net.forward(blobs=["c"])["c"], twin.blobs["c"].data)
     net.stepwise()
     net.forward()
-    assert net._inference is None
+    assert not net.runners.mode.optimized
     assert all(blob.data.size for blob in net.blobs.values())
 
 
@@ -209,7 +208,7 @@ def test_arrays_that_are_held_show_the_new_values():
         for array in (early, late):
             near(array, twin.blobs["ip"].data)
         near(inner, twin.blobs["c"].data[1])
-    assert isinstance(net._inference, OpenVino)
+    assert isinstance(net.runner.engine, OpenVino)
     net.optimize()  # without OpenVINO: what was handed out goes on
     feed(net, 7)
     feed(twin, 7)
@@ -249,13 +248,13 @@ def test_shapes_may_change_and_some_are_remembered():
             feed(each, 3)
         check(net, twin)
         assert [blob.shape for blob in net.blobs.values()] == [blob.shape for blob in twin.blobs.values()]
-    (piece,) = net._inference._parts()
-    known = dict(piece._runs)
+    (piece,) = net.runner.engine.runs
+    known = dict(piece.runs)
     assert [shape[3] for _, shape in known] == list(range(5, 13)), "the eight that were used last"
     net.blobs["x"].reshape(1, 4, 5, 5)
     net.forward()
-    assert piece._runs == known
-    assert [shape[3] for _, shape in piece._runs] == [*range(6, 13), 5]
+    assert piece.runs == known
+    assert [shape[3] for _, shape in piece.runs] == [*range(6, 13), 5]
 
 
 def test_a_bottom_of_a_wrong_size_is_the_layers_error():
@@ -356,14 +355,14 @@ def test_weights_that_may_change_at_any_time_leave_open_vino(caplog):
             for view in views:
                 view[...] = value
             check(net, twin)
-    assert isinstance(net._inference, Inference)
+    assert isinstance(net.runner.engine, Inference)
     assert "runs without OpenVINO" in caplog.text
 
 
 def test_unchanged_weights_are_converted_once(monkeypatch):
     net, _ = optimised(*CHAIN)
     net.forward()
-    monkeypatch.setattr(open_vino, "convert", None)
+    monkeypatch.setattr(open_vino_run, "convert", None)
     net.forward()
     net.evaluate()
     assert parts_of(net) == ["in", "piece"]
@@ -451,9 +450,8 @@ def test_unknown_engines_and_contradictions_are_errors():
         net.optimize(engine="openvin")
     with pytest.raises(CaffeError, match="does not take compile"):
         net.optimize(engine="openvino", compile=True)
-    net.device = torch.device("cuda", 0)
-    with pytest.raises(CaffeError, match='runs on the CPU, and the net "" is on cuda:0'):
-        net.optimize(engine="openvino")
+    with pytest.raises(CaffeError, match="runs on the CPU, and the net is on cuda:0"):
+        OpenVino.for_inference(torch.device("cuda", 0), torch.float32, False)
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):

@@ -341,7 +341,7 @@ def test_the_message_after_a_run_that_failed():
     net.forward_backward()
     net.blobs["x"].reshape(4, 0)
     net.layers[1].forward = lambda *_: 1 / 0
-    net._module = None
+    net.runners.rebuild()
     with pytest.raises(Exception, match="division by zero"):
         net.forward_backward()
     with pytest.raises(CaffeError, match="the last run of the net ended in an error"):

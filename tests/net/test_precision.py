@@ -10,8 +10,8 @@ import caffe
 from caffe.errors import NetError
 from caffe.layers.base import Lowering, layer_class, layer_types
 from caffe.net import Net
-from caffe.net.run import precision
-from caffe.net.run.loss_scale import LossScale
+from caffe.net.plan import precision
+from caffe.net.plan.loss_scale import LossScale
 from caffe.net.run.module import NetModule
 from caffe.proto import caffe_pb2, text
 
@@ -139,13 +139,13 @@ def test_what_16_bits_cannot_hold_stays_float32(body):
 
 def test_float32_is_left_alone():
     net = make(layer(CASES["Concat"]))
-    assert net.module._low is None
-    assert all(call.layer in net.layers for call in net.module._calls)
+    assert net.module.plan.low is None
+    assert all(call.layer in net.layers for call in net.module.plan.calls)
 
 
 def test_a_value_is_converted_once():
     net = make(layer(CASES["Concat"]), dtype=torch.bfloat16)
-    assert [call.layer.type for call in net.module._calls].count("Convert") == 2  # x for two layers; ip for two
+    assert [call.layer.type for call in net.module.plan.calls].count("Convert") == 2  # x for two layers; ip for two
 
 
 def test_shared_weights_get_the_sum_in_float32():
@@ -238,7 +238,7 @@ def test_dropout_follows_train_and_eval():
     net = make(layer(CASES["Convolution"]), dtype=torch.bfloat16)
     net.module.eval()
     net.evaluate()
-    twins = [call.layer for call in net.module._calls if call.layer.lowering is Lowering.ALWAYS]
+    twins = [call.layer for call in net.module.plan.calls if call.layer.lowering is Lowering.ALWAYS]
     assert twins
     assert not any(twin.training for twin in twins)
 
@@ -255,7 +255,7 @@ def test_float16_gradients_are_scaled_inside_only(body):
     exact = Net(spec, caffe.TRAIN)
     exact.blobs["x"].data[...] = np.random.default_rng(2).standard_normal(exact.blobs["x"].shape)
     scale = LossScale()
-    low = NetModule(exact.steps, "low", torch.float16, scale)
+    low = NetModule(exact.steps, "low", precision=torch.float16, scale=scale)
 
     def gradients(run: Net | NetModule) -> list[torch.Tensor]:
         exact.clear_param_diffs()

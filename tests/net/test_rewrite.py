@@ -13,13 +13,13 @@ import torch
 import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
-from caffe.net.run.rewrite import REWRITES, Rewrite
-from caffe.net.run.rewrite.batch_norm import scale_with_batch_norm
-from caffe.net.run.rewrite.dead import free_early
-from caffe.net.run.rewrite.inplace import relu_in_place, sum_in_place
-from caffe.net.run.rewrite.pooling import pool_before_relu
-from caffe.net.run.rewrite.recompute import normalize_again
-from caffe.net.run.rewrite.siblings import sibling_convolutions
+from caffe.net.plan.rewrite import REWRITES, Rewrite
+from caffe.net.plan.rewrite.batch_norm import scale_with_batch_norm
+from caffe.net.plan.rewrite.dead import free_early
+from caffe.net.plan.rewrite.inplace import relu_in_place, sum_in_place
+from caffe.net.plan.rewrite.pooling import pool_before_relu
+from caffe.net.plan.rewrite.recompute import normalize_again
+from caffe.net.plan.rewrite.siblings import sibling_convolutions
 from caffe.proto import caffe_pb2, text
 
 INPUTS = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 7 dim: 6 } '
@@ -62,7 +62,7 @@ def make(*parts: str, phase: int = caffe.TRAIN, precision: torch.dtype = torch.f
 
 
 def count(net: Net) -> int:
-    return len(net.module._calls)
+    return len(net.module.plan.calls)
 
 
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST], ids=["train", "test"])
@@ -138,7 +138,7 @@ END = TAIL.replace('bottom: "c"', 'bottom: "sum"')
 def test_a_slim_step_has_the_same_gradients(parts, over):
     slim, plain = make(*parts), make(*parts)
     slim.slim()
-    assert any("_add_to" in getattr(call.run, "__name__", "") for call in slim.module._calls) == over
+    assert any("_add_to" in getattr(call.run, "__name__", "") for call in slim.module.plan.calls) == over
     for _ in range(2):
         for net in (slim, plain):
             net.clear_param_diffs()
@@ -161,9 +161,9 @@ def test_a_slim_step_has_the_same_gradients(parts, over):
 
 def test_values_are_let_go_after_their_last_reader():
     net = make(CONV, NORM, SCALE, RELU)
-    assert not any(call.frees for call in net.module._calls if call.layer.name == "ip")
+    assert not any(call.frees for call in net.module.plan.calls if call.layer.name == "ip")
     net.slim()
-    freed = {call.layer.name: len(call.frees) for call in net.module._calls}
+    freed = {call.layer.name: len(call.frees) for call in net.module.plan.calls}
     assert freed["ip"] == 1, "the top of the ReLU"
     assert freed["loss"] == 1, "the top of ip; the labels are data"
 
@@ -257,9 +257,9 @@ def test_what_a_convolution_can_make_again_is_not_kept():
 )
 def test_the_largest_is_taken_before_relu(parts, swapped):
     net, other = slim(*parts, POOL_END), slim(*parts, POOL_END, without=pool_before_relu)
-    order = [call.layer.type for call in net.module._calls if call.layer.type in ("Pooling", "ReLU")]
+    order = [call.layer.type for call in net.module.plan.calls if call.layer.type in ("Pooling", "ReLU")]
     assert (order == ["Pooling", "ReLU"]) == swapped
-    kept = slim(*parts, POOL_END, keep=("c",)).module._calls
+    kept = slim(*parts, POOL_END, keep=("c",)).module.plan.calls
     assert [call.layer.type for call in kept if call.layer.type in ("Pooling", "ReLU")] == ["ReLU", "Pooling"]
     for each in (net, other):
         each.blobs["x"].data[...] = each.blobs["x"].data.round()  # equal cells, of which the first counts

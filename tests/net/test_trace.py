@@ -71,14 +71,14 @@ def test_evaluation_has_no_backward(net, tmp_path):
 
 
 def test_the_net_is_as_before(net, tmp_path):
-    calls = net.module._calls
+    calls = net.module.plan.calls
 
     def fail():
         raise RuntimeError("in the run")
 
     with pytest.raises(RuntimeError, match="in the run"):
         trace(net.module, fail, tmp_path / "trace.json")
-    assert net.module._calls is calls
+    assert net.module.plan.calls is calls
     assert list(tmp_path.iterdir()) == []
 
 

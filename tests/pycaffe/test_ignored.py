@@ -11,7 +11,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.errors import CaffeError, NetError
-from caffe.net.run.partial import Partial
+from caffe.net.engines import Eager
 from caffe.proto import caffe_pb2
 
 TEXT = """
@@ -32,20 +32,17 @@ def build(phase: int = caffe.TRAIN, **kwargs) -> caffe.Net:
     return net
 
 
-class Plain(Partial):
+class Plain(Eager):
     """Stands for a compiled net where compiling would take too long."""
-
-    def outdated(self) -> str:
-        return ""
 
 
 @pytest.mark.parametrize("order", ["compile slim", "slim compile", "slim slim", "compile compile"])
 def test_every_call_adds_to_the_blobs_that_a_step_fills(order, monkeypatch):
-    monkeypatch.setattr("caffe.net.fused.Compiled", Plain)
+    monkeypatch.setattr("caffe.net.run.runners.Compiled", Plain)
     net, (first, second) = build(), order.split()
     getattr(net, first)(keep=["a"])
     getattr(net, second)(keep=["b"])
-    assert isinstance(net.module, Plain) == ("compile" in order)
+    assert isinstance(net.module.engine, Plain) == ("compile" in order)
     net.forward_backward()
     assert net.blobs["a"].data.shape == net.blobs["b"].data.shape == (2, 5)
     with pytest.raises(CaffeError, match="computed only what the outputs need"):
@@ -56,11 +53,11 @@ def test_every_call_adds_to_the_blobs_that_a_step_fills(order, monkeypatch):
     net.stepwise()
     net.forward_backward()
     assert net.blobs["c"].data.any()
-    assert type(net.module) is not Plain
+    assert type(net.module.engine) is not Plain
 
 
 def test_slim_after_compile_keeps_what_was_compiled(monkeypatch):
-    monkeypatch.setattr("caffe.net.fused.Compiled", Plain)
+    monkeypatch.setattr("caffe.net.run.runners.Compiled", Plain)
     net = build()
     net.compile(keep=["a"])
     module = net.module

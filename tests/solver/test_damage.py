@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from caffe.errors import CaffeError, DataError, FileError, SolverError
-from caffe.net.run.loss_scale import LossScale
+from caffe.net.plan.loss_scale import LossScale
 from caffe.proto import caffe_pb2, state, text, weights
 from caffe.proto import weight_average as average
 from caffe.solver import get_solver

@@ -10,7 +10,7 @@ import torch
 
 import caffe
 from caffe.errors import NetError, SolverError
-from caffe.net.run.loss_scale import LossScale
+from caffe.net.plan.loss_scale import LossScale
 from caffe.proto import weights
 from caffe.solver import get_solver
 from tests.solver import small

@@ -9,7 +9,7 @@ from typing import Any
 from caffe import mode
 from caffe.cli.flags import precision_name
 from caffe.net import Net
-from caffe.net.run.precision import dtype_of
+from caffe.net.plan.precision import dtype_of
 from caffe.proto import caffe_pb2
 
 __all__ = ["bytes_text", "open_net", "summary"]

@@ -26,7 +26,7 @@ _REGISTRY: dict[str, type[Layer]] = {}
 
 
 class Lowering(enum.Enum):
-    """What a layer does in a net that runs in 16-bit numbers (caffe.net.run.precision)."""
+    """What a layer does in a net that runs in 16-bit numbers (caffe.net.plan.precision)."""
 
     NEVER = enum.auto()  # computes in float32: it sums up much, or small differences count
     FOLLOW = enum.auto()  # computes in the type of its bottoms, and makes tops of it; blobs are float32

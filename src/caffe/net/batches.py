@@ -1,101 +1,115 @@
-"""Running a net over more rows than its batch holds, as pycaffe's `forward_all` does."""
+"""Feeding arrays to a net, also more rows than its batch holds. The functions with `self` are methods of `Net`.
+
+The last batch is filled up with zeros, whose results are dropped.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caffe.errors import NetError
-from caffe.net.views import Views
+from caffe.errors import NetError, did_you_mean
 
-__all__ = ["Batches"]
+if TYPE_CHECKING:
+    from caffe.net.net import Net
+
+__all__ = ["batch_rows", "feed", "forward_all", "forward_backward_all"]
 
 Arrays = dict[str, Any]  # of arrays: mypy takes those in ** for `blobs`, too
 
 
-class Batches(Views):
-    """Base of `Net`: runs of any number of rows. The last batch is filled up with zeros, whose results are dropped."""
+def forward_all(self: Net, blobs: Sequence[str] | None = None, **kwargs: Any) -> Arrays:
+    """Run all rows of the inputs given as keyword arguments, batch by batch.
 
-    def forward(
-        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
-    ) -> Arrays:
-        raise NotImplementedError
+    Returns the outputs, and the blobs named in `blobs`, for all rows in one array each.
+    """
+    _check_given("forward_all", kwargs, self.inputs)
+    wanted = list(dict.fromkeys([*self.outputs, *(blobs or [])]))
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    for batch in self._batch(kwargs):
+        _keep(kept, self.forward(blobs=blobs, **batch))
+    return _rows(kept, kwargs)
 
-    def backward(
-        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
-    ) -> Arrays:
-        raise NotImplementedError
 
-    def forward_all(self, blobs: Sequence[str] | None = None, **kwargs: Any) -> Arrays:
-        """Run all rows of the inputs given as keyword arguments, batch by batch.
+def forward_backward_all(
+    self: Net, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Any
+) -> tuple[Arrays, Arrays]:
+    """Run all rows forward and backward, batch by batch.
 
-        Returns the outputs, and the blobs named in `blobs`, for all rows in one array each.
-        """
-        self._check_given("forward_all", kwargs, self.inputs)
-        wanted = list(dict.fromkeys([*self.outputs, *(blobs or [])]))
-        kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-        for batch in self._batch(kwargs):
-            self._keep(kept, self.forward(blobs=blobs, **batch))
-        return self._rows(kept, kwargs)
+    Keyword arguments are rows of the inputs' data and of the outputs' diffs. Returns two dictionaries: outputs and
+    `blobs`; the diffs of inputs and of `diffs`.
+    """
+    data = {name: rows for name, rows in kwargs.items() if name in self.inputs}
+    given = {name: rows for name, rows in kwargs.items() if name in self.outputs}
+    if unknown := [name for name in kwargs if name not in data and name not in given]:
+        raise NetError(
+            f"forward_backward_all was given {unknown}, which are neither inputs {self.inputs} nor outputs "
+            f"{self.outputs} of the net"
+        )
+    _check_given("forward_backward_all", kwargs, [*self.inputs, *self.outputs])
+    outs: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.outputs, *(blobs or [])])}
+    grads: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.inputs, *(diffs or [])])}
+    nothing: Arrays = {}
+    for there, back in zip_longest(self._batch(data), self._batch(given), fillvalue=nothing):
+        _keep(outs, self.forward(blobs=blobs, **there))
+        _keep(grads, self.backward(diffs=diffs, **back))
+    return _rows(outs, kwargs), _rows(grads, kwargs)
 
-    def forward_backward_all(
-        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Any
-    ) -> tuple[Arrays, Arrays]:
-        """Run all rows forward and backward, batch by batch.
 
-        Keyword arguments are rows of the inputs' data and of the outputs' diffs. Returns two dictionaries: outputs and
-        `blobs`; the diffs of inputs and of `diffs`.
-        """
-        data = {name: rows for name, rows in kwargs.items() if name in self.inputs}
-        given = {name: rows for name, rows in kwargs.items() if name in self.outputs}
-        if unknown := [name for name in kwargs if name not in data and name not in given]:
+def feed(net: Net, call: str, names: Sequence[str], arrays: Mapping[str, Any], diff: bool = False) -> None:
+    """Write the arrays, one for each of the blobs `names`, into these blobs' data or diffs."""
+    if set(arrays) != set(names):
+        kind, unknown = "outputs" if diff else "inputs", [name for name in arrays if name not in names]
+        hint = did_you_mean(unknown[0], names) if unknown else ""
+        raise NetError(
+            f"{call} was given {sorted(arrays)}, but the net has the {kind} {sorted(names)}: name each{hint}"
+        )
+    for name, value in arrays.items():
+        array, blob = np.asarray(value), net.blobs[name]
+        if array.shape[:1] != blob.shape[:1]:
+            raise NetError(f'{call}: "{name}" was given {array.shape[:1]} rows, the blob has {blob.shape[:1]}')
+        try:
+            (blob.diff if diff else blob.data)[...] = array
+        except ValueError:
             raise NetError(
-                f"forward_backward_all was given {unknown}, which are neither inputs {self.inputs} nor outputs "
-                f"{self.outputs} of the net"
-            )
-        self._check_given("forward_backward_all", kwargs, [*self.inputs, *self.outputs])
-        outs: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.outputs, *(blobs or [])])}
-        grads: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.inputs, *(diffs or [])])}
-        nothing: Arrays = {}
-        for there, back in zip_longest(self._batch(data), self._batch(given), fillvalue=nothing):
-            self._keep(outs, self.forward(blobs=blobs, **there))
-            self._keep(grads, self.backward(diffs=diffs, **back))
-        return self._rows(outs, kwargs), self._rows(grads, kwargs)
+                f'{call}: "{name}" was given an array of shape {array.shape}, the blob has {blob.shape}'
+            ) from None
 
-    @staticmethod
-    def _check_given(call: str, arrays: Mapping[str, Any], names: Sequence[str]) -> None:
-        """Raise NetError where no rows are given: nothing would run."""
-        if not any(np.ndim(rows) and len(rows) for rows in arrays.values()):
-            raise NetError(f"{call} was given no rows; give arrays by the names {list(names)}, or call net.forward()")
 
-    def _batch(self, rows: Mapping[str, Any]) -> Iterator[Arrays]:
-        """The rows in pieces of the net's batch size, the last filled up with zeros."""
-        arrays = {name: np.asarray(value) for name, value in rows.items()}
-        counts = {name: len(array) for name, array in arrays.items()}
-        if len(set(counts.values())) > 1:
-            raise NetError(f"the inputs must have as many rows each, but they have {counts}")
-        if not arrays:
-            return
-        size, count = next(iter(self.blobs.values())).shape[0], next(iter(counts.values()))
-        for first in range(0, count, size):
-            batch = {name: array[first : first + size] for name, array in arrays.items()}
-            missing = max(0, first + size - count)
-            yield {name: _padded(array, missing) if missing else array for name, array in batch.items()}
+def _check_given(call: str, arrays: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise NetError where no rows are given: nothing would run."""
+    if not any(np.ndim(rows) and len(rows) for rows in arrays.values()):
+        raise NetError(f"{call} was given no rows; give arrays by the names {list(names)}, or call net.forward()")
 
-    @staticmethod
-    def _keep(kept: dict[str, list[np.ndarray]], results: Arrays) -> None:
-        for name, arrays in kept.items():
-            arrays.append(np.atleast_1d(results[name]).copy())
 
-    @staticmethod
-    def _rows(kept: dict[str, list[np.ndarray]], given: Mapping[str, Any]) -> Arrays:
-        """The kept batches as one array each, without the rows that filled the last batch up."""
-        count = len(next(iter(given.values()))) if given else None
-        joined = {name: np.concatenate(arrays) for name, arrays in kept.items() if arrays}
-        return {name: array[:count] for name, array in joined.items()}
+def batch_rows(self: Net, rows: Mapping[str, Any]) -> Iterator[Arrays]:
+    """The rows in pieces of the net's batch size, the last filled up with zeros."""
+    arrays = {name: np.asarray(value) for name, value in rows.items()}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise NetError(f"the inputs must have as many rows each, but they have {counts}")
+    if not arrays:
+        return
+    size, count = next(iter(self.blobs.values())).shape[0], next(iter(counts.values()))
+    for first in range(0, count, size):
+        batch = {name: array[first : first + size] for name, array in arrays.items()}
+        missing = max(0, first + size - count)
+        yield {name: _padded(array, missing) if missing else array for name, array in batch.items()}
+
+
+def _keep(kept: dict[str, list[np.ndarray]], results: Arrays) -> None:
+    for name, arrays in kept.items():
+        arrays.append(np.atleast_1d(results[name]).copy())
+
+
+def _rows(kept: dict[str, list[np.ndarray]], given: Mapping[str, Any]) -> Arrays:
+    """The kept batches as one array each, without the rows that filled the last batch up."""
+    count = len(next(iter(given.values()))) if given else None
+    joined = {name: np.concatenate(arrays) for name, arrays in kept.items() if arrays}
+    return {name: array[:count] for name, array in joined.items()}
 
 
 def _padded(array: np.ndarray, missing: int) -> np.ndarray:

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from caffe import log
 from caffe.blob import Blob, ParamBlob
-
-if TYPE_CHECKING:
-    from caffe.net.build import Step
+from caffe.net.step import Step
 
 __all__ = ["first_diffs", "gradients_apart", "loss_with_gradient_of", "mark_backward", "roots", "trace_back"]
 

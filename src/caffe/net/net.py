@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,26 @@ from caffe import log, mode
 from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, NetError, did_you_mean
 from caffe.layers.base import Layer, Source
-from caffe.net import store
-from caffe.net.build import Learnable, Step, build, infer_tops, located
-from caffe.net.fused import Fused
+from caffe.net import batches, store
+from caffe.net.assemble import assemble, load_param
+from caffe.net.build import infer_tops, located
 from caffe.net.gradients import first_diffs, gradients_apart
-from caffe.net.graph import filter_net, insert_splits
 from caffe.net.measure import debug
+from caffe.net.plan.loss_scale import LossScale
+from caffe.net.plan.precision import check as check_precision
 from caffe.net.run import stepwise
-from caffe.net.run.loss_scale import LossScale
-from caffe.net.run.partial import Partial
-from caffe.net.run.precision import check as check_precision
+from caffe.net.run.module import NetModule
+from caffe.net.run.runners import Runners
+from caffe.net.step import Learnable, Step
 from caffe.net.turns import Turns, in_turn
+from caffe.net.views import Views
 from caffe.parameter_memory import lent_copies_follow
-from caffe.proto import caffe_pb2, text, upgrade
+from caffe.proto import caffe_pb2
 
 __all__ = ["Net"]
 
 
-class Net(Fused):
+class Net(Views):
     """A net built from a prototxt.
 
         net = Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel")
@@ -62,7 +64,7 @@ class Net(Fused):
             if weights is not None:
                 raise NetError(f'weights are given twice, as "{phase}" and as "{weights}": give one file')
             weights, phase, level = phase, level, None
-        param, self.path = _load(network_file)
+        param, self.path = load_param(network_file)
         if phase is not None:
             if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
                 raise NetError(f"phase is {phase!r}, expected caffe.TRAIN ({caffe_pb2.TRAIN}) or caffe.TEST")
@@ -85,21 +87,7 @@ class Net(Fused):
             self.copy_from(weights)
 
     def _build(self, param: Any) -> None:
-        upgrade.check_modern(param, str(self.path or ""))
-        filtered, indices = filter_net(param)
-        log.info("net.cpp:53", f"Initializing net from parameters: \n{text.dumps(filtered)}")
-        split = insert_splits(filtered)
-        origin = _origins(filtered, split, indices)
-
-        def locate(index: int) -> str:
-            if self.path is None:
-                return ""
-            at = origin[index]
-            line = None if at is None else text.layer_line(self.path, at, split.layer[index].name)
-            return f"{self.path}:{line}" if line else str(self.path)
-
-        self._locate = locate
-        graph = build(split, self.device, locate)
+        graph, self._locate = assemble(param, self.path, self.device)
         self.name: str = param.name
         self.phase: int = param.state.phase
         self.steps: list[Step] = graph.steps
@@ -109,6 +97,7 @@ class Net(Fused):
         self.inputs: list[str] = graph.inputs
         self.outputs: list[str] = graph.outputs
         self.learnable: list[Learnable] = graph.learnable
+        self.runners = Runners(self.steps, self.name, self.outputs, self.device, self.precision, self.loss_scale)
         self.turns = Turns(self.name, [self.blobs[name] for name in self.inputs])
         self._first_diffs = first_diffs(graph.steps)
         self._refresh_params()
@@ -136,9 +125,9 @@ class Net(Fused):
         self._check_order("forward", first, last)
         more = [self._blob(name).name for name in blobs or []]
         if kwargs:
-            self._feed("forward", self.inputs, kwargs)
+            batches.feed(self, "forward", self.inputs, kwargs)
         names = self.steps[last].top_names if end is not None else self.outputs
-        if self._optimized and start is None and end is None and not self._watched:
+        if self.runners.mode.optimized and start is None and end is None and not self._watched:
             self._infer(more)
         else:
             self._forward(first, last)
@@ -164,7 +153,7 @@ class Net(Fused):
         self._check_order("backward", last, first)
         more = [self._blob(name).name for name in diffs or []]
         if kwargs:
-            self._feed("backward", self.outputs, kwargs, diff=True)
+            batches.feed(self, "backward", self.outputs, kwargs, diff=True)
         names = self.steps[last].bottom_names if end is not None else self.inputs
         self._backward(first, last)
         if self.debug_info and start is None and end is None:
@@ -182,7 +171,7 @@ class Net(Fused):
             entry.blob.settle_diff()
         self.turns.check_inputs()
         with lent_copies_follow(), gradients_apart([entry.blob for entry in self.learnable]):
-            return self._step()
+            return self.runners.step()
 
     def _diffs_matter(self) -> bool:
         """Whether a user keeps a diff, which the pass must fill, or has written one that backward starts from."""
@@ -200,7 +189,7 @@ class Net(Fused):
         if self.phase == caffe_pb2.TEST:
             return self._infer()
         with lent_copies_follow():
-            return self.module.evaluate()
+            return self.runners.training.evaluate()
 
     def _backward(self, first: int, last: int) -> None:
         before, after = self.callbacks["before_backward"], self.callbacks["after_backward"]
@@ -255,9 +244,65 @@ class Net(Fused):
                 raise located(error, self._locate(index)) from error.__cause__
             for blob, shape in zip(step.tops, shapes, strict=True):
                 step.shape_top(blob, shape)
-        for runner in (self._module, self._inference):
-            if isinstance(runner, Partial):
-                runner.forget_shapes()
+        self.runners.forget_shapes()
+
+    forward_all = batches.forward_all
+    forward_backward_all = batches.forward_backward_all
+    _batch = batches.batch_rows  # pycaffe's name, which scripts use
+
+    def _infer(self, more: Sequence[str] = ()) -> float:
+        self.turns.check_inputs()
+        with lent_copies_follow():
+            return self.runners.infer(more)
+
+    # -- how it runs -----------------------------------------------------------------------------------------------
+
+    @property
+    def module(self) -> NetModule:
+        """The same graph as one `torch.nn.Module`, over the same parameters: what runs training steps."""
+        return self.runners.training
+
+    @property
+    def runner(self) -> NetModule:
+        """What runs the net as one piece: for inference in TEST, else `module`."""
+        return self.runners.inference if self.phase == caffe_pb2.TEST else self.runners.training
+
+    def optimize(self, keep: Sequence[str] = (), compile: bool = False, engine: str = "torch") -> None:
+        """Let `forward()` of the whole net run as one piece that computes its outputs and the blobs `keep`, only.
+
+        For nets in TEST. Layers are merged and their weights laid out for their kernels; weights that change later are
+        noticed. Reading another blob's data is an error then. A forward from or to a layer, and one with callbacks,
+        still runs layer by layer; `stepwise()` returns to that for good. What an earlier call kept stays kept until
+        then. With `compile` the first run compiles the net through torch.compile, weights as constants: once they
+        change, the net runs uncompiled. The `engine` "openvino" runs the net on a CPU by OpenVINO. Raises NetError, and
+        CaffeError where there is no compiler or no OpenVINO.
+        """
+        if self.phase != caffe_pb2.TEST:
+            raise NetError(f'net "{self.name}": optimize is for a net in TEST, this one is in TRAIN; build one in TEST')
+        self.runners.optimize([self._blob(name).name for name in keep], compile, engine)
+
+    def compile(self, keep: Sequence[str] = ()) -> None:
+        """Let training steps (`forward_backward`) run through torch.compile.
+
+        The first step compiles, for seconds to minutes; what it makes is kept on disk for later processes. From then on
+        a step fills the outputs and the blobs `keep` of this call and of calls of `slim` only, and reading another
+        blob's data is an error; `stepwise()` returns to steps that are not compiled. Raises CaffeError where there is
+        no compiler.
+        """
+        self.runners.compile([self._blob(name).name for name in keep])
+
+    def slim(self, keep: Sequence[str] = ()) -> None:
+        """Let training steps (`forward_backward`) fill the outputs and the blobs `keep` only.
+
+        That takes less memory and lets more layers run as one; reading another blob's data is an error then, and
+        `stepwise()` returns to steps that fill every blob. Further calls, and `compile` before or after, add to the
+        blobs that are kept. `caffe train` runs this way.
+        """
+        self.runners.slim([self._blob(name).name for name in keep])
+
+    def stepwise(self) -> None:
+        """Let `forward()` run layer by layer again, and every run fill every blob: undo the three above."""
+        self.runners.stepwise()
 
     # -- weights ---------------------------------------------------------------------------------------------------
 
@@ -282,31 +327,13 @@ class Net(Fused):
 
     def to_proto(self) -> Any:
         """The NetParameter of the net as it runs: filtered, with automatic splits, without weights."""
-        param = caffe_pb2.NetParameter(name=self.name)
-        for layer in self.layers:
-            spec = param.layer.add()
-            spec.CopyFrom(layer.spec)
-            spec.ClearField("blobs")
-            if "(automatic)" in spec.top:
-                spec.top[:] = [name for name in spec.top if name != "(automatic)"]
-        return param
+        return store.to_proto(self)
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of the layers of `other` that have the same names: one memory for both nets."""
-        store.require_common(self, other)
-        mine, changed = self.layer_dict, False
-        for theirs in other.layers:
-            layer = mine.get(theirs.name)
-            if layer is None:
-                log.info("net.cpp:677", f"Ignoring source layer {theirs.name}")
-                continue
-            shapes = [blob.shape for blob in theirs.param_blobs]
-            store.check_blobs(layer, layer.param_blobs, shapes, str(other.path or other.name))
-            for index, blob in enumerate(theirs.param_blobs):
-                changed = layer.use_weights(index, blob) or changed
-        if changed:
+        if store.share(self, other):
             self._refresh_params()
-            self._rebuild_runners()
+            self.runners.rebuild()
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""
@@ -329,25 +356,6 @@ class Net(Fused):
             (layer.name, layer.blobs) for layer in self.layers if layer.tensors
         )
 
-    def _feed(self, call: str, names: Sequence[str], arrays: Mapping[str, Any], diff: bool = False) -> None:
-        """Write the arrays, one for each of the blobs `names`, into these blobs' data or diffs."""
-        if set(arrays) != set(names):
-            kind, unknown = "outputs" if diff else "inputs", [name for name in arrays if name not in names]
-            hint = did_you_mean(unknown[0], names) if unknown else ""
-            raise NetError(
-                f"{call} was given {sorted(arrays)}, but the net has the {kind} {sorted(names)}: name each{hint}"
-            )
-        for name, value in arrays.items():
-            array, blob = np.asarray(value), self.blobs[name]
-            if array.shape[:1] != blob.shape[:1]:
-                raise NetError(f'{call}: "{name}" was given {array.shape[:1]} rows, the blob has {blob.shape[:1]}')
-            try:
-                (blob.diff if diff else blob.data)[...] = array
-            except ValueError:
-                raise NetError(
-                    f'{call}: "{name}" was given an array of shape {array.shape}, the blob has {blob.shape}'
-                ) from None
-
     def _check_order(self, call: str, first: int, last: int) -> None:
         """Raise NetError where a run of the layers `first` to `last` would run none."""
         if first > last:
@@ -357,6 +365,11 @@ class Net(Fused):
                 f'{call}: start is layer "{names[start]}" (number {start}) and end is layer "{names[end]}" (number '
                 f"{end}): no layer would run; {call} runs {'down' if call == 'backward' else 'up'} from start to end"
             )
+
+    def _blob(self, name: str) -> Blob:
+        if name not in self.blobs:
+            raise NetError(f'the net has no blob "{name}"{did_you_mean(name, self.blobs)}')
+        return self.blobs[name]
 
     def _index(self, layer_name: str) -> int:
         try:
@@ -369,26 +382,3 @@ class Net(Fused):
 def _call(callbacks: Sequence[Callable[[int], Any]], index: int) -> None:
     for callback in callbacks:
         callback(index)
-
-
-def _origins(filtered: Any, split: Any, indices: Sequence[int]) -> list[int | None]:
-    """For each layer of `split` its index in the file; None for an automatic Split."""
-    given = iter(zip(filtered.layer, indices, strict=True))
-    origins: list[int | None] = []
-    following = next(given, None)
-    for layer in split.layer:
-        if following is not None and (layer.name, layer.type) == (following[0].name, following[0].type):
-            origins.append(following[1])
-            following = next(given, None)
-        else:
-            origins.append(None)
-    return origins
-
-
-def _load(network: str | Path | Any) -> tuple[Any, Path | None]:
-    if isinstance(network, (str, Path)):
-        return upgrade.read_net(network), Path(network)
-    param = caffe_pb2.NetParameter()
-    param.CopyFrom(network)
-    upgrade.upgrade_net(param, "NetParameter")
-    return param, None

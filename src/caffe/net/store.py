@@ -14,13 +14,24 @@ from caffe import log
 from caffe.blob import ParamBlob
 from caffe.errors import NetError
 from caffe.layers.base import Layer, shape_text
-from caffe.proto import weights
+from caffe.proto import caffe_pb2, weights
 from caffe.proto.blobs import fits
 
 if TYPE_CHECKING:
     from caffe.net.net import Net
 
-__all__ = ["check_blobs", "copy_from", "load", "require_common", "save", "save_hdf5", "type_list", "without_weights"]
+__all__ = [
+    "check_blobs",
+    "copy_from",
+    "load",
+    "require_common",
+    "save",
+    "save_hdf5",
+    "share",
+    "to_proto",
+    "type_list",
+    "without_weights",
+]
 
 _PART = 2**20  # elements that a thread copies at a time
 
@@ -163,3 +174,31 @@ def _arrays(net: Net, diff: bool = False) -> dict[str, list[np.ndarray]]:
         return (blob.read_diff() if diff else blob.read()).detach().cpu().numpy()
 
     return {name: [array(blob) for blob in blobs] for name, blobs in net.params.items()}
+
+
+def to_proto(net: Any) -> Any:
+    """The NetParameter of a net as it runs: see Net.to_proto."""
+    param = caffe_pb2.NetParameter(name=net.name)
+    for layer in net.layers:
+        spec = param.layer.add()
+        spec.CopyFrom(layer.spec)
+        spec.ClearField("blobs")
+        if "(automatic)" in spec.top:
+            spec.top[:] = [name for name in spec.top if name != "(automatic)"]
+    return param
+
+
+def share(net: Any, other: Any) -> bool:
+    """Use the parameters of another net: see Net.share_with. Returns whether that is a change."""
+    require_common(net, other)
+    mine, changed = net.layer_dict, False
+    for theirs in other.layers:
+        layer = mine.get(theirs.name)
+        if layer is None:
+            log.info("net.cpp:677", f"Ignoring source layer {theirs.name}")
+            continue
+        shapes = [blob.shape for blob in theirs.param_blobs]
+        check_blobs(layer, layer.param_blobs, shapes, str(other.path or other.name))
+        for index, blob in enumerate(theirs.param_blobs):
+            changed = layer.use_weights(index, blob) or changed
+    return changed

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from caffe.blob import Blob
 from caffe.layers.base import Layer, Source
-from caffe.net.build import Step
+from caffe.net.step import Step
 
 __all__ = ["Views"]
 
 
-class Views:
+class Views(ABC):
     """Base of `Net`: the attributes that follow from its steps. Those with an underscore are pycaffe's, for scripts."""
 
     steps: list[Step]

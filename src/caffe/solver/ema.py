@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from caffe.errors import SolverError
-from caffe.net.build import Learnable
+from caffe.net.step import Learnable
 from caffe.proto import state as states
 from caffe.proto import weights
 

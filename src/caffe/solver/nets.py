@@ -10,7 +10,7 @@ import torch
 from caffe import log
 from caffe.errors import NetError, SolverError
 from caffe.net import Net, store
-from caffe.net.run.precision import dtype_of
+from caffe.net.plan.precision import dtype_of
 from caffe.proto import caffe_pb2, hdf5, upgrade
 
 __all__ = ["test_nets", "train_net"]

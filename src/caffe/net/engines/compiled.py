@@ -1,23 +1,24 @@
-"""A net through torch.compile."""
+"""The engine that compiles a net through torch.compile."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import FunctionType, MethodType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from caffe.errors import CaffeError, NetError
-from caffe.net.build import Step
-from caffe.net.run.loss_scale import LossScale
-from caffe.net.run.pieces import Piece, Pieces
-from caffe.net.run.rewrite import FROZEN, REWRITES, Call, Rewrite
+from caffe.net.engines.engine import NO_INPUTS, Engine
+from caffe.net.engines.pieces import Piece, cut, run_pieces
+from caffe.net.plan.plan import Plan
+from caffe.net.plan.rewrite import FROZEN, REWRITES
+from caffe.parameter_memory import WeightWatch
 
 __all__ = ["Compiled", "check_compiler"]
 
@@ -27,63 +28,49 @@ _RECOMPUTED = {"aggressive_recomputation": True, "is_non_builtin_to_include": Tr
 """Backward makes what is cheap anew, but for our own operations, instead of reading masks that forward has written."""
 
 
-class Compiled(Pieces):
-    """A net whose layers run as code that torch.compile makes of them, at the first run and for each new shape.
+class Compiled(Engine):
+    """Runs layers as code that torch.compile makes of them, at the first run and for each new shape.
 
     `frozen`: the weights become constants of the code, for inference.
     """
 
-    def __init__(
-        self,
-        steps: Sequence[Step],
-        name: str,
-        wanted: Collection[str],
-        precision: torch.dtype = torch.float32,
-        scale: LossScale | None = None,
-        frozen: bool = False,
-    ) -> None:
+    def __init__(self, frozen: bool = False) -> None:
         check_compiler()
         self._frozen = frozen
-        super().__init__(steps, name, wanted, precision, scale)
         self._ran = False
+        self.rewrites = FROZEN if frozen else REWRITES
 
-    def _rewrites(self) -> Sequence[Rewrite]:
-        return FROZEN if self._frozen else REWRITES
-
-    def with_more(self, names: Collection[str]) -> Self:
-        wanted = self.wanted.union(names)
-        return type(self)(self._steps, self.name, wanted, self._precision, self._scale, self._frozen)
+    def prepare(self, plan: Plan) -> None:
+        self._plan = plan
+        self._watch = WeightWatch([blob.weights for step in plan.steps for blob in step.layer.param_blobs])
+        self.pieces = cut(plan, lambda call: call.layer.traceable, lambda piece: _CompiledRun(piece, self._frozen))
 
     def outdated(self) -> str:
         changed = self._watch.changed()
         return "its weights have changed since it was compiled: it runs uncompiled" if changed and self._ran else ""
 
-    def _piece(self, calls: Sequence[Call], needed: Collection[int]) -> Piece:
-        return _Piece(calls, needed, self._frozen)
-
-    def _run(self, inputs: dict[str, Tensor], given: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:
         self._ran = True
-        return super()._run(inputs, given)
+        return run_pieces(self._plan, self.pieces, inputs, given)
 
 
-class _Piece(Piece):
-    """Layers that are compiled together."""
+class _CompiledRun:
+    """Runs a piece as one compiled function."""
 
-    def __init__(self, calls: Sequence[Call], needed: Collection[int], frozen: bool) -> None:
-        super().__init__(calls, needed)
-        self._frozen = frozen
+    def __init__(self, piece: Piece, frozen: bool) -> None:
+        self._piece, self._frozen = piece, frozen
         self._seen: list[list[tuple[int, ...]]] = []
         options: Any = (
             {"freezing": True} if frozen else {"fallback_random": True}
         )  # which draws as uncompiled code does
         self._compiled: Callable[..., Any] = torch.compile(
-            _own_code(self.compute), dynamic=False, fullgraph=True, options=options
+            _own_code(piece.compute), dynamic=False, fullgraph=True, options=options
         )
 
-    def run(self, given: list[Tensor], learns: bool) -> list[Tensor]:
+    def __call__(self, given: list[Tensor], learns: bool) -> list[Tensor]:
         """The values, compiled in training or for inference; NetError names layers that cannot be compiled."""
         if not (learns or self._frozen):
-            return self.compute(given)
+            return self._piece.compute(given)
         shapes = [tuple(value.shape) for value in given]
         try:
             if shapes in self._seen:
@@ -96,7 +83,7 @@ class _Piece(Piece):
             raise
         except torch._dynamo.exc.TorchDynamoException as error:
             raise NetError(
-                f"torch.compile cannot take the layers {self.names}; give the class of the one that stops it "
+                f"torch.compile cannot take the layers {self._piece.names}; give the class of the one that stops it "
                 f"`traceable = False`, so that it runs outside of what is compiled. torch says: {error}"
             ) from error
 

@@ -20,8 +20,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from caffe.layers.base import as_tuple, exported
 from caffe.layers.support.geometry import Slide
-from caffe.net.run.pieces import Piece
-from caffe.net.run.rewrite import Call
+from caffe.net.engines.pieces import Piece
+from caffe.net.plan.rewrite import Call
 from caffe.proto import caffe_pb2
 
 __all__ = ["convert", "in_its_terms", "without_memory"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from caffe.blob import Blob
-from caffe.net.build import Step
+from caffe.net.step import Step
 
 __all__ = ["Cost", "cost", "matrix_peak"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from caffe.blob import Blob
 from caffe.layers.base import Layer, as_tuple
-from caffe.net.build import Step
+from caffe.net.step import Step
 
 __all__ = ["Slope", "check", "gradients", "objective", "run", "slopes"]
 

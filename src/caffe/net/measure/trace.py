@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from caffe.net.plan.rewrite import Call
 from caffe.net.run.module import NetModule
-from caffe.net.run.rewrite import Call
 from caffe.proto import files
 
 __all__ = ["trace"]
@@ -52,12 +52,12 @@ def trace(module: NetModule, run: Callable[[], object], path: str | Path, steps:
 @contextmanager
 def _named_layers(module: NetModule) -> Iterator[list[Span]]:
     """Make the module's layers name themselves to the profiler; gives where their autograd nodes begin, in order."""
-    calls, spans = module._calls, list[Span]()
-    module.use_calls([replace(call, run=partial(_run_named, call, spans)) for call in calls])
+    calls, spans = module.plan.calls, list[Span]()
+    module.follow([replace(call, run=partial(_run_named, call, spans)) for call in calls])
     try:
         yield spans
     finally:
-        module.use_calls(calls)
+        module.follow(calls)
 
 
 def _run_named(call: Call, spans: list[Span], *bottoms: torch.Tensor) -> Any:

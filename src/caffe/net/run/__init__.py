@@ -1,1 +1,1 @@
-"""Running a net: layer by layer, as one module, for inference, in 16 bits; and the rewrites of its list of calls."""
+"""Running a net: layer by layer, or as one module that joins a plan, an engine and the filling of blobs."""

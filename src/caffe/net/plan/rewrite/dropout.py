@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from caffe.net.run.rewrite.call import Call
+from caffe.net.plan.rewrite.call import Call
 
 __all__ = ["drop_dropout"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from caffe.layers.base import Source
-from caffe.net.run.rewrite.call import Call
+from caffe.net.plan.rewrite.call import Call
 
 __all__ = ["drop_dead", "forget_history", "free_early"]
 

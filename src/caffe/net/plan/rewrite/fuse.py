@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from caffe.layers.normalization import BatchNorm
-from caffe.net.run.rewrite.batch_norm import scales_channels
-from caffe.net.run.rewrite.call import Call, readers
-from caffe.net.run.rewrite.inplace import adds_two
-from caffe.net.run.rewrite.product import Product, is_plain
+from caffe.net.plan.rewrite.batch_norm import scales_channels
+from caffe.net.plan.rewrite.call import Call, readers
+from caffe.net.plan.rewrite.inplace import adds_two
+from caffe.net.plan.rewrite.product import Product, is_plain
 
 __all__ = ["add_in_place", "fold_scales", "fuse_relu", "fuse_sum", "use_products"]
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.net.run.rewrite.batch_norm import coefficients, normalization
-from caffe.net.run.rewrite.call import Call, readers
-from caffe.net.run.rewrite.product import is_plain
+from caffe.net.plan.rewrite.batch_norm import coefficients, normalization
+from caffe.net.plan.rewrite.call import Call, readers
+from caffe.net.plan.rewrite.product import is_plain
 
 __all__ = ["normalize_again"]
 

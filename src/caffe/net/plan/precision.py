@@ -21,9 +21,9 @@ from caffe import log
 from caffe.blob import ParamBlob
 from caffe.errors import NetError
 from caffe.layers.base import Layer, Lowering
-from caffe.net.run.loss_scale import LossScale
-from caffe.net.run.rewrite import Call
-from caffe.net.run.rewrite.product import Product
+from caffe.net.plan.loss_scale import LossScale
+from caffe.net.plan.rewrite import Call
+from caffe.net.plan.rewrite.product import Product
 from caffe.parameter_memory import WeightWatch
 from caffe.proto import caffe_pb2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from caffe.net.run.rewrite.call import Call, readers
+from caffe.net.plan.rewrite.call import Call, readers
 from caffe.proto import caffe_pb2
 
 __all__ = ["pool_before_relu"]

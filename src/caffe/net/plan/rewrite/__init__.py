@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caffe.net.run.rewrite.batch_norm import scale_with_batch_norm
-from caffe.net.run.rewrite.call import Call, Rewrite
-from caffe.net.run.rewrite.dead import drop_dead, forget_history, free_early
-from caffe.net.run.rewrite.dropout import drop_dropout
-from caffe.net.run.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
-from caffe.net.run.rewrite.inplace import relu_in_place, sum_in_place
-from caffe.net.run.rewrite.pooling import pool_before_relu
-from caffe.net.run.rewrite.recompute import normalize_again
-from caffe.net.run.rewrite.siblings import sibling_convolutions
-from caffe.net.run.rewrite.strides import skip_early
+from caffe.net.plan.rewrite.batch_norm import scale_with_batch_norm
+from caffe.net.plan.rewrite.call import Call, Rewrite
+from caffe.net.plan.rewrite.dead import drop_dead, forget_history, free_early
+from caffe.net.plan.rewrite.dropout import drop_dropout
+from caffe.net.plan.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
+from caffe.net.plan.rewrite.inplace import relu_in_place, sum_in_place
+from caffe.net.plan.rewrite.pooling import pool_before_relu
+from caffe.net.plan.rewrite.recompute import normalize_again
+from caffe.net.plan.rewrite.siblings import sibling_convolutions
+from caffe.net.plan.rewrite.strides import skip_early
 
 __all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "rewrite"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caffe.net.run.rewrite.call import Call, is_plain_relu, readers
+from caffe.net.plan.rewrite.call import Call, is_plain_relu, readers
 from caffe.proto import caffe_pb2
 
 __all__ = ["relu_in_place", "sum_in_place"]

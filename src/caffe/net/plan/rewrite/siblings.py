@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caffe.net.run.rewrite.call import Call, is_plain_relu, readers
+from caffe.net.plan.rewrite.call import Call, is_plain_relu, readers
 
 __all__ = ["sibling_convolutions"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from caffe.layers.normalization import BatchNorm
-from caffe.net.run.rewrite.call import Call, readers
+from caffe.net.plan.rewrite.call import Call, readers
 
 __all__ = ["coefficients", "normalization", "scale_with_batch_norm", "scales_channels"]
 

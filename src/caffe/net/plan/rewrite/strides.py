@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from caffe.net.run.rewrite.call import Call
-from caffe.net.run.rewrite.product import Product
+from caffe.net.plan.rewrite.call import Call
+from caffe.net.plan.rewrite.product import Product
 
 __all__ = ["skip_early"]
 

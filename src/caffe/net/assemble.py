@@ -1,0 +1,61 @@
+"""From a prototxt to a built graph: read, check, filter by the state, insert splits, build; with places for errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caffe import log
+from caffe.net.build import Graph, build
+from caffe.net.graph import filter_net, insert_splits
+from caffe.proto import caffe_pb2, text, upgrade
+
+__all__ = ["assemble", "load_param"]
+
+
+def load_param(network: str | Path | Any) -> tuple[Any, Path | None]:
+    """The NetParameter of a file, upgraded, and the file's path; or a copy of the given NetParameter, and None."""
+    if isinstance(network, (str, Path)):
+        return upgrade.read_net(network), Path(network)
+    param = caffe_pb2.NetParameter()
+    param.CopyFrom(network)
+    upgrade.upgrade_net(param, "NetParameter")
+    return param, None
+
+
+def assemble(param: Any, path: Path | None, device: torch.device) -> tuple[Graph, Callable[[int], str]]:
+    """The graph of a net whose `state` is set; and a function from a layer's index to its place in the file.
+
+    Raises NetError and LayerError.
+    """
+    upgrade.check_modern(param, str(path or ""))
+    filtered, indices = filter_net(param)
+    log.info("net.cpp:53", f"Initializing net from parameters: \n{text.dumps(filtered)}")
+    split = insert_splits(filtered)
+    origin = _origins(filtered, split, indices)
+
+    def locate(index: int) -> str:
+        if path is None:
+            return ""
+        at = origin[index]
+        line = None if at is None else text.layer_line(path, at, split.layer[index].name)
+        return f"{path}:{line}" if line else str(path)
+
+    return build(split, device, locate), locate
+
+
+def _origins(filtered: Any, split: Any, indices: Sequence[int]) -> list[int | None]:
+    """For each layer of `split` its index in the file; None for an automatic Split."""
+    given = iter(zip(filtered.layer, indices, strict=True))
+    origins: list[int | None] = []
+    following = next(given, None)
+    for layer in split.layer:
+        if following is not None and (layer.name, layer.type) == (following[0].name, following[0].type):
+            origins.append(following[1])
+            following = next(given, None)
+        else:
+            origins.append(None)
+    return origins

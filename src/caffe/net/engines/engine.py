@@ -1,0 +1,94 @@
+"""What executes a plan: the base of all engines, and the engine that runs a net call by call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from caffe.layers.base import Source
+from caffe.net.plan.plan import Plan, Rounding
+from caffe.net.plan.rewrite import REWRITES, Call, Rewrite
+
+__all__ = ["NO_INPUTS", "Eager", "Engine", "tops_made"]
+
+NO_INPUTS: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Engine(ABC):
+    """Executes the calls of a plan, in training, for inference, or both."""
+
+    named: ClassVar[dict[str, type[Engine]]] = {}
+    """The engines for inference that a user chooses by name; a class statement with a `name` adds to them."""
+    rewrites: Sequence[Rewrite] = REWRITES
+    """The rewrites that its plans go through."""
+    rounding: ClassVar[Rounding] = Rounding.FIRST
+    frees_first: ClassVar[bool] = True
+    """Whether blobs are freed before a run without gradients. An engine that computes few blobs does not gain by it."""
+    owns_values: bool = True
+    """Whether each run makes its values in new memory, which blobs can take over."""
+
+    def __init_subclass__(cls, name: str = "") -> None:
+        if name:
+            Engine.named[name] = cls
+
+    @classmethod
+    def for_inference(cls, device: torch.device, precision: torch.dtype, compiled: bool) -> Engine:
+        """The engine for a net in TEST. Raises CaffeError where it cannot be had; for engines with a name."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def prepare(self, plan: Plan) -> None:
+        """Take the plan, once, before the first run."""
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The values at all places. Those that nobody needs may be None.
+
+        `inputs` are the values of Input blobs by name. `given` are the values of the sources where these have run.
+        """
+
+    def follow(self, calls: list[Call]) -> bool:
+        """Run these calls from now on, for a trace; they read and write what the plan's do. False if not possible."""
+        return False
+
+    def outdated(self) -> str:
+        """Why it must not run any more, since weights have changed; empty if it may."""
+        return ""
+
+
+class Eager(Engine):
+    """Runs the calls one by one on torch, with autograd's history where gradients are enabled."""
+
+    def prepare(self, plan: Plan) -> None:
+        self._plan, self._calls = plan, plan.calls
+
+    def follow(self, calls: list[Call]) -> bool:
+        self._calls = calls
+        return True
+
+    def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:
+        values = self._plan.begin(given)
+        grad = torch.is_grad_enabled()
+        for call in self._calls:
+            if given is not None and isinstance(call.layer, Source):
+                continue
+            with torch.set_grad_enabled(grad and call.backward):
+                made = tops_made(call, values, inputs)
+            for place, value in zip(call.writes, made, strict=True):
+                values[place] = value
+            for place in call.frees:
+                values[place] = None  # type: ignore[call-overload]
+            made = ()
+        return values
+
+
+def tops_made(call: Call, values: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """What the call makes of the values."""
+    bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
+    made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
+    return call.tops(made, inputs)

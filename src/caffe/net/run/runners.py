@@ -1,0 +1,133 @@
+"""How a net runs: its mode, and the modules that run it as one piece in training and for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from caffe import log
+from caffe.errors import NetError, did_you_mean
+from caffe.net.build import Step
+from caffe.net.engines import Compiled, Eager, Engine, Inference
+from caffe.net.plan.loss_scale import LossScale
+from caffe.net.run.module import NetModule
+
+__all__ = ["Mode", "Runners"]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a net runs. The default: `forward` runs layer by layer, and every run fills every blob."""
+
+    optimized: bool = False
+    """Whether `forward` of the whole net runs as one piece, by the engine that `optimize` chose."""
+    shown: frozenset[str] = frozenset()
+    """The blobs that such a run fills, beside the outputs."""
+    compiled: bool = False
+    """Whether training steps run through torch.compile."""
+    kept: frozenset[str] | None = None
+    """The blobs that a training step fills; None for every blob."""
+
+
+class Runners:
+    """The modules that run a net as one piece: made when first needed, and again when the mode changes."""
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        name: str,
+        outputs: Sequence[str],
+        device: torch.device,
+        precision: torch.dtype,
+        scale: LossScale | None,
+    ) -> None:
+        self.mode = Mode()
+        self._steps, self._name, self._outputs = steps, name, frozenset(outputs)
+        self._device, self._precision, self._scale = device, precision, scale
+        self._training: NetModule | None = None
+        self._inference: NetModule | None = None
+        self._make_engine: Callable[[], Engine] = Inference
+
+    @property
+    def training(self) -> NetModule:
+        """What runs training steps."""
+        if self._training is None:
+            self._training = self._module(Compiled() if self.mode.compiled else Eager(), self.mode.kept)
+            if not self.mode.compiled:
+                self._training.record_on(self._device)
+        return self._training
+
+    @property
+    def inference(self) -> NetModule:
+        """What runs a net in TEST."""
+        if self._inference is None:
+            self._inference = self._module(self._make_engine(), self._outputs | self.mode.shown)
+        return self._inference
+
+    def optimize(self, keep: Collection[str], compiled: bool, engine: str) -> None:
+        """See Net.optimize."""
+        if engine not in Engine.named:
+            names, hint = " or ".join(f'"{name}"' for name in Engine.named), did_you_mean(engine, Engine.named)
+            raise NetError(f'unknown engine "{engine}", expected {names}{hint}')
+        chosen, device, precision = Engine.named[engine], self._device, self._precision
+        chosen.for_inference(device, precision, compiled)  # raises where it cannot be had
+        self._make_engine = lambda: chosen.for_inference(device, precision, compiled)
+        self.mode = replace(self.mode, optimized=True, shown=self.mode.shown.union(keep))
+        self._inference = None
+
+    def compile(self, keep: Collection[str]) -> None:
+        """See Net.compile."""
+        training = self._module(Compiled(), self._with_kept(keep))
+        self.mode = replace(self.mode, compiled=True, kept=self._with_kept(keep))
+        self._training = training
+
+    def slim(self, keep: Collection[str]) -> None:
+        """See Net.slim."""
+        wanted = self._with_kept(keep)
+        if wanted != self.mode.kept:
+            self.mode, self._training = replace(self.mode, kept=wanted), None
+
+    def stepwise(self) -> None:
+        """See Net.stepwise."""
+        self.mode, self._make_engine = Mode(), Inference
+        self._training = self._inference = None
+
+    def infer(self, more: Collection[str] = ()) -> float:
+        """One pass forward that fills the outputs, what is kept, and `more`; returns the loss."""
+        runner = self.inference
+        wanted = runner.plan.wanted or frozenset()
+        missing = {*more, *runner.filling.held()} - wanted
+        if reason := runner.engine.outdated():
+            log.warning("net.py", f'net "{self._name}": {reason}')
+            self._make_engine = Inference
+            self._inference = runner = self._module(Inference(), wanted | missing)
+        elif missing:
+            self._inference = runner = self._module(self._make_engine(), wanted | missing)
+        return runner.evaluate()
+
+    def step(self) -> float:
+        """One pass forward and backward; returns the loss."""
+        if held := self.training.filling.held():
+            self.slim(held)
+        return self.training.forward_backward()
+
+    def rebuild(self) -> None:
+        """Make the runners again: layers have got other parameters."""
+        self._training = None
+        if self._inference is not None:
+            self._inference = self._module(self._make_engine(), self._inference.plan.wanted)
+
+    def forget_shapes(self) -> None:
+        """Hear that blobs have been reshaped."""
+        for runner in (self._training, self._inference):
+            if runner is not None:
+                runner.filling.forget_shapes()
+
+    def _with_kept(self, keep: Collection[str]) -> frozenset[str]:
+        """The outputs, the blobs `keep`, and those that steps keep already."""
+        return frozenset([*self._outputs, *(self.mode.kept or ()), *keep])
+
+    def _module(self, engine: Engine, wanted: Collection[str] | None) -> NetModule:
+        return NetModule(self._steps, self._name, engine, wanted, self._precision, self._scale)
