@@ -65,7 +65,7 @@ class Module(nn.Module):
                 layer.close()
                 self.inputs += tops
                 continue
-            module = "" if layer.type == "Split" else module_name(layer.name, used)
+            module = "" if layer.splits else module_name(layer.name, used)
             if module:
                 self.add_module(module, layer)
             cut = [not way for way in layer.spec.propagate_down] or [False] * len(step.bottoms)

@@ -137,7 +137,7 @@ def _profile(net: Any, forward: list[float], backward: list[float], flags: Simpl
 
 def _shown_name(step: Any) -> str:
     """The layer's name; for an automatic Split, whose own is long, that of the blob it splits."""
-    return step.bottom_names[0] if step.layer.type == "Split" else step.layer.name
+    return step.bottom_names[0] if step.layer.splits else step.layer.name
 
 
 def _milliseconds(run: Callable[..., object], *arguments: int) -> float:

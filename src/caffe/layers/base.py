@@ -72,6 +72,17 @@ class Layer(nn.Module):
     code but torch's."""
     lends: ClassVar[bool] = False
     """Whether the layer keeps the memory of the tops that `forward` returns, to read it or write into it later."""
+    forgets_top: bool = False
+    """Whether each run makes the top in new memory and backward does not read it: a later layer may overwrite it. Not
+    inherited by a class that has a `forward` of its own."""
+    splits: ClassVar[bool] = False
+    """Whether the tops are the bottom, and backward adds their gradients. A run as one piece leaves the layer out."""
+    user_fed: ClassVar[bool] = False
+    """Whether the user fills the tops: they are inputs of the net."""
+    takes_arrays: ClassVar[bool] = False
+    """Whether `set_arrays` gives the layer its data and labels."""
+    inner_layer: ClassVar[bool] = False
+    """Whether Caffe makes a second layer inside this one, which its log names."""
     auto_tops: ClassVar[bool] = False
     """Whether tops that the prototxt leaves out are made, under the name "(automatic)"."""
 
@@ -86,6 +97,8 @@ class Layer(nn.Module):
         super().__init_subclass__(**kwargs)
         if cls.effects is Effects.NONE and tops == 0 and "effects" not in vars(cls):
             cls.effects = Effects.CALLS
+        if "forward" in vars(cls) and "forgets_top" not in vars(cls):
+            cls.forgets_top = False
         if "effects" in vars(cls) and "traceable" not in vars(cls):
             cls.traceable = not (cls.effects.needs_calls or cls.effects & Effects.CHECKS)
         if abstract:

@@ -79,6 +79,7 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
     Source: BVLC base_conv_layer.cpp, conv_layer.cpp.
     """
 
+    forgets_top = True
     channels_last = True
 
     def sides(self, channels: int) -> tuple[int, int]:
@@ -104,6 +105,8 @@ class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolu
     Blobs: weight (C, num_output / group, *kernel), bias (num_output): input channels come first.
     Source: Zeiler et al., CVPR 2010; BVLC deconv_layer.cpp.
     """
+
+    forgets_top = True
 
     def sides(self, channels: int) -> tuple[int, int]:
         return channels, self.opt.num_output

@@ -76,6 +76,8 @@ class MemoryData(_Rows, bottoms=0, tops=2):
     Source: BVLC memory_data_layer.cpp.
     """
 
+    takes_arrays = True
+
     def setup(self, *bottoms: Tensor) -> None:
         opt = self.opt
         self.batch_size = opt.batch_size

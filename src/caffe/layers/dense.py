@@ -24,6 +24,7 @@ class InnerProduct(Layer):
     Source: BVLC inner_product_layer.cpp.
     """
 
+    forgets_top = True
     lowering = Lowering.ALWAYS
     weight: Tensor
     bias: Tensor | None
@@ -121,6 +122,7 @@ class Scale(Layer, bottoms=(1, 2)):
     Source: BVLC scale_layer.cpp.
     """
 
+    forgets_top = True
     lowering = Lowering.FOLLOW
     weight: Tensor
     bias: Tensor

@@ -35,6 +35,7 @@ class Eltwise(Layer, bottoms=(2, None)):
             self.require(
                 x.shape == bottoms[0].shape, f"{self.bottom_name(i)} has shape {shapes}; expected equal shapes"
             )
+        self.forgets_top = self.opt.operation == SUM
         self.coeff, coeffs = list(self.opt.coeff) or [1.0] * len(bottoms), len(self.opt.coeff)
         fact = f"has {coeffs} coeff and {len(bottoms)} bottoms; give none, or one for each bottom"
         self.require(coeffs in (0, len(bottoms)), fact)

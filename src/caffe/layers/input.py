@@ -15,6 +15,7 @@ class Input(Source, bottoms=0, tops=(1, None)):
     Source: BVLC input_layer.cpp.
     """
 
+    user_fed = True
     effects = Effects.NONE
     traceable = False  # the tops are the blobs' own memory
 

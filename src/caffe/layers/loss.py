@@ -92,6 +92,8 @@ class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_para
     Source: BVLC softmax_loss_layer.cpp, which aborts with two tops.
     """
 
+    inner_layer = True
+
     def setup(self, x: Tensor, label: Tensor) -> None:
         super().setup()
         _same_batch(self, x, label)
@@ -144,6 +146,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
     Source: BVLC infogain_loss_layer.cpp.
     """
 
+    inner_layer = True
     constant = (1, 2)
     matrix: Tensor
 

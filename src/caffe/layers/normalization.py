@@ -43,6 +43,7 @@ class BatchNorm(_Running):
     Source: Ioffe and Szegedy, arXiv:1502.03167; BVLC batch_norm_layer.cpp.
     """
 
+    forgets_top = True
     lowering = Lowering.FOLLOW  # statistics are float32 whatever x is
     mean: Tensor
     variance: Tensor
@@ -102,6 +103,7 @@ class LRN(Layer):
     Source: Krizhevsky et al., NIPS 2012, section 3.3; BVLC lrn_layer.cpp.
     """
 
+    forgets_top = True
     lowering = Lowering.FOLLOW  # _AcrossChannels adds up in float32 whatever x is
 
     def setup(self, x: Tensor) -> None:

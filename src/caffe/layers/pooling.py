@@ -91,6 +91,7 @@ class Pooling(_RandomPick, tops=(1, 2)):
     Source: BVLC pooling_layer.cpp; Zeiler and Fergus, arXiv:1301.3557.
     """
 
+    forgets_top = True
     lowering = Lowering.FOLLOW
 
     def setup(self, x: Tensor) -> None:

@@ -87,6 +87,8 @@ class Split(Layer, tops=(1, None)):
     Source: BVLC split_layer.cpp.
     """
 
+    splits = True
+
     @property
     def shares(self) -> bool:
         return True

@@ -23,7 +23,6 @@ from caffe.proto import weights
 __all__ = ["build", "failure", "infer_tops", "located"]
 
 _AUTOMATIC = "(automatic)"
-_INNER_SOFTMAX = ("InfogainLoss", "SoftmaxWithLoss")  # they log a second line, for a layer inside them
 
 
 def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph:
@@ -113,13 +112,13 @@ class _Builder:
             step.tops.append(blob)
             if index < len(named):
                 self.unread[name] = blob
-            if spec.type == "Input":
+            if step.layer.user_fed:
                 self.graph.inputs.append(name)
 
     def _set_up(self, step: Step) -> None:
         layer, spec = step.layer, step.layer.spec
         layer.attach(step.bottoms, step.tops)
-        if spec.type in _INNER_SOFTMAX:
+        if layer.inner_layer:
             log.info("layer_factory.hpp:77", f"Creating layer {spec.name}")
         shapes = infer_tops(step, first=True)
         step.in_place = any(top is bottom for top in step.tops for bottom in step.bottoms)

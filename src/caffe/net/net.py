@@ -339,7 +339,7 @@ class Net(Views):
         """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""
         source: Any
         for source in self._sources:
-            if source.type == "MemoryData":
+            if source.takes_arrays:
                 source.set_arrays(data, labels)
                 return
         raise NetError(f'net "{self.name}": set_input_arrays needs a MemoryData layer, and the net has none')

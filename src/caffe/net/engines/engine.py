@@ -90,5 +90,5 @@ class Eager(Engine):
 def tops_made(call: Call, values: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """What the call makes of the values."""
     bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
-    made = None if inputs and call.layer.type == "Input" else call.run(*bottoms)
+    made = None if inputs and call.layer.user_fed else call.run(*bottoms)
     return call.tops(made, inputs)

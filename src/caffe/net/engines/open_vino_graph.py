@@ -19,6 +19,8 @@ from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from caffe.layers.base import as_tuple, exported
+from caffe.layers.convolution import Convolution
+from caffe.layers.normalization import LRN
 from caffe.layers.support.geometry import Slide
 from caffe.net.engines.pieces import Piece
 from caffe.net.plan.rewrite import Call
@@ -56,7 +58,7 @@ def _check(calls: Sequence[Call], values: dict[int, Tensor]) -> None:
     that OpenVINO gets wrong."""
     for call in calls:
         layer: Any = call.layer
-        if layer.type == "Convolution" and _steps_over_padding(layer.slide):
+        if type(layer) is Convolution and _steps_over_padding(layer.slide):
             raise ValueError("a 1 x 1 convolution has a stride and padding")
         blobs = {name: blob.detach().to("meta") for name, blob in layer.state_dict(keep_vars=True).items()}
         tops = torch.func.functional_call(layer, blobs, tuple(values[place] for place, _ in call.reads))
@@ -120,7 +122,7 @@ def _frontend() -> Any:
 def in_its_terms(call: Call) -> Call:
     """The call; LRN, of which torch makes several operators, as the one that OpenVINO has."""
     layer: Any = call.layer
-    if layer.type == "LRN" and layer.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
+    if type(layer) is LRN and layer.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
         opt = layer.opt
         return replace(call, run=lambda x: _lrn(x, opt.local_size, opt.alpha, opt.beta, opt.k))
     return call

@@ -147,7 +147,7 @@ def _add(plan: Plan, step: Step) -> tuple[int, ...]:
     """Add the step's call to the plan; returns the places of its tops."""
     needs = zip(step.bottoms, step.needs, strict=True)
     reads = tuple((plan.place[blob.name], not need) for blob, need in needs)
-    if step.layer.type == "Split":
+    if step.layer.splits:
         writes = (reads[0][0],) * len(step.tops)
     else:
         writes = tuple(range(plan.count, plan.count + len(step.tops)))

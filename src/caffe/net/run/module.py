@@ -58,7 +58,7 @@ class NetModule(nn.Module):
         self._trained = False  # whether a training pass was made
         used: set[str] = set()
         for step in steps:
-            if step.layer.type != "Split":
+            if not step.layer.splits:
                 self.add_module(module_name(step.layer.name, used), step.layer)
         self.engine.prepare(self.plan)
         keep_freed_memory()
@@ -76,7 +76,7 @@ class NetModule(nn.Module):
 
     def _check(self, inputs: Mapping[str, Tensor]) -> None:
         """Raise NetError for tensors that are no input's, or do not have its shape but for the number of rows."""
-        known = {blob.name: blob for step in self.plan.steps if step.layer.type == "Input" for blob in step.tops}
+        known = {blob.name: blob for step in self.plan.steps if step.layer.user_fed for blob in step.tops}
         for name, value in inputs.items():
             if name not in known:
                 hint = did_you_mean(name, known)

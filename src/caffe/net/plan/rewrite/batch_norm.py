@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from caffe.layers.dense import Scale
 from caffe.layers.normalization import BatchNorm
 from caffe.net.plan.rewrite.call import Call, readers
 
@@ -34,7 +35,7 @@ def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list
 def scales_channels(call: Call) -> bool:
     """Whether it is a Scale by its own blobs, one number for each channel."""
     layer: Any = call.layer
-    return layer.type == "Scale" and len(call.reads) == 1 and layer.start == 1 and layer.weight.dim() == 1
+    return type(layer) is Scale and len(call.reads) == 1 and layer.start == 1 and layer.weight.dim() == 1
 
 
 def normalization(call: Call) -> tuple[BatchNorm, Any] | None:

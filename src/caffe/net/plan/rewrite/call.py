@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from caffe.blob import Blob
+from caffe.layers.activation import ReLU
 from caffe.layers.base import Layer
 
 __all__ = ["Call", "Rewrite", "is_plain_relu", "readers", "tops_of"]
@@ -61,4 +62,4 @@ def readers(calls: Sequence[Call]) -> Counter[int]:
 def is_plain_relu(call: Call) -> bool:
     """Whether it is a ReLU without slope that passes gradients on."""
     layer: Any = call.layer
-    return layer.type == "ReLU" and not layer.opt.negative_slope and not call.reads[0][1]
+    return type(layer) is ReLU and not layer.opt.negative_slope and not call.reads[0][1]

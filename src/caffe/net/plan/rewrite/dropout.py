@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from caffe.layers.activation import Dropout
 from caffe.net.plan.rewrite.call import Call
 
 __all__ = ["drop_dropout"]
@@ -16,7 +17,7 @@ def drop_dropout(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     left = []
     for call in calls:
         call = replace(call, reads=tuple((place.get(read, read), cut) for read, cut in call.reads))
-        if call.layer.type == "Dropout" and not call.layer.training and call.writes[0] not in wanted:
+        if type(call.layer) is Dropout and not call.layer.training and call.writes[0] not in wanted:
             place[call.writes[0]] = call.reads[0][0]
         else:
             left.append(call)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from caffe.layers.activation import ReLU
+from caffe.layers.dense import InnerProduct
 from caffe.layers.normalization import BatchNorm
 from caffe.net.plan.rewrite.batch_norm import scales_channels
 from caffe.net.plan.rewrite.call import Call, readers
@@ -27,7 +29,7 @@ def fold_scales(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 def _fold(product: Product, call: Call) -> Product | None:
     layer: Any = call.layer
-    on_channels = product.layer.type != "InnerProduct" or product.layer.start == 1
+    on_channels = type(product.layer) is not InnerProduct or product.layer.start == 1
     norm = isinstance(layer, BatchNorm) and layer.uses_running
     if not on_channels or not (norm or scales_channels(call)):
         return None
@@ -40,7 +42,7 @@ def fuse_relu(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def _fuse_relu(product: Product, call: Call) -> Product | None:
-    if call.layer.type != "ReLU" or product.slope is not None:
+    if type(call.layer) is not ReLU or product.slope is not None:
         return None
     return replace(product, slope=call.layer.opt.negative_slope)
 

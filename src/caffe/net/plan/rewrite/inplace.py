@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from caffe.layers.elementwise import Eltwise
 from caffe.net.plan.rewrite.call import Call, is_plain_relu, readers
 from caffe.proto import caffe_pb2
 
@@ -16,19 +17,16 @@ __all__ = ["relu_in_place", "sum_in_place"]
 
 SUM = caffe_pb2.EltwiseParameter.SUM
 
-_FORGETFUL = ("BatchNorm", "Convolution", "Deconvolution", "InnerProduct", "LRN", "Pooling", "Scale")
-"""Layers that make their top anew and whose gradient does not need it; so does a sum of Eltwise."""
-
 
 def relu_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """ReLU over its input's memory, where whoever made the input needs it no more."""
+    """ReLU over its input's memory, where the layer that made the input does not need it."""
     read = readers(calls)
     maker = {place: call for call in calls for place in call.writes}
     changed = []
     for call in calls:
         if is_plain_relu(call):
             place = call.reads[0][0]
-            if _forgets(maker[place].layer) and read[place] == 1 and place not in wanted:
+            if maker[place].layer.forgets_top and read[place] == 1 and place not in wanted:
                 call = replace(call, run=torch.relu_)
         changed.append(call)
     return changed
@@ -42,7 +40,7 @@ def sum_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     for call in calls:
         if adds_two(call) and not any(cut for _, cut in call.reads):
             for run, (place, _) in zip((_add_to_first, _add_to_second), call.reads, strict=True):
-                if _forgets(maker[place].layer) and read[place] == 1 and place not in wanted:
+                if maker[place].layer.forgets_top and read[place] == 1 and place not in wanted:
                     call = replace(call, run=run)
                     break
         changed.append(call)
@@ -52,7 +50,7 @@ def sum_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 def adds_two(call: Call) -> bool:
     """Whether a call is the plain sum of two different values."""
     layer: Any = call.layer
-    if layer.type != "Eltwise" or len(call.reads) != 2 or call.reads[0][0] == call.reads[1][0]:
+    if type(layer) is not Eltwise or len(call.reads) != 2 or call.reads[0][0] == call.reads[1][0]:
         return False
     return layer.opt.operation == SUM and layer.coeff == [1.0, 1.0]
 
@@ -63,7 +61,3 @@ def _add_to_first(x: Tensor, y: Tensor) -> Tensor:
 
 def _add_to_second(x: Tensor, y: Tensor) -> Tensor:
     return y.add_(x)
-
-
-def _forgets(layer: Any) -> bool:
-    return layer.type in _FORGETFUL or (layer.type == "Eltwise" and layer.opt.operation == SUM)

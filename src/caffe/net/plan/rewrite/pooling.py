@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from caffe.layers.activation import ReLU
+from caffe.layers.pooling import Pooling
 from caffe.net.plan.rewrite.call import Call, readers
 from caffe.proto import caffe_pb2
 
@@ -20,7 +22,7 @@ def pool_before_relu(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call
     swapped: dict[int, Call] = {}
     for call in calls:
         relu = maker.get(call.reads[0][0]) if _takes_largest(call) else None
-        if relu is None or relu.layer.type != "ReLU" or relu.layer.opt.negative_slope:
+        if relu is None or type(relu.layer) is not ReLU or relu.layer.opt.negative_slope:
             continue
         between = relu.writes[0]
         if read[between] == 1 and between not in wanted:
@@ -31,4 +33,4 @@ def pool_before_relu(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call
 
 
 def _takes_largest(call: Call) -> bool:
-    return call.layer.type == "Pooling" and call.layer.opt.pool == MAX and len(call.writes) == 1
+    return type(call.layer) is Pooling and call.layer.opt.pool == MAX and len(call.writes) == 1

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer
-from caffe.layers.convolution import convolve, deconvolve
+from caffe.layers.convolution import Convolution, Deconvolution, convolve, deconvolve
+from caffe.layers.dense import InnerProduct
 from caffe.layers.normalization import BatchNorm
 from caffe.layers.support.geometry import margins, pad_axes
 from caffe.parameter_memory import WeightWatch
@@ -80,10 +81,10 @@ class Product:
 
     def _make(self, x: Tensor, weight: Tensor, bias: Tensor | None, products: int) -> Callable[..., Tensor]:
         if one_dnn(x, weight) and not (self.careful and self.slope is not None):
-            if self.layer.type == "InnerProduct" and self.layer.start == 1:
+            if type(self.layer) is InnerProduct and self.layer.start == 1:
                 if len(x) > 1 or weight.numel() > _FEW_WEIGHTS:
                     return self._dense(x, weight, bias)
-            elif self.layer.type == "Convolution" and x.dim() == 4 and not any(self.slide.deficit(x.shape[2:])):
+            elif type(self.layer) is Convolution and x.dim() == 4 and not any(self.slide.deficit(x.shape[2:])):
                 one = self.layer.opt.group == 1 and self.slide.dilation == (1, 1) and x.shape[1] > 1
                 small = one and products <= _FEW_PRODUCTS and x.dtype == torch.float32
                 return (self._small_convolution if small else self._convolution)(x, weight, bias)
@@ -174,11 +175,11 @@ def coefficients(layer: Any) -> tuple[Tensor, Tensor | float]:
 
 def scaled(layer: Any, weight: Tensor, scale: Tensor) -> Tensor:
     """The weight with every output's part multiplied by its scale."""
-    if layer.type == "Deconvolution":  # (C, outputs / group, *kernel): the outputs of a group lie on axis 1
+    if type(layer) is Deconvolution:  # (C, outputs / group, *kernel): the outputs of a group lie on axis 1
         grouped = weight.unflatten(0, (layer.opt.group, -1))
         each = scale.view(layer.opt.group, 1, -1, *[1] * (weight.dim() - 2))
         return (grouped * each).flatten(0, 1)
-    if layer.type == "InnerProduct" and layer.opt.transpose:
+    if type(layer) is InnerProduct and layer.opt.transpose:
         return weight * scale
     return weight * scale.view(-1, *[1] * (weight.dim() - 1))
 
@@ -196,14 +197,14 @@ def is_plain(call: Any) -> bool:
     layer = call.layer
     if len(call.reads) != 1 or len(call.writes) != 1 or call.run != layer.forward:
         return False
-    return layer.type == "InnerProduct" or (layer.type in ("Convolution", "Deconvolution") and layer.channel == 1)
+    return type(layer) is InnerProduct or (type(layer) in (Convolution, Deconvolution) and layer.channel == 1)
 
 
 def plain(layer: Any, slide: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What the layer computes, with another window and other weights."""
-    if layer.type == "InnerProduct":
+    if type(layer) is InnerProduct:
         return F.linear(x.flatten(layer.start), weight.t() if layer.opt.transpose else weight, bias)
-    if layer.type == "Deconvolution":
+    if type(layer) is Deconvolution:
         return deconvolve(x, weight, bias, slide, layer.opt.group)
     lack = margins(layer, slide, x.shape[2:])
     return convolve(pad_axes(x, [0] * len(lack), lack), weight, bias, slide, layer.opt.group)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from caffe.layers.activation import ReLU
+from caffe.layers.convolution import Convolution
 from caffe.net.plan.rewrite.batch_norm import coefficients, normalization
 from caffe.net.plan.rewrite.call import Call, readers
 from caffe.net.plan.rewrite.product import is_plain
@@ -28,7 +30,7 @@ def normalize_again(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]
     gone: set[int] = set()
     changed = []
     for call in calls:
-        if call.layer.type == "Convolution" and is_plain(call):
+        if type(call.layer) is Convolution and is_plain(call):
             before = _before(call, maker, alone)
             parts = normalization(before[-1]) if before else None
             if parts is not None:
@@ -50,7 +52,7 @@ def _before(call: Call, maker: Mapping[int, Call], alone: Collection[int]) -> li
             break
         call = maker[place]
         found.append(call)
-        if call.layer.type != "ReLU" or call.layer.opt.negative_slope:
+        if type(call.layer) is not ReLU or call.layer.opt.negative_slope:
             break
     return found
 

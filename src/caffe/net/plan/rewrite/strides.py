@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from caffe.layers.convolution import Convolution
 from caffe.net.plan.rewrite.call import Call
 from caffe.net.plan.rewrite.product import Product
 
@@ -40,7 +41,7 @@ def skip_early(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def _convolves(call: Call) -> bool:
-    return isinstance(call.run, Product) and call.run.layer.type == "Convolution"
+    return isinstance(call.run, Product) and type(call.run.layer) is Convolution
 
 
 def _skips(call: Call) -> tuple[int, ...]:
