@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from caffe.errors import CaffeError
 from caffe.memory import Memory
 from caffe.parameter_memory import Gradient, Weights
-
-if TYPE_CHECKING:
-    from caffe.layers.base import Layer
 
 __all__ = ["Blob", "BlobVec", "ParamBlob"]
 
@@ -231,7 +228,7 @@ class ParamBlob(Blob):
 
     __slots__ = ("_layer", "_parameter_name", "gradient", "weights")
 
-    def __init__(self, layer: Layer, parameter_name: str, name: str = "") -> None:
+    def __init__(self, layer: nn.Module, parameter_name: str, name: str = "") -> None:
         self._layer, self._parameter_name, self.name = layer, parameter_name, name
         self.weights = Weights(self._holder)
         self.gradient: Gradient | None = Gradient(self._holder)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from caffe import TEST
 from caffe import io as images
 from caffe.errors import CaffeError
 from caffe.net import Net
+from caffe.proto.caffe_pb2 import TEST
 
 __all__ = ["Classifier", "image_transformer"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from caffe import TEST
 from caffe import io as images
 from caffe.classifier import image_transformer
 from caffe.errors import CaffeError, MissingExtra
 from caffe.net import Net
+from caffe.proto.caffe_pb2 import TEST
 
 __all__ = ["Detector"]
 

@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from caffe.errors import CaffeError, did_you_mean, require_extra
+from caffe.pictures.labels import (
+    get_edge_label,
+    get_layer_label,
+    get_layer_lr_mult,
+    get_pooling_types_dict,
+    shape_label,
+)
 from caffe.proto import caffe_pb2, files
 
 __all__ = [
@@ -39,8 +46,6 @@ NEURON_LAYER_STYLE = {"shape": "record", "fillcolor": "#90EE90", "style": "fille
 BLOB_STYLE = {"shape": "octagon", "fillcolor": "#E0E0E0", "style": "filled"}
 
 _RANKDIRS = ("LR", "TB", "BT", "RL")
-_LEARNS = ("Convolution", "Deconvolution", "InnerProduct")
-_WINDOWS = {"Convolution": "convolution_param", "Deconvolution": "convolution_param", "Pooling": "pooling_param"}
 
 
 class Graph:
@@ -62,42 +67,6 @@ class Graph:
                 f"  {_quoted(source)} -> {_quoted(target)}" + (f" [label={_quoted(label)}];" if label else ";")
             )
         return "\n".join([*lines, "}"]) + "\n"
-
-
-def get_pooling_types_dict() -> dict[int, str]:
-    """The names of the pooling methods by number."""
-    return {number: name for name, number in caffe_pb2.PoolingParameter.PoolMethod.items()}
-
-
-def get_edge_label(layer: Any) -> str:
-    """What stands on the arrow from a layer to its top: the batch size or the number of outputs."""
-    if layer.type == "Data":
-        return f"Batch {layer.data_param.batch_size}"
-    if layer.type in ("Convolution", "Deconvolution"):
-        return str(layer.convolution_param.num_output)
-    return str(layer.inner_product_param.num_output) if layer.type == "InnerProduct" else ""
-
-
-def get_layer_lr_mult(layer: Any) -> str:
-    """The rates of a layer's weights and bias: `lr mult: 1, 2`; an empty string for layers that learn nothing."""
-    if layer.type not in _LEARNS:
-        return ""
-    rates = [f"{param.lr_mult:g}" for param in layer.param] + ["1", "1"][len(layer.param) :]
-    return f"lr mult: {', '.join(rates)}"
-
-
-def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
-    """A layer's name, type and window, in one line if the picture runs from top to bottom, else in several."""
-    kind = layer.type
-    if kind == "Pooling":
-        kind = f"{get_pooling_types_dict()[layer.pooling_param.pool]} Pooling"
-    parts = [layer.name, f"({kind})", *_window(layer), get_layer_lr_mult(layer) if display_lrm else ""]
-    return (" " if rankdir in ("TB", "BT") else "\n").join(part for part in parts if part)
-
-
-def shape_label(shape: Sequence[int]) -> str:
-    """`10 x 3 x 224 x 224`; `()` for a single number."""
-    return " x ".join(map(str, shape)) or "()"
 
 
 def phase_of(net: Any) -> int | None:
@@ -187,29 +156,6 @@ def draw_net_to_file(
     picture = draw_net(caffe_net, rankdir, ext, phase, display_lrm, shapes)
     with files.atomic(filename) as file:
         file.write(picture)
-
-
-def _window(layer: Any) -> list[str]:
-    """Kernel, stride and padding of a layer with a window, in words."""
-    if layer.type not in _WINDOWS:
-        return []
-    opt = getattr(layer, _WINDOWS[layer.type])
-    if layer.type == "Pooling" and opt.global_pooling:
-        return ["global"]
-    facts = (("kernel size", "kernel", 1), ("stride", "stride", 1), ("pad", "pad", 0))
-    return [f"{word}: {window_sizes(opt, name, default)}" for word, name, default in facts]
-
-
-def window_sizes(opt: Any, name: str, default: int) -> str:
-    """`3` or `3x5`: the sizes that `kernel`, `stride` or `pad` has along the axes of a window."""
-    height, width = getattr(opt, f"{name}_h"), getattr(opt, f"{name}_w")
-    if height or width:
-        sizes = [height, width]
-    else:
-        given = getattr(opt, "kernel_size" if name == "kernel" else name)
-        sizes = [given] if isinstance(given, int) else list(given)
-    sizes = [size or default for size in sizes or [default]]
-    return str(sizes[0]) if len(set(sizes)) == 1 else "x".join(map(str, sizes))
 
 
 def _layers(net: Any, phase: int | None) -> list[Any]:

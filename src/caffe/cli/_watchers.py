@@ -11,7 +11,7 @@ from caffe.errors import CaffeError
 from caffe.solver.watchers import Watcher
 
 if TYPE_CHECKING:
-    from caffe.solver import Solver
+    from caffe.solver.run import TrainingRun
 
 __all__ = ["Progress", "Recorder"]
 
@@ -26,7 +26,7 @@ class Progress(Watcher):
         self.state = self.score = ""
         self.drawn = 0.0
 
-    def iterated(self, solver: Solver, iteration: int, loss: float, rate: float) -> None:
+    def iterated(self, solver: TrainingRun, iteration: int, loss: float, rate: float) -> None:
         self.mean = loss if self.mean is None else 0.9 * self.mean + 0.1 * loss
         now = time.monotonic()
         if now - self.drawn > 0.1 or iteration + 1 >= solver.param.max_iter:
@@ -34,7 +34,7 @@ class Progress(Watcher):
             self.state = f"loss {self.mean:.4g}   learning rate {rate:.4g}"
             self.bar.update(iteration + 1, self.state + self.score)
 
-    def tested(self, solver: Solver, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
+    def tested(self, solver: TrainingRun, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
         results = ", ".join(f"{name} {' '.join(map(log.number, values))}" for name, values in outputs.items())
         which = f"test net {net_index}" if len(solver.test_nets) > 1 else "test"
         self.display.say(f"iteration {iteration}: {which}: {results}")
@@ -42,7 +42,7 @@ class Progress(Watcher):
             self.score = f"   test: {results}"
             self.bar.update(iteration, self.state + self.score)
 
-    def snapshotted(self, solver: Solver, path: str) -> None:
+    def snapshotted(self, solver: TrainingRun, path: str) -> None:
         self.display.say(f"iteration {solver.iter}: snapshot {path}")
 
 
@@ -53,21 +53,21 @@ class Recorder(Watcher):
         self.path = path
         self.curves = plot.Curves("")
 
-    def started(self, solver: Solver) -> None:
+    def started(self, solver: TrainingRun) -> None:
         self.curves.name = self.curves.net = solver.net.name
 
-    def iterated(self, solver: Solver, iteration: int, loss: float, rate: float) -> None:
+    def iterated(self, solver: TrainingRun, iteration: int, loss: float, rate: float) -> None:
         self.curves.loss.add(iteration, loss)
         self.curves.rate.add(iteration, rate)
 
-    def tested(self, solver: Solver, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
+    def tested(self, solver: TrainingRun, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
         weights = solver.test_nets[net_index].blob_loss_weights
         for name, values in outputs.items():
             for index, value in enumerate(values):
                 label = f"{name}[{index}]" if index else name
                 self.curves.add_test(net_index, label, iteration, value, is_loss=bool(weights.get(name)))
 
-    def snapshotted(self, solver: Solver, path: str) -> None:
+    def snapshotted(self, solver: TrainingRun, path: str) -> None:
         self.draw()
 
     def draw(self) -> None:

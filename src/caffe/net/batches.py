@@ -5,23 +5,38 @@ The last batch is filled up with zeros, whose results are dropped.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from caffe.blob import Blob
 from caffe.errors import NetError, did_you_mean
-
-if TYPE_CHECKING:
-    from caffe.net.net import Net
 
 __all__ = ["batch_rows", "feed", "forward_all", "forward_backward_all"]
 
 Arrays = dict[str, Any]  # of arrays: mypy takes those in ** for `blobs`, too
 
 
-def forward_all(self: Net, blobs: Sequence[str] | None = None, **kwargs: Any) -> Arrays:
+class RunsBatches(Protocol):
+    """What these functions need of a net."""
+
+    inputs: list[str]
+    outputs: list[str]
+    blobs: OrderedDict[str, Blob]
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> Arrays: ...
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> Arrays: ...
+
+
+def forward_all(self: RunsBatches, blobs: Sequence[str] | None = None, **kwargs: Any) -> Arrays:
     """Run all rows of the inputs given as keyword arguments, batch by batch.
 
     Returns the outputs, and the blobs named in `blobs`, for all rows in one array each.
@@ -29,13 +44,13 @@ def forward_all(self: Net, blobs: Sequence[str] | None = None, **kwargs: Any) ->
     _check_given("forward_all", kwargs, self.inputs)
     wanted = list(dict.fromkeys([*self.outputs, *(blobs or [])]))
     kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-    for batch in self._batch(kwargs):
+    for batch in batch_rows(self, kwargs):
         _keep(kept, self.forward(blobs=blobs, **batch))
     return _rows(kept, kwargs)
 
 
 def forward_backward_all(
-    self: Net, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Any
+    self: RunsBatches, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Any
 ) -> tuple[Arrays, Arrays]:
     """Run all rows forward and backward, batch by batch.
 
@@ -53,13 +68,13 @@ def forward_backward_all(
     outs: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.outputs, *(blobs or [])])}
     grads: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys([*self.inputs, *(diffs or [])])}
     nothing: Arrays = {}
-    for there, back in zip_longest(self._batch(data), self._batch(given), fillvalue=nothing):
+    for there, back in zip_longest(batch_rows(self, data), batch_rows(self, given), fillvalue=nothing):
         _keep(outs, self.forward(blobs=blobs, **there))
         _keep(grads, self.backward(diffs=diffs, **back))
     return _rows(outs, kwargs), _rows(grads, kwargs)
 
 
-def feed(net: Net, call: str, names: Sequence[str], arrays: Mapping[str, Any], diff: bool = False) -> None:
+def feed(net: RunsBatches, call: str, names: Sequence[str], arrays: Mapping[str, Any], diff: bool = False) -> None:
     """Write the arrays, one for each of the blobs `names`, into these blobs' data or diffs."""
     if set(arrays) != set(names):
         kind, unknown = "outputs" if diff else "inputs", [name for name in arrays if name not in names]
@@ -85,7 +100,7 @@ def _check_given(call: str, arrays: Mapping[str, Any], names: Sequence[str]) -> 
         raise NetError(f"{call} was given no rows; give arrays by the names {list(names)}, or call net.forward()")
 
 
-def batch_rows(self: Net, rows: Mapping[str, Any]) -> Iterator[Arrays]:
+def batch_rows(self: RunsBatches, rows: Mapping[str, Any]) -> Iterator[Arrays]:
     """The rows in pieces of the net's batch size, the last filled up with zeros."""
     arrays = {name: np.asarray(value) for name, value in rows.items()}
     counts = {name: len(array) for name, array in arrays.items()}

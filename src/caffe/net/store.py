@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +14,9 @@ from caffe import log
 from caffe.blob import ParamBlob
 from caffe.errors import NetError
 from caffe.layers.base import Layer, shape_text
+from caffe.net.views import Views
 from caffe.proto import caffe_pb2, weights
 from caffe.proto.blobs import fits
-
-if TYPE_CHECKING:
-    from caffe.net.net import Net
 
 __all__ = [
     "check_blobs",
@@ -36,7 +34,7 @@ __all__ = [
 _PART = 2**20  # elements that a thread copies at a time
 
 
-def copy_from(net: Net, path: str | Path) -> None:
+def copy_from(net: Views, path: str | Path) -> None:
     """Load the file's blobs into the layers of the same names; checks every shape before it changes anything.
 
     An HDF5 file holds a shared parameter under its owner only: what it leaves out stays as the owner has it. Raises
@@ -45,7 +43,7 @@ def copy_from(net: Net, path: str | Path) -> None:
     load(net, [path])
 
 
-def load(net: Net, paths: Sequence[str | Path]) -> None:
+def load(net: Views, paths: Sequence[str | Path]) -> None:
     """As `copy_from` for several files, one after another; warns of layers that get weights from none of them."""
     if not paths:
         return
@@ -59,13 +57,13 @@ def load(net: Net, paths: Sequence[str | Path]) -> None:
         log.warning("net.cpp", f'net "{net.name}": no weights in {source} for {type_list(rest)}: they keep their own')
 
 
-def without_weights(net: Net, other: Net) -> list[Layer]:
+def without_weights(net: Views, other: Views) -> list[Layer]:
     """The layers of `net` that have blobs, but none to share with a layer of `other`, which is matched by name."""
     known = {layer.name for layer in other.layers if layer.tensors}
     return [layer for layer in net.layers if layer.tensors and layer.name not in known]
 
 
-def require_common(net: Net, other: Net) -> None:
+def require_common(net: Views, other: Views) -> None:
     """Raise NetError if `net` has blobs and none of its layers can take those of `other`."""
     mine = [layer for layer in net.layers if layer.tensors]
     if mine and len(without_weights(net, other)) == len(mine):
@@ -73,7 +71,7 @@ def require_common(net: Net, other: Net) -> None:
         raise _nothing_in_common(net, f'net "{other.name}"', theirs)
 
 
-def _nothing_in_common(net: Net, source: str, names: Sequence[str]) -> NetError:
+def _nothing_in_common(net: Views, source: str, names: Sequence[str]) -> NetError:
     mine = [layer.name for layer in net.layers if layer.tensors]
     return NetError(
         f'{source} has no weights for any layer of net "{net.name}": it has {_quoted(names)}, the net needs '
@@ -92,7 +90,7 @@ def type_list(layers: Sequence[Layer]) -> str:
     return ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
 
 
-def _load(net: Net, path: str | Path) -> set[str]:
+def _load(net: Views, path: str | Path) -> set[str]:
     """Load one file; returns the names of the layers that it has weights for."""
     with weights.opened(path) as found:
         pairs = _pairs(net, path, found)
@@ -120,7 +118,7 @@ def _copy(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
             pass
 
 
-def _pairs(net: Net, path: str | Path, found: dict[str, list[np.ndarray]]) -> list[tuple[ParamBlob, np.ndarray]]:
+def _pairs(net: Views, path: str | Path, found: dict[str, list[np.ndarray]]) -> list[tuple[ParamBlob, np.ndarray]]:
     layers = net.layer_dict
     owned = {(entry.layer, entry.index) for entry in net.learnable}
     pairs: list[tuple[ParamBlob, np.ndarray]] = []
@@ -151,12 +149,12 @@ def check_blobs(layer: Layer, blobs: Sequence[ParamBlob], shapes: Sequence[tuple
             )
 
 
-def save(net: Net, path: str | Path, diffs: bool = False) -> None:
+def save(net: Views, path: str | Path, diffs: bool = False) -> None:
     """Write a .caffemodel: every layer's parameter message and blobs."""
-    weights.write(path, net.to_proto(), _arrays(net), _arrays(net, diff=True) if diffs else None)
+    weights.write(path, to_proto(net), _arrays(net), _arrays(net, diff=True) if diffs else None)
 
 
-def save_hdf5(net: Net, path: str | Path, diffs: bool = False) -> None:
+def save_hdf5(net: Views, path: str | Path, diffs: bool = False) -> None:
     """Write an HDF5 weight file; a shared parameter is written under its owner only."""
     owners = {(entry.layer, entry.index) for entry in net.learnable}
 
@@ -169,14 +167,14 @@ def save_hdf5(net: Net, path: str | Path, diffs: bool = False) -> None:
     weights.write_hdf5(path, owned(_arrays(net)), owned(_arrays(net, diff=True)) if diffs else None)
 
 
-def _arrays(net: Net, diff: bool = False) -> dict[str, list[np.ndarray]]:
+def _arrays(net: Views, diff: bool = False) -> dict[str, list[np.ndarray]]:
     def array(blob: Any) -> np.ndarray:
         return (blob.read_diff() if diff else blob.read()).detach().cpu().numpy()
 
     return {name: [array(blob) for blob in blobs] for name, blobs in net.params.items()}
 
 
-def to_proto(net: Any) -> Any:
+def to_proto(net: Views) -> Any:
     """The NetParameter of a net as it runs: see Net.to_proto."""
     param = caffe_pb2.NetParameter(name=net.name)
     for layer in net.layers:
@@ -188,7 +186,7 @@ def to_proto(net: Any) -> Any:
     return param
 
 
-def share(net: Any, other: Any) -> bool:
+def share(net: Views, other: Views) -> bool:
     """Use the parameters of another net: see Net.share_with. Returns whether that is a change."""
     require_common(net, other)
     mine, changed = net.layer_dict, False

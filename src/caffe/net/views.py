@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from caffe.blob import Blob
+from caffe.blob import Blob, BlobVec
 from caffe.layers.base import Layer, Source
-from caffe.net.step import Step
+from caffe.net.step import Learnable, Step
 
 __all__ = ["Views"]
 
@@ -17,12 +18,16 @@ __all__ = ["Views"]
 class Views(ABC):
     """Base of `Net`: the attributes that follow from its steps. Those with an underscore are pycaffe's, for scripts."""
 
+    name: str
+    path: Path | None
     steps: list[Step]
     layers: list[Layer]
     layer_names: list[str]
     blobs: OrderedDict[str, Blob]
     inputs: list[str]
     outputs: list[str]
+    learnable: list[Learnable]
+    params: OrderedDict[str, BlobVec]
     callbacks: dict[str, list[Callable[[int], Any]]]
 
     @property

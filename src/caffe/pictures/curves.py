@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from caffe.plot import Curves, Series
+from caffe.pictures.series import Curves, Series
 
 __all__ = ["figure"]
 

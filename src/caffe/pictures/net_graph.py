@@ -1,4 +1,4 @@
-"""The picture of a net: its boxes, laid out by `_layered` and drawn with matplotlib. See `draw`."""
+"""The picture of a net: its boxes, laid out by `layout` and drawn with matplotlib. See `caffe.draw`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.path import Path as Curve
 
-from caffe import draw
+from caffe.pictures import labels
 from caffe.pictures.layout import Node, place
 
 __all__ = ["save"]
@@ -42,9 +42,9 @@ class _Box:
     colours: list[str] = field(default_factory=list)
 
     def add(self, layer: Any, display_lrm: bool, shapes: Mapping[str, Sequence[int]]) -> None:
-        rates = draw.get_layer_lr_mult(layer) if display_lrm else ""
+        rates = labels.get_layer_lr_mult(layer) if display_lrm else ""
         made = [] if layer.type == "Input" else [top for top in layer.top if top in shapes and top not in layer.bottom]
-        shape = "; ".join(draw.shape_label(shapes[top]) for top in made)
+        shape = "; ".join(labels.shape_label(shapes[top]) for top in made)
         facts = ", ".join(fact for fact in (_facts(layer), rates) if fact) + (f"  [{shape}]" if shape else "")
         self.lines.append(f"{layer.name}  {layer.type}" + (f"  {facts}" if facts else ""))
         loss = "#f28b82" if layer.type.endswith("Loss") else "#e2e8f0"
@@ -122,7 +122,7 @@ def _boxes(
 
 def _facts(layer: Any) -> str:
     """The most telling options of a layer: `64, 7x7, stride 2, pad 3`."""
-    outputs = draw.get_edge_label(layer)
+    outputs = labels.get_edge_label(layer)
     if layer.type == "Input":
         return ", ".join(" x ".join(map(str, shape.dim)) for shape in layer.input_param.shape)
     if layer.type == "Eltwise":
@@ -130,10 +130,10 @@ def _facts(layer: Any) -> str:
     if layer.type not in ("Convolution", "Deconvolution", "Pooling"):
         return outputs
     opt = layer.pooling_param if layer.type == "Pooling" else layer.convolution_param
-    parts = [draw.get_pooling_types_dict()[opt.pool].lower() if layer.type == "Pooling" else outputs]
+    parts = [labels.get_pooling_types_dict()[opt.pool].lower() if layer.type == "Pooling" else outputs]
     if layer.type == "Pooling" and opt.global_pooling:
         return f"{parts[0]}, global"
-    kernel, stride, pad = (draw.window_sizes(opt, name, 0) for name in ("kernel", "stride", "pad"))
+    kernel, stride, pad = (labels.window_sizes(opt, name, 0) for name in ("kernel", "stride", "pad"))
     parts.append(kernel if "x" in kernel else f"{kernel}x{kernel}")
     parts += [f"stride {stride}"] if stride not in "01" else []
     parts += [f"pad {pad}"] if pad != "0" else []

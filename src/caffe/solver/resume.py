@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,16 +21,14 @@ from caffe.errors import CaffeError, FileError, SolverError
 from caffe.layers.base import Layer, Source, shape_text
 from caffe.proto import detect, state, weights
 from caffe.solver import kept
-
-if TYPE_CHECKING:
-    from caffe.solver.solver import Solver
+from caffe.solver.run import TrainingRun
 
 __all__ = ["Plan", "restore"]
 
 _OWNERS = ("policy", "loss_scale", "rule")
 
 
-def restore(solver: Solver, path: str | Path) -> None:
+def restore(solver: TrainingRun, path: str | Path) -> None:
     """Bring a solver into the state of a file, with the weights it names; on an error the solver is as before."""
     Plan.read(solver, path).apply()
 
@@ -39,7 +37,7 @@ def restore(solver: Solver, path: str | Path) -> None:
 class Plan:
     """What a state makes of a solver, decoded and checked."""
 
-    solver: Solver
+    solver: TrainingRun
     path: str | Path
     head: Any
     model: Path | None
@@ -55,7 +53,7 @@ class Plan:
     buffers: list[tuple[Layer, str, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, solver: Solver, path: str | Path) -> Plan:
+    def read(cls, solver: TrainingRun, path: str | Path) -> Plan:
         """Read a state and check it against the solver. Raises `FileError` and `SolverError`."""
         head, history = state.read(path)
         _check_head(head, path)
@@ -159,7 +157,7 @@ def _check_head(head: Any, path: str | Path) -> None:
         raise FileError(f"{path}: {fault}; {_WAY_OUT}")
 
 
-def _check_history(solver: Solver, head: Any, history: Sequence[np.ndarray], path: str | Path) -> None:
+def _check_history(solver: TrainingRun, head: Any, history: Sequence[np.ndarray], path: str | Path) -> None:
     """Raise a `SolverError` unless the history fits the solver's rule and net."""
     wanted, kind = solver.history, solver.param.type
     if head.type and head.type != kind:
@@ -197,7 +195,7 @@ def _naming(path: str | Path) -> Iterator[None]:
         raise SolverError(f"{path}: {error}; {_WAY_OUT}") from error
 
 
-def _copy_weights(solver: Solver, model: Path, path: str | Path) -> None:
+def _copy_weights(solver: TrainingRun, model: Path, path: str | Path) -> None:
     """Load the weights, all or none; the error names both files."""
     try:
         solver.net.copy_from(model)

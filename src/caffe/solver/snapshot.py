@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from caffe import log
 from caffe.errors import FileError, SolverError
 from caffe.proto import caffe_pb2, files, state, weights
 from caffe.solver import kept
-
-if TYPE_CHECKING:
-    from caffe.solver.solver import Solver
+from caffe.solver.run import TrainingRun
 
 __all__ = ["check_prefix", "save"]
 
@@ -39,7 +37,7 @@ def check_prefix(param: Any) -> None:
         raise SolverError(f'snapshot_prefix "{prefix}": cannot write to folder "{folder}": {error.strerror}') from error
 
 
-def save(solver: Solver) -> str:
+def save(solver: TrainingRun) -> str:
     """Write a solver's weights, then its state; returns the state's path. On an error earlier snapshots are intact."""
     hdf5 = solver.param.snapshot_format == solver.param.HDF5
     base, end = f"{solver.param.snapshot_prefix}_iter_{solver.iter}", ".h5" if hdf5 else ""
@@ -58,7 +56,7 @@ def save(solver: Solver) -> str:
     return state_path
 
 
-def _head(solver: Solver, model_path: str) -> Any:
+def _head(solver: TrainingRun, model_path: str) -> Any:
     """The state without its history."""
     head = caffe_pb2.SolverState(iter=solver.iter, learned_net=model_path, current_step=solver.current_step)
     head.type = solver.param.type

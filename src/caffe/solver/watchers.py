@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from caffe.solver.solver import Solver
+from caffe.solver.run import TrainingRun
 
 __all__ = ["Watcher"]
 
@@ -13,23 +10,23 @@ __all__ = ["Watcher"]
 class Watcher:
     """Base of what may stand in `solver.watchers`; override what you want to hear of."""
 
-    def started(self, solver: Solver) -> None:
+    def started(self, solver: TrainingRun) -> None:
         """`solve` begins; a snapshot, if any, is restored."""
 
-    def iterated(self, solver: Solver, iteration: int, loss: float, rate: float) -> None:
+    def iterated(self, solver: TrainingRun, iteration: int, loss: float, rate: float) -> None:
         """Iteration `iteration` is done: its own loss (not smoothed) and the rate it used."""
 
-    def displayed(self, solver: Solver, iteration: int, loss: float, outputs: dict[str, list[float]]) -> None:
+    def displayed(self, solver: TrainingRun, iteration: int, loss: float, outputs: dict[str, list[float]]) -> None:
         """The display lines of `iteration` were due: smoothed loss and the train net's outputs."""
 
-    def tested(self, solver: Solver, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
+    def tested(self, solver: TrainingRun, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
         """A test of training is done, of test net `net_index` after `iteration` updates: its mean outputs.
 
         What the program tests by `solver.test` is returned to it and told nobody else.
         """
 
-    def snapshotted(self, solver: Solver, path: str) -> None:
+    def snapshotted(self, solver: TrainingRun, path: str) -> None:
         """A snapshot was written; `path` is its solver state."""
 
-    def finished(self, solver: Solver) -> None:
+    def finished(self, solver: TrainingRun) -> None:
         """`solve` ends, after the last snapshot and test, or early on request."""
