@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import caffe
+from caffe import torch_internals
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.net.engines import Eager
@@ -238,9 +239,9 @@ def test_one_image_gives_the_same(name):
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 def test_one_image_takes_the_weights_as_they_lie(monkeypatch):
-    reorder, times = torch.ops.mkldnn._reorder_linear_weight, []
+    reorder, times = torch_internals.reorder_linear_weight, []
     monkeypatch.setattr(
-        torch.ops.mkldnn, "_reorder_linear_weight", lambda weight, rows: times.append(rows) or reorder(weight, rows)
+        torch_internals, "reorder_linear_weight", lambda weight, rows: times.append(rows) or reorder(weight, rows)
     )
     net = make(dense("ip", "x", "ip"))
     net.optimize()

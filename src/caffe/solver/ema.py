@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caffe import torch_internals
 from caffe.errors import SolverError
 from caffe.net.step import Learnable
 from caffe.proto import state as states
@@ -43,7 +44,7 @@ class MovingAverage:
         if self.tensors is None:
             self.tensors = [tensor.clone() for tensor in current]
         else:
-            torch._foreach_lerp_(self.tensors, current, 1 - self.decay)
+            torch_internals.foreach_lerp(self.tensors, current, 1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

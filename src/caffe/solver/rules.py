@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from caffe import torch_internals
 from caffe.blob import ParamBlob
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
@@ -203,7 +204,8 @@ def _fused_sgd(group: Sequence[Update], momentum: float, scale: float, nesterov:
     tensors = ((update.data, update.diff, update.history[0]) for update in group)
     data, diffs, velocities = zip(*(map(flat, parts) for parts in tensors), strict=True)
     scaled = torch.tensor(1 / (rate * scale), device=velocities[0].device) if nesterov else None
-    torch._fused_sgd_(
+    assert torch_internals.fused_sgd is not None
+    torch_internals.fused_sgd(
         data,
         diffs,
         velocities,
@@ -224,7 +226,8 @@ def _fits_fused_sgd(update: Update, scale: float, param: Any) -> bool:
     l1 = update.decay != 0 and param.regularization_type == "L1"
     plain = param.momentum != 0 and abs(update.rate * scale) > 1e-8 and not l1
     kernel = w.dtype == torch.float32 and w.device.type in ("cpu", "cuda")
-    return plain and kernel and alike((w, update.diff, *update.history))
+    known = torch_internals.fused_sgd is not None
+    return plain and kernel and known and alike((w, update.diff, *update.history))
 
 
 class AdaGrad(Rule):
@@ -313,14 +316,19 @@ class Adam(Rule):
         """As the base, by torch's one-pass kernel where it fits; its eps is delta / sqrt(1 - b2^t)."""
         l1 = part.decay != 0 and self.param.regularization_type == "L1"
         eps = self.param.delta / math.sqrt(1 - self.param.momentum2**t)
-        if l1 or not fused_adam(torch._fused_adam_, part, self.param, t, eps):
+        if l1 or not fused_adam(torch_internals.fused_adam, part, self.param, t, eps):
             super().update(part, t)
 
 
-def fused_adam(kernel: Callable[..., None], part: Update, param: Any, t: int, eps: float) -> bool:
+def fused_adam(kernel: Callable[..., None] | None, part: Update, param: Any, t: int, eps: float) -> bool:
     """Update by torch's `_fused_adam_` or `_fused_adamw_`; False, and nothing done, where they do not fit."""
     w, g, (m, v) = part.data, part.diff, part.history
-    if not alike((w, g, m, v)) or w.dtype not in (torch.float32, torch.float64) or w.device.type not in ("cpu", "cuda"):
+    if (
+        kernel is None
+        or not alike((w, g, m, v))
+        or w.dtype not in (torch.float32, torch.float64)
+        or w.device.type not in ("cpu", "cuda")
+    ):
         return False
     before = w.clone()
     kernel(

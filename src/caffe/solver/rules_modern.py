@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.nadam import nadam
 
+from caffe import torch_internals
 from caffe.solver.rules import Rule, Update, fused_adam
 
 __all__ = ["LAMB", "LARS", "AdamW", "Lion", "Muon", "NAdam"]
@@ -36,7 +37,7 @@ class AdamW(Rule):
         self.require(not l1, 'its weight decay is that of regularization_type "L2"; remove "L1"')
 
     def update(self, part: Update, t: int) -> None:
-        if fused_adam(torch._fused_adamw_, part, self.param, t, self.param.delta):
+        if fused_adam(torch_internals.fused_adamw, part, self.param, t, self.param.delta):
             return
         w, (m, v) = part.data, part.history
         before = w.clone()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim.lbfgs import _strong_wolfe
 
-from caffe import log
+from caffe import log, torch_internals
 from caffe.layers.base import Effects, Source
 from caffe.net import Net
 from caffe.proto import caffe_pb2
@@ -40,6 +39,9 @@ class Search(Rule, abstract=True):
     def check(self) -> None:
         param = self.param
         self.require(param.momentum == 0, f"cannot be used with momentum ({param.momentum:g}); remove it")
+        self._line_search: Any = torch_internals.strong_wolfe()
+        version = torch.__version__
+        self.require(self._line_search is not None, f"torch {version} has no line search; install a supported version")
         self.require(param.clip_gradients < 0, "a line search needs whole gradients; remove clip_gradients")
         exact = param.precision == caffe_pb2.SolverParameter.FLOAT
         self.require(exact, "compares losses that differ in their last digits; remove precision")
@@ -128,7 +130,7 @@ class Search(Rule, abstract=True):
         index = self._moving[0]
         rate = self._updates[index].rate / self._net.learnable[index].lr_mult
         first = rate if self.scaled else rate * min(1.0, 1 / float(g.abs().sum()))
-        f_new, g_new, t, _ = _strong_wolfe(along, x, first, d, f, g, slope, max_ls=self.param.max_evaluations)
+        f_new, g_new, t, _ = self._line_search(along, x, first, d, f, g, slope, max_ls=self.param.max_evaluations)
         if not f_new < f:
             t = first
             f_new, g_new = along(x, first, d)

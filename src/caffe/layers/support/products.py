@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from caffe import torch_internals
 from caffe.layers.base import is_exported
 
 __all__ = ["linear"]
 
-_ONEDNN = torch.backends.mkldnn.is_available()
+_ONEDNN = torch_internals.has_onednn()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -44,7 +45,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return torch_internals.linear_pointwise(x, weight, bias, "none", [], "")
 
 
 _opaque = torch.library.custom_op(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from caffe import torch_internals
 from caffe.errors import CaffeError, NetError
 from caffe.net.engines.engine import NO_INPUTS, Engine
 from caffe.net.engines.pieces import Piece, cut, run_pieces
@@ -76,12 +77,12 @@ class _CompiledRun:
             if shapes in self._seen:
                 return self._compiled(given)
             self._seen.append(shapes)
-            with warnings.catch_warnings(), torch._functorch.config.patch(_RECOMPUTED):
+            with warnings.catch_warnings(), torch_internals.functorch_settings(_RECOMPUTED):
                 warnings.filterwarnings("ignore", message="The .grad attribute")  # which torch looks at itself
                 return self._compiled(given)
         except CaffeError:
             raise
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except torch_internals.compile_errors() as error:
             raise NetError(
                 f"torch.compile cannot take the layers {self._piece.names}; give the class of the one that stops it "
                 f"`traceable = False`, so that it runs outside of what is compiled. torch says: {error}"
@@ -101,17 +102,12 @@ def check_compiler() -> None:
     By default that is ~/.cache/cafetiere/inductor (XDG_CACHE_HOME counts), which, unlike torch's own choice, a restart
     of the machine leaves alone.
     """
-    from torch._inductor import cpp_builder, exc
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    own = os.path.abspath(default_cache_dir())  # torch writes its choice into the variable, too
+    own = os.path.abspath(torch_internals.default_cache())  # torch writes its choice into the variable, too
     if os.environ.get(_CACHE, own) == own:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         os.environ[_CACHE] = str(Path(root) / "cafetiere" / "inductor")
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler as error:
+    if torch_internals.cpp_compiler() is None:
         raise CaffeError(
             "compiling a net needs a C++ compiler, and none was found: install one (Debian, Ubuntu: apt install g++), "
             "name one in the environment variable CXX, or run without compiling"
-        ) from error
+        )

@@ -15,9 +15,9 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch import ConversionExtension
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import Tensor
-from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from caffe import torch_internals
 from caffe.layers.base import as_tuple, exported
 from caffe.layers.convolution import Convolution
 from caffe.layers.normalization import LRN
@@ -75,7 +75,7 @@ def _steps_over_padding(slide: Slide) -> bool:
 def _pure(graph: Any) -> Any:
     """The graph, if it writes into no array, which OpenVINO has not."""
     targets = [node.target for node in graph.graph.nodes]
-    if any(isinstance(target, OpOverload) and target._schema.is_mutable for target in targets):
+    if any(torch_internals.is_mutable_operator(target) for target in targets):
         raise ValueError("a layer writes into an array")
     return graph
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from caffe import torch_internals
 from caffe.blob import Blob
 from caffe.net.step import Step
 
@@ -59,9 +60,8 @@ def _address(blob: Blob) -> int:
 
 def _more_products() -> dict[Any, Callable[..., int]]:
     """Operators of matrix products that torch's counter does not know."""
-    if not torch.backends.mkldnn.is_available():
-        return {}
-    return {torch.ops.mkldnn._linear_pointwise: _linear_flops}
+    operator = torch_internals.linear_operator
+    return {} if operator is None else {operator: _linear_flops}
 
 
 def _linear_flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
@@ -83,17 +83,9 @@ def _products(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
     ways = [lambda: torch.mm(a, b)]
     if a.is_cuda:  # cuDNN may use TensorFloat-32 where torch.mm may not
         ways.append(lambda: torch.conv2d(a[:, :, None, None], b[:, :, None, None]))
-    elif a.device.type == "cpu" and _onednn_takes(a.dtype):
-        ways.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
+    elif a.device.type == "cpu" and torch_internals.onednn_takes(a.dtype):
+        ways.append(lambda: torch_internals.linear_pointwise(a, b, None, "none", [], ""))
     return ways
-
-
-def _onednn_takes(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available():
-        return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
 
 
 def _best_seconds(product: Callable[[], Tensor], budget: float = 0.15) -> float:

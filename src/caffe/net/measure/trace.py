@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from caffe import torch_internals
 from caffe.net.plan.rewrite import Call
 from caffe.net.run.module import NetModule
 from caffe.proto import files
@@ -61,10 +62,10 @@ def _named_layers(module: NetModule) -> Iterator[list[Span]]:
 
 
 def _run_named(call: Call, spans: list[Span], *bottoms: torch.Tensor) -> Any:
-    spans.append((torch.autograd._get_sequence_nr(), call.layer.name))
+    spans.append((torch_internals.sequence_number(), call.layer.name))
     with record_function(call.layer.name):
         tops = call.run(*bottoms)
-    spans.append((torch.autograd._get_sequence_nr(), ""))
+    spans.append((torch_internals.sequence_number(), ""))
     return tops
 
 

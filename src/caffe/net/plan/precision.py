@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caffe import log
+from caffe import log, torch_internals
 from caffe.blob import ParamBlob
 from caffe.errors import NetError
 from caffe.layers.base import Layer, Lowering
@@ -63,9 +62,7 @@ def _has_bfloat16(kind: str) -> bool:
     """Whether the device of this kind multiplies bfloat16 matrices by instructions of its own."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if platform.machine() in ("x86_64", "AMD64"):
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch_internals.has_bfloat16_arithmetic()
 
 
 class LowPrecision:
@@ -113,7 +110,7 @@ class LowPrecision:
             self._watch = WeightWatch([blob.weights for blob in self._masters])
         copies = [shadow for shadow in self._shadows.values() if shadow.rounded]
         if copies and (self._watch.changed() or always):
-            torch._foreach_copy_([shadow.leaf for shadow in copies], [shadow.master for shadow in copies])
+            torch_internals.foreach_copy([shadow.leaf for shadow in copies], [shadow.master for shadow in copies])
 
     def _low_call(self, call: Call) -> Call:
         if isinstance(call.run, Product):

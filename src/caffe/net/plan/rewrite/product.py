@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from caffe import torch_internals
 from caffe.layers.base import Layer
 from caffe.layers.convolution import Convolution, Deconvolution, convolve, deconvolve
 from caffe.layers.dense import InnerProduct
@@ -93,18 +94,18 @@ class Product:
     def _convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
         slide: Any = self.slide
         where = list(slide.pad), list(slide.stride), list(slide.dilation), self.layer.opt.group
-        weight = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *where, list(x.shape))
+        weight = torch_internals.reorder_convolution_weight(weight.contiguous(), *where, list(x.shape))
         name, numbers = self._activation()
         if not self.adds:
-            run = torch.ops.mkldnn._convolution_pointwise.default
+            run = torch_internals.convolution_pointwise[0]
             return lambda x: run(x.contiguous(memory_format=_LAST), weight, bias, *where, name, numbers, "")
         end = ("add", 1.0, None if name == "none" else name, numbers, "")
         if self.over:
-            add = torch.ops.mkldnn._convolution_pointwise_.binary
+            add = torch_internals.convolution_pointwise_
             return lambda x, other: add(
                 other.contiguous(memory_format=_LAST), x.contiguous(memory_format=_LAST), weight, bias, *where, *end
             )
-        add = torch.ops.mkldnn._convolution_pointwise.binary
+        add = torch_internals.convolution_pointwise[1]
         return lambda x, other: add(
             x.contiguous(memory_format=_LAST), other.contiguous(memory_format=_LAST), weight, bias, *where, *end
         )
@@ -125,8 +126,8 @@ class Product:
         if last:  # the weights take the order of the bottom, which need not be copied then
             weight = weight.unflatten(1, x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
         if rows > 1 or not weight.is_contiguous():  # one row takes them as they lie just as quickly
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-        run = torch.ops.mkldnn._linear_pointwise.default
+            weight = torch_internals.reorder_linear_weight(weight.contiguous(), rows)
+        run = torch_internals.linear_pointwise
         name, numbers = ("none", []) if self.adds else self._activation()
 
         def kernel(x: Tensor, *other: Tensor) -> Tensor:
@@ -188,8 +189,7 @@ def one_dnn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's kernels take x and the weight."""
     backend = torch.backends.mkldnn
     usable = x.device.type == "cpu" and backend.is_available() and bool(backend.enabled)
-    kinds = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
-    return usable and x.dtype in kinds and x.dtype == weight.dtype
+    return usable and torch_internals.onednn_takes(x.dtype) and x.dtype == weight.dtype
 
 
 def is_plain(call: Any) -> bool:

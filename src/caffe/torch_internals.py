@@ -1,0 +1,199 @@
+"""The names of torch that are not public. The rest of the package takes them from here.
+
+torch may rename or remove any of them in any release. Each has a fallback, told in `NAMES`: the package is then slower,
+or one feature refuses with an error, but no number changes. `Tensor._version` and `Tensor._is_view`, which autograd's
+notes describe, are used directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "NAMES",
+    "compile_errors",
+    "convolution_pointwise",
+    "convolution_pointwise_",
+    "cpp_compiler",
+    "default_cache",
+    "find",
+    "foreach_copy",
+    "foreach_lerp",
+    "functorch_settings",
+    "fused_adam",
+    "fused_adamw",
+    "fused_sgd",
+    "has_bfloat16_arithmetic",
+    "has_onednn",
+    "is_mutable_operator",
+    "linear_operator",
+    "linear_pointwise",
+    "onednn_takes",
+    "reorder_convolution_weight",
+    "reorder_linear_weight",
+    "sequence_number",
+    "strong_wolfe",
+]
+
+NAMES = {
+    "torch.ops.mkldnn._linear_pointwise": "matrix products run by torch's default library",
+    "torch.ops.mkldnn._convolution_pointwise": "inference does not merge activations into convolutions",
+    "torch.ops.mkldnn._convolution_pointwise_": "inference does not merge sums into convolutions",
+    "torch.ops.mkldnn._reorder_convolution_weight": "weights of convolutions are not laid out in advance",
+    "torch.ops.mkldnn._reorder_linear_weight": "weights of fully connected layers are not laid out in advance",
+    "torch.ops.mkldnn._is_mkldnn_bf16_supported": "16-bit layers run by torch's default kernels",
+    "torch.cpu._is_avx512_bf16_supported": "BFLOAT16 warns that it is slow",
+    "torch.cpu._is_amx_tile_supported": "BFLOAT16 warns that it is slow",
+    "torch._foreach_copy_": "tensors are copied one by one",
+    "torch._foreach_lerp_": "the moving average is updated tensor by tensor",
+    "torch._fused_sgd_": "SGD and Nesterov run their `step`",
+    "torch._fused_adam_": "Adam runs its `step`",
+    "torch._fused_adamw_": "AdamW runs torch's unfused update",
+    "torch.optim.lbfgs._strong_wolfe": "LBFGS and BFGS are refused",
+    "torch.autograd._get_sequence_nr": "traces name the layers of forward only",
+    "torch._functorch.config": "compiled nets store more for backward",
+    "torch._dynamo.exc.TorchDynamoException": "an error of torch.compile is shown as torch raises it",
+    "torch._inductor.cpp_builder": "a missing compiler is noticed at the first run",
+    "torch._ops.OpOverload": "every layer is converted to OpenVINO without the check that it changes nothing in place",
+}
+"""Each name with what happens where torch does not have it."""
+
+
+def find(name: str) -> Any:
+    """What stands in torch under a dotted name, or None; a module only if it is imported."""
+    value, path = None, ""
+    for part in name.split("."):
+        path = f"{path}.{part}" if path else part
+        value = getattr(value, part, None) or sys.modules.get(path)
+        if value is None:
+            return None
+    return value
+
+
+def _operator(name: str, overload: str = "default") -> Any:
+    packet = find(f"torch.ops.mkldnn.{name}")
+    return None if packet is None else getattr(packet, overload, None)
+
+
+# -- oneDNN's kernels ------------------------------------------------------------------------------------------------
+
+_AVAILABLE = torch.backends.mkldnn.is_available()
+linear_operator = find("torch.ops.mkldnn._linear_pointwise")
+linear_pointwise = _operator("_linear_pointwise")
+convolution_pointwise = _operator("_convolution_pointwise"), _operator("_convolution_pointwise", "binary")
+"""Without and with another tensor that is added."""
+convolution_pointwise_ = _operator("_convolution_pointwise_", "binary")
+reorder_convolution_weight = find("torch.ops.mkldnn._reorder_convolution_weight")
+reorder_linear_weight = find("torch.ops.mkldnn._reorder_linear_weight")
+_KERNELS = (linear_pointwise, *convolution_pointwise, convolution_pointwise_)
+
+
+def has_onednn() -> bool:
+    """Whether all the kernels above exist."""
+    return _AVAILABLE and None not in (*_KERNELS, reorder_convolution_weight, reorder_linear_weight)
+
+
+def onednn_takes(dtype: torch.dtype) -> bool:
+    """Whether these kernels compute in a type without emulation."""
+    if not has_onednn():
+        return False
+    if dtype is torch.bfloat16:
+        supported = find("torch.ops.mkldnn._is_mkldnn_bf16_supported")
+        return supported is not None and bool(supported())
+    return dtype is torch.float32
+
+
+def has_bfloat16_arithmetic() -> bool:
+    """Whether the processor multiplies bfloat16 matrices by instructions of its own."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return onednn_takes(torch.bfloat16)
+    tests = find("torch.cpu._is_avx512_bf16_supported"), find("torch.cpu._is_amx_tile_supported")
+    return any(test is not None and test() for test in tests)
+
+
+# -- several tensors at once -----------------------------------------------------------------------------------------
+
+
+def foreach_copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source into its target."""
+    if (copy := find("torch._foreach_copy_")) is not None:
+        copy(targets, sources)
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+def foreach_lerp(targets: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Move each target by `weight` of the way to its end."""
+    if (lerp := find("torch._foreach_lerp_")) is not None:
+        lerp(targets, ends, weight)
+        return
+    for target, end in zip(targets, ends, strict=True):
+        target.lerp_(end, weight)
+
+
+fused_sgd: Callable[..., None] | None = find("torch._fused_sgd_")
+fused_adam: Callable[..., None] | None = find("torch._fused_adam_")
+fused_adamw: Callable[..., None] | None = find("torch._fused_adamw_")
+
+
+def strong_wolfe() -> Callable[..., Any] | None:
+    """torch's line search of LBFGS."""
+
+    return find("torch.optim.lbfgs._strong_wolfe")
+
+
+# -- autograd and the compiler ---------------------------------------------------------------------------------------
+
+
+def sequence_number() -> int:
+    """The number that autograd gives the next node; 0 where torch does not tell."""
+    number = find("torch.autograd._get_sequence_nr")
+    return 0 if number is None else number()
+
+
+def functorch_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """A context with these settings of torch's ahead-of-time autograd."""
+    config = find("torch._functorch.config")
+    return contextlib.nullcontext() if config is None else config.patch(dict(settings))
+
+
+def compile_errors() -> tuple[type[Exception], ...]:
+    """What torch.compile raises for code that it cannot take."""
+    error = find("torch._dynamo.exc.TorchDynamoException")
+    return () if error is None else (error,)
+
+
+def default_cache() -> str:
+    """The folder in which torch keeps compiled code by itself."""
+    try:
+        from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+    except ImportError:
+        return ""
+    return str(default_cache_dir())
+
+
+def cpp_compiler() -> str | None:
+    """The C++ compiler that torch.compile will run; None if there is none, and "" where torch does not tell."""
+    try:
+        from torch._inductor import cpp_builder, exc
+    except ImportError:
+        return ""
+    try:
+        return str(cpp_builder.get_cpp_compiler())
+    except exc.InvalidCxxCompiler:
+        return None
+
+
+def is_mutable_operator(target: Any) -> bool:
+    """Whether an entry of a graph is an operator of torch that writes into its arguments."""
+    overload = find("torch._ops.OpOverload")
+    return overload is not None and isinstance(target, overload) and bool(target._schema.is_mutable)

@@ -1,0 +1,110 @@
+"""The names of torch that are not public: listed in one module, and the package works without each."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from google.protobuf import text_format
+
+import caffe
+from caffe import torch_internals
+from caffe.errors import SolverError
+from caffe.layers.support import products
+from caffe.net.plan.rewrite import product
+from caffe.proto import caffe_pb2
+from tests.conftest import ROOT
+
+PRIVATE = re.compile(r"torch(?:\.\w+)*\._[a-z]\w*|from torch(?:\.\w+)*\._?\w+ import .*\b_[a-z]\w*")
+NET = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 3 dim: 4 dim: 9 dim: 7 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "c"
+        convolution_param { num_output: 5 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }
+layer { name: "ip" type: "InnerProduct" bottom: "c" top: "y"
+        inner_product_param { num_output: 6 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "Reduction" bottom: "y" top: "loss" loss_weight: 1 reduction_param { operation: SUMSQ } }
+"""
+
+
+def test_only_one_module_uses_private_names_of_torch():
+    package = ROOT / "src" / "caffe"
+    found = {
+        f"{path.relative_to(package)}: {match}"
+        for path in package.rglob("*.py")
+        if path.name != "torch_internals.py"
+        for match in PRIVATE.findall(path.read_text())
+        if "__" not in match
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("name", torch_internals.NAMES)
+def test_this_torch_has_the_name(name):
+    torch_internals.strong_wolfe()
+    torch_internals.cpp_compiler()
+
+    assert torch_internals.find(name) is not None
+
+
+def test_a_name_that_torch_does_not_have_is_none():
+    assert torch_internals.find("torch._no_such_name.at_all") is None
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """The package as with a torch that has none of the names."""
+    for name in ("fused_sgd", "fused_adam", "fused_adamw", "linear_pointwise", "reorder_linear_weight"):
+        monkeypatch.setattr(torch_internals, name, None)
+    monkeypatch.setattr(torch_internals, "find", lambda name: None)
+    monkeypatch.setattr(products, "_ONEDNN", torch_internals.has_onednn())
+    assert not torch_internals.has_onednn()
+
+
+def trained(kind: str) -> list[torch.Tensor]:
+    net = text_format.Parse(NET, caffe_pb2.NetParameter())
+    param = caffe_pb2.SolverParameter(type=kind, base_lr=0.01, lr_policy="fixed", momentum=0.9, momentum2=0.99)
+    param.net_param.CopyFrom(net)
+    param.random_seed, param.ema_decay, param.weight_decay = 3, 0.5, 0.01
+    solver = caffe.get_solver(param)
+    solver.net.blobs["x"].data[...] = torch.linspace(-1, 1, 3 * 4 * 9 * 7).reshape(3, 4, 9, 7)
+    solver.step(3)
+    return [entry.tensor.detach().clone() for entry in solver.net.learnable] + list(solver.average.tensors or [])
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "Adam", "AdamW"])
+def test_training_gives_the_same_weights_without_them(kind, request):
+    expected = trained(kind)
+    request.getfixturevalue("bare")
+    for found, wanted in zip(trained(kind), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_inference_gives_the_same_values_without_them(request):
+    net = caffe.Net(text_format.Parse(NET, caffe_pb2.NetParameter()), caffe.TEST)
+    net.blobs["x"].data[...] = torch.linspace(-1, 1, 3 * 4 * 9 * 7).reshape(3, 4, 9, 7)
+    net.optimize(keep=["y"])
+    net.forward()
+    expected = net.blobs["y"].data.copy()
+    request.getfixturevalue("bare")
+    assert not product.one_dnn(torch.ones(2), torch.ones(2))
+    net.stepwise()
+    net.optimize(keep=["y"])
+    net.forward()
+    torch.testing.assert_close(torch.from_numpy(net.blobs["y"].data), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_the_second_order_rules_are_refused_without_the_line_search(monkeypatch):
+    monkeypatch.setattr(torch_internals, "strong_wolfe", lambda: None)
+    with pytest.raises(SolverError, match="no line search"):
+        trained("LBFGS")
+
+
+def test_copies_are_made_one_by_one(bare):
+    target = [torch.zeros(2), torch.zeros(3)]
+    torch_internals.foreach_copy(target, [torch.ones(2), torch.ones(3)])
+    assert all(x.eq(1).all() for x in target)
+    assert torch_internals.sequence_number() == 0
+    assert torch_internals.compile_errors() == ()
+    assert not torch_internals.is_mutable_operator(torch.ops.aten.add_.Tensor)
