@@ -62,9 +62,9 @@ def bare(monkeypatch):
     assert not torch_internals.has_onednn()
 
 
-def trained(kind: str) -> list[torch.Tensor]:
+def trained(kind: str, momentum: float = 0.9) -> list[torch.Tensor]:
     net = text_format.Parse(NET, caffe_pb2.NetParameter())
-    param = caffe_pb2.SolverParameter(type=kind, base_lr=0.01, lr_policy="fixed", momentum=0.9, momentum2=0.99)
+    param = caffe_pb2.SolverParameter(type=kind, base_lr=0.01, lr_policy="fixed", momentum=momentum, momentum2=0.99)
     param.net_param.CopyFrom(net)
     param.random_seed, param.ema_decay, param.weight_decay = 3, 0.5, 0.01
     solver = caffe.get_solver(param)
@@ -98,7 +98,7 @@ def test_inference_gives_the_same_values_without_them(request):
 def test_the_second_order_rules_are_refused_without_the_line_search(monkeypatch):
     monkeypatch.setattr(torch_internals, "strong_wolfe", lambda: None)
     with pytest.raises(SolverError, match="no line search"):
-        trained("LBFGS")
+        trained("LBFGS", momentum=0)
 
 
 def test_copies_are_made_one_by_one(bare):
