@@ -18,6 +18,8 @@ from caffe.layers.support.effects import Effects, Held, RandomState, repeating
 from caffe.layers.support.options import Options, field_of, from_text
 from caffe.layers.support.values import exported, has_values, is_exported
 from caffe.proto import caffe_pb2, extend
+from caffe.proto.forks import foreign_layer
+from caffe.proto.v1 import V1_TYPES
 
 __all__ = ["Effects", "Layer", "Loss", "Lowering", "Source"]
 __all__ += ["exported", "has_values", "is_exported", "layer_class", "layer_types"]
@@ -350,8 +352,12 @@ def layer_class(type_name: str) -> type[Layer]:
     try:
         return _REGISTRY[type_name]
     except KeyError:
-        hint = did_you_mean(type_name, _REGISTRY)
-        raise NetError(f'unknown layer type "{type_name}"{hint} (known types: {", ".join(layer_types())})') from None
+        known = f"(known types: {', '.join(layer_types())})"
+        if foreign := foreign_layer(type_name):
+            raise NetError(f'layer type "{type_name}"{foreign} {known}') from None
+        modern = V1_TYPES.get(type_name.upper(), "")  # SOFTMAX_LOSS
+        hint = f'; did you mean "{modern}"?' if modern else did_you_mean(type_name, _REGISTRY)
+        raise NetError(f'unknown layer type "{type_name}"{hint} {known}') from None
 
 
 def layer_types() -> list[str]:
