@@ -78,7 +78,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if len(plain) >= 4 and begun and len(begun[0]) <= 3 * len(plain) and all(n.startswith(begun[0]) for n in begun):
         return names[begun[0]]
     candidates = [name for name in names if _is_misspelling(plain, name)]
-    close = min(candidates, key=lambda name: _edits(plain, name), default="")
+    close = min(candidates, key=lambda name: (_edits(plain, name), set(plain) != set(name)), default="")
     return names[close] if close else ""
 
 
