@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from caffe.errors import CaffeError
+from caffe.limits import check_size
 from caffe.memory import Memory
 from caffe.parameter_memory import Gradient, Weights
 
@@ -32,6 +33,7 @@ class Blob:
     __slots__ = ("_own", "_root", "_view", "alone", "data_memory", "diff_memory", "name")
 
     def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
+        check_size(f'blob "{name}": data', shape, _refuse, device)
         like = torch.zeros((), device=device)
         self.data_memory = self._own = Memory(shape, like)
         self.diff_memory = Memory(shape, like)
@@ -183,6 +185,7 @@ class Blob:
             raise CaffeError(f'blob "{self.name}": cannot take the shape {tuple(shape)}; every size must be at least 0')
         if tuple(shape) == self.shape:
             return
+        check_size(f'blob "{self.name}": data', shape, _refuse, self.data_memory.raw.device)
         if self.data_memory.shared and math.prod(shape) == self.data_memory.count:
             self._view = None if tuple(shape) == self.data_memory.shape else tuple(shape)
             return
@@ -350,6 +353,10 @@ class ParamBlob(Blob):
             raise CaffeError(
                 f'parameter blob "{self.name}" has shape {self.shape}, which its layer fixes; it cannot become {shape}'
             )
+
+
+def _refuse(fact: str) -> NoReturn:
+    raise CaffeError(fact)
 
 
 class BlobVec(list[Blob]):

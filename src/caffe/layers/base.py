@@ -17,6 +17,7 @@ from caffe.layers.support import dry
 from caffe.layers.support.effects import Effects, Held, RandomState, repeating
 from caffe.layers.support.options import Options, field_of, from_text
 from caffe.layers.support.values import exported, has_values, is_exported
+from caffe.limits import check_size
 from caffe.proto import caffe_pb2, extend
 from caffe.proto.forks import foreign_layer
 from caffe.proto.v1 import V1_TYPES
@@ -152,6 +153,7 @@ class Layer(nn.Module):
 
         A blob that is not `trained` (running statistics) is a buffer and never gets a gradient.
         """
+        check_size(f"the blob {name}", shape, self.error)
         tensor = torch.empty(tuple(shape), device="meta")
         if trained:
             self.register_parameter(name, nn.Parameter(tensor))
@@ -331,6 +333,8 @@ class Source(Layer, abstract=True):
         self.device = torch.device(device)
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        for name, shape in zip(self.spec.top, self.shapes, strict=False):
+            check_size(f'top "{name}"', shape, self.error)
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
 
     def position(self) -> bytes:

@@ -18,6 +18,7 @@ from caffe.blob import Blob, ParamBlob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, Source, layer_class, shape_text
 from caffe.layers.support.effects import Held, RandomState
+from caffe.limits import check_size
 from caffe.net.gradients import mark_backward
 from caffe.proto import weights
 
@@ -385,8 +386,13 @@ def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
     except CaffeError:
         raise
     except Exception as error:
+        if "Storage size calculation overflowed" in str(error):
+            layer.error(f"has more elements than can be counted: {error}; use smaller sizes")
         raise failure(step, error) from error
     shapes = [tuple(top.shape) for top in tops]
+    for blob, shape in zip(step.tops, shapes, strict=False):
+        if not step.shares:
+            check_size(f'top "{blob.name}"', shape, layer.error, blob.data_memory.raw.device)
     _check_in_place(step, shapes)
     return shapes
 
