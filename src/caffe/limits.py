@@ -6,21 +6,32 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["check_size", "memory_limit", "size_text"]
+from caffe.errors import CaffeError
+
+__all__ = ["PIXELS", "check_size", "limit_pixels", "memory_limit", "size_text", "why_undecodable"]
+
+PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
+"""OpenCV's environment variable for the most pixels that an image may have."""
+_MOST_PIXELS = 1 << 28
 
 _SMALL = 1 << 28  # elements that are not worth a look at the machine
 _MOST = (1 << 63) - 1  # bytes that torch can count
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def check_size(what: str, shape: Sequence[int], error: Callable[[str], Any], device: object = "cpu") -> None:
-    """Call `error` if an array of float32 of this shape, on the CPU, is larger than the memory available.
+def check_size(
+    what: str, shape: Sequence[int], error: Callable[[str], Any] | None = None, device: object = "cpu"
+) -> None:
+    """Call `error`, or raise a CaffeError, if an array of float32 of this shape is larger than the CPU's memory.
 
     `what` names the array in the message. An array that fits counts by itself: blobs of zeros take no memory until
     they are written, so a net whose blobs add up to more may still run.
     """
+    error = error or _refuse
+    if any(size < 0 for size in shape):
+        error(f"{what} cannot take the shape {tuple(shape)}; every size must be at least 0")
     count = math.prod(shape)
     if count < _SMALL or not str(device).startswith("cpu"):
         return
@@ -31,6 +42,10 @@ def check_size(what: str, shape: Sequence[int], error: Callable[[str], Any], dev
             f"{what} of shape {sizes} takes {size_text(size)}, and this machine has {size_text(limit)} of memory "
             "available; use smaller sizes"
         )
+
+
+def _refuse(fact: str) -> NoReturn:
+    raise CaffeError(fact)
 
 
 def size_text(size: int) -> str:
@@ -62,3 +77,22 @@ def _group_limit(path: str) -> int:
         return int(Path(path).read_text())
     except (OSError, ValueError):  # no such file, or "max"
         return _MOST
+
+
+def limit_pixels() -> None:
+    """Set OpenCV's limit for images, unless the user has set it: a file of a few kB can hold gigabytes of equal pixels.
+
+    OpenCV reads the variable when it is imported.
+    """
+    os.environ.setdefault(PIXELS, str(_MOST_PIXELS))
+
+
+def why_undecodable(error: Exception) -> str:
+    """What an exception of OpenCV's decoder says about the image."""
+    if "CV_IO_MAX_IMAGE" not in str(error):
+        return str(error)
+    most = os.environ.get(PIXELS, "its limit")
+    return (
+        f"it has more pixels than {most}, or a side of more than 1048576; scale it down, or set the environment "
+        f"variable {PIXELS} to a larger number"
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe.errors import FileError, did_you_mean, require_extra
+from caffe.proto.files import refuse_special
 
 __all__ = ["Curves", "Series", "check_output", "draw", "read_log"]
 
@@ -112,6 +113,7 @@ def read_log(path: str | Path) -> Curves:
     """
     curves = Curves(Path(path).stem)
     try:
+        refuse_special(path, pipes=True)
         with open(path, encoding="utf-8", errors="replace") as file:
             _Reader(curves).read(file)
     except OSError as error:

@@ -15,7 +15,7 @@ from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import store
-from caffe.net.build import Learnable, Step, build, infer_tops, located
+from caffe.net.build import Learnable, Step, build, located
 from caffe.net.fused import Fused
 from caffe.net.gradients import first_diffs, gradients_apart
 from caffe.net.graph import filter_net, insert_splits
@@ -24,6 +24,7 @@ from caffe.net.run import stepwise
 from caffe.net.run.loss_scale import LossScale
 from caffe.net.run.partial import Partial
 from caffe.net.run.precision import check as check_precision
+from caffe.net.shapes import infer_tops
 from caffe.net.turns import Turns, in_turn
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import caffe_pb2, text, upgrade

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Source
-from caffe.net.build import Step, infer_tops
+from caffe.net.build import Step
 from caffe.net.run.loss_scale import LossScale
 from caffe.net.run.module import NetModule
+from caffe.net.shapes import infer_tops
 
 __all__ = ["Partial"]
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from caffe.errors import CaffeError
 from caffe.layers.support.effects import Effects, Held, RandomState, copy_of_buffers
-from caffe.net.build import History, Step, failure
+from caffe.net.build import History, Step
 from caffe.net.run.rewrite.call import tops_of
+from caffe.net.shapes import failure
 
 __all__ = ["backward_step", "forward_step"]
 
