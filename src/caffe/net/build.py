@@ -59,6 +59,9 @@ class Step:
     tops: list[Blob] = field(default_factory=list)
     loss_weights: list[float] = field(default_factory=list)
     needs: list[bool] = field(default_factory=list)  # for each bottom
+    forced: list[bool] = field(
+        default_factory=list
+    )  # for each bottom, whether only `force_backward` needs its gradient
     params: list[ParamBlob] = field(default_factory=list)  # those that get a gradient
     backward: bool = False
     history: History | str = ""  # of the last run; or why there is none
@@ -138,12 +141,26 @@ class _Builder:
             try:
                 self._add(spec, net.state.phase)
             except CaffeError as error:
-                raise located(error, locate(index)) from error.__cause__
+                fault = self._without_shape(spec, error)
+                raise fault or located(error, locate(index)) from error.__cause__
         _warn_of_shared_names(self.graph.steps)
         mark_backward(self.graph.steps, net.force_backward)
         self.graph.outputs = sorted(self.unread)
         for name in self.graph.outputs:
             log.info("net.cpp:244", f"This network produces output {name}")
+
+    def _without_shape(self, spec: Any, error: CaffeError) -> CaffeError | None:
+        """The error of an Input layer without a shape, if a layer fails whose bottom therefore has no axes."""
+        steps, axes = self.graph.steps, [self.latest[name].shape for name in spec.bottom if name in self.latest]
+        inputs = (index for index, step in enumerate(steps) if step.layer.type == "Input" and not step.layer.opt.shape)
+        index = next(inputs, None)
+        if index is None or () not in axes:
+            return None
+        fact = (
+            f'layer "{steps[index].layer.name}" (Input): has no shape, and layer "{spec.name}" ({spec.type}) needs one'
+        )
+        way_out = "write input_param { shape { dim: ... } } with a dim for each axis"
+        return located(LayerError(f"{fact}; {way_out} ({error})"), self.locate(index))
 
     def _add(self, spec: Any, phase: int) -> None:
         log.info("layer_factory.hpp:77", f"Creating layer {spec.name}")

@@ -18,7 +18,7 @@ from caffe.net import store
 from caffe.net.build import Learnable, Step, build, located
 from caffe.net.fused import Fused
 from caffe.net.gradients import first_diffs, gradients_apart
-from caffe.net.graph import filter_net, insert_splits
+from caffe.net.graph import filter_net, insert_splits, makers
 from caffe.net.measure import debug
 from caffe.net.run import stepwise
 from caffe.net.run.loss_scale import LossScale
@@ -89,18 +89,20 @@ class Net(Fused):
         upgrade.check_modern(param, str(self.path or ""))
         filtered, indices = filter_net(param)
         log.info("net.cpp:53", f"Initializing net from parameters: \n{text.dumps(filtered)}")
-        split = insert_splits(filtered)
-        origin = _origins(filtered, split, indices)
 
-        def locate(index: int) -> str:
+        def place(index: int | None) -> str:
+            """Where layer `index` of the whole net stands in its file."""
             if self.path is None:
                 return ""
-            at = origin[index]
-            line = None if at is None else text.layer_line(self.path, at, split.layer[index].name)
+            line = None if index is None else text.layer_line(self.path, index, param.layer[index].name)
             return f"{self.path}:{line}" if line else str(self.path)
 
-        self._locate = locate
-        graph = build(split, self.device, locate)
+        split = insert_splits(
+            filtered, lambda index: place(indices[index]), lambda bottom: makers(param, indices, bottom, place)
+        )
+        origin = _origins(filtered, split, indices)
+        self._locate = lambda index: place(origin[index])
+        graph = build(split, self.device, self._locate)
         self.name: str = param.name
         self.phase: int = param.state.phase
         self.steps: list[Step] = graph.steps
