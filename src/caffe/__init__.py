@@ -12,7 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from caffe import limits
 from caffe.errors import CaffeError
+
+limits.limit_pixels()
 
 if TYPE_CHECKING:
     from caffe.blob import Blob

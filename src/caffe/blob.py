@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe.errors import CaffeError
+from caffe.limits import check_size
 from caffe.memory import Memory
 from caffe.parameter_memory import Gradient, Weights
 
@@ -21,14 +22,14 @@ __all__ = ["Blob", "BlobVec", "ParamBlob"]
 class Blob:
     """An array with its gradient: `data` and `diff`, of any number of axes.
 
-    `data` and `diff` are writable numpy arrays. An array that the caller keeps shows the values of later runs.
-    `tensor` and `grad` are the same as torch tensors. Each of the two is a `caffe.memory.Memory`, which several blobs
-    can share, also under different shapes.
+    `data` and `diff` are writable numpy arrays. An array that the caller keeps shows the values of later runs. `tensor`
+    and `grad` are the same as torch tensors. Each is a `caffe.memory.Memory`, which several blobs can share.
     """
 
     __slots__ = ("_own", "_root", "_view", "alone", "data_memory", "diff_memory", "name")
 
     def __init__(self, *shape: int, name: str = "", device: torch.device | str = "cpu") -> None:
+        check_size(f'blob "{name}"', shape, device=device)
         like = torch.zeros((), device=device)
         self.data_memory = self._own = Memory(shape, like)
         self.diff_memory = Memory(shape, like)
@@ -176,8 +177,7 @@ class Blob:
 
     def reshape(self, *shape: int) -> None:
         """Change the shape; values are kept where the count stays the same, else they are zeros."""
-        if any(size < 0 for size in shape):
-            raise CaffeError(f'blob "{self.name}": cannot take the shape {tuple(shape)}; every size must be at least 0')
+        check_size(f'blob "{self.name}"', shape, device=self.data_memory.raw.device)
         if tuple(shape) == self.shape:
             return
         if self.data_memory.shared and math.prod(shape) == self.data_memory.count:

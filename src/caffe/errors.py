@@ -6,7 +6,6 @@ Nothing in the package aborts, exits or asserts on what a user gave it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -19,6 +18,7 @@ __all__ = [
     "ProtoError",
     "SolverError",
     "did_you_mean",
+    "nearest",
     "require_extra",
 ]
 
@@ -56,14 +56,64 @@ class MissingExtra(CaffeError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`'; did you mean "Pooling"?'` for the known name that begins with `word`, or is closest to it.
+    """`'; did you mean "Pooling"?'` for the known name of which `word` is the beginning or a misspelling.
 
-    An empty string where there is none.
+    An empty string where there is none: a name that is merely alike may stand for something else.
     """
-    names = {name.lower(): name for name in known}
-    begun = sorted((name for name in names if name.startswith(word.lower())), key=len) if len(word) > 1 else []
-    close = begun or difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    return f'; did you mean "{names[close[0]]}"?' if close else ""
+    name = nearest(word, known)
+    return f'; did you mean "{name}"?' if name else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known name that `word` was probably meant to be, or an empty string.
+
+    These count, in this order: the same name in other case or with other separators; a name that begins with `word`,
+    if that is at least a third of it; a name few edits away, with the same first letters and the same digits.
+    """
+    names = {_plain(name): name for name in sorted(known, reverse=True)}
+    plain = _plain(word)
+    if plain in names:
+        return names[plain]
+    begun = sorted((name for name in names if name.startswith(plain)), key=len)
+    if len(plain) >= 4 and begun and len(begun[0]) <= 3 * len(plain) and all(n.startswith(begun[0]) for n in begun):
+        return names[begun[0]]
+    candidates = [name for name in names if _is_misspelling(plain, name)]
+    close = min(candidates, key=lambda name: (_edits(plain, name), set(plain) != set(name)), default="")
+    return names[close] if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+def _is_misspelling(word: str, name: str) -> bool:
+    """Whether `word` differs from `name` as a misspelling does: an edit for each four letters."""
+    shorter = min(len(word), len(name))
+    if shorter < 2 or abs(len(word) - len(name)) > max(1, shorter // 4):
+        return False
+    if word[0] != name[0] and word[:2] != name[1::-1]:
+        return False
+    digits, others = (sorted(filter(str.isdigit, text)) for text in (word, name))
+    if digits and others and digits != others:  # conv1 is not conv2
+        return False
+    if shorter <= 3:  # the same letters, or one left out or added inside
+        inside = len(word) != len(name) and word[-1] == name[-1] and _edits(word, name) == 1
+        return inside or set(word) == set(name)
+    return _edits(word, name) <= max(1, shorter // 4)
+
+
+def _edits(word: str, name: str) -> int:
+    """Letters to insert, remove, replace, or exchange with their neighbour, to make one name of the other."""
+    before: list[int] = []
+    row = list(range(len(name) + 1))
+    for i, letter in enumerate(word, 1):
+        last, before, row = before, row, [i]
+        for j, other in enumerate(name, 1):
+            edits = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == name[j - 2] and word[i - 2] == other:
+                edits = min(edits, last[j - 2] + 1)
+            row.append(edits)
+    return row[-1]
 
 
 def require_extra(module: str, extra: str, purpose: str) -> object:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from caffe.errors import LayerError, did_you_mean
 from caffe.proto import caffe_pb2
+from caffe.proto.forks import foreign_value
 
 __all__ = ["check", "fill", "filler", "filler_types", "is_zero"]
 
@@ -53,7 +54,8 @@ def check(param: Any, error: Callable[[str], Any]) -> None:
     """Call `error` with a message if `param` names a filler that does not exist."""
     if param.type not in _FILLERS:
         known = ", ".join(filler_types())
-        error(f'unknown filler type "{param.type}"{did_you_mean(param.type, _FILLERS)} (known fillers: {known})')
+        hint = foreign_value(param.type) or did_you_mean(param.type, _FILLERS)
+        error(f'unknown filler type "{param.type}"{hint} (known fillers: {known})')
 
 
 @filler("constant")

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from caffe.errors import CaffeError, DataError, FileError, did_you_mean
+from caffe.limits import why_undecodable
 from caffe.proto import blobs, caffe_pb2
+from caffe.proto.files import refuse_special
 
 __all__ = [
     "Transformer",
@@ -92,10 +94,14 @@ def load_image(filename: str | Path, color: bool = True) -> np.ndarray:
     import cv2
 
     try:
+        refuse_special(filename)
         data = np.fromfile(filename, np.uint8)
     except OSError as error:
         raise FileError(f"cannot read the image {filename}: {error.strerror}") from error
-    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error as error:
+        raise FileError(f"{filename}: cannot be decoded as an image: {why_undecodable(error)}") from error
     if pixels is None:
         raise FileError(f"{filename}: cannot be decoded as an image: damaged, or of a format that OpenCV does not read")
     top = {"uint8": 255, "uint16": 65535}.get(pixels.dtype.name, 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 from caffe.errors import FileError, did_you_mean, require_extra
 from caffe.pictures.series import Curves, Series
+from caffe.proto.files import refuse_special
 
 __all__ = ["Curves", "Series", "check_output", "draw", "read_log"]
 
@@ -34,6 +35,7 @@ def read_log(path: str | Path) -> Curves:
     """
     curves = Curves(Path(path).stem)
     try:
+        refuse_special(path, pipes=True)
         with open(path, encoding="utf-8", errors="replace") as file:
             _Reader(curves).read(file)
     except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from caffe.errors import FileError, require_extra
 from caffe.proto import files
+from caffe.proto.files import refuse_special
 
 __all__ = ["CHARTS", "Tables", "chart", "read", "write"]
 
@@ -151,6 +152,7 @@ def _curves(tables: Tables, train: bool, column: str) -> list[tuple[str, list[Ro
 
 def _lines(path: str | Path) -> list[str]:
     try:
+        refuse_special(path, pipes=True)
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise FileError(f"cannot read the log {path}: {error.strerror}") from error

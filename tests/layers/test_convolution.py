@@ -5,8 +5,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from caffe.errors import LayerError
+from caffe.layers import convolution
+from caffe.layers.support import geometry
+from caffe.layers.support.geometry import Slide
 from tests.layers.alone import alone
 from tests.layers.build import apply, assert_rejected, build
 
@@ -145,3 +149,63 @@ def test_weights_lie_with_the_channels_last_whatever_fills_them(filler):
     assert layer.weight.shape == (5, 3, 3, 3)
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)
     assert layer.weight.any() == bool(filler)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "options", "like"),
+    [
+        ("Convolution", (8, 11), "kernel_size: 3 pad: 1 stride: 65536", "kernel_size: 3 pad: 1 stride: 20"),
+        ("Convolution", (11,), "kernel_size: 1 stride: 2147483647", "kernel_size: 1 stride: 20"),
+        ("Convolution", (2, 8, 4), "kernel_size: 2 stride: 65536", "kernel_size: 2 stride: 20"),
+        ("Convolution", (3, 5), "kernel_size: 9 stride: 32767", "kernel_size: 9 stride: 20"),
+        ("Deconvolution", (1, 1), "kernel_size: 3 pad: 1 stride: 65536", "kernel_size: 3 pad: 1 stride: 1"),
+        ("Im2col", (8, 11), "kernel_size: 3 pad: 1 stride: 65536", "kernel_size: 3 pad: 1 stride: 20"),
+    ],
+)
+def test_a_stride_beyond_the_bottom_gives_one_window_and_its_gradients(kind, sizes, options, like):
+    def gradients(options: str) -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        x = torch.rand(2, 3, *sizes, requires_grad=True)
+        outputs = "" if kind == "Im2col" else "num_output: 2"
+        layer = alone(kind, [tuple(x.shape)], f"convolution_param {{ {outputs} {options} }}")
+        for blob in layer.tensors:
+            torch.nn.init.normal_(blob)
+        y = layer(x)
+        y = y if kind == "Im2col" else y[0]
+        y.square().sum().backward()
+        return [y, x.grad, *(blob.grad for blob in layer.tensors)]
+
+    for far, near in zip(gradients(options), gradients(like), strict=True):
+        torch.testing.assert_close(far, near)
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_strides_that_torch_is_slow_at_give_its_values(kernel, pad):
+    torch.manual_seed(1)
+    slide = Slide((kernel,), (geometry.FAR,), (pad,), (1,))
+    x, weight, bias = (
+        torch.rand(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 4, 600), (6, 2, kernel), (6,))
+    )
+    made, torch_s = convolution.convolve(x, weight, bias, slide, 2), F.conv1d(x, weight, bias, geometry.FAR, pad, 1, 2)
+    torch.testing.assert_close(made, torch_s)
+    top = torch.rand_like(made)
+    inputs = [x, weight, bias]
+    torch.testing.assert_close(torch.autograd.grad(made, inputs, top), torch.autograd.grad(torch_s, inputs, top))
+    x, weight = torch.rand(2, 6, 3, dtype=torch.float64), torch.rand(6, 2, kernel, dtype=torch.float64)
+    made = convolution.deconvolve(x, weight, None, slide, 2)
+    torch.testing.assert_close(made, F.conv_transpose1d(x, weight, None, geometry.FAR, pad, 0, 2))
+
+
+def test_deconvolution_over_four_axes_may_have_more_pad_than_kernel():
+    x, weight = torch.rand(2, 3, 4, 5, 4, 3), torch.ones(3, 1, 1, 1, 1, 1)
+    y = convolution.deconvolve(x, weight, None, Slide((1,) * 4, (1,) * 4, (1,) * 4, (1,) * 4), 1)
+    torch.testing.assert_close(y, x.sum(1, keepdim=True)[..., 1:-1, 1:-1, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution", "Im2col"])
+@pytest.mark.parametrize("option", ["stride", "pad", "dilation"])
+def test_options_beyond_31_bits_are_refused(kind, option):
+    outputs = "" if kind == "Im2col" else "num_output: 2 "
+    options = f"convolution_param {{ {outputs}kernel_size: 3 {option}: 4294967295 }}"
+    assert_rejected(kind, options, (2, 3, 8, 11), says=f"{option} (4294967295,) is larger than 2147483647")

@@ -109,3 +109,15 @@ def test_mvn_of_equal_values_is_zero():
     y = apply("MVN", "", x)
     assert not y.any()
     assert torch.isfinite(torch.autograd.grad(y.sum(), x)[0]).all()
+
+
+@pytest.mark.parametrize("region", ["ACROSS_CHANNELS", "WITHIN_CHANNEL"])
+def test_lrn_over_more_cells_than_there_are_takes_no_longer(region):
+    x = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    options = "lrn_param {{ norm_region: {} local_size: {} alpha: {} }}"
+    for size in (15, 4294967295):
+        power = 1 if region == "ACROSS_CHANNELS" else 2
+        y = apply("LRN", options.format(region, size, 0.5 * float(size) ** power), x)
+        total = x.square().sum(1 if power == 1 else (2, 3), keepdim=True)
+        torch.testing.assert_close(y, x * (1 + 0.5 * total) ** -0.75)
+        y.sum().backward()

@@ -156,3 +156,32 @@ def test_a_large_bottom_that_learns_nothing_has_the_same_maxima(kernel, monkeypa
         y = pooling.max_pool(x, grid)
         assert torch.equal(y, pooling.max_pool(x.clone().requires_grad_(), grid)), (stride, pad, height, width)
         assert torch.equal(y, pooling.max_pool(x.contiguous(), grid))
+
+
+@pytest.mark.parametrize("pool", ["MAX", "AVE", "STOCHASTIC"])
+@pytest.mark.parametrize("pad", [0, 1])
+def test_a_stride_beyond_the_bottom_costs_no_memory(pool, pad):
+    if pool == "STOCHASTIC" and pad:
+        return
+    x = torch.rand(2, 3, 8, 11, dtype=torch.float64)
+    torch.manual_seed(1)
+    far = apply("Pooling", f"pooling_param {{ pool: {pool} kernel_size: 3 pad: {pad} stride: 2147483647 }}", x)
+    torch.manual_seed(1)
+    near = apply("Pooling", f"pooling_param {{ pool: {pool} kernel_size: 3 pad: {pad} stride: 30 }}", x)
+    assert far.shape == (2, 3, *([1, 1] if pad else [2, 2]))
+    torch.testing.assert_close(far, near)
+
+
+@pytest.mark.parametrize("pool", ["MAX", "AVE", "STOCHASTIC"])
+def test_a_kernel_far_larger_than_the_bottom_costs_no_memory(pool):
+    x = torch.rand(2, 3, 8, 11, dtype=torch.float64)
+    torch.manual_seed(1)
+    far = apply("Pooling", f"pooling_param {{ pool: {pool} kernel_size: 2147483647 stride: 2147483647 }}", x)
+    torch.manual_seed(1)
+    near = apply("Pooling", f"pooling_param {{ pool: {pool} kernel_size: 20 stride: 20 }}", x)
+    torch.testing.assert_close(far, near)
+
+
+def test_pooling_with_an_absurd_top_is_refused_and_takes_no_time():
+    options = "pooling_param { pool: AVE kernel_size: 2147483647 pad: 2147483646 }"
+    assert_rejected("Pooling", options, (2, 3, 8, 11), says="the top of shape 2 x 3 x 2147483654 x 2147483657 takes")

@@ -97,7 +97,10 @@ def test_message_fields_in_all_their_forms():
         ("layer { kernel_w: 3 }", '"kernel_w"; it belongs into convolution_param or pooling_param'),
         ("layer { blobs_lr: 3 }", 'older "layers", in "layer" write param { lr_mult: ... }'),
         ("layers { crop_param { } }", 'V1LayerParameter has no field "crop_param"; only "layer { ... }" has it'),
-        ("layer { permute_param { } }", '"permute_param"; no layer type known here has such options'),
+        (
+            "layer { permute_param { } }",
+            '"permute_param": it holds the options of "Permute", a layer type of a fork of Caffe (SSD)',
+        ),
         (
             "layer { pooling_param { pool: MEAN } }",
             'PoolingParameter.pool: expected one of MAX, AVE, STOCHASTIC, got "MEAN"',
@@ -141,8 +144,8 @@ def test_errors_name_place_fact_and_way_out(source, error):
 
 
 def test_what_resembles_little_is_not_proposed():
-    with pytest.raises(ProtoError, match=r'has no field "eval_type"$'):
-        solver("eval_type: 1")
+    with pytest.raises(ProtoError, match=r'has no field "test_type"$'):
+        solver("test_type: 1")
 
 
 def test_net_file_given_as_solver():

@@ -271,7 +271,7 @@ def test_errors_name_layer_and_blob(tmp_path):
     with pytest.raises(FileError, match=re.escape('layer "c": blob 0: shape (3, 5) is 15 numbers, but 2 are stored')):
         weights.read(path)
     with pytest.raises(FileError, match=r'file not found; did you mean "w.caffemodel"'):
-        weights.read(tmp_path / "v.caffemodel")
+        weights.read(tmp_path / "w.cafemodel")
 
 
 def test_mean_and_state_readers_reject_weights(tmp_path):

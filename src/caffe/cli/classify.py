@@ -10,6 +10,7 @@ from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import ENGINE, Flag
 from caffe.errors import CaffeError, FileError
+from caffe.proto.files import refuse_special
 
 MODEL_DEF = Flag("model_def", "", "Net to run (deploy prototxt).")
 PRETRAINED_MODEL = Flag("pretrained_model", "", "Its weights (.caffemodel or .h5).")
@@ -71,6 +72,7 @@ def _names(path: str, classes: int) -> list[str]:
     if not path:
         return [str(index) for index in range(classes)]
     try:
+        refuse_special(path)
         names = Path(path).read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     except OSError as error:
         raise FileError(f"cannot read the labels {path}: {error.strerror}") from error

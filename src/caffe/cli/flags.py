@@ -191,7 +191,8 @@ def _find(name: str, written: str) -> tuple[Flag, bool]:
     positive = _KNOWN.get(name[2:]) if name.startswith("no") else None
     if positive is not None and isinstance(positive.default, bool):
         return positive, True
-    hint = did_you_mean(name, _KNOWN).removeprefix("; ").replace('"', "'-", 1).replace('"', "'")
+    close = did_you_mean(name, _KNOWN) or did_you_mean(name.removeprefix("no"), _KNOWN)
+    hint = close.removeprefix("; ").replace('"', "'-", 1).replace('"', "'")
     raise UsageError(f"ERROR: unknown command line flag '{written}'" + (f"\n{hint}" if hint else ""))
 
 

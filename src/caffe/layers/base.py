@@ -17,7 +17,10 @@ from caffe.layers.support import dry
 from caffe.layers.support.effects import Effects, Held, RandomState, repeating
 from caffe.layers.support.options import Options, field_of, from_text
 from caffe.layers.support.values import exported, has_values, is_exported
+from caffe.limits import check_size
 from caffe.proto import caffe_pb2, extend
+from caffe.proto.forks import foreign_layer
+from caffe.proto.v1 import V1_TYPES
 
 __all__ = ["Effects", "Layer", "Loss", "Lowering", "Source"]
 __all__ += ["exported", "has_values", "is_exported", "layer_class", "layer_types"]
@@ -163,6 +166,7 @@ class Layer(nn.Module):
 
         A blob that is not `trained` (running statistics) is a buffer and never gets a gradient.
         """
+        check_size(f"the blob {name}", shape, self.error)
         tensor = torch.empty(tuple(shape), device="meta")
         if trained:
             self.register_parameter(name, nn.Parameter(tensor))
@@ -342,6 +346,8 @@ class Source(Layer, abstract=True):
         self.device = torch.device(device)
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        for name, shape in zip(self.spec.top, self.shapes, strict=False):
+            check_size(f'top "{name}"', shape, self.error)
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
 
     def position(self) -> bytes:
@@ -363,8 +369,12 @@ def layer_class(type_name: str) -> type[Layer]:
     try:
         return _REGISTRY[type_name]
     except KeyError:
-        hint = did_you_mean(type_name, _REGISTRY)
-        raise NetError(f'unknown layer type "{type_name}"{hint} (known types: {", ".join(layer_types())})') from None
+        known = f"(known types: {', '.join(layer_types())})"
+        if foreign := foreign_layer(type_name):
+            raise NetError(f'layer type "{type_name}"{foreign} {known}') from None
+        modern = V1_TYPES.get(type_name.upper(), "")  # SOFTMAX_LOSS
+        hint = f'; did you mean "{modern}"?' if modern else did_you_mean(type_name, _REGISTRY)
+        raise NetError(f'unknown layer type "{type_name}"{hint} {known}') from None
 
 
 def layer_types() -> list[str]:

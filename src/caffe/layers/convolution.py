@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, Lowering, shape_text
-from caffe.layers.support.geometry import Slide, im2col, margins, pad_axes, read_slide
+from caffe.layers.support.geometry import FAR, Slide, im2col, margins, pad_axes, read_slide
 
 __all__ = ["Convolution", "Deconvolution", "Im2col"]
 
@@ -154,7 +155,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group
     axes = len(slide.kernel)
     if axes == 0:
         return F.conv1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
-    if axes <= 3:
+    slide = slide.clamped(x.shape[2:])
+    if axes <= 3 and max(slide.stride) < FAR:
         options = slide.stride, slide.pad, slide.dilation, group
         if bias is not None and bias.requires_grad and x.device.type == "cpu":
             return _SumForBias.apply(x, weight, bias, *options)
@@ -188,17 +190,22 @@ class _SumForBias(torch.autograd.Function):
 def deconvolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group: int) -> Tensor:
     """Transposed convolution of x (N, C, *sizes) over any number of axes; torch has kernels for one to three.
 
-    Beyond, it is a convolution with the mirrored kernel of x spread out by `stride`, zeros between.
+    Beyond, and for strides from `FAR` on, it is a convolution with the mirrored kernel of x spread out by `stride`,
+    zeros between.
     """
     axes = len(slide.kernel)
     if axes == 0:
         return F.conv_transpose1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
-    if axes <= 3:
+    if max(slide.stride) >= FAR:  # of an axis with one cell the stride has no effect
+        slide = replace(slide, stride=tuple(1 if n == 1 else s for s, n in zip(slide.stride, x.shape[2:], strict=True)))
+    if axes <= 3 and max(slide.stride) < FAR:
         apply = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
         return apply(x, weight, bias, slide.stride, slide.pad, 0, group, slide.dilation)
     spread = x.new_zeros(*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(slide.stride, x.shape[2:], strict=True)))
     places: Any = (..., *(slice(None, None, s) for s in slide.stride))
     spread[places] = x
     mirrored = weight.flip(list(range(2, 2 + axes))).unflatten(0, (group, -1)).transpose(1, 2).flatten(0, 1)
-    pad = tuple(e - 1 - p for e, p in zip(slide.extent, slide.pad, strict=True))
+    margin = [e - 1 - p for e, p in zip(slide.extent, slide.pad, strict=True)]
+    cut, pad = [min(m, 0) for m in margin], tuple(max(m, 0) for m in margin)
+    spread = pad_axes(spread, cut, cut)
     return convolve(spread, mirrored, bias, Slide(slide.kernel, (1,) * axes, pad, slide.dilation), group)

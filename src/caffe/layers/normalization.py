@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -118,9 +119,11 @@ class LRN(Layer):
         if opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
             rate = opt.alpha / opt.local_size
             way = _AcrossChannelsPlain if torch.compiler.is_compiling() else _AcrossChannels
-            return way.apply(x, reach, rate, opt.beta, opt.k)
-        energy = mean_pool(x.square(), Grid((opt.local_size,) * 2, pad=(reach, reach)))
-        return x * (energy * opt.alpha + 1) ** -opt.beta
+            return way.apply(x, min(reach, x.shape[1]), rate, opt.beta, opt.k)
+        kernel = tuple(2 * min(reach, size) + 1 for size in x.shape[2:])  # cells farther away lie beyond the bottom
+        energy = mean_pool(x.square(), Grid(kernel, pad=tuple(size // 2 for size in kernel)))
+        share = math.prod(kernel) / opt.local_size**2
+        return x * (energy * (opt.alpha * share) + 1) ** -opt.beta
 
 
 class MVN(Layer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, is_exported, shape_text
-from caffe.layers.support.geometry import pad_axes, per_axis
+from caffe.layers.support.geometry import FAR, pad_axes, per_axis
+from caffe.limits import check_size
 from caffe.proto import caffe_pb2
 
 __all__ = ["SPP", "Pooling"]
@@ -46,6 +47,21 @@ class Grid:
             counts.append(count - (any(self.pad) and (count - 1) * s >= n + p))
         return counts
 
+    def clamped(self, sizes: Sequence[int]) -> Grid:
+        """The same windows with nothing that lies far beyond the padded image.
+
+        A kernel larger than the padded image has one window, of all of it; a second window that starts beyond starts
+        no farther away than it must.
+        """
+        room = [n + 2 * p for n, p in zip(sizes, self.pad, strict=True)]
+        kernel = tuple(min(k, n) if n else k for k, n in zip(self.kernel, room, strict=True))
+        return replace(self, kernel=kernel, stride=tuple(min(s, n + 1) for s, n in zip(self.stride, room, strict=True)))
+
+    def reach(self, sizes: Sequence[int]) -> list[int]:
+        """Cells that the padded image has where the windows reach beyond it."""
+        axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
+        return [max(n + p, (count - 1) * s + k) for n, count, k, s, p in axes]
+
     def is_plain(self, sizes: Sequence[int]) -> bool:
         """Whether torch's own padding and rounding give the same windows, so that no padded copy is needed.
 
@@ -57,8 +73,7 @@ class Grid:
     def padded(self, x: Tensor, value: float) -> Tensor:
         """x (N, C, H, W) with `value` around it, as far as the windows reach."""
         sizes = x.shape[2:]
-        axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
-        after = [max(0, (count - 1) * s + k - n - p) for n, count, k, s, p in axes]
+        after = [far - n - p for far, n, p in zip(self.reach(sizes), sizes, self.pad, strict=True)]
         return pad_axes(x, self.pad, after, value)
 
     def cells(self, sizes: Sequence[int]) -> list[list[int]]:
@@ -115,10 +130,19 @@ class Pooling(_RandomPick, tops=(1, 2)):
         return pool(x, self.opt.pool, grid, self.training)
 
     def _window(self, x: Tensor) -> Grid:
-        height, width = x.shape[2:]
-        grid = Grid((height, width)) if self.opt.global_pooling else self.grid
-        if min(grid.windows((height, width))) < 1:
+        sizes, grid = tuple(x.shape[2:]), self.grid
+        if self.opt.global_pooling:
+            grid = Grid(sizes)
+        counts = grid.windows(sizes)
+        if min(counts) < 1:
+            height, width = sizes
             self.error(f"kernel {grid.kernel} with pad {grid.pad} does not fit into a bottom of {height} x {width}")
+        if self.opt.global_pooling or max(*grid.kernel, *grid.stride, *grid.pad) < FAR:
+            return grid
+        check_size("the top", (*x.shape[:2], *counts), self.error)
+        grid = grid.clamped(sizes)
+        if not grid.is_plain(sizes):
+            check_size("the bottom with its padding", (*x.shape[:2], *grid.reach(sizes)), self.error)
         return grid
 
 
@@ -205,7 +229,8 @@ def _largest(x: Tensor, axis: int, grid: Grid) -> Tensor:
     n, kernel, stride, pad = x.shape[axis], grid.kernel[axis - 2], grid.stride[axis - 2], grid.pad[axis - 2]
     count = grid.windows(x.shape[2:])[axis - 2]
     spans = {}
-    for cell in range(kernel):  # the windows first ... after - 1 have their cell of this number in the image
+    reached = range(max(0, pad - (count - 1) * stride), min(kernel, n + pad))
+    for cell in reached:  # the windows first ... after - 1 have their cell of this number in the image
         first, after = max(0, -(-(pad - cell) // stride)), min(count, (n - 1 + pad - cell) // stride + 1)
         start = first * stride + cell - pad
         spans[cell] = first, after, _part(x, axis, start, start + (after - first - 1) * stride + 1, stride)

@@ -10,7 +10,7 @@ import torch
 
 from caffe import log
 from caffe.net.build import Graph, build
-from caffe.net.graph import filter_net, insert_splits
+from caffe.net.graph import filter_net, insert_splits, makers
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["assemble", "load_param"]
@@ -34,15 +34,21 @@ def assemble(param: Any, path: Path | None, device: torch.device) -> tuple[Graph
     upgrade.check_modern(param, str(path or ""))
     filtered, indices = filter_net(param)
     log.info("net.cpp:53", f"Initializing net from parameters: \n{text.dumps(filtered)}")
-    split = insert_splits(filtered)
+
+    def place(index: int | None) -> str:
+        """Where layer `index` of the whole net stands in its file."""
+        if path is None:
+            return ""
+        line = None if index is None else text.layer_line(path, index, param.layer[index].name)
+        return f"{path}:{line}" if line else str(path)
+
+    split = insert_splits(
+        filtered, lambda index: place(indices[index]), lambda bottom: makers(param, indices, bottom, place)
+    )
     origin = _origins(filtered, split, indices)
 
     def locate(index: int) -> str:
-        if path is None:
-            return ""
-        at = origin[index]
-        line = None if at is None else text.layer_line(path, at, split.layer[index].name)
-        return f"{path}:{line}" if line else str(path)
+        return place(origin[index])
 
     return build(split, device, locate), locate
 

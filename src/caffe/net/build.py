@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,10 +15,11 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, Source, layer_class, shape_text
 from caffe.net.gradients import mark_backward
+from caffe.net.shapes import infer_tops
 from caffe.net.step import Graph, LastRun, Learnable, Step
 from caffe.proto import weights
 
-__all__ = ["build", "failure", "infer_tops", "located"]
+__all__ = ["build", "located"]
 
 _AUTOMATIC = "(automatic)"
 
@@ -48,12 +47,26 @@ class _Builder:
             try:
                 self._add(spec, net.state.phase)
             except CaffeError as error:
-                raise located(error, locate(index)) from error.__cause__
+                fault = self._without_shape(spec, error)
+                raise fault or located(error, locate(index)) from error.__cause__
         _warn_of_shared_names(self.graph.steps)
         mark_backward(self.graph.steps, net.force_backward)
         self.graph.outputs = sorted(self.unread)
         for name in self.graph.outputs:
             log.info("net.cpp:244", f"This network produces output {name}")
+
+    def _without_shape(self, spec: Any, error: CaffeError) -> CaffeError | None:
+        """The error of an Input layer without a shape, if a layer fails whose bottom therefore has no axes."""
+        steps, axes = self.graph.steps, [self.latest[name].shape for name in spec.bottom if name in self.latest]
+        inputs = (index for index, step in enumerate(steps) if step.layer.user_fed and not step.layer.opt.shape)
+        index = next(inputs, None)
+        if index is None or () not in axes:
+            return None
+        fact = (
+            f'layer "{steps[index].layer.name}" (Input): has no shape, and layer "{spec.name}" ({spec.type}) needs one'
+        )
+        way_out = "write input_param { shape { dim: ... } } with a dim for each axis"
+        return located(LayerError(f"{fact}; {way_out} ({error})"), self.locate(index))
 
     def _add(self, spec: Any, phase: int) -> None:
         log.info("layer_factory.hpp:77", f"Creating layer {spec.name}")
@@ -281,41 +294,3 @@ def _warn_of_stray_options(spec: Any, cls: type[Layer]) -> None:
     for name in (given.name for given, _ in spec.ListFields()):
         if name.endswith("_param") and name not in used:
             log.warning("net.cpp", f'layer "{spec.name}" ({spec.type}): {name} has no effect on this type')
-
-
-def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
-    """The shapes of a step's tops for the present shapes of its bottoms; `first` sets the layer up before."""
-    layer = step.layer
-    bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
-    try:
-        if first:
-            layer.setup(*bottoms)
-        tops = layer.infer(*bottoms)
-    except CaffeError:
-        raise
-    except Exception as error:
-        raise failure(step, error) from error
-    shapes = [tuple(top.shape) for top in tops]
-    _check_in_place(step, shapes)
-    return shapes
-
-
-def _check_in_place(step: Step, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuse a layer whose top is its bottom, but has another shape: backward and reshape need the bottom's."""
-    for blob, shape in zip(step.tops, shapes, strict=False):
-        if blob.shape != shape and any(blob is bottom for bottom in step.bottoms):
-            step.layer.error(
-                f'works in place on "{blob.name}" of shape {shape_text(blob.shape)}, but its top has shape '
-                f"{shape_text(shape)}; give the top a name of its own, and the layers after it that bottom"
-            )
-
-
-def failure(step: Step, error: Exception) -> LayerError:
-    """The error for an exception inside a layer: it names the layer, its bottoms and, in a user's file, the line."""
-    layer = step.layer
-    shapes = ", ".join(f'"{blob.name}" {shape_text(blob.shape)}' for blob in step.bottoms) or "no bottoms"
-    source = inspect.getsourcefile(type(layer))
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
-    own = not type(layer).__module__.startswith("caffe.")
-    place = f"{source}:{lines[-1]}: {type(error).__name__}: " if own and lines else ""
-    return LayerError(f'layer "{layer.name}" ({layer.type}): {place}{error} (bottoms: {shapes})')

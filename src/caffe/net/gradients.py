@@ -30,6 +30,7 @@ def mark_backward(steps: Sequence[Step], force: bool) -> None:
     if force:
         for step in steps:
             step.backward = True
+            step.forced = [not need for need in step.needs]
             step.needs = [need or index not in step.layer.exempt for index, need in enumerate(step.needs)]
             step.params = [blob for blob in step.layer.param_blobs if isinstance(blob.parameter, nn.Parameter)]
     for step in steps:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from caffe import log
 from caffe.errors import NetError, did_you_mean
-from caffe.proto import caffe_pb2
+from caffe.proto import caffe_pb2, text
 
-__all__ = ["filter_net", "insert_splits", "meets_rule"]
+__all__ = ["filter_net", "insert_splits", "makers", "meets_rule"]
 
 
 def filter_net(net: Any) -> tuple[Any, list[int]]:
@@ -36,31 +37,36 @@ def filter_net(net: Any) -> tuple[Any, list[int]]:
 
 def meets_rule(state: Any, rule: Any, layer_name: str) -> bool:
     """Whether a NetState satisfies a NetStateRule; logs the reason if not."""
-    by = f"specified by a rule in layer {layer_name}"
-    reason = ""
-    if rule.HasField("phase") and rule.phase != state.phase:
-        reason = f"The NetState phase ({state.phase}) differed from the phase ({rule.phase}) {by}"
-    elif rule.HasField("min_level") and state.level < rule.min_level:
-        reason = f"The NetState level ({state.level}) is above the min_level ({rule.min_level}) {by}"
-    elif rule.HasField("max_level") and state.level > rule.max_level:
-        reason = f"The NetState level ({state.level}) is above the max_level ({rule.max_level}) {by}"
-    elif missing := [stage for stage in rule.stage if stage not in state.stage]:
-        reason = f"The NetState did not contain stage '{missing[0]}' {by}"
-    elif unwanted := [stage for stage in rule.not_stage if stage in state.stage]:
-        reason = f"The NetState contained a not_stage '{unwanted[0]}' {by}"
+    reason = _unmet(state, rule)
     if reason:
-        log.info("net.cpp:296", reason)
+        log.info("net.cpp:296", f"{reason} specified by a rule in layer {layer_name}")
     return not reason
 
 
-def insert_splits(net: Any) -> Any:
+def _unmet(state: Any, rule: Any) -> str:
+    """Which part of a NetStateRule a NetState does not satisfy, as Caffe says it; empty if it satisfies the rule."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return f"The NetState phase ({state.phase}) differed from the phase ({rule.phase})"
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return f"The NetState level ({state.level}) is above the min_level ({rule.min_level})"
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return f"The NetState level ({state.level}) is above the max_level ({rule.max_level})"
+    if missing := [stage for stage in rule.stage if stage not in state.stage]:
+        return f"The NetState did not contain stage '{missing[0]}'"
+    if unwanted := [stage for stage in rule.not_stage if stage in state.stage]:
+        return f"The NetState contained a not_stage '{unwanted[0]}'"
+    return ""
+
+
+def insert_splits(net: Any, place: Callable[[int], str] = lambda _: "", why: Callable[[str], str] | None = None) -> Any:
     """The net with a Split layer behind every top that is read more than once; a loss weight counts as a reader.
 
-    Raises NetError for a bottom that no earlier layer makes. Source: BVLC insert_splits.cpp, whose names it gives.
+    Raises NetError for a bottom that no earlier layer makes; `place(i)` tells where layer i stands in its file, and
+    `why(bottom)` what else is known of the bottom. Source: BVLC insert_splits.cpp, whose names it gives.
     """
     readers: dict[tuple[int, int], int] = defaultdict(int)
     weights: dict[tuple[int, int], float] = {}
-    sources = _bottom_sources(net)
+    sources = _bottom_sources(net, place, why)
     for source in sources.values():
         readers[source] += 1
     for i, layer in enumerate(net.layer):
@@ -98,18 +104,56 @@ def _add_split(net: Any, name: str, blob: str, count: int, weight: float) -> Non
         layer.loss_weight.extend([weight] + [0.0] * (count - 1))
 
 
-def _bottom_sources(net: Any) -> dict[tuple[int, int], tuple[int, int]]:
+def _bottom_sources(
+    net: Any, place: Callable[[int], str], why: Callable[[str], str] | None
+) -> dict[tuple[int, int], tuple[int, int]]:
     """For each (layer, bottom index) the (layer, top index) that made the blob last."""
     last: dict[str, tuple[int, int]] = {}
     sources = {}
     for i, layer in enumerate(net.layer):
         for j, bottom in enumerate(layer.bottom):
             if bottom not in last:
+                known = why(bottom) if why is not None else ""
+                where = f"{place(i)}: " if place(i) else ""
                 raise NetError(
-                    f'layer "{layer.name}" ({layer.type}): unknown bottom blob "{bottom}" (bottom index {j}): '
-                    f"no earlier layer has a top of that name{did_you_mean(bottom, last)}"
+                    f'{where}layer "{layer.name}" ({layer.type}): unknown bottom blob "{bottom}" (bottom index {j}): '
+                    f"no earlier layer has a top of that name{known or did_you_mean(bottom, last)}"
                 )
             sources[i, j] = last[bottom]
         for j, top in enumerate(layer.top):
             last[top] = (i, j)
     return sources
+
+
+def makers(net: Any, kept: Sequence[int], bottom: str, place: Callable[[int], str]) -> str:
+    """Which layers of a whole net make a blob that no layer before its reader makes, and why they do not count.
+
+    `kept` are the layers that the net's state leaves in it, `place(i)` tells where layer i stands. Empty if none does.
+    """
+    found = []
+    for index, layer in enumerate(net.layer):
+        if bottom not in layer.top:
+            continue
+        where = f", {place(index)}" if place(index) else ""
+        name = f'layer "{layer.name}" ({layer.type}{where}) makes it'
+        if index in kept:
+            found.append(f"{name}, but stands after its reader: move it up")
+        else:
+            found.append(f"{name}, but is left out of this net: {_rules_out(net.state, layer)}")
+    return f"; {'; '.join(found)}" if found else ""
+
+
+def _rules_out(state: Any, layer: Any) -> str:
+    """Why a layer's rules keep it out of a net of this state."""
+    own = f"the net has phase: {caffe_pb2.Phase.Name(state.phase)}, level: {state.level}, "
+    own += f"stages: {', '.join(state.stage) or 'none'}"
+    if layer.include:
+        rules = " or ".join(_rule_text(rule) for rule in layer.include)
+        return f"{own}, and its include rules ask for {rules}"
+    rules = " or ".join(_rule_text(rule) for rule in layer.exclude if not _unmet(state, rule))
+    return f"{own}, and an exclude rule names {rules}"
+
+
+def _rule_text(rule: Any) -> str:
+    """A rule as it is written: `phase: TRAIN stage: "deploy"`."""
+    return text.dumps(rule).strip().replace("\n", " ") or "any state"

@@ -16,7 +16,7 @@ from caffe.errors import CaffeError, NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import batches, store
 from caffe.net.assemble import assemble, load_param
-from caffe.net.build import infer_tops, located
+from caffe.net.build import located
 from caffe.net.gradients import first_diffs, gradients_apart
 from caffe.net.measure import debug
 from caffe.net.plan.loss_scale import LossScale
@@ -24,6 +24,7 @@ from caffe.net.plan.precision import check as check_precision
 from caffe.net.run import stepwise
 from caffe.net.run.module import NetModule
 from caffe.net.run.runners import Runners
+from caffe.net.shapes import infer_tops
 from caffe.net.step import Learnable, Step
 from caffe.net.turns import Turns, in_turn
 from caffe.net.views import Views

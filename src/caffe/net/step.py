@@ -48,6 +48,7 @@ class Step:
     tops: list[Blob] = field(default_factory=list)
     loss_weights: list[float] = field(default_factory=list)
     needs: list[bool] = field(default_factory=list)  # for each bottom
+    forced: list[bool] = field(default_factory=list)  # for each bottom: whether it is needed by `force_backward` only
     params: list[ParamBlob] = field(default_factory=list)  # those that get a gradient
     backward: bool = False
     history: History | str = ""  # of the last run; or why there is none

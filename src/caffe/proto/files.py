@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import io
 import os
 import secrets
+import select
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,9 +23,12 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic", "check_writable", "opened", "put_back", "read_bytes"]
+__all__ = ["atomic", "check_writable", "opened", "put_back", "read_bytes", "read_text_bytes", "refuse_special"]
 
 PathLike = str | os.PathLike[str]
+
+_MOST_TEXT = 1 << 28  # bytes; the text of a net of 10,000 layers has a hundredth of it
+_PATIENCE = 10.0  # seconds that a pipe may be silent
 
 
 def read_bytes(path: PathLike) -> bytes:
@@ -31,11 +37,53 @@ def read_bytes(path: PathLike) -> bytes:
         return file.read()
 
 
+def read_text_bytes(path: PathLike) -> bytes:
+    """The bytes of a file that holds a net, solver or schema as text; a `FileError` if it is too large for one."""
+    with opened(path) as file:
+        content = file.read(_MOST_TEXT + 1)
+    if len(content) > _MOST_TEXT:
+        size = os.stat(path).st_size or f"more than {_MOST_TEXT}"
+        raise FileError(
+            f"{os.fspath(path)}: has {size} bytes, expected a text of at most {_MOST_TEXT}; if it holds weights, save "
+            "them as a .caffemodel"
+        )
+    return content
+
+
+def refuse_special(path: PathLike, pipes: bool = False) -> None:
+    """Raise an OSError for a device or a socket, reading which may never end, and for a pipe unless `pipes`."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+        raise OSError(errno.EINVAL, "it is a device or a socket, expected a file")
+    if stat.S_ISFIFO(mode) and not pipes:
+        raise OSError(errno.EINVAL, "it is a pipe, expected a file; write what comes from it into one")
+
+
+def _from_pipe(path: PathLike) -> BinaryIO:
+    """What is written into a pipe until its writers close it; an OSError when nothing comes for some seconds."""
+    content, waited = io.BytesIO(), time.monotonic() + _PATIENCE
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
+        while True:
+            ready, *_ = select.select([pipe], [], [], max(0.0, waited - time.monotonic()))
+            piece = pipe.read(1 << 16) if ready else None
+            if piece:
+                content.write(piece)
+                waited = time.monotonic() + _PATIENCE
+            elif piece == b"" and content.tell():
+                content.seek(0)
+                return content
+            elif time.monotonic() >= waited:
+                raise OSError(errno.EAGAIN, f"it is a pipe into which nothing was written for {_PATIENCE:g} seconds")
+            else:
+                time.sleep(0.01)  # no writer yet
+
+
 @contextlib.contextmanager
 def opened(path: PathLike) -> Iterator[BinaryIO]:
     """Open a file for reading bytes; every failure while it is open is a `FileError`."""
     try:
-        with open(path, "rb") as file:
+        refuse_special(path, pipes=True)
+        with _from_pipe(path) if stat.S_ISFIFO(os.stat(path).st_mode) else open(path, "rb") as file:
             yield file
     except OSError as error:
         raise FileError(f"{os.fspath(path)}: cannot read: {_why_unreadable(Path(path), error)}") from error

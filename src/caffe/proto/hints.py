@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from caffe.errors import did_you_mean
+from caffe.errors import did_you_mean, nearest
 from caffe.proto import caffe_pb2, extend
+from caffe.proto.forks import foreign_field, foreign_value
 from caffe.proto.v1 import V1_TYPES
 
 __all__ = ["unknown_field", "wrong_value"]
@@ -26,6 +25,9 @@ _NEW_WORDS = {
 }
 
 
+_SAME_VALUE = {"AVG": ["AVE"], "AVERAGE": ["AVE", "MEAN"], "MEAN": ["AVE"], "ADD": ["SUM"], "MUL": ["PROD"]}
+
+
 def unknown_field(message: Message, name: str) -> str:
     """What follows `LayerParameter has no field "nonsense"`."""
     own = message.DESCRIPTOR
@@ -37,6 +39,8 @@ def unknown_field(message: Message, name: str) -> str:
         other, kind = _ROOTS[own.name]
         if name in other.fields_by_name:
             return f"; {other.name} has one: is this the file of {kind}?"
+    if foreign := foreign_field(own.name, name):
+        return foreign
     close = _nearest(name, [*own.fields_by_name, *(extend.names() if own is _LAYER else ())])
     if close:
         return f'; did you mean "{close}"?'
@@ -56,7 +60,9 @@ def wrong_value(field: FieldDescriptor, token: str) -> str:
         return '; "layers" takes the name without quotes, or write "layer" with the type in quotes'
     if word in field.enum_type.values_by_name:
         return "; write it without quotes"
-    return did_you_mean(word, field.enum_type.values_by_name)
+    known = field.enum_type.values_by_name
+    same = [value for value in _SAME_VALUE.get(word.upper(), ()) if value in known]
+    return foreign_value(word) or (f'; did you mean "{same[0]}"?' if same else did_you_mean(word, known))
 
 
 def _options_with(name: str) -> str:
@@ -75,7 +81,5 @@ def _nearest(name: str, known: list[str]) -> str:
     """The known name closest to `name`. Names ending in _param are compared without that, which is not evidence."""
     if name.endswith("_param"):
         stems = {other.removesuffix("_param"): other for other in known if other.endswith("_param")}
-        close = difflib.get_close_matches(name.removesuffix("_param"), stems, n=1, cutoff=0.75)
-        return stems[close[0]] if close else ""
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
-    return close[0] if close else ""
+        return stems.get(nearest(name.removesuffix("_param"), stems), "")
+    return nearest(name, known)

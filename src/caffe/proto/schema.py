@@ -43,7 +43,7 @@ def load(path: PathLike) -> FileDescriptor:
     read and `ProtoError`, with `path:line:`, for its content.
     """
     name = str(Path(path).resolve())
-    source = _Parser(files.read_bytes(path).decode("utf-8-sig", "replace"), str(path)).file(name)
+    source = _Parser(files.read_text_bytes(path).decode("utf-8-sig", "replace"), str(path)).file(name)
     if not source.package:
         source.package = "caffe." + re.sub(r"\W", "_", Path(path).stem)
     pool = descriptor_pool.Default()

@@ -51,7 +51,7 @@ def read(path: PathLike, message: M) -> M:
 
     Raises `FileError` for a file that cannot be read or is binary, `ProtoError` with `path:line:` for its content.
     """
-    content = files.read_bytes(path)
+    content = files.read_text_bytes(path)
     found = detect.kind(memoryview(content))
     if found not in ("text", "empty") and b"\0" in content and not content.startswith(_UTF16):
         raise detect.reject(path, found, "text")
@@ -79,7 +79,7 @@ def layer_line(path: PathLike, index: int, name: str | None = None) -> int | Non
     With `name`, the block of that name whose index is nearest: in old files, upgrading moves layers. None if there is
     no such block. Reads the file again: ask only when an error needs it.
     """
-    blocks = list(_layer_blocks(_decode(files.read_bytes(path))))
+    blocks = list(_layer_blocks(_decode(files.read_text_bytes(path))))
     if name is None:
         return blocks[index][0] if 0 <= index < len(blocks) else None
     named = [(abs(place - index), line) for place, (line, own) in enumerate(blocks) if (own or "") == name]

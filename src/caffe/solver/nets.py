@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ def train_net(param: Any, device: torch.device | str | None) -> Net:
         "net": ("solver.cpp:102", f"from net file: {param.net}"),
     }[field]
     log.info(place, f"Creating training net {kind}")
-    net = _create(getattr(param, field), caffe_pb2.TRAIN, param.train_state, param, device)
+    with _named("train net"):
+        net = _create(getattr(param, field), caffe_pb2.TRAIN, param.train_state, param, device)
     if param.snapshot_format == param.HDF5:
         try:
             hdf5.check_names(param.snapshot_prefix, {layer.name: layer.tensors for layer in net.layers})
@@ -63,7 +65,8 @@ def test_nets(param: Any, train_net: Net, device: torch.device | str | None) -> 
         for index, (source, kind) in enumerate(sources):
             state = param.test_state[index] if param.test_state else caffe_pb2.NetState()
             log.info("solver.cpp:190", f"Creating test net (#{index}) specified by {kind}")
-            net = _create(source, caffe_pb2.TEST, state, param, device)
+            with _named(f"test net #{index}"):
+                net = _create(source, caffe_pb2.TEST, state, param, device)
             nets.append(net)
             net.debug_info = param.debug_info
             _check_shared(net, train_net, index, loaded=bool(param.weights))
@@ -72,6 +75,15 @@ def test_nets(param: Any, train_net: Net, device: torch.device | str | None) -> 
             net.close()
         raise
     return nets
+
+
+@contextmanager
+def _named(which: str) -> Iterator[None]:
+    """Say in the errors of a net which of the solver's nets it is: both are often made from one file."""
+    try:
+        yield
+    except NetError as error:
+        raise type(error)(f"{error} (in the solver's {which})") from error.__cause__
 
 
 def _check_shared(net: Net, train_net: Net, index: int, loaded: bool) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
+from caffe.proto.forks import foreign_value
 
 __all__ = ["Policy", "Schedule", "policy_class", "policy_names"]
 
@@ -74,7 +75,7 @@ class Schedule:
     def find(cls, name: str) -> Any:
         """The class of that name in the family, or a `SolverError` with the nearest known one."""
         if name not in cls.registry:
-            hint = did_you_mean(name, cls.registry)
+            hint = foreign_value(name) or did_you_mean(name, cls.registry)
             raise SolverError(f'unknown {cls.kind} "{name}"{hint} (known policies: {", ".join(cls.names())})')
         return cls.registry[name]
 

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from caffe.data.databases.base import Bytes
 from caffe.errors import DataError
+from caffe.limits import why_undecodable
 from caffe.proto.caffe_pb2 import Datum
 
 __all__ = ["DatumReader", "decode", "encode_datum", "planes"]
@@ -86,7 +87,7 @@ def decode(data: bytes, color: bool | None = None) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
-        raise DataError(f"cannot be decoded as an image: {error}") from error
+        raise DataError(f"cannot be decoded as an image: {why_undecodable(error)}") from error
     if image is None:
         raise DataError("cannot be decoded as an image: it is damaged or of a format that OpenCV does not read")
     if image.dtype != np.uint8:

@@ -21,6 +21,11 @@ Shape = tuple[int, ...]
 _AUGMENT = 1 << 16  # uses of random numbers from here on are those of single images
 _CACHED = 1 << 18  # elements that are converted and normalised while they are in the processor's cache
 
+_CHANNELS_LAST = (
+    "the channels seem to be last (an image of {0} x {1} with {2} channels), but are expected first: "
+    "write (channels, height, width)"
+)
+
 
 class BatchTransformer:
     """Turns images (C, H, W) into a float32 batch (N, C, H', W').
@@ -67,8 +72,10 @@ class BatchTransformer:
         self.mean.check(shape)
         self.std.check(shape)
         if self.crop > min(height, width) and not self.resized:
-            size = f"{channels} x {height} x {width}"
-            raise DataError(f"is {size}, smaller than crop_size {self.crop}; enlarge the image or lower crop_size")
+            size, way_out = f"{channels} x {height} x {width}", "enlarge the image or lower crop_size"
+            if width <= 4 and self.crop <= min(channels, height):
+                way_out = _CHANNELS_LAST.format(*shape)
+            raise DataError(f"is {size}, smaller than crop_size {self.crop}; {way_out}")
         return (channels, self.crop or height, self.crop or width)
 
     def top_shape(self, shape: Shape) -> Shape:
@@ -246,13 +253,15 @@ class _Map:
     def check(self, shape: Shape) -> None:
         """Raise DataError unless the numbers fit an image of this shape."""
         if self.image is not None and self.image.shape != shape:
+            last = self.image.shape == (shape[2], *shape[:2])
+            way_out = _CHANNELS_LAST.format(*shape) if last else f"compute the {self.name} of this data"
             raise DataError(
-                f'is {_text(shape)}, but {self.name}_file "{self.path}" is {_text(self.image.shape)}; compute the '
-                f"{self.name} of this data"
+                f'is {_text(shape)}, but {self.name}_file "{self.path}" is {_text(self.image.shape)}; {way_out}'
             )
         if len(self.values) not in (0, 1, shape[0]):
             count = len(self.values)
-            raise DataError(f"has {shape[0]} channels, but {self.name}_value is given {count} times; give 1 or all")
+            way_out = _CHANNELS_LAST.format(*shape) if count == shape[2] else "give 1 or all"
+            raise DataError(f"has {shape[0]} channels, but {self.name}_value is given {count} times; {way_out}")
 
     def window(self, place: tuple[int, int, bool], shape: Shape) -> np.ndarray | None:
         """The numbers for a crop of this shape at this place, or None."""

@@ -12,6 +12,7 @@ from caffe import log
 from caffe.data.pipeline.prefetch import Arrays
 from caffe.data.streams.rows import same_rows
 from caffe.errors import DataError, FileError
+from caffe.proto.files import refuse_special
 
 __all__ = ["read_arrays", "read_file_list"]
 
@@ -20,6 +21,7 @@ def read_file_list(path: str) -> list[str]:
     """The names of HDF5 files in a list: one a line, or several with white space between them."""
     log.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {path}")
     try:
+        refuse_special(path)
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.strip() for line in file]
     except OSError as error:

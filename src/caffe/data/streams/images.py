@@ -16,6 +16,7 @@ from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.decoding import Picture, PictureStream
 from caffe.errors import DataError, FileError
+from caffe.proto.files import refuse_special
 
 __all__ = ["ImageStream", "read_class_folders", "read_image", "read_image_list"]
 
@@ -72,6 +73,7 @@ def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -
     The DataError for one that cannot be read says what is wrong with it; the caller puts the name before.
     """
     try:
+        refuse_special(path)
         with open(path, "rb") as file:
             image = decode(file.read(), color)
     except OSError as error:
@@ -111,6 +113,7 @@ def read_image_list(path: str, labels: bool = False) -> list[tuple[str, int]]:
     A line without a label has label 0; with `labels` it is a FileError, as a label of more than 32 bits always is.
     """
     try:
+        refuse_special(path)
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.strip() for line in file]
     except OSError as error:

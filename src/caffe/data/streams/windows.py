@@ -17,6 +17,7 @@ from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.images import read_image
 from caffe.errors import DataError, FileError
+from caffe.proto.files import refuse_special
 
 __all__ = ["WindowStream", "Windows", "read_windows"]
 
@@ -138,6 +139,7 @@ def read_windows(path: str, root: str, fg_threshold: float, bg_threshold: float)
     background: list[np.ndarray] = [np.empty((0, 6), np.int64)]
     foreground: list[np.ndarray] = [np.empty((0, 6), np.int64)]
     try:
+        refuse_special(path)
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             for image, fields in _blocks(path, file):
                 overlap = fields[:, 1].astype(np.float32)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, shape_text
+from caffe.limits import check_size
 
-__all__ = ["Slide", "im2col", "margins", "per_axis", "read_slide"]
+__all__ = ["FAR", "Slide", "im2col", "margins", "per_axis", "read_slide"]
+
+FAR = 256
+"""Strides from here on are not given to torch's convolutions. Those take longer the larger the stride is, at 16384 many
+seconds for a few cells, and beyond they end the process with a segmentation fault."""
+_LARGEST = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,21 @@ class Slide:
     def extent(self) -> tuple[int, ...]:
         """Cells that a window spans: dilation (kernel - 1) + 1."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    def clamped(self, sizes: Sequence[int]) -> Slide:
+        """The same windows over axes of these sizes; a large stride is cut to what leaves a single window."""
+        if max(self.stride, default=1) < FAR:
+            return self
+        axes = zip(sizes, self.extent, self.pad, self.stride, strict=True)
+        return replace(self, stride=tuple(min(s, max(n + 2 * p - e, 0) + 1) for n, e, p, s in axes))
+
+    def padded(self, sizes: Sequence[int]) -> list[int]:
+        """Cells along each axis, with those of the padding."""
+        return [n + 2 * p for n, p in zip(sizes, self.pad, strict=True)]
+
+    def is_plain(self, sizes: Sequence[int]) -> bool:
+        """Whether torch's convolutions can take the windows as they are: the bottom holds one, no stride is large."""
+        return max(self.stride, default=1) < FAR and not any(self.deficit(sizes))
 
     def deficit(self, sizes: Sequence[int]) -> list[int]:
         """Cells by which the window is larger than the padded bottom, per axis."""
@@ -53,13 +74,15 @@ def per_axis(
         layer.require(not values, f"{field} and {given[0]} are both given; keep one of them")
         missing = set(sides) - set(given)
         layer.require(one_side or not missing, f"{given[0]} without {''.join(missing)}; give both, or {field}")
-        return tuple(getattr(opt, side) for side in sides)
+        values = [getattr(opt, side) for side in sides]
     if not values and default is not None:
         values = [default]
     layer.require(
         len(values) in (1, axes),
         f"{field} is given {len(values)} times, expected once, or once for each of the {axes} spatial axes",
     )
+    fact = f"{field} {tuple(values)} is larger than {_LARGEST}; use a smaller one"
+    layer.require(all(value <= _LARGEST for value in values), fact)
     return tuple(values * axes if len(values) == 1 else values)
 
 
@@ -82,6 +105,8 @@ def margins(layer: Layer, slide: Slide, sizes: Sequence[int]) -> list[int]:
 
     Caffe divides by the stride towards zero, so a deficit smaller than the stride still leaves one window.
     """
+    if max(slide.stride, default=1) >= FAR:
+        check_size("the bottom with its padding", slide.padded(sizes), layer.error)
     lack = slide.deficit(sizes)
     if any(d >= s for d, s in zip(lack, slide.stride, strict=True)):
         layer.error(

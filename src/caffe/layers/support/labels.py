@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from caffe.layers.base import Layer
 from caffe.layers.support.values import can_look
 
 __all__ = ["class_labels"]
+
+_SPECIAL = {math.inf: "infinity", -math.inf: "-infinity"}
 
 
 def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = None) -> Tensor:
@@ -27,7 +31,13 @@ def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None =
         wrong &= index != ignore
     if wrong.any():
         place = int(wrong.flatten().nonzero()[0])
-        value = int(index.flatten()[place])
+        number = float(label.detach().flatten()[place])
+        if not math.isfinite(number):
+            layer.error(
+                f"{layer.bottom_name(1)} holds the label {_SPECIAL.get(number, 'NaN')} (element {place}), expected 0 "
+                f"to {classes - 1} for {classes} classes; correct the data, or the layer that computes the labels"
+            )
+        value = int(number)
         layer.error(
             f"{layer.bottom_name(1)} holds the label {value} (element {place}), expected 0 to {classes - 1} "
             f"for {classes} classes; correct the data or the number of outputs, or leave such items out with "

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from caffe.errors import CaffeError
 from caffe.layers.support.effects import Effects, Held, RandomState, copy_of_buffers
-from caffe.net.build import failure
 from caffe.net.plan.rewrite.call import tops_of
+from caffe.net.shapes import failure
 from caffe.net.step import History, Step
 
 __all__ = ["backward_step", "forward_step"]
@@ -146,10 +146,11 @@ class _Root(torch.autograd.Function):
 def _check_constant(step: Step) -> None:
     for bottom, need in enumerate(step.needs):
         if need and bottom in step.layer.constant:
-            step.layer.error(
-                f"has no gradient for {step.layer.bottom_name(bottom)}, but the net asks for one; write "
-                "propagate_down: false for that bottom, or leave out force_backward"
-            )
+            fact = f"has no gradient for {step.layer.bottom_name(bottom)}, but the net asks for one; "
+            written = " ".join(f"propagate_down: {str(each != bottom).lower()}" for each in range(len(step.needs)))
+            ways = ["remove force_backward, which overrides propagate_down"] if step.forced else []
+            ways += [] if step.forced and step.forced[bottom] else [f"write {written} in the layer"]
+            step.layer.error(fact + ", and ".join(ways))
 
 
 def _present_history(step: Step) -> History:

@@ -85,7 +85,7 @@ class Product:
             if type(self.layer) is InnerProduct and self.layer.start == 1:
                 if len(x) > 1 or weight.numel() > _FEW_WEIGHTS:
                     return self._dense(x, weight, bias)
-            elif type(self.layer) is Convolution and x.dim() == 4 and not any(self.slide.deficit(x.shape[2:])):
+            elif type(self.layer) is Convolution and x.dim() == 4 and self.slide.is_plain(x.shape[2:]):
                 one = self.layer.opt.group == 1 and self.slide.dilation == (1, 1) and x.shape[1] > 1
                 small = one and products <= _FEW_PRODUCTS and x.dtype == torch.float32
                 return (self._small_convolution if small else self._convolution)(x, weight, bias)

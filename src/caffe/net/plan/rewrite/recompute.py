@@ -98,7 +98,7 @@ class _Normalized:
         if not torch.ops.aten.is_non_overlapping_and_dense(x):
             return False  # a part of a blob, as Slice makes it: torch's kernel with `out` computes something else
         slide = self.layer.slide
-        return x.shape[1] == len(self.norm.mean) and 1 <= len(slide.pad) <= 3 and not any(slide.deficit(x.shape[2:]))
+        return x.shape[1] == len(self.norm.mean) and 1 <= len(slide.pad) <= 3 and slide.is_plain(x.shape[2:])
 
     def normalized(
         self, x: Tensor, factor: Tensor | None, shift: Tensor | None, mean: Tensor, variance: Tensor

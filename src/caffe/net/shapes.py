@@ -1,0 +1,59 @@
+"""The shapes of a layer's tops for the shapes of its bottoms, and the errors that a layer makes of them."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Sequence
+
+import torch
+
+from caffe.errors import CaffeError, LayerError
+from caffe.layers.base import shape_text
+from caffe.limits import check_size
+from caffe.net.step import Step
+
+__all__ = ["failure", "infer_tops"]
+
+
+def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
+    """The shapes of a step's tops for the present shapes of its bottoms; `first` sets the layer up before."""
+    layer = step.layer
+    bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
+    try:
+        if first:
+            layer.setup(*bottoms)
+        tops = layer.infer(*bottoms)
+    except CaffeError:
+        raise
+    except Exception as error:
+        if "Storage size calculation overflowed" in str(error):
+            layer.error(f"has more elements than can be counted: {error}; use smaller sizes")
+        raise failure(step, error) from error
+    shapes = [tuple(top.shape) for top in tops]
+    for blob, shape in zip(step.tops, shapes, strict=False):
+        if not step.shares:
+            check_size(f'top "{blob.name}"', shape, layer.error, blob.data_memory.raw.device)
+    _check_in_place(step, shapes)
+    return shapes
+
+
+def _check_in_place(step: Step, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuse a layer whose top is its bottom, but has another shape: backward and reshape need the bottom's."""
+    for blob, shape in zip(step.tops, shapes, strict=False):
+        if blob.shape != shape and any(blob is bottom for bottom in step.bottoms):
+            step.layer.error(
+                f'works in place on "{blob.name}" of shape {shape_text(blob.shape)}, but its top has shape '
+                f"{shape_text(shape)}; give the top a name of its own, and the layers after it that bottom"
+            )
+
+
+def failure(step: Step, error: Exception) -> LayerError:
+    """The error for an exception inside a layer: it names the layer, its bottoms and, in a user's file, the line."""
+    layer = step.layer
+    shapes = ", ".join(f'"{blob.name}" {shape_text(blob.shape)}' for blob in step.bottoms) or "no bottoms"
+    source = inspect.getsourcefile(type(layer))
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
+    own = not type(layer).__module__.startswith("caffe.")
+    place = f"{source}:{lines[-1]}: {type(error).__name__}: " if own and lines else ""
+    return LayerError(f'layer "{layer.name}" ({layer.type}): {place}{error} (bottoms: {shapes})')
