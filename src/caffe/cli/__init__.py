@@ -75,7 +75,7 @@ def _run(words: list[str], given: dict[str, str | int | bool]) -> int:
 
 
 def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str]) -> int:
-    from caffe import log
+    from caffe import log, python_code
     from caffe.cli import display, imports, logs
 
     with display.choose(values.verbose) as screen, logs.session(values, screen.handler):
@@ -84,7 +84,8 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
         own = getattr(values, "import")
         if own:
             imports.load(own)
-        return entry.run(values, screen) or 0
+        with python_code.switched(values.python_layers):
+            return entry.run(values, screen) or 0
 
 
 def _show_version() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caffe import log, mode
+from caffe import log, mode, python_code
 from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, NetError, did_you_mean
 from caffe.layers.base import Layer, Source
@@ -45,7 +45,8 @@ class Net(Fused):
     Two runners share the layers and parameters: `forward` and `backward` run layer by layer and fill every blob and
     diff; `forward_backward` runs the graph as one piece (NetModule), and keeps the diffs of parameters only, unless
     `keep_diffs` is set. `precision`, torch.bfloat16 or on a GPU torch.float16, is that of runs as one piece only; runs
-    layer by layer are float32.
+    layer by layer are float32. With `python_layers` False a net with a layer of the type Python, which runs the code of
+    a module that it names, is refused before anything is imported (None: as CAFFE_PYTHON_LAYERS says).
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Net(Fused):
         weights: str | Path | None = None,
         device: torch.device | str | None = None,
         precision: torch.dtype = torch.float32,
+        python_layers: bool | None = None,
     ) -> None:
         if isinstance(phase, (str, Path)):  # pycaffe's older order: Net(file, weights, phase)
             if weights is not None:
@@ -75,7 +77,7 @@ class Net(Fused):
         check_precision(precision, self.device)
         self.precision = precision
         self.loss_scale = LossScale() if precision is torch.float16 else None
-        self._build(param)
+        self._build(param, python_layers)
         self.debug_info: bool = param.debug_info
         self.keep_diffs = False
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
@@ -84,7 +86,7 @@ class Net(Fused):
         if weights is not None:
             self.copy_from(weights)
 
-    def _build(self, param: Any) -> None:
+    def _build(self, param: Any, python_layers: bool | None) -> None:
         upgrade.check_modern(param, str(self.path or ""))
         filtered, indices = filter_net(param)
         log.info("net.cpp:53", f"Initializing net from parameters: \n{text.dumps(filtered)}")
@@ -99,6 +101,7 @@ class Net(Fused):
             return f"{self.path}:{line}" if line else str(self.path)
 
         self._locate = locate
+        python_code.check(split, python_layers, locate)
         graph = build(split, self.device, locate)
         self.name: str = param.name
         self.phase: int = param.state.phase

@@ -17,6 +17,7 @@ from caffe import log
 from caffe.errors import FileError, SolverError
 from caffe.proto import caffe_pb2, files, state, weights
 from caffe.solver import kept
+from caffe.solver.health import broken_layer
 
 if TYPE_CHECKING:
     from caffe.solver.solver import Solver
@@ -45,6 +46,7 @@ def save(solver: Solver) -> str:
     base, end = f"{solver.param.snapshot_prefix}_iter_{solver.iter}", ".h5" if hdf5 else ""
     model_path, state_path = f"{base}.caffemodel{end}", f"{base}.solverstate{end}"
     kind = "HDF5 file" if hdf5 else "binary proto file"
+    _keep_good_weights(solver, model_path)
     try:
         with files.put_back(model_path):  # an earlier state of this iteration must not be left with other weights
             log.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} {model_path}")
@@ -56,6 +58,14 @@ def save(solver: Solver) -> str:
     except FileError as error:
         raise SolverError(f"no snapshot at iteration {solver.iter}: {error}; earlier snapshots are intact") from error
     return state_path
+
+
+def _keep_good_weights(solver: Solver, path: str) -> None:
+    """Raise a `SolverError` where weights that are NaN would take the place of a file."""
+    name = broken_layer(solver.net.learnable) if Path(path).exists() else None
+    if name is not None:
+        fact = f'no snapshot at iteration {solver.iter}: weights of layer "{name}" are NaN or infinite'
+        raise SolverError(f"{fact}, and {path} exists; it is left as it is. Remove it, or change snapshot_prefix")
 
 
 def _head(solver: Solver, model_path: str) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe.blob import Blob
+from caffe.errors import CaffeError
 from caffe.layers.base import Layer, as_tuple
 from caffe.layers.support.exact import exact_gradients
 from caffe.net.build import Step
@@ -29,6 +30,9 @@ TOLERANCE = 1e-4
 _KINK = 1e-5
 """How much the differences to both sides of an element of a top may disagree, relative to its change, before the
 element counts as one with a kink."""
+
+_LARGE = 20_000_000
+"""Elements of all blobs from which on inputs are made smaller."""
 
 _MANY = 5_000_000
 """Elements of a layer from which on one direction must do."""
@@ -77,6 +81,7 @@ def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
     Elements of tops that have a kink within the step, such as the maximum of a pooling window that changes its place,
     are left out of both slopes.
     """
+    _shrink(net)
     generator = torch.Generator().manual_seed(seed)
     labels = _labels(net.steps)
     values: dict[int, Tensor] = {}
@@ -100,6 +105,25 @@ def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
             (id(blob), _finite(top.detach().double(), generator)) for blob, top in zip(step.tops, made, strict=True)
         )
     return found
+
+
+def _shrink(net: Any) -> None:
+    """Reshape inputs with very large batches to smaller ones, where the net can be reshaped."""
+    inputs = [net.blobs[name] for name in net.inputs]
+    total = sum(math.prod(blob.shape) for blob in net.blobs.values())
+    sizes = {blob.shape[:1] for blob in inputs}
+    if total <= _LARGE or len(sizes) != 1 or sizes == {()}:
+        return
+    before = [blob.shape for blob in inputs]
+    small = max(2, before[0][0] * _LARGE // total)
+    try:
+        for blob in inputs:
+            blob.reshape(small, *blob.shape[1:])
+        net.reshape()
+    except CaffeError:
+        for blob, shape in zip(inputs, before, strict=True):
+            blob.reshape(*shape)
+        net.reshape()
 
 
 def slopes(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator, directions: int = 3) -> list[Slope]:
