@@ -145,8 +145,8 @@ def _way_back(solver: Any, flags: SimpleNamespace) -> str:
     """The command line that goes on where a stopped run ended, or that there is no snapshot of it."""
     if solver.health.good_iter != solver.iter:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
-    given = {"solver": flags.solver, "snapshot": solver.health.good, "gpu": flags.gpu, "precision": flags.precision}
-    words = ["caffe", "train"]
-    for name, value in given.items():
-        words += [f"-{name}", value] if value else []
+    words = ["caffe", "train", "-solver", flags.solver, "-snapshot", solver.health.good]
+    for name in ("gpu", "level", "stage", "precision", "nan", "import"):
+        words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) else []
+    words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)
     return f"resume with: {shlex.join(words)}"
