@@ -170,17 +170,18 @@ def load(
     phase: int = caffe_pb2.TEST,
     shapes: Mapping[str, Sequence[int]] | None = None,
     stages: Sequence[str] = (),
+    python_layers: bool | None = None,
 ) -> Module:
     """The net of a prototxt (or NetParameter), with the weights of a .caffemodel or .h5 file, as a PyTorch module.
 
     `phase` chooses the layers, and whether the module starts in training mode. Data layers are not run: what they would
     deliver is the module's input. `shapes` gives the shapes of such blobs, so that their layers are not even opened.
-    Raises FileError, ProtoError, NetError and LayerError.
+    `python_layers` as in `Net`. Raises FileError, ProtoError, NetError and LayerError.
     """
     param = upgrade.read_net(prototxt) if isinstance(prototxt, (str, Path)) else prototxt
     if shapes:
         param = _with_inputs(param, shapes)
-    net = Net(param, phase, stages=stages, weights=weights, device="cpu")
+    net = Net(param, phase, stages=stages, weights=weights, device="cpu", python_layers=python_layers)
     module = Module(net)
     module.train(phase == caffe_pb2.TRAIN)
     return module

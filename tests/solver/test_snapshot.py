@@ -213,11 +213,16 @@ def test_a_full_disk_leaves_earlier_snapshots_and_no_rest(more, fails_at, folder
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", fsync)
-    with pytest.raises(SolverError, match=r"no snapshot at iteration 2: .*snap_iter_2.*No space left.* are intact"):
+    with pytest.raises(
+        SolverError, match=r"no snapshot at iteration 2: .*snap_iter_2.*No space left.* are intact"
+    ) as error:
         solver.snapshot()
+    weights = "snap_iter_2.caffemodel" + (".h5" if "HDF5" in more else "")
+    assert (f"{weights} is whole, but has no state beside it" in str(error.value)) == (fails_at == 2)
+    assert (folder / weights).exists() == (fails_at == 2)
     left = {path.name: path.read_bytes() for path in folder.iterdir() if "snap" in path.name}
     if fails_at == 2:
-        left.pop("snap_iter_2.caffemodel" + (".h5" if "HDF5" in more else ""))
+        left.pop(weights)
     assert left == kept
     monkeypatch.undo()
     os.chdir(folder)

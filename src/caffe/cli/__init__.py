@@ -9,11 +9,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
-from caffe.cli import command, flags
+from caffe.cli import command, flags, streams
 from caffe.errors import CaffeError
 
 __all__ = ["main", "tool"]
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = os.environ.get("CAFFE_DEBUG", "0") not in ("", "0")
+    streams.ensure()
     try:
         command.commands()
         words, given = flags.parse(argv)
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it when it ends
+        streams.drop_output()
         return 141
     except KeyboardInterrupt:
         _complain("caffe: interrupted")
@@ -75,7 +77,7 @@ def _run(words: list[str], given: dict[str, str | int | bool]) -> int:
 
 
 def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str]) -> int:
-    from caffe import log
+    from caffe import log, python_code
     from caffe.cli import display, imports, logs
 
     with display.choose(values.verbose) as screen, logs.session(values, screen.handler):
@@ -84,7 +86,8 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
         own = getattr(values, "import")
         if own:
             imports.load(own)
-        return entry.run(values, screen) or 0
+        with python_code.switched(values.python_layers):
+            return entry.run(values, screen) or 0
 
 
 def _show_version() -> None:
@@ -105,6 +108,11 @@ def _report(error: Exception) -> int:
     if isinstance(error, flags.UsageError):
         _complain(str(error))
         return 1
+    text = streams.write_error(error) if isinstance(error, OSError) else None
+    if text:
+        streams.drop_output()
+        _complain(f"caffe: error: {text}")
+        return 1
     if isinstance(error, CaffeError | OSError | MemoryError):
         _complain(f"caffe: error: {error or type(error).__name__}")
         return 1
@@ -117,4 +125,5 @@ def _report(error: Exception) -> int:
 
 def _complain(text: str) -> None:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr)
+    with suppress(OSError):  # nobody is there to read it
+        print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr, flush=True)

@@ -49,7 +49,10 @@ def draw(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
-    """The shapes of the net's blobs; none where it cannot be built, as without its data."""
+    """The shapes of the net's blobs; none where it cannot be built, as without its data.
+
+    A layer of the type Python is not imported for a picture.
+    """
     from contextlib import closing
 
     from caffe import TRAIN, Net, log
@@ -57,7 +60,7 @@ def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
     level = log.logger.level
     log.logger.setLevel(logging.CRITICAL + 1)
     try:
-        with closing(Net(net, TRAIN if phase is None else phase, device="meta")) as built:
+        with closing(Net(net, TRAIN if phase is None else phase, device="meta", python_layers=False)) as built:
             return {name: tuple(blob.shape) for name, blob in built.blobs.items()}
     except CaffeError:
         return {}

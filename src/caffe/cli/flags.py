@@ -82,6 +82,7 @@ CAFFE = [
     Flag("iterations", 50, "How many batches to run."),
     Flag("sigint_effect", "stop", "What an interrupt (Ctrl-C) does to training: snapshot, stop or none."),
     Flag("sighup_effect", "snapshot", "What a hang-up signal does to training: snapshot, stop or none."),
+    Flag("sigterm_effect", "stop", "What a termination signal does to training: snapshot, stop or none."),
 ]
 """The flags of Caffe's own command: every command takes them, and one that does not use a given flag says so."""
 
@@ -119,6 +120,12 @@ GENERAL = [
     Flag("verbose", False, "Show the full log on a terminal too, in place of the progress display.", ("v",)),
     Flag("log", "", "Also write the full log to this file."),
     Flag("import", "", "Python files or modules to load first, separated by ',': they define layer types of your own."),
+    Flag(
+        "python_layers",
+        True,
+        "Run the Python code that layers of the type Python name. --no-python-layers refuses such nets before anything "
+        "is imported, as CAFFE_PYTHON_LAYERS=0 does.",
+    ),
     Flag("traceback", False, "Show where in the program an error arose (as CAFFE_DEBUG=1 does)."),
 ]
 """The flags of ours that every command takes."""
@@ -188,7 +195,7 @@ def values(flags: Iterable[Flag], given: Mapping[str, str | int | bool]) -> Simp
 def _find(name: str, written: str) -> tuple[Flag, bool]:
     if name in _KNOWN:
         return _KNOWN[name], False
-    positive = _KNOWN.get(name[2:]) if name.startswith("no") else None
+    positive = _KNOWN.get(name[2:].removeprefix("_")) if name.startswith("no") else None
     if positive is not None and isinstance(positive.default, bool):
         return positive, True
     close = did_you_mean(name, _KNOWN) or did_you_mean(name.removeprefix("no"), _KNOWN)

@@ -6,6 +6,7 @@ import getpass
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,9 +55,37 @@ def session(flags: SimpleNamespace, short: logging.Handler | None) -> Iterator[N
             handler.close()
 
 
+class _LogFile(logging.FileHandler):
+    """A log file; where it cannot be written any more, one line says so and the command goes on without it."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.failed:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        self._give_up(sys.exc_info()[1])
+
+    def close(self) -> None:
+        """As the base; the last lines may fail only now."""
+        try:
+            super().close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException | None) -> None:
+        if self.failed:
+            return
+        self.failed = True
+        reason = getattr(error, "strerror", None) or error
+        with suppress(OSError):
+            print(f"caffe: warning: the log file {self.baseFilename} is not complete: {reason}", file=sys.stderr)
+
+
 def _file(path: Path) -> logging.Handler:
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise FileError(f"cannot write the log file {path}: {error.strerror}") from error
     handler.setFormatter(log.GlogFormatter())

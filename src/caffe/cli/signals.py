@@ -1,4 +1,4 @@
-"""What signals do to a training run: `-sigint_effect` and `-sighup_effect`."""
+"""What signals do to a training run: `-sigint_effect`, `-sigterm_effect` and `-sighup_effect`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from types import FrameType
 
 from caffe.errors import CaffeError, did_you_mean
 
-__all__ = ["EFFECTS", "acting", "check_effect"]
+__all__ = ["EFFECTS", "FLAGS", "acting", "check_effect"]
 
 EFFECTS = ("snapshot", "stop", "none")
+FLAGS = {"SIGINT": "sigint_effect", "SIGTERM": "sigterm_effect", "SIGHUP": "sighup_effect"}
+"""The flag that gives each signal's effect."""
 
 
 def check_effect(flag: str, effect: str) -> None:
@@ -26,7 +28,7 @@ def check_effect(flag: str, effect: str) -> None:
 def acting(effects: Mapping[str, str], request: Callable[[str], None], tell: Callable[[str], None]) -> Iterator[None]:
     """Turn signals into requests to the solver, which it meets between two iterations.
 
-    `effects` maps "SIGINT" and "SIGHUP" to an effect; `tell` shows a line to the user. A second signal that asks for
+    `effects` maps the names in `FLAGS` to an effect; `tell` shows a line to the user. A second signal that asks for
     a stop ends the run at once, without a snapshot. Signals that the platform does not have are passed over.
     """
     stopping = False

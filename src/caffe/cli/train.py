@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,20 +11,29 @@ from caffe.cli import signals
 from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import COMPILE, PRECISION, Flag, precision_name
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, did_you_mean
 
+NAN = Flag(
+    "nan",
+    "",
+    "What a loss that stays NaN does: stop (after nan_patience iterations, which the solver sets, 10 by default), or "
+    "warn and go on. By default as the solver says.",
+)
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 
 
-_FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", "sigint_effect", "sighup_effect")
+_NAN = ("stop", "warn")
+_FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
 
 
-@command(*_FLAGS, COMPILE, PLOT, PRECISION)
+@command(*_FLAGS, COMPILE, NAN, PLOT, PRECISION)
 def train(flags: SimpleNamespace, display: Display) -> None:
     """Train a model, finetune one, or resume a run.
 
-    Finetuning starts from -weights, resuming from -snapshot. Ctrl-C finishes the iteration, writes a snapshot and
-    stops; a hang-up signal writes one and goes on (see -sigint_effect and -sighup_effect).
+    Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
+    finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
+    -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
+    ends the run with an error (see -nan).
 
         caffe train -solver solver.prototxt
         caffe train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel
@@ -32,7 +42,7 @@ def train(flags: SimpleNamespace, display: Display) -> None:
     _check(flags)
     from caffe.solver import get_solver
 
-    solver = get_solver(_parameters(flags))
+    solver = get_solver(_parameters(flags), source=flags.solver)
     try:
         if flags.compile:
             solver.net.compile()
@@ -54,8 +64,10 @@ def _check(flags: SimpleNamespace) -> None:
         raise CaffeError("Need a solver definition to train: give one with -solver FILE")
     if flags.snapshot and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
-    signals.check_effect("sigint_effect", flags.sigint_effect)
-    signals.check_effect("sighup_effect", flags.sighup_effect)
+    for name in signals.FLAGS.values():
+        signals.check_effect(name, getattr(flags, name))
+    if flags.nan not in ("", *_NAN):
+        raise CaffeError(f"-nan {flags.nan}: expected stop or warn{did_you_mean(flags.nan, _NAN)}")
     if flags.plot:
         from caffe import plot
 
@@ -72,6 +84,10 @@ def _parameters(flags: SimpleNamespace) -> Any:
     _choose_device(param, flags)
     if flags.precision:
         param.precision = param.Precision.Value(precision_name(flags.precision))
+    if flags.nan == "warn":
+        param.nan_patience = 0
+    elif flags.nan == "stop" and param.nan_patience == 0:
+        param.ClearField("nan_patience")
     if flags.snapshot or flags.weights:
         param.ClearField("weights")
     if flags.weights:
@@ -101,7 +117,7 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
     from caffe.cli import _nets
     from caffe.cli import _watchers as _watch
 
-    effects = {"SIGINT": flags.sigint_effect, "SIGHUP": flags.sighup_effect}
+    effects = {name: getattr(flags, flag) for name, flag in signals.FLAGS.items()}
     recorder = _watch.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
@@ -121,3 +137,16 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
         finally:
             if recorder:
                 recorder.draw()
+    if solver.stopped:
+        tell(_way_back(solver, flags))
+
+
+def _way_back(solver: Any, flags: SimpleNamespace) -> str:
+    """The command line that goes on where a stopped run ended, or that there is no snapshot of it."""
+    if solver.health.good_iter != solver.iter:
+        return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
+    words = ["caffe", "train", "-solver", flags.solver, "-snapshot", solver.health.good]
+    for name in ("gpu", "level", "stage", "precision", "nan", "import"):
+        words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) else []
+    words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)
+    return f"resume with: {shlex.join(words)}"

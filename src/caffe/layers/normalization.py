@@ -11,6 +11,7 @@ from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, shape_text
 from caffe.layers.pooling import Grid, mean_pool
+from caffe.layers.support.exact import is_exact, tell
 from caffe.proto import caffe_pb2
 
 __all__ = ["LRN", "MVN", "BatchNorm"]
@@ -147,6 +148,9 @@ class MVN(Layer):
         if not self.opt.normalize_variance:
             return centred.view_as(x)
         variance = centred.square().mean(1, keepdim=True)
+        if is_exact() and self.opt.eps > 1e-6 * variance.min().sqrt():
+            tell("eps held constant")
+            return (centred / (variance.clamp(min=1e-300).sqrt() + self.opt.eps)).view_as(x)
         with torch.no_grad():  # sqrt(variance + extra) = sigma + eps, extra held constant
             extra = (2 * variance.sqrt() + self.opt.eps) * self.opt.eps
         return (centred * (variance + extra).rsqrt()).view_as(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -229,7 +230,11 @@ class _Instance:
         return cls
 
     def _import(self, name: str) -> Any:
+        """The module; the running script where it is that, so that its code does not run a second time."""
+        script = sys.modules["__main__"]
         try:
+            if name not in sys.modules and hasattr(script, self.layer.opt.layer) and _is_file_of(script, name):
+                return script
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
@@ -255,6 +260,15 @@ class _Instance:
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
         fact = f"{action} of {self.label} failed{place}: {type(error).__name__}: {error}"
         raise LayerError(f'layer "{self.layer.name}" (Python): {fact}') from error
+
+
+def _is_file_of(script: Any, name: str) -> bool:
+    """Whether a module of this name would be loaded from the file of the running script."""
+    path = getattr(script, "__file__", None)
+    if not path or os.path.splitext(os.path.basename(path))[0] != name:
+        return False
+    spec = importlib.util.find_spec(name)
+    return bool(spec and spec.origin and os.path.exists(path) and os.path.samefile(spec.origin, path))
 
 
 def _tops(layer: Python, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from caffe import log
-from caffe.net.build import Graph, build
+from caffe import log, python_code
+from caffe.net.build import build
 from caffe.net.graph import filter_net, insert_splits, makers
+from caffe.net.step import Graph
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["assemble", "load_param"]
@@ -26,7 +27,9 @@ def load_param(network: str | Path | Any) -> tuple[Any, Path | None]:
     return param, None
 
 
-def assemble(param: Any, path: Path | None, device: torch.device) -> tuple[Graph, Callable[[int], str]]:
+def assemble(
+    param: Any, path: Path | None, device: torch.device, python_layers: bool | None = None
+) -> tuple[Graph, Callable[[int], str]]:
     """The graph of a net whose `state` is set; and a function from a layer's index to its place in the file.
 
     Raises NetError and LayerError.
@@ -50,6 +53,7 @@ def assemble(param: Any, path: Path | None, device: torch.device) -> tuple[Graph
     def locate(index: int) -> str:
         return place(origin[index])
 
+    python_code.check(split, python_layers, locate)
     return build(split, device, locate), locate
 
 

@@ -48,7 +48,8 @@ class Net(Views):
     Two runners share the layers and parameters: `forward` and `backward` run layer by layer and fill every blob and
     diff; `forward_backward` runs the graph as one piece (NetModule), and keeps the diffs of parameters only, unless
     `keep_diffs` is set. `precision`, torch.bfloat16 or on a GPU torch.float16, is that of runs as one piece only; runs
-    layer by layer are float32.
+    layer by layer are float32. With `python_layers` False a net with a layer of the type Python, which runs the code of
+    a module that it names, is refused before anything is imported (None: as CAFFE_PYTHON_LAYERS says).
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Net(Views):
         weights: str | Path | None = None,
         device: torch.device | str | None = None,
         precision: torch.dtype = torch.float32,
+        python_layers: bool | None = None,
     ) -> None:
         if isinstance(phase, (str, Path)):  # pycaffe's older order: Net(file, weights, phase)
             if weights is not None:
@@ -78,7 +80,7 @@ class Net(Views):
         check_precision(precision, self.device)
         self.precision = precision
         self.loss_scale = LossScale() if precision is torch.float16 else None
-        self._build(param)
+        self._build(param, python_layers)
         self.debug_info: bool = param.debug_info
         self.keep_diffs = False
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
@@ -87,8 +89,8 @@ class Net(Views):
         if weights is not None:
             self.copy_from(weights)
 
-    def _build(self, param: Any) -> None:
-        graph, self._locate = assemble(param, self.path, self.device)
+    def _build(self, param: Any, python_layers: bool | None) -> None:
+        graph, self._locate = assemble(param, self.path, self.device, python_layers)
         self.name: str = param.name
         self.phase: int = param.state.phase
         self.steps: list[Step] = graph.steps

@@ -23,7 +23,7 @@ from caffe.proto import detect, extend, files, hints
 from caffe.proto.files import PathLike
 from caffe.proto.printing import dumps, repeated_fields
 
-__all__ = ["dumps", "layer_line", "parse", "read", "write"]
+__all__ = ["dumps", "field_line", "layer_line", "parse", "read", "write"]
 
 M = TypeVar("M", bound=Message)
 
@@ -84,6 +84,21 @@ def layer_line(path: PathLike, index: int, name: str | None = None) -> int | Non
         return blocks[index][0] if 0 <= index < len(blocks) else None
     named = [(abs(place - index), line) for place, (line, own) in enumerate(blocks) if (own or "") == name]
     return min(named)[1] if named else None
+
+
+def field_line(path: PathLike, name: str) -> int | None:
+    """The line of the first field `name` of a prototxt file's outermost message; None if there is none.
+
+    Reads the file again: ask only when an error needs it.
+    """
+    content, depth, before = _decode(files.read_bytes(path)), 0, -1
+    for match in _TOKEN.finditer(content):
+        token = match.group(1)
+        if before >= 0 and token in (":", "{"):
+            return content.count("\n", 0, before) + 1
+        before = match.start(1) if token == name and depth == 0 else -1
+        depth += (token == "{") - (token == "}")
+    return None
 
 
 class _Parser:

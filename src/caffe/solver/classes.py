@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from caffe.solver.solver import Solver, load
+from caffe.solver.settings import load
+from caffe.solver.solver import Solver
 
 __all__ = [
     "AdaDeltaSolver",
@@ -46,9 +47,17 @@ class AdamSolver(SGDSolver):
     forced_type = "Adam"
 
 
-def get_solver(param: str | Path | Any, device: torch.device | str | None = None) -> Solver:
-    """The solver for a path or a SolverParameter; of pycaffe's class for its type where there is one."""
-    loaded = load(param)
+def get_solver(
+    param: str | Path | Any,
+    device: torch.device | str | None = None,
+    python_layers: bool | None = None,
+    source: str | Path | None = None,
+) -> Solver:
+    """The solver for a path or a SolverParameter; of pycaffe's class for its type where there is one.
+
+    `source` is the file that a SolverParameter came from, for messages; `python_layers` as in `Net`.
+    """
+    loaded, source = load(param), param if isinstance(param, (str, Path)) else source
     classes: list[type[Solver]] = [SGDSolver, *SGDSolver.__subclasses__()]
     named = {cls.forced_type: cls for cls in classes}
-    return named.get(loaded.type, Solver)(loaded, device)
+    return named.get(loaded.type, Solver)(loaded, device, python_layers, source)

@@ -19,7 +19,7 @@ __all__ = ["test_nets", "train_net"]
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 
-def train_net(param: Any, device: torch.device | str | None) -> Net:
+def train_net(param: Any, device: torch.device | str | None, python_layers: bool | None) -> Net:
     """The net to train. Its state is TRAIN, overridden by the net's own `state`, and that by `train_state`."""
     given = [name for name in _TRAIN_FIELDS if param.HasField(name)]
     if len(given) != 1:
@@ -34,7 +34,7 @@ def train_net(param: Any, device: torch.device | str | None) -> Net:
     }[field]
     log.info(place, f"Creating training net {kind}")
     with _named("train net"):
-        net = _create(getattr(param, field), caffe_pb2.TRAIN, param.train_state, param, device)
+        net = _create(getattr(param, field), caffe_pb2.TRAIN, param.train_state, param, device, python_layers)
     if param.snapshot_format == param.HDF5:
         try:
             hdf5.check_names(param.snapshot_prefix, {layer.name: layer.tensors for layer in net.layers})
@@ -44,7 +44,7 @@ def train_net(param: Any, device: torch.device | str | None) -> Net:
     return net
 
 
-def test_nets(param: Any, train_net: Net, device: torch.device | str | None) -> list[Net]:
+def test_nets(param: Any, train_net: Net, device: torch.device | str | None, python_layers: bool | None) -> list[Net]:
     """The nets to test: every test_net_param, every test_net, and the general net for each test_iter that is left.
 
     Raises NetError for one that has blobs, but no layer in common with `train_net`, whose weights it is tested with.
@@ -66,7 +66,7 @@ def test_nets(param: Any, train_net: Net, device: torch.device | str | None) -> 
             state = param.test_state[index] if param.test_state else caffe_pb2.NetState()
             log.info("solver.cpp:190", f"Creating test net (#{index}) specified by {kind}")
             with _named(f"test net #{index}"):
-                net = _create(source, caffe_pb2.TEST, state, param, device)
+                net = _create(source, caffe_pb2.TEST, state, param, device, python_layers)
             nets.append(net)
             net.debug_info = param.debug_info
             _check_shared(net, train_net, index, loaded=bool(param.weights))
@@ -115,7 +115,9 @@ def _test_sources(param: Any) -> Iterator[tuple[Any, str]]:
         yield (param.net_param, "net_param") if param.HasField("net_param") else (param.net, f"net file: {param.net}")
 
 
-def _create(source: Any, phase: int, state: Any, param: Any, device: torch.device | str | None) -> Net:
+def _create(
+    source: Any, phase: int, state: Any, param: Any, device: torch.device | str | None, python_layers: bool | None
+) -> Net:
     """A net in the given state, with the solver's `weights` loaded."""
     own = (upgrade.read_net(source) if isinstance(source, str) else source).state
     if state.HasField("phase"):
@@ -124,7 +126,8 @@ def _create(source: Any, phase: int, state: Any, param: Any, device: torch.devic
         phase = own.phase
     level = state.level if state.HasField("level") else None
     precision = dtype_of(param.precision)
-    net = Net(source, phase, level=level, stages=list(state.stage), device=device, precision=precision)
+    stages = list(state.stage)
+    net = Net(source, phase, level, stages, device=device, precision=precision, python_layers=python_layers)
     try:
         paths = [path.strip() for paths in param.weights for path in paths.split(",")]
         for path in paths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from caffe import log
@@ -11,21 +12,23 @@ from caffe.solver import snapshot
 from caffe.solver.momentum import Momentum
 from caffe.solver.policy import Policy
 from caffe.solver.rules import Rule, rule_class, rule_types
+from caffe.solver.settings import check_ranges
 
 __all__ = ["check", "check_own"]
 
 _OURS = 20000  # fields from here on are our own additions
-_GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision"}
+_GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
 
 
-def check(param: Any) -> None:
-    """Raise a `SolverError` for settings that make no sense, before any net is built."""
+def check(param: Any, source: str | Path | None = None) -> None:
+    """Raise a `SolverError` for settings that make no sense, before any net is built. `source` is the solver's file."""
     for name in ("average_loss", "iter_size"):
         if getattr(param, name) < 1:
             raise SolverError(f"{name} is {getattr(param, name)}, expected at least 1")
     if param.weight_decay and param.regularization_type not in ("L1", "L2"):
         hint = did_you_mean(param.regularization_type, ("L1", "L2"))
         raise SolverError(f'unknown regularization_type "{param.regularization_type}"{hint}; expected "L1" or "L2"')
+    check_ranges(param, source)
     if not param.base_lr:
         log.warning("solver.py", "base_lr is 0 or not set: the weights will not change")
     if param.snapshot:

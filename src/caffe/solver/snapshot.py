@@ -17,6 +17,7 @@ from caffe import log
 from caffe.errors import FileError, SolverError
 from caffe.proto import caffe_pb2, files, state, weights
 from caffe.solver import kept
+from caffe.solver.health import broken_layer
 from caffe.solver.run import TrainingRun
 
 __all__ = ["check_prefix", "save"]
@@ -43,17 +44,30 @@ def save(solver: TrainingRun) -> str:
     base, end = f"{solver.param.snapshot_prefix}_iter_{solver.iter}", ".h5" if hdf5 else ""
     model_path, state_path = f"{base}.caffemodel{end}", f"{base}.solverstate{end}"
     kind = "HDF5 file" if hdf5 else "binary proto file"
+    _keep_good_weights(solver, model_path)
+    existed, alone = Path(model_path).exists(), ""
     try:
         with files.put_back(model_path):  # an earlier state of this iteration must not be left with other weights
             log.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} {model_path}")
             (solver.net.save_hdf5 if hdf5 else solver.net.save)(model_path, diffs=solver.param.snapshot_diff)
+            alone = "" if existed else f"; {model_path} is whole, but has no state beside it"
             place = "sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284"
             log.info(place, f"Snapshotting solver state to {kind} {state_path}")
             history = [tensor.cpu().numpy() for tensor in solver.history]
             (state.write_hdf5 if hdf5 else state.write)(state_path, _head(solver, model_path), history)
     except FileError as error:
-        raise SolverError(f"no snapshot at iteration {solver.iter}: {error}; earlier snapshots are intact") from error
+        raise SolverError(
+            f"no snapshot at iteration {solver.iter}: {error}{alone}; earlier snapshots are intact"
+        ) from error
     return state_path
+
+
+def _keep_good_weights(solver: TrainingRun, path: str) -> None:
+    """Raise a `SolverError` where weights that are NaN would take the place of a file."""
+    name = broken_layer(solver.net.learnable) if Path(path).exists() else None
+    if name is not None:
+        fact = f'no snapshot at iteration {solver.iter}: weights of layer "{name}" are NaN or infinite'
+        raise SolverError(f"{fact}, and {path} exists; it is left as it is. Remove it, or change snapshot_prefix")
 
 
 def _head(solver: TrainingRun, model_path: str) -> Any:

@@ -16,18 +16,20 @@ from caffe import log, mode
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.parameter_memory import lent_copies_follow
-from caffe.proto import caffe_pb2, text, upgrade
+from caffe.proto import text
 from caffe.solver import nets, resume, snapshot
 from caffe.solver.ema import MovingAverage
+from caffe.solver.health import Health
 from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check, check_own
 from caffe.solver.outputs import add_outputs, log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
+from caffe.solver.settings import load, located
 from caffe.solver.watchers import Watcher
 
-__all__ = ["Solver", "load"]
+__all__ = ["Solver"]
 
 
 class Solver:
@@ -37,9 +39,10 @@ class Solver:
         solver.solve()                       # until max_iter, or
         solver.step(100)                     # 100 iterations more
 
-    `param` is a path or a SolverParameter. `device` overrides the mode set by `caffe.set_mode_gpu` and friends, which,
-    as in pycaffe, decides rather than the file's `solver_mode`. Raises SolverError, and what building a net raises,
-    before anything is trained.
+    `param` is a path or a SolverParameter, and `source` the file that the latter came from, for messages. `device`
+    overrides the mode set by `caffe.set_mode_gpu` and friends, which, as in pycaffe, decides rather than the file's
+    `solver_mode`. `python_layers` as in `Net`. Raises SolverError, and what building a net raises, before anything is
+    trained.
 
     `net` is the train net, `test_nets` the nets to test, `iter` the number of updates done, `history` what the update
     rule keeps of earlier gradients, `average` the moving average of the weights, and `watchers` hear what happens.
@@ -48,8 +51,21 @@ class Solver:
     forced_type: ClassVar[str] = ""
     """The solver type whatever `param` says; for pycaffe's classes."""
 
-    def __init__(self, param: str | Path | Any, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        param: str | Path | Any,
+        device: torch.device | str | None = None,
+        python_layers: bool | None = None,
+        source: str | Path | None = None,
+    ) -> None:
+        self.source = param if isinstance(param, (str, Path)) else source
         self.param = load(param)
+        try:
+            self._set_up(device, python_layers)
+        except SolverError as error:
+            raise located(error, self.source) from error.__cause__
+
+    def _set_up(self, device: torch.device | str | None, python_layers: bool | None) -> None:
         if self.forced_type and self.param.type != self.forced_type:
             if self.param.HasField("type"):
                 log.warning("solver.py", f"{self.forced_type}Solver: taking the place of type {self.param.type!r}")
@@ -59,13 +75,13 @@ class Solver:
         self.policy = policy_class(self.param.lr_policy)(self.param)
         check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
-        check(self.param)
+        check(self.param, self.source)
         if self.param.random_seed >= 0:
             mode.set_random_seed(self.param.random_seed)
-        self.net: Net = nets.train_net(self.param, device)
+        self.net: Net = nets.train_net(self.param, device, python_layers)
         try:
             self.rule.bind(self.net)
-            self.test_nets: list[Net] = nets.test_nets(self.param, self.net, device)
+            self.test_nets: list[Net] = nets.test_nets(self.param, self.net, device, python_layers)
         except BaseException:
             self.net.close()
             raise
@@ -82,9 +98,14 @@ class Solver:
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self._requests: set[str] = set()
         self._stopping = False
-        self._warned = False
+        self.health = Health(self.param)
         self._losses: deque[float] = deque(maxlen=self.param.average_loss)
         self._display_time, self._display_iter = time.perf_counter(), 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last run of `solve` or `step` ended on request."""
+        return self._stopping
 
     @property
     def nets(self) -> tuple[Net, ...]:
@@ -95,6 +116,8 @@ class Solver:
 
     def solve(self, resume_file: str | Path | None = None) -> None:
         """Train until `max_iter`, from the snapshot `resume_file` if one is given; then snapshot, display and test."""
+        if not self.param.HasField("max_iter"):
+            log.warning("solver.py", "max_iter is not set: no iteration is run")
         log.info("solver.cpp:289", f"Solving {self.net.name}")
         log.info("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
         if resume_file is not None:
@@ -106,7 +129,7 @@ class Solver:
             watcher.started(self)
         self.step(self.param.max_iter - self.iter)
         if self.param.snapshot_after_train and not _due(self.iter, self.param.snapshot):
-            self.snapshot()
+            self._snapshot()
         if self._stopping:
             log.info("solver.cpp:311", "Optimization stopped early.")
         else:
@@ -137,7 +160,7 @@ class Solver:
             for watcher in self.watchers:
                 watcher.iterated(self, self.iter - 1, loss, rate)
             if self._take("snapshot") or _due(self.iter, self.param.snapshot):
-                self.snapshot()
+                self._snapshot()
             if self._take("stop"):
                 self._stopping = True
                 break
@@ -147,13 +170,7 @@ class Solver:
         self.net.debug_info = self.param.debug_info and _due(self.iter, self.param.display)
         loss = sum(self.net.forward_backward() for _ in range(self.param.iter_size)) / self.param.iter_size
         self._losses.append(loss)
-        if not math.isfinite(loss) and not self._warned:
-            self._warned = True
-            log.warning(
-                "solver.py",
-                f"Iteration {self.iter}: the loss is {log.number(loss)}: training has diverged, or the data holds such "
-                "values. Try a lower base_lr, clip_gradients, or debug_info: true to see where it begins",
-            )
+        self.health.hear(self.iter, loss)
         return loss
 
     @torch.no_grad()
@@ -313,11 +330,16 @@ class Solver:
     def _stopped_in_test(self) -> bool:
         """Meet the requests that came in during a test; True if it is to stop."""
         if self._take("snapshot"):
-            self.snapshot()
+            self._snapshot()
         self._stopping = self._take("stop")
         return self._stopping
 
     # -- snapshots and requests ------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> None:
+        """A snapshot that falls due, unless the weights are NaN."""
+        if self.health.may_save(self.iter, self.net.learnable):
+            self.health.saved(self.snapshot(), self.iter)
 
     def snapshot(self) -> str:
         """Write weights and solver state under `snapshot_prefix`; returns the path of the state."""
@@ -343,6 +365,7 @@ class Solver:
             entry.blob.settle_diff()
         with self.average.suspended():
             resume.restore(self, path)
+        self.health.saved(str(path), self.iter)
 
     def request(self, action: str) -> None:
         """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler.
@@ -368,16 +391,6 @@ class Solver:
     def share_weights(self, net: Net) -> None:
         """Let `net` use the train net's weights."""
         net.share_with(self.net)
-
-
-def load(param: str | Path | Any) -> Any:
-    """The SolverParameter in a file, or a copy of the one given, in the form of today."""
-    if isinstance(param, (str, Path)):
-        return upgrade.read_solver(param)
-    own = caffe_pb2.SolverParameter()
-    own.CopyFrom(param)
-    upgrade.upgrade_solver(own, "SolverParameter")
-    return own
 
 
 def _due(iteration: int, interval: int) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,38 +13,75 @@ import torch
 from torch import Tensor, nn
 
 from caffe.blob import Blob
+from caffe.errors import CaffeError
 from caffe.layers.base import Layer, as_tuple
+from caffe.layers.support.exact import exact_gradients
 from caffe.net.step import Step
 
 __all__ = ["Slope", "check", "gradients", "objective", "run", "slopes"]
 
-STEP = 1e-6
-TOLERANCE = 1e-3
-"""The largest difference, relative to the slope, that `check` takes for a right gradient."""
+STEPS = (1e-6, 1e-7, 1e-8, 1e-9, 1e-5, 1e-4, 1e-3)
+"""Lengths of a step, relative to the size of the values: the first one that shows a right gradient decides. Smaller
+ones avoid kinks of forward, larger ones the rounding of layers that compute in float32."""
+
+TOLERANCE = 1e-4
+"""The largest difference, relative to the slope, that counts as a right gradient."""
+
+_KINK = 1e-5
+"""How much the differences to both sides of an element of a top may disagree, relative to its change, before the
+element counts as one with a kink."""
+
+_LARGE = 20_000_000
+"""Elements of all blobs from which on inputs are made smaller."""
+
+_MANY = 5_000_000
+"""Elements of a layer from which on one direction must do."""
+
+_ROUNDING = 1e-13
+"""The relative error of a top in double precision."""
 
 
 @dataclass(frozen=True)
 class Slope:
-    """The gradient of one bottom or blob along a random direction, by backward and by two runs of forward."""
+    """The gradient of one bottom or blob along a random direction, by backward and by two runs of forward.
+
+    `scale` is the usual size of such a slope, `doubt` how far the numeric one may be from the truth. `notes` tell where
+    Caffe's gradient is not the slope; these places are left out.
+    """
 
     what: str
     backward: float
     numeric: float
+    scale: float
+    doubt: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
-        """The difference, relative to the larger of the two; differences of rounding count as none."""
+        """The difference, relative to the usual size of the slope; infinite if one of them is not a number."""
         difference = abs(self.backward - self.numeric)
-        return difference / max(abs(self.backward), abs(self.numeric)) if difference > 1e-7 else 0.0
+        return difference / self.scale if math.isfinite(difference) else math.inf
+
+    @property
+    def verdict(self) -> str:
+        """ "right", "WRONG", or "no slope" where forward jumps or rounds too much to tell, or is not a number."""
+        if not math.isfinite(self.numeric):
+            return "no slope"
+        doubt = self.doubt / self.scale
+        if self.error > max(TOLERANCE, doubt):
+            return "WRONG"
+        return "right" if doubt <= 0.011 else "no slope"
 
 
 def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
     """Each layer of a Net with the slopes of its bottoms and blobs that have a gradient. The net is used up.
 
     Values come from the net's data layers and fillers, and are moved a little at random so that no blob is constant and
-    no two elements are equal; inputs that the user would fill get normal ones, and 0 or 1 where they are labels. A
-    slope that disagrees is measured at two more places before it counts, as forward may have a kink nearby.
+    no two elements are equal; inputs that the user would fill get normal ones, and 0 or 1 where they are labels.
+    Elements of tops that have a kink within the step, such as the maximum of a pooling window that changes its place,
+    are left out of both slopes.
     """
+    _shrink(net)
     generator = torch.Generator().manual_seed(seed)
     labels = _labels(net.steps)
     values: dict[int, Tensor] = {}
@@ -62,25 +101,121 @@ def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
             _user_input(blob, blob in labels, generator) if x is None else x
             for x, blob in zip(given, step.tops, strict=True)
         ]
-        values.update((id(blob), top.detach().double()) for blob, top in zip(step.tops, made, strict=True))
+        values.update(
+            (id(blob), _finite(top.detach().double(), generator)) for blob, top in zip(step.tops, made, strict=True)
+        )
     return found
+
+
+def _shrink(net: Any) -> None:
+    """Reshape inputs with very large batches to smaller ones, where the net can be reshaped."""
+    inputs = [net.blobs[name] for name in net.inputs]
+    total = sum(math.prod(blob.shape) for blob in net.blobs.values())
+    sizes = {blob.shape[:1] for blob in inputs}
+    if total <= _LARGE or len(sizes) != 1 or sizes == {()}:
+        return
+    before = [blob.shape for blob in inputs]
+    small = max(2, before[0][0] * _LARGE // total)
+    try:
+        for blob in inputs:
+            blob.reshape(small, *blob.shape[1:])
+        net.reshape()
+    except CaffeError:
+        for blob, shape in zip(inputs, before, strict=True):
+            blob.reshape(*shape)
+        net.reshape()
 
 
 def slopes(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator, directions: int = 3) -> list[Slope]:
     """The slopes of a layer at `bottoms` (of which those that require a gradient count), each in several directions."""
-    found = []
-    for name, x, grad in gradients(layer, bottoms):
-        for _ in range(directions):
-            direction = _normal(x, generator)
-            totals = []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    x += sign * STEP * direction
-                totals.append(objective(run(layer, bottoms)).item())
-                with torch.no_grad():
-                    x -= sign * STEP * direction
-            found.append(Slope(name, (grad * direction).sum().item(), (totals[0] - totals[1]) / (2 * STEP)))
-    return found
+    with exact_gradients() as notes:
+        wanted = gradients(layer, bottoms)
+        tops = run(layer, bottoms) if wanted else ()
+        few = sum(x.numel() for x in (*tops, *(x for _, x, _ in wanted))) < _MANY
+        lines = (
+            (name, _Line(layer, bottoms, tops, x, grad, _normal(x, generator)))
+            for name, x, grad in wanted
+            for _ in range(directions if few else 1)
+        )
+        return [line.slope(name, notes) for name, line in lines]
+
+
+class _Line:
+    """A straight line through a bottom or blob `x`, along which forward is followed."""
+
+    def __init__(
+        self,
+        layer: Layer,
+        bottoms: Sequence[Tensor],
+        tops: Sequence[Tensor],
+        x: Tensor,
+        grad: Tensor,
+        direction: Tensor,
+    ) -> None:
+        self.layer, self.bottoms, self.x, self.grad, self.direction = layer, bottoms, x, grad, direction
+        self.weights = _weights(tops)
+        self.tops = [top.detach().clone() for top in tops]  # some are views of x
+        size = x.detach().square().mean().sqrt().item() if x.numel() else 0.0
+        self.size = size if math.isfinite(size) and size > 1e-30 else 1.0
+
+    def slope(self, name: str, notes: Set[str]) -> Slope:
+        """The slope by the first step that shows a right gradient, else by the most certain one."""
+        found: list[Slope] = []
+        for step in STEPS:
+            found.append(self._measured(name, step, tuple(sorted(notes))))
+            if found[-1].verdict == "right":
+                return found[-1]
+        pairs = [(a, b, abs((a.numeric - a.backward) - (b.numeric - b.backward))) for a, b in itertools.pairwise(found)]
+        a, b, change = min(pairs, key=lambda pair: (not math.isfinite(pair[2]), pair[2]))
+        nearest = min(a, b, key=lambda slope: slope.error)
+        return replace(nearest, doubt=max(nearest.doubt, change) if math.isfinite(change) else nearest.doubt)
+
+    def _measured(self, name: str, step: float, notes: tuple[str, ...]) -> Slope:
+        h = step * self.size
+        up, down = self._moved(h), self._moved(-h)
+        weights = self._without_kinks(up, down)
+        grad = self.grad if weights is None else self._gradient(weights)
+        weights = weights or self.weights
+        terms = zip(weights, up, down, strict=True)  # subtracted before they are added up: less rounding
+        numeric = sum((weight * (a - b)).sum().item() for weight, a, b in terms) / (2 * h)
+        along = grad * self.direction
+        values = math.hypot(*((weight * top).norm().item() for weight, top in zip(weights, self.tops, strict=True)))
+        usual = max(along.norm().item(), 1e-5 * values / self.size, 1e-300)
+        backward = along.sum().item()
+        scale = max([usual, *(abs(slope) for slope in (numeric, backward) if math.isfinite(slope))])
+        return Slope(name, backward, numeric, scale, _ROUNDING * values / h, notes)
+
+    def _moved(self, h: float) -> list[Tensor]:
+        """The tops at `h` along the line."""
+        before = self.x.detach().clone()
+        with torch.no_grad():
+            self.x.add_(self.direction, alpha=h)
+            try:
+                return [top.detach().clone() for top in run(self.layer, self.bottoms)]
+            finally:
+                self.x.copy_(before)
+
+    def _without_kinks(self, up: Sequence[Tensor], down: Sequence[Tensor]) -> list[Tensor] | None:
+        """The weights with 0 for elements of tops that have a kink or a jump between `up` and `down`.
+
+        None where no element has one, or more than half: that is curvature or rounding, and another step helps.
+        """
+        weights, kinks, count = [], 0, 0
+        for weight, top, a, b in zip(self.weights, self.tops, up, down, strict=True):
+            change = (a - b).abs()
+            rough = (a - 2 * top + b).abs() > _KINK * (change + change.square().mean().sqrt())
+            rough &= weight != 0
+            weights.append(weight.masked_fill(rough, 0))
+            kinks, count = kinks + int(rough.sum()), count + int((weight != 0).sum())
+        return weights if 0 < kinks <= count / 2 else None
+
+    def _gradient(self, weights: Sequence[Tensor]) -> Tensor:
+        """x's gradient where the tops have these weights."""
+        total = _weighted(run(self.layer, self.bottoms), weights)
+        if not total.requires_grad:
+            return torch.zeros_like(self.x)
+        (grad,) = torch.autograd.grad(total, [self.x], allow_unused=True, materialize_grads=True)
+        return grad
 
 
 def gradients(layer: Layer, bottoms: Sequence[Tensor]) -> list[tuple[str, Tensor, Tensor]]:
@@ -96,10 +231,21 @@ def gradients(layer: Layer, bottoms: Sequence[Tensor]) -> list[tuple[str, Tensor
 
 def objective(tops: Sequence[Tensor]) -> Tensor:
     """A number that depends on every element of every differentiable top, or of all if none is differentiable."""
+    return _weighted(tops, _weights(tops))
+
+
+def _weights(tops: Sequence[Tensor]) -> list[Tensor]:
+    """What each element of the tops counts in the objective."""
     generator = torch.Generator().manual_seed(4)
-    weighted = [(top, top * _normal(top, generator)) for top in tops]
-    chosen = [product for top, product in weighted if top.requires_grad] or [product for _, product in weighted]
-    return torch.stack([product.sum() for product in chosen]).sum() if chosen else torch.zeros(())
+    drawn = [_normal(top, generator) for top in tops]
+    some = any(top.requires_grad for top in tops)
+    return [x if top.requires_grad or not some else torch.zeros_like(x) for x, top in zip(drawn, tops, strict=True)]
+
+
+def _weighted(tops: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    some = any(top.requires_grad for top in tops)
+    products = [w * top for w, top in zip(weights, tops, strict=True) if top.requires_grad or not some]
+    return torch.stack([product.sum() for product in products]).sum() if products else torch.zeros(())
 
 
 def run(layer: Layer, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -111,19 +257,23 @@ def run(layer: Layer, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _check_layer(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator) -> list[Slope]:
-    """The slopes at a place near `bottoms`, at another one if they disagree there."""
+    """The slopes at a place near `bottoms`, and at other ones while some cannot be told."""
     passed_by = {*layer.constant, *layer.exempt}
     passed_by.update(index for index, wanted in enumerate(layer.spec.propagate_down) if not wanted)
-    best: list[Slope] = []
-    for attempt in range(3):
+    found: list[Slope] = []
+    for _ in range(3):
         near = [x if i in passed_by else _moved(x, generator) for i, x in enumerate(bottoms)]
         found = slopes(layer, near, generator) if near or list(layer.parameters()) else []
-        worst = max((slope.error for slope in found), default=0.0)
-        if not attempt or worst < max(slope.error for slope in best):
-            best = found
-        if worst <= TOLERANCE:
+        if all(slope.verdict != "no slope" for slope in found):
             break
-    return best
+        if any(not math.isfinite(slope.numeric) for slope in found):  # a logarithm or a root
+            bottoms = [x if i in passed_by else x.abs() for i, x in enumerate(bottoms)]
+    return found
+
+
+def _finite(x: Tensor, generator: torch.Generator) -> Tensor:
+    """x with random numbers in the place of NaN and infinity, which would tell nothing of the layers that follow."""
+    return x if bool(x.isfinite().all()) else torch.where(x.isfinite(), x, _normal(x, generator))
 
 
 def _moved(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from caffe.blob import Blob
 from caffe.layers.base import Source
-from caffe.net.build import Step
 from caffe.net.gradients import loss_with_gradient_of, roots
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.precision import LowPrecision
 from caffe.net.plan.rewrite import Call, Rewrite, rewrite
+from caffe.net.step import Step
 
 __all__ = ["Plan", "Rounding", "make_plan"]
 

@@ -1,0 +1,49 @@
+"""Whether nets may run the code that their layers of the type Python name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from caffe.errors import NetError
+
+__all__ = ["allowed", "check", "switched"]
+
+_switch: bool | None = None
+
+
+def allowed() -> bool:
+    """Whether nets run such code where nothing else is said: unless CAFFE_PYTHON_LAYERS is 0."""
+    return os.environ.get("CAFFE_PYTHON_LAYERS", "1") not in ("", "0") if _switch is None else _switch
+
+
+@contextmanager
+def switched(on: bool) -> Iterator[None]:
+    """With `on` False, nets that say nothing themselves refuse such code, whatever the environment says."""
+    global _switch
+    before = _switch
+    _switch = False if not on else before
+    try:
+        yield
+    finally:
+        _switch = before
+
+
+def check(net: Any, python_layers: bool | None, locate: Callable[[int], str]) -> None:
+    """Raise a `NetError` for the first layer of a NetParameter that runs code, where that is not allowed.
+
+    `python_layers` is what the net's maker said, None for `allowed`. Nothing was imported yet.
+    """
+    if allowed() if python_layers is None else python_layers:
+        return
+    for index, layer in enumerate(net.layer):
+        if layer.type == "Python":
+            place = f"{locate(index)}: ".removeprefix(": ")
+            code = f'the class "{layer.python_param.layer}" of the module "{layer.python_param.module}"'
+            raise NetError(
+                f'{place}layer "{layer.name}" (Python) would run {code}, but Python layers are switched off '
+                "(CAFFE_PYTHON_LAYERS=0, --no-python-layers or python_layers=False); nothing was imported. Switch them "
+                "on if you trust this code"
+            )
