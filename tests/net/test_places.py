@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 import caffe
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.errors import CaffeError, DataError, LayerError, NetError
 from caffe.proto import caffe_pb2, text
+from tests.layers.build import apply
 
 CONVOLUTION = (
     'layer { name: "c" type: "Convolution" bottom: "r" top: "c" convolution_param { num_output: 2 kernel_size: 1 } }'
@@ -161,3 +163,9 @@ def test_channels_that_are_last_are_called_so(options, shape, says):
     with pytest.raises(DataError) as info:
         BatchTransformer(param, caffe.TEST).crop_shape(shape)
     assert says in str(info.value)
+
+
+@pytest.mark.parametrize(("number", "name"), [(math.nan, "NaN"), (math.inf, "infinity"), (7.5, "7")])
+def test_an_index_that_is_no_number_is_called_so(number, name):
+    with pytest.raises(LayerError, match=f"holds the index {name}, expected 0 to 3"):
+        apply("BatchReindex", "", torch.ones(4, 2), torch.tensor([1, number]))

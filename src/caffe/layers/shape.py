@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, has_values, shape_text
+from caffe.layers.support.labels import number_text
 from caffe.layers.support.values import can_look
 
 
@@ -299,9 +300,10 @@ class BatchReindex(Layer, bottoms=2):
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         picks = index.detach().long()
         if can_look(picks):
-            wrong = picks[(picks < 0) | (picks >= x.shape[0])].tolist()
+            wrong = index[(picks < 0) | (picks >= x.shape[0])].tolist()
             if wrong:
-                self.error(f"{self.bottom_name(1)} holds the index {wrong[0]}, expected 0 to {x.shape[0] - 1}")
+                held = f"{self.bottom_name(1)} holds the index {number_text(wrong[0])}"
+                self.error(f"{held}, expected 0 to {x.shape[0] - 1}")
         return x.index_select(0, picks)
 
 

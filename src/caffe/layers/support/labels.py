@@ -9,9 +9,7 @@ from torch import Tensor
 from caffe.layers.base import Layer
 from caffe.layers.support.values import can_look
 
-__all__ = ["class_labels"]
-
-_SPECIAL = {math.inf: "infinity", -math.inf: "-infinity"}
+__all__ = ["class_labels", "number_text"]
 
 
 def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = None) -> Tensor:
@@ -34,7 +32,7 @@ def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None =
         number = float(label.detach().flatten()[place])
         if not math.isfinite(number):
             layer.error(
-                f"{layer.bottom_name(1)} holds the label {_SPECIAL.get(number, 'NaN')} (element {place}), expected 0 "
+                f"{layer.bottom_name(1)} holds the label {number_text(number)} (element {place}), expected 0 "
                 f"to {classes - 1} for {classes} classes; correct the data, or the layer that computes the labels"
             )
         value = int(number)
@@ -44,3 +42,10 @@ def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None =
             f"ignore_label: {value}"
         )
     return index
+
+
+def number_text(number: float) -> str:
+    """A label or index for messages: without its fraction, or `NaN`, `infinity`, `-infinity`."""
+    if math.isfinite(number):
+        return str(int(number))
+    return {math.inf: "infinity", -math.inf: "-infinity"}.get(number, "NaN")
