@@ -23,6 +23,7 @@ from caffe.errors import NetError, ProtoError, did_you_mean
 from caffe.proto import caffe_pb2, extend
 from caffe.proto.forks import foreign_field
 from caffe.proto.printing import repeated_fields
+from caffe.registry import LAYERS
 
 __all__ = [
     "Function",
@@ -180,9 +181,7 @@ _OPTIONS = {type_name: f"{name}_param" for type_name, name in param_name_dict().
 
 def _registered_options(type_name: str) -> str | None:
     """The options of a type that shares them with another (Deconvolution: convolution_param), if it is known."""
-    from caffe.layers import layer_class, layer_types
-
-    return layer_class(type_name).options if type_name in layer_types() else None
+    return LAYERS.find(type_name).options if type_name in LAYERS else None
 
 
 class NetSpec:

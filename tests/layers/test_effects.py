@@ -181,7 +181,7 @@ def _repeated(layer: Layer, bottoms: list[Tensor]) -> Tensor:
 
 @pytest.fixture
 def types(monkeypatch):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(base.LAYERS, "items", dict(base.LAYERS.items))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ QUIET = ("-minloglevel", "2")
 def folder(tmp_path, monkeypatch):
     """An empty working directory; afterwards neither its types nor its modules are known."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(base.LAYERS, "items", dict(base.LAYERS.items))
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield tmp_path

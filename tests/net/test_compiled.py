@@ -218,7 +218,7 @@ def test_a_layer_that_cannot_be_traced_is_named(monkeypatch):
         net.compile()
         net.forward_backward()
     finally:
-        base._REGISTRY.pop("LooksAtValues", None)
+        base.LAYERS.items.pop("LooksAtValues", None)
 
 
 def with_own_layer() -> Net:

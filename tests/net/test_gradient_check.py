@@ -9,7 +9,7 @@ from torch import Tensor
 
 from caffe.cli import main
 from caffe.layers import Layer
-from caffe.layers.base import _REGISTRY
+from caffe.layers.base import LAYERS
 from caffe.net import Net
 from caffe.net.measure import gradient_check
 from caffe.proto import caffe_pb2
@@ -130,10 +130,10 @@ class _Single(_OnePercent):
 @pytest.fixture
 def scratch():
     """Layer types defined in a test, forgotten after it."""
-    before = dict(_REGISTRY)
+    before = dict(LAYERS.items)
     yield
-    _REGISTRY.clear()
-    _REGISTRY.update(before)
+    LAYERS.items.clear()
+    LAYERS.items.update(before)
 
 
 @pytest.mark.parametrize(

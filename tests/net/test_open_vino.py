@@ -418,7 +418,7 @@ def own() -> Iterator[list[int]]:
 
     yield seen
     for kind in ("LooksAtValues", "Remembers", "Counts", "Writes"):
-        base._REGISTRY.pop(kind)
+        base.LAYERS.items.pop(kind)
 
 
 @pytest.mark.parametrize("kind", ["LooksAtValues", "Remembers", "Counts"])

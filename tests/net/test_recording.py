@@ -44,7 +44,7 @@ layer { name: "one" type: "Pooling" bottom: "s" top: "y" pooling_param { pool: S
 @pytest.fixture(autouse=True)
 def anywhere(monkeypatch):
     monkeypatch.setattr("caffe.net.run.module.recorded", lambda device: True)
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(base.LAYERS, "items", dict(base.LAYERS.items))
 
 
 def net_of(layers: str) -> caffe.Net:

@@ -26,7 +26,7 @@ def test_settings_on_the_page_exist():
 
 
 def test_example_is_a_rule(monkeypatch):
-    monkeypatch.setattr(rules, "_REGISTRY", dict(rules._REGISTRY))
+    monkeypatch.setattr(rules.RULES, "items", dict(rules.RULES.items))
     code = re.search(r"```python\n(.*?)```", PAGE, re.S)
     exec(code.group(1), {})
     assert rule_class("SignSGD").history == 0

@@ -228,7 +228,7 @@ def test_momentum_preconditions():
 
 
 def test_a_name_defined_twice(monkeypatch):
-    monkeypatch.setattr(Policy, "registry", dict(Policy.registry))
+    monkeypatch.setattr(Policy.registry, "items", dict(Policy.registry.items))
     with pytest.raises(SolverError, match='learning rate policy "fixed" is defined twice'):
         type("Fixed", (Policy,), {})
 

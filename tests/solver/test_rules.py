@@ -165,13 +165,13 @@ def test_preconditions():
 
 
 def test_a_class_statement_registers_a_rule(monkeypatch):
-    monkeypatch.setattr(rules, "_REGISTRY", dict(rules._REGISTRY))
+    monkeypatch.setattr(rules.RULES, "items", dict(rules.RULES.items))
 
     class Rprop(Rule):
         pass
 
     assert rule_class("Rprop") is Rprop
-    with pytest.raises(SolverError, match=r'"Rprop" is defined twice: in .*test_rules.py'):
+    with pytest.raises(SolverError, match=r'"Rprop" is defined twice, in .*test_rules.py'):
 
         class Rprop(Rule):
             pass

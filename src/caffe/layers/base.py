@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from caffe import filler, lazy_zeros
 from caffe.blob import Blob, BlobVec, ParamBlob
-from caffe.errors import LayerError, NetError, did_you_mean
+from caffe.errors import LayerError, NetError
 from caffe.layers.support import dry
 from caffe.layers.support.effects import Effects, Held, RandomState, repeating
 from caffe.layers.support.options import Options, field_of, from_text
@@ -21,11 +21,10 @@ from caffe.limits import check_size
 from caffe.proto import caffe_pb2, extend
 from caffe.proto.forks import foreign_layer
 from caffe.proto.v1 import V1_TYPES
+from caffe.registry import LAYERS
 
 __all__ = ["Effects", "Layer", "Loss", "Lowering", "Source"]
 __all__ += ["exported", "has_values", "is_exported", "layer_class", "layer_types"]
-
-_REGISTRY: dict[str, type[Layer]] = {}
 
 
 class Lowering(enum.Enum):
@@ -109,14 +108,10 @@ class Layer(nn.Module):
         cls.type = cls.__name__
         cls.bottoms = (bottoms, bottoms) if isinstance(bottoms, int) else bottoms
         cls.tops = (tops, tops) if isinstance(tops, int) else tops
-        other = _REGISTRY.get(cls.type)
-        if other is not None:
-            raise NetError(
-                f'layer type "{cls.type}" is defined twice, in {_source(other)} and in {_source(cls)}; rename one'
-            )
+        LAYERS.check(cls.type, cls)
         cls.options = field_of(cls, options)
         cls.defaults = options if isinstance(options, Mapping) else cls.defaults
-        _REGISTRY[cls.type] = cls
+        LAYERS.add(cls.type, cls)
 
     def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
         """`spec` is a LayerParameter; `phase` is caffe_pb2.TRAIN or caffe_pb2.TEST."""
@@ -366,20 +361,15 @@ class Source(Layer, abstract=True):
 
 def layer_class(type_name: str) -> type[Layer]:
     """The class registered for a layer type, or a `NetError` with the nearest known name."""
-    try:
-        return _REGISTRY[type_name]
-    except KeyError:
-        known = f"(known types: {', '.join(layer_types())})"
-        if foreign := foreign_layer(type_name):
-            raise NetError(f'layer type "{type_name}"{foreign} {known}') from None
-        modern = V1_TYPES.get(type_name.upper(), "")  # SOFTMAX_LOSS
-        hint = f'; did you mean "{modern}"?' if modern else did_you_mean(type_name, _REGISTRY)
-        raise NetError(f'unknown layer type "{type_name}"{hint} {known}') from None
+    if type_name not in LAYERS and (foreign := foreign_layer(type_name)):
+        raise NetError(f'layer type "{type_name}"{foreign} {LAYERS.known()}')
+    modern = V1_TYPES.get(type_name.upper(), "")  # SOFTMAX_LOSS
+    return LAYERS.find(type_name, f'; did you mean "{modern}"?' if modern else "")
 
 
 def layer_types() -> list[str]:
     """All registered type names, sorted."""
-    return sorted(_REGISTRY)
+    return LAYERS.names()
 
 
 def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
@@ -400,12 +390,3 @@ def shape_text(shape: Iterable[int]) -> str:
 
 def _quoted(names: Iterable[str]) -> str:
     return "(" + ", ".join(f'"{name}"' for name in names) + ")"
-
-
-def _source(cls: type) -> str:
-    import inspect
-
-    try:
-        return inspect.getsourcefile(cls) or cls.__module__
-    except (TypeError, OSError):
-        return cls.__module__

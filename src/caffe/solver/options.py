@@ -55,4 +55,4 @@ def _owners(name: str) -> Iterator[str]:
     """The settings whose rule or policy reads the field."""
     yield from (f'type: "{kind}"' for kind in rule_types() if name in rule_class(kind).options)
     for family, field in ((Policy, "lr_policy"), (Momentum, "momentum_policy")):
-        yield from (f'{field}: "{kind}"' for kind in family.names() if name in family.registry[kind].options)
+        yield from (f'{field}: "{kind}"' for kind in family.names() if name in family.find(kind).options)

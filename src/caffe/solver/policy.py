@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from caffe.errors import SolverError, did_you_mean
+from caffe.errors import SolverError
 from caffe.net import Net
 from caffe.proto.forks import foreign_value
+from caffe.registry import Registry
 
 __all__ = ["Policy", "Schedule", "policy_class", "policy_names"]
 
@@ -21,18 +22,16 @@ class Schedule:
     """Base of what changes with the iteration; a family of schedules has a `kind` and a registry of its own."""
 
     kind: ClassVar[str]
-    registry: ClassVar[dict[str, type[Schedule]]]
+    registry: ClassVar[Registry[type[Schedule]]]
     options: ClassVar[tuple[str, ...]] = ()
     """The fields from 20000 up that the schedule reads."""
 
     def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if kind:
-            cls.kind, cls.registry = kind, {}
+            cls.kind, cls.registry = kind, Registry(kind, SolverError, "policies")
             return
-        name = cls.__name__.lower()
-        if cls.registry.setdefault(name, cls) is not cls:
-            raise SolverError(f'{cls.kind} "{name}" is defined twice; rename one of them')
+        cls.registry.add(cls.__name__.lower(), cls)
 
     def __init__(self, param: Any) -> None:
         """`param` is the SolverParameter, read anew at every iteration."""
@@ -69,15 +68,12 @@ class Schedule:
     @classmethod
     def names(cls) -> list[str]:
         """The names of the family, sorted."""
-        return sorted(cls.registry)
+        return cls.registry.names()
 
     @classmethod
     def find(cls, name: str) -> Any:
         """The class of that name in the family, or a `SolverError` with the nearest known one."""
-        if name not in cls.registry:
-            hint = foreign_value(name) or did_you_mean(name, cls.registry)
-            raise SolverError(f'unknown {cls.kind} "{name}"{hint} (known policies: {", ".join(cls.names())})')
-        return cls.registry[name]
+        return cls.registry.find(name, foreign_value(name))
 
 
 class Policy(Schedule, kind="learning rate policy"):

@@ -1,0 +1,65 @@
+"""Registries: the things of one kind by name, such as layer types, update rules and fillers."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Generic, TypeVar
+
+from caffe.errors import CaffeError, NetError, did_you_mean
+
+__all__ = ["LAYERS", "Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The things of one kind. Defining a thing adds it, so that it is known in one place.
+
+    `kind` names one of them in messages, such as "layer type", and `plural` the list of all. `error` is the class of
+    the errors.
+    """
+
+    def __init__(self, kind: str, error: type[CaffeError], plural: str = "types") -> None:
+        self.kind, self.error, self.plural = kind, error, plural
+        self.items: dict[str, T] = {}
+
+    def check(self, name: str, item: T) -> None:
+        """Raise the error where another thing has the name."""
+        other = self.items.get(name)
+        if other is not None and other is not item:
+            places = f"in {_source(other)} and in {_source(item)}"
+            raise self.error(f'{self.kind} "{name}" is defined twice, {places}; rename one')
+
+    def add(self, name: str, item: T) -> None:
+        """Add a thing. Raises the error where another thing has the name."""
+        self.check(name, item)
+        self.items[name] = item
+
+    def find(self, name: str, hint: str = "") -> T:
+        """The thing of that name. The error for an unknown name gives the `hint`, or else the nearest name."""
+        if name not in self.items:
+            raise self.error(f'unknown {self.kind} "{name}"{hint or did_you_mean(name, self.items)} {self.known()}')
+        return self.items[name]
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self.items)
+
+    def known(self) -> str:
+        """All names, for a message."""
+        return f"(known {self.plural}: {', '.join(self.names())})"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.items
+
+
+LAYERS: Registry[Any] = Registry("layer type", NetError)
+"""The layer types. Importing `caffe.layers` fills it; it stands here for those that must not import the layers."""
+
+
+def _source(item: Any) -> str:
+    """The file of a class or function; its module where there is none."""
+    try:
+        return inspect.getsourcefile(item) or item.__module__
+    except (TypeError, OSError):
+        return str(getattr(item, "__module__", item))
