@@ -80,7 +80,7 @@ def report(done: dict[str, int], found: list[Finding], seconds: float) -> None:
     for finding in found:
         classes[finding.what] += 1
     total = sum(done.values())
-    print(f"{total} inputs in {seconds:.0f} s ({total / max(seconds, 1e-3):.0f} a second): {dict(sorted(done.items()))}")
+    print(f"{total} inputs in {seconds:.0f} s ({total / seconds:.0f} a second): {dict(sorted(done.items()))}")
     print(f"{len(found)} findings: {dict(classes) or 'none'}")
 
 

@@ -7,11 +7,11 @@ import shutil
 import struct
 from pathlib import Path
 
-import numpy as np
-
 import caffe
+from caffe.cli import _images
 from caffe.data.databases.base import open_source
 from caffe.data.databases.datum import DatumReader
+from caffe.data.streams.arrays import read_npy
 from caffe.data.streams.hdf5 import read_arrays
 from caffe.data.streams.images import read_image_list
 from caffe.data.tools.mnist import read_idx
@@ -116,7 +116,7 @@ def hdf5(case: Case) -> None:
 @kind
 def images(case: Case) -> None:
     """A damaged list of images, or a list with a damaged image."""
-    name = f"{case.rng.randrange(3)}.{'png jpg bmp'.split()[case.rng.randrange(3)]}"
+    name = f"{case.rng.randrange(3)}.{['png', 'jpg', 'bmp'][case.rng.randrange(3)]}"
     text = (case.seeds / "images.txt").read_text()
     content = damaged_text(text, case.rng) if case.rng.random() < 0.5 else text.encode()
     for picture in case.seeds.glob("[012].*"):
@@ -127,7 +127,7 @@ def images(case: Case) -> None:
         command("convert_imageset", f"{case.scratch}/", path, case.scratch / "out")
         return
     read_image_list(str(path), labels=case.rng.random() < 0.5)
-    size = 'new_height: 4 new_width: 4' if case.rng.random() < 0.8 else ""
+    size = "new_height: 4 new_width: 4" if case.rng.random() < 0.8 else ""
     param = f'image_data_param {{ source: "{path}" root_folder: "{case.scratch}/" batch_size: 3 {size} }}'
     _forward(case, f'layer {{ name: "d" type: "ImageData" top: "data" top: "label" {param} }}')
 
@@ -166,8 +166,11 @@ def arrays(case: Case) -> None:
         _forward(case, f'layer {{ name: "d" type: "ArrayData" top: "data" top: "label" {param} }}')
         return
     if name == "mean.npy":
-        from caffe.cli import _images
-
-        np.asarray(_images.mean(str(path), 1)) if hasattr(_images, "mean") else None
+        choice = case.rng.randrange(3)
+        if choice == 0:
+            _images.read_mean(str(path))
+        else:
+            read_npy([str(path)], ["data"])
+        return
     text = f'layer {{ name: "d" type: "Data" top: "data" data_param {{ source: "{case.seeds}/lmdb" backend: LMDB '
     _forward(case, text + f'batch_size: 1 }} transform_param {{ mean_file: "{path}" crop_size: 4 }} }}')

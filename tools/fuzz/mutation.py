@@ -95,7 +95,8 @@ def damaged_text(text: str, rng: random.Random) -> bytes:
 
 def _change(tokens: list[str], rng: random.Random) -> None:
     places = [index for index, token in enumerate(tokens) if not token.isspace()]
-    at = rng.choice(places) if places else 0
+    values = [index for index in places if tokens[index][0] in '"-0123456789']
+    at = rng.choice(values if values and rng.random() < 0.5 else places or [0])
     token = tokens[at] if tokens else ""
     choice = rng.randrange(8)
     if choice < 4 and token:  # another of the same sort: what is still read in most cases
@@ -109,7 +110,9 @@ def _change(tokens: list[str], rng: random.Random) -> None:
         other = rng.choice(places)
         tokens[at], tokens[other] = tokens[other], tokens[at]
     else:
-        tokens.insert(at, rng.choice(("{", "}", ":", '"', "<", "#", "\0", "-", "\ud800", "[", "\\", rng.choice(NUMBERS))))
+        tokens.insert(
+            at, rng.choice(("{", "}", ":", '"', "<", "#", "\0", "-", "\ud800", "[", "\\", rng.choice(NUMBERS)))
+        )
 
 
 def _alike(token: str, tokens: list[str], rng: random.Random) -> str:

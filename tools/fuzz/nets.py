@@ -66,7 +66,10 @@ def _count(case: Case, bounds: tuple[int, int | None]) -> int:
 
 def _shapes(case: Case, count: int) -> list[list[int]]:
     rng = case.rng
-    first = [rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 0 if rng.random() < 0.1 else 2)) for _ in range(rng.choice((0, 1, 2, 3, 4, 4, 4, 5)))]
+    first = [
+        rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 0 if rng.random() < 0.1 else 2))
+        for _ in range(rng.choice((0, 1, 2, 3, 4, 4, 4, 5)))
+    ]
     shapes = [first]
     for _ in range(count - 1):
         choice = rng.randrange(5)

@@ -13,7 +13,9 @@ __all__ = ["IDX", "LOG", "NETS", "SOLVERS", "make"]
 _SMALL = """
 name: "small"
 layer { name: "in" type: "DummyData" top: "data" top: "label"
-  dummy_data_param { shape { dim: 2 dim: 1 dim: 6 dim: 6 } shape { dim: 2 } data_filler { type: "gaussian" std: 1 } data_filler { value: 1 } } }
+
+  dummy_data_param { shape { dim: 2 dim: 1 dim: 6 dim: 6 } shape { dim: 2 }
+  data_filler { type: "gaussian" std: 1 } data_filler { value: 1 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 } param { lr_mult: 2 }
   convolution_param { num_output: 3 kernel_size: 3 stride: 1 pad: 1 weight_filler { type: "xavier" } } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
@@ -31,14 +33,18 @@ layer { name: "b" type: "Convolution" bottom: "data" top: "b" param { name: "w" 
   num_output: 4 kernel_size: 1 bias_term: false group: 2 dilation: 2 } }
 layer { name: "bn" type: "BatchNorm" bottom: "a" top: "a" batch_norm_param { eps: 0.001 } }
 layer { name: "scale" type: "Scale" bottom: "a" top: "a" scale_param { bias_term: true axis: 1 num_axes: 1 } }
-layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" eltwise_param { operation: SUM coeff: 1 coeff: -1 } }
+layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum"
+  eltwise_param { operation: SUM coeff: 1 coeff: -1 } }
 layer { name: "cat" type: "Concat" bottom: "sum" bottom: "data" top: "cat" concat_param { axis: 1 } }
 layer { name: "slice" type: "Slice" bottom: "cat" top: "s1" top: "s2" slice_param { axis: 1 slice_point: 3 } }
-layer { name: "drop" type: "Dropout" bottom: "s1" top: "s1" dropout_param { dropout_ratio: 0.4 } include { phase: TRAIN } }
-layer { name: "up" type: "Deconvolution" bottom: "s2" top: "up" convolution_param { num_output: 2 kernel_size: 2 stride: 2 } }
+layer { name: "drop" type: "Dropout" bottom: "s1" top: "s1" dropout_param { dropout_ratio: 0.4 }
+  include { phase: TRAIN } }
+layer { name: "up" type: "Deconvolution" bottom: "s2" top: "up"
+  convolution_param { num_output: 2 kernel_size: 2 stride: 2 } }
 layer { name: "crop" type: "Crop" bottom: "up" bottom: "s1" top: "crop" crop_param { axis: 2 offset: 1 } }
 layer { name: "flat" type: "Reshape" bottom: "crop" top: "flat" reshape_param { shape { dim: 0 dim: -1 } } }
-layer { name: "lrn" type: "LRN" bottom: "s1" top: "lrn" lrn_param { local_size: 3 alpha: 1 norm_region: ACROSS_CHANNELS } }
+layer { name: "lrn" type: "LRN" bottom: "s1" top: "lrn"
+  lrn_param { local_size: 3 alpha: 1 norm_region: ACROSS_CHANNELS } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "crop" bottom: "crop" top: "loss" loss_weight: 0.5 }
 """
 _RECURRENT = """
@@ -48,7 +54,8 @@ input: "cont" input_shape { dim: 3 dim: 2 }
 layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h" recurrent_param { num_output: 3
   weight_filler { type: "uniform" min: -0.1 max: 0.1 } bias_filler { type: "constant" value: 0 } } }
 layer { name: "embed" type: "Embed" bottom: "cont" top: "e" embed_param { num_output: 3 input_dim: 2 } }
-layer { name: "rnn" type: "RNN" bottom: "h" bottom: "cont" top: "r" recurrent_param { num_output: 3 expose_hidden: false } }
+layer { name: "rnn" type: "RNN" bottom: "h" bottom: "cont" top: "r"
+  recurrent_param { num_output: 3 expose_hidden: false } }
 layer { name: "argmax" type: "ArgMax" bottom: "r" top: "m" argmax_param { top_k: 2 axis: 2 out_max_val: true } }
 layer { name: "spp" type: "Reduction" bottom: "e" top: "red" reduction_param { operation: SUMSQ axis: 1 coeff: 2 } }
 """
@@ -80,11 +87,13 @@ SOLVERS = [
     _COMMON + 'type: "SGD" lr_policy: "step" gamma: 0.5 stepsize: 1 momentum: 0.9 weight_decay: 0.01 iter_size: 2',
     _COMMON + 'type: "Adam" lr_policy: "multistep" stepvalue: 1 stepvalue: 2 momentum2: 0.99 delta: 1e-8 snapshot: 1',
     _COMMON + 'type: "AdaDelta" lr_policy: "inv" power: 0.75 gamma: 0.1 momentum: 0.9 test_iter: 1 test_interval: 1',
-    _COMMON + 'type: "RMSProp" rms_decay: 0.9 lr_policy: "sigmoid" gamma: 1 stepsize: 2 clip_gradients: 1 debug_info: true',
-    _COMMON + 'solver_type: NESTEROV lr_policy: "poly" power: 1 momentum: 0.5 regularization_type: "L1" weight_decay: 1',
+    _COMMON
+    + 'type: "RMSProp" rms_decay: 0.9 lr_policy: "sigmoid" gamma: 1 stepsize: 2 clip_gradients: 1 debug_info: true',
+    _COMMON
+    + 'solver_type: NESTEROV lr_policy: "poly" power: 1 momentum: 0.5 regularization_type: "L1" weight_decay: 1',
     _COMMON + 'type: "AdamW" lr_policy: "cosineannealing" ema_decay: 0.9 average_loss: 2 snapshot_format: HDF5',
-    'net_param { layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } } } layer { name: "ip" '
-    'type: "Bias" bottom: "x" top: "y" } layer { name: "l" type: "EuclideanLoss" bottom: "x" bottom: "y" top: "l" } }\n'
+    'net_param { layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 3 } } } '
+    'layer { name: "ip" type: "Bias" bottom: "x" top: "y" } layer { name: "l" type: "EuclideanLoss" bottom: "x" bottom: "y" top: "l" } }\n'
     'base_lr: 1 lr_policy: "fixed" type: "LBFGS" test_state { stage: "a" } train_state { level: 1 }',
 ]
 LOG = """I0131 13:08:22.531250 12345 solver.cpp:289] Solving LeNet

@@ -47,7 +47,8 @@ def upgrade(case: Case) -> None:
 @kind
 def messages(case: Case) -> None:
     """A damaged .proto file of a layer's options."""
-    schema.load(case.write(f"m{case.rng.getrandbits(40)}.proto", damaged_text(_PROTO, case.rng)))
+    name = f"fuzz{case.rng.getrandbits(40)}"  # protobuf keeps what it has seen
+    schema.load(case.write(f"{name}.proto", damaged_text(_PROTO.replace("fuzz", name), case.rng)))
 
 
 @kind
