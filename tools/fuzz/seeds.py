@@ -93,7 +93,8 @@ SOLVERS = [
     + 'solver_type: NESTEROV lr_policy: "poly" power: 1 momentum: 0.5 regularization_type: "L1" weight_decay: 1',
     _COMMON + 'type: "AdamW" lr_policy: "cosineannealing" ema_decay: 0.9 average_loss: 2 snapshot_format: HDF5',
     'net_param { layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 3 } } } '
-    'layer { name: "ip" type: "Bias" bottom: "x" top: "y" } layer { name: "l" type: "EuclideanLoss" bottom: "x" bottom: "y" top: "l" } }\n'
+    'layer { name: "ip" type: "Bias" bottom: "x" top: "y" } '
+    'layer { name: "l" type: "EuclideanLoss" bottom: "x" bottom: "y" top: "l" } }\n'
     'base_lr: 1 lr_policy: "fixed" type: "LBFGS" test_state { stage: "a" } train_state { level: 1 }',
 ]
 LOG = """I0131 13:08:22.531250 12345 solver.cpp:289] Solving LeNet

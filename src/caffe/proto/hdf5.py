@@ -33,6 +33,7 @@ DAMAGE = (
 """What h5py and numpy raise for a damaged file, or one of another layout, while it is read."""
 _SPARSE = 2000  # bytes of an array for each byte in the file: gzip's limit is 1,032
 _SMALL = 1 << 26  # bytes that an array may have whatever the file holds
+_MOST_BLOBS = 1000  # of a layer
 _LINKS = 16  # soft links in a row
 
 Blobs = Mapping[str, Sequence[np.ndarray | None]]
@@ -152,6 +153,8 @@ def _layers(group: Any, prefix: str, above: set[Any]) -> Iterator[tuple[str, lis
         if indices or len(layer) == 0:
             stored = set(indices)
             count = indices[-1] + 1 if indices else 0
+            if count > _MOST_BLOBS:
+                raise ValueError(f"{layer.name} has a blob of number {indices[-1]}, expected less than {_MOST_BLOBS}")
             yield prefix + name, [numbers(layer, i) if i in stored else None for i in range(count)]  # type: ignore[misc]
         yield from _layers(layer, f"{prefix}{name}/", above | {group})
 

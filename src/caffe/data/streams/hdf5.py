@@ -12,7 +12,7 @@ from caffe import log
 from caffe.data.pipeline.prefetch import Arrays
 from caffe.data.streams.rows import same_rows
 from caffe.errors import CaffeError, DataError, FileError
-from caffe.proto import hdf5
+from caffe.proto import files, hdf5
 
 __all__ = ["read_arrays", "read_file_list"]
 
@@ -20,13 +20,7 @@ __all__ = ["read_arrays", "read_file_list"]
 def read_file_list(path: str) -> list[str]:
     """The names of HDF5 files in a list: one a line, or several with white space between them."""
     log.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {path}")
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = [line.strip() for line in file]
-    except OSError as error:
-        raise FileError(f'cannot open the HDF5 file list "{path}": {error.strerror} (from {os.getcwd()})') from error
-    except ValueError as error:
-        raise FileError(f'"{path}" is not a list of HDF5 files: {error}') from error
+    lines = files.lines(path, "HDF5 file list")
     if lines and lines[0].startswith("\udc89HDF"):
         raise FileError(f'"{path}" is an HDF5 file itself; write its name into a text file and give that as the source')
     names = [name for line in lines for name in ([line] if os.path.isfile(line) else line.split())]
