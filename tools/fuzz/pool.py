@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import random
@@ -91,6 +92,8 @@ def _work(channel: Connection, progress: Any, seeds: Path) -> None:
     """Run the tasks that come through the channel; tell each finding at once, and the end of each task."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    trace = open(_trace_file(seeds, os.getpid()), "w")  # noqa: SIM115 - open as long as the process
+    faulthandler.register(signal.SIGUSR1, trace)
     silence = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(silence, number)
@@ -106,10 +109,16 @@ def _work(channel: Connection, progress: Any, seeds: Path) -> None:
             channel.send(stop - start)
 
 
+def _trace_file(seeds: Path, process: int) -> Path:
+    """Where a worker writes what it is doing when it gets SIGUSR1."""
+    return seeds.parent / f"trace-{process}"
+
+
 class _Worker:
     def __init__(self, seeds: Path) -> None:
         self.progress = _FORK.RawArray("d", 2)
         self.channel, theirs = _FORK.Pipe()
+        self.seeds = seeds
         self.process = _FORK.Process(target=_work, args=(theirs, self.progress, seeds), daemon=True)
         self.process.start()
         theirs.close()
@@ -123,6 +132,15 @@ class _Worker:
     def late(self) -> bool:
         """Whether the present input has passed the time limit."""
         return self.task is not None and 0 < self.progress[1] < time.monotonic() - TIME_LIMIT
+
+    def doing(self) -> str:
+        """The innermost line of our code that a hanging process is in."""
+        pid = self.process.pid or 0
+        os.kill(pid, signal.SIGUSR1)
+        time.sleep(0.3)
+        lines = _trace_file(self.seeds, pid).read_text().partition("Current thread")[2].splitlines()
+        ours = [line.strip().rpartition("/caffe/")[2] for line in lines if "/caffe/" in line]
+        return f"hang at {ours[0]}" if ours else ""
 
     def end(self) -> None:
         self.process.kill()
@@ -154,7 +172,7 @@ class Pool:
                             worker.give(task)
                     elif worker.late:
                         again.extend(self._replace(index, "hang"))
-                if all(worker.task is None for worker in self._workers):
+                if all(worker.task is None for worker in self._workers) and not (again and time.monotonic() < deadline):
                     return
                 for channel in wait([worker.channel for worker in self._workers], timeout=0.5):
                     index = [worker.channel for worker in self._workers].index(channel)  # type: ignore[arg-type]
@@ -189,12 +207,13 @@ class Pool:
     def _replace(self, index: int, what: str) -> list[Task]:
         """Put a new worker in the place of one; returns what is left of its task."""
         worker = self._workers[index]
+        detail = worker.doing() if what == "hang" else ""
         worker.end()
         self._workers[index] = _Worker(self.seeds)
         if worker.task is None:
             return []
         name, start, stop = worker.task
         seed = int(worker.progress[0])
-        self.told(Finding(what, name, seed, what))
+        self.told(Finding(what, name, seed, detail or what))
         self.done[name] = self.done.get(name, 0) + seed + 1 - start
         return [(name, seed + 1, stop)] if seed + 1 < stop else []

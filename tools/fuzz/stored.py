@@ -148,7 +148,7 @@ def _put(file: Any, name: str, old: Any, case: Case) -> None:
         layout[...] = h5py.VirtualSource(str(case.seeds / "data.h5"), "data", (4, 6))
         file.create_virtual_dataset(name, layout)
     elif link > 6:
-        whole = isinstance(old, h5py.Dataset) and old.size < 1000
+        whole = isinstance(old, h5py.Dataset) and (old.size or 0) < 1000
         file[name] = old[()] if link == 11 and whole else _odd(rng)
 
 

@@ -109,10 +109,12 @@ def parse_net(data: bytes, path: PathLike) -> caffe_pb2.NetParameter:
 
 
 def _read_texts(message: Message) -> None:
-    """Look at every text of a message, which protobuf decodes only then."""
+    """Raise UnicodeDecodeError for a text of a message that is not UTF-8, which protobuf gives as bytes."""
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_STRING:
-            list(value)
+            for text in [value] if isinstance(value, (str, bytes)) else value:
+                if isinstance(text, bytes):
+                    text.decode()
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             for inner in [value] if isinstance(value, Message) else value:
                 _read_texts(inner)
