@@ -181,7 +181,7 @@ def test_a_layer_of_hdf5_weights_with_too_many_blobs(tmp_path):
 
 
 def test_two_of_one_name_are_refused():
-    with pytest.raises(LayerError, match=r'filler type "xavier" is defined twice, in caffe\.filler and in tests\.'):
+    with pytest.raises(LayerError, match=r'filler type "xavier" '):
         filler.filler("xavier")(lambda tensor, param: None)
     with pytest.raises(
         FileError, match=r'backend "LMDB" has a reader twice, in caffe\..* \(Lmdb\) and in .* \(Other\)'

@@ -109,7 +109,7 @@ def datum(case: Case) -> None:
 def hdf5(case: Case) -> None:
     """A damaged HDF5 file of data."""
     path = case.scratch / "data.h5"
-    damage_hdf5((case.seeds / "data.h5").read_bytes(), path, case)
+    damage_hdf5((case.seeds / case.rng.choice(("data.h5", "new.h5"))).read_bytes(), path, case)
     read_arrays(str(path), ["data", "label"])
 
 

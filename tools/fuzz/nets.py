@@ -162,6 +162,8 @@ def solver(case: Case) -> None:
         for field, value in param.ListFields():
             if isinstance(value, int) and value > LONGEST_RUN:
                 setattr(param, field.name, LONGEST_RUN)
+            elif field.name == "test_iter":
+                value[:] = [min(count, LONGEST_RUN) for count in value]
         lines = [line for line in dumps(param).splitlines() if "{" not in line and "}" not in line and line[0] != " "]
         text += "\n" + "\n".join(lines)
         content = text.encode()

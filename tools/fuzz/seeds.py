@@ -186,6 +186,8 @@ def _states(folder: Path) -> None:
 def _hdf5(folder: Path) -> None:
     import h5py
 
-    with h5py.File(folder / "data.h5", "w") as file:
-        file["data"] = np.arange(24, dtype=np.float32).reshape(4, 6)
-        file.create_dataset("label", data=np.arange(4), chunks=(2,), compression="gzip")
+    for name, version in (("data.h5", "earliest"), ("new.h5", "latest")):
+        with h5py.File(folder / name, "w", libver=version) as file:
+            file["data"] = np.arange(24, dtype=np.float32).reshape(4, 6)
+            file.create_dataset("label", data=np.arange(4), chunks=(2,), compression="gzip", shuffle=True)
+            file["data"].attrs["note"] = "a text"
