@@ -98,13 +98,16 @@ def binary(path: PathLike, wanted: str) -> Iterator[memoryview]:
         raise FileError(f"{path}: {fact}; expected {_WANTED[wanted]}; copy or download it again") from error
 
 
-def parse_net(data: bytes, path: PathLike) -> caffe_pb2.NetParameter:
-    """The NetParameter in the bytes of a file; a `FileError` if they are none, or hold a text that is not UTF-8."""
+def parse_net(data: bytes, path: PathLike, fact: str = "is damaged or cut off") -> caffe_pb2.NetParameter:
+    """The NetParameter in the bytes of a file; a `FileError` that says `fact` if there is none.
+
+    A text in it that is not UTF-8 is damage, too.
+    """
     try:
         net = caffe_pb2.NetParameter.FromString(data)
         _read_texts(net)
     except (DecodeError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: is damaged or cut off ({error}); copy or download it again") from error
+        raise FileError(f"{path}: {fact} ({error}); copy or download it again") from error
     return net
 
 

@@ -57,7 +57,7 @@ def skeleton(path: PathLike) -> caffe_pb2.NetParameter:
     if not detect.is_hdf5(path):
         with detect.binary(path, "net") as view:
             rest = b"".join(_without_blobs(view))
-        net = detect.parse_net(rest, path)
+        net = detect.parse_net(rest, path, "what it says of its layers is damaged")
     if not net.layer:
         for name in read(path):
             net.layer.add(name=name)
