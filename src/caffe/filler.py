@@ -21,12 +21,16 @@ __all__ = ["check", "fill", "filler", "filler_types", "is_zero"]
 
 Filler = Callable[[Tensor, Any], None]
 _FILLERS: dict[str, Filler] = {}
+_WIDEST = torch.finfo(torch.float32).max
 
 
 def filler(name: str) -> Callable[[Filler], Filler]:
     """Register the decorated function as the filler type `name`."""
 
     def register(function: Filler) -> Filler:
+        if name in _FILLERS:
+            places = f"in {_FILLERS[name].__module__} and in {function.__module__}"
+            raise LayerError(f'filler type "{name}" is defined twice, {places}; rename one')
         _FILLERS[name] = function
         return function
 
@@ -41,6 +45,8 @@ def filler_types() -> list[str]:
 def fill(tensor: Tensor, param: Any) -> None:
     """Fill `tensor` in place as the FillerParameter `param` says."""
     check(param, _raise)
+    if not tensor.numel():
+        return
     with torch.no_grad():
         _FILLERS[param.type](tensor, param)
 
@@ -51,11 +57,15 @@ def is_zero(param: Any) -> bool:
 
 
 def check(param: Any, error: Callable[[str], Any]) -> None:
-    """Call `error` with a message if `param` names a filler that does not exist."""
+    """Call `error` with a message if `param` names a filler that does not exist, or a range that is none."""
     if param.type not in _FILLERS:
         known = ", ".join(filler_types())
         hint = foreign_value(param.type) or did_you_mean(param.type, _FILLERS)
         error(f'unknown filler type "{param.type}"{hint} (known fillers: {known})')
+    if param.type == "uniform" and not (param.min <= param.max and param.max - param.min <= _WIDEST):
+        error(f'filler "uniform": min is {param.min:g} and max {param.max:g}; expected min <= max, both finite')
+    if param.type == "gaussian" and not param.std >= 0:
+        error(f'filler "gaussian": std is {param.std:g}, expected at least 0')
 
 
 @filler("constant")
@@ -88,7 +98,7 @@ def gaussian(tensor: Tensor, param: Any) -> None:
 def positive_unitball(tensor: Tensor, param: Any) -> None:
     """Uniform on [0, 1), then each first-axis slice is divided by its sum."""
     _no_sparse(param)
-    rows = tensor.uniform_(0, 1).view(tensor.shape[0], -1)
+    rows = tensor.uniform_(0, 1).view(tensor.shape[0] if tensor.dim() else 1, -1)
     rows.div_(rows.sum(1, keepdim=True))
 
 
@@ -131,7 +141,7 @@ def bilinear(tensor: Tensor, param: Any) -> None:
 
 def _fan(tensor: Tensor, param: Any) -> float:
     """n of `variance_norm`: inputs per output, outputs per input, or the mean of both."""
-    fan_in = tensor.numel() / tensor.shape[0]
+    fan_in = tensor.numel() / tensor.shape[0] if tensor.dim() else 1.0
     fan_out = tensor.numel() / tensor.shape[1] if tensor.dim() > 1 else float(tensor.numel())
     norm = caffe_pb2.FillerParameter.VarianceNorm
     choices = {norm.Value("FAN_IN"): fan_in, norm.Value("FAN_OUT"): fan_out}

@@ -6,6 +6,7 @@ draw(runs, "curves.png")
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def check_output(path: str | Path) -> None:
             f'cannot draw into "{path}": "{suffix}" is no picture format{did_you_mean(suffix, formats)} '
             f"(formats: {', '.join(formats)})"
         )
-    if not Path(path).absolute().parent.is_dir():
+    if not os.path.isdir(Path(path).absolute().parent):
         raise FileError(f'cannot draw into "{path}": there is no folder {Path(path).parent}')
 
 

@@ -21,9 +21,9 @@ __all__ = ["CHARTS", "Tables", "chart", "read", "write"]
 Row = dict[str, float]
 
 _STAMP = re.compile(r"[IWEF](\d{4}|\d{8}) (\d\d):(\d\d):(\d\d)\.(\d{6})")
-_NUMBER = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))"
-_ITERATION = re.compile(r"Iteration (\d+)")
-_TEST_NET = re.compile(r"Testing net \(#(\d+)\)")
+_NUMBER = r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf))"
+_ITERATION = re.compile(r"Iteration (\d{1,18})")
+_TEST_NET = re.compile(r"Testing net \(#(\d{1,18})\)")
 _RATE = re.compile(rf"lr = {_NUMBER}")
 _OUTPUT = re.compile(rf"(Train|Test) net output #\d+: (\S+) = {_NUMBER}")
 
@@ -154,8 +154,8 @@ def _lines(path: str | Path) -> list[str]:
     try:
         refuse_special(path, pipes=True)
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise FileError(f"cannot read the log {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read the log {path}: {files.reason(error)}") from error
 
 
 def _times(lines: Sequence[str]) -> list[datetime | None]:

@@ -237,7 +237,7 @@ def test_a_state_without_weights_leaves_those_of_the_net():
     [
         ("iter", np.array([], np.int32), r"iter holds \[\], expected one whole number of 32 bits"),
         ("iter", np.array([2.5]), "/iter holds float64"),
-        ("learned_net", np.array([1, 2]), "learned_net holds ndarray, expected a text"),
+        ("learned_net", np.array([1, 2]), r"learned_net holds int64 of shape \(2,\), expected a text"),
         ("learned_net", np.bytes_(b"\xff\xfe"), "the HDF5 file is damaged"),
         ("history/1", np.bytes_(b"text"), "/history/1 holds |S4"),
         ("history", np.array([1, 2]), "the HDF5 file is damaged"),

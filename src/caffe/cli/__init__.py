@@ -6,13 +6,15 @@ Importing this package, reading the command line and printing help need neither 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 
 from caffe.cli import command, flags, streams
 from caffe.errors import CaffeError
@@ -27,9 +29,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (that of the process by default) and return the exit code.
 
     0 done, 1 an error in what the user gave (told in a line on standard error), 70 an error in the program,
-    130 interrupted, 141 the reader of the output went away.
+    130 interrupted, 143 ended by SIGTERM, 141 the reader of the output went away.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    with _ending_in_order():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Turn the signals that end a process into an exit that removes temporary files, with the shell's exit code."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # Python delivers signals to the main thread only
+    changed = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _main(argv: list[str]) -> int:
     debug = os.environ.get("CAFFE_DEBUG", "0") not in ("", "0")
     streams.ensure()
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caffe.cli import _device
+from caffe.data.streams.arrays import DAMAGE
 from caffe.errors import CaffeError, FileError
 from caffe.proto import weights
 
@@ -67,5 +68,5 @@ def read_array(path: str) -> np.ndarray:
     """The array in a .npy file."""
     try:
         return np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, *DAMAGE) as error:
         raise FileError(f"cannot read the array {path}: {error}") from error

@@ -57,6 +57,10 @@ def _recompute(flags: SimpleNamespace, display: Display, spec: Any, arrays: dict
         with display.bar("statistics", flags.iterations) as bar:
             names = statistics.recompute(net, flags.iterations, lambda done: bar.update(done, ""))
         for name in names:
+            if name not in arrays:
+                raise CaffeError(
+                    f'layer "{name}" (BatchNorm) of {flags.model} is not in the averaged files; give the net of these'
+                )
             arrays[name] = [blob.data.copy() for blob in net.params[name]]
     finally:
         net.close()

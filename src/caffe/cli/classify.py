@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,7 +89,7 @@ def _read(path: str, ext: str, color: bool) -> list[tuple[str, Any]]:
 
     if path.endswith(".npy"):
         return [(f"{path}[{index}]", image) for index, image in enumerate(_images.read_array(path))]
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):
         return [(path, io.load_image(path, color))]
     found = sorted(Path(path).glob(f"*.{ext}"))
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +33,7 @@ def data(flags: SimpleNamespace, display: Display) -> None:
     from caffe.data.tools import mnist
 
     out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None
-    there = [path for path in mnist.databases(out) if path.exists()]
+    there = [path for path in mnist.databases(out) if os.path.exists(path)]
     if there and not flags.overwrite:
         raise CaffeError(f'"{there[0]}" exists already; give -overwrite to replace it')
     with display.bar("mnist", 1) as bar:

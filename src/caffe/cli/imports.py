@@ -45,7 +45,7 @@ def load(names: str) -> None:
 
 def _load_file(path: Path) -> ModuleType:
     """The file as the module of its name, once: `import` finds the same module afterwards."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileError("no such file; give a Python file, or a module's name without .py")
     loaded = sys.modules.get(path.stem)
     if loaded is not None:

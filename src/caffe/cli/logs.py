@@ -96,7 +96,7 @@ def _paths(flags: SimpleNamespace) -> list[Path]:
     paths = [Path(flags.log)] if flags.log else []
     if flags.log_dir:
         folder = Path(flags.log_dir)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise FileError(f"-log_dir {folder}: there is no such folder; make it first")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         paths.append(folder / f"caffe.{platform.node()}.{getpass.getuser()}.log.INFO.{stamp}.{os.getpid()}")

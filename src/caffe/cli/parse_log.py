@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ def parse_log(flags: SimpleNamespace, display: Display) -> None:
     from caffe import train_log
 
     path, folder = flags.arguments[0], Path(flags.arguments[1] if len(flags.arguments) > 1 else ".")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileError(f"there is no folder {folder}; make it first")
     tables = train_log.read(path)
     for kind, rows in (("train", tables.train), ("test", tables.test)):

@@ -8,7 +8,6 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.errors import FileError
 
 
 @command(arguments="IN OUT")
@@ -82,15 +81,10 @@ def _upgrade(net: Any, source: str, place: str, what: str) -> bool:
 
 def _read_binary(path: str) -> Any:
     """The net in a binary file as it stands there, with its blobs."""
-    from google.protobuf.message import DecodeError
-
-    from caffe.proto import caffe_pb2, detect
+    from caffe.proto import detect
 
     with detect.binary(path, "net") as view:
-        try:
-            return caffe_pb2.NetParameter.FromString(bytes(view))
-        except DecodeError as error:
-            raise FileError(f"{path}: is damaged or cut off ({error}); copy or download it again") from error
+        return detect.parse_net(bytes(view), path)
 
 
 def _tell(display: Display, place: str, message: str) -> None:

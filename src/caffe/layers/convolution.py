@@ -38,6 +38,7 @@ class _Filter(Layer, abstract=True):
         channels = x.shape[self.channel]
         self.require(opt.num_output > 0, "num_output must be given and positive")
         self.require(opt.group > 0, "group must be positive")
+        self.require(channels > 0, f"{self.bottom_name(0)} has no channels, shape {shape_text(x.shape)}")
         for what, count in (("channels of the bottom", channels), ("num_output", opt.num_output)):
             self.require(count % opt.group == 0, f"{count} {what} cannot be split into group: {opt.group} equal parts")
         self.check_size(x.shape[self.channel + 1 :])

@@ -213,7 +213,7 @@ class HDF5Output(Layer, bottoms=2, tops=0):
         except OSError as error:
             self.error(f'cannot write the HDF5 file "{self.path}": {error}')
         self._mode = "a"
-        log.info("hdf5_output_layer.cpp:40", f"Successfully saved {len(bottoms[0])} rows")
+        log.info("hdf5_output_layer.cpp:40", f"Successfully saved {_four(bottoms[0].shape)[0]} rows")
         return ()
 
 

@@ -361,7 +361,7 @@ class Net(Views):
 
     def _check_order(self, call: str, first: int, last: int) -> None:
         """Raise NetError where a run of the layers `first` to `last` would run none."""
-        if first > last:
+        if first > last and self.layer_names:
             start, end = (last, first) if call == "backward" else (first, last)
             names = self.layer_names
             raise NetError(

@@ -127,6 +127,8 @@ def _pairs(net: Views, path: str | Path, found: dict[str, list[np.ndarray]]) -> 
         if layer is None:
             log.info("net.cpp:746", f"Ignoring source layer {name}")
             continue
+        if len(arrays) > len(layer.tensors):
+            check_blobs(layer, layer.param_blobs, [()] * len(arrays), str(path))
         given: list[np.ndarray | None] = [*arrays, *[None] * (len(layer.tensors) - len(arrays))]
         shared = [array is None and (name, index) not in owned for index, array in enumerate(given)]
         present = [array for array, skip in zip(given, shared, strict=True) if array is not None or not skip]

@@ -7,11 +7,14 @@ import mmap
 from collections.abc import Iterator
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
 from caffe.errors import FileError
-from caffe.proto import files, wire
+from caffe.proto import caffe_pb2, files, wire
 from caffe.proto.files import PathLike
 
-__all__ = ["HDF5_MAGIC", "binary", "is_hdf5", "kind", "reject"]
+__all__ = ["HDF5_MAGIC", "binary", "is_hdf5", "kind", "parse_net", "reject"]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _LFS_POINTER = b"version https://git-lfs"
@@ -93,6 +96,31 @@ def binary(path: PathLike, wanted: str) -> Iterator[memoryview]:
         else:
             fact = f"is damaged ({error})"
         raise FileError(f"{path}: {fact}; expected {_WANTED[wanted]}; copy or download it again") from error
+
+
+def parse_net(data: bytes, path: PathLike, fact: str = "is damaged or cut off") -> caffe_pb2.NetParameter:
+    """The NetParameter in the bytes of a file; a `FileError` that says `fact` if there is none.
+
+    A text in it that is not UTF-8 is damage, too.
+    """
+    try:
+        net = caffe_pb2.NetParameter.FromString(data)
+        _read_texts(net)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: {fact} ({error}); copy or download it again") from error
+    return net
+
+
+def _read_texts(message: Message) -> None:
+    """Raise UnicodeDecodeError for a text of a message that is not UTF-8, which protobuf gives as bytes."""
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            for text in [value] if isinstance(value, (str, bytes)) else value:
+                if isinstance(text, bytes):
+                    text.decode()
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in [value] if isinstance(value, Message) else value:
+                _read_texts(inner)
 
 
 def _message_kind(view: memoryview) -> str:

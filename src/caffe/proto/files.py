@@ -23,7 +23,18 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic", "check_writable", "opened", "put_back", "read_bytes", "read_text_bytes", "refuse_special"]
+__all__ = [
+    "atomic",
+    "check_writable",
+    "lines",
+    "lock",
+    "opened",
+    "put_back",
+    "read_bytes",
+    "read_text_bytes",
+    "reason",
+    "refuse_special",
+]
 
 PathLike = str | os.PathLike[str]
 
@@ -83,10 +94,35 @@ def opened(path: PathLike) -> Iterator[BinaryIO]:
     """Open a file for reading bytes; every failure while it is open is a `FileError`."""
     try:
         refuse_special(path, pipes=True)
-        with _from_pipe(path) if stat.S_ISFIFO(os.stat(path).st_mode) else open(path, "rb") as file:
+        file = _from_pipe(path) if stat.S_ISFIFO(os.stat(path).st_mode) else open(path, "rb")  # noqa: SIM115 - see below
+    except (OSError, ValueError) as error:  # a ValueError here is about the name, one below about the content
+        raise _unreadable(path, error) from error
+    try:
+        with file:
             yield file
     except OSError as error:
-        raise FileError(f"{os.fspath(path)}: cannot read: {_why_unreadable(Path(path), error)}") from error
+        raise _unreadable(path, error) from error
+
+
+def lines(path: PathLike, what: str) -> list[str]:
+    """The lines of a text file without the space around them; bytes that are no UTF-8 become lone surrogates.
+
+    `what` names the file in the `FileError`.
+    """
+    try:
+        refuse_special(path)
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return [line.strip() for line in file]
+    except (OSError, ValueError) as error:
+        fact = f'cannot open the {what} "{os.fspath(path)}": {reason(error)}'
+        raise FileError(f"{fact} (from {os.getcwd()})") from error
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file cannot be opened; a ValueError is about a name that no file can have."""
+    if isinstance(error, ValueError):
+        return f"no file can have this name ({error})"
+    return error.strerror or str(error)
 
 
 @contextlib.contextmanager
@@ -97,9 +133,9 @@ def atomic(path: PathLike) -> Iterator[BinaryIO]:
     is forced to disk and takes the place of `path`; when it fails, the temporary file is removed and what was at
     `path` stays as it was. A pipe or a device is written directly. Raises `FileError` if the system refuses.
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     try:
-        if target.exists() and not target.is_file():
+        if os.path.exists(target) and not os.path.isfile(target):
             with open(target, "wb") as device:
                 yield device
             return
@@ -115,14 +151,14 @@ def atomic(path: PathLike) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def put_back(path: PathLike) -> Iterator[None]:
     """If the block fails, bring the file at `path` back that was there before, if there was one."""
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     kept = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.old")
-    if target.is_file():
+    if os.path.isfile(target):
         _link(target, kept)
     try:
         yield
     except BaseException:
-        if kept.exists():
+        if os.path.exists(kept):
             os.replace(kept, target)
         raise
     finally:
@@ -143,15 +179,23 @@ def _link(target: Path, second: Path) -> None:
 
 def check_writable(path: PathLike) -> None:
     """Raise, before any work is done, the `FileError` that writing `path` with `atomic` would end in."""
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     try:
-        if target.is_dir():
+        if os.path.isdir(target):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if target.is_file() or not target.exists():
+        if os.path.isfile(target) or not os.path.exists(target):
             with _temporary(target):
                 pass
     except OSError as error:
         raise FileError(f"{os.fspath(path)}: cannot write: {_why_unwritable(target, error)}") from error
+
+
+def _target(path: PathLike) -> Path:
+    """The file that a path leads to."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{os.fspath(path)!r}: cannot write: {reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -162,8 +206,10 @@ def _temporary(target: Path) -> Iterator[BinaryIO]:
     try:
         with open(name, "x+b") as file:
             with contextlib.suppress(OSError):  # a file system without locks: leftovers then stay
-                _lock(file)
-            if target.exists():
+                lock(file)
+            if len(os.fsencode(target.name)) > 255:  # the temporary name is shorter
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            if os.path.exists(target):
                 os.chmod(name, stat.S_IMODE(target.stat().st_mode))
             yield file
     finally:
@@ -174,39 +220,43 @@ def _remove_leftovers(target: Path) -> None:
     """Remove temporary files of `target` whose writer is gone: killed, it could not do so itself."""
     for leftover in target.parent.glob(f".{glob.escape(target.name[:100])}.????????.tmp"):
         with contextlib.suppress(OSError), open(leftover, "rb") as file:
-            _lock(file)
+            lock(file)
             leftover.unlink()
 
 
-def _lock(file: BinaryIO) -> None:
+def lock(file: BinaryIO) -> None:
     """Lock the file until it is closed or its process ends; raises OSError if another process holds it."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _why_unreadable(path: Path, error: OSError) -> str:
+def _unreadable(path: PathLike, error: OSError | ValueError) -> FileError:
+    return FileError(f"{os.fspath(path)}: cannot read: {_why_unreadable(Path(path), error)}")
+
+
+def _why_unreadable(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         folder = path.parent
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             return f'there is no folder "{folder}" (current folder: {os.getcwd()})'
         return f"file not found{did_you_mean(path.name, _names(folder))}"
-    if path.is_dir():
+    if os.path.isdir(path):
         return "it is a folder, expected a file"
     if isinstance(error, PermissionError):
         return "permission denied; check the file's owner and mode"
-    return error.strerror or str(error)
+    return reason(error)
 
 
 def _why_unwritable(target: Path, error: OSError) -> str:
-    if target.is_dir():
+    if os.path.isdir(target):
         return "it is a folder; give the name of a file"
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         return f'there is no folder "{target.parent}"; create it first'
     if isinstance(error, PermissionError):
         return f'permission denied in "{target.parent}"'
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(target.parent).free / 1e6
-        kept = "the old file is unchanged" if target.exists() else "nothing was left behind"
+        kept = "the old file is unchanged" if os.path.exists(target) else "nothing was left behind"
         return f"{error.strerror or error} ({free:.0f} MB free); free some space or write to another disk; {kept}"
     return error.strerror or str(error)
 

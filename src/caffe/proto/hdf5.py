@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from caffe.errors import FileError
+from caffe.errors import CaffeError, FileError
 from caffe.proto import detect, files
 from caffe.proto.files import PathLike
 
 __all__ = [
+    "DAMAGE",
     "check_names",
     "dataset",
+    "member",
     "numbers",
     "read_weights",
     "reading",
@@ -24,8 +26,15 @@ __all__ = [
     "writing",
 ]
 
-_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
+DAMAGE = (
+    *(OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError),
+    *(AttributeError, AssertionError, SystemError),
+)
 """What h5py and numpy raise for a damaged file, or one of another layout, while it is read."""
+_SPARSE = 2000  # bytes of an array for each byte in the file: gzip's limit is 1,032
+_SMALL = 1 << 26  # bytes that an array may have whatever the file holds
+_MOST_BLOBS = 1000  # of a layer
+_LINKS = 16  # soft links in a row
 
 Blobs = Mapping[str, Sequence[np.ndarray | None]]
 
@@ -37,12 +46,12 @@ def reading(path: PathLike, wanted: str, member: str) -> Iterator[Any]:
 
     try:
         with h5py.File(path, "r") as file:
-            if member not in file:
+            if member not in file.keys():  # noqa: SIM118 - `in` alone would follow links
                 found = "state" if "history" in file else "net" if "data" in file else "hdf5"
                 raise detect.reject(path, found, wanted)
             yield file
-    except _DAMAGE as error:
-        if isinstance(error, FileError):
+    except DAMAGE as error:
+        if isinstance(error, CaffeError):
             raise
         raise FileError(f"{path}: the HDF5 file is damaged or cut off ({error}); copy or download it again") from error
 
@@ -65,9 +74,10 @@ def read_weights(path: PathLike, group: str) -> dict[str, list[np.ndarray]]:
     import h5py
 
     with reading(path, "net", group) as file:
-        if not isinstance(file[group], h5py.Group):
+        layers = member(file, group)
+        if not isinstance(layers, h5py.Group):
             raise ValueError(f"/{group} is no group, expected one with a group for each layer")
-        return dict(_layers(file[group], ""))
+        return dict(_layers(layers, "", set()))
 
 
 def check_names(path: PathLike, data: Mapping[str, Sequence[Any]]) -> None:
@@ -126,39 +136,74 @@ def save_array(group: Any, name: str, array: np.ndarray) -> None:
     group.create_dataset(name, data=np.asarray(array, np.float64 if array.dtype == np.float64 else np.float32))
 
 
-def _layers(group: Any, prefix: str) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Every layer below `group`. A layer's name may contain "/", which HDF5 turns into nested groups."""
+def _layers(group: Any, prefix: str, above: set[Any]) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Every layer below `group`. A layer's name may contain "/", which HDF5 turns into nested groups.
+
+    `above` holds the groups that this one lies in: one that holds itself is an error.
+    """
     import h5py
 
-    for name, layer in group.items():
+    if group in above:
+        raise ValueError(f"{group.name} is a group that lies in itself")
+    for name in group:
+        layer = member(group, name)
         if not isinstance(layer, h5py.Group):
             continue
-        indices = sorted(int(key) for key, item in layer.items() if key.isdigit() and isinstance(item, h5py.Dataset))
+        indices = sorted(int(key) for key in layer if key.isdecimal() and isinstance(member(layer, key), h5py.Dataset))
         if indices or len(layer) == 0:
             stored = set(indices)
             count = indices[-1] + 1 if indices else 0
+            if count > _MOST_BLOBS:
+                raise ValueError(f"{layer.name} has a blob of number {indices[-1]}, expected less than {_MOST_BLOBS}")
             yield prefix + name, [numbers(layer, i) if i in stored else None for i in range(count)]  # type: ignore[misc]
-        yield from _layers(layer, f"{prefix}{name}/")
+        yield from _layers(layer, f"{prefix}{name}/", above | {group})
+
+
+def member(group: Any, name: str) -> Any:
+    """The member `name` of a group in the same file; raises ValueError for a link that leads out of it."""
+    return _followed(group, name, _LINKS)
+
+
+def _followed(group: Any, path: str, links: int) -> Any:
+    """What a path leads to, by hard links and at most `links` soft links."""
+    import h5py
+
+    found = group.file if path.startswith("/") else group
+    for name in filter(None, path.split("/")):
+        link = found.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise ValueError(f'{group.name} has a link "{name}" to the file "{link.filename}", which is not followed')
+        if isinstance(link, h5py.SoftLink):
+            if not links:
+                raise ValueError(f'{group.name} has a link "{name}" that goes round')
+            found = _followed(found, link.path, links - 1)
+        else:
+            found = found[name]
+    return found
 
 
 def dataset(group: Any, name: str, kinds: str) -> np.ndarray:
     """The dataset `name` of a group, which must be of one of numpy's `kinds` of type; raises what `reading` expects."""
     import h5py
 
-    found = group[name]
+    found = member(group, name)
     if not isinstance(found, h5py.Dataset):
         raise ValueError(f"{found.name} is a group, expected a dataset")
+    if found.is_virtual or found.external:
+        raise ValueError(f"{found.name} takes its numbers from other files, which are not read")
     if found.dtype.kind not in kinds or found.shape is None:
-        raise ValueError(f"{found.name} holds {found.dtype} of shape {found.shape}, expected numbers of kind {kinds}")
-    if found.chunks is None and found.id.get_storage_size() < found.nbytes:
-        raise ValueError(f"{found.name} says it holds {found.nbytes} bytes, but has {found.id.get_storage_size()}")
+        wanted = "a text" if "S" in kinds else f"numbers of kind {kinds}"
+        raise ValueError(f"{found.name} holds {found.dtype} of shape {found.shape}, expected {wanted}")
+    stored = found.id.get_storage_size()
+    if found.nbytes > stored and (found.chunks is None or found.nbytes > _SPARSE * stored + _SMALL):
+        raise ValueError(f"{found.name} says it holds {found.nbytes} bytes, but has {stored}")
     return np.asarray(found[()])
 
 
 def text(group: Any, name: str) -> str:
     """The text in a dataset, of fixed or variable length; raises what `reading` expects."""
-    value = group[name][()]
-    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    values = dataset(group, name, "SO")
+    value = values.item() if values.size == 1 else values
     if not isinstance(value, bytes):
         raise ValueError(f"{name} holds {type(value).__name__}, expected a text")
     return value.rstrip(b"\0").decode()

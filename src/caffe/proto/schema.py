@@ -33,6 +33,7 @@ _SCALARS = {
     for name, number in _FIELD.Type.items()
     if name not in ("TYPE_MESSAGE", "TYPE_ENUM", "TYPE_GROUP")
 }
+_LOADED: dict[tuple[str, str], FileDescriptor] = {}
 _LABELS = {name.removeprefix("LABEL_").lower(): number for name, number in _FIELD.Label.items()}
 
 
@@ -43,13 +44,16 @@ def load(path: PathLike) -> FileDescriptor:
     read and `ProtoError`, with `path:line:`, for its content.
     """
     name = str(Path(path).resolve())
-    source = _Parser(files.read_text_bytes(path).decode("utf-8-sig", "replace"), str(path)).file(name)
+    text = files.read_text_bytes(path).decode("utf-8-sig", "replace")
+    if (name, text) in _LOADED:  # by another layer type of the same file
+        return _LOADED[name, text]
+    source = _Parser(text, str(path)).file(name)
     if not source.package:
         source.package = "caffe." + re.sub(r"\W", "_", Path(path).stem)
     pool = descriptor_pool.Default()
     try:
         pool.AddSerializedFile(source.SerializeToString())
-        return pool.FindFileByName(name)
+        return _LOADED.setdefault((name, text), pool.FindFileByName(name))
     except (TypeError, KeyError) as error:
         raise ProtoError(
             f"{path}: {error}; protobuf refuses it: a type is unknown, a name or number is used twice, or a file of "

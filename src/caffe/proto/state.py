@@ -104,7 +104,8 @@ def find_weights(learned_net: str, state_path: PathLike) -> Path:
 
 def _read_hdf5(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]:
     with hdf5.reading(path, "state", "history") as file:
-        stored = hdf5.dataset(file, _EXTRA, "u").tobytes() if _EXTRA in file else b""
+        names = set(file)
+        stored = hdf5.dataset(file, _EXTRA, "u").tobytes() if _EXTRA in names else b""
         try:
             for field in wire.fields(memoryview(stored)):
                 _check(field, _STATE, path, first=_OURS)
@@ -112,11 +113,11 @@ def _read_hdf5(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]
             raise _damaged(f"{path}: {_EXTRA}", str(error)) from error
         state = _parse(stored, path)
         state.iter = _integer(file, "iter")
-        if "learned_net" in file:
+        if "learned_net" in names:
             state.learned_net = hdf5.text(file, "learned_net")
-        if "current_step" in file:
+        if "current_step" in names:
             state.current_step = _integer(file, "current_step")
-        history = file["history"]
+        history = hdf5.member(file, "history")
         return state, [hdf5.numbers(history, index) for index in range(len(history))]
 
 

@@ -36,7 +36,9 @@ _TOKEN = re.compile(
     | . | \Z )""",
     re.VERBOSE | re.ASCII,
 )
-_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_ESCAPE = re.compile(
+    rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)|(.))", re.DOTALL
+)
 _ESCAPES = dict(zip((bytes([c]) for c in b"abfnrtv\\?'\""), (bytes([c]) for c in b"\a\b\f\n\r\t\v\\?'\""), strict=True))
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|\d+", re.ASCII)
 _DECIMAL = re.compile(r"(?!0\d+$)(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?", re.ASCII)
@@ -282,6 +284,8 @@ def _bytes(parser: _Parser, field: FieldDescriptor) -> bytes:
             parser.fail(f"{field.name}: the string has no closing {token} on its line")
         try:
             parts.append(_ESCAPE.sub(_unescape, token[1:-1].encode()))
+        except UnicodeError:  # half of a pair of surrogates
+            parser.fail(f"{field.name}: the string is not valid UTF-8")
         except KeyError as error:
             wrong = "\\" + error.args[0].decode("latin-1")
             parser.fail(f'{field.name}: unknown escape "{wrong}" in a string; in paths write /, for a backslash \\\\')
@@ -292,7 +296,7 @@ def _bytes(parser: _Parser, field: FieldDescriptor) -> bytes:
 def _unescape(match: re.Match[bytes]) -> bytes:
     octal, hexadecimal, point, character = match.groups()
     if point:
-        return chr(int(point, 16)).encode()
+        return bytes.fromhex(point.replace(b"\\u", b"").decode()).decode("utf-16-be").encode()
     if character:
         return _ESCAPES[character]
     return bytes([int(octal, 8) & 255 if octal else int(hexadecimal, 16)])

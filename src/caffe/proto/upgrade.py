@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from caffe import log
-from caffe.errors import FileError, ProtoError
+from caffe.errors import ProtoError
 from caffe.proto import caffe_pb2, detect, text, v0, v1
 from caffe.proto.files import PathLike
 from caffe.proto.v1 import V1_TYPES
@@ -52,10 +52,7 @@ def read_net_binary(path: PathLike) -> caffe_pb2.NetParameter:
     Raises `FileError`, `ProtoError`.
     """
     with detect.binary(path, "net") as view:
-        try:
-            net = caffe_pb2.NetParameter.FromString(bytes(view))
-        except DecodeError as error:
-            raise FileError(f"{path}: is damaged or cut off ({error}); copy or download it again") from error
+        net = detect.parse_net(bytes(view), path)
     upgrade_net(net, os.fspath(path))
     return net
 
@@ -71,7 +68,7 @@ def read_solver(path: PathLike) -> caffe_pb2.SolverParameter:
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = os.fspath(Path(path).with_suffix(""))
         log.info("upgrade_proto.cpp:1109", f"snapshot_prefix was not specified and is set to {solver.snapshot_prefix}")
-    elif Path(solver.snapshot_prefix).is_dir():
+    elif os.path.isdir(solver.snapshot_prefix):
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, Path(path).stem)
         log.info(
             "upgrade_proto.cpp:1114", f"snapshot_prefix was a directory and is replaced to {solver.snapshot_prefix}"

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from caffe import log
 from caffe.errors import FileError
@@ -58,10 +57,7 @@ def skeleton(path: PathLike) -> caffe_pb2.NetParameter:
     if not detect.is_hdf5(path):
         with detect.binary(path, "net") as view:
             rest = b"".join(_without_blobs(view))
-        try:
-            net.ParseFromString(rest)
-        except DecodeError as error:
-            raise FileError(f"{path}: what it says of its layers is damaged ({error}); copy the file again") from error
+        net = detect.parse_net(rest, path, "what it says of its layers is damaged")
     if not net.layer:
         for name in read(path):
             net.layer.add(name=name)

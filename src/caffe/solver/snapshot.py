@@ -7,6 +7,7 @@ that Caffe passes over, so that a run resumed from it goes on exactly as if it h
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def check_prefix(param: Any) -> None:
         raise SolverError("snapshot is set but snapshot_prefix is not; say where snapshots go")
     prefix = param.snapshot_prefix
     folder = Path(f"{prefix}_iter_").parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise SolverError(f'snapshot_prefix "{prefix}": there is no folder "{folder}"; create it, or change the prefix')
     try:
         with tempfile.TemporaryFile(dir=folder):

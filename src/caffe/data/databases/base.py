@@ -10,7 +10,7 @@ from typing import ClassVar
 from caffe import log
 from caffe.errors import FileError, did_you_mean
 
-__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "open_source", "show_key"]
+__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "open_source", "register", "show_key"]
 
 Bytes = bytes | memoryview
 Records = Generator[tuple[bytes, Bytes], None, None]
@@ -36,7 +36,7 @@ class RecordSource(ABC):
 
     def __init_subclass__(cls, backend: str) -> None:
         cls.backend = backend
-        _BACKENDS[backend] = cls
+        register(_BACKENDS, backend, cls, "a reader")
 
     def __init__(self, path: str) -> None:
         """Open the database at `path`; FileError if it is missing, empty, damaged or of another kind."""
@@ -81,6 +81,14 @@ def open_source(backend: str, path: str) -> RecordSource:
         known = ", ".join(sorted(_BACKENDS))
         raise FileError(f'unknown database backend "{backend}"{did_you_mean(backend, _BACKENDS)} (known: {known})')
     return _BACKENDS[backend](path)
+
+
+def register(known: dict[str, type], backend: str, cls: type, what: str) -> None:
+    """Put the class of a backend among the known ones; FileError if there is one of this name."""
+    other = known.setdefault(backend, cls)
+    if other is not cls:
+        places = f"in {other.__module__} ({other.__name__}) and in {cls.__module__} ({cls.__name__})"
+        raise FileError(f'database backend "{backend}" has {what} twice, {places}; rename one')
 
 
 def show_key(key: bytes) -> str:

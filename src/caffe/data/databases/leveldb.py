@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
 import weakref
-from contextlib import closing
-from typing import Any
+from contextlib import closing, suppress
+from typing import Any, BinaryIO
 
 from caffe import log
 from caffe.data.databases.base import Records, RecordSource, WrongBackend
 from caffe.data.databases.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError, require_extra
+from caffe.proto import files
 
 __all__ = ["LevelDb", "LevelDbWriter"]
+
+_PREFIX = "caffe-leveldb-"
+_IN_USE = "caffe.lock"
 
 
 class LevelDb(RecordSource, backend="LEVELDB"):
@@ -29,8 +34,9 @@ class LevelDb(RecordSource, backend="LEVELDB"):
         _check(path)
         plyvel: Any = require_extra("plyvel", "leveldb", f'reading the LevelDB database "{path}"')
         self._error = plyvel.Error
-        folder = _linked(path)
-        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        _remove_leftovers()
+        folder, lock = _linked(path)
+        self._remove = weakref.finalize(self, _remove, folder, lock)
         try:
             self._db = plyvel.DB(folder, create_if_missing=False)
         except plyvel.Error as error:
@@ -96,13 +102,32 @@ def _check(path: str) -> None:
         raise FileError(f'"{path}" is not a LevelDB database: it has no file CURRENT')
 
 
-def _linked(path: str) -> str:
-    """A new folder of links to the files of the database, without its lock and its logs of events."""
-    folder = tempfile.mkdtemp(prefix="caffe-leveldb-")
+def _linked(path: str) -> tuple[str, BinaryIO]:
+    """A new folder of links to the files of the database, without its lock and its logs of events.
+
+    Returned with a file in it that is locked as long as the process lives.
+    """
+    folder = tempfile.mkdtemp(prefix=_PREFIX)
+    lock = open(os.path.join(folder, _IN_USE), "wb")  # noqa: SIM115 - `_remove` closes it
+    with suppress(OSError):  # a file system without locks
+        files.lock(lock)
     for name in os.listdir(path):
         if name not in ("LOCK", "LOG", "LOG.old"):
             os.symlink(os.path.abspath(os.path.join(path, name)), os.path.join(folder, name))
-    return folder
+    return folder, lock
+
+
+def _remove(folder: str, lock: BinaryIO) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.close()
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of links whose process was killed."""
+    for name in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{_PREFIX}*", _IN_USE)):
+        with suppress(OSError), open(name, "rb") as file:
+            files.lock(file)
+            shutil.rmtree(os.path.dirname(name), ignore_errors=True)
 
 
 def _text(error: Exception) -> str:

@@ -3,55 +3,57 @@
 from __future__ import annotations
 
 import os
-import threading
-from weakref import WeakValueDictionary
 
 import lmdb
 
 from caffe import log
-from caffe.data.databases.base import Records, RecordSource, WrongBackend
+from caffe.data.databases.base import Records, RecordSource, WrongBackend, show_key
+from caffe.data.databases.lmdb_file import Damage, DataFile
 from caffe.data.databases.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError
 
 __all__ = ["Lmdb", "LmdbWriter"]
 
-_OPEN: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
-_OPENING = threading.Lock()
-
 
 class Lmdb(RecordSource, backend="LMDB"):
-    """An LMDB folder, opened without a lock file, so that a read-only disk will do.
+    """An LMDB folder, read without the library and without a lock file, so that a read-only disk will do.
 
-    The library refuses to open a database twice in one process; a TRAIN and a TEST net on the same folder share it.
+    Each page is checked when it is read: a damaged one is a DataError, where the library ends the process.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._env: lmdb.Environment | None = _environment(path)
+        name = _data_file(path)
+        try:
+            self._file: DataFile | None = DataFile(name)
+        except (Damage, OSError) as error:
+            raise FileError(f'cannot open "{path}" as an LMDB database: {error}; copy or write it again') from error
+        _refuse_truncated(self._file, path)
         self._refuse_empty()
         log.info("db_lmdb.cpp:35", f"Opened lmdb {path}")
 
     def count(self) -> int:
-        return self._environment.stat()["entries"]
-
-    @property
-    def _environment(self) -> lmdb.Environment:
-        if self._env is None:
-            raise FileError(f'LMDB database "{self.path}" has been closed; build the net again to read on')
-        return self._env
+        return self._opened().meta.entries
 
     def scan(self, start: bytes | None = None) -> Records:
+        file = self._opened()
+        last = b""
         try:
-            with self._environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
-                if start is not None and not cursor.set_range(start):
-                    return
-                for key, value in cursor:
-                    yield bytes(key), value
-        except lmdb.Error as error:
-            raise DataError(f'LMDB database "{self.path}" is damaged: {error}; write it again') from error
+            for record in file.records(start):
+                last = record[0]
+                yield record
+        except (Damage, OSError) as error:
+            place = f" after record {show_key(last)}" if last else ""
+            fact = f'LMDB database "{self.path}" is damaged{place}: data.mdb: {error}'
+            raise DataError(f"{fact}; copy or write it again") from error
 
     def close(self) -> None:
-        self._env = None  # the last user of a shared environment closes it
+        self._file = None  # the last scan closes it
+
+    def _opened(self) -> DataFile:
+        if self._file is None:
+            raise FileError(f'LMDB database "{self.path}" has been closed; build the net again to read on')
+        return self._file
 
 
 class LmdbWriter(RecordWriter, backend="LMDB"):
@@ -94,23 +96,6 @@ class LmdbWriter(RecordWriter, backend="LMDB"):
         return FileError(f'cannot write to LMDB database "{self.path}": {error}')
 
 
-def _environment(path: str) -> lmdb.Environment:
-    """The environment of a folder: the one that is open already, or a new one."""
-    file = _data_file(path)
-    with _OPENING:
-        status = os.stat(file)
-        identity = (status.st_dev, status.st_ino)
-        environment = _OPEN.get(identity)
-        if environment is None:
-            try:
-                environment = lmdb.open(path, readonly=True, lock=False, create=False)
-            except lmdb.Error as error:
-                raise FileError(f'cannot open "{path}" as an LMDB database: {error}') from error
-            _refuse_truncated(environment, path, status.st_size)
-            _OPEN[identity] = environment
-    return environment
-
-
 def _data_file(path: str) -> str:
     """`path`/data.mdb, or an error that tells what the path is instead."""
     file = os.path.join(path, "data.mdb")
@@ -129,11 +114,9 @@ def _data_file(path: str) -> str:
     return file
 
 
-def _refuse_truncated(environment: lmdb.Environment, path: str, size: int) -> None:
-    """A read beyond the end of a mapped file would kill the process, so the file must hold every page it counts."""
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < needed:
-        environment.close()
-        raise FileError(
-            f'LMDB database "{path}" is truncated: data.mdb has {size} bytes of {needed}; copy or write it again'
-        )
+def _refuse_truncated(file: DataFile, path: str) -> None:
+    """Raise an error where the file lacks pages that it counts: better now than after hours of training."""
+    needed = (file.meta.last_page + 1) * file.meta.page_size
+    if file.size < needed:
+        fact = f"data.mdb has {file.size} bytes of {needed}"
+        raise FileError(f'LMDB database "{path}" is truncated: {fact}; copy or write it again')

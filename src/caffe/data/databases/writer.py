@@ -11,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from caffe.data.databases.base import register
 from caffe.errors import FileError, did_you_mean
+from caffe.proto import files
 
 __all__ = ["RecordWriter", "create_database"]
 
@@ -30,7 +32,7 @@ class RecordWriter(ABC):
 
     def __init_subclass__(cls, backend: str) -> None:
         cls.backend = backend
-        _BACKENDS[backend] = cls
+        register(_BACKENDS, backend, cls, "a writer")
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False, commit: int = 1000) -> None:
         self.path = Path(path)
@@ -38,14 +40,14 @@ class RecordWriter(ABC):
         self._overwrite = overwrite
         self._commit = commit
         self._pending: Pending = []
-        if self.path.exists() and not overwrite:
+        if os.path.exists(self.path) and not overwrite:
             raise FileError(f'"{path}" exists already; remove it or choose another name')
-        self._made = [folder for folder in self.path.parents if not folder.exists()]
+        self._made = [folder for folder in self.path.parents if not os.path.exists(folder)]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._folder = tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        except OSError as error:
-            raise FileError(f'cannot write the {backend_name(self)} "{path}": {error.strerror}') from error
+        except (OSError, ValueError) as error:
+            raise FileError(f'cannot write the {backend_name(self)} "{path}": {files.reason(error)}') from error
         try:
             self._open(self._folder)
         except BaseException:
@@ -100,7 +102,7 @@ class RecordWriter(ABC):
         self._close()
         try:
             os.chmod(self._folder, 0o777 & ~_umask())
-            if self._overwrite and self.path.exists():
+            if self._overwrite and os.path.exists(self.path):
                 os.rename(self.path, os.path.join(self._folder, "replaced"))
             os.rename(self._folder, self.path)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,14 @@ from caffe.data.pipeline.prefetch import Arrays
 from caffe.data.streams.rows import same_rows
 from caffe.errors import DataError, FileError
 
-__all__ = ["read_npy", "read_npz"]
+__all__ = ["DAMAGE", "read_npy", "read_npz"]
+
+
+DAMAGE = (
+    *(ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError),
+    *(LookupError, TypeError, ArithmeticError, NotImplementedError, MemoryError, RecursionError),
+)
+"""What numpy raises for a damaged .npy or .npz file beside OSError: its header is a Python expression."""
 
 
 def read_npz(path: str, names: list[str]) -> Arrays:
@@ -48,7 +56,7 @@ def _errors(path: str, kind: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError(f'cannot open "{path}": {error.strerror or error} (from {os.getcwd()})') from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise FileError(f'"{path}" is not {kind}, or damaged: {error}') from error
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from caffe import log
 from caffe.data.pipeline.prefetch import Arrays
 from caffe.data.streams.rows import same_rows
-from caffe.errors import DataError, FileError
-from caffe.proto.files import refuse_special
+from caffe.errors import CaffeError, DataError, FileError
+from caffe.proto import files, hdf5
 
 __all__ = ["read_arrays", "read_file_list"]
 
@@ -20,14 +20,7 @@ __all__ = ["read_arrays", "read_file_list"]
 def read_file_list(path: str) -> list[str]:
     """The names of HDF5 files in a list: one a line, or several with white space between them."""
     log.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {path}")
-    try:
-        refuse_special(path)
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = [line.strip() for line in file]
-    except OSError as error:
-        raise FileError(f'cannot open the HDF5 file list "{path}": {error.strerror} (from {os.getcwd()})') from error
-    except ValueError as error:
-        raise FileError(f'"{path}" is not a list of HDF5 files: {error}') from error
+    lines = files.lines(path, "HDF5 file list")
     if lines and lines[0].startswith("\udc89HDF"):
         raise FileError(f'"{path}" is an HDF5 file itself; write its name into a text file and give that as the source')
     names = [name for line in lines for name in ([line] if os.path.isfile(line) else line.split())]
@@ -44,22 +37,25 @@ def read_arrays(path: str, names: list[str]) -> Arrays:
     try:
         with h5py.File(path, "r", locking=False) as file:
             arrays = tuple(_dataset(file, path, name) for name in names)
-    except OSError as error:
-        raise FileError(f'failed opening HDF5 file "{path}": {error}') from error
+    except hdf5.DAMAGE as error:
+        if isinstance(error, CaffeError):
+            raise
+        raise FileError(f'failed opening HDF5 file "{path}": {error}; copy or write it again') from error
     same_rows(path, names, arrays)
     return arrays
 
 
 def _dataset(file: h5py.File, path: str, name: str) -> np.ndarray:
-    data = file.get(name)
-    if not isinstance(data, h5py.Dataset):
+    found = None if file.get(name, getlink=True) is None else hdf5.member(file, name)
+    if not isinstance(found, h5py.Dataset):
         raise DataError(f'"{path}" has no dataset "{name}" (it has: {", ".join(sorted(file))}); tops name the datasets')
-    if data.dtype.kind not in "fiub":
-        raise DataError(f'"{path}": dataset "{name}" holds {data.dtype}, expected numbers')
+    if found.dtype.kind not in "fiub":
+        raise DataError(f'"{path}": dataset "{name}" holds {found.dtype}, expected numbers')
+    data = hdf5.dataset(file, name, "fiub")
     if not data.ndim:
         raise DataError(f'"{path}": dataset "{name}" is a single number, expected rows')
     _log_class(data.dtype.kind == "f")
-    return np.ascontiguousarray(data[...], np.float32)
+    return np.ascontiguousarray(data, np.float32)
 
 
 @cache  # once in a process, as Caffe has it

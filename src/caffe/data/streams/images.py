@@ -16,7 +16,7 @@ from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.decoding import Picture, PictureStream
 from caffe.errors import DataError, FileError
-from caffe.proto.files import refuse_special
+from caffe.proto import files
 
 __all__ = ["ImageStream", "read_class_folders", "read_image", "read_image_list"]
 
@@ -73,11 +73,11 @@ def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -
     The DataError for one that cannot be read says what is wrong with it; the caller puts the name before.
     """
     try:
-        refuse_special(path)
+        files.refuse_special(path)
         with open(path, "rb") as file:
             image = decode(file.read(), color)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror} (from {os.getcwd()})") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read: {files.reason(error)} (from {os.getcwd()})") from error
     return cv2.resize(image, (width, height)) if height and width else image
 
 
@@ -93,10 +93,10 @@ def read_class_folders(path: str) -> tuple[list[tuple[str, int]], list[str]]:
     classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
     lines = []
     for label, name in enumerate(classes):
-        for folder, folders, files in os.walk(os.path.join(path, name), followlinks=True):
+        for folder, folders, names in os.walk(os.path.join(path, name), followlinks=True):
             folders.sort()
             inner = os.path.relpath(folder, path)
-            chosen = (file for file in sorted(files) if os.path.splitext(file)[1].lower() in _SUFFIXES)
+            chosen = (file for file in sorted(names) if os.path.splitext(file)[1].lower() in _SUFFIXES)
             lines += [(os.path.join(inner, file), label) for file in chosen]
     if not lines:
         raise FileError(
@@ -112,14 +112,8 @@ def read_image_list(path: str, labels: bool = False) -> list[tuple[str, int]]:
 
     A line without a label has label 0; with `labels` it is a FileError, as a label of more than 32 bits always is.
     """
-    try:
-        refuse_special(path)
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = [line.strip() for line in file]
-    except OSError as error:
-        raise FileError(f'cannot open the image list "{path}": {error.strerror} (from {os.getcwd()})') from error
     result = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(files.lines(path, "image list"), 1):
         if line:
             result.append(_list_line(line, labels, f"{path}:{number}"))
     if not result:

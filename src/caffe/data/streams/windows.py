@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.images import read_image
 from caffe.errors import DataError, FileError
-from caffe.proto.files import refuse_special
+from caffe.proto import files
 
 __all__ = ["WindowStream", "Windows", "read_windows"]
 
@@ -138,30 +137,25 @@ def read_windows(path: str, root: str, fg_threshold: float, bg_threshold: float)
     paths: list[str] = []
     background: list[np.ndarray] = [np.empty((0, 6), np.int64)]
     foreground: list[np.ndarray] = [np.empty((0, 6), np.int64)]
-    try:
-        refuse_special(path)
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            for image, fields in _blocks(path, file):
-                overlap = fields[:, 1].astype(np.float32)
-                rows = fields.astype(np.int64)[:, [1, 0, 2, 3, 4, 5]]
-                rows[:, 0] = len(paths)
-                near = overlap >= np.float32(fg_threshold)
-                foreground.append(rows[near])
-                background.append(rows[~near & (overlap < np.float32(bg_threshold))] * [1, 0, 1, 1, 1, 1])
-                paths.append(root + image)
-                if (foreground[-1][:, 1] <= 0).any():
-                    raise FileError(f'{path}: image "{image}" has a foreground window with label 0; labels start at 1')
-    except OSError as error:
-        raise FileError(f'cannot open the window file "{path}": {error.strerror} (from {os.getcwd()})') from error
+    for image, fields in _blocks(path, files.lines(path, "window file")):
+        overlap = fields[:, 1].astype(np.float32)
+        rows = fields.astype(np.int64)[:, [1, 0, 2, 3, 4, 5]]
+        rows[:, 0] = len(paths)
+        near = overlap >= np.float32(fg_threshold)
+        foreground.append(rows[near])
+        background.append(rows[~near & (overlap < np.float32(bg_threshold))] * [1, 0, 1, 1, 1, 1])
+        paths.append(root + image)
+        if (foreground[-1][:, 1] <= 0).any():
+            raise FileError(f'{path}: image "{image}" has a foreground window with label 0; labels start at 1')
     if not paths:
         raise FileError(f'the window file "{path}" is empty')
     log.info("window_data_layer.cpp", f"Number of images: {len(paths)}")
     return Windows(paths, np.concatenate(background), np.concatenate(foreground))
 
 
-def _blocks(path: str, file: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _blocks(path: str, stripped: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
     """The path and the lines (windows, 6) of each image."""
-    lines = ((number, text) for number, text in enumerate(map(str.strip, file), 1) if text)
+    lines = ((number, text) for number, text in enumerate(stripped, 1) if text)
     for number, text in lines:
         if not text.startswith("#"):
             raise FileError(f'{path}:{number}: expected "# image_index", got "{text}"')
@@ -169,6 +163,8 @@ def _blocks(path: str, file: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
             image, _, _, _, count = (line for _, line in islice(lines, 5))
             words = " ".join(line for _, line in islice(lines, int(count))).split()
             fields = np.array(words, np.float64).reshape(int(count), 6)
+            if not (np.abs(fields) < 1 << 31).all():
+                raise ValueError
         except ValueError:
             raise FileError(
                 f'{path}:{number}: "{text}" is not followed by path, channels, height, width, number of windows '

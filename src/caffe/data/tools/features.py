@@ -80,7 +80,7 @@ def open_features(kind: str, path: str, name: str) -> Iterator[FeatureWriter]:
     known = ("lmdb", "leveldb", "hdf5", "npz")
     if kind not in known:
         raise FileError(f'unknown kind of dataset "{kind}"{did_you_mean(kind, known)} (known: {", ".join(known)})')
-    if Path(path).exists():
+    if os.path.exists(path):
         raise FileError(f'"{path}" exists already; remove it or choose another name')
     if kind in ("lmdb", "leveldb"):
         with create_database(kind, path) as writer:

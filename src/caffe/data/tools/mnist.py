@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -95,7 +96,7 @@ def _find(folder: Path, stem: str, axes: int) -> Path:
     """The idx file of that name in one of the spellings in use."""
     names = [f"{stem}{mark}idx{axes}-ubyte{end}" for end in ("", ".gz") for mark in "-."]
     for name in names:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return folder / name
     raise FileError(f'no file {names[0]} (or .gz) in "{folder}"; expected the four idx files of MNIST there')
 
