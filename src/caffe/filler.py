@@ -16,11 +16,12 @@ from torch import Tensor
 from caffe.errors import LayerError, did_you_mean
 from caffe.proto import caffe_pb2
 from caffe.proto.forks import foreign_value
+from caffe.registry import Registry
 
 __all__ = ["check", "fill", "filler", "filler_types", "is_zero"]
 
 Filler = Callable[[Tensor, Any], None]
-_FILLERS: dict[str, Filler] = {}
+FILLERS: Registry[Filler] = Registry("filler type", LayerError, "fillers")
 _WIDEST = torch.finfo(torch.float32).max
 
 
@@ -28,10 +29,7 @@ def filler(name: str) -> Callable[[Filler], Filler]:
     """Register the decorated function as the filler type `name`."""
 
     def register(function: Filler) -> Filler:
-        if name in _FILLERS:
-            places = f"in {_FILLERS[name].__module__} and in {function.__module__}"
-            raise LayerError(f'filler type "{name}" is defined twice, {places}; rename one')
-        _FILLERS[name] = function
+        FILLERS.add(name, function)
         return function
 
     return register
@@ -39,7 +37,7 @@ def filler(name: str) -> Callable[[Filler], Filler]:
 
 def filler_types() -> list[str]:
     """The names of all fillers, sorted."""
-    return sorted(_FILLERS)
+    return FILLERS.names()
 
 
 def fill(tensor: Tensor, param: Any) -> None:
@@ -48,7 +46,7 @@ def fill(tensor: Tensor, param: Any) -> None:
     if not tensor.numel():
         return
     with torch.no_grad():
-        _FILLERS[param.type](tensor, param)
+        FILLERS.find(param.type)(tensor, param)
 
 
 def is_zero(param: Any) -> bool:
@@ -58,10 +56,9 @@ def is_zero(param: Any) -> bool:
 
 def check(param: Any, error: Callable[[str], Any]) -> None:
     """Call `error` with a message if `param` names a filler that does not exist, or a range that is none."""
-    if param.type not in _FILLERS:
-        known = ", ".join(filler_types())
-        hint = foreign_value(param.type) or did_you_mean(param.type, _FILLERS)
-        error(f'unknown filler type "{param.type}"{hint} (known fillers: {known})')
+    if param.type not in FILLERS:
+        hint = foreign_value(param.type) or did_you_mean(param.type, FILLERS.items)
+        error(f'unknown filler type "{param.type}"{hint} {FILLERS.known()}')
     if param.type == "uniform" and not (param.min <= param.max and param.max - param.min <= _WIDEST):
         error(f'filler "uniform": min is {param.min:g} and max {param.max:g}; expected min <= max, both finite')
     if param.type == "gaussian" and not param.std >= 0:

@@ -7,6 +7,7 @@ that Caffe passes over, so that a run resumed from it goes on exactly as if it h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -33,8 +34,8 @@ def check_prefix(param: Any) -> None:
     if not os.path.isdir(folder):
         raise SolverError(f'snapshot_prefix "{prefix}": there is no folder "{folder}"; create it, or change the prefix')
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder), contextlib.suppress(FileNotFoundError):
+            os.stat(f"{prefix}_iter_{param.max_iter}.solverstate.h5")  # a name that is too long
     except OSError as error:
         raise SolverError(f'snapshot_prefix "{prefix}": cannot write to folder "{folder}": {error.strerror}') from error
 
@@ -46,7 +47,7 @@ def save(solver: TrainingRun) -> str:
     model_path, state_path = f"{base}.caffemodel{end}", f"{base}.solverstate{end}"
     kind = "HDF5 file" if hdf5 else "binary proto file"
     _keep_good_weights(solver, model_path)
-    existed, alone = Path(model_path).exists(), ""
+    existed, alone = os.path.exists(model_path), ""
     try:
         with files.put_back(model_path):  # an earlier state of this iteration must not be left with other weights
             log.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} {model_path}")
@@ -65,7 +66,7 @@ def save(solver: TrainingRun) -> str:
 
 def _keep_good_weights(solver: TrainingRun, path: str) -> None:
     """Raise a `SolverError` where weights that are NaN would take the place of a file."""
-    name = broken_layer(solver.net.learnable) if Path(path).exists() else None
+    name = broken_layer(solver.net.learnable) if os.path.exists(path) else None
     if name is not None:
         fact = f'no snapshot at iteration {solver.iter}: weights of layer "{name}" are NaN or infinite'
         raise SolverError(f"{fact}, and {path} exists; it is left as it is. Remove it, or change snapshot_prefix")

@@ -8,13 +8,14 @@ from contextlib import closing
 from typing import ClassVar
 
 from caffe import log
-from caffe.errors import FileError, did_you_mean
+from caffe.errors import FileError
+from caffe.registry import Registry
 
-__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "open_source", "register", "show_key"]
+__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "open_source", "show_key"]
 
 Bytes = bytes | memoryview
 Records = Generator[tuple[bytes, Bytes], None, None]
-_BACKENDS: dict[str, type[RecordSource]] = {}
+READERS: Registry[type[RecordSource]] = Registry("database backend", FileError, "backends")
 
 
 class WrongBackend(FileError):
@@ -36,7 +37,7 @@ class RecordSource(ABC):
 
     def __init_subclass__(cls, backend: str) -> None:
         cls.backend = backend
-        register(_BACKENDS, backend, cls, "a reader")
+        READERS.add(backend, cls)
 
     def __init__(self, path: str) -> None:
         """Open the database at `path`; FileError if it is missing, empty, damaged or of another kind."""
@@ -77,18 +78,7 @@ class RecordSource(ABC):
 
 def open_source(backend: str, path: str) -> RecordSource:
     """Open the database at `path` with the backend of that name, such as "LMDB"."""
-    if backend not in _BACKENDS:
-        known = ", ".join(sorted(_BACKENDS))
-        raise FileError(f'unknown database backend "{backend}"{did_you_mean(backend, _BACKENDS)} (known: {known})')
-    return _BACKENDS[backend](path)
-
-
-def register(known: dict[str, type], backend: str, cls: type, what: str) -> None:
-    """Put the class of a backend among the known ones; FileError if there is one of this name."""
-    other = known.setdefault(backend, cls)
-    if other is not cls:
-        places = f"in {other.__module__} ({other.__name__}) and in {cls.__module__} ({cls.__name__})"
-        raise FileError(f'database backend "{backend}" has {what} twice, {places}; rename one')
+    return READERS.find(backend)(path)
 
 
 def show_key(key: bytes) -> str:

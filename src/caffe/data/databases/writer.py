@@ -11,14 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from caffe.data.databases.base import register
-from caffe.errors import FileError, did_you_mean
+from caffe.errors import FileError
 from caffe.proto import files
+from caffe.registry import Registry
 
 __all__ = ["RecordWriter", "create_database"]
 
 Pending = list[tuple[bytes, bytes]]
-_BACKENDS: dict[str, type[RecordWriter]] = {}
+WRITERS: Registry[type[RecordWriter]] = Registry("database backend", FileError, "backends")
 
 
 class RecordWriter(ABC):
@@ -32,7 +32,7 @@ class RecordWriter(ABC):
 
     def __init_subclass__(cls, backend: str) -> None:
         cls.backend = backend
-        register(_BACKENDS, backend, cls, "a writer")
+        WRITERS.add(backend.lower(), cls)
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False, commit: int = 1000) -> None:
         self.path = Path(path)
@@ -112,11 +112,7 @@ class RecordWriter(ABC):
 
 def create_database(backend: str, path: str | os.PathLike[str], overwrite: bool = False) -> RecordWriter:
     """A writer of a new database with the backend of that name, such as "lmdb"."""
-    name = backend.upper()
-    if name not in _BACKENDS:
-        known = ", ".join(sorted(known.lower() for known in _BACKENDS))
-        raise FileError(f'unknown database backend "{backend}"{did_you_mean(name, _BACKENDS)} (known: {known})')
-    return _BACKENDS[name](path, overwrite)
+    return WRITERS.find(backend.lower())(path, overwrite)
 
 
 def backend_name(writer: RecordWriter) -> str:
