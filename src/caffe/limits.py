@@ -10,6 +10,11 @@ from typing import Any, NoReturn
 
 from caffe.errors import CaffeError
 
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None  # type: ignore[assignment]
+
 __all__ = ["PIXELS", "check_size", "limit_pixels", "memory_limit", "size_text", "why_undecodable"]
 
 PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
@@ -54,8 +59,22 @@ def size_text(size: int) -> str:
 
 
 def memory_limit() -> int:
-    """Bytes of memory and swap that the machine has available, within the limit of the process's cgroup."""
-    return min(_available(), *map(_group_limit, _CGROUPS))
+    """Bytes of memory and swap that the machine has available, within the limits of the process and of its cgroup."""
+    return min(_available(), _process_limit(), *map(_group_limit, _CGROUPS))
+
+
+def _process_limit() -> int:
+    """What `ulimit -v` allows the process beside what it has mapped already."""
+    if resource is None:
+        return _MOST
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return _MOST
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        pages = 0
+    return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _available() -> int:

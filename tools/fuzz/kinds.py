@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["KINDS", "Case", "ExitCode70", "LeftOut", "command", "kind"]
 
-LARGEST_SIZE = 10_000
+LARGEST_SIZE = (1 << 32) - 1
 """The largest option value for a size (kernel, pad, number of outputs) that the generators draw."""
 
 Run = Callable[["Case"], None]

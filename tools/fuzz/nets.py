@@ -16,7 +16,7 @@ from tools.fuzz.mutation import STRINGS, damaged_text
 from tools.fuzz.seeds import NETS, SOLVERS
 
 _SIZES = (0, 1, 1, 2, 2, 3, 3, 4, 5, 7, 16)
-_EXTREME = (100, 1000, LARGEST_SIZE, LARGEST_SIZE // 2 + 1)
+_EXTREME = (100, 1000, 10_000, 5_001, 1 << 16, (1 << 31) - 1, LARGEST_SIZE)
 _FLOATS = (0.0, 1.0, 0.5, 2.0, -1.0, 1e-5, 0.1, 3.0, -0.5)
 _EXTREME_FLOATS = (1e30, -1e30, 1e-38, float("nan"), float("inf"), float("-inf"))
 _FILES = (
@@ -115,7 +115,10 @@ def _value(field: Any, case: Case) -> Any:
         return word if field.type == FieldDescriptor.TYPE_STRING else word.encode()
     small = field.name in _AXES or rng.random() < 0.6
     value = rng.choice(_EXTREME) if extreme else rng.choice((1, 1, 2, 3, 0) if small else _SIZES)
-    return -value if field.type in _SIGNED and rng.random() < 0.15 else value
+    if field.type in _SIGNED:
+        value = min(value, (1 << 31) - 1)
+        return -value if rng.random() < 0.15 else value
+    return value
 
 
 @kind

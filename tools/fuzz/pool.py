@@ -93,6 +93,7 @@ def _work(channel: Connection, progress: Any, seeds: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     trace = open(_trace_file(seeds, os.getpid()), "w")  # noqa: SIM115 - open as long as the process
+    faulthandler.disable()  # a death is a finding, and not told twice
     faulthandler.register(signal.SIGUSR1, trace)
     silence = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
