@@ -24,9 +24,9 @@ from caffe.blob import Blob
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Layer, Source, as_tuple
 from caffe.net import Net
-from caffe.net.gradients import loss_with_gradient_of, roots, trace_back
+from caffe.net.graph.gradients import loss_with_gradient_of, roots, trace_back
+from caffe.net.graph.step import Step
 from caffe.net.run.module import module_name
-from caffe.net.step import Step
 from caffe.proto import caffe_pb2, upgrade
 from caffe.proto import weights as weight_files
 

@@ -322,14 +322,14 @@ MISTAKES = [
     ),
     Mistake(
         "a net adds to the gradients of the net whose weights it uses",
-        "net/gradients.py",
+        "net/graph/gradients.py",
         "    guests = [blob for blob in blobs if blob.gradient is None]\n    before",
         "    guests: list[ParamBlob] = []\n    before",
         seed=8,
     ),
     Mistake(
         "a pass of the whole net ignores diffs that the user wrote",
-        "net/gradients.py",
+        "net/graph/gradients.py",
         "    return list(found.values())",
         "    return []",
         test="test_a_pass_of_the_whole_net_begins_with_the_diff_that_a_user_wrote",

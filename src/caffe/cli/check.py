@@ -32,7 +32,7 @@ def check(flags: SimpleNamespace, display: Display) -> int:
     flags.model = flags.arguments[0]
     net = _nets.open_net(flags, flags.phase or "TRAIN")
     try:
-        found = [(layer, slopes) for layer, slopes in check(net) if layer.type != "Split"]
+        found = [(layer, slopes) for layer, slopes in check(net) if not layer.splits]
     finally:
         net.close()
     print("\n".join(_table(found)))

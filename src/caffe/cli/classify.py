@@ -41,7 +41,7 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
     """
     import numpy as np
 
-    from caffe import Classifier
+    from caffe.classifier import Classifier
     from caffe.cli import _images
     from caffe.proto import files
 

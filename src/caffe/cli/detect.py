@@ -30,8 +30,8 @@ def detect(flags: SimpleNamespace, display: Display) -> None:
 
         caffe detect windows.csv scores.csv -crop_mode list -model_def deploy.prototxt -pretrained_model net.caffemodel
     """
-    from caffe import Detector
     from caffe.cli import _images
+    from caffe.detector import Detector
 
     source, target = flags.arguments
     if flags.crop_mode not in ("list", "selective_search"):

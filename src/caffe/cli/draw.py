@@ -55,7 +55,9 @@ def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
     """
     from contextlib import closing
 
-    from caffe import TRAIN, Net, log
+    from caffe import log
+    from caffe.net import Net
+    from caffe.proto.caffe_pb2 import TRAIN
 
     level = log.logger.level
     log.logger.setLevel(logging.CRITICAL + 1)

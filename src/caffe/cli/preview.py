@@ -47,7 +47,7 @@ def _sources(flags: SimpleNamespace, phase: str) -> Any:
     """The net of the layers without bottoms, which bring data in."""
     from caffe.layers import Source, layer_class
     from caffe.net import Net
-    from caffe.net.graph import filter_net
+    from caffe.net.graph.rules import filter_net
     from caffe.proto import caffe_pb2, upgrade
 
     (path,) = flags.arguments

@@ -15,17 +15,17 @@ from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeError, NetError, did_you_mean
 from caffe.layers.base import Layer, Source
 from caffe.net import batches, store
-from caffe.net.assemble import assemble, load_param
-from caffe.net.build import located
-from caffe.net.gradients import first_diffs, gradients_apart
+from caffe.net.graph.assemble import assemble, load_param
+from caffe.net.graph.build import located
+from caffe.net.graph.gradients import first_diffs, gradients_apart
+from caffe.net.graph.shapes import infer_tops
+from caffe.net.graph.step import Learnable, Step
 from caffe.net.measure import debug
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.precision import check as check_precision
 from caffe.net.run import stepwise
 from caffe.net.run.module import NetModule
 from caffe.net.run.runners import Runners
-from caffe.net.shapes import infer_tops
-from caffe.net.step import Learnable, Step
 from caffe.net.turns import Turns, in_turn
 from caffe.net.views import Views
 from caffe.parameter_memory import lent_copies_follow

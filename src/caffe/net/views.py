@@ -10,7 +10,7 @@ from typing import Any
 
 from caffe.blob import Blob, BlobVec
 from caffe.layers.base import Layer, Source
-from caffe.net.step import Learnable, Step
+from caffe.net.graph.step import Learnable, Step
 
 __all__ = ["Views"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from caffe import torch_internals
 from caffe.errors import SolverError
-from caffe.net.step import Learnable
+from caffe.net.graph.step import Learnable
 from caffe.proto import state as states
 from caffe.proto import weights
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from caffe import log
 from caffe.errors import SolverError
-from caffe.net.step import Learnable
+from caffe.net.graph.step import Learnable
 
 __all__ = ["Health", "broken_layer"]
 

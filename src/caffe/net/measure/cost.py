@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from caffe import torch_internals
 from caffe.blob import Blob
-from caffe.net.step import Step
+from caffe.net.graph.step import Step
 
 __all__ = ["Cost", "cost", "matrix_peak"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from caffe import log
-from caffe.net.step import Learnable, Step
+from caffe.net.graph.step import Learnable, Step
 
 __all__ = ["log_backward", "log_forward", "log_norms"]
 

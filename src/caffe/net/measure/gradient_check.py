@@ -16,7 +16,7 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.layers.base import Layer, as_tuple
 from caffe.layers.support.exact import exact_gradients
-from caffe.net.step import Step
+from caffe.net.graph.step import Step
 
 __all__ = ["Slope", "check", "gradients", "objective", "run", "slopes"]
 
@@ -298,6 +298,6 @@ def _labels(steps: Sequence[Step]) -> set[Blob]:
     read: dict[Blob, list[bool]] = {}
     for step in reversed(steps):
         for index, blob in enumerate(step.bottoms):
-            splits = step.layer.type == "Split" and all(all(read.get(top, [False])) for top in step.tops)
+            splits = step.layer.splits and all(all(read.get(top, [False])) for top in step.tops)
             read.setdefault(blob, []).append(splits or index in step.layer.constant)
     return {blob for blob, uses in read.items() if all(uses)}

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from caffe.blob import Blob
 from caffe.layers.base import Source
-from caffe.net.gradients import loss_with_gradient_of, roots
+from caffe.net.graph.gradients import loss_with_gradient_of, roots
+from caffe.net.graph.step import Step
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.precision import LowPrecision
 from caffe.net.plan.rewrite import Call, Rewrite, rewrite
-from caffe.net.step import Step
 
 __all__ = ["Plan", "Rounding", "make_plan"]
 
@@ -100,7 +100,7 @@ class Plan:
         return [value for call, tops in made for value in call.tops(tops)]
 
     def loss(self, values: Sequence[Tensor]) -> Tensor:
-        """The loss, with the gradient that backward starts from; see caffe.net.gradients.roots."""
+        """The loss, with the gradient that backward starts from; see caffe.net.graph.gradients.roots."""
         loss = _sum(values, self.losses)
         if sorted(self.roots) == sorted(self.losses) or not torch.is_grad_enabled():
             return loss

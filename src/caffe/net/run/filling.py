@@ -8,8 +8,8 @@ from torch import Tensor
 
 from caffe.blob import Blob
 from caffe.layers.base import Source
+from caffe.net.graph.shapes import infer_tops
 from caffe.net.plan.plan import Plan
-from caffe.net.shapes import infer_tops
 
 __all__ = ["Filling"]
 

@@ -10,9 +10,9 @@ import torch
 from caffe import log
 from caffe.errors import NetError, did_you_mean
 from caffe.net.engines import Compiled, Eager, Engine, Inference
+from caffe.net.graph.step import Step
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.run.module import NetModule
-from caffe.net.step import Step
 
 __all__ = ["Mode", "Runners"]
 

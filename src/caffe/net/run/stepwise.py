@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from caffe.errors import CaffeError
 from caffe.layers.support.effects import Effects, Held, RandomState, copy_of_buffers
+from caffe.net.graph.shapes import failure
+from caffe.net.graph.step import History, Step
 from caffe.net.plan.rewrite.call import tops_of
-from caffe.net.shapes import failure
-from caffe.net.step import History, Step
 
 __all__ = ["backward_step", "forward_step"]
 

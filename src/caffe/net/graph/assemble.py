@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from caffe import log, python_code
-from caffe.net.build import build
-from caffe.net.graph import filter_net, insert_splits, makers
-from caffe.net.step import Graph
+from caffe.net.graph.build import build
+from caffe.net.graph.rules import filter_net, insert_splits, makers
+from caffe.net.graph.step import Graph
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["assemble", "load_param"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from caffe import log
 from caffe.blob import Blob, ParamBlob
-from caffe.net.step import Step
+from caffe.net.graph.step import Step
 
 __all__ = ["first_diffs", "gradients_apart", "loss_with_gradient_of", "mark_backward", "roots", "trace_back"]
 

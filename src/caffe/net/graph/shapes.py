@@ -11,7 +11,7 @@ import torch
 from caffe.errors import CaffeError, LayerError
 from caffe.layers.base import shape_text
 from caffe.limits import check_size
-from caffe.net.step import Step
+from caffe.net.graph.step import Step
 
 __all__ = ["failure", "infer_tops"]
 

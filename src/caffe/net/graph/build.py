@@ -14,9 +14,9 @@ from caffe import log
 from caffe.blob import Blob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, Source, layer_class, shape_text
-from caffe.net.gradients import mark_backward
-from caffe.net.shapes import infer_tops
-from caffe.net.step import Graph, LastRun, Learnable, Step
+from caffe.net.graph.gradients import mark_backward
+from caffe.net.graph.shapes import infer_tops
+from caffe.net.graph.step import Graph, LastRun, Learnable, Step
 from caffe.proto import weights
 
 __all__ = ["build", "located"]

@@ -1,0 +1,112 @@
+"""The shape of the source: floors that import downwards only, no circles, files and functions of a readable length."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SOURCE = ROOT / "src"
+FLOORS = [
+    "errors log limits timer registry torch_internals",
+    "proto",
+    "python_code mode lazy_zeros memory parameter_memory blob filler",
+    "data.databases data.pipeline data.streams data.tools data",
+    "net_spec",
+    "layers.support layers",
+    "net.graph",
+    "net.plan",
+    "net.engines",
+    "net.run",
+    "net.measure net",
+    "solver",
+    "pictures io train_log draw plot coord_map classifier detector models torch",
+    "cli",
+    "_caffe pycaffe",
+]
+"""The parts of the package, lowest floor first, as in docs/architecture.md. A part imports from its own floor and those
+below it."""
+LONGEST_FILE, LONGEST_FUNCTION = 400, 40
+GENERATED = {"proto/caffe_pb2.py"}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """The modules of the package by name; a package is its `__init__`."""
+    found = {}
+    for path in sorted((SOURCE / "caffe").rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
+    """The modules of the package that a module imports, anywhere in it, also for types."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[name].read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(each if each in modules() else node.module for each in inner)
+    return frozenset(each for each in found if each in modules() and each != name)
+
+
+def floor(name: str) -> int:
+    """The floor of a module; the longest name of a part counts."""
+    inner = name.removeprefix("caffe.")
+    parts = [(part, index) for index, line in enumerate(FLOORS) for part in line.split()]
+    fitting = [(len(part), index) for part, index in parts if inner == part or inner.startswith(part + ".")]
+    assert fitting, f"{name} stands on no floor; add its part to FLOORS, and to docs/architecture.md"
+    return max(fitting)[1]
+
+
+def test_no_module_imports_itself_in_a_circle():
+    graph = {name: imports(name) for name in modules() if name not in ("caffe", "caffe.__main__")}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+def test_parts_import_from_floors_below():
+    climbs = [
+        f"{name} imports {other}"
+        for name in modules()
+        if name not in ("caffe", "caffe.__main__")
+        for other in imports(name)
+        if (other == "caffe" and floor(name) < len(FLOORS) - 1) or (other != "caffe" and floor(other) > floor(name))
+    ]
+    assert not climbs
+
+
+def test_every_part_is_on_a_floor_and_every_floor_has_parts():
+    for line in FLOORS:
+        for part in line.split():
+            assert f"caffe.{part}" in modules(), part
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_files_and_functions_are_short(name):
+    path = modules()[name]
+    if path.relative_to(SOURCE / "caffe").as_posix() in GENERATED:
+        return
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert _code_lines(node, text) <= LONGEST_FUNCTION, f"{path}:{node.lineno}: {node.name}"
+
+
+def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, text: str) -> int:
+    """Lines of a function without its docstring."""
+    assert node.end_lineno is not None
+    docstring = node.body[0] if ast.get_docstring(node) is not None else None
+    lines = 0 if docstring is None else docstring.end_lineno - docstring.lineno + 1
+    return node.end_lineno - node.lineno + 1 - lines
