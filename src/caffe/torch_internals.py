@@ -8,6 +8,7 @@ notes describe, are used directly.
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,11 @@ def find(name: str) -> Any:
 def _operator(name: str, overload: str = "default") -> Any:
     packet = find(f"torch.ops.mkldnn.{name}")
     return None if packet is None else getattr(packet, overload, None)
+
+
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+"""How many kernels oneDNN keeps, one for each shape of each layer's passes. Its default of 1024 is too small for a net
+that is trained on images of many sizes. oneDNN reads the variable when it makes its first kernel."""
 
 
 # -- oneDNN's kernels ------------------------------------------------------------------------------------------------

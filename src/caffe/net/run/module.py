@@ -19,6 +19,7 @@ from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.plan import make_plan
 from caffe.net.plan.rewrite import Call
 from caffe.net.run.allocator import keep_freed_memory, large_blocks_apart
+from caffe.net.run.denormals import FlushedDenormals, flush_in_worker_threads
 from caffe.net.run.filling import Filling
 from caffe.parameter_memory import collect_lent_copies
 
@@ -62,6 +63,7 @@ class NetModule(nn.Module):
                 self.add_module(module_name(step.layer.name, used), step.layer)
         self.engine.prepare(self.plan)
         keep_freed_memory()
+        flush_in_worker_threads()
 
     def follow(self, calls: list[Call]) -> None:
         """Run these calls from now on, which must read and write what the plan's own do."""
@@ -107,7 +109,8 @@ class NetModule(nn.Module):
             values = self.engine.run(NO_INPUTS, given)
             loss = self.plan.loss(values)
         if loss.requires_grad:
-            loss.backward()
+            with FlushedDenormals() if loss.device.type == "cpu" else nullcontext():
+                loss.backward()
         return values, loss.detach()
 
     def record_on(self, device: torch.device, recorder: Recorder = cuda_recorder) -> None:
