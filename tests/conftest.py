@@ -13,9 +13,16 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("CAFETIERE_SHARED", ROOT.parent / "shared"))
 
 
+def reference(*parts: str) -> Path:
+    """A path among the reference files: the whole set, or else the part of it in the repository."""
+    path = SHARED.joinpath(*parts)
+    own = ROOT.joinpath("tests", *parts)
+    return own if not path.exists() and parts[0] == "golden" and own.exists() else path
+
+
 def shared(*parts: str) -> Path:
     """A path among the reference files; the test is skipped where they are missing."""
-    path = SHARED.joinpath(*parts)
+    path = reference(*parts)
     if not path.exists():
         pytest.skip(f"reference files not found at {path}; set CAFETIERE_SHARED")
     return path
@@ -23,7 +30,7 @@ def shared(*parts: str) -> Path:
 
 def shared_cases(folder: str, pattern: str = "*.npz") -> list:
     """One pytest parameter per reference file of a folder; a single skipped one where they are missing."""
-    root = SHARED / folder
+    root = reference(*folder.split("/"))
     if not root.is_dir():
         reason = f"reference files not found at {root}; set CAFETIERE_SHARED"
         return [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="missing")]

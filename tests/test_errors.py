@@ -10,7 +10,7 @@ import pytest
 import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
-from tests.conftest import SHARED, shared
+from tests.conftest import reference, shared
 
 # What the original refuses for want of an implementation and what works here, as docs/porting.md says.
 WORKS_HERE = {"pool_stochastic_cpu", "softmax_loss_two_tops", "softmax_loss_two_tops_weights"}
@@ -19,7 +19,7 @@ REFUSED_HERE = {"label_out_of_range"}
 
 
 def rows() -> list:
-    path = SHARED / "golden" / "errors.json"
+    path = reference("golden", "errors.json")
     if not path.exists():
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"reference file not found at {path}"), id="missing")]
     return [pytest.param(row, id=row["id"]) for row in json.loads(path.read_text())]

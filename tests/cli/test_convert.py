@@ -17,7 +17,7 @@ from caffe.data.streams.images import read_image_list
 from caffe.proto import weights
 from caffe.proto.caffe_pb2 import Datum
 from tests.cli.test_reference_logs import difference, lines
-from tests.conftest import ROOT, SHARED, shared
+from tests.conftest import ROOT, reference, shared
 from tests.data.helpers import copy_of, images, layer, write_lmdb
 
 
@@ -30,7 +30,7 @@ DATABASES = {"existing_db": "lmdb_square", "check_size_fails": "x", "missing_ima
 
 
 def runs():
-    path = SHARED / "golden" / "data" / "convert_logs.json"
+    path = reference("golden", "data", "convert_logs.json")
     if not path.exists():
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"reference files not found at {path}"), id="missing")]
     return list(json.loads(path.read_text()))

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from caffe.cli import command, flags, main
-from tests.conftest import SHARED, shared
+from tests.conftest import reference, shared
 
 LINE = re.compile(r"^([IWEF])\d{4,8} \d\d:\d\d:\d\d\.\d{6} +\d+ ([\w.]+:\d+)\] ?(.*)$")
 TIMING = [
@@ -22,7 +22,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w])")
 
 
 def cases(ended_well):
-    path = SHARED / "golden" / "logs" / "logs.json"
+    path = reference("golden", "logs", "logs.json")
     if not path.exists():
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"reference files not found at {path}"), id="missing")]
     runs = json.loads(path.read_text())
@@ -86,7 +86,7 @@ def arguments(name):
     return json.loads(shared("golden", "logs", "logs.json").read_text())[name]["command"][1:]
 
 
-def reference(name, **options):
+def recorded(name, **options):
     return lines(shared("golden", "logs", f"{name}.log").read_text(), **options)
 
 
@@ -94,7 +94,7 @@ def reference(name, **options):
 def test_a_run_that_ends_well(name, run, folder):
     code, out, err = run(name)
     assert code == 0, err[-2000:]
-    problem = difference(lines(err), reference(name))
+    problem = difference(lines(err), recorded(name))
     assert problem is None, problem
     if name == "version":
         assert out.splitlines()[0] == "caffe version 1.0.0"  # ours and that of PyTorch follow
@@ -111,7 +111,7 @@ def test_in_a_process_of_its_own(folder):
     command_line = [sys.executable, "-m", "caffe", *arguments("train")]
     done = subprocess.run(command_line, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
-    problem = difference(lines(done.stderr, once_per_process=True), reference("train", once_per_process=True))
+    problem = difference(lines(done.stderr, once_per_process=True), recorded("train", once_per_process=True))
     assert problem is None, problem
 
 
@@ -135,7 +135,7 @@ def test_a_run_that_fails(name, run):
     if name == "unknown_command":
         assert all(word in err for word in command.commands())
     else:
-        before = [line for line in reference(name) if line[0] in "IW"]
+        before = [line for line in recorded(name) if line[0] in "IW"]
         problem = difference(lines(err.partition("caffe: error:")[0]), strip(before))
         assert problem is None, problem
     message = re.search(r"^(?:caffe: error: |ERROR: ).*", err, re.M | re.S)

@@ -11,11 +11,11 @@ from google.protobuf import text_format
 from caffe.cli import main
 from caffe.proto import caffe_pb2
 from tests.cli.test_reference_logs import difference, lines
-from tests.conftest import SHARED, our_commands, shared
+from tests.conftest import our_commands, reference, shared
 
 
 def cases():
-    path = SHARED / "golden" / "upgrade" / "upgrade.json"
+    path = reference("golden", "upgrade", "upgrade.json")
     if not path.exists():
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"reference files not found at {path}"), id="missing")]
     return list(json.loads(path.read_text()))

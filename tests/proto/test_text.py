@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from caffe.errors import FileError, ProtoError
 from caffe.proto import caffe_pb2, text
-from tests.conftest import SHARED, shared
+from tests.conftest import reference, shared
 
 BVLC_FOLDERS = ("cifar10_2014_v1", "lenet_mnist_2014_v1", "mtcnn", "resnet20_cifar10", "samplenet", "lstm")
 
@@ -33,7 +33,7 @@ def test_real_files_are_read_as_protobuf_reads_them(folder):
 
 
 def test_what_is_written_is_read_again():
-    for path in sorted((SHARED / "golden" / "upgrade").glob("v*.prototxt")):
+    for path in sorted((reference("golden", "upgrade")).glob("v*.prototxt")):
         message = text.read(path, caffe_pb2.NetParameter())
         assert net(text.dumps(message)) == message
 

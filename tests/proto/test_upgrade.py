@@ -12,9 +12,9 @@ import pytest
 
 from caffe.errors import ProtoError
 from caffe.proto import caffe_pb2, text, upgrade
-from tests.conftest import SHARED, our_commands, shared
+from tests.conftest import our_commands, reference, shared
 
-FOLDER = SHARED / "golden" / "upgrade"
+FOLDER = reference("golden", "upgrade")
 CASES = json.loads((FOLDER / "upgrade.json").read_text()) if FOLDER.is_dir() else {}
 LINE = re.compile(r"^([IWE])\S+ \S+ +\d+ (upgrade_proto\.cpp:\d+)\] (.*)$", re.MULTILINE)
 

@@ -12,7 +12,7 @@ import pytest
 
 from caffe.errors import FileError
 from caffe.proto import blobs, caffe_pb2, state, weights, wire
-from tests.conftest import SHARED, shared
+from tests.conftest import SHARED, reference, shared
 
 MODELS = sorted((SHARED / "models").glob("*/*.caffemodel"))
 ARRAYS = {
@@ -219,7 +219,7 @@ def test_legacy_dimensions_win_and_fit():
 
 
 def test_mean_files(tmp_path):
-    paths = sorted((SHARED / "golden" / "data").glob("mean_*.binaryproto"))
+    paths = sorted((reference("golden", "data")).glob("mean_*.binaryproto"))
     for path in paths:
         proto = caffe_pb2.BlobProto.FromString(path.read_bytes())
         mean = weights.read_mean(path)

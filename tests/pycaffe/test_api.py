@@ -9,9 +9,9 @@ import re
 
 import pytest
 
-from tests.conftest import SHARED
+from tests.conftest import reference
 
-STORED = SHARED / "golden" / "api.json"
+STORED = reference("golden", "api.json")
 API = json.loads(STORED.read_text()) if STORED.exists() else {"modules": {}, "classes": {}, "layer_types": []}
 needs_reference = pytest.mark.skipif(not STORED.exists(), reason="reference files not found; set CAFETIERE_SHARED")
 

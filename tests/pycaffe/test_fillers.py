@@ -10,9 +10,9 @@ import torch
 
 from caffe import filler
 from caffe.proto import caffe_pb2, text
-from tests.conftest import SHARED, shared
+from tests.conftest import reference, shared
 
-STORED = SHARED / "golden" / "pycaffe" / "fillers.json"
+STORED = reference("golden", "pycaffe", "fillers.json")
 CASES = json.loads(STORED.read_text()) if STORED.exists() else {}
 
 

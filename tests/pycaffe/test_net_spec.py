@@ -15,9 +15,9 @@ from caffe import layers as L
 from caffe import params as P
 from caffe.errors import NetError, ProtoError
 from caffe.proto import caffe_pb2, text
-from tests.conftest import SHARED, shared
+from tests.conftest import reference, shared
 
-STORED = SHARED / "golden" / "pycaffe" / "netspec.json"
+STORED = reference("golden", "pycaffe", "netspec.json")
 CASES = json.loads(STORED.read_text()) if STORED.exists() else {"netspec": {}, "coord_map_from_to": {}}
 
 

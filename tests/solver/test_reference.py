@@ -8,11 +8,11 @@ import pytest
 
 from caffe.proto import state, weights
 from caffe.solver import get_solver
-from tests.conftest import SHARED, shared
+from tests.conftest import reference, shared
 from tests.replay import assert_close
 
 HALF = 15
-CASES = sorted(path.parent.name for path in (SHARED / "golden" / "solvers").glob("*/record.npz"))
+CASES = sorted(path.parent.name for path in (reference("golden", "solvers")).glob("*/record.npz"))
 cases = pytest.mark.parametrize("case", CASES or [pytest.param("", marks=pytest.mark.skip("no reference files"))])
 
 

@@ -1,0 +1,39 @@
+"""Copy the part of the reference files that lives in the repository: python tools/golden_subset.py REFERENCE_FOLDER
+
+`tests/golden` holds what real Caffe computed for each layer type, for nets, solvers and pycaffe's helpers, so that the
+tests compare with the original without further files. The whole set, with data, logs and models, is found by
+CAFETIERE_SHARED.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+PARTS = ("layers", "nets", "solvers", "pycaffe", "logs", "api.json", "errors.json", "schema.json")
+TARGET = Path(__file__).parent.parent / "tests" / "golden"
+MOST = 3 * 2**20
+
+
+def main(source: Path) -> None:
+    """Replace the copy by what `source`/golden holds now."""
+    shutil.rmtree(TARGET, ignore_errors=True)
+    TARGET.mkdir(parents=True)
+    for part in PARTS:
+        path = source / "golden" / part
+        copy = shutil.copytree if path.is_dir() else shutil.copyfile
+        copy(path, TARGET / part, **({"copy_function": shutil.copyfile} if path.is_dir() else {}))
+    files = [path for path in TARGET.rglob("*") if path.is_file()]
+    for path in files:
+        path.chmod(0o644)
+    size = sum(path.stat().st_size for path in files)
+    print(f"{len(files)} files, {size / 2**20:.2f} MiB in {TARGET}")
+    if size > MOST:
+        sys.exit(f"that is more than {MOST / 2**20:.0f} MiB; leave parts out")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
