@@ -44,8 +44,11 @@ def recording() -> Iterator[None]:
 
 
 def is_exported() -> bool:
-    """Whether `forward` is being written down for an engine other than torch, which knows torch's own operators."""
-    return _exported
+    """Whether `forward` is being written down for a reader that knows torch's own operators only.
+
+    That is another engine, or the program that `torch.export` or `torch.jit.trace` makes.
+    """
+    return _exported or torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 @contextmanager
