@@ -37,7 +37,7 @@ def set_device(device_id: int) -> None:
     _device_id = number
 
 
-def chosen(wanted: torch.device | str | None) -> torch.device:
+def chosen(wanted: torch.device | str | int | None) -> torch.device:
     """The device that `wanted` names, checked; without one that of the current mode.
 
     Raises ArgumentError for a name that is no device's, and for a device that this machine or this PyTorch lacks.
@@ -45,9 +45,9 @@ def chosen(wanted: torch.device | str | None) -> torch.device:
     if wanted is None:
         return device()
     try:
-        found = torch.device(wanted)
+        found = torch.device(f"cuda:{wanted}" if isinstance(wanted, int) else wanted)
     except (RuntimeError, TypeError):
-        hint = did_you_mean(str(wanted).partition(":")[0], ("cpu", "cuda", "meta"))
+        hint = did_you_mean(str(wanted).partition(":")[0].ljust(4, "a"), ("cpu", "cuda", "meta"))
         raise ArgumentError(f'the device is {wanted!r}{hint}; expected "cpu", "cuda" or such as "cuda:1"') from None
     if found.type == "cuda":
         if not torch.cuda.is_available():

@@ -89,7 +89,7 @@ class Top:
         self.fn = fn
         self.n = n
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> caffe_pb2.NetParameter:
         """The NetParameter of this blob's layer and of all that it needs."""
         return to_proto(self)
 
@@ -235,7 +235,7 @@ class NetSpec:
             raise NoSuchBlob(f'the NetSpec has no blob "{name}"{did_you_mean(name, self.tops)}')
         return self.tops[name]
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> caffe_pb2.NetParameter:
         """The NetParameter of all named blobs and of what they need."""
         return _net(self.tops.values(), {top: name for name, top in self.tops.items()})
 
@@ -272,12 +272,12 @@ def layer_function(name: str) -> Callable[..., Any]:
     return layer_fn
 
 
-def to_proto(*tops: Top | Function) -> Any:
+def to_proto(*tops: Top | Function) -> caffe_pb2.NetParameter:
     """The NetParameter of these blobs' layers and of all that they need, with names made up."""
     return _net(tops, {})
 
 
-def _net(tops: Iterable[Top | Function], names: Names) -> Any:
+def _net(tops: Iterable[Top | Function], names: Names) -> caffe_pb2.NetParameter:
     specs: Specs = OrderedDict()
     autonames: Counter[str] = Counter()
     for top in tops:

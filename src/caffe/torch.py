@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,8 @@ class Module(nn.Module):
     `inputs` and `outputs` are the names of what goes in and comes out; `shapes` are those of the inputs that the net
     was built for, of which any may change that no layer depends on, such as the batch. What data layers would deliver
     goes in; the net's outputs come out, and the losses that other layers read. Each layer is called as a module, so
-    that hooks on it run. Parameters that the prototxt freezes (`lr_mult: 0`) require no gradient. `Split` layers are left to
-    autograd.
+    that hooks on it run. Parameters that the prototxt freezes (`lr_mult: 0`) require no gradient. `Split` layers are
+    left to autograd.
     """
 
     def __init__(self, net: Net) -> None:
@@ -81,6 +81,10 @@ class Module(nn.Module):
             if isinstance(entry.tensor, nn.Parameter):
                 entry.tensor.requires_grad_(entry.lr_mult != 0)
                 entry.tensor.grad = None
+
+    if TYPE_CHECKING:  # module.conv1.weight: which layers and parameters there are, the prototxt says
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """The output's tensor; a dictionary of them if the net has several outputs."""

@@ -329,7 +329,7 @@ class Net(Views):
         """Write the weights as HDF5, in Caffe's layout; atomically."""
         store.save_hdf5(self, path, diffs)
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> caffe_pb2.NetParameter:
         """The NetParameter of the net as it runs: filtered, with automatic splits, without weights."""
         return store.to_proto(self)
 
