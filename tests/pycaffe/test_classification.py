@@ -18,9 +18,18 @@ layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
 """
 
 
-@pytest.mark.parametrize(("channels", "flags"), [(3, cv2.IMREAD_COLOR), (1, cv2.IMREAD_GRAYSCALE)])
-@pytest.mark.parametrize("depth", [1, 3, 4])
-def test_classification(channels, flags, depth, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("depth", "channels", "code"),
+    [
+        (1, 1, None),
+        (3, 1, cv2.COLOR_BGR2GRAY),
+        (4, 1, cv2.COLOR_BGRA2GRAY),
+        (1, 3, cv2.COLOR_GRAY2BGR),
+        (3, 3, None),
+        (4, 3, cv2.COLOR_BGRA2BGR),
+    ],
+)
+def test_classification(depth, channels, code, tmp_path, capsys):
     rng = np.random.default_rng(8)
     spec = text.parse(NET % channels, caffe_pb2.NetParameter())
     net = caffe.Net(spec, caffe.TEST)
@@ -35,7 +44,7 @@ def test_classification(channels, flags, depth, tmp_path, capsys):
     image = str(tmp_path / "image.png")
     assert main(["classification", *files, image]) == 0
     said = capsys.readouterr().out.splitlines()
-    same = cv2.resize(cv2.imread(image, flags), (5, 6)).reshape(6, 5, channels).astype(np.float32)
+    same = cv2.resize(pixels if code is None else cv2.cvtColor(pixels, code), (5, 6)).reshape(6, 5, channels)
     net.blobs["data"].reshape(1, channels, 6, 5)
     net.reshape()
     scores = net.forward(data=(same - mean.mean((1, 2))).transpose(2, 0, 1)[None])["prob"][0]

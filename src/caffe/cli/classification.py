@@ -62,12 +62,18 @@ def _pixels(path: str, channels: int, size: list[int]) -> np.ndarray:
     import cv2
     import numpy as np
 
+    from caffe.limits import why_undecodable
     from caffe.proto.files import refuse_special
 
-    refuse_special(path)
-    image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    try:
+        refuse_special(path)
+        image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    except OSError as error:
+        raise FileError(f"Unable to decode image {path}: {error.strerror}") from error
+    except cv2.error as error:
+        raise FileError(f"Unable to decode image {path}: {why_undecodable(error)}") from error
     if image is None:
-        raise FileError(f"Unable to decode image {path}: it is missing, damaged, or in a format unknown to OpenCV")
+        raise FileError(f"Unable to decode image {path}: it is damaged, or in a format unknown to OpenCV")
     have = 1 if image.ndim == 2 else image.shape[2]
     codes = {
         (3, 1): cv2.COLOR_BGR2GRAY,
