@@ -15,7 +15,7 @@ SOURCE = ROOT / "src"
 FLOORS = [
     "errors log limits timer registry torch_internals",
     "proto",
-    "python_code mode lazy_zeros memory parameter_memory blob filler",
+    "python_code mode lazy_zeros memory parameter_memory blob blob_vec filler names uncopied",
     "data.databases data.pipeline data.streams data.tools data",
     "net_spec",
     "layers.support layers",

@@ -11,13 +11,13 @@ the same digit and 0 if not, so about one pair in ten is of the same digit.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from caffe.data.databases.datum import DatumReader, encode_datum
+from caffe.data.databases.datum import DatumReader
 from caffe.data.databases.lmdb import Lmdb, LmdbWriter
+from caffe.data.tools.mnist import put_pairs
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -27,12 +27,6 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     images, labels = zip(*(reader(bytes(value)) for _, value in source.scan()), strict=True)
     source.close()
     return np.stack(images), np.array(labels)
-
-
-def pairs(images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, int]]:
-    """As many pairs as images: two images as two channels, and whether their labels agree."""
-    for first, second in rng.integers(len(images), size=(len(images), 2)):
-        yield np.concatenate([images[first], images[second]]), int(labels[first] == labels[second])
 
 
 def main() -> None:
@@ -45,9 +39,8 @@ def main() -> None:
     for part in ("train", "test"):
         path = options.output / f"mnist_siamese_{part}_lmdb"
         with LmdbWriter(path, overwrite=True) as writer:
-            for index, (pair, same) in enumerate(pairs(*read(options.digits / f"mnist_{part}_lmdb"), rng)):
-                writer.put(b"%08d" % index, encode_datum(pair, same))
-        print(f"{path}: {writer.count} pairs")
+            count = sum(1 for _ in put_pairs(writer, *read(options.digits / f"mnist_{part}_lmdb"), rng))
+        print(f"{path}: {count} pairs")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from caffe import __version__, log
-from caffe.blob import Blob, BlobVec
+from caffe.blob import Blob
+from caffe.blob_vec import BlobVec
 from caffe.layers.python import PythonLayer as Layer
 from caffe.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
 from caffe.net import Net

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, SupportsIndex, overload
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caffe.errors import CaffeError
+from caffe.errors import ArgumentType, CaffeError, as_index
 from caffe.limits import check_size
 from caffe.memory import Memory
 from caffe.parameter_memory import Gradient, Weights
 
-__all__ = ["Blob", "BlobVec", "ParamBlob"]
+__all__ = ["Blob", "ParamBlob", "sizes"]
 
 
 class Blob:
@@ -175,8 +173,9 @@ class Blob:
         """Number of elements."""
         return math.prod(self.shape)
 
-    def reshape(self, *shape: int) -> None:
+    def reshape(self, *shape: int, **unknown: Any) -> None:
         """Change the shape; values are kept where the count stays the same, else they are zeros."""
+        shape = sizes("reshape", shape, unknown)
         check_size(f'blob "{self.name}"', shape, device=self.data_memory.raw.device)
         if tuple(shape) == self.shape:
             return
@@ -215,8 +214,20 @@ class Blob:
             )
         return self.shape[axis] if axis < len(self.shape) else 1
 
+    def __copy__(self) -> NoReturn:
+        raise CaffeError(f"{self!r} cannot be copied without its memory; copy.deepcopy and blob.data.copy() copy it")
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, shape={self.shape})"
+
+
+def sizes(call: str, shape: tuple[Any, ...], unknown: dict[str, Any]) -> tuple[int, ...]:
+    """The sizes given to `call` one by one, as whole numbers."""
+    if unknown:
+        raise ArgumentType(f"{call} takes no keyword arguments, got {list(unknown)}; give the sizes: {call}(2, 3)")
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        raise ArgumentType(f"{call} was given one {type(shape[0]).__name__}; give the sizes one by one: {call}(*shape)")
+    return tuple([size if type(size) is int else as_index(f"{call}: a size", size) for size in shape])
 
 
 class ParamBlob(Blob):
@@ -342,55 +353,9 @@ class ParamBlob(Blob):
         if self.gradient is not None and self.parameter.grad is not None:
             self.gradient.in_c_order()
 
-    def reshape(self, *shape: int) -> None:
+    def reshape(self, *shape: int, **unknown: Any) -> None:
+        shape = sizes("reshape", shape, unknown)
         if tuple(shape) != self.shape:
             raise CaffeError(
                 f'parameter blob "{self.name}" has shape {self.shape}, which its layer fixes; it cannot become {shape}'
             )
-
-
-class BlobVec(list[Blob]):
-    """The blobs of a layer, under the name that pycaffe's extension has for such a list.
-
-    A layer that the user wrote in Python adds its parameters with `append` or `add_blob`. The other layers fix theirs.
-    """
-
-    __slots__ = ("_fixed",)
-
-    def __init__(self, blobs: Iterable[Blob] = (), fixed: str = "") -> None:
-        """`fixed` names the layer whose blobs these are, if their number cannot change."""
-        super().__init__(blobs)
-        self._fixed = fixed
-
-    def add_blob(self, *shape: int) -> None:
-        """Append a blob of zeros."""
-        self.append(Blob(*shape))
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> Blob: ...
-    @overload
-    def __getitem__(self, index: slice) -> BlobVec: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> Blob | BlobVec:
-        if isinstance(index, slice):
-            return BlobVec(super().__getitem__(index), self._fixed)
-        return super().__getitem__(index)
-
-
-def _unless_fixed(name: str) -> Callable[..., Any]:
-    """The method `name` of a list, which raises a CaffeError where the layer fixes its blobs."""
-    change = getattr(list, name)
-
-    @functools.wraps(change)
-    def method(self: BlobVec, *args: Any) -> Any:
-        if self._fixed:
-            raise CaffeError(
-                f"{self._fixed} has {len(self)} blob(s), as its type and options say: blobs cannot be added, removed "
-                "or replaced; write into their data instead, or change the layer's options in the prototxt"
-            )
-        return change(self, *args)
-
-    return method
-
-
-for _name in ("append", "extend", "insert", "pop", "remove", "clear", "__setitem__", "__delitem__", "__iadd__"):
-    setattr(BlobVec, _name, _unless_fixed(_name))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from caffe import io as images
-from caffe.errors import CaffeError
+from caffe.errors import ArgumentError
 from caffe.net import Net
 from caffe.proto.caffe_pb2 import TEST
 
@@ -43,7 +43,7 @@ class Classifier(Net):
         self.crop_dims = np.array(self.blobs[self.inputs[0]].shape[2:])
         self.image_dims = np.array(self.crop_dims if image_dims is None else image_dims)
         if self.image_dims.shape != (2,) or (self.image_dims < 1).any():
-            raise CaffeError(f"image_dims is {self.image_dims.tolist()}; expected a height and a width in pixels")
+            raise ArgumentError(f"image_dims is {self.image_dims.tolist()}; expected a height and a width in pixels")
 
     def predict(self, inputs: Sequence[np.ndarray], oversample: bool = True) -> np.ndarray:
         """The net's first output for images (H, W, C) as `caffe.io.load_image` gives them: (N, classes).
@@ -53,7 +53,9 @@ class Classifier(Net):
         """
         if (self.image_dims < self.crop_dims).any():
             fact = f"images are brought to {_size_text(self.image_dims)} pixels, the net takes"
-            raise CaffeError(f"{fact} {_size_text(self.crop_dims)}; make image_dims at least as large")
+            raise ArgumentError(f"{fact} {_size_text(self.crop_dims)}; make image_dims at least as large")
+        if not len(inputs):
+            raise ArgumentError("predict was given no images; give a list of one or more")
         planes = [self._image(number, image) for number, image in enumerate(inputs)]
         resized = [images.resize_image(image, self.image_dims) for image in planes]
         if oversample:
@@ -72,7 +74,7 @@ class Classifier(Net):
         if array.ndim == 2 and channels == 1:
             return array[..., None]
         if array.ndim != 3 or array.shape[2] != channels:
-            raise CaffeError(
+            raise ArgumentError(
                 f'image {number} has shape {array.shape}; expected (H, W, {channels}) for the input "{name}"; '
                 f"caffe.io.load_image(file, color={channels != 1}) gives it"
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe.errors import NetError
+from caffe.errors import CropError, NetError
 from caffe.net_spec import Function, Top
 from caffe.net_spec import layers as L
 
@@ -45,18 +45,27 @@ class AxisMismatchException(NetError):
     """Two maps over different axes, which cannot follow each other."""
 
 
+class _NoKernel(NetError, KeyError):
+    """A layer with a sliding window whose size is not given, or not as a list."""
+
+    __str__ = Exception.__str__
+
+
 def conv_params(fn: Function) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """Axis, stride, extent (the kernel with its dilation) and padding of a layer with a sliding window."""
-    params = fn.params.get("convolution_param", fn.params)
+    options = "pooling_param" if fn.type_name == "Pooling" else "convolution_param"
+    params = fn.params.get(options, fn.params)
     single = [f"{what}_{side}" for what in ("pad", "kernel", "stride") for side in "hw"]
-    if given := [name for name in single if name in params]:
-        raise UndefinedMapException(f"{fn.type_name}: {given[0]} is not supported here; give lists (stride: [2, 3])")
+    given = [name for name in single if name in params]
+    hint = f"{given[0]} is not supported here; give lists (stride: [2, 3])" if given else ""
+    if "kernel_size" not in params:
+        raise _NoKernel(f"{fn.type_name}: has no kernel_size, which its map of coordinates needs; {hint}".rstrip("; "))
+    if given:
+        raise CropError(f"{fn.type_name}: {hint}")
     kernel, dilation, stride, pad = (
         np.array(params.get(name, default), ndmin=1)
         for name, default in (("kernel_size", 1), ("dilation", 1), ("stride", 1), ("pad", 0))
     )
-    if "kernel_size" not in params:
-        raise UndefinedMapException(f"{fn.type_name}: has no kernel_size, which its map of coordinates needs")
     return params.get("axis", 1), stride, (kernel - 1) * dilation + 1, pad
 
 
@@ -68,6 +77,8 @@ def crop_params(fn: Function) -> tuple[int, np.ndarray]:
 
 def coord_map(fn: Function) -> Map:
     """The map of one layer, from its bottom to its top."""
+    if fn.type_name == "Pooling" and fn.params.get("pooling_param", fn.params).get("global_pooling"):
+        raise UndefinedMapException("a Pooling layer with global_pooling has no map of coordinates")
     if fn.type_name in ("Convolution", "Pooling", "Im2col"):
         axis, stride, extent, pad = conv_params(fn)
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
@@ -129,10 +140,10 @@ def crop(top_from: Top, top_to: Top) -> Top:
     """A Crop layer that cuts `top_from` to lie over `top_to`, as fully convolutional nets need it."""
     axis, scale, offset = coord_map_from_to(top_from, top_to)
     if np.any(np.asarray(scale) != 1):
-        raise NetError(f"cannot crop: one blob is {scale} times as fine as the other; bring them to one scale first")
+        raise CropError(f"cannot crop: one blob is {scale} times as fine as the other; bring them to one scale first")
     if np.any(np.asarray(offset) > 0):
-        raise NetError(f"cannot crop: the offset {np.negative(offset)} is negative; pad the first layers more")
+        raise CropError(f"cannot crop: the offset {np.negative(offset)} is negative; pad the first layers more")
     if np.any(np.round(offset) != offset):
-        raise NetError(f"cannot crop: the offset {np.negative(offset)} is no whole number; change a padding by one")
+        raise CropError(f"cannot crop: the offset {np.negative(offset)} is no whole number; change a padding by one")
     offsets = [int(-value) for value in np.atleast_1d(offset)]
     return L.Crop(top_from, top_to, crop_param={"axis": 2 if axis is None else axis + 1, "offset": offsets})

@@ -12,7 +12,7 @@ import numpy as np
 
 from caffe import io as images
 from caffe.classifier import image_transformer
-from caffe.errors import CaffeError, MissingExtra
+from caffe.errors import ArgumentError, MissingExtra, WindowError
 from caffe.net import Net
 from caffe.proto.caffe_pb2 import TEST
 
@@ -84,7 +84,7 @@ class Detector(Net):
         self.crop_dims = np.array([*size, channels])
         self.context_pad = context_pad or 0
         if 2 * self.context_pad >= min(size):
-            raise CaffeError(
+            raise ArgumentError(
                 f"context_pad {context_pad} leaves nothing of an input of {size[0]} x {size[1]} pixels; lower it"
             )
         self.crop_mean = np.zeros(self.crop_dims, np.float32)
@@ -115,5 +115,5 @@ class Detector(Net):
         start, stop = np.clip((start, stop), 0, limit)
         length = min(round((stop - start + 1) * scale), size - pad)
         if length <= 0 or stop <= start:
-            raise CaffeError(f"window from {first} to {last} lies outside the image, which has {limit} pixels there")
+            raise WindowError(f"window from {first} to {last} lies outside the image, which has {limit} pixels there")
         return int(start), int(stop), pad, length

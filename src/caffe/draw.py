@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caffe.errors import CaffeError, did_you_mean, require_extra
+from caffe.errors import ArgumentError, did_you_mean, require_extra
 from caffe.pictures.labels import (
     get_edge_label,
     get_layer_label,
@@ -129,7 +129,7 @@ def draw_net(
     bases: Any = require_extra("matplotlib.backend_bases", "plot", "drawing nets")
     formats = ["dot", *sorted(bases.FigureCanvasBase.filetypes)]
     if ext not in formats:
-        raise CaffeError(
+        raise ArgumentError(
             f'"{ext}" is no picture format{did_you_mean(ext, formats)}; the file\'s name must end in one '
             f"(formats: {', '.join(formats)})"
         )
@@ -163,7 +163,11 @@ def _layers(net: Any, phase: int | None) -> list[Any]:
     if phase is None:
         return list(net.layer)
     if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
-        raise CaffeError(f"phase is {phase!r}, expected caffe.TRAIN, caffe.TEST or None for all layers")
+        raise ArgumentError(f"phase is {phase!r}, expected caffe.TRAIN, caffe.TEST or None for all layers")
+
+    for each in net.layer:
+        if each.include and each.exclude:
+            raise ArgumentError(f'layer "{each.name}" has include and exclude rules; use only one of the two kinds')
 
     def named(rules: Any) -> bool:
         return any(rule.HasField("phase") and rule.phase == phase for rule in rules)
@@ -173,7 +177,7 @@ def _layers(net: Any, phase: int | None) -> list[Any]:
 
 def _check_rankdir(rankdir: str) -> None:
     if rankdir not in _RANKDIRS:
-        raise CaffeError(f'rankdir is "{rankdir}"{did_you_mean(rankdir, _RANKDIRS)}, expected one of {_RANKDIRS}')
+        raise ArgumentError(f'rankdir is "{rankdir}"{did_you_mean(rankdir, _RANKDIRS)}, expected one of {_RANKDIRS}')
 
 
 def _quoted(text: str) -> str:

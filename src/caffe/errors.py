@@ -6,17 +6,33 @@ Nothing in the package aborts, exits or asserts on what a user gave it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 
 __all__ = [
+    "ArgumentError",
+    "ArgumentType",
     "CaffeError",
+    "CropError",
     "DataError",
+    "FieldError",
     "FileError",
+    "FixedError",
+    "ImageError",
+    "InputError",
     "LayerError",
     "MissingExtra",
+    "MissingImage",
     "NetError",
+    "NoSuchBlob",
+    "NoSuchIndex",
+    "NotATop",
     "ProtoError",
+    "RecordError",
     "SolverError",
+    "UnknownName",
+    "WindowError",
+    "as_index",
     "did_you_mean",
     "nearest",
     "require_extra",
@@ -51,8 +67,79 @@ class DataError(CaffeError):
     """A record of a data source that cannot be used; names the source and the key."""
 
 
-class MissingExtra(CaffeError):
+class MissingExtra(CaffeError, ImportError):
     """An optional dependency that is not installed; names the pip line that installs it."""
+
+
+# -- errors that scripts written for pycaffe catch as exceptions of Python --------------------------------------------
+
+
+class UnknownName(NetError, KeyError, ValueError):
+    """A blob or layer that a net does not have: pycaffe raises KeyError for a blob, ValueError for a layer."""
+
+    __str__ = Exception.__str__  # that of KeyError would put the text in quotes
+
+
+class InputError(NetError, ValueError):
+    """An array that does not fit the blob, or a tensor that does not fit the input, which it is given for."""
+
+
+class ArgumentError(CaffeError, ValueError):
+    """An argument of a function for images, drawings or devices that the function cannot work with."""
+
+
+class ArgumentType(CaffeError, TypeError):
+    """An argument of a type that the function does not take."""
+
+
+class RecordError(DataError, ValueError):
+    """A message (BlobProto, Datum) or an array that cannot be converted into the other."""
+
+
+class ImageError(FileError, OSError):
+    """An image file that is missing or cannot be decoded."""
+
+
+class MissingImage(ImageError, FileNotFoundError):
+    """An image file that does not exist."""
+
+
+class WindowError(CaffeError, AssertionError):
+    """A window that lies outside its image."""
+
+
+class CropError(NetError, AssertionError):
+    """Two blobs of a NetSpec of which one cannot be cropped to the other."""
+
+
+class FieldError(ProtoError, AttributeError, TypeError, ValueError):
+    """A field that a message does not have, or a value that the field cannot hold."""
+
+
+class FixedError(NetError, AttributeError):
+    """An attribute that cannot be replaced."""
+
+
+class NoSuchIndex(NetError, IndexError):
+    """A number that a layer has no blob for."""
+
+
+class NotATop(NetError, TypeError):
+    """A bottom of a layer of a NetSpec that is no blob."""
+
+
+class NoSuchBlob(NetError, AttributeError, KeyError):
+    """A name that a NetSpec has no blob for."""
+
+    __str__ = Exception.__str__
+
+
+def as_index(what: str, value: object) -> int:
+    """`value` as a whole number; an ArgumentType that begins with `what` if it is none."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ArgumentType(f"{what} is {value!r}, a {type(value).__name__}; expected a whole number") from None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

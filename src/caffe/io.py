@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
-from caffe.errors import CaffeError, DataError, FileError, did_you_mean
+from caffe.errors import ArgumentError, FileError, ImageError, MissingImage, RecordError, did_you_mean
 from caffe.limits import why_undecodable
 from caffe.proto import blobs, caffe_pb2
 from caffe.proto.files import refuse_special
@@ -30,8 +31,18 @@ __all__ = [
 
 
 def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
-    """The data of a BlobProto, or its diff, as an array of float64."""
-    return blobs.blob_from_proto(blob, diff=return_diff).astype(np.float64)
+    """The data of a BlobProto, or its diff, as an array of float64.
+
+    The shape is `num`, `channels`, `height` and `width` where one of them is set, else `shape`. Raises RecordError
+    where the count of the numbers is another, or where neither is set for more than one number.
+    """
+    try:
+        array = blobs.blob_from_proto(blob, diff=return_diff)
+    except FileError as error:
+        raise RecordError(str(error)) from None
+    if not any(blob.HasField(name) for name in ("shape", "num", "channels", "height", "width")) and array.ndim:
+        raise RecordError(f"the BlobProto holds {array.size} numbers and no shape; set blob.shape.dim before")
+    return array.astype(np.float64)
 
 
 def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> Any:
@@ -51,13 +62,19 @@ def arraylist_to_blobprotovector_str(arraylist: Iterable[np.ndarray]) -> bytes:
 
 def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
     """The arrays in the bytes of a BlobProtoVector."""
-    return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(str).blobs]
+    try:
+        vector = caffe_pb2.BlobProtoVector.FromString(str)
+    except DecodeError as error:
+        raise RecordError(
+            f"the {len(str)} bytes are no BlobProtoVector ({error}); they are damaged or cut off"
+        ) from None
+    return [blobproto_to_array(blob) for blob in vector.blobs]
 
 
 def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
     """The Datum of an array (C, H, W): uint8 is stored as bytes, anything else as floats."""
     if arr.ndim != 3:
-        raise DataError(f"a Datum holds an array (C, H, W), got one of shape {arr.shape}")
+        raise RecordError(f"a Datum holds an array (C, H, W), got one of shape {arr.shape}")
     datum = caffe_pb2.Datum(channels=arr.shape[0], height=arr.shape[1], width=arr.shape[2])
     if arr.dtype == np.uint8:
         datum.data = arr.tobytes()
@@ -77,7 +94,7 @@ def datum_to_array(datum: Any) -> np.ndarray:
     shape = datum.channels, datum.height, datum.width
     array = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float64)
     if array.size != np.prod(shape):
-        raise DataError(f"the Datum holds {array.size} values, but says channels, height and width are {shape}")
+        raise RecordError(f"the Datum holds {array.size} values, but says channels, height and width are {shape}")
     return array.reshape(shape)
 
 
@@ -97,13 +114,16 @@ def load_image(filename: str | Path, color: bool = True) -> np.ndarray:
         refuse_special(filename)
         data = np.fromfile(filename, np.uint8)
     except OSError as error:
-        raise FileError(f"cannot read the image {filename}: {error.strerror}") from error
+        kind = MissingImage if isinstance(error, FileNotFoundError) else ImageError
+        raise kind(f"cannot read the image {filename}: {error.strerror}") from error
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     except cv2.error as error:
-        raise FileError(f"{filename}: cannot be decoded as an image: {why_undecodable(error)}") from error
+        raise ImageError(f"{filename}: cannot be decoded as an image: {why_undecodable(error)}") from error
     if pixels is None:
-        raise FileError(f"{filename}: cannot be decoded as an image: damaged, or of a format that OpenCV does not read")
+        raise ImageError(
+            f"{filename}: cannot be decoded as an image: damaged, or of a format that OpenCV does not read"
+        )
     top = {"uint8": 255, "uint16": 65535}.get(pixels.dtype.name, 1)
     image = pixels.reshape(*pixels.shape[:2], -1) / np.float64(top)
     image[..., :3] = image[..., 2::-1] if image.shape[2] >= 3 else image[..., :3]
@@ -123,11 +143,11 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_or
     aligned. Source: pycaffe, which leaves the two cases to skimage.transform.resize and scipy.ndimage.zoom.
     """
     if interp_order not in (0, 1):
-        raise CaffeError(f"resize_image: interp_order is {interp_order}, expected 0 (nearest) or 1 (linear)")
+        raise ArgumentError(f"resize_image: interp_order is {interp_order}, expected 0 (nearest) or 1 (linear)")
     image = np.asarray(im, np.float64)
     if image.ndim != 3 or len(new_dims) != 2:
         found = f"the image has shape {image.shape} and new_dims is {tuple(new_dims)}"
-        raise CaffeError(f"resize_image: {found}; expected (H, W, C) and (H', W')")
+        raise ArgumentError(f"resize_image: {found}; expected (H, W, C) and (H', W')")
     low, high = image.min(), image.max()
     if image.shape[-1] not in (1, 3):
         rows, cols = (_corner_weights(n, m, interp_order) for n, m in zip(image.shape, new_dims, strict=False))
@@ -148,7 +168,7 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int] | np.ndarr
     height, width = crop_dims
     rows, cols = images[0].shape[:2]
     if height > rows or width > cols:
-        raise CaffeError(f"oversample: crops of {height} x {width} do not fit images of {rows} x {cols}")
+        raise ArgumentError(f"oversample: crops of {height} x {width} do not fit images of {rows} x {cols}")
     corners = [(y, x) for y in (0, rows - height) for x in (0, cols - width)]
     corners.append(((rows - height) // 2, (cols - width) // 2))
     crops = []
@@ -217,8 +237,19 @@ class Transformer:
 
     def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
         """The image as the net's input `in_` takes it, without the batch axis; float32. `data` is left as it is."""
-        size = self._shape(in_)[2:]
-        image = np.array(data, np.float32)
+        shape = self._shape(in_)
+        try:
+            return self._steps(in_, np.array(data, np.float32), shape[2:])
+        except (ValueError, IndexError) as error:
+            if isinstance(error, ArgumentError):
+                raise
+            raise ArgumentError(
+                f'preprocess: an image of shape {np.shape(data)} does not fit input "{in_}" of shape {shape} and its '
+                f"transpose, channel_swap and mean ({error}); expected (H, W, {shape[1] if len(shape) > 1 else 1})"
+            ) from None
+
+    def _steps(self, in_: str, image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+        """The image after the steps that are set for an input of this size."""
         if image.shape[:2] != size:
             image = resize_image(image, size)
         if in_ in self.transpose:
@@ -236,9 +267,17 @@ class Transformer:
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
         """The image that `preprocess` would have made `data` from, but for the resizing."""
         axes = len(self._shape(in_)) - 1
-        image = np.array(data, np.float32)
-        if image.ndim > axes:
-            image = image.reshape(image.shape[-axes:])
+        try:
+            image = np.array(data, np.float32)
+            return self._steps_back(in_, image.reshape(image.shape[-axes:]) if image.ndim > axes else image)
+        except (ValueError, IndexError) as error:
+            raise ArgumentError(
+                f'deprocess: an array of shape {np.shape(data)} is no image for input "{in_}" of shape '
+                f"{self.inputs[in_]} and its transpose, channel_swap and mean ({error}); expected (C, H, W)"
+            ) from None
+
+    def _steps_back(self, in_: str, image: np.ndarray) -> np.ndarray:
+        """The image before the steps that are set for an input."""
         if in_ in self.input_scale:
             image = image / np.float32(self.input_scale[in_])
         if in_ in self.mean:
@@ -253,14 +292,16 @@ class Transformer:
         """Set the order of axes, (2, 0, 1) for images (H, W, C)."""
         axes = len(self._shape(in_)) - 1
         if sorted(order) != list(range(axes)):
-            raise CaffeError(f'set_transpose: "{in_}" needs an order of its {axes} axes, got {tuple(order)}')
+            raise ArgumentError(f'set_transpose: "{in_}" needs an order of its {axes} axes, got {tuple(order)}')
         self.transpose[in_] = tuple(order)
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
         """Set the order of channels, (2, 1, 0) for nets that take blue first."""
         channels = self._shape(in_)[1]
         if sorted(order) != list(range(channels)):
-            raise CaffeError(f'set_channel_swap: "{in_}" needs an order of its {channels} channels, got {tuple(order)}')
+            raise ArgumentError(
+                f'set_channel_swap: "{in_}" needs an order of its {channels} channels, got {tuple(order)}'
+            )
         self.channel_swap[in_] = tuple(order)
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
@@ -276,7 +317,7 @@ class Transformer:
         if mean.ndim == 1:
             mean = mean[:, None, None]
         if mean.ndim != 3 or mean.shape[0] not in (shape[1], 1):
-            raise CaffeError(
+            raise ArgumentError(
                 f'set_mean: the mean has shape {mean.shape}, input "{in_}" {shape}; expected one value for each of the '
                 f"{shape[1]} channels or an image of these"
             )
@@ -292,5 +333,5 @@ class Transformer:
     def _shape(self, in_: str) -> tuple[int, ...]:
         if in_ not in self.inputs:
             known = ", ".join(self.inputs)
-            raise CaffeError(f'the net has no input "{in_}"{did_you_mean(in_, self.inputs)} (inputs: {known})')
+            raise ArgumentError(f'the net has no input "{in_}"{did_you_mean(in_, self.inputs)} (inputs: {known})')
         return self.inputs[in_]

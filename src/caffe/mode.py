@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from caffe import log
+from caffe.errors import ArgumentError, as_index, did_you_mean
 
-__all__ = ["device", "set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"]
+__all__ = ["chosen", "device", "set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"]
 
 _gpu = False
 _device_id = 0
@@ -26,9 +27,50 @@ def set_mode_gpu() -> None:
 
 
 def set_device(device_id: int) -> None:
-    """Choose the GPU, by its number."""
+    """Choose the GPU, by its number. Raises ArgumentError where the machine has GPUs, but not this one."""
     global _device_id
-    _device_id = device_id
+    number = as_index("set_device: the device", device_id)
+    if number < 0:
+        raise ArgumentError(f"set_device: the device is {number}, expected its number, counted from 0")
+    if torch.cuda.is_available():
+        _check_index(number, f"set_device: there is no GPU {number}")
+    _device_id = number
+
+
+def chosen(wanted: torch.device | str | int | None) -> torch.device:
+    """The device that `wanted` names, checked; without one that of the current mode.
+
+    Raises ArgumentError for a name that is no device's, and for a device that this machine or this PyTorch lacks.
+    """
+    if wanted is None:
+        return device()
+    try:
+        found = torch.device(f"cuda:{wanted}" if isinstance(wanted, int) else wanted)
+    except (RuntimeError, TypeError):
+        hint = did_you_mean(str(wanted).partition(":")[0].ljust(4, "a"), ("cpu", "cuda", "meta"))
+        raise ArgumentError(f'the device is {wanted!r}{hint}; expected "cpu", "cuda" or such as "cuda:1"') from None
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ArgumentError(
+                f'the device is "{found}", but PyTorch {torch.__version__} can use no GPU here; leave it out or say '
+                '"cpu"; `caffe device_query` tells what there is'
+            )
+        _check_index(found.index or 0, f'there is no device "{found}"')
+    elif found.type not in ("cpu", "meta"):
+        try:
+            torch.empty(0, device=found)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            text = str(error).partition("\n")[0]
+            raise ArgumentError(
+                f'the device "{found}" cannot be used here: {text}; leave it out or say "cpu"'
+            ) from None
+    return found
+
+
+def _check_index(index: int, fact: str) -> None:
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise ArgumentError(f"{fact}: this machine has {count}, counted from 0")
 
 
 def device() -> torch.device:

@@ -19,7 +19,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from caffe.errors import NetError, ProtoError, did_you_mean
+from caffe.errors import FieldError, NetError, NoSuchBlob, NotATop, did_you_mean
 from caffe.proto import caffe_pb2, extend
 from caffe.proto.forks import foreign_field
 from caffe.proto.printing import repeated_fields
@@ -54,7 +54,7 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
     if field is None:
         known = proto.DESCRIPTOR.fields_by_name
         hint = foreign_field(proto.DESCRIPTOR.name, name) or did_you_mean(name, known)
-        raise ProtoError(f'{proto.DESCRIPTOR.name} has no field "{name}"{hint}')
+        raise FieldError(f'{proto.DESCRIPTOR.name} has no field "{name}"{hint}')
     try:
         if field.name in repeated_fields(proto.DESCRIPTOR):
             _extend(extend.get(proto, field), val, field.message_type is not None)
@@ -66,7 +66,7 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
         else:
             setattr(proto, name, val)
     except (TypeError, ValueError, AttributeError) as error:
-        raise ProtoError(f"{proto.DESCRIPTOR.name}.{name} cannot be {val!r}: {error}") from None
+        raise FieldError(f"{proto.DESCRIPTOR.name}.{name} cannot be {val!r}: {error}") from None
 
 
 def _extend(field: Any, val: Any, messages: bool) -> None:
@@ -90,12 +90,22 @@ class Top:
         self.fn = fn
         self.n = n
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> caffe_pb2.NetParameter:
         """The NetParameter of this blob's layer and of all that it needs."""
         return to_proto(self)
 
     def _to_proto(self, layers: Specs, names: Names, autonames: Counter[str]) -> None:
         self.fn._to_proto(layers, names, autonames)
+
+
+def _no_top(type_name: str, index: int, given: object) -> NotATop:
+    """The error for a bottom that is no blob, in pycaffe's words; what to give instead is a note."""
+    error = NotATop(f"{type_name} input {index} is not a Top (type is {type(given)})")
+    if isinstance(given, (tuple, list)) and all(isinstance(top, Top) for top in given):
+        error.add_note(f"a layer of several tops gives a tuple of blobs: unpack it, L.{type_name}(*tops), or take one")
+    else:
+        error.add_note("expected a blob: what a call such as L.Convolution(...) gives, or n.NAME of a NetSpec n")
+    return error
 
 
 class Function:
@@ -106,7 +116,7 @@ class Function:
         self.inputs = tuple(inputs)
         for index, top in enumerate(self.inputs):
             if not isinstance(top, Top):
-                raise TypeError(f"{type_name}: bottom {index} is a {type(top).__name__}, expected a layer's blob")
+                raise _no_top(type_name, index, top)
         self.params = dict(params)
         self.ntop: int = self.params.pop("ntop", 1)
         self.in_place: bool = self.params.pop("in_place", False)
@@ -169,7 +179,7 @@ class Function:
         if key not in known:
             owner = extend.message_of(options).name if options is not None else "LayerParameter"
             hint = foreign_field(owner, key) or did_you_mean(key, [*mine, *known])
-            raise ProtoError(f'layer "{layer.name}" ({self.type_name}) has no field "{key}"{hint}')
+            raise FieldError(f'layer "{layer.name}" ({self.type_name}) has no field "{key}"{hint}')
         return layer
 
 
@@ -196,23 +206,35 @@ class NetSpec:
         self.tops[name] = value
 
     def __getattr__(self, name: str) -> Any:
-        if name not in self.tops:
-            raise AttributeError(f'the NetSpec has no blob "{name}"{did_you_mean(name, self.tops)}')
-        return self.tops[name]
+        if name == "tops":  # while a copy of the NetSpec is made
+            raise AttributeError(name)
+        return self._named(name)
 
     def __delattr__(self, name: str) -> None:
+        self._named(name)
         del self.tops[name]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.tops[key] = value
 
     def __getitem__(self, item: str) -> Any:
-        return self.tops[item]
+        return self._named(item)
 
     def __delitem__(self, item: str) -> None:
-        del self.tops[item]
+        self.__delattr__(item)
 
-    def to_proto(self) -> Any:
+    def __copy__(self) -> NetSpec:
+        """A NetSpec of the same blobs, whose further blobs are its own."""
+        twin = NetSpec()
+        twin.tops.update(self.tops)
+        return twin
+
+    def _named(self, name: str) -> Any:
+        if name not in self.tops:
+            raise NoSuchBlob(f'the NetSpec has no blob "{name}"{did_you_mean(name, self.tops)}')
+        return self.tops[name]
+
+    def to_proto(self) -> caffe_pb2.NetParameter:
         """The NetParameter of all named blobs and of what they need."""
         return _net(self.tops.values(), {top: name for name, top in self.tops.items()})
 
@@ -249,12 +271,12 @@ def layer_function(name: str) -> Callable[..., Any]:
     return layer_fn
 
 
-def to_proto(*tops: Top | Function) -> Any:
+def to_proto(*tops: Top | Function) -> caffe_pb2.NetParameter:
     """The NetParameter of these blobs' layers and of all that they need, with names made up."""
     return _net(tops, {})
 
 
-def _net(tops: Iterable[Top | Function], names: Names) -> Any:
+def _net(tops: Iterable[Top | Function], names: Names) -> caffe_pb2.NetParameter:
     specs: Specs = OrderedDict()
     autonames: Counter[str] = Counter()
     for top in tops:

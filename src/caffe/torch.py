@@ -12,17 +12,19 @@ hooks and is exported by `torch.export`. `caffe.torch.save` writes its weights a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from caffe.blob import Blob
-from caffe.errors import NetError, did_you_mean
-from caffe.layers.base import Layer, Source, as_tuple
+from caffe.errors import ArgumentType, CaffeError, InputError, NetError, did_you_mean
+from caffe.layers.base import Layer, Source, as_tuple, is_exported, shape_text
 from caffe.net import Net
 from caffe.net.graph.gradients import loss_with_gradient_of, roots, trace_back
 from caffe.net.graph.step import Step
@@ -36,10 +38,11 @@ __all__ = ["Module", "load", "save"]
 class Module(nn.Module):
     """A net's layers as sub-modules under their names, and its graph as `forward`.
 
-    `inputs` and `outputs` are the names of what goes in and comes out. What data layers would deliver goes in; the
-    net's outputs come out, and the losses that other layers read. Each layer is called as a module, so that hooks on
-    it run. Parameters that the prototxt freezes (`lr_mult: 0`) require no gradient. `Split` layers are left to
-    autograd.
+    `inputs` and `outputs` are the names of what goes in and comes out; `shapes` are those of the inputs that the net
+    was built for, of which any may change that no layer depends on, such as the batch. What data layers would deliver
+    goes in; the net's outputs come out, and the losses that other layers read. Each layer is called as a module, so
+    that hooks on it run. Parameters that the prototxt freezes (`lr_mult: 0`) require no gradient. `Split` layers are
+    left to autograd.
     """
 
     def __init__(self, net: Net) -> None:
@@ -49,6 +52,7 @@ class Module(nn.Module):
         self.spec = net.to_proto()
         self.inputs: list[str] = []
         self.outputs: list[str] = list(net.outputs)
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.loss_weights: dict[str, float] = {}
         self._calls: list[tuple[str, list[str], list[bool], list[str], dict[str, int]]] = []
         self._tied = [entry.blob for entry in net.learnable if entry.blob.tied]
@@ -64,6 +68,7 @@ class Module(nn.Module):
             if isinstance(layer, Source) and not step.bottoms:
                 layer.close()
                 self.inputs += tops
+                self.shapes.update({name: blob.shape for name, blob in zip(tops, step.tops, strict=True)})
                 continue
             module = "" if layer.splits else module_name(layer.name, used)
             if module:
@@ -77,9 +82,14 @@ class Module(nn.Module):
                 entry.tensor.requires_grad_(entry.lr_mult != 0)
                 entry.tensor.grad = None
 
+    if TYPE_CHECKING:  # module.conv1.weight: which layers and parameters there are, the prototxt says
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """The output's tensor; a dictionary of them if the net has several outputs."""
-        values = self.blobs(*args, **kwargs)
+        with _quiet_trace():
+            values = self.blobs(*args, **kwargs)
         if len(self.outputs) == 1:
             return values[self.outputs[0]]
         return {name: values[name] for name in self.outputs}
@@ -89,12 +99,12 @@ class Module(nn.Module):
 
         A loss that another layer then works on in place is there too, as "BLOB of LAYER".
         """
-        if torch.compiler.is_exporting():
+        if is_exported():
             self._check_exported()
         values = self._given(args, kwargs)
         for name, bottoms, cut, tops, named in self._calls:
             reads = [values[b].detach() if stop else values[b] for b, stop in zip(bottoms, cut, strict=True)]
-            made = as_tuple(self.get_submodule(name)(*reads)) if name else reads * len(tops)
+            made = as_tuple(self._call(name, bottoms, reads)) if name else reads * len(tops)
             values.update(zip(tops, made, strict=True))
             values.update({loss: made[index] for loss, index in named.items()})
         return values
@@ -121,7 +131,35 @@ class Module(nn.Module):
             hint = did_you_mean(unknown[0], self.inputs) if unknown else ""
             given = [f"{len(args)} tensors", *kwargs]
             raise NetError(f'net "{self.name}" takes the inputs {self.inputs}, but was given {", ".join(given)}{hint}')
+        for name, value in values.items():
+            if not isinstance(value, Tensor):
+                way = "; torch.from_numpy(array) makes one" if type(value).__module__ == "numpy" else ""
+                raise ArgumentType(f'input "{name}" is {_kind(value)}, expected a torch.Tensor{way}')
         return values
+
+    def _call(self, name: str, bottoms: Sequence[str], reads: Sequence[Tensor]) -> Any:
+        """Run a layer; an error of torch's becomes one that names the layer and what it was given."""
+        layer = self.get_submodule(name)
+        if torch.compiler.is_compiling():  # torch's own errors steer the compiler
+            return layer(*reads)
+        try:
+            return layer(*reads)
+        except (CaffeError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise InputError(self._blame(layer, bottoms, reads, error)) from error
+
+    def _blame(self, layer: nn.Module, bottoms: Sequence[str], reads: Sequence[Tensor], error: Exception) -> str:
+        given = ", ".join(f'"{blob}" {shape_text(x.shape)} {_type(x)}' for blob, x in zip(bottoms, reads, strict=True))
+        built = ", ".join(f'"{name}" {shape_text(shape)}' for name, shape in self.shapes.items())
+        own = next((_type(parameter) for parameter in layer.parameters()), _type(torch.empty(0)))
+        wrong = [blob for blob, x in zip(bottoms, reads, strict=True) if _type(x) != own]
+        way = f'; give "{wrong[0]}" as torch.{own}, on the device of the module' if wrong else ""
+        text = str(error).partition("\n")[0]
+        return (
+            f'layer "{getattr(layer, "name", "")}" ({type(layer).__name__}) cannot run on the bottoms {given}: {text}; '
+            f"the net was built for the inputs {built or 'none'}{way}"
+        )
 
     def _check_exported(self) -> None:
         """Raise a `NetError` for a layer that a graph of torch's operators cannot stand in for."""
@@ -137,6 +175,27 @@ class Module(nn.Module):
         for blob in self._tied:  # parameters shared under another shape are views of their owners
             blob.tie()
         return self
+
+
+def _kind(value: Any) -> str:
+    """`a numpy.ndarray`."""
+    module = type(value).__module__
+    return f"a {type(value).__name__}" if module == "builtins" else f"a {module}.{type(value).__name__}"
+
+
+def _type(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+@contextmanager
+def _quiet_trace() -> Iterator[None]:
+    """Without the warnings of `torch.jit.trace` that sizes become constants: they are those of the prototxt."""
+    if not torch.jit.is_tracing():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        yield
 
 
 def _names(net: Net) -> list[dict[Blob, str]]:

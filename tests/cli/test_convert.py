@@ -357,10 +357,61 @@ def test_shuffle_keeps_images_and_labels_together(work, capsys):
 
 def test_old_names_are_executables(monkeypatch, capsys):
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts.pop("caffe") == "caffe.cli:main"
+    assert scripts.pop("caffe") == scripts.pop("caffe.bin") == "caffe.cli:main"
     assert set(scripts.values()) == {"caffe.cli:tool"}
-    assert set(scripts) <= set(command.commands())
+    names = {name for name in scripts if not name.endswith(".bin")}
+    assert {name.removesuffix(".bin") for name in scripts if name.endswith(".bin")} == names
+    assert names <= set(command.commands())
+    others = {"compute_image_mean", "train_net", "finetune_net", "test_net", "net_speed_benchmark"}
     for name in scripts:
         monkeypatch.setattr("sys.argv", [f"/usr/bin/{name}", "a"])
         assert tool() == 1
-        assert f"command '{name}' got the arguments: a" in capsys.readouterr().err or name == "compute_image_mean"
+        short = name.removesuffix(".bin")
+        assert f"command '{short}' got the arguments: a" in capsys.readouterr().err or short in others
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        ("train_net s", "caffe train -solver s"),
+        ("train_net s state", "caffe train -solver s -snapshot state"),
+        ("train_net", "caffe train -solver FILE"),
+        ("finetune_net s w", "caffe train -solver s -weights w"),
+        ("test_net n w 5", "caffe test -model n -weights w -iterations 5"),
+        ("test_net n w 5 CPU", "caffe test -model n -weights w -iterations 5"),
+        ("test_net n w 5 GPU", "caffe test -model n -weights w -iterations 5 -gpu 0"),
+        ("net_speed_benchmark n 7 GPU 2", "caffe time -model n -iterations 7 -gpu 2"),
+    ],
+)
+def test_deprecated_executables_name_the_command_to_use(words, instead, capsys):
+    assert main(words.split()) == 1
+    assert capsys.readouterr().err == f"caffe: error: Deprecated. Use: {instead}\n"
+
+
+@pytest.mark.parametrize("backend", [None, "lmdb"])
+def test_convert_mnist_siamese_data(backend, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pixels, digits = images(40, (1, 5, 3)), np.arange(40, dtype=np.uint8) % 3
+    idx(tmp_path / "i", pixels[:, 0])
+    idx(tmp_path / "l", digits)
+    flags = [f"-backend={backend}"] if backend else []
+    assert main(["convert_mnist_siamese_data", "-seed=4", *flags, "i", "l", "db"]) == 0
+    said = [line[2] for line in lines(capsys.readouterr().err)]
+    assert said == [f"Opened {backend or 'leveldb'} db", "A total of 40 items.", "Rows: 5 Cols: 3"]
+    records = content("db", (backend or "leveldb").upper())
+    assert [key for key, _ in records] == [b"%08d" % number for number in range(40)]
+    number = {image.tobytes(): index for index, image in enumerate(pixels)}
+    drawn = set()
+    for _, datum in records:
+        assert {field.name for field, _ in datum.ListFields()} == {"channels", "height", "width", "data", "label"}
+        assert (datum.channels, datum.height, datum.width) == (2, 5, 3)
+        first, second = number[datum.data[:15]], number[datum.data[15:]]
+        assert datum.label == (digits[first] == digits[second])
+        drawn |= {first, second}
+    assert len(drawn) > 20
+    assert main(["convert_mnist_siamese_data", *flags, "i", "l", "other"]) == 0
+    assert content("other", (backend or "leveldb").upper()) != records
+    idx(tmp_path / "l", digits[:6])
+    assert main(["convert_mnist_siamese_data", "i", "l", "third"]) == 1
+    assert "40 images" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()

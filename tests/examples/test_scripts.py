@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
 
+from caffe.data import open_source
 from caffe.data.databases.datum import DatumReader
 from caffe.data.databases.lmdb import Lmdb
 from caffe.proto import caffe_pb2, upgrade
@@ -97,3 +102,63 @@ def accuracy(name: str, iterations: int) -> float:
     solver.step(iterations)
     solver.test_all()
     return solver.test(0)["accuracy"][0]
+
+
+def shell(script: str, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run a shell script of examples/ with `caffe` being this one."""
+    Path("bin").mkdir(exist_ok=True)
+    command = Path("bin/caffe")
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m caffe "$@"\n')
+    command.chmod(0o755)
+    paths = {"PATH": f"{Path('bin').absolute()}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        [ROOT / "examples" / script, *words],
+        env={**os.environ, **paths, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_imagenet_scripts_make_databases_and_mean():
+    rng = np.random.default_rng(6)
+    for part, count in (("train", 3), ("val", 2)):
+        Path(part).mkdir()
+        for number in range(count):
+            cv2.imwrite(f"{part}/{number}.png", rng.integers(0, 256, (9, 12, 3), np.uint8))
+        Path(f"{part}.txt").write_text("".join(f"{number}.png {number}\n" for number in range(count)))
+    done = shell("imagenet/create_imagenet.sh", "train", "val/", ".", "out", RESIZE="8")
+    assert done.returncode == 0, done.stderr
+    for part, count in (("train", 3), ("val", 2)):
+        records = read(f"out/ilsvrc12_{part}_lmdb")
+        assert sorted(label for _, label in records) == list(range(count))
+        assert {image.shape for image, _ in records} == {(3, 8, 8)}
+    done = shell("imagenet/make_imagenet_mean.sh", "out")
+    assert done.returncode == 0, done.stderr
+    mean = caffe_pb2.BlobProto.FromString(Path("out/imagenet_mean.binaryproto").read_bytes())
+    images = [image for image, _ in read("out/ilsvrc12_train_lmdb")]
+    np.testing.assert_allclose(mean.data, np.mean(images, 0).ravel(), rtol=1e-5)
+    done = shell("imagenet/create_imagenet.sh", "train", "val", "nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nowhere/train.txt does not exist" in done.stderr
+    assert "TRAIN_FOLDER VAL_FOLDER LIST_FOLDER" in shell("imagenet/create_imagenet.sh").stderr
+
+
+def test_the_siamese_script_makes_leveldbs():
+    for part, count in (("train", 4), ("t10k", 3)):
+        for name, array in (
+            ("images-idx3", np.zeros((count, 5, 3), np.uint8)),
+            ("labels-idx1", np.zeros(count, np.uint8)),
+        ):
+            head = (0x800 + array.ndim).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            Path(f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(head + array.tobytes()))
+    done = shell("siamese/create_mnist_siamese.sh", ".", "out")
+    assert done.returncode == 0, done.stderr
+    for part, count in (("train", 4), ("test", 3)):
+        source = open_source("LEVELDB", f"out/mnist_siamese_{part}_leveldb")
+        assert sum(1 for _ in source.scan()) == count
+        source.close()
+    Path("t10k-labels-idx1-ubyte.gz").unlink()
+    done = shell("siamese/create_mnist_siamese.sh", ".", "more")
+    assert done.returncode == 1
+    assert "no file t10k-labels-idx1-ubyte" in done.stderr

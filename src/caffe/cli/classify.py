@@ -54,7 +54,7 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError(f'-images_dim "{flags.images_dim}": expected a height and a width in pixels, such as 256,256')
     classifier = Classifier(flags.model_def, flags.pretrained_model, image_dims=dims, **chosen)
     _images.swap_colors(classifier, flags)
-    names = _names(flags.labels, int(np.prod(classifier.blobs[classifier.outputs[0]].shape[1:])))
+    names = class_names(flags.labels, int(np.prod(classifier.blobs[classifier.outputs[0]].shape[1:])))
     images = _read(source, flags.ext, classifier.blobs[classifier.inputs[0]].shape[1] != 1)
     classifier.optimize(engine=flags.engine)
     scores = classifier.predict([image for _, image in images], not flags.center_only)
@@ -68,7 +68,7 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
         print(f"wrote {out}")
 
 
-def _names(path: str, classes: int) -> list[str]:
+def class_names(path: str, classes: int) -> list[str]:
     """The names of the classes: the lines of a file, or their numbers without one."""
     if not path:
         return [str(index) for index in range(classes)]

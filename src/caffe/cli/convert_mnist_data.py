@@ -9,7 +9,6 @@ from caffe import log
 from caffe.cli.command import command
 from caffe.cli.convert_imageset import BACKEND
 from caffe.cli.display import Display
-from caffe.errors import FileError
 
 
 @command(BACKEND, arguments="IMAGE_FILE LABEL_FILE DB_NAME")
@@ -19,12 +18,10 @@ def convert_mnist_data(flags: SimpleNamespace, display: Display) -> None:
     caffe convert_mnist_data train-images-idx3-ubyte train-labels-idx1-ubyte mnist_train_lmdb
     """
     from caffe.data import create_database
-    from caffe.data.tools.mnist import put_digits, read_idx
+    from caffe.data.tools.mnist import put_digits, read_pair
 
     image_file, label_file, path = flags.arguments
-    images, labels = read_idx(Path(image_file), 3), read_idx(Path(label_file), 1)
-    if len(images) != len(labels):
-        raise FileError(f"{image_file} holds {len(images)} images, but {label_file} {len(labels)} labels")
+    images, labels = read_pair(Path(image_file), Path(label_file))
     count, rows, columns = images.shape
     with create_database(flags.backend, path) as writer, display.bar(path, count) as bar:
         log.info("convert_mnist_data.cpp:90", f"A total of {count} items.")

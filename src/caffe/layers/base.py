@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from caffe import filler, lazy_zeros
-from caffe.blob import Blob, BlobVec, ParamBlob
+from caffe.blob import Blob, ParamBlob
+from caffe.blob_vec import BlobVec
 from caffe.errors import LayerError, NetError
 from caffe.layers.support import dry
 from caffe.layers.support.effects import Effects, Held, RandomState, repeating

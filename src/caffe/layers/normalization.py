@@ -143,7 +143,7 @@ class MVN(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         kept = x.shape[: 1 if self.opt.across_channels else 2]
-        rows = x.reshape(kept.numel(), -1)
+        rows = x.reshape(math.prod(kept), -1)
         centred = rows - rows.mean(1, keepdim=True)
         if not self.opt.normalize_variance:
             return centred.view_as(x)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, is_exported, shape_text
 from caffe.layers.support.geometry import FAR, pad_axes, per_axis
+from caffe.layers.support.values import sizes as plain_sizes
 from caffe.limits import check_size
 from caffe.proto import caffe_pb2
 
@@ -72,7 +73,7 @@ class Grid:
 
     def padded(self, x: Tensor, value: float) -> Tensor:
         """x (N, C, H, W) with `value` around it, as far as the windows reach."""
-        sizes = x.shape[2:]
+        sizes = plain_sizes(x)[2:]
         after = [far - n - p for far, n, p in zip(self.reach(sizes), sizes, self.pad, strict=True)]
         return pad_axes(x, self.pad, after, value)
 
@@ -130,7 +131,7 @@ class Pooling(_RandomPick, tops=(1, 2)):
         return pool(x, self.opt.pool, grid, self.training)
 
     def _window(self, x: Tensor) -> Grid:
-        sizes, grid = tuple(x.shape[2:]), self.grid
+        sizes, grid = tuple(plain_sizes(x)[2:]), self.grid
         if self.opt.global_pooling:
             grid = Grid(sizes)
         counts = grid.windows(sizes)
@@ -139,10 +140,10 @@ class Pooling(_RandomPick, tops=(1, 2)):
             self.error(f"kernel {grid.kernel} with pad {grid.pad} does not fit into a bottom of {height} x {width}")
         if self.opt.global_pooling or max(*grid.kernel, *grid.stride, *grid.pad) < FAR:
             return grid
-        check_size("the top", (*x.shape[:2], *counts), self.error)
+        check_size("the top", (*plain_sizes(x)[:2], *counts), self.error)
         grid = grid.clamped(sizes)
         if not grid.is_plain(sizes):
-            check_size("the bottom with its padding", (*x.shape[:2], *grid.reach(sizes)), self.error)
+            check_size("the bottom with its padding", (*plain_sizes(x)[:2], *grid.reach(sizes)), self.error)
         return grid
 
 
@@ -166,7 +167,7 @@ class SPP(_RandomPick):
         return tops[0] if len(tops) == 1 else torch.cat([top.flatten(1) for top in tops], 1)
 
     def _levels(self, x: Tensor) -> list[Grid]:
-        sizes, grids = x.shape[2:], []
+        sizes, grids = plain_sizes(x)[2:], []
         for bins in (2**level for level in range(self.opt.pyramid_height)):
             height, width = (math.ceil(n / bins) for n in sizes)
             pad = ((height * bins - sizes[0] + 1) // 2, (width * bins - sizes[1] + 1) // 2)
@@ -205,7 +206,7 @@ def pool(x: Tensor, method: int, grid: Grid, training: bool) -> Tensor:
 
 def max_pool(x: Tensor, grid: Grid) -> Tensor:
     """Largest cell of each window."""
-    if not grid.is_plain(x.shape[2:]):
+    if not grid.is_plain(plain_sizes(x)[2:]):
         x, grid = grid.padded(x, torch.finfo(x.dtype).min), Grid(grid.kernel, grid.stride, ceil=False)
     if is_exported():
         return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
@@ -335,7 +336,7 @@ def max_pool_mask(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 def mean_pool(x: Tensor, grid: Grid) -> Tensor:
     """Sum of each window over the count of its cells that lie in the padded image."""
-    sizes = x.shape[2:]
+    sizes = plain_sizes(x)[2:]
     if grid.kernel == tuple(sizes) and not any(grid.pad):
         return x.mean((2, 3), keepdim=True)
     cells = grid.cells(sizes)

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from caffe.blob import Blob, BlobVec
+from caffe.blob import Blob
+from caffe.blob_vec import BlobVec
 from caffe.errors import CaffeError, LayerError, did_you_mean
 from caffe.layers.base import Layer, has_values
 from caffe.layers.support.effects import Effects

@@ -149,7 +149,8 @@ class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):
         if fits and bool((cont[1:] == 1).all()):
             y, h, c = self.run_fused(x, first * cont[:1].unsqueeze(-1))
             return y, (h, c)
-        y, c = _LSTMSequence.apply(self.project(x, static), self.weight_h, cont, first[0], first[1])
+        sequence = _lstm_steps if is_exported() else _LSTMSequence.apply
+        y, c = sequence(self.project(x, static), self.weight_h, cont, first[0], first[1])
         return y, (y[-1:], c.unsqueeze(0))
 
     def run_fused(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -211,6 +212,17 @@ class _LSTMSequence(torch.autograd.Function):
         return rows, linear(rows.flatten(0, 1).t(), earlier.flatten(0, 1).t(), None), None, None, None
 
 
+def _lstm_steps(inputs: Tensor, weight: Tensor, cont: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """What _LSTMSequence computes, in operators that an exported program can hold, with their gradients."""
+    tops = []
+    for x, keep in zip(inputs.unbind(), cont.unsqueeze(-1).unbind(), strict=True):
+        i, f, o, g = torch.addmm(x, h * keep, weight.t()).chunk(4, -1)
+        c = f.sigmoid() * keep * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        tops.append(h)
+    return torch.stack(tops), c.detach()
+
+
 class RNN(_Recurrent, bottoms=(2, 4), tops=(1, 2), options="recurrent_param"):
     """Simple recurrent network, with an output layer of its own.
 
@@ -231,7 +243,8 @@ class RNN(_Recurrent, bottoms=(2, 4), tops=(1, 2), options="recurrent_param"):
         self.add_blob("bias_o", (size,), self.opt.bias_filler)
 
     def run(self, x: Tensor, cont: Tensor, static: Tensor | None, first: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        h = _RNNSequence.apply(self.project(x, static), self.weight_h, cont, first[0])
+        sequence = _rnn_steps if is_exported() else _RNNSequence.apply
+        h = sequence(self.project(x, static), self.weight_h, cont, first[0])
         return linear(h, self.weight_o, self.bias_o).tanh(), (h[-1:],)
 
 
@@ -256,6 +269,15 @@ class _RNNSequence(torch.autograd.Function):
             dh = slopes[t].mm(weight).mul_(keep[t])
         earlier = torch.cat([ctx.first.unsqueeze(0), y[:-1]]) * keep
         return slopes, linear(slopes.flatten(0, 1).t(), earlier.flatten(0, 1).t(), None), None, None
+
+
+def _rnn_steps(inputs: Tensor, weight: Tensor, cont: Tensor, h: Tensor) -> Tensor:
+    """What _RNNSequence computes, for an exported program."""
+    tops = []
+    for x, keep in zip(inputs.unbind(), cont.unsqueeze(-1).unbind(), strict=True):
+        h = torch.addmm(x, h * keep, weight.t()).tanh()
+        tops.append(h)
+    return torch.stack(tops)
 
 
 class LSTMUnit(Layer, bottoms=3, tops=2):

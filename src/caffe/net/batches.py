@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from caffe.blob import Blob
-from caffe.errors import NetError, did_you_mean
+from caffe.errors import InputError, did_you_mean
 
 __all__ = ["batch_rows", "feed", "forward_all", "forward_backward_all"]
 
@@ -60,7 +60,7 @@ def forward_backward_all(
     data = {name: rows for name, rows in kwargs.items() if name in self.inputs}
     given = {name: rows for name, rows in kwargs.items() if name in self.outputs}
     if unknown := [name for name in kwargs if name not in data and name not in given]:
-        raise NetError(
+        raise InputError(
             f"forward_backward_all was given {unknown}, which are neither inputs {self.inputs} nor outputs "
             f"{self.outputs} of the net"
         )
@@ -79,25 +79,25 @@ def feed(net: RunsBatches, call: str, names: Sequence[str], arrays: Mapping[str,
     if set(arrays) != set(names):
         kind, unknown = "outputs" if diff else "inputs", [name for name in arrays if name not in names]
         hint = did_you_mean(unknown[0], names) if unknown else ""
-        raise NetError(
+        raise InputError(
             f"{call} was given {sorted(arrays)}, but the net has the {kind} {sorted(names)}: name each{hint}"
         )
     for name, value in arrays.items():
         array, blob = np.asarray(value), net.blobs[name]
         if array.shape[:1] != blob.shape[:1]:
-            raise NetError(f'{call}: "{name}" was given {array.shape[:1]} rows, the blob has {blob.shape[:1]}')
+            raise InputError(f'{call}: "{name}" was given {array.shape[:1]} rows, the blob has {blob.shape[:1]}')
         try:
             (blob.diff if diff else blob.data)[...] = array
         except ValueError:
-            raise NetError(
+            raise InputError(
                 f'{call}: "{name}" was given an array of shape {array.shape}, the blob has {blob.shape}'
             ) from None
 
 
 def _check_given(call: str, arrays: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raise NetError where no rows are given: nothing would run."""
+    """Raise InputError where no rows are given: nothing would run."""
     if not any(np.ndim(rows) and len(rows) for rows in arrays.values()):
-        raise NetError(f"{call} was given no rows; give arrays by the names {list(names)}, or call net.forward()")
+        raise InputError(f"{call} was given no rows; give arrays by the names {list(names)}, or call net.forward()")
 
 
 def batch_rows(self: RunsBatches, rows: Mapping[str, Any]) -> Iterator[Arrays]:
@@ -105,7 +105,7 @@ def batch_rows(self: RunsBatches, rows: Mapping[str, Any]) -> Iterator[Arrays]:
     arrays = {name: np.asarray(value) for name, value in rows.items()}
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
-        raise NetError(f"the inputs must have as many rows each, but they have {counts}")
+        raise InputError(f"the inputs must have as many rows each, but they have {counts}")
     if not arrays:
         return
     size, count = next(iter(self.blobs.values())).shape[0], next(iter(counts.values()))

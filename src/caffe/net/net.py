@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from caffe import log, mode
-from caffe.blob import Blob, BlobVec
-from caffe.errors import CaffeError, NetError, did_you_mean
+from caffe.blob import Blob
+from caffe.errors import CaffeError, NetError
 from caffe.layers.base import Layer, Source
+from caffe.names import Named, Results, unknown
 from caffe.net import batches, store
 from caffe.net.graph.assemble import assemble, load_param
 from caffe.net.graph.build import located
@@ -76,7 +77,7 @@ class Net(Views):
             param.state.level = level
         if stages is not None:
             param.state.stage.extend([stages] if isinstance(stages, str) else stages)
-        self.device = torch.device(device) if device is not None else mode.device()
+        self.device = mode.chosen(device)
         check_precision(precision, self.device)
         self.precision = precision
         self.loss_scale = LossScale() if precision is torch.float16 else None
@@ -96,7 +97,7 @@ class Net(Views):
         self.steps: list[Step] = graph.steps
         self.layers: list[Layer] = [step.layer for step in graph.steps]
         self.layer_names: list[str] = [layer.name for layer in self.layers]
-        self.blobs: OrderedDict[str, Blob] = OrderedDict((blob.name, blob) for blob in graph.blobs)
+        self.blobs: OrderedDict[str, Blob] = Named((blob.name, blob) for blob in graph.blobs)
         self.inputs: list[str] = graph.inputs
         self.outputs: list[str] = graph.outputs
         self.learnable: list[Learnable] = graph.learnable
@@ -134,7 +135,7 @@ class Net(Views):
             self._infer(more)
         else:
             self._forward(first, last)
-        return {name: self._blob(name).data for name in [*names, *more]}
+        return Results((name, self._blob(name).data) for name in [*names, *more])
 
     @in_turn
     def forward_loss(self) -> float:
@@ -161,7 +162,7 @@ class Net(Views):
         self._backward(first, last)
         if self.debug_info and start is None and end is None:
             debug.log_norms(self.learnable)
-        return {name: self._blob(name).diff for name in [*names, *more]}
+        return Results((name, self._blob(name).diff) for name in [*names, *more])
 
     @in_turn
     def forward_backward(self) -> float:
@@ -328,7 +329,7 @@ class Net(Views):
         """Write the weights as HDF5, in Caffe's layout; atomically."""
         store.save_hdf5(self, path, diffs)
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> caffe_pb2.NetParameter:
         """The NetParameter of the net as it runs: filtered, with automatic splits, without weights."""
         return store.to_proto(self)
 
@@ -355,9 +356,8 @@ class Net(Views):
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _refresh_params(self) -> None:
-        self.params: OrderedDict[str, BlobVec] = OrderedDict(
-            (layer.name, layer.blobs) for layer in self.layers if layer.tensors
-        )
+        params = ((layer.name, layer.blobs) for layer in self.layers if layer.tensors)
+        vars(self)["params"] = Named(params, "layer with parameters")
 
     def _check_order(self, call: str, first: int, last: int) -> None:
         """Raise NetError where a run of the layers `first` to `last` would run none."""
@@ -370,16 +370,13 @@ class Net(Views):
             )
 
     def _blob(self, name: str) -> Blob:
-        if name not in self.blobs:
-            raise NetError(f'the net has no blob "{name}"{did_you_mean(name, self.blobs)}')
         return self.blobs[name]
 
     def _index(self, layer_name: str) -> int:
         try:
             return self.layer_names.index(layer_name)
         except ValueError:
-            hint = did_you_mean(layer_name, self.layer_names)
-            raise NetError(f'the net has no layer "{layer_name}"{hint}') from None
+            raise unknown("layer", layer_name, self.layer_names) from None
 
 
 def _call(callbacks: Sequence[Callable[[int], Any]], index: int) -> None:

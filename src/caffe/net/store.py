@@ -12,7 +12,7 @@ import torch
 
 from caffe import log
 from caffe.blob import ParamBlob
-from caffe.errors import NetError
+from caffe.errors import ArgumentType, NetError
 from caffe.layers.base import Layer, shape_text
 from caffe.net.views import Views
 from caffe.proto import caffe_pb2, weights
@@ -190,6 +190,8 @@ def to_proto(net: Views) -> Any:
 
 def share(net: Views, other: Views) -> bool:
     """Use the parameters of another net: see Net.share_with. Returns whether that is a change."""
+    if not isinstance(other, Views):
+        raise ArgumentType(f"share_with takes a Net, got {other!r:.80}, a {type(other).__name__}")
     require_common(net, other)
     mine, changed = net.layer_dict, False
     for theirs in other.layers:

@@ -8,17 +8,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from caffe.blob import Blob, BlobVec
+from caffe.blob import Blob
+from caffe.blob_vec import BlobVec
+from caffe.errors import ArgumentType, FixedError
 from caffe.layers.base import Layer, Source
+from caffe.names import Named
+from caffe.net import table
 from caffe.net.graph.step import Learnable, Step
+from caffe.uncopied import Uncopied
 
 __all__ = ["Views"]
 
 
-class Views(ABC):
+_FIXED = {"blobs", "params", "layers", "layer_names", "inputs", "outputs"}
+
+
+class Views(Uncopied, ABC):
     """Base of `Net`: the attributes that follow from its steps. Those with an underscore are pycaffe's, for scripts."""
 
+    instead = (
+        'build a second one, other = caffe.Net("net.prototxt", phase), and give it these weights: '
+        'net.save("net.caffemodel"); other.copy_from("net.caffemodel"), or one memory for both: other.share_with(net). '
+        "A module of caffe.torch can be copied and pickled"
+    )
+
     name: str
+    phase: int
     path: Path | None
     steps: list[Step]
     layers: list[Layer]
@@ -30,25 +45,37 @@ class Views(ABC):
     params: OrderedDict[str, BlobVec]
     callbacks: dict[str, list[Callable[[int], Any]]]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and name in vars(self):
+            way = 'write into an array of it, as in net.blobs["data"].data[...] = array, or build another net'
+            raise FixedError(f"net.{name} cannot be replaced: it follows from the prototxt; {way}")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return table.text(self)
+
+    def _repr_html_(self) -> str:
+        return table.html(self)
+
     @property
     def layer_dict(self) -> OrderedDict[str, Layer]:
         """Layers by name."""
-        return OrderedDict(zip(self.layer_names, self.layers, strict=True))
+        return Named(zip(self.layer_names, self.layers, strict=True), "layer")
 
     @property
     def top_names(self) -> OrderedDict[str, list[str]]:
         """The names of each layer's tops."""
-        return OrderedDict((step.layer.name, step.top_names) for step in self.steps)
+        return Named(((step.layer.name, step.top_names) for step in self.steps), "layer")
 
     @property
     def bottom_names(self) -> OrderedDict[str, list[str]]:
         """The names of each layer's bottoms, with those of automatic splits."""
-        return OrderedDict((step.layer.name, step.bottom_names) for step in self.steps)
+        return Named(((step.layer.name, step.bottom_names) for step in self.steps), "layer")
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
         """What each blob counts in the net's loss; 0 for most."""
-        weights = OrderedDict((name, 0.0) for name in self.blobs)
+        weights = Named((name, 0.0) for name in self.blobs)
         for step in self.steps:
             weights.update({name: w for name, w in zip(step.top_names, step.loss_weights, strict=True) if w})
         return weights
@@ -66,19 +93,24 @@ class Views(ABC):
 
     def before_forward(self, callback: Callable[[int], Any]) -> None:
         """Call `callback(layer index)` before each layer runs forward."""
-        self.callbacks["before_forward"].append(callback)
+        self._add_callback("before_forward", callback)
 
     def after_forward(self, callback: Callable[[int], Any]) -> None:
         """Call `callback(layer index)` after each layer has run forward."""
-        self.callbacks["after_forward"].append(callback)
+        self._add_callback("after_forward", callback)
 
     def before_backward(self, callback: Callable[[int], Any]) -> None:
         """Call `callback(layer index)` before each layer runs backward."""
-        self.callbacks["before_backward"].append(callback)
+        self._add_callback("before_backward", callback)
 
     def after_backward(self, callback: Callable[[int], Any]) -> None:
         """Call `callback(layer index)` after each layer has run backward."""
-        self.callbacks["after_backward"].append(callback)
+        self._add_callback("after_backward", callback)
+
+    def _add_callback(self, when: str, callback: Callable[[int], Any]) -> None:
+        if not callable(callback):
+            raise ArgumentType(f"{when}: expected a function of a layer's number, got {callback!r}")
+        self.callbacks[when].append(callback)
 
     # -- pycaffe's inner names, which scripts use all the same -----------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from caffe.errors import ArgumentError
 from caffe.proto import caffe_pb2
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "get_layer_label",
     "get_layer_lr_mult",
     "get_pooling_types_dict",
+    "rates",
     "shape_label",
     "window_sizes",
 ]
@@ -34,12 +36,22 @@ def get_edge_label(layer: Any) -> str:
     return str(layer.inner_product_param.num_output) if layer.type == "InnerProduct" else ""
 
 
-def get_layer_lr_mult(layer: Any) -> str:
-    """The rates of a layer's weights and bias: `lr mult: 1, 2`; an empty string for layers that learn nothing."""
+def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
+    """The factors of the rate of a layer's weights and bias, 1 where the layer states none.
+
+    Raises ArgumentError for a layer that is not a Convolution, Deconvolution or InnerProduct, as pycaffe does.
+    """
     if layer.type not in _LEARNS:
-        return ""
-    rates = [f"{param.lr_mult:g}" for param in layer.param] + ["1", "1"][len(layer.param) :]
-    return f"lr mult: {', '.join(rates)}"
+        raise ArgumentError(f'layer "{layer.name}" ({layer.type}): lr_mult is told of {", ".join(_LEARNS)} only')
+    if len(layer.param) > 2:
+        raise ArgumentError(f'layer "{layer.name}" ({layer.type}): has {len(layer.param)} param, expected at most 2')
+    weights, bias = [param.lr_mult for param in layer.param] + [1.0, 1.0][len(layer.param) :]
+    return weights, bias
+
+
+def rates(layer: Any) -> str:
+    """`lr mult: 1, 2`, the factors of a layer's weights and bias; an empty string for layers that learn nothing."""
+    return "lr mult: {:g}, {:g}".format(*get_layer_lr_mult(layer)) if layer.type in _LEARNS else ""
 
 
 def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
@@ -47,7 +59,7 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
     kind = layer.type
     if kind == "Pooling":
         kind = f"{get_pooling_types_dict()[layer.pooling_param.pool]} Pooling"
-    parts = [layer.name, f"({kind})", *_window(layer), get_layer_lr_mult(layer) if display_lrm else ""]
+    parts = [layer.name, f"({kind})", *_window(layer), rates(layer) if display_lrm else ""]
     return (" " if rankdir in ("TB", "BT") else "\n").join(part for part in parts if part)
 
 

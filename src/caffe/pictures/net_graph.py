@@ -42,7 +42,7 @@ class _Box:
     colours: list[str] = field(default_factory=list)
 
     def add(self, layer: Any, display_lrm: bool, shapes: Mapping[str, Sequence[int]]) -> None:
-        rates = labels.get_layer_lr_mult(layer) if display_lrm else ""
+        rates = labels.rates(layer) if display_lrm else ""
         made = [] if layer.type == "Input" else [top for top in layer.top if top in shapes and top not in layer.bottom]
         shape = "; ".join(labels.shape_label(shapes[top]) for top in made)
         facts = ", ".join(fact for fact in (_facts(layer), rates) if fact) + (f"  [{shape}]" if shape else "")

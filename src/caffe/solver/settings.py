@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe import log
-from caffe.errors import FileError, SolverError
+from caffe.errors import ArgumentType, FileError, SolverError
 from caffe.proto import caffe_pb2, text, upgrade
 
 __all__ = ["check_ranges", "load", "located"]
@@ -35,6 +35,10 @@ def load(param: str | Path | Any) -> Any:
     """The SolverParameter in a file, or a copy of the one given, in the form of today."""
     if isinstance(param, (str, Path)):
         return upgrade.read_solver(param)
+    if not isinstance(param, caffe_pb2.SolverParameter):
+        raise ArgumentType(
+            f"a solver is made from a prototxt's path or a SolverParameter, got {param!r:.80}, a {type(param).__name__}"
+        )
     own = caffe_pb2.SolverParameter()
     own.CopyFrom(param)
     upgrade.upgrade_solver(own, "SolverParameter")

@@ -28,11 +28,12 @@ from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.settings import load, located
 from caffe.solver.watchers import Watcher
+from caffe.uncopied import Uncopied
 
 __all__ = ["Solver"]
 
 
-class Solver:
+class Solver(Uncopied):
     """Trains a net as a solver prototxt says.
 
         solver = caffe.get_solver("solver.prototxt")
@@ -48,6 +49,7 @@ class Solver:
     rule keeps of earlier gradients, `average` the moving average of the weights, and `watchers` hear what happens.
     """
 
+    instead = "write its state with solver.snapshot(), and let a second solver of the same prototxt restore(state)"
     forced_type: ClassVar[str] = ""
     """The solver type whatever `param` says; for pycaffe's classes."""
 

@@ -18,7 +18,7 @@ from caffe.data.databases.writer import RecordWriter
 from caffe.data.pipeline.rng import generator
 from caffe.errors import FileError, MissingExtra
 
-__all__ = ["databases", "make", "put_digits", "read_digits", "read_idx"]
+__all__ = ["databases", "make", "put_digits", "put_pairs", "read_digits", "read_idx", "read_pair"]
 
 Digits = tuple[np.ndarray, np.ndarray]
 """Images (n, 28, 28) of uint8 and their labels (n)."""
@@ -64,10 +64,26 @@ def put_digits(writer: RecordWriter, images: np.ndarray, labels: np.ndarray) -> 
         yield index + 1
 
 
+def put_pairs(writer: RecordWriter, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
+    """Add as many pairs as there are images (n, 1, H, W) to a database; yields how many are in after each.
+
+    A pair is two images drawn at random, as the two channels of a record, with the label 1 if their labels are equal,
+    else 0. Source: BVLC convert_mnist_siamese_data.cpp.
+    """
+    for index, (first, second) in enumerate(rng.integers(len(images), size=(len(images), 2))):
+        pair = np.concatenate([images[first], images[second]])
+        writer.put(b"%08d" % index, encode_datum(pair, int(labels[first] == labels[second])))
+        yield index + 1
+
+
 def read_digits(folder: Path, name: str) -> Digits:
     """The images and labels of the set `name`, "train" or "test", from its idx files in `folder`."""
     prefix = "t10k" if name == "test" else name
-    image_path, label_path = _find(Path(folder), f"{prefix}-images", 3), _find(Path(folder), f"{prefix}-labels", 1)
+    return read_pair(_find(Path(folder), f"{prefix}-images", 3), _find(Path(folder), f"{prefix}-labels", 1))
+
+
+def read_pair(image_path: Path, label_path: Path) -> Digits:
+    """The images and labels in two idx files."""
     images, labels = read_idx(image_path, 3), read_idx(label_path, 1)
     if len(images) != len(labels):
         raise FileError(f"{image_path} holds {len(images)} images, but {label_path} {len(labels)} labels")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["can_look", "exported", "has_values", "is_exported", "is_recorded", "recording"]
+__all__ = ["can_look", "exported", "has_values", "is_exported", "is_recorded", "recording", "sizes"]
 
 _exported = _recorded = False
 
@@ -44,8 +44,16 @@ def recording() -> Iterator[None]:
 
 
 def is_exported() -> bool:
-    """Whether `forward` is being written down for an engine other than torch, which knows torch's own operators."""
-    return _exported
+    """Whether `forward` is being written down for a reader that knows torch's own operators only.
+
+    That is another engine, or the program that `torch.export` or `torch.jit.trace` makes.
+    """
+    return _exported or torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def sizes(x: Tensor) -> tuple[int, ...]:
+    """x's shape as whole numbers, for geometry: `torch.jit.trace` lets `x.shape` be tensors, which it follows."""
+    return tuple(int(size) for size in x.shape) if torch.jit.is_tracing() else x.shape
 
 
 @contextmanager

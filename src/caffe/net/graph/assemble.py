@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from caffe import log, python_code
+from caffe.errors import ArgumentType
 from caffe.net.graph.build import build
 from caffe.net.graph.rules import filter_net, insert_splits, makers
 from caffe.net.graph.step import Graph
@@ -21,6 +22,10 @@ def load_param(network: str | Path | Any) -> tuple[Any, Path | None]:
     """The NetParameter of a file, upgraded, and the file's path; or a copy of the given NetParameter, and None."""
     if isinstance(network, (str, Path)):
         return upgrade.read_net(network), Path(network)
+    if not isinstance(network, caffe_pb2.NetParameter):
+        raise ArgumentType(
+            f"a net is made from a prototxt's path or a NetParameter, got {network!r:.80}, a {type(network).__name__}"
+        )
     param = caffe_pb2.NetParameter()
     param.CopyFrom(network)
     upgrade.upgrade_net(param, "NetParameter")
