@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from caffe import io as images
-from caffe.errors import ArgumentError
+from caffe.errors import ArgumentError, NetError
 from caffe.net import Net
 from caffe.proto.caffe_pb2 import TEST
 
@@ -99,7 +99,18 @@ def image_transformer(
     raw_scale: float | None,
     channel_swap: Sequence[int] | None,
 ) -> images.Transformer:
-    """The transformer of a net's first input for images (H, W, C), with those steps that are given."""
+    """The transformer of a net's first input for images (H, W, C), with those steps that are given.
+
+    Raises NetError for a net that does not take images or gives nothing.
+    """
+    kind, place = type(net).__name__, f"{net.path or 'the net'}"
+    if not net.inputs or len(net.blobs[net.inputs[0]].shape) != 4:
+        taken = ", ".join(f'"{name}" {net.blobs[name].shape}' for name in net.inputs) or "none"
+        raise NetError(
+            f"{place}: a {kind} needs a deploy net whose first input has 4 axes (N, C, H, W); its inputs are: {taken}"
+        )
+    if not net.outputs:
+        raise NetError(f"{place}: a {kind} needs a net with an output, and this net has none")
     name = net.inputs[0]
     transformer = images.Transformer({name: net.blobs[name].shape})
     transformer.set_transpose(name, (2, 0, 1))

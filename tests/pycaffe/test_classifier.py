@@ -100,3 +100,22 @@ def test_context_is_the_surroundings_and_beyond_the_image_the_mean(case):
         detector.crop(image, np.array([100, 100, 110, 110]))
     with pytest.raises(CaffeError, match="leaves nothing"):
         detector.configure_crop(6)
+
+
+@pytest.mark.parametrize("kind", ["Classifier", "Detector"])
+@pytest.mark.parametrize(
+    ("layer", "fact"),
+    [
+        (
+            'type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 dim: 3 dim: 4 dim: 4 } }',
+            "its inputs are: none",
+        ),
+        ('type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } }', r'its inputs are: "x" \(1, 3\)'),
+    ],
+)
+def test_a_net_that_takes_no_images_is_refused(kind, layer, fact, tmp_path):
+    net = tmp_path / "net.prototxt"
+    net.write_text(f'layer {{ name: "x" {layer} }} layer {{ name: "y" type: "ReLU" bottom: "x" top: "y" }}')
+    caffe.Net(str(net), caffe.TEST).save(str(tmp_path / "w.caffemodel"))
+    with pytest.raises(NetError, match=f"net.prototxt: a {kind} needs a deploy net.*{fact}"):
+        getattr(caffe, kind)(str(net), str(tmp_path / "w.caffemodel"))
