@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -24,7 +25,7 @@ def broken(monkeypatch):
         def run(flags, display):
             raise error
 
-        monkeypatch.setitem(command._COMMANDS, "layers", command.Command("layers", run, entry.reads, entry.arguments))
+        monkeypatch.setitem(command._COMMANDS, "layers", dataclasses.replace(entry, run=run))
 
     return replace
 
@@ -182,3 +183,18 @@ def test_docstrings_are_the_only_help():
     for entry in command.commands().values():
         assert entry.doc, entry.name
         assert Path(sys.modules[entry.run.__module__].__file__).parent.name == "cli"
+
+
+def test_the_commands_are_listed_by_task(capsys):
+    assert main([]) == 0
+    listed = capsys.readouterr().out.partition("'caffe help <command>'")[0].split("\n\n")[1:-1]
+    groups = {title: {line.split()[0] for line in lines} for title, *lines in map(str.splitlines, listed)}
+    assert list(groups) == [f"{title}:" for title in command.TASKS.values()]
+    assert {"train", "test"} <= groups["Train and test:"]
+    assert {"convert_imageset", "upgrade_net_proto_text"} <= groups["Convert and upgrade files:"]
+    assert sorted(name for group in groups.values() for name in group) == sorted(command.commands())
+
+
+def test_a_command_of_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match='unknown task "tool" of a command; did you mean "tools"'):
+        command.command(task="tool")

@@ -17,7 +17,7 @@ OVERWRITE = Flag("overwrite", False, "Replace databases that are there already."
 _SETS = ("mnist",)
 
 
-@command(FOLDER, OUT, OVERWRITE, arguments="SET")
+@command(FOLDER, OUT, OVERWRITE, task="data", arguments="mnist")
 def data(flags: SimpleNamespace, display: Display) -> None:
     """Make the databases of a data set that the examples train on.
 

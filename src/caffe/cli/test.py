@@ -12,7 +12,7 @@ from caffe.cli.flags import COMPILE, ENGINE, PRECISION
 from caffe.errors import CaffeError
 
 
-@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION)
+@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION, task="train")
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 

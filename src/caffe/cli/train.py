@@ -26,7 +26,7 @@ _NAN = ("stop", "warn")
 _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
 
 
-@command(*_FLAGS, COMPILE, NAN, PLOT, PRECISION)
+@command(*_FLAGS, COMPILE, NAN, PLOT, PRECISION, task="train")
 def train(flags: SimpleNamespace, display: Display) -> None:
     """Train a model, finetune one, or resume a run.
 
