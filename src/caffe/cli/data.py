@@ -35,7 +35,7 @@ def data(flags: SimpleNamespace, display: Display) -> None:
     there = [path for path in mnist.databases(out) if path.exists()]
     if there and not flags.overwrite:
         raise CaffeError(f'"{there[0]}" exists already; give -overwrite to replace it')
-    with display.bar("mnist", 1) as bar:
+    with display.bar("mnist", 0) as bar:
         counts = mnist.make(out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
     for kind, count in counts.items():
         print(f"wrote {out / f'mnist_{kind}_lmdb'}: {count:,} digits")
