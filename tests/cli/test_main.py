@@ -47,6 +47,14 @@ def test_without_a_command_the_usage_is_printed(capsys):
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_a_word_stands_for_the_flags_of_help_and_version(capsys):
+    for words, flag in ((["help"], "--help"), (["help", "help"], "-h"), (["version"], "--version")):
+        assert main([flag]) == 0
+        first = capsys.readouterr()
+        assert main(words) == 0
+        assert capsys.readouterr() == first
+
+
 def test_every_command_has_help(capsys):
     for name, entry in command.commands().items():
         assert main(["help", name]) == 0
@@ -71,6 +79,8 @@ def test_version_is_caffes_first_then_ours_and_that_of_torch(capsys):
         (["trian"], 'Unknown action: trian; did you mean "train"?'),
         (["help", "tset"], 'Unknown action: tset; did you mean "test"?'),
         (["train", "solver.prototxt"], "command 'train' got the arguments: solver.prototxt; expected none"),
+        (["test", "a.prototxt"], "expected none (a file is given by its flag: caffe test -model FILE)"),
+        (["tset"], "See the list of all: caffe help"),
         (["plot"], "command 'plot' got the arguments: none; expected \"LOG...\""),
         (["layers", "ReLU", "LRN"], "command 'layers' got the arguments: ReLU LRN; expected \"[TYPE]\""),
         (["time", "--plot=x.png"], "ERROR: flag '--plot' does not belong to 'time'"),

@@ -68,11 +68,16 @@ class Command:
         most = None if self.arguments.endswith("...") else len(wanted)
         if len(words) < least or (most is not None and len(words) > most):
             shown = " ".join(words) or "none"
-            expected = f'expected "{self.arguments}"' if wanted else "expected none (flags start with '-')"
+            expected = f'expected "{self.arguments}"' if wanted else f"expected none ({self._way()})"
             raise UsageError(
                 f"caffe: error: command '{self.name}' got the arguments: {shown}; {expected}\n"
                 f"See: caffe help {self.name}"
             )
+
+    def _way(self) -> str:
+        """How a command without arguments is told its file."""
+        flag = next((flag.name for flag in self.reads if flag.name in ("solver", "model")), "")
+        return f"a file is given by its flag: caffe {self.name} -{flag} FILE" if flag else "flags start with '-'"
 
     def unread(self, given: Mapping[str, object]) -> list[str]:
         """The given flags of Caffe's command that this one has no use for; a flag of another command is an error."""
@@ -127,8 +132,7 @@ def find(name: str) -> Command:
     known = commands()
     if name not in known:
         raise UsageError(
-            f"caffe: error: Unknown action: {name}{did_you_mean(name, known)}\n"
-            f"Available caffe actions: {', '.join(known)}"
+            f"caffe: error: Unknown action: {name}{did_you_mean(name, known)}\nSee the list of all: caffe help"
         )
     return known[name]
 
