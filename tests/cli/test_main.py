@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -24,7 +25,7 @@ def broken(monkeypatch):
         def run(flags, display):
             raise error
 
-        monkeypatch.setitem(command._COMMANDS, "layers", command.Command("layers", run, entry.reads, entry.arguments))
+        monkeypatch.setitem(command._COMMANDS, "layers", dataclasses.replace(entry, run=run))
 
     return replace
 
@@ -44,6 +45,14 @@ def test_without_a_command_the_usage_is_printed(capsys):
     for flag in flags.CAFFE + flags.GENERAL:
         assert re.search(rf"^    -{flag.name}[ ,]", out, re.M), flag.name
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_a_word_stands_for_the_flags_of_help_and_version(capsys):
+    for words, flag in ((["help"], "--help"), (["help", "help"], "-h"), (["version"], "--version")):
+        assert main([flag]) == 0
+        first = capsys.readouterr()
+        assert main(words) == 0
+        assert capsys.readouterr() == first
 
 
 def test_every_command_has_help(capsys):
@@ -70,6 +79,8 @@ def test_version_is_caffes_first_then_ours_and_that_of_torch(capsys):
         (["trian"], 'Unknown action: trian; did you mean "train"?'),
         (["help", "tset"], 'Unknown action: tset; did you mean "test"?'),
         (["train", "solver.prototxt"], "command 'train' got the arguments: solver.prototxt; expected none"),
+        (["test", "a.prototxt"], "expected none (a file is given by its flag: caffe test -model FILE)"),
+        (["tset"], "See the list of all: caffe help"),
         (["plot"], "command 'plot' got the arguments: none; expected \"LOG...\""),
         (["layers", "ReLU", "LRN"], "command 'layers' got the arguments: ReLU LRN; expected \"[TYPE]\""),
         (["time", "--plot=x.png"], "ERROR: flag '--plot' does not belong to 'time'"),
@@ -182,3 +193,18 @@ def test_docstrings_are_the_only_help():
     for entry in command.commands().values():
         assert entry.doc, entry.name
         assert Path(sys.modules[entry.run.__module__].__file__).parent.name == "cli"
+
+
+def test_the_commands_are_listed_by_task(capsys):
+    assert main([]) == 0
+    listed = capsys.readouterr().out.partition("'caffe help <command>'")[0].split("\n\n")[1:-1]
+    groups = {title: {line.split()[0] for line in lines} for title, *lines in map(str.splitlines, listed)}
+    assert list(groups) == [f"{title}:" for title in command.TASKS.values()]
+    assert {"train", "test"} <= groups["Train and test:"]
+    assert {"convert_imageset", "upgrade_net_proto_text"} <= groups["Convert and upgrade files:"]
+    assert sorted(name for group in groups.values() for name in group) == sorted(command.commands())
+
+
+def test_a_command_of_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match='unknown task "tool" of a command; did you mean "tools"'):
+        command.command(task="tool")

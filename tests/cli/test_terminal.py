@@ -26,11 +26,13 @@ def test_training_shows_progress_and_results(noise, screen, capsys):
     assert main(["train", "-solver", "solver.prototxt"]) == 0
     drawn = screen()
     assert capsys.readouterr() == ("", "")
-    assert re.search(r"^Noise: 5 layers, 355 parameters \(1\.42 kB\), .* of data a batch$", drawn, re.M)
+    sizes = r"\d layers, 355 parameters \(1\.42 kB\), .* of data a batch$"
+    assert re.findall(rf"^Noise \((.*)\): {sizes}", drawn, re.M) == ["TRAIN", "TEST"]
     assert re.findall(r"iteration (\d): test: accuracy [\d.]+, loss [\d.e-]+ *$", drawn, re.M) == ["0", "4", "8"]
-    assert re.findall(r"iteration (\d): snapshot noise_iter_\d\.solverstate *$", drawn, re.M) == ["4", "8"]
-    assert re.search(r"train Noise .* 8/8 .* left", drawn)
-    assert re.search(r"loss [\d.e-]+   learning rate 0\.01   test: accuracy", drawn, re.M)
+    files = r"weights noise_iter_\d\.caffemodel, state noise_iter_\d\.solverstate"
+    assert re.findall(rf"iteration (\d): snapshot: {files} *$", drawn, re.M) == ["4", "8"]
+    assert re.search(r"train Noise .* 8/8 +in 0:\d\d", drawn)
+    assert re.search(r"^train: loss [\d.e-]+, learning rate 0\.01   test: accuracy", drawn, re.M)
     assert "Creating layer" not in drawn
 
 
@@ -60,6 +62,32 @@ def test_test_shows_the_means(noise, screen, capsys):
     drawn = screen()
     assert re.search(r"test Noise .* 3/3", drawn)
     assert re.search(r"^total loss: [\d.e-]+\naccuracy: [\d.]+\nloss: [\d.e-]+\n\Z", drawn, re.M)
+    assert "mean of 3 batches:\ntotal loss" in drawn
+
+
+def test_several_test_nets_are_numbered(noise, screen, capsys):
+    solver = (noise / "solver.prototxt").read_text().replace('net: "net', 'train_net: "net').replace("test_iter: 2", "")
+    more = 'test_net: "net.prototxt" test_net: "net.prototxt" test_iter: 2 test_iter: 3 snapshot_format: HDF5'
+    (noise / "solver.prototxt").write_text(f"{solver} {more}")
+    assert main(["train", "-solver", "solver.prototxt", "-plot", "curves.png"]) == 0
+    drawn = screen()
+    assert re.findall(r"^Noise \((.*)\):", drawn, re.M) == ["TRAIN", "TEST net 0", "TEST net 1"]
+    assert "snapshot: weights noise_iter_8.caffemodel.h5, state noise_iter_8.solverstate.h5" in drawn
+    assert "the curves are in curves.png" in drawn
+
+
+def test_a_total_that_is_not_known_yet_is_not_shown(screen):
+    terminal = display.choose(False)
+    with terminal.bar("making", 0) as bar:
+        assert not re.search(r"making .*\d", screen())
+        bar.update(2500, total=5000)
+        bar.update(5000)
+    assert re.search(r"making .* 5,000/5,000 +in 0:00", screen())
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(None, "0:00"), (59.6, "1:00"), (3599, "59:59"), (7384, "2:03:04")])
+def test_times_are_minutes_and_seconds(seconds, shown):
+    assert display._clock(seconds) == shown
 
 
 def test_time_shows_a_bar_and_prints_a_table(noise, screen, capsys):

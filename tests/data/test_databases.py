@@ -120,6 +120,17 @@ def test_what_is_no_lmdb_is_refused_by_name(kind, message, tmp_path):
     assert path in str(caught.value)
 
 
+def test_a_missing_database_names_the_command_that_makes_one():
+    for path, way in (
+        ("examples/mnist/mnist_test_lmdb/", "caffe data mnist -o examples/mnist"),
+        ("mnist_train_lmdb", "caffe data mnist -o ."),
+        ("some/train_lmdb", "caffe convert_imageset"),
+    ):
+        for backend in ("LMDB", "LEVELDB"):
+            with pytest.raises(FileError, match=rf"not found: .* \(from .*\); make it with: {way}$"):
+                open_source(backend, path)
+
+
 def test_what_is_no_leveldb_is_refused_by_name(tmp_path):
     with pytest.raises(FileError, match="not found"):
         open_source("LEVELDB", str(tmp_path / "nowhere"))

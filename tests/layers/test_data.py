@@ -374,6 +374,7 @@ def test_rows_go_on_across_files(place):
 
 
 def test_shuffled_rows_are_all_there_on_every_pass(place):
+    torch.manual_seed(3)  # of 1,440 orders two of 20 passes may be alike
     with closing(layer(HDF5 % ("shuffle: true", ""))) as source:
         batches = [source() for _ in range(40)]
     for x, y in batches:

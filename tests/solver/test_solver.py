@@ -373,7 +373,10 @@ def test_random_seed_repeats_a_run():
             "test_iter must be given once per test net: 0 given, 1 test nets",
         ),
         ("test_iter: 1 test_interval: 1 test_state {} test_state {}", "test_state must be .* 2 given, 1 test nets"),
-        ('snapshot: 5 snapshot_prefix: "no/such"', 'snapshot_prefix "no/such": there is no folder "no"; create it'),
+        (
+            'snapshot: 5 snapshot_prefix: "no/such"',
+            r'snapshot_prefix "no/such": there is no folder "no" \(from .*create it',
+        ),
     ],
 )
 def test_settings_refused_before_training(more, message):

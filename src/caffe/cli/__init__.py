@@ -84,13 +84,13 @@ def tool() -> int:
 
 
 def _run(words: list[str], given: dict[str, str | int | bool]) -> int:
-    if given.get("version"):
+    if given.get("version") or words == ["version"]:
         _show_version()
         return 0
     wants_help = bool(given.get("help"))
     if words and words[0] == "help":
         words, wants_help = words[1:], True
-    if not words:
+    if words in ([], ["help"]):
         print(command.usage(_installed("cafetiere")), end="")
         return 0
     entry = command.find(words[0])

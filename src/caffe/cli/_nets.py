@@ -25,13 +25,13 @@ def open_net(flags: SimpleNamespace, phase: str, precision: str = "") -> Any:
     return Net(flags.model, number, level=flags.level, stages=stages, device=mode.device(), precision=dtype)
 
 
-def summary(net: Any) -> str:
-    """One line that tells a net's size: layers, parameters, memory."""
+def summary(net: Any, which: str = "") -> str:
+    """One line that tells a net's phase and size: layers, parameters, memory; `which` stands beside the phase."""
     parameters = sum(blob.count for blobs in net.params.values() for blob in blobs)
     data = sum(math.prod(blob.shape) for blob in net.blobs.values())
-    name = net.name or "net"
+    name, phase = net.name or "net", caffe_pb2.Phase.Name(net.phase)
     return (
-        f"{name}: {len(net.layers)} layers, {parameters:,} parameters ({bytes_text(4 * parameters)}), "
+        f"{name} ({phase}{which}): {len(net.layers)} layers, {parameters:,} parameters ({bytes_text(4 * parameters)}), "
         f"{bytes_text(4 * data)} of data a batch"
     )
 

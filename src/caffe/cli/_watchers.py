@@ -31,7 +31,7 @@ class Progress(Watcher):
         now = time.monotonic()
         if now - self.drawn > 0.1 or iteration + 1 >= solver.param.max_iter:
             self.drawn = now
-            self.state = f"loss {self.mean:.4g}   learning rate {rate:.4g}"
+            self.state = f"train: loss {self.mean:.4g}, learning rate {rate:.4g}"
             self.bar.update(iteration + 1, self.state + self.score)
 
     def tested(self, solver: TrainingRun, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
@@ -43,7 +43,8 @@ class Progress(Watcher):
             self.bar.update(iteration, self.state + self.score)
 
     def snapshotted(self, solver: TrainingRun, path: str) -> None:
-        self.display.say(f"iteration {solver.iter}: snapshot {path}")
+        base, _, end = path.rpartition(".solverstate")
+        self.display.say(f"iteration {solver.iter}: snapshot: weights {base}.caffemodel{end}, state {path}")
 
 
 class Recorder(Watcher):
@@ -70,11 +71,13 @@ class Recorder(Watcher):
     def snapshotted(self, solver: TrainingRun, path: str) -> None:
         self.draw()
 
-    def draw(self) -> None:
-        """Draw what is known so far; a picture that fails does not end the training."""
+    def draw(self) -> bool:
+        """Draw what is known so far, and tell whether it was drawn; a picture that fails does not end the training."""
         if self.curves.empty:
-            return
+            return False
         try:
             plot.draw([self.curves], self.path)
         except CaffeError as error:
             log.warning("caffe", f"the curves were not drawn: {error}")
+            return False
+        return True

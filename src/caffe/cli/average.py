@@ -12,7 +12,7 @@ from caffe.cli.plot import OUT
 from caffe.errors import CaffeError
 
 
-@command("model", "iterations", "gpu", "level", "stage", OUT, arguments="FILE...")
+@command("model", "iterations", "gpu", "level", "stage", OUT, task="train", arguments="FILE...")
 def average(flags: SimpleNamespace, display: Display) -> None:
     """Average the weights of snapshots, or take out a moving average.
 

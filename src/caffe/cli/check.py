@@ -10,7 +10,7 @@ from caffe.cli.command import command
 from caffe.cli.display import Display
 
 
-@command("phase", "gpu", "level", "stage", arguments="NET")
+@command("phase", "gpu", "level", "stage", task="nets", arguments="NET")
 def check(flags: SimpleNamespace, display: Display) -> int:
     """Check the gradients of a net's layers.
 

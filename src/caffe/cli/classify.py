@@ -30,7 +30,7 @@ TRANSFORM = (MODEL_DEF, PRETRAINED_MODEL, "gpu", MEAN_FILE, INPUT_SCALE, RAW_SCA
 _BEST = 5
 
 
-@command(*TRANSFORM, CENTER_ONLY, IMAGES_DIM, EXT, LABELS, ENGINE, arguments="IMAGES [OUT]")
+@command(*TRANSFORM, CENTER_ONLY, IMAGES_DIM, EXT, LABELS, ENGINE, task="train", arguments="IMAGES [OUT]")
 def classify(flags: SimpleNamespace, display: Display) -> None:
     """Classify images.
 

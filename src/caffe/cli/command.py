@@ -16,6 +16,15 @@ from caffe.errors import did_you_mean
 
 __all__ = ["Command", "command", "command_help", "commands", "find", "usage", "values"]
 
+TASKS = {
+    "train": "Train and test",
+    "nets": "Look at nets",
+    "data": "Data",
+    "convert": "Convert and upgrade files",
+    "tools": "Tools",
+}
+"""What commands are for: the groups of the list of commands, in their order."""
+
 Run = Callable[..., int | None]
 """A command's function: takes the flags' values and a `Display`, returns the exit code or None for 0."""
 
@@ -24,12 +33,22 @@ _COMMANDS: dict[str, Command] = {}
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its function, the flags it reads and its plain arguments, such as "IN OUT", "[TYPE]" or "LOG..."."""
+    """A command: its function, the flags it reads, its plain arguments, and its task, one of `TASKS`.
+
+    Arguments are written "IN OUT", "[TYPE]" or "LOG..."; one in lower case lists its values: "bash|zsh|fish".
+    """
 
     name: str
     run: Run
     reads: tuple[Flag, ...]
     arguments: str
+    task: str
+
+    @property
+    def choices(self) -> list[str]:
+        """The values that the first plain argument may have, if the command lists them."""
+        first = self.arguments.partition(" ")[0]
+        return first.split("|") if first.islower() else []
 
     @property
     def doc(self) -> str:
@@ -49,11 +68,16 @@ class Command:
         most = None if self.arguments.endswith("...") else len(wanted)
         if len(words) < least or (most is not None and len(words) > most):
             shown = " ".join(words) or "none"
-            expected = f'expected "{self.arguments}"' if wanted else "expected none (flags start with '-')"
+            expected = f'expected "{self.arguments}"' if wanted else f"expected none ({self._way()})"
             raise UsageError(
                 f"caffe: error: command '{self.name}' got the arguments: {shown}; {expected}\n"
                 f"See: caffe help {self.name}"
             )
+
+    def _way(self) -> str:
+        """How a command without arguments is told its file."""
+        flag = next((flag.name for flag in self.reads if flag.name in ("solver", "model")), "")
+        return f"a file is given by its flag: caffe {self.name} -{flag} FILE" if flag else "flags start with '-'"
 
     def unread(self, given: Mapping[str, object]) -> list[str]:
         """The given flags of Caffe's command that this one has no use for; a flag of another command is an error."""
@@ -67,12 +91,15 @@ class Command:
         return [name for name in given if name not in read]
 
 
-def command(*reads: str | Flag, arguments: str = "") -> Callable[[Run], Run]:
+def command(*reads: str | Flag, task: str, arguments: str = "") -> Callable[[Run], Run]:
     """Register the decorated function as the command of its name.
 
-    `reads` lists the flags it reads: a name for one of Caffe's, a `Flag` for its own. The function gets their values
-    as attributes (its plain arguments as `arguments`) and a `Display`, and returns the exit code or None for 0.
+    `reads` lists the flags it reads: a name for one of Caffe's, a `Flag` for its own; `task` is one of `TASKS`. The
+    function gets the flags' values as attributes (its plain arguments as `arguments`) and a `Display`, and returns the
+    exit code or None for 0.
     """
+    if task not in TASKS:
+        raise ValueError(f'unknown task "{task}" of a command{did_you_mean(task, TASKS)} (known: {", ".join(TASKS)})')
     caffe = {flag.name: flag for flag in flags.CAFFE}
     known = tuple(caffe[flag] if isinstance(flag, str) else flag for flag in reads)
     flags.register(known)
@@ -82,7 +109,7 @@ def command(*reads: str | Flag, arguments: str = "") -> Callable[[Run], Run]:
         if name in _COMMANDS:
             other = _COMMANDS[name].run.__module__
             raise ValueError(f'command "{name}" is defined twice: in {other} and in {run.__module__}')
-        _COMMANDS[name] = Command(name, run, known, arguments)
+        _COMMANDS[name] = Command(name, run, known, arguments, task)
         return run
 
     return add
@@ -105,8 +132,7 @@ def find(name: str) -> Command:
     known = commands()
     if name not in known:
         raise UsageError(
-            f"caffe: error: Unknown action: {name}{did_you_mean(name, known)}\n"
-            f"Available caffe actions: {', '.join(known)}"
+            f"caffe: error: Unknown action: {name}{did_you_mean(name, known)}\nSee the list of all: caffe help"
         )
     return known[name]
 
@@ -118,17 +144,15 @@ def usage(version: str) -> str:
     lines = [
         f"caffe: train, test and time nets (Cafetiere {version})",
         "usage: caffe <command> <args>",
-        "",
-        "commands:",
     ]
-    lines += [f"  {name:{width}}{entry.summary[0].lower()}{entry.summary[1:]}" for name, entry in known.items()]
-    lines += [
-        "",
-        "'caffe help <command>' tells more of a command and of its own flags.",
-        "",
-        "  Flags of every command:",
-    ]
-    lines += [_flag_text(flag) for flag in sorted(flags.CAFFE + flags.GENERAL, key=lambda flag: flag.name)]
+    for task, title in TASKS.items():
+        lines += ["", f"{title}:"]
+        group = [entry for entry in known.values() if entry.task == task]
+        lines += [f"  {entry.name:{width}}{entry.summary[0].lower()}{entry.summary[1:]}" for entry in group]
+    lines += ["", "'caffe help <command>' tells more of a command and of its own flags."]
+    titles = ("Flags of Caffe's command, which a command without a use for them passes over", "Flags of every command")
+    for title, shown in zip(titles, (flags.CAFFE, flags.GENERAL), strict=True):
+        lines += ["", f"{title}:", *map(_flag_text, sorted(shown, key=lambda flag: flag.name))]
     return "\n".join(lines) + "\n"
 
 

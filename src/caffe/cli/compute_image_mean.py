@@ -28,7 +28,7 @@ _OWN = [
 ]
 
 
-@command(BACKEND, *_OWN, arguments="INPUT_DB [OUTPUT_FILE]")
+@command(BACKEND, *_OWN, task="data", arguments="INPUT_DB [OUTPUT_FILE]")
 def compute_image_mean(flags: SimpleNamespace, display: Display) -> None:
     """Compute the mean image of a database.
 

@@ -12,7 +12,7 @@ from caffe.cli.display import Display
 _TRAIN = [f"data_batch_{number}.bin" for number in range(1, 6)]
 
 
-@command(arguments="INPUT_FOLDER OUTPUT_FOLDER DB_TYPE")
+@command(task="convert", arguments="INPUT_FOLDER OUTPUT_FOLDER DB_TYPE")
 def convert_cifar_data(flags: SimpleNamespace, display: Display) -> None:
     """Convert CIFAR-10's binary files to databases of records.
 

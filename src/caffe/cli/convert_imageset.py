@@ -30,7 +30,7 @@ _FLAGS = [
 ]
 
 
-@command(*_FLAGS, arguments="ROOTFOLDER LISTFILE DB_NAME")
+@command(*_FLAGS, task="convert", arguments="ROOTFOLDER LISTFILE DB_NAME")
 def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
     """Convert a list of images to a database of records.
 

@@ -11,7 +11,7 @@ from caffe.cli.convert_imageset import BACKEND
 from caffe.cli.display import Display
 
 
-@command(BACKEND, arguments="IMAGE_FILE LABEL_FILE DB_NAME")
+@command(BACKEND, task="convert", arguments="IMAGE_FILE LABEL_FILE DB_NAME")
 def convert_mnist_data(flags: SimpleNamespace, display: Display) -> None:
     """Convert MNIST's idx files, plain or .gz, to a database of records.
 

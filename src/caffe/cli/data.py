@@ -18,7 +18,7 @@ OVERWRITE = Flag("overwrite", False, "Replace databases that are there already."
 _SETS = ("mnist",)
 
 
-@command(FOLDER, OUT, OVERWRITE, arguments="SET")
+@command(FOLDER, OUT, OVERWRITE, task="data", arguments="mnist")
 def data(flags: SimpleNamespace, display: Display) -> None:
     """Make the databases of a data set that the examples train on.
 
@@ -36,7 +36,7 @@ def data(flags: SimpleNamespace, display: Display) -> None:
     there = [path for path in mnist.databases(out) if os.path.exists(path)]
     if there and not flags.overwrite:
         raise CaffeError(f'"{there[0]}" exists already; give -overwrite to replace it')
-    with display.bar("mnist", 1) as bar:
+    with display.bar("mnist", 0) as bar:
         counts = mnist.make(out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
     for kind, count in counts.items():
         print(f"wrote {out / f'mnist_{kind}_lmdb'}: {count:,} digits")

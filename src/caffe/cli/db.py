@@ -20,7 +20,7 @@ _MOST = 12  # lines of a histogram or of damaged records
 COUNT = Flag("count", 64, "How many images the picture shows.")
 
 
-@command(OUT, COUNT, arguments="ACTION PATH")
+@command(OUT, COUNT, task="data", arguments="info|show|export|verify PATH")
 def db(flags: SimpleNamespace, display: Display) -> int:
     """Look into a database of records, LMDB or LevelDB.
 

@@ -20,7 +20,7 @@ CONTEXT_PAD = Flag("context_pad", 16, "How many pixels of the net's input show a
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
 
 
-@command(*TRANSFORM, CROP_MODE, CONTEXT_PAD, ENGINE, arguments="IMAGES OUT")
+@command(*TRANSFORM, CROP_MODE, CONTEXT_PAD, ENGINE, task="train", arguments="IMAGES OUT")
 def detect(flags: SimpleNamespace, display: Display) -> None:
     """Score windows of images, as R-CNN does.
 

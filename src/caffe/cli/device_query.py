@@ -13,7 +13,7 @@ from caffe.cli.display import Display
 from caffe.errors import CaffeError
 
 
-@command("gpu")
+@command("gpu", task="tools")
 def device_query(flags: SimpleNamespace, display: Display) -> None:
     """Show what the CPU and the GPUs of this machine are.
 

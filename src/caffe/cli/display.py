@@ -40,7 +40,7 @@ class Display:
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A progress bar from `done` to `total` steps."""
+        """A progress bar from `done` to `total` steps; a total of 0 is one that is not known yet."""
         yield Bar()
 
     def __enter__(self) -> Display:
@@ -66,23 +66,24 @@ class Terminal(Display):
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
         from rich.console import Group
         from rich.live import Live
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
         from rich.text import Text
 
         progress = Progress(
             TextColumn("[bold]{task.description}", markup=True),
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
+            TextColumn("{task.fields[time]}"),
             expand=True,
             console=self.console,
         )
-        task = progress.add_task(title, total=total, completed=done, rate="")
+        task = progress.add_task(title, total=total or None, completed=done, count="", rate="", time="")
         detail = Text(style="cyan", no_wrap=True, overflow="ellipsis")
         with Live(Group(progress, detail), console=self.console, refresh_per_second=8, redirect_stdout=False):
-            yield _Drawn(progress, task, detail)
+            drawn = _Drawn(progress, task, detail)
+            drawn.update(done)
+            yield drawn
 
 
 class _Drawn(Bar):
@@ -90,10 +91,27 @@ class _Drawn(Bar):
         self.progress, self.task, self.detail = progress, task, detail
 
     def update(self, done: int, detail: str = "", total: int | None = None) -> None:
-        speed = self.progress.tasks[0].speed or 0
-        rate = f"{speed:,.0f} it/s" if speed >= 100 else f"{speed:.3g} it/s"
-        self.progress.update(self.task, completed=done, total=total, rate=rate if speed else "")
+        self.progress.update(self.task, completed=done, total=total)
+        task = self.progress.tasks[0]
+        rate = f"{task.speed:,.0f} it/s" if (task.speed or 0) >= 100 else f"{task.speed or 0:.3g} it/s"
+        if task.finished:
+            time = f"in {_clock(task.finished_time)}"
+        else:
+            time = f"{_clock(task.time_remaining)} left" if task.speed else ""
+        self.progress.update(
+            self.task,
+            count=f"{done:,}/{task.total:,.0f}" if task.total else "",
+            rate=rate if task.speed and not task.finished else "",
+            time=time,
+        )
         self.detail.plain = detail
+
+
+def _clock(seconds: float | None) -> str:
+    """A time as minutes and seconds, with hours where there are any: `0:42`."""
+    minutes, seconds = divmod(round(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 class _Warnings(logging.Handler):

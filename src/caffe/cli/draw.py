@@ -22,7 +22,7 @@ DISPLAY_LRM = Flag("display_lrm", False, "Show the learning rates of layers that
 _PHASES = ("ALL", "TRAIN", "TEST")
 
 
-@command("phase", RANKDIR, DISPLAY_LRM, arguments="NET PICTURE")
+@command("phase", RANKDIR, DISPLAY_LRM, task="nets", arguments="NET PICTURE")
 def draw(flags: SimpleNamespace, display: Display) -> None:
     """Draw the layers of a net.
 

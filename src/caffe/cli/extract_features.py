@@ -14,7 +14,11 @@ from caffe.errors import CaffeError, did_you_mean
 _PLACE = "extract_features.cpp"
 
 
-@command(ENGINE, arguments="WEIGHTS MODEL BLOB[,BLOB...] DATASET[,DATASET...] BATCHES DB_TYPE [MODE] [DEVICE]")
+@command(
+    ENGINE,
+    task="data",
+    arguments="WEIGHTS MODEL BLOB[,BLOB...] DATASET[,DATASET...] BATCHES DB_TYPE [MODE] [DEVICE]",
+)
 def extract_features(flags: SimpleNamespace, display: Display) -> None:
     """Write blobs that a net computes for its data.
 

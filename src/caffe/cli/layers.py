@@ -11,7 +11,7 @@ from caffe.cli.flags import Flag
 MARKDOWN = Flag("markdown", False, "Print a document about all types, as docs/layers.md is.")
 
 
-@command(MARKDOWN, arguments="[TYPE]")
+@command(MARKDOWN, task="nets", arguments="[TYPE]")
 def layers(flags: SimpleNamespace, display: Display) -> None:
     """List the layer types, or tell about one.
 

@@ -14,7 +14,7 @@ from caffe.errors import FileError
 DELIMITER = Flag("delimiter", ",", "What separates the columns.")
 
 
-@command(DELIMITER, arguments="LOG [FOLDER]")
+@command(DELIMITER, task="tools", arguments="LOG [FOLDER]")
 def parse_log(flags: SimpleNamespace, display: Display) -> None:
     """Turn a training log into tables.
 

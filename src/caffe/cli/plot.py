@@ -12,7 +12,7 @@ from caffe.cli.flags import Flag
 OUT = Flag("out", "", "File to write.", ("o",))
 
 
-@command(OUT, arguments="LOG...")
+@command(OUT, task="tools", arguments="LOG...")
 def plot(flags: SimpleNamespace, display: Display) -> None:
     """Draw the curves of training runs from their logs.
 

@@ -9,7 +9,7 @@ from caffe.cli.display import Display
 from caffe.errors import CaffeError
 
 
-@command(arguments="TYPE PICTURE LOG...")
+@command(task="tools", arguments="TYPE PICTURE LOG...")
 def plot_training_log(flags: SimpleNamespace, display: Display) -> None:
     """Draw one quantity of training logs over iterations or seconds.
 

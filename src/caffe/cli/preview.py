@@ -15,7 +15,7 @@ COUNT = Flag("count", 64, "How many images the picture shows.")
 SEED = Flag("seed", 0, "Seed of the random draws.")
 
 
-@command("phase", "level", "stage", OUT, COUNT, SEED, arguments="MODEL")
+@command("phase", "level", "stage", OUT, COUNT, SEED, task="data", arguments="MODEL")
 def preview(flags: SimpleNamespace, display: Display) -> None:
     """Show what a net's data layer delivers, in one picture.
 

@@ -10,7 +10,7 @@ from caffe.cli.display import Display
 from caffe.proto.printing import repeated_fields
 
 
-@command(arguments="NET")
+@command(task="nets", arguments="NET")
 def summarize(flags: SimpleNamespace, display: Display) -> None:
     """List the layers of a net, a line each.
 

@@ -12,7 +12,7 @@ from caffe.cli.flags import COMPILE, ENGINE, PRECISION
 from caffe.errors import CaffeError
 
 
-@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION)
+@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION, task="train")
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 
@@ -58,6 +58,7 @@ def _score(net: Any, iterations: int, display: Display) -> None:
                     log.info("caffe.cpp:304", f"Batch {iteration}, {name} = {log.number(value)}")
             bar.update(iteration + 1, f"loss {log.number(total / (iteration + 1))}")
     log.info("caffe.cpp:309", f"Loss: {log.number(total / iterations)}")
+    display.say(f"mean of {iterations} {'batch' if iterations == 1 else 'batches'}:")
     display.say(f"total loss: {log.number(total / iterations)}")
     for name in net.outputs:
         weight = net.blob_loss_weights[name]

@@ -18,7 +18,7 @@ from caffe.proto import files
 TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
 
 
-@command("model", "phase", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION, TRACE)
+@command("model", "phase", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION, TRACE, task="nets")
 def time(flags: SimpleNamespace, display: Display) -> None:
     """Time a model, forward and backward, layer by layer, and as one piece.
 

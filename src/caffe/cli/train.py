@@ -26,7 +26,7 @@ _NAN = ("stop", "warn")
 _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
 
 
-@command(*_FLAGS, COMPILE, NAN, PLOT, PRECISION)
+@command(*_FLAGS, COMPILE, NAN, PLOT, PRECISION, task="train")
 def train(flags: SimpleNamespace, display: Display) -> None:
     """Train a model, finetune one, or resume a run.
 
@@ -121,11 +121,12 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
     recorder = _watch.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
-    for net in (solver.net, *solver.test_nets):
-        display.say(_nets.summary(net))
+    display.say(_nets.summary(solver.net))
+    for index, net in enumerate(solver.test_nets):
+        display.say(_nets.summary(net, f" net {index}" if len(solver.test_nets) > 1 else ""))
 
-    def tell(text: str) -> None:
-        display.say(text, "yellow")
+    def tell(text: str, style: str = "yellow") -> None:
+        display.say(text, style)
         log.info("caffe", text)
 
     title = f"train {solver.net.name}"
@@ -135,8 +136,8 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
         try:
             solver.solve()
         finally:
-            if recorder:
-                recorder.draw()
+            if recorder and recorder.draw():
+                tell(f"the curves are in {flags.plot}", style="")
     if solver.stopped:
         tell(_way_back(solver, flags))
 

@@ -10,7 +10,7 @@ from caffe.cli.command import command
 from caffe.cli.display import Display
 
 
-@command(arguments="IN OUT")
+@command(task="convert", arguments="IN OUT")
 def upgrade_net_proto_text(flags: SimpleNamespace, display: Display) -> int:
     """Upgrade a net definition of an older format (prototxt).
 
@@ -29,7 +29,7 @@ def upgrade_net_proto_text(flags: SimpleNamespace, display: Display) -> int:
     return 0 if whole else 1
 
 
-@command(arguments="IN OUT")
+@command(task="convert", arguments="IN OUT")
 def upgrade_net_proto_binary(flags: SimpleNamespace, display: Display) -> int:
     """Upgrade a weight file of an older format (caffemodel).
 
@@ -46,7 +46,7 @@ def upgrade_net_proto_binary(flags: SimpleNamespace, display: Display) -> int:
     return 0 if whole else 1
 
 
-@command(arguments="IN OUT")
+@command(task="convert", arguments="IN OUT")
 def upgrade_solver_proto_text(flags: SimpleNamespace, display: Display) -> None:
     """Upgrade a solver definition of an older format (prototxt).
 

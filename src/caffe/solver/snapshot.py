@@ -32,7 +32,10 @@ def check_prefix(param: Any) -> None:
     prefix = param.snapshot_prefix
     folder = Path(f"{prefix}_iter_").parent
     if not os.path.isdir(folder):
-        raise SolverError(f'snapshot_prefix "{prefix}": there is no folder "{folder}"; create it, or change the prefix')
+        place = "" if folder.is_absolute() else f" (from {Path.cwd()})"
+        raise SolverError(
+            f'snapshot_prefix "{prefix}": there is no folder "{folder}"{place}; create it, or change the prefix'
+        )
     try:
         with tempfile.TemporaryFile(dir=folder), contextlib.suppress(FileNotFoundError):
             os.stat(f"{prefix}_iter_{param.max_iter}.solverstate.h5")  # a name that is too long

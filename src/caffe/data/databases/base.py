@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import closing
@@ -11,7 +12,7 @@ from caffe import log
 from caffe.errors import FileError
 from caffe.registry import Registry
 
-__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "open_source", "show_key"]
+__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "not_found", "open_source", "show_key"]
 
 Bytes = bytes | memoryview
 Records = Generator[tuple[bytes, Bytes], None, None]
@@ -25,6 +26,16 @@ class WrongBackend(FileError):
         super().__init__(f"{text}; set backend: {found}" if found else text)
         self.fact = text
         self.found = found
+
+
+def not_found(kind: str, path: str) -> FileError:
+    """The error for a database that does not exist, with the command that makes one."""
+    folder, name = os.path.split(path.rstrip("/"))
+    digits = name in ("mnist_train_lmdb", "mnist_test_lmdb")
+    maker = f"caffe data mnist -o {folder or '.'}" if digits else "caffe convert_imageset"
+    return FileError(
+        f'{kind} database "{path}" not found: no such file or directory (from {os.getcwd()}); make it with: {maker}'
+    )
 
 
 class RecordSource(ABC):

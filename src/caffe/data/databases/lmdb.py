@@ -7,7 +7,7 @@ import os
 import lmdb
 
 from caffe import log
-from caffe.data.databases.base import Records, RecordSource, WrongBackend, show_key
+from caffe.data.databases.base import Records, RecordSource, WrongBackend, not_found, show_key
 from caffe.data.databases.lmdb_file import Damage, DataFile
 from caffe.data.databases.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError
@@ -100,7 +100,7 @@ def _data_file(path: str) -> str:
     """`path`/data.mdb, or an error that tells what the path is instead."""
     file = os.path.join(path, "data.mdb")
     if not os.path.exists(path):
-        raise FileError(f'LMDB database "{path}" not found: no such file or directory (from {os.getcwd()})')
+        raise not_found("LMDB", path)
     if not os.path.isdir(path):
         raise FileError(f'LMDB database "{path}" is a file; give the folder that holds its data.mdb')
     if os.path.exists(os.path.join(path, "CURRENT")) and not os.path.exists(file):
