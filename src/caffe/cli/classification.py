@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _BEST = 5
 
 
-@command("gpu", arguments="MODEL WEIGHTS MEAN LABELS IMAGE")
+@command("gpu", task="train", arguments="MODEL WEIGHTS MEAN LABELS IMAGE")
 def classification(flags: SimpleNamespace, display: Display) -> None:
     """Print the best classes of an image as Caffe's cpp_classification does.
 

@@ -15,7 +15,7 @@ BACKEND = Flag("backend", "leveldb", "Kind of the database: leveldb, as Caffe wr
 SEED = Flag("seed", -1, "Number that the random pairs follow from; -1 draws other pairs each time.")
 
 
-@command(BACKEND, SEED, arguments="IMAGE_FILE LABEL_FILE DB_NAME")
+@command(BACKEND, SEED, task="convert", arguments="IMAGE_FILE LABEL_FILE DB_NAME")
 def convert_mnist_siamese_data(flags: SimpleNamespace, display: Display) -> None:
     """Convert MNIST's idx files, plain or .gz, to a database of pairs.
 
