@@ -207,7 +207,7 @@ import os, signal, sys, time
 from caffe import cli
 from caffe.cli import command
 from caffe.data.databases.leveldb import LevelDb
-@command.command()
+@command.command(task="tools")
 def wait(flags, display):
     source = LevelDb(sys.argv[1])
     print("open", flush=True)

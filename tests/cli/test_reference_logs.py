@@ -133,7 +133,7 @@ def test_a_run_that_fails(name, run):
     code, out, err = run(name)
     assert (code, out) == (1, "")
     if name == "unknown_command":
-        assert all(word in err for word in command.commands())
+        assert all(word in err for word in command.offered())
     else:
         before = [line for line in recorded(name) if line[0] in "IW"]
         problem = difference(lines(err.partition("caffe: error:")[0]), strip(before))

@@ -18,7 +18,7 @@ _BEST = 5
 
 @command("gpu", task="train", arguments="MODEL WEIGHTS MEAN LABELS IMAGE")
 def classification(flags: SimpleNamespace, display: Display) -> None:
-    """Print the best classes of an image as Caffe's cpp_classification does.
+    """Print the best classes of one image, as cpp_classification does.
 
     The image is resized to the net's input, and the mean of each channel over the whole MEAN file is subtracted.
     LABELS has the name of a class in each line. For many images, crops or other settings use `caffe classify`.

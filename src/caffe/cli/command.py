@@ -14,7 +14,7 @@ from caffe.cli import flags
 from caffe.cli.flags import Flag, UsageError
 from caffe.errors import did_you_mean
 
-__all__ = ["Command", "command", "command_help", "commands", "find", "usage", "values"]
+__all__ = ["DEPRECATED", "Command", "command", "command_help", "commands", "find", "offered", "usage", "values"]
 
 TASKS = {
     "train": "Train and test",
@@ -24,6 +24,9 @@ TASKS = {
     "tools": "Tools",
 }
 """What commands are for: the groups of the list of commands, in their order."""
+
+DEPRECATED = "deprecated"
+"""The task of commands that only name another one. They run, but no list and no completion offers them."""
 
 Run = Callable[..., int | None]
 """A command's function: takes the flags' values and a `Display`, returns the exit code or None for 0."""
@@ -98,7 +101,7 @@ def command(*reads: str | Flag, task: str, arguments: str = "") -> Callable[[Run
     function gets the flags' values as attributes (its plain arguments as `arguments`) and a `Display`, and returns the
     exit code or None for 0.
     """
-    if task not in TASKS:
+    if task not in (*TASKS, DEPRECATED):
         raise ValueError(f'unknown task "{task}" of a command{did_you_mean(task, TASKS)} (known: {", ".join(TASKS)})')
     caffe = {flag.name: flag for flag in flags.CAFFE}
     known = tuple(caffe[flag] if isinstance(flag, str) else flag for flag in reads)
@@ -127,19 +130,24 @@ def commands() -> dict[str, Command]:
     return dict(sorted(_COMMANDS.items()))
 
 
+def offered() -> dict[str, Command]:
+    """The commands that are not deprecated, by name."""
+    return {name: entry for name, entry in commands().items() if entry.task != DEPRECATED}
+
+
 def find(name: str) -> Command:
     """The command called `name`, or a `UsageError` with the nearest one."""
     known = commands()
     if name not in known:
         raise UsageError(
-            f"caffe: error: Unknown action: {name}{did_you_mean(name, known)}\nSee the list of all: caffe help"
+            f"caffe: error: Unknown action: {name}{did_you_mean(name, offered())}\nSee the list of all: caffe help"
         )
     return known[name]
 
 
 def usage(version: str) -> str:
     """The text that `caffe` alone prints."""
-    known = commands()
+    known = offered()
     width = max(map(len, known)) + 2
     lines = [
         f"caffe: train, test and time nets (Cafetiere {version})",

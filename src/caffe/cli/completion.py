@@ -6,7 +6,7 @@ from importlib import metadata
 from types import SimpleNamespace
 
 from caffe.cli import flags as known_flags
-from caffe.cli.command import command, commands
+from caffe.cli.command import command, offered
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, did_you_mean
@@ -150,7 +150,7 @@ def _bash() -> str:
     def written(group: tuple[Flag, ...] | list[Flag]) -> str:
         return " ".join(name for name, _ in _names(group))
 
-    known = commands().values()
+    known = offered().values()
     choices = [f'        {entry.name}:0) candidates="{" ".join(entry.choices)}" ;;' for entry in known if entry.choices]
     lines = [
         f'            {entry.name}) candidates="{written(entry.reads)} {written(known_flags.GENERAL)}" ;;'
@@ -172,7 +172,7 @@ def _zsh() -> str:
     def written(group: tuple[Flag, ...] | list[Flag], space: str) -> str:
         return "\n".join(f"{space}{item(f'-{name}', text)}" for name, text in _names(group))
 
-    known = commands().values()
+    known = offered().values()
     flags = [
         f"            {entry.name})\n                found=(\n{written(entry.reads, ' ' * 20)}\n                ) ;;"
         for entry in known
@@ -205,7 +205,7 @@ def _fish() -> str:
     for name, text in _summaries():
         for place in ("''", "help 1"):
             script.append(f'complete -c caffe -f -n "__caffe_is {place}" -a {name} -d {_quoted(text)}')
-    for entry in commands().values():
+    for entry in offered().values():
         script += lines(entry.reads, f'complete -c caffe -n "__caffe_is {entry.name}"')
         if entry.choices:
             values = " ".join(entry.choices)
@@ -224,7 +224,7 @@ def _filled(script: str, **parts: str) -> str:
 
 def _summaries() -> list[tuple[str, str]]:
     """Each command with its summary."""
-    known = [(entry.name, entry.summary) for entry in commands().values()]
+    known = [(entry.name, entry.summary) for entry in offered().values()]
     return [*known, ("help", "Show the help of a command")]
 
 

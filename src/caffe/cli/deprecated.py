@@ -5,12 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import NoReturn
 
-from caffe.cli.command import command
+from caffe.cli.command import DEPRECATED, command
 from caffe.cli.display import Display
 from caffe.errors import CaffeError
 
 
-@command(task="tools", arguments="[ARGUMENT]...")
+@command(task=DEPRECATED, arguments="[ARGUMENT]...")
 def train_net(flags: SimpleNamespace, display: Display) -> None:
     """Deprecated: tells how to call `caffe train` instead.
 
@@ -19,7 +19,7 @@ def train_net(flags: SimpleNamespace, display: Display) -> None:
     _refuse("train", ["-solver", "[-snapshot"], flags.arguments)
 
 
-@command(task="tools", arguments="[ARGUMENT]...")
+@command(task=DEPRECATED, arguments="[ARGUMENT]...")
 def finetune_net(flags: SimpleNamespace, display: Display) -> None:
     """Deprecated: tells how to call `caffe train -weights` instead.
 
@@ -28,7 +28,7 @@ def finetune_net(flags: SimpleNamespace, display: Display) -> None:
     _refuse("train", ["-solver", "-weights"], flags.arguments)
 
 
-@command(task="tools", arguments="[ARGUMENT]...")
+@command(task=DEPRECATED, arguments="[ARGUMENT]...")
 def test_net(flags: SimpleNamespace, display: Display) -> None:
     """Deprecated: tells how to call `caffe test` instead.
 
@@ -37,7 +37,7 @@ def test_net(flags: SimpleNamespace, display: Display) -> None:
     _refuse("test", ["-model", "-weights", "[-iterations", "[GPU", "[-gpu"], flags.arguments)
 
 
-@command(task="tools", arguments="[ARGUMENT]...")
+@command(task=DEPRECATED, arguments="[ARGUMENT]...")
 def net_speed_benchmark(flags: SimpleNamespace, display: Display) -> None:
     """Deprecated: tells how to call `caffe time` instead.
 

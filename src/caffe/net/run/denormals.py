@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 from types import TracebackType
 
+import numpy as np
 import torch
 
 __all__ = ["FlushedDenormals", "flush_in_worker_threads"]
 
-_DENORMAL = torch.tensor(1e-40)
+_DENORMAL, _ONE = np.full(1, 1e-40, np.float32), np.ones(1, np.float32)
 _PARALLEL = 1 << 18  # elements that torch shares among its threads
 
 
@@ -42,4 +43,4 @@ def flush_in_worker_threads() -> None:
 
 
 def _flushed() -> bool:
-    return not bool(_DENORMAL * 1)
+    return not bool((_DENORMAL * _ONE)[0])
