@@ -80,7 +80,7 @@ def test_version_is_caffes_first_then_ours_and_that_of_torch(capsys):
         (["help", "tset"], 'Unknown action: tset; did you mean "test"?'),
         (["train", "solver.prototxt"], "command 'train' got the arguments: solver.prototxt; expected none"),
         (["test", "a.prototxt"], "expected none (a file is given by its flag: caffe test -model FILE)"),
-        (["tset"], "Available caffe actions (what each does: caffe help):\n  average, check"),
+        (["tset"], "Available caffe actions (see caffe help): average, check"),
         (["plot"], "command 'plot' got the arguments: none; expected \"LOG...\""),
         (["layers", "ReLU", "LRN"], "command 'layers' got the arguments: ReLU LRN; expected \"[TYPE]\""),
         (["time", "--plot=x.png"], "ERROR: flag '--plot' does not belong to 'time'"),

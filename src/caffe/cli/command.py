@@ -131,10 +131,9 @@ def find(name: str) -> Command:
     """The command called `name`, or a `UsageError` with the nearest one."""
     known = commands()
     if name not in known:
-        names = textwrap.fill(", ".join(known), 80, initial_indent="  ", subsequent_indent="  ")
         raise UsageError(
             f"caffe: error: Unknown action: {name}{did_you_mean(name, known)}\n"
-            f"Available caffe actions (what each does: caffe help):\n{names}"
+            f"Available caffe actions (see caffe help): {', '.join(known)}"
         )
     return known[name]
 
