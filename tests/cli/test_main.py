@@ -80,7 +80,7 @@ def test_version_is_caffes_first_then_ours_and_that_of_torch(capsys):
         (["help", "tset"], 'Unknown action: tset; did you mean "test"?'),
         (["train", "solver.prototxt"], "command 'train' got the arguments: solver.prototxt; expected none"),
         (["test", "a.prototxt"], "expected none (a file is given by its flag: caffe test -model FILE)"),
-        (["tset"], "See the list of all: caffe help"),
+        (["tset"], "Available caffe actions (see caffe help): average, check"),
         (["plot"], "command 'plot' got the arguments: none; expected \"LOG...\""),
         (["layers", "ReLU", "LRN"], "command 'layers' got the arguments: ReLU LRN; expected \"[TYPE]\""),
         (["time", "--plot=x.png"], "ERROR: flag '--plot' does not belong to 'time'"),
@@ -202,7 +202,7 @@ def test_the_commands_are_listed_by_task(capsys):
     assert list(groups) == [f"{title}:" for title in command.TASKS.values()]
     assert {"train", "test"} <= groups["Train and test:"]
     assert {"convert_imageset", "upgrade_net_proto_text"} <= groups["Convert and upgrade files:"]
-    assert sorted(name for group in groups.values() for name in group) == sorted(command.commands())
+    assert sorted(name for group in groups.values() for name in group) == sorted(command.offered())
 
 
 def test_a_command_of_an_unknown_task_is_refused():

@@ -76,6 +76,12 @@ def test_several_test_nets_are_numbered(noise, screen, capsys):
     assert "the curves are in curves.png" in drawn
 
 
+def test_a_run_without_iterations_left_tells_its_test(noise, screen, capsys):
+    assert main(["train", "-solver", "solver.prototxt", "-v"]) == 0
+    assert main(["train", "-solver", "solver.prototxt", "-snapshot", "noise_iter_8.solverstate"]) == 0
+    assert re.search(r"^test: accuracy [\d.]+, loss [\d.e-]+ *$", screen(), re.M)
+
+
 def test_a_total_that_is_not_known_yet_is_not_shown(screen):
     terminal = display.choose(False)
     with terminal.bar("making", 0) as bar:

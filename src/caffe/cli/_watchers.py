@@ -40,7 +40,7 @@ class Progress(Watcher):
         self.display.say(f"iteration {iteration}: {which}: {results}")
         if net_index == 0:
             self.score = f"   test: {results}"
-            self.bar.update(iteration, self.state + self.score)
+            self.bar.update(iteration, (self.state + self.score).strip())
 
     def snapshotted(self, solver: TrainingRun, path: str) -> None:
         base, _, end = path.rpartition(".solverstate")

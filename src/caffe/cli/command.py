@@ -140,7 +140,8 @@ def find(name: str) -> Command:
     known = commands()
     if name not in known:
         raise UsageError(
-            f"caffe: error: Unknown action: {name}{did_you_mean(name, offered())}\nSee the list of all: caffe help"
+            f"caffe: error: Unknown action: {name}{did_you_mean(name, offered())}\n"
+            f"Available caffe actions (see caffe help): {', '.join(offered())}"
         )
     return known[name]
 
