@@ -40,7 +40,7 @@ def test_without_a_command_the_usage_is_printed(capsys):
     assert main([]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for name in ("train", "test", "time", "device_query", *command.commands()):
+    for name in ("train", "test", "time", "device_query", *command.offered()):
         assert re.search(rf"^  {name} +[a-z]", out, re.M), name
     for flag in flags.CAFFE + flags.GENERAL:
         assert re.search(rf"^    -{flag.name}[ ,]", out, re.M), flag.name
