@@ -128,7 +128,7 @@ end
 
 @command(task="tools", arguments="bash|zsh|fish")
 def completion(flags: SimpleNamespace, display: Display) -> None:
-    """Print a script that completes commands, flags and file names in a shell.
+    """Print a shell script that completes commands, flags and file names.
 
     For the present terminal, and for every later one if it stands in ~/.bashrc or ~/.zshrc (after compinit):
 
