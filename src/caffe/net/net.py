@@ -25,6 +25,7 @@ from caffe.net.measure import debug
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.precision import check as check_precision
 from caffe.net.run import stepwise
+from caffe.net.run.denormals import flush_in_worker_threads
 from caffe.net.run.module import NetModule
 from caffe.net.run.runners import Runners
 from caffe.net.turns import Turns, in_turn
@@ -78,6 +79,7 @@ class Net(Views):
         if stages is not None:
             param.state.stage.extend([stages] if isinstance(stages, str) else stages)
         self.device = mode.chosen(device)
+        flush_in_worker_threads()  # before the first operation that starts them
         check_precision(precision, self.device)
         self.precision = precision
         self.loss_scale = LossScale() if precision is torch.float16 else None

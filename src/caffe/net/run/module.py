@@ -19,7 +19,7 @@ from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.plan import make_plan
 from caffe.net.plan.rewrite import Call
 from caffe.net.run.allocator import keep_freed_memory, large_blocks_apart
-from caffe.net.run.denormals import FlushedDenormals, flush_in_worker_threads
+from caffe.net.run.denormals import FlushedDenormals
 from caffe.net.run.filling import Filling
 from caffe.parameter_memory import collect_lent_copies
 
@@ -63,7 +63,6 @@ class NetModule(nn.Module):
                 self.add_module(module_name(step.layer.name, used), step.layer)
         self.engine.prepare(self.plan)
         keep_freed_memory()
-        flush_in_worker_threads()
 
     def follow(self, calls: list[Call]) -> None:
         """Run these calls from now on, which must read and write what the plan's own do."""
