@@ -66,6 +66,8 @@ class Layer(nn.Module):
     """What `forward` does beside computing the tops. A class without tops that does not say it is taken to act."""
     more_options: ClassVar[tuple[str, ...]] = ()
     """Fields of LayerParameter that the type reads beside `options`."""
+    honours: ClassVar[tuple[str, ...]] = ()
+    """Fields of forks, such as "TransformationParameter.resize_param", that the type has and others refuse."""
     channels_last: ClassVar[bool] = False
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
     lowering: Lowering = Lowering.NEVER

@@ -42,6 +42,8 @@ class BatchNorm(_Running):
         statistics <- moving_average_fraction statistics + (E[x], m / (m - 1) Var[x], 1), in batch mode only
 
     Blobs, never trained: the statistics mean (C), variance (C), factor (1).  With factor 0, y = x / sqrt(eps).
+    With scale_bias (NVCaffe) or use_weight_bias (Intel) y is then scaled and shifted by two more, trained: scale (C),
+    bias (C); rates in its param blocks count for these two only.
     Source: Ioffe and Szegedy, arXiv:1502.03167; BVLC batch_norm_layer.cpp.
     """
 
@@ -50,11 +52,14 @@ class BatchNorm(_Running):
     mean: Tensor
     variance: Tensor
     factor: Tensor
+    scale: Tensor | None = None
+    bias: Tensor | None = None
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
+        scaled = _is_scaled(self.opt)
         self.require(
-            all(param.lr_mult == 0 for param in self.spec.param),
+            scaled or all(param.lr_mult == 0 for param in self.spec.param),
             "its blobs are statistics and not trained; set lr_mult: 0 in its param blocks, or remove them",
         )
         # None: as the phase says
@@ -62,6 +67,15 @@ class BatchNorm(_Running):
         self.add_blob("mean", (x.shape[1],), trained=False)
         self.add_blob("variance", (x.shape[1],), trained=False)
         self.add_blob("factor", (1,), trained=False)
+        if scaled:
+            self._add_scale(x.shape[1])
+
+    def _add_scale(self, channels: int) -> None:
+        given = next((name for name in ("scale_filler", "filler") if self.opt.HasField(name)), None)
+        ones = caffe_pb2.FillerParameter(value=1)
+        self.add_blob("scale", (channels,), getattr(self.opt, given) if given else ones)
+        if self.opt.bias_term:
+            self.add_blob("bias", (channels,), self.opt.bias_filler if self.opt.HasField("bias_filler") else None)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.normalize(x)
@@ -70,6 +84,7 @@ class BatchNorm(_Running):
         """y, then scaled by `weight` and shifted by `bias` (C) in the same pass: BatchNorm followed by Scale."""
         if x.shape[1] != len(self.mean):
             self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(self.mean)}")
+        weight, bias = self.behind(weight, bias)
         if self.uses_running:
             mean, variance = self.running()
             return _batch_norm(x, weight, bias, mean, variance, False, self.opt.eps)
@@ -77,6 +92,13 @@ class BatchNorm(_Running):
         y = _batch_norm(x, weight, bias, mean, variance, True, self.opt.eps)
         self.learn(x, mean, variance)
         return y
+
+    def behind(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The scale and bias that the layer's own come to, with those of a Scale behind it."""
+        if self.scale is None or weight is None:
+            return (weight, bias) if self.scale is None else (self.scale, self.bias)
+        shift = None if self.bias is None else self.bias * weight
+        return self.scale * weight, shift if bias is None else bias if shift is None else shift + bias
 
     def running(self) -> tuple[Tensor, Tensor]:
         """Mean and variance (C) from the blobs."""
@@ -154,6 +176,13 @@ class MVN(Layer):
         with torch.no_grad():  # sqrt(variance + extra) = sigma + eps, extra held constant
             extra = (2 * variance.sqrt() + self.opt.eps) * self.opt.eps
         return (centred * (variance + extra).rsqrt()).view_as(x)
+
+
+def _is_scaled(opt: Any) -> bool:
+    """Whether the options are those of a fork's BatchNorm, with a scale and a bias of its own."""
+    intel = opt.HasField("use_weight_bias") and opt.use_weight_bias
+    nvidia = opt.HasField("scale_filler") or (opt.HasField("bias_filler") and not opt.HasField("use_weight_bias"))
+    return bool(opt.scale_bias or intel or nvidia)
 
 
 def _batch_norm(
