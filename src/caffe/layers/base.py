@@ -375,7 +375,7 @@ def layer_class(type_name: str) -> type[Layer]:
         if foreign := foreign_layer(type_name):
             raise NetError(f'layer type "{type_name}"{foreign} {known}') from None
         modern = V1_TYPES.get(type_name.upper(), "")  # SOFTMAX_LOSS
-        hint = f'; did you mean "{modern}"?' if modern else did_you_mean(type_name, _REGISTRY)
+        hint = f'; did you mean "{modern}"?' if modern in _REGISTRY else did_you_mean(type_name, _REGISTRY)
         raise NetError(f'unknown layer type "{type_name}"{hint} {known}') from None
 
 

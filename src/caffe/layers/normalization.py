@@ -52,14 +52,16 @@ class BatchNorm(_Running):
     mean: Tensor
     variance: Tensor
     factor: Tensor
-    scale: Tensor | None = None
-    bias: Tensor | None = None
+    scale: Tensor
+    bias: Tensor
+    scaled = False
+    """Whether the layer has a scale of its own."""
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
-        scaled = _is_scaled(self.opt)
+        self.scaled = _is_scaled(self.opt)
         self.require(
-            scaled or all(param.lr_mult == 0 for param in self.spec.param),
+            self.scaled or all(param.lr_mult == 0 for param in self.spec.param),
             "its blobs are statistics and not trained; set lr_mult: 0 in its param blocks, or remove them",
         )
         # None: as the phase says
@@ -67,7 +69,7 @@ class BatchNorm(_Running):
         self.add_blob("mean", (x.shape[1],), trained=False)
         self.add_blob("variance", (x.shape[1],), trained=False)
         self.add_blob("factor", (1,), trained=False)
-        if scaled:
+        if self.scaled:
             self._add_scale(x.shape[1])
 
     def _add_scale(self, channels: int) -> None:
@@ -95,10 +97,14 @@ class BatchNorm(_Running):
 
     def behind(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The scale and bias that the layer's own come to, with those of a Scale behind it."""
-        if self.scale is None or weight is None:
-            return (weight, bias) if self.scale is None else (self.scale, self.bias)
-        shift = None if self.bias is None else self.bias * weight
-        return self.scale * weight, shift if bias is None else bias if shift is None else shift + bias
+        if not self.scaled:
+            return weight, bias
+        own = self.bias if self.opt.bias_term else None
+        if weight is None:
+            return self.scale, own
+        if own is not None:
+            bias = own * weight if bias is None else own * weight + bias
+        return self.scale * weight, bias
 
     def running(self) -> tuple[Tensor, Tensor]:
         """Mean and variance (C) from the blobs."""

@@ -3476,6 +3476,14 @@ class EvalDetectionParameter(_message.Message):
     biases: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, side: _Optional[int] = ..., num_class: _Optional[int] = ..., num_object: _Optional[int] = ..., threshold: _Optional[float] = ..., sqrt: bool = ..., constriant: bool = ..., score_type: _Optional[_Union[EvalDetectionParameter.ScoreType, str]] = ..., nms: _Optional[float] = ..., biases: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class DetectNetClassMapping(_message.Message):
+    __slots__ = ("src", "dst")
+    SRC_FIELD_NUMBER: _ClassVar[int]
+    DST_FIELD_NUMBER: _ClassVar[int]
+    src: int
+    dst: int
+    def __init__(self, src: _Optional[int] = ..., dst: _Optional[int] = ...) -> None: ...
+
 class DetectNetGroundTruthParameter(_message.Message):
     __slots__ = ("stride", "scale_cvg", "gridbox_type", "coverage_type", "min_cvg_len", "obj_norm", "image_size_x", "image_size_y", "crop_bboxes", "object_class")
     class CoverageType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -3490,13 +3498,6 @@ class DetectNetGroundTruthParameter(_message.Message):
         GRIDBOX_MIN: _ClassVar[DetectNetGroundTruthParameter.GridboxType]
     GRIDBOX_MAX: DetectNetGroundTruthParameter.GridboxType
     GRIDBOX_MIN: DetectNetGroundTruthParameter.GridboxType
-    class ClassMapping(_message.Message):
-        __slots__ = ("src", "dst")
-        SRC_FIELD_NUMBER: _ClassVar[int]
-        DST_FIELD_NUMBER: _ClassVar[int]
-        src: int
-        dst: int
-        def __init__(self, src: _Optional[int] = ..., dst: _Optional[int] = ...) -> None: ...
     STRIDE_FIELD_NUMBER: _ClassVar[int]
     SCALE_CVG_FIELD_NUMBER: _ClassVar[int]
     GRIDBOX_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -3516,8 +3517,8 @@ class DetectNetGroundTruthParameter(_message.Message):
     image_size_x: int
     image_size_y: int
     crop_bboxes: bool
-    object_class: _containers.RepeatedCompositeFieldContainer[DetectNetGroundTruthParameter.ClassMapping]
-    def __init__(self, stride: _Optional[int] = ..., scale_cvg: _Optional[float] = ..., gridbox_type: _Optional[_Union[DetectNetGroundTruthParameter.GridboxType, str]] = ..., coverage_type: _Optional[_Union[DetectNetGroundTruthParameter.CoverageType, str]] = ..., min_cvg_len: _Optional[int] = ..., obj_norm: bool = ..., image_size_x: _Optional[int] = ..., image_size_y: _Optional[int] = ..., crop_bboxes: bool = ..., object_class: _Optional[_Iterable[_Union[DetectNetGroundTruthParameter.ClassMapping, _Mapping]]] = ...) -> None: ...
+    object_class: _containers.RepeatedCompositeFieldContainer[DetectNetClassMapping]
+    def __init__(self, stride: _Optional[int] = ..., scale_cvg: _Optional[float] = ..., gridbox_type: _Optional[_Union[DetectNetGroundTruthParameter.GridboxType, str]] = ..., coverage_type: _Optional[_Union[DetectNetGroundTruthParameter.CoverageType, str]] = ..., min_cvg_len: _Optional[int] = ..., obj_norm: bool = ..., image_size_x: _Optional[int] = ..., image_size_y: _Optional[int] = ..., crop_bboxes: bool = ..., object_class: _Optional[_Iterable[_Union[DetectNetClassMapping, _Mapping]]] = ...) -> None: ...
 
 class DetectNetAugmentationParameter(_message.Message):
     __slots__ = ("crop_prob", "shift_x", "shift_y", "scale_prob", "scale_min", "scale_max", "flip_prob", "rotation_prob", "max_rotate_degree", "hue_rotation_prob", "hue_rotation", "desaturation_prob", "desaturation_max")

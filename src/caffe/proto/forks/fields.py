@@ -50,7 +50,7 @@ WITHOUT_EFFECT = _by_message(
             "NetParameter": "default_forward_type default_backward_type default_forward_math default_backward_math "
             "global_grad_scale global_grad_scale_adaptive eltwise_mem_sharing",
             "LayerParameter": "forward_type backward_type forward_math backward_math debug cudnn_math_override",
-            "DataParameter": "cache shuffle threads parser_threads",
+            "DataParameter": "cache threads parser_threads",
             "ImageDataParameter": "cache precache threads",
             "DropoutParameter": "engine",
             "SolverParameter": "solver_data_type store_blobs_in_old_format",
@@ -67,6 +67,7 @@ WITHOUT_EFFECT = _by_message(
             "ReLUParameter": "fuse",
             "SolverParameter": "engine",
         },
+        "NVCaffe, Intel's Caffe and TSN": {"DataParameter": "shuffle"},
         of.SSD: {"SolverParameter": "eval_type ap_version show_per_class_result"},
         of.TSN: {"SolverParameter": "more_device_id richness"},
         of.C3D: {"ImageDataParameter": "show_data"},
