@@ -1,7 +1,9 @@
-"""Generate caffe_pb2.py and its types, caffe_pb2.pyi, from src/caffe/proto/caffe.proto.
+"""Generate caffe_pb2.py and its types, caffe_pb2.pyi, from caffe.proto and the fork fields in src/caffe/proto/forks.
 
-Needs grpcio-tools 1.62 (protoc 25), whose output works with every protobuf from 4.25 on; what later versions write
-demands a protobuf as new as themselves:
+The files of the forks are merged into caffe.proto: what a message or an enum of theirs has is added to the one of the
+same name, and other messages stand beside. What they add to LayerParameter, V1LayerParameter gets too. Needs
+grpcio-tools 1.62 (protoc 25), whose output works with every protobuf from 4.25 on; what later versions write demands a
+protobuf as new as themselves:
 
     python -m venv /tmp/protoc && /tmp/protoc/bin/pip install grpcio-tools==1.62.3
     /tmp/protoc/bin/python tools/generate_proto.py
@@ -10,11 +12,15 @@ demands a protobuf as new as themselves:
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 SOURCES = Path(__file__).parent.parent / "src"
 WANTED = "1.62"
+_TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:[^"\\]|\\.)*"|(message|enum)\s+(\w+)\s*\{|[{}]', re.DOTALL)
 
 
 def main() -> int:
@@ -25,8 +31,58 @@ def main() -> int:
         return 1
     from grpc_tools import protoc
 
-    source = SOURCES / "caffe" / "proto" / "caffe.proto"
-    return protoc.main(["protoc", f"-I{SOURCES}", f"--python_out={SOURCES}", f"--pyi_out={SOURCES}", str(source)])
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "caffe", "proto", "caffe.proto")
+        target.parent.mkdir(parents=True)
+        target.write_text(merged(SOURCES / "caffe" / "proto"))
+        return protoc.main(["protoc", f"-I{folder}", f"--python_out={SOURCES}", f"--pyi_out={SOURCES}", str(target)])
+
+
+def merged(folder: Path) -> str:
+    """The text of caffe.proto in `folder` with the content of forks/*.proto."""
+    text = (folder / "caffe.proto").read_text()
+    for path in sorted((folder / "forks").glob("*.proto")):
+        text = merge(text, path.read_text())
+    return text
+
+
+def merge(text: str, addition: str) -> str:
+    """`text` with the messages and enums of `addition`, inside those of the same name where there are any."""
+    for kind, name, body in blocks(addition):
+        text = _insert(text, kind, name, body)
+        if name == "LayerParameter":
+            text = _insert(text, kind, "V1LayerParameter", body)
+    return text
+
+
+def blocks(text: str) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and body of each message and enum at the top level of a text."""
+    depth, kind, name, start = 0, "", "", 0
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        if token.endswith("{") and not token.startswith(("//", "/*", '"')):
+            if depth == 0:
+                kind, name, start = match.group(1), match.group(2), match.end()
+            depth += 1
+        elif token == "}":
+            depth -= 1
+            if depth == 0:
+                yield kind, name, text[start : match.start()]
+
+
+def _insert(text: str, kind: str, name: str, body: str) -> str:
+    """`text` with `body` in the message or enum `name`, or with a new one at the end."""
+    found = next((part for part in blocks(text) if part[:2] == (kind, name)), None)
+    if found is None:
+        return f"{text}\n{kind} {name} {{{body}}}\n"
+    inner, own = found[2], body
+    for nested_kind, nested, nested_body in blocks(body):
+        if any(part[:2] == (nested_kind, nested) for part in blocks(inner)):
+            inner = _insert(inner, nested_kind, nested, nested_body)
+            own = re.sub(rf"{nested_kind} {nested} {{.*?\n  }}\n", "", own, count=1, flags=re.DOTALL)
+    head = re.search(rf"(?<!\w){kind} {name} {{", text)
+    assert head is not None
+    return text[: head.end()] + inner + own + text[head.end() + len(found[2]) :]
 
 
 if __name__ == "__main__":

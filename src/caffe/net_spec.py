@@ -21,7 +21,6 @@ from typing import Any
 
 from caffe.errors import FieldError, NetError, NoSuchBlob, NotATop, did_you_mean
 from caffe.proto import caffe_pb2, extend
-from caffe.proto.forks import foreign_field
 from caffe.proto.printing import repeated_fields
 from caffe.registry import LAYERS
 
@@ -53,7 +52,7 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
     field = proto.DESCRIPTOR.fields_by_name.get(name) or extend.find(proto.DESCRIPTOR, name)
     if field is None:
         known = proto.DESCRIPTOR.fields_by_name
-        hint = foreign_field(proto.DESCRIPTOR.name, name) or did_you_mean(name, known)
+        hint = did_you_mean(name, known)
         raise FieldError(f'{proto.DESCRIPTOR.name} has no field "{name}"{hint}')
     try:
         if field.name in repeated_fields(proto.DESCRIPTOR):
@@ -177,8 +176,7 @@ class Function:
         if options is not None and key in mine:
             return extend.options(layer, options)
         if key not in known:
-            owner = extend.message_of(options).name if options is not None else "LayerParameter"
-            hint = foreign_field(owner, key) or did_you_mean(key, [*mine, *known])
+            hint = did_you_mean(key, [*mine, *known])
             raise FieldError(f'layer "{layer.name}" ({self.type_name}) has no field "{key}"{hint}')
         return layer
 

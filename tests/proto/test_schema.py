@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -16,12 +17,22 @@ from tests.conftest import ROOT, shared
 
 SOURCE = ROOT / "src" / "caffe" / "proto" / "caffe.proto"
 OURS = 20000  # fields from here on are additions of our own
+FORKS = 30000  # and from here on those of forks, in BVLC's messages
 SCALARS = {
     number: name.removeprefix("TYPE_").lower() for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
 }
 LABELS = {
     number: name.removeprefix("LABEL_").lower() for name, number in descriptor_pb2.FieldDescriptorProto.Label.items()
 }
+
+
+def merged() -> str:
+    """caffe.proto with the fields of forks, as tools/generate_proto.py hands it to protoc."""
+    path = ROOT / "tools" / "generate_proto.py"
+    spec = importlib.util.spec_from_file_location("generate_proto", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.merged(SOURCE.parent)
 
 
 def generated() -> descriptor_pb2.FileDescriptorProto:
@@ -73,19 +84,23 @@ def test_messages_are_those_of_caffe():
 def test_enums_are_those_of_caffe():
     expected = json.loads(shared("golden", "schema.json").read_text())["enums"]
     own = all_enums(generated())
-    assert {name: own.get(name) for name in expected} == expected
+    assert {
+        name: {value: number for value, number in own[name].items() if number < FORKS} for name in expected
+    } == expected
 
 
 def test_generated_module_says_what_the_source_says():
-    """Every field line of caffe.proto, against the generated descriptor: name, number, label, type and options."""
+    """Every field line of caffe.proto and the forks' files, against the generated descriptor."""
     stated, message = set(), ""
-    for line in re.sub(r"//.*", "", SOURCE.read_text()).splitlines():
+    for line in re.sub(r"//.*", "", merged()).splitlines():
         if match := re.match(r"message (\w+)", line):
             message = match[1]
-        elif match := re.match(r"\s+(optional|required|repeated) (\w+) (\w+) = (\d+)(?: \[(.*)\])?;", line):
+        elif match := re.match(r"\s+(optional|required|repeated) ([\w.]+) (\w+) = (\d+)(?: \[(.*)\])?;", line):
             label, kind, name, number, options = match.groups()
             given = dict(option.split(" = ") for option in options.split(", ")) if options else {}
-            stated.add((message, label, kind, name, int(number), given.get("default"), given.get("packed")))
+            stated.add(
+                (message, label, kind.rpartition(".")[2], name, int(number), given.get("default"), given.get("packed"))
+            )
     assert {entry[:5] for entry in stated} == {
         (m.name, LABELS[f.label], f.type_name.rpartition(".")[2] or SCALARS[f.type], f.name, f.number)
         for m in generated().message_type
@@ -104,7 +119,10 @@ def test_generated_module_says_what_the_source_says():
 def test_generated_module_is_what_protoc_makes(tmp_path):
     pytest.importorskip("grpc_tools")
     target = tmp_path / "descriptor"
-    args = [f"-I{SOURCE.parent.parent.parent}", f"--descriptor_set_out={target}", str(SOURCE)]
+    source = tmp_path / "caffe" / "proto" / "caffe.proto"
+    source.parent.mkdir(parents=True)
+    source.write_text(merged())
+    args = [f"-I{tmp_path}", f"--descriptor_set_out={target}", str(source)]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *args], check=True)
     (file,) = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file
     own = generated()

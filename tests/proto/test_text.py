@@ -98,10 +98,6 @@ def test_message_fields_in_all_their_forms():
         ("layer { blobs_lr: 3 }", 'older "layers", in "layer" write param { lr_mult: ... }'),
         ("layers { crop_param { } }", 'V1LayerParameter has no field "crop_param"; only "layer { ... }" has it'),
         (
-            "layer { permute_param { } }",
-            '"permute_param": it holds the options of "Permute", a layer type of a fork of Caffe (SSD)',
-        ),
-        (
             "layer { pooling_param { pool: MEAN } }",
             'PoolingParameter.pool: expected one of MAX, AVE, STOCHASTIC, got "MEAN"',
         ),

@@ -45,6 +45,7 @@ CASES = {
         lambda i: [0.125, 0.3125, 0.5][i] if i < 3 else 0.0625 + 0.4375 * (1 + math.cos(math.pi * (i - 2) / 5)) / 2,
     ),
     "plateau": ({"patience": 1, "test_iter": [1], "test_interval": 1}, lambda i: 0.5),
+    "multifixed": ({"stagelr": [0.5, 0.25], "stageiter": [2, 5]}, lambda i: 0.5 if i <= 2 else 0.25),
 }
 
 
@@ -214,7 +215,7 @@ def test_momentum(name, expected):
 
 
 def test_momentum_preconditions():
-    assert Momentum.names() == ["linear", "onecycle", "sutskever"]
+    assert Momentum.names() == ["fixed", "linear", "onecycle", "poly", "sutskever"]
     assert momentum_policy(caffe_pb2.SolverParameter()) is None
     for fields, message in (
         ({"momentum_end": 0.9, "momentum_iter": 3}, r"momentum_start is 0 \(not set\), expected at least 0"),
@@ -275,7 +276,10 @@ class TestSolver:
         ("settings", "message"),
         [
             ("trust_coefficient: 1", 'trust_coefficient is set, but nothing reads it here: it belongs to type: "LARS"'),
-            ("min_lr: 1", 'belongs to lr_policy: "cosineannealing" or lr_policy: "plateau"; remove it'),
+            (
+                "min_lr: 1",
+                'belongs to lr_policy: "cosineannealing" or lr_policy: "plateau" or lr_policy: "poly"; remove it',
+            ),
             ("rise: 0.5", 'belongs to lr_policy: "onecycle" or momentum_policy: "onecycle"'),
             ("momentum_start: 0.5", 'belongs to momentum_policy: "linear" or'),
             ("warmup_start: 0.5", "warmup_start is set without warmup_iter"),

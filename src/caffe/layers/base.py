@@ -66,6 +66,8 @@ class Layer(nn.Module):
     """What `forward` does beside computing the tops. A class without tops that does not say it is taken to act."""
     more_options: ClassVar[tuple[str, ...]] = ()
     """Fields of LayerParameter that the type reads beside `options`."""
+    honours: ClassVar[tuple[str, ...]] = ()
+    """Fields of forks, such as "TransformationParameter.resize_param", that the type has and others refuse."""
     channels_last: ClassVar[bool] = False
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
     lowering: Lowering = Lowering.NEVER
@@ -365,7 +367,7 @@ def layer_class(type_name: str) -> type[Layer]:
     if type_name not in LAYERS and (foreign := foreign_layer(type_name)):
         raise NetError(f'layer type "{type_name}"{foreign} {LAYERS.known()}')
     modern = V1_TYPES.get(type_name.upper(), "")  # SOFTMAX_LOSS
-    return LAYERS.find(type_name, f'; did you mean "{modern}"?' if modern else "")
+    return LAYERS.find(type_name, f'; did you mean "{modern}"?' if modern in LAYERS else "")
 
 
 def layer_types() -> list[str]:

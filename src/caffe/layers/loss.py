@@ -16,8 +16,9 @@ from caffe.proto import caffe_pb2, weights
 
 FLT_MIN = 1.1754943508222875e-38
 LOG_THRESHOLD = 1e-20
-FULL, VALID, BATCH_SIZE, NONE = (
-    caffe_pb2.LossParameter.NormalizationMode.Value(name) for name in ("FULL", "VALID", "BATCH_SIZE", "NONE")
+FULL, VALID, BATCH_SIZE, NONE, PRE_FIXED = (
+    caffe_pb2.LossParameter.NormalizationMode.Value(name)
+    for name in ("FULL", "VALID", "BATCH_SIZE", "NONE", "PRE_FIXED")
 )
 
 
@@ -48,8 +49,9 @@ class _Normalized(Loss, abstract=True):
 
         FULL        all items        BATCH_SIZE  the items of the axes before the class axis
         VALID       items that count NONE        1
+        PRE_FIXED   pre_fixed_normalizer, of R-FCN
 
-    and never by less than 1. An explicit `normalization` beats the older `normalize`.
+    and, but for PRE_FIXED, never by less than 1. An explicit `normalization` beats the older `normalize`.
     """
 
     more_options = ("loss_param",)
@@ -65,9 +67,13 @@ class _Normalized(Loss, abstract=True):
             self.normalization = param.normalization
         elif param.HasField("normalize"):
             self.normalization = VALID if param.normalize else BATCH_SIZE
+        self.fixed = param.pre_fixed_normalizer
+        self.require(self.fixed > 0, f"pre_fixed_normalizer is {self.fixed:g}, expected a number above 0")
 
     def average(self, total: Tensor, valid: Tensor | None, outer: int, inner: int) -> Tensor:
         """`total` divided as loss_param says; `valid` marks the items that count, None for all."""
+        if self.normalization == PRE_FIXED:
+            return total / self.fixed
         if self.normalization == VALID and valid is not None:
             return total / valid.sum().clamp(min=1)
         sizes = {FULL: outer * inner, VALID: outer * inner, BATCH_SIZE: outer, NONE: 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,7 +34,43 @@ class _Running(Layer, abstract=True):
         return Effects.NONE if self.uses_running else self.effects
 
 
-class BatchNorm(_Running):
+class _Scaled(_Running, abstract=True):
+    """Base of BatchNorm: a scale and a bias of its own, as NVCaffe and Intel's Caffe have."""
+
+    scale: Tensor
+    bias: Tensor
+
+    @cached_property
+    def scaled(self) -> bool:
+        """Whether the options ask for a scale of the layer's own."""
+        opt = self.opt
+        intel = opt.HasField("use_weight_bias") and opt.use_weight_bias
+        nvidia = opt.HasField("scale_filler") or (opt.HasField("bias_filler") and not opt.HasField("use_weight_bias"))
+        return bool(opt.scale_bias or intel or nvidia)
+
+    def add_scale(self, channels: int) -> None:
+        """Declare the blobs scale and bias (C), if the layer has them."""
+        if not self.scaled:
+            return
+        given = next((name for name in ("scale_filler", "filler") if self.opt.HasField(name)), None)
+        ones = caffe_pb2.FillerParameter(value=1)
+        self.add_blob("scale", (channels,), getattr(self.opt, given) if given else ones)
+        if self.opt.bias_term:
+            self.add_blob("bias", (channels,), self.opt.bias_filler if self.opt.HasField("bias_filler") else None)
+
+    def behind(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The scale and bias that the layer's own come to, with those of a Scale behind it."""
+        if not self.scaled:
+            return weight, bias
+        own = self.bias if self.opt.bias_term else None
+        if weight is None:
+            return self.scale, own
+        if own is not None:
+            bias = own * weight if bias is None else own * weight + bias
+        return self.scale * weight, bias
+
+
+class BatchNorm(_Scaled):
     """Brings each channel to mean 0 and variance 1, by the batch in TRAIN and by running statistics in TEST.
 
     bottom x (N, C, ...), top y of the same shape; m = cells of a channel
@@ -42,6 +79,8 @@ class BatchNorm(_Running):
         statistics <- moving_average_fraction statistics + (E[x], m / (m - 1) Var[x], 1), in batch mode only
 
     Blobs, never trained: the statistics mean (C), variance (C), factor (1).  With factor 0, y = x / sqrt(eps).
+    With scale_bias (NVCaffe) or use_weight_bias (Intel) y is then scaled and shifted by two more, trained: scale (C),
+    bias (C); rates in its param blocks count for these two only.
     Source: Ioffe and Szegedy, arXiv:1502.03167; BVLC batch_norm_layer.cpp.
     """
 
@@ -54,7 +93,7 @@ class BatchNorm(_Running):
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
         self.require(
-            all(param.lr_mult == 0 for param in self.spec.param),
+            self.scaled or all(param.lr_mult == 0 for param in self.spec.param),
             "its blobs are statistics and not trained; set lr_mult: 0 in its param blocks, or remove them",
         )
         # None: as the phase says
@@ -62,6 +101,7 @@ class BatchNorm(_Running):
         self.add_blob("mean", (x.shape[1],), trained=False)
         self.add_blob("variance", (x.shape[1],), trained=False)
         self.add_blob("factor", (1,), trained=False)
+        self.add_scale(x.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.normalize(x)
@@ -70,6 +110,7 @@ class BatchNorm(_Running):
         """y, then scaled by `weight` and shifted by `bias` (C) in the same pass: BatchNorm followed by Scale."""
         if x.shape[1] != len(self.mean):
             self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(self.mean)}")
+        weight, bias = self.behind(weight, bias)
         if self.uses_running:
             mean, variance = self.running()
             return _batch_norm(x, weight, bias, mean, variance, False, self.opt.eps)

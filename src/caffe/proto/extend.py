@@ -18,6 +18,7 @@ from caffe.proto import caffe_pb2
 __all__ = ["add_options", "find", "get", "has", "message_of", "names", "options"]
 
 _LAYER = caffe_pb2.LayerParameter.DESCRIPTOR
+_FORKS = range(30000, 40000)  # numbers of fields that forks have: a user's options of the same name take their place
 _FIRST, _COUNT = 1_000_000, 500_000_000  # LayerParameter's numbers for extensions
 _ADDED: dict[str, FieldDescriptor] = {}
 
@@ -30,7 +31,10 @@ def add_options(name: str, message: Descriptor) -> None:
     other = _ADDED[name].message_type if name in _ADDED else None
     if other is message:
         return
-    if other is not None or name in _LAYER.fields_by_name:
+    known = _LAYER.fields_by_name.get(name)
+    if known is not None and known.message_type is message:
+        return
+    if other is not None or (known is not None and known.number not in _FORKS):
         raise ProtoError(f"options {name}: LayerParameter has a field of this name already; name the layer type anew")
     file = descriptor_pb2.FileDescriptorProto(name=f"caffe/options/{name}.proto", package="caffe.options")
     file.dependency.extend([_LAYER.file.name, message.file.name])

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from caffe.errors import did_you_mean, nearest
 from caffe.proto import caffe_pb2, extend
-from caffe.proto.forks import foreign_field, foreign_value
+from caffe.proto.forks import foreign_value
 from caffe.proto.v1 import V1_TYPES
 
 __all__ = ["unknown_field", "wrong_value"]
@@ -39,8 +39,6 @@ def unknown_field(message: Message, name: str) -> str:
         other, kind = _ROOTS[own.name]
         if name in other.fields_by_name:
             return f"; {other.name} has one: is this the file of {kind}?"
-    if foreign := foreign_field(own.name, name):
-        return foreign
     close = _nearest(name, [*own.fields_by_name, *(extend.names() if own is _LAYER else ())])
     if close:
         return f'; did you mean "{close}"?'

@@ -32,13 +32,14 @@ def repeated_fields(descriptor: Descriptor) -> frozenset[str]:
 def _print(message: Message, indent: str, lines: list[str]) -> None:
     repeated = repeated_fields(message.DESCRIPTOR)
     for field, value in message.ListFields():
+        name = field.name.removeprefix("more_")  # a list in forks' words: see forks/detection.proto
         for item in value if field.name in repeated else (value,):
             if field.message_type is not None:
-                lines.append(f"{indent}{field.name} {{\n")
+                lines.append(f"{indent}{name} {{\n")
                 _print(item, indent + "  ", lines)
                 lines.append(f"{indent}}}\n")
             else:
-                lines.append(f"{indent}{field.name}: {_scalar(field, item)}\n")
+                lines.append(f"{indent}{name}: {_scalar(field, item)}\n")
 
 
 def _scalar(field: FieldDescriptor, value: Any) -> str:

@@ -121,10 +121,8 @@ class _Parser:
         plans = _plans(message.DESCRIPTOR)
         tokens = self.tokens
         while (token := tokens[self.at]) != end:
-            plan = plans.get(token)
-            if plan is None:
-                added = extend.find(message.DESCRIPTOR, token)
-                plan = (added, False, None) if added else self.unknown(message, token, end)
+            added = extend.find(message.DESCRIPTOR, token)  # first: a user's options may take the place of a fork's
+            plan = (added, False, None) if added else plans.get(token) or self.unknown(message, token, end)
             self.at += 1
             self.field(message, *plan)
             if tokens[self.at] in (",", ";"):
@@ -133,16 +131,21 @@ class _Parser:
 
     def field(self, message: Message, field: FieldDescriptor, repeated: bool, convert: _Convert | None) -> None:
         """What follows a field's name."""
+        more = None if repeated else _plans(message.DESCRIPTOR).get(f"more_{field.name}")
         if not repeated and extend.has(message, field):
-            self.fail(f"{field.containing_type.name} has {field.name} twice, expected it once", self.at - 1)
+            if more is None:
+                self.fail(f"{field.containing_type.name} has {field.name} twice, expected it once", self.at - 1)
+            field, repeated, convert = more
         if self.tokens[self.at] == ":":
             self.at += 1
         elif convert is not None:
             self.fail(f'expected ":" after {field.name}, got {self.token()}')
-        if not (repeated and self.tokens[self.at] == "["):
+        if not ((repeated or more) and self.tokens[self.at] == "["):
             return self.value(message, field, repeated, convert)
         self.at += 1
         while self.tokens[self.at] != "]":
+            if more and not repeated and extend.has(message, field):
+                field, repeated, convert = more
             self.value(message, field, repeated, convert)
             if self.tokens[self.at] == ",":
                 self.at += 1

@@ -15,6 +15,7 @@ from caffe import log
 from caffe.errors import ProtoError
 from caffe.proto import caffe_pb2, detect, text, v0, v1
 from caffe.proto.files import PathLike
+from caffe.proto.forks import effects
 from caffe.proto.v1 import V1_TYPES
 
 __all__ = [
@@ -78,7 +79,8 @@ def read_solver(path: PathLike) -> caffe_pb2.SolverParameter:
 
 def needs_upgrade(net: caffe_pb2.NetParameter) -> bool:
     """Whether `upgrade_net` has anything to do."""
-    return bool(net.layers) or bool(net.input) or any(_has_three_params(layer) for layer in net.layer)
+    old = bool(net.layers) or bool(net.input) or any(_has_three_params(layer) for layer in net.layer)
+    return old or effects.has_effects(net)
 
 
 def upgrade_net(net: caffe_pb2.NetParameter, name: str) -> bool:
@@ -108,6 +110,8 @@ def upgrade_net(net: caffe_pb2.NetParameter, name: str) -> bool:
         log.info("upgrade_proto.cpp:79", f"Attempting to upgrade batch norm layers using deprecated params: {name}")
         _freeze_statistics(net)
         log.info("upgrade_proto.cpp:82", "Successfully upgraded batch norm layers using deprecated params.")
+    effects.apply(net, name)
+    effects.tell(net, name)
     return success
 
 
@@ -118,6 +122,7 @@ def solver_needs_upgrade(solver: caffe_pb2.SolverParameter) -> bool:
 
 def upgrade_solver(solver: caffe_pb2.SolverParameter, name: str) -> None:
     """Turn the enum `solver_type` into `type` in place; `name` is the file's. Raises `ProtoError` if both are given."""
+    effects.tell(solver, name)
     if not solver_needs_upgrade(solver):
         return
     field = "'solver_type' field (enum)"

@@ -1,6 +1,6 @@
 """V1 layers, `layers { type: CONVOLUTION ... }` of 2014, into modern ones.
 
-The table is closed: no layer type of today has a V1 name.
+The table is closed: no layer type of today has a V1 name. Its last part are names that only forks had.
 Source: BVLC upgrade_proto.cpp.
 """
 
@@ -51,6 +51,25 @@ V1_TYPES = {
     "TANH": "TanH",
     "THRESHOLD": "Threshold",
     "WINDOW_DATA": "WindowData",
+    "CONVOLUTION3D": "Convolution3D",
+    "DECONVOLUTION3D": "Deconvolution3D",
+    "POOLING3D": "Pooling3D",
+    "VIDEO_DATA": "VideoData",
+    "VIDEO_SEGMENTATION_DATA": "VideoSegmentationData",
+    "VIDEO_WITH_VOXEL_TRUTH_DATA": "VideoWithVoxelTruthData",
+    "VOXEL_SOFTMAX": "VoxelSoftmax",
+    "VOXEL_SOFTMAX_LOSS": "VoxelSoftmaxWithLoss",
+    **{name: name for name in ("ANGLE_LOSS", "LABEL_DROPOUT", "MULTI_SOFTMAX", "MULTI_SOFTMAX_LOSS", "NORM")},
+    **{name: name for name in ("POSE_IMAGE_DATA", "RESIZE", "SIGMOID_LOSS", "UNPOOLING", "BN")},
+    "INTERP": "Interp",
+    "SEG_ACCURACY": "SegAccuracy",
+    "IMAGE_SEG_DATA": "ImageSegData",
+    "MAT_READ": "MatRead",
+    "MAT_WRITE": "MatWrite",
+    "DENSE_CRF": "DenseCRF",
+    "BIAS_CHANNEL": "BiasChannel",
+    "ADAPTIVE_BIAS_CHANNEL": "AdaptiveBiasChannel",
+    "UNIQUE_LABEL": "UniqueLabel",
 }
 """V1 enum name -> layer type."""
 
@@ -95,6 +114,8 @@ def upgrade_layer(old: caffe_pb2.V1LayerParameter, new: caffe_pb2.LayerParameter
                 setattr(new.param[index], _PARAM_FIELDS[field.name], item)
         elif field.name.endswith("_param"):
             getattr(new, field.name).CopyFrom(value)
+        elif isinstance(value, (int, str)):  # of forks
+            setattr(new, field.name, value)
         else:  # bottom, top, blobs, loss_weight, include, exclude
             getattr(new, field.name).MergeFrom(value)
 

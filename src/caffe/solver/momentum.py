@@ -5,7 +5,7 @@ Defining the class makes the policy known, under its name in lower case.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from caffe.solver.policy import Schedule
 from caffe.solver.schedules import check_rise, one_cycle
@@ -19,7 +19,7 @@ class Momentum(Schedule, kind="momentum policy"):
     It sets `momentum` itself before each update, for any rule that has one: the first beta of Adam and its kin.
     """
 
-    options = ("momentum_start", "momentum_end", "momentum_iter")
+    options: ClassVar[tuple[str, ...]] = ("momentum_start", "momentum_end", "momentum_iter")
 
     def check(self) -> None:
         self.fraction("momentum_start", "momentum_end")
@@ -72,6 +72,37 @@ class OneCycle(Momentum):
     def value(self, iteration: int) -> float:
         start, end = self.param.momentum_start, self.param.momentum_end
         return one_cycle(self.param, iteration, start, end, start)
+
+
+class Fixed(Momentum):
+    """momentum, as without a policy. Source: NVCaffe sgd_solver.cpp."""
+
+    options = ()
+
+    def check(self) -> None:
+        self.base = self.param.momentum
+
+    def value(self, iteration: int) -> float:
+        return self.base
+
+
+class Poly(Momentum):
+    """momentum + (max_momentum - momentum) (iter / max_iter)^momentum_power, momentum as the file sets it
+
+    Source: NVCaffe sgd_solver.cpp.
+    """
+
+    options = ("max_momentum", "momentum_power")
+
+    def check(self) -> None:
+        self.positive("max_iter")
+        self.not_negative("momentum_power")
+        self.base, last = self.param.momentum, self.param.max_momentum
+        self.require(0 <= last < 1, f"max_momentum is {last:g}, expected at least 0 and below 1")
+
+    def value(self, iteration: int) -> float:
+        share = min(1.0, iteration / self.param.max_iter) ** self.param.momentum_power
+        return self.base + (self.param.max_momentum - self.base) * share
 
 
 def momentum_policy(param: Any) -> Momentum | None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from caffe import log
 from caffe.errors import SolverError, did_you_mean
+from caffe.proto.forks import effects, foreign_value
+from caffe.proto.forks.fields import REFUSED, WITHOUT_EFFECT
 from caffe.solver import snapshot
 from caffe.solver.momentum import Momentum
 from caffe.solver.policy import Policy
@@ -18,6 +20,8 @@ __all__ = ["check", "check_own"]
 
 _OURS = 20000  # fields from here on are our own additions
 _GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
+_GENERAL |= {"warmup_start_lr", "rampup_lr", "rampup_interval", *WITHOUT_EFFECT["SolverParameter"]}
+_GENERAL |= set(REFUSED["SolverParameter"])  # `refuse_solver` has let them pass
 
 
 def check(param: Any, source: str | Path | None = None) -> None:
@@ -26,8 +30,10 @@ def check(param: Any, source: str | Path | None = None) -> None:
         if getattr(param, name) < 1:
             raise SolverError(f"{name} is {getattr(param, name)}, expected at least 1")
     if param.weight_decay and param.regularization_type not in ("L1", "L2"):
-        hint = did_you_mean(param.regularization_type, ("L1", "L2"))
+        kind = param.regularization_type
+        hint = foreign_value(kind) or did_you_mean(kind, ("L1", "L2"))
         raise SolverError(f'unknown regularization_type "{param.regularization_type}"{hint}; expected "L1" or "L2"')
+    effects.refuse_solver(param)
     check_ranges(param, source)
     if not param.base_lr:
         log.warning("solver.py", "base_lr is 0 or not set: the weights will not change")
@@ -47,6 +53,12 @@ def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None)
         raise SolverError(f"{found}, expected 0 or more, and a number from 0 to 1")
     if param.warmup_start and not param.warmup_iter:
         raise SolverError("warmup_start is set without warmup_iter; set warmup_iter, the iterations to the full rate")
+    if param.HasField("warmup_start_lr") and (param.warmup_start or not param.warmup_iter):
+        fact = "needs warmup_iter and excludes warmup_start, the share of the rate that this package begins with"
+        raise SolverError(f"warmup_start_lr is {param.warmup_start_lr:g} (Intel's Caffe), which {fact}")
+    if param.rampup_interval < 0 or (param.rampup_interval and param.warmup_iter):
+        fact = "expected 0 or more, and no warmup_iter beside it"
+        raise SolverError(f"rampup_interval is {param.rampup_interval} (NVCaffe), {fact}")
     if param.HasField("ema_decay") and not 0 < param.ema_decay < 1:
         raise SolverError(f"ema_decay is {param.ema_decay:g}, expected above 0 and below 1, such as 0.995")
 

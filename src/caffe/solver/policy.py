@@ -81,7 +81,8 @@ class Policy(Schedule, kind="learning rate policy"):
 
     A subclass writes `rate` and, where it counts steps, `step_at`. Snapshots keep the number of steps taken, and what
     `memory` returns. With `warmup_iter`, the rate of any policy is multiplied by a factor that rises linearly from
-    `warmup_start` to 1, which it has from iteration `warmup_iter` - 1 on.
+    `warmup_start` to 1, which it has from iteration `warmup_iter` - 1 on. Two forks start in another way, up to base_lr
+    whatever the policy: see `fork_start`.
     """
 
     def step_at(self, iteration: int, step: int) -> int:
@@ -113,13 +114,29 @@ class Policy(Schedule, kind="learning rate policy"):
 
     def at(self, iteration: int, step: int) -> float:
         """`rate`, warmed up, and checked to be a number."""
-        rate = self.rate(iteration, step)
+        rate = fork_start(self.param, iteration)
+        rate = self.rate(iteration, step) if rate is None else rate
         if not np.isfinite(rate):
             self.require(False, f"gives a rate of {rate:g} at iteration {iteration} (max_iter {self.param.max_iter})")
-        if iteration + 1 < self.param.warmup_iter:
+        if iteration + 1 < self.param.warmup_iter and not self.param.HasField("warmup_start_lr"):
             start = self.param.warmup_start
             rate *= start + (1 - start) * (iteration + 1) / self.param.warmup_iter
         return rate
+
+
+def fork_start(param: Any, iteration: int) -> float | None:
+    """The rate while a solver of Intel's Caffe or of NVCaffe starts; None behind that, and for other solvers.
+
+        warmup_start_lr + (base_lr - warmup_start_lr) iter / warmup_iter          iter < warmup_iter (Intel)
+        rampup_lr + (base_lr - rampup_lr) (iter / rampup_interval)^2               iter < rampup_interval (NVCaffe 0.17)
+
+    Source: their sgd_solver.cpp.
+    """
+    if iteration < param.rampup_interval:
+        return param.rampup_lr + (param.base_lr - param.rampup_lr) * (iteration / param.rampup_interval) ** 2
+    if param.HasField("warmup_start_lr") and iteration < param.warmup_iter:
+        return param.warmup_start_lr + (param.base_lr - param.warmup_start_lr) * iteration / param.warmup_iter
+    return None
 
 
 class Fixed(Policy):
@@ -182,13 +199,24 @@ class MultiStep(Policy):
 
 
 class Poly(Policy):
-    """rate = base_lr (1 - iter / max_iter)^power"""
+    """rate = min_lr + (base_lr - min_lr) (1 - iter / max_iter)^power
+
+    min_lr, which is 0 unless set, comes from NVCaffe.
+    """
+
+    options = ("min_lr",)
 
     def check(self) -> None:
         self.positive("max_iter")
+        low, high = self.param.min_lr, self.param.base_lr
+        self.require(
+            not low or 0 < low <= high, f"min_lr is {low:g}, expected at least 0 and at most base_lr, {high:g}"
+        )
 
     def rate(self, iteration: int, step: int) -> float:
-        return self.param.base_lr * _power(1 - iteration / self.param.max_iter, self.param.power)
+        share = _power(1 - iteration / self.param.max_iter, self.param.power)
+        low = self.param.min_lr
+        return low + (self.param.base_lr - low) * share if low else self.param.base_lr * share
 
 
 class Sigmoid(Policy):

@@ -9,7 +9,16 @@ from typing import Any
 from caffe.net import Net
 from caffe.solver.policy import Policy, Schedule
 
-__all__ = ["CosineAnnealing", "Exponential", "InverseTime", "OneCycle", "Plateau", "check_rise", "one_cycle"]
+__all__ = [
+    "CosineAnnealing",
+    "Exponential",
+    "InverseTime",
+    "MultiFixed",
+    "OneCycle",
+    "Plateau",
+    "check_rise",
+    "one_cycle",
+]
 
 
 class InverseTime(Policy):
@@ -81,6 +90,29 @@ class OneCycle(Policy):
     def rate(self, iteration: int, step: int) -> float:
         start, end = self.param.start_fraction, self.param.end_fraction
         return self.param.base_lr * one_cycle(self.param, iteration, start, 1.0, end)
+
+
+class MultiFixed(Policy):
+    """rate = stagelr of the first stage whose stageiter the iteration is not beyond, else the last stagelr
+
+    base_lr is not read.
+    Source: the YOLO forks of yeahkun and eric612, and Intel's Caffe: sgd_solver.cpp.
+    """
+
+    options = ("stagelr", "stageiter")
+
+    def check(self) -> None:
+        rates, ends = len(self.param.stagelr), len(self.param.stageiter)
+        self.require(
+            rates > 0, "stagelr is not set; write a stagelr, and a stageiter up to which it holds, for each stage"
+        )
+        self.require(
+            rates == ends, f"stagelr is given {rates} times and stageiter {ends} times, expected one for each stage"
+        )
+
+    def rate(self, iteration: int, step: int) -> float:
+        stages = zip(self.param.stagelr, self.param.stageiter, strict=True)
+        return next((rate for rate, end in stages if iteration <= end), self.param.stagelr[-1])
 
 
 class Plateau(Policy):

@@ -18,6 +18,8 @@ from caffe.net.graph.gradients import mark_backward
 from caffe.net.graph.shapes import infer_tops
 from caffe.net.graph.step import Graph, LastRun, Learnable, Step
 from caffe.proto import weights
+from caffe.proto.forks import effects
+from caffe.proto.forks.fields import WITHOUT_EFFECT
 
 __all__ = ["build", "located"]
 
@@ -74,6 +76,7 @@ class _Builder:
             cls = layer_class(spec.type)
         except NetError as error:
             raise NetError(f'layer "{spec.name}": {error}') from None
+        effects.refuse_layer(spec, cls.honours)
         if len(spec.propagate_down) not in (0, len(spec.bottom)):
             raise LayerError(
                 f'layer "{spec.name}" ({spec.type}): propagate_down must be given for no bottom or for each: '
@@ -292,5 +295,5 @@ def _warn_of_stray_options(spec: Any, cls: type[Layer]) -> None:
     """Say so where a layer carries options of another type: Caffe passes them over without a word."""
     used = {cls.options, "python_param", *cls.more_options}
     for name in (given.name for given, _ in spec.ListFields()):
-        if name.endswith("_param") and name not in used:
+        if name.endswith("_param") and name not in used and name not in WITHOUT_EFFECT["LayerParameter"]:
             log.warning("net.cpp", f'layer "{spec.name}" ({spec.type}): {name} has no effect on this type')

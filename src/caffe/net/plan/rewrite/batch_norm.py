@@ -19,7 +19,7 @@ __all__ = ["coefficients", "normalization", "scale_with_batch_norm", "scales_cha
 def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     """BatchNorm followed by a Scale of its channels: one normalisation with weight and bias, one pass over the data."""
     read = readers(calls)
-    norms = {call.writes[0]: call for call in calls if isinstance(call.layer, BatchNorm)}
+    norms = {call.writes[0]: call for call in calls if isinstance(call.layer, BatchNorm) and not call.layer.scaled}
     merged: dict[int, Call] = {}
     for call in calls:
         norm = norms.get(call.reads[0][0]) if call.reads else None
@@ -41,7 +41,7 @@ def scales_channels(call: Call) -> bool:
 def normalization(call: Call) -> tuple[BatchNorm, Any] | None:
     """The BatchNorm that a call runs and the Scale merged with it, if any; None for other calls."""
     if isinstance(call.layer, BatchNorm) and call.run == call.layer.forward:
-        return call.layer, None
+        return None if call.layer.scaled else (call.layer, None)
     return call.run.args if isinstance(call.run, partial) and call.run.func is _normalize else None
 
 

@@ -170,7 +170,9 @@ def coefficients(layer: Any) -> tuple[Tensor, Tensor | float]:
     if isinstance(layer, BatchNorm):
         mean, variance = (blob.double() for blob in layer.running())
         factor = (variance + layer.opt.eps).rsqrt()
-        return factor, -mean * factor
+        if layer.scaled:
+            factor = factor * layer.scale.double()
+        return factor, (layer.bias.double() if layer.scaled and layer.opt.bias_term else 0.0) - mean * factor
     return layer.weight.double(), layer.bias.double() if layer.opt.bias_term else 0.0
 
 
