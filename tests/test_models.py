@@ -13,7 +13,7 @@ from tests.conftest import SHARED
 from tests.replay import assert_close
 
 OTHER_FORKS = ("permute_param", "norm_param", "prior_box_param", "detection_output_param")
-"""Options of layers that BVLC Caffe does not have, and this package not yet: nets with them are refused by the type of the layer."""
+"""Options of layers that BVLC Caffe does not have, and this package not yet: nets with such a layer are refused."""
 
 
 def references() -> list:
