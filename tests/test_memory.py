@@ -9,6 +9,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.blob import Blob
+from caffe.errors import CaffeError
 from caffe.memory import Memory
 from tests.ownership.runner import mirrored
 
@@ -353,3 +354,79 @@ def test_a_pass_of_the_whole_net_begins_with_the_diff_that_a_user_wrote():
     net.blobs["y"].diff[...] = 2
     net.forward_backward()
     np.testing.assert_array_equal(net.params["ip"][0].diff, np.full((2, 3), 4))
+
+
+def shaped_net(tmp_path, layer: str) -> caffe.Net:
+    """An input of 2 x 3, a layer whose top shares or has the elements of it in another shape, and the guest behind."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+        'layer { name: "ip" type: "Power" bottom: "x" top: "ip" power_param { scale: 3 } }'
+        f'layer {{ name: "re" {layer} bottom: "ip" top: "re" }}'
+        'layer { name: "py" type: "Python" bottom: "re" top: "py" '
+        'python_param { module: "tests.ownership.guests" layer: "KeepBottom" } }'
+    )
+    return caffe.Net(str(path), caffe.TEST)
+
+
+@pytest.mark.parametrize("first", ["forward", "forward_backward"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Reshape" reshape_param { shape { dim: 0 dim: 3 dim: -1 } }',
+        'type: "Flatten" flatten_param { axis: 0 }',
+        'type: "Power"',
+    ],
+)
+def test_an_array_that_a_layer_takes_within_a_run_shows_later_runs(layer, first, tmp_path):
+    net = shaped_net(tmp_path, layer)
+    net.optimize()
+    getattr(net, first)()
+    for rows, value in ((4, 2), (4, 5), (3, 1), (3, 7)):
+        if net.blobs["x"].shape[0] != rows:
+            net.blobs["x"].reshape(rows, 3)
+        net.blobs["x"].data[...] = value
+        assert np.all(net.forward()["py"] == 6 * value)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_lent_array_of_another_shape_shows_new_values(private):
+    memory = Memory((2, 6), torch.zeros(()))
+    memory.write(torch.zeros(2, 6), private=private)
+    array = memory.lend()
+    memory.write(torch.arange(12.0).view(4, 3))
+    assert memory.shape == (4, 3)
+    assert array.ravel().tolist() == list(range(12))
+    array[0, 0] = 9
+    assert memory.read()[0, 0] == 9
+    assert memory.read().shape == (4, 3)
+
+
+def test_a_lent_array_over_the_value_itself_follows_another_shape():
+    memory = Memory((2, 6), torch.zeros(()))
+    memory.write(torch.zeros(2, 6))
+    array = memory.lend()
+    memory.write(memory.read().view(4, 3))
+    assert memory.shape == (4, 3)
+    array[0, 0] = 9
+    assert memory.read()[0, 0] == 9
+
+
+def test_a_lent_array_stays_where_a_memory_without_value_changes_its_shape():
+    memory = Memory((2, 6), torch.zeros(()))
+    array = memory.lend()
+    memory.drop("freed")
+    memory.reshape((4, 3))
+    with pytest.raises(CaffeError, match="freed"):
+        memory.read()
+    memory.write(torch.ones(4, 3))
+    assert array.all()
+
+
+def test_a_blob_of_another_shape_gives_its_array_in_that_shape():
+    blob = caffe._caffe.Blob(2, 6)
+    array = blob.data
+    blob.reshape(4, 3)
+    assert blob.data.shape == (4, 3)
+    blob.data[...] = 1
+    assert array.all()

@@ -153,8 +153,8 @@ class Blob:
     @property
     def data(self) -> np.ndarray:
         """The values, a writable float array of `shape`."""
-        array = self.data_memory.lend()
-        return array if self._view is None else array.reshape(self._view)
+        array, shape = self.data_memory.lend(), self.shape
+        return array if array.shape == shape else array.reshape(shape)
 
     @property
     def diff(self) -> np.ndarray:

@@ -67,10 +67,13 @@ class Loan:
     def show(self, value: Tensor) -> bool:
         """Copy `value` into the lent array. False where nobody keeps the array, or the array cannot show the value.
 
-        An array that another thread obtained keeps its numbers: they are the results of that thread's run.
+        An array of another shape with as many elements shows them in its own shape. An array that another thread
+        obtained keeps its numbers: they are the results of that thread's run.
         """
-        if self.array is None or value.shape != self.host.shape or self.thread != threading.get_ident():
+        if self.array is None or value.numel() != self.host.numel() or self.thread != threading.get_ident():
             return False
+        if value.shape != self.host.shape:
+            self.host = self.host.view(value.shape)
         self.host.copy_(value)
         self.alias = False
         return True
@@ -151,6 +154,7 @@ class Memory:
         loan = self._loan
         if loan is not None:
             if loan.alias and loan.array is not None and same_place(value, self._value):
+                self.reshape(value.shape)
                 return
             self._loan = loan if loan.show(value) else None
         self._value, self._private, self._foreign = value, private and not foreign, foreign
@@ -206,12 +210,17 @@ class Memory:
 
     def reshape(self, shape: Sequence[int]) -> None:
         """Change the shape. Values and lent arrays stay where the number of elements does, else the value is zeros."""
-        if math.prod(shape) != self._value.numel() or self.missing:
-            reason = self.missing
+        if tuple(shape) == self.shape:
+            return
+        reason = self.missing
+        if math.prod(shape) != self._value.numel():
             self.reset(shape)
             self.missing = reason
             return
-        if self.read().is_contiguous():
+        if reason:
+            self._put_zeros(shape, self._value)
+            self.missing = reason
+        elif self.read().is_contiguous():
             self._value = self._value.view(tuple(shape))
         else:
             self._value, self._private, self._foreign = self._value.reshape(tuple(shape)), True, False

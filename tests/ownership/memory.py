@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
+
+FLOAT32_NOISE = 4e-7  # of some additions in float32
+
+
+class Rounding:
+    """What float32 may do to the model's numbers: with `noise`, each result is changed at random, relative to its size.
+
+    A second run of the model with noise tells how far rounding may carry a number of the first.
+    """
+
+    def __init__(self):
+        self.noise, self.rng = 0.0, np.random.default_rng(1)
+
+    @contextlib.contextmanager
+    def noisy(self):
+        self.noise = FLOAT32_NOISE
+        try:
+            yield
+        finally:
+            self.noise = 0.0
+
+    def __call__(self, values):
+        """Results of a layer or a rule as float64. Whole numbers, such as those of ArgMax, stay."""
+        values = np.asarray(values, np.float64)
+        if not self.noise:
+            return values
+        noisy = values * (1 + self.noise * self.rng.uniform(-1, 1, values.shape))
+        return np.where(values == np.round(values), values, noisy)
+
+
+rounding = Rounding()
 
 
 class Storage:

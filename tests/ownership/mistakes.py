@@ -46,11 +46,11 @@ MISTAKES = [
         seed=3,
     ),
     Mistake(
-        "a lent array takes values of another shape",
+        "a lent array takes no value of another shape",
         "memory.py",
-        "value.shape != self.host.shape or ",
-        "",
-        seed=111,
+        "value.numel() != self.host.numel() or",
+        "value.shape != self.host.shape or",
+        seed=1200396,
     ),
     Mistake(
         "a lent array counts as the value after it got a copy",

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.ownership.graphs import with_splits
 from tests.ownership.layers_more import LAYERS
-from tests.ownership.memory import Blob, Storage
+from tests.ownership.memory import Blob, Storage, rounding
 
 
 class Step:
@@ -212,7 +212,7 @@ class Net:
         for top, value in zip(step.tops, values):
             shared = any(top.data.storage is blob.data.storage for blob in step.bottoms)
             if step.node.in_place or not shared:
-                top.data.storage.put(value)
+                top.data.storage.put(rounding(value))
                 top.data.storage.runs += not step.node.in_place
 
     def backward(self, first=None, last=0):
@@ -237,10 +237,10 @@ class Net:
             if need and diff is None:
                 blob.diff.storage.known = False
             elif need and (step.node.in_place or not shared):
-                blob.diff.storage.put(diff)
+                blob.diff.storage.put(rounding(diff))
         for blob, grad, trains in zip(step.params, grads, step.trains):
             if trains:
-                blob.diff.array[...] += grad
+                blob.diff.array[...] += rounding(grad)
 
     @staticmethod
     def _quirks(step):

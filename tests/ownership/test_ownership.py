@@ -70,3 +70,7 @@ def failing_with_half_a_sigmoid(seed):
         patch.setattr(layers.Sigmoid, "forward", lambda self, x, p: [x[0] / 2])
         result = run(Drawer(seed, without=("MemoryData", "Share", "SolverTest")))
         return shrunk(result) if result.failure and "Sigmoid" in result.start.graph.text() else None
+
+
+def test_rounding_alone_fails_no_sequence():
+    check([3061])  # a loss of logits around 100

@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.ownership import model
 from tests.ownership.graphs import Graph
-from tests.ownership.memory import View
+from tests.ownership.memory import View, rounding
 
 
 def values(seed, shape):
@@ -69,7 +69,7 @@ class Solver:
             gradient = gradient + self.options.get("weight_decay", 0) * blob.data.array
             history[...] = self.options.get("momentum", 0) * history + rate * gradient
             blob.diff.storage.put(history)
-            blob.data.storage.put(blob.data.array.astype(np.float64) - history)
+            blob.data.storage.put(rounding(blob.data.array.astype(np.float64) - history))
             blob.data.storage.writes += 1
         self.iter += 1
 
