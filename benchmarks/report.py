@@ -105,7 +105,7 @@ def table(rows: Mapping[str, Any]) -> Iterable[str]:
         cells = []
         for engine in names:
             took = value(row["engines"].get(engine, {}))
-            if took is not None and first is not None:
+            if took and first and min(took, first) > 0:  # a step of a small net may need no memory that is measured
                 multiples[engine].append(took / first)
             cells.append(cell(row["engines"].get(engine, {}), first, engine == names[0]))
         batch = f", batch {row['batch']}" if "batch" in row else ""
@@ -120,7 +120,7 @@ def cell(found: Mapping[str, Any], first: float | None, is_first: bool) -> str:
     if took is None:
         return "-"
     digits = 3 if took < 1 else 2 if took < 10 else 1
-    multiple = "" if is_first or not first else f" ({took / first:.2f}x)"
+    multiple = "" if is_first or not first or min(took, first) <= 0 else f" ({took / first:.2f}x)"
     return f"{took:,.{digits}f}{multiple}" + ("¹" if found.get("threads") == 1 else "")
 
 

@@ -166,9 +166,8 @@ class Weights(ParameterMemory):
             self._writes += 1
             self.read()
         parameter = self.holder()
-        if self.views:
-            return self._writes, parameter._version, parameter.data_ptr(), *(view._version for view in self.views)
-        return self._writes, parameter._version, parameter.data_ptr()
+        version = self._writes, parameter._version, parameter.data_ptr()
+        return (*version, *(view._version for view in self.views)) if self.views else version
 
 
 class Gradient(ParameterMemory):

@@ -45,6 +45,12 @@ def test_table_shows_multiples_threads_and_what_is_missing() -> None:
     ]
 
 
+def test_table_has_no_multiple_of_nothing() -> None:
+    rows = {name: {"engines": {"Cafetière": {"ms": ms}, "A": {"ms": 3.0}}} for name, ms in (("one", 0.0), ("two", 2.0))}
+    lines = list(report.table(rows))
+    assert lines[2:] == ["| one | 0.000 | 3.00 |", "| two | 2.00 | 3.00 (1.50x) |", "| geometric mean | 1 | 1.50x |"]
+
+
 def test_limit_is_three_forward_passes_at_the_rate_of_a_matrix_product() -> None:
     engines = {"Cafetière": {"ms": 40.0}, "A": {"ms": 8.0}, "matrix product": {"ms": 99.0, "least": 2 * 2048**3 / 1e8}}
     steps, limits = report.tables("training", {"net": {"flops": 1e9, "engines": engines}}).values()

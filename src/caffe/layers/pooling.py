@@ -217,7 +217,7 @@ def max_pool(x: Tensor, grid: Grid) -> Tensor:
     if x.device.type == "cpu" and not learns and x.numel() >= _LARGE and _lies_last(x):
         return _largest(_largest(x, 2, grid), 3, grid)
     if x.device.type == "cpu" and (_lies_last(x) or (x.shape[1] >= 8 and x.is_contiguous())):
-        return _MaxPool.apply(x, grid)
+        return _MaxPool.apply(x, grid) if learns else _maxima_last(x, grid)[0]
     return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
 
 
@@ -253,22 +253,35 @@ def _part(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
     return x[:, :, part] if axis == 2 else x[:, :, :, part]
 
 
+def _maxima_last(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """The maxima, and where they stand, by torch's kernel for channels_last.
+
+    That kernel is some times as fast on the CPU also for other bottoms.
+    """
+    order = _order(x)
+    last = x.contiguous(memory_format=torch.channels_last)
+    windows = (grid.kernel, grid.stride, grid.pad)
+    y, index = F.max_pool2d(last, *windows, ceil_mode=grid.ceil, return_indices=True)
+    return y.contiguous(memory_format=order), index
+
+
+def _order(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if _lies_last(x) else torch.contiguous_format
+
+
 class _MaxPool(torch.autograd.Function):
-    """Maximum by torch's kernel for channels_last, which also for other bottoms is some times as fast on the CPU.
+    """Maximum by `_maxima_last`.
 
     Keeps where the maxima stand and not the bottom, of which backward needs the shape and order only.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Grid) -> Tensor:
-        order = torch.channels_last if _lies_last(x) else torch.contiguous_format
-        windows = (grid.kernel, grid.stride, grid.pad)
-        last = x.contiguous(memory_format=torch.channels_last)
-        y, index = F.max_pool2d(last, *windows, ceil_mode=grid.ceil, return_indices=True)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(index.contiguous(memory_format=order))
-            ctx.shape, ctx.order, ctx.options = x.shape, order, (*windows, (1, 1), grid.ceil)
-        return y.contiguous(memory_format=order)
+        y, index = _maxima_last(x, grid)
+        ctx.shape, ctx.order = x.shape, _order(x)
+        ctx.options = (grid.kernel, grid.stride, grid.pad, (1, 1), grid.ceil)
+        ctx.save_for_backward(index.contiguous(memory_format=ctx.order))
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
