@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.layers.case import Bottom, Case
+from tests.layers.case import Bottom, Case, labels, positive, within
 
 ELSEWHERE: dict[str, str] = {}
 
@@ -25,10 +25,23 @@ class Rois(Bottom):
         return np.concatenate([rng.integers(0, self.images, (count, 1)), corners], 1).reshape(self.shape)
 
 
+@dataclass(frozen=True)
+class Image(Bottom):
+    """An image's height, width and scale."""
+
+    integers: bool = True
+
+    def values(self, rng: np.random.Generator) -> np.ndarray:
+        return np.array([[60.0, 75.0, 1.5]])
+
+
 def roi(options: str) -> str:
     return f"roi_pooling_param {{ {options} }}"
 
 
+COUNT = "how many regions there are depends on values"
+PRE_FIXED = "loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 3 }"
+IGNORE = PRE_FIXED.replace("{", "{ ignore_label: 2")
 MAP = (2, 3, 5, 4)
 CASES = [
     Case("ROIPooling", "plain", ((2, 3, 10, 8), Rois((7, 5))), roi("pooled_h: 3 pooled_w: 2 spatial_scale: 0.25")),
@@ -38,5 +51,54 @@ CASES = [
         "plain",
         ((2, 18, 10, 8), Rois((7, 5))),
         "psroi_pooling_param { spatial_scale: 0.25 output_dim: 2 group_size: 3 }",
+    ),
+    Case("ROIAlign", "mask", (MAP, Rois((6, 5))), "roi_align_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.1 }"),
+    Case(
+        "ROIAlign",
+        "sampling_ratio",
+        (MAP, Rois((6, 5))),
+        "roi_align_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.1 sampling_ratio: 2 }",
+    ),
+    Case("ROIAlign", "cascade", (MAP, Rois((6, 5))), roi("pooled_h: 3 pooled_w: 2 spatial_scale: 0.1")),
+    Case(
+        "ROIAlign",
+        "one_image",
+        ((1, 3, 5, 4), Rois((6, 5), images=1)),
+        roi("pooled_h: 3 pooled_w: 2 spatial_scale: 0.1"),
+    ),
+    Case("MaskPooling", "plain", ((2, 3, 4, 5), (2, 1, 4, 5))),
+    Case("MaskResize", "smaller", ((2, 1, 7, 6),), "mask_resize_param { output_height: 4 output_width: 3 }"),
+    Case("MaskResize", "larger", ((2, 1, 3, 4),), "mask_resize_param { output_height: 7 output_width: 6 }"),
+    Case(
+        "DeformableConvolution",
+        "plain",
+        ((2, 4, 6, 5), within(-1.4, 1.4, 2, 18, 6, 5)),
+        "deformable_convolution_param { num_output: 3 kernel_size: 3 pad: 1 deformable_group: 1 }",
+    ),
+    Case(
+        "DeformableConvolution",
+        "groups",
+        ((2, 4, 7, 6), within(-1.4, 1.4, 2, 24, 4, 3)),
+        "deformable_convolution_param { num_output: 4 kernel_h: 3 kernel_w: 2 stride: 2 pad_h: 1 pad_w: 0 group: 2 "
+        "deformable_group: 2 bias_term: false }",
+    ),
+    Case(
+        "Proposal",
+        "plain",
+        (within(0, 1, 1, 12, 4, 5), within(-0.5, 0.5, 1, 24, 4, 5), Image((1, 3))),
+        "proposal_param { ratio: [0.5, 1, 2] scale: [1, 2] min_size: 4 pre_nms_topn: 60 post_nms_topn: 20 }",
+        tops=2,
+        skip={"shape": COUNT, "device": COUNT, "gradient": "has none"},
+    ),
+    Case("SmoothL1LossOHEM", "plain", ((5, 4), (5, 4))),
+    Case("SmoothL1LossOHEM", "items", ((5, 4, 2, 3), (5, 4, 2, 3), positive(5, 4, 2, 3)), PRE_FIXED, tops=2),
+    Case("SoftmaxWithLossOHEM", "plain", ((5, 4), labels(4, 5))),
+    Case("SoftmaxWithLossOHEM", "items", ((5, 4, 1, 1), labels(4, 5, 1, 1)), IGNORE, tops=3),
+    Case(
+        "BoxAnnotatorOHEM",
+        "plain",
+        (Rois((9, 5)), (9, 1, 1, 1), labels(4, 9, 1, 1), positive(9, 8, 1, 1)),
+        "box_annotator_ohem_param { roi_per_img: 2 }",
+        tops=2,
     ),
 ]
