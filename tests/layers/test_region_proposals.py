@@ -30,11 +30,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1
     common = max(width, 0) * max(height, 0)
-    return (
-        common / sum((c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (a, b))
-        if not common
-        else common / (sum((c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (a, b)) - common)
-    )
+    return common / (sum((c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (a, b)) - common)
 
 
 def proposals(scores: np.ndarray, deltas: np.ndarray, image: list[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -170,15 +166,19 @@ def test_hard_example_mining_trains(tmp_path):
           psroi_pooling_param {{ spatial_scale: 0.0625 output_dim: 3 group_size: 2 }} }}
         layer {{ name: "pb" type: "PSROIPooling" bottom: "b" bottom: "rois" top: "pb"
           psroi_pooling_param {{ spatial_scale: 0.0625 output_dim: 8 group_size: 2 }} }}
-        layer {{ name: "cls" type: "Pooling" bottom: "pa" top: "cls" pooling_param {{ pool: AVE kernel_size: 2 stride: 2 }} }}
-        layer {{ name: "box" type: "Pooling" bottom: "pb" top: "box" pooling_param {{ pool: AVE kernel_size: 2 stride: 2 }} }}
+        layer {{ name: "cls" type: "Pooling" bottom: "pa" top: "cls"
+          pooling_param {{ pool: AVE kernel_size: 2 stride: 2 }} }}
+        layer {{ name: "box" type: "Pooling" bottom: "pb" top: "box"
+          pooling_param {{ pool: AVE kernel_size: 2 stride: 2 }} }}
         layer {{ name: "lc" type: "SoftmaxWithLossOHEM" bottom: "cls" bottom: "labels" top: "t1" top: "t2" top: "lc"
           loss_weight: 0 loss_weight: 0 loss_weight: 0 propagate_down: false propagate_down: false }}
-        layer {{ name: "lb" type: "SmoothL1LossOHEM" bottom: "box" bottom: "targets" bottom: "inside" top: "t3" top: "lb"
-          loss_weight: 0 loss_weight: 0 {off} }}
-        layer {{ name: "sum" type: "Eltwise" bottom: "lc" bottom: "lb" top: "sum" propagate_down: false propagate_down: false }}
+        layer {{ name: "lb" type: "SmoothL1LossOHEM" bottom: "box" bottom: "targets" bottom: "inside" top: "t3"
+          top: "lb" loss_weight: 0 loss_weight: 0 {off} }}
+        layer {{ name: "sum" type: "Eltwise" bottom: "lc" bottom: "lb" top: "sum"
+          propagate_down: false propagate_down: false }}
         layer {{ name: "hard" type: "BoxAnnotatorOHEM" bottom: "rois" bottom: "sum" bottom: "labels" bottom: "inside"
-          top: "l" top: "w" {off} propagate_down: false box_annotator_ohem_param {{ roi_per_img: 8 ignore_label: -1 }} }}
+          top: "l" top: "w" {off} propagate_down: false
+          box_annotator_ohem_param {{ roi_per_img: 8 ignore_label: -1 }} }}
         layer {{ name: "silence" type: "Silence" bottom: "t1" bottom: "t2" bottom: "t3" }}
         layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "cls" bottom: "l" top: "loss"
           loss_param {{ ignore_label: -1 }} propagate_down: true propagate_down: false }}
@@ -199,7 +199,8 @@ def test_hard_example_mining_trains(tmp_path):
     blobs["targets"].data[...] = rng.normal(size=(20, 8, 1, 1))
     blobs["inside"].data[...] = 1
     trained.net.forward()
-    assert (blobs["l"].data != -1).sum() == 8 and (blobs["w"].data.any((1, 2, 3))).sum() == 8
+    assert (blobs["l"].data != -1).sum() == 8
+    assert blobs["w"].data.any((1, 2, 3)).sum() == 8
     first = sum(float(trained.net.forward()[name]) for name in ("loss", "loss_box"))
     trained.step(30)
     assert sum(float(trained.net.forward()[name]) for name in ("loss", "loss_box")) < 0.8 * first
