@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.layers.case import Bottom, Case, labels, positive, within
+from caffe.proto.caffe_pb2 import TEST
+from tests.layers.case import Bottom, Case, labels, positive, shares, within
 
 ELSEWHERE: dict[str, str] = {}
 
@@ -100,5 +101,31 @@ CASES = [
         (Rois((9, 5)), (9, 1, 1, 1), labels(4, 9, 1, 1), positive(9, 8, 1, 1)),
         "box_annotator_ohem_param { roi_per_img: 2 }",
         tops=2,
+    ),
+    Case(
+        "DecodeBBox",
+        "plain",
+        (within(-0.5, 0.5, 6, 8), Rois((6, 5))),
+        "bbox_reg_param { bbox_mean: [0, 0, 0.1, 0.1] bbox_std: [0.1, 0.1, 0.2, 0.2] }",
+        phase=TEST,
+        skip={"gradient": "has none"},
+    ),
+    Case(
+        "BoxGroupOutput",
+        "plain",
+        (shares(4, 3, 4, 5), within(-0.3, 0.3, 4, 4, 4, 5), shares(2, 3, 2, 3), within(-0.3, 0.3, 2, 4, 2, 3)),
+        "box_group_output_param { fg_thr: 0.1 max_nms_num: 30 max_post_nms_num: 10 min_size: 4 "
+        "box_group_param { field_h: [10, 14] field_w: [12, 8] stride: 8 } "
+        "box_group_param { field_h: 20 field_w: 20 stride: 16 } }",
+        tops=2,
+        skip={"shape": COUNT, "device": COUNT, "gradient": "has none"},
+    ),
+    Case(
+        "BoxOutput",
+        "plain",
+        ((2, 7, 4, 5), (2, 7, 2, 3)),
+        "box_output_param { fg_thr: 0 max_nms_num: 30 max_post_nms_num: 10 min_size: 4 "
+        "field_h: [10, 20] field_w: [12, 20] downsample_rate: [8, 16] }",
+        skip={"shape": COUNT, "device": COUNT, "gradient": "has none"},
     ),
 ]
