@@ -63,7 +63,7 @@ class _Output(Layer, abstract=True):
         _check_normal(self)
         self.uncompiled = torch.compiler.disable(_found)  # the shapes depend on values; takes a second to import
 
-    def maps(self, bottoms: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Fields]]:
+    def maps(self, bottoms: Sequence[Tensor]) -> Sequence[tuple[Tensor, Tensor, Fields]]:
         """For each map the scores (N, G, H, W), the deltas (N, G, 4, H, W) and its fields."""
         raise NotImplementedError
 
@@ -101,7 +101,7 @@ class BoxGroupOutput(_Output, bottoms=(2, None), tops=(1, 2)):
             sizes.add(batch // count)
         self.require(len(sizes) == 1, f"the pairs of bottoms have batches of {sorted(sizes)}, expected the same number")
 
-    def maps(self, bottoms: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Fields]]:
+    def maps(self, bottoms: Sequence[Tensor]) -> Sequence[tuple[Tensor, Tensor, Fields]]:
         made = []
         for group, probability, deltas in zip(self.opt.box_group_param, bottoms[::2], bottoms[1::2], strict=True):
             shape = (-1, len(group.field_w))
@@ -131,8 +131,9 @@ class BoxOutput(_Output, bottoms=(1, None), tops=(1, 2)):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected {bottoms[0].shape[0]} images of 6"
             self.require(x.shape[0] == bottoms[0].shape[0] and x.shape[1] > 5, f"{fact} channels or more")
 
-    def maps(self, bottoms: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Fields]]:
-        opt, made = self.opt, []
+    def maps(self, bottoms: Sequence[Tensor]) -> Sequence[tuple[Tensor, Tensor, Fields]]:
+        opt = self.opt
+        made: list[tuple[Tensor, Tensor, Fields]] = []
         for x, width, height, rate in zip(bottoms, opt.field_w, opt.field_h, opt.downsample_rate, strict=True):
             score = x[:, 1:-4].amax(1) - x[:, 0]
             made.append((score.unsqueeze(1), x[:, -4:].unsqueeze(1), ([width], [height], rate)))
