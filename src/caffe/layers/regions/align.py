@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, has_values, shape_text
-from caffe.layers.regions.rois import check_regions, images_of, is_dry
+from caffe.layers.regions.rois import check_regions, example_regions, images_of, is_dry
 from caffe.layers.regions.sampling import hats, sampled
 from caffe.limits import check_size
 
@@ -47,6 +47,9 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
     def effects_now(self) -> Effects:
         given = self.corners or self.opt.sampling_ratio > 0
         return Effects.CHECKS if given else self.effects
+
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        return example_regions(x, self.opt.spatial_scale) if index else None
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
         more = int(self.corners)

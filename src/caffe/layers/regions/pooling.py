@@ -8,7 +8,16 @@ from torch import Tensor
 
 from caffe.layers.base import Effects, Layer
 from caffe.layers.regions.maxima import first_largest, largest
-from caffe.layers.regions.rois import Bins, bins, check_regions, images_of, is_dry, nearest, pooled_sizes
+from caffe.layers.regions.rois import (
+    Bins,
+    bins,
+    check_regions,
+    example_regions,
+    images_of,
+    is_dry,
+    nearest,
+    pooled_sizes,
+)
 
 __all__ = ["PSROIPooling", "ROIPooling"]
 
@@ -36,6 +45,9 @@ class ROIPooling(Layer, bottoms=2):
         self.require(self.opt.pad_ratio == 0, fact)
         fact = "pooled_size of Intel's Caffe is not supported; write pooled_h and pooled_w"
         self.require(not self.opt.pooled_size, fact)
+
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        return example_regions(x, self.opt.spatial_scale) if index else None
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
         if is_dry(x):
@@ -72,6 +84,9 @@ class PSROIPooling(Layer, bottoms=2):
         wanted = opt.output_dim * opt.group_size**2
         fact = f"{self.bottom_name(0)} has {x.shape[1]} channels, expected output_dim x group_size^2 = {wanted}"
         self.require(x.shape[1] == wanted, fact)
+
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        return example_regions(x, self.opt.spatial_scale) if index else None
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
         scale, g = self.opt.spatial_scale, self.opt.group_size

@@ -9,7 +9,7 @@ from caffe.layers.base import Layer, shape_text
 from caffe.layers.support.labels import number_text
 from caffe.layers.support.values import can_look
 
-__all__ = ["Bins", "bins", "check_regions", "images_of", "is_dry", "nearest", "pooled_sizes"]
+__all__ = ["Bins", "bins", "check_regions", "example_regions", "images_of", "is_dry", "nearest", "pooled_sizes"]
 
 Bins = tuple[Tensor, Tensor]
 """First cell and cell after the last of each bin."""
@@ -43,6 +43,14 @@ def images_of(layer: Layer, rois: Tensor, images: int) -> Tensor:
             f"to {images - 1} for a batch of {images}; correct column 0 of the regions"
         )
     return index
+
+
+def example_regions(rois: Tensor, scale: float) -> Tensor:
+    """Regions of image 0 of 3 to 5 cells, which begin at one of the first cells: values for a blob of shape (R, 5)."""
+    index = torch.arange(rois.shape[0], dtype=rois.dtype, device=rois.device)
+    left, top, size = index % 3, index % 2, index % 3 + 2.3
+    corners = torch.stack([left, top, left + size, top + size], 1) / (scale or 1)
+    return torch.cat([torch.zeros_like(corners[:, :1]), corners], 1).view(rois.shape)
 
 
 def is_dry(x: Tensor) -> bool:

@@ -14,7 +14,7 @@ _PART = 1 << 23
 def hats(points: Tensor, cells: int, valid: Tensor) -> Tensor:
     """The weight (..., cells) that each cell of an axis has at `points`; cut to the axis, and 0 where not `valid`."""
     grid = torch.arange(cells, device=points.device, dtype=points.dtype)
-    distance = (points.nan_to_num(0.0).clamp(0, cells - 1).unsqueeze(-1) - grid).abs()
+    distance = (points.clamp(0, cells - 1).unsqueeze(-1) - grid).abs()
     return (1 - distance).clamp(min=0).where(valid.unsqueeze(-1), 0)
 
 
