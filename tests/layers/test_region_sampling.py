@@ -129,3 +129,19 @@ def test_what_deformable_convolution_refuses():
     refused("num_output: 2 axis: 2", (1, 4, 5, 5), (1, 72, 3, 3), "axis is 2, expected 1")
     refused("", (1, 4, 5, 5), (1, 72, 3, 3), "num_output")
     refused("num_output: 2", (1, 4, 2, 5), (1, 72, 1, 3), "does not fit")
+
+
+def test_regions_that_are_no_numbers_and_empty_batches():
+    nan, inf = float("nan"), float("inf")
+    rois = torch.tensor([[0, nan, 0, 9, 9], [0, 0, 0, inf, 9], [0, -inf, 0, 9, 9]], dtype=torch.float64)
+    x = torch.ones(1, 2, 5, 5, dtype=torch.float64)
+    assert apply("ROIAlign", ALIGN.format(""), x, rois).isfinite().all()
+    none = torch.zeros(0, 5, dtype=torch.float64)
+    options = "psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 3 }"
+    assert apply("PSROIPooling", options, torch.zeros(0, 18, 4, 4), none.float()).shape == (0, 2, 3, 3)
+    assert apply("ROIAlign", ALIGN.format(""), x, none).shape == (0, 2, 2, 3)
+    options = f"deformable_convolution_param {{ {DEFORM} }}"
+    layer = build("DeformableConvolution", options, (0, 4, 9, 8), (0, 72, 4, 3))
+    assert layer(torch.zeros(0, 4, 9, 8).double(), torch.zeros(0, 72, 4, 3).double()).shape == (0, 4, 4, 3)
+    options = "box_output_param { field_h: 8 field_w: 8 downsample_rate: 4 }"
+    assert apply("BoxOutput", options, torch.zeros(0, 6, 2, 2)).tolist() == [[0, 1, 1, 10, 10]]

@@ -66,7 +66,7 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
         if self.corners:
             return _corner_weights(near, far, count, cells)
         size, most = (far - near).clamp(min=1) / count, self.opt.sampling_ratio
-        samples = size.ceil() if most <= 0 else torch.full_like(size, most)
+        samples = size.ceil().nan_to_num(1, 1, 1) if most <= 0 else torch.full_like(size, most)
         if most <= 0:
             most = int(samples.max()) if has_values(samples) and samples.numel() else 1
         check_size("the samples of the regions", (len(near), count, most, cells), self.error)

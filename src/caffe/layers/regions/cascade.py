@@ -149,12 +149,12 @@ def _found(layer: _Output, bottoms: list[Tensor]) -> tuple[Tensor, Tensor]:
     opt, maps = layer.opt, layer.maps(bottoms)
     images = maps[0][0].shape[0]
     if not has_values(bottoms[0]):
-        cells = sum(score[0].numel() for score, _, _ in maps)
+        cells = sum(score.shape[1:].numel() for score, _, _ in maps)
         most = images * min(cells, opt.max_nms_num or cells, opt.max_post_nms_num or cells)
         return bottoms[0].new_empty(most, 5), bottoms[0].new_empty(most, 6)
     scores = torch.cat([score.flatten(1) for score, _, _ in maps], 1)
     boxes = torch.cat([_boxes(layer, deltas, fields) for _, deltas, fields in maps], 1)
-    rows = []
+    rows = [scores.new_empty(0, 6)]
     for image, (score, box) in enumerate(zip(scores, boxes, strict=True)):
         large = (box[:, 2:] - box[:, :2] + 1 >= opt.min_size).all(1)
         kept = ((score >= opt.fg_thr) & large).nonzero().flatten()

@@ -62,8 +62,13 @@ class DeformableConvolution(Layer, bottoms=2):
         sizes, opt = self.sizes(x), self.opt
         if is_dry(x):
             return x.new_empty(x.shape[0], opt.num_output, *sizes)
-        columns = _columns(x, offsets.reshape(-1, self.places, 2, *sizes), self.slide, opt.deformable_group)
-        columns = columns.reshape(x.shape[0], opt.group, -1, sizes[0] * sizes[1])
+        columns = _columns(
+            x,
+            offsets.reshape(x.shape[0] * opt.deformable_group, self.places, 2, *sizes),
+            self.slide,
+            opt.deformable_group,
+        )
+        columns = columns.reshape(x.shape[0], opt.group, self.weight[0].numel(), sizes[0] * sizes[1])
         y = (self.weight.reshape(opt.group, opt.num_output // opt.group, -1) @ columns).flatten(1, 2)
         y = y if self.bias is None else y + self.bias.view(-1, 1)
         return y.view(*y.shape[:2], *sizes)
@@ -81,5 +86,5 @@ def _columns(x: Tensor, offsets: Tensor, slide: Slide, parts: int) -> Tensor:
     # grid_sample takes columns before rows, and -1 ... 1 from edge to edge of the map
     edges = [(2 * point + 1) / size - 1 for point, size in zip(points[::-1], x.shape[:1:-1], strict=True)]
     grid = torch.stack(edges, -1).flatten(2, 3)
-    maps = x.reshape(-1, x.shape[1] // parts, *x.shape[2:])
+    maps = x.reshape(x.shape[0] * parts, x.shape[1] // parts, *x.shape[2:])
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -121,14 +121,16 @@ def _group_sums(x: Tensor, image: Tensor, rows: Bins, columns: Bins, g: int) -> 
     A sum over a rectangle is made of four sums over the cells above and to the left of its corners.
     """
     images, channels, height, width = x.shape
-    table = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0)).view(images, channels // g**2, g * g, -1)
+    table = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0)).view(
+        images, channels // g**2, g * g, (height + 1) * (width + 1)
+    )
     table = table.permute(0, 2, 3, 1).reshape(-1, channels // g**2)  # rows: image, group, cell
     group = torch.arange(g * g, device=x.device).view(1, g, g)
     start = (image.view(-1, 1, 1) * g * g + group) * ((height + 1) * (width + 1))
 
     def corner(row: Tensor, column: Tensor) -> Tensor:
         place = start + row.unsqueeze(2) * (width + 1) + column.unsqueeze(1)
-        return table.index_select(0, place.flatten()).view(*place.shape, -1)
+        return table.index_select(0, place.flatten()).view(*place.shape, channels // g**2)
 
     (top, below), (left, right) = (_ordered(axis) for axis in (rows, columns))
     return corner(below, right) - corner(top, right) - corner(below, left) + corner(top, left)
