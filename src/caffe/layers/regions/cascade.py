@@ -194,6 +194,5 @@ def _check_normal(layer: Layer) -> None:
 def _denormalized(layer: Layer, deltas: Tensor) -> Tensor:
     """Deltas (..., 4) times bbox_std plus bbox_mean."""
     param = layer.spec.bbox_reg_param
-    std = deltas.new_tensor(list(param.bbox_std) or [1.0] * 4)
-    mean = deltas.new_tensor(list(param.bbox_mean) or [0.0] * 4)
-    return deltas * std + mean
+    std, mean = list(param.bbox_std) or [1.0] * 4, list(param.bbox_mean) or [0.0] * 4
+    return torch.stack([d * s + m for d, s, m in zip(deltas.unbind(-1), std, mean, strict=True)], -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,19 +25,21 @@ def largest(x: Tensor, image: Tensor, rows: Bins, columns: Bins) -> Tensor:
     A table holds, for sides of 2^i x 2^j cells, the maximum of each such rectangle. Any rectangle is covered by four of
     these, which may overlap, so its maximum takes four reads whatever its size.
     """
-    (top, below), (left, right) = rows, columns
-    high, wide = _level(below - top, x.shape[1]), _level(right - left, x.shape[2])
-    values, starts, sizes = _tables(x, _used(high, x.shape[1]), _used(wide, x.shape[2]))
+    (top, below), (left, right), (images, rows_of_x, columns_of_x, channels) = rows, columns, x.shape
+    high, wide = _level(below - top, rows_of_x), _level(right - left, columns_of_x)
     ys, xs = (top, below - (1 << high)), (left, right - (1 << wide))
+    tall, broad = _used(high, rows_of_x), _used(wide, columns_of_x)
+    values = _tables(x, tall, broad)
     high, wide = high.unsqueeze(2), wide.unsqueeze(1)
-    height, width = sizes[:, high, wide].unbind()
-    start = starts[high, wide] + image.view(-1, 1, 1) * height * width
+    height, width = _side(high, rows_of_x), _side(wide, columns_of_x)
+    before = _sides(high, rows_of_x) * _sides(broad, columns_of_x) + height * _sides(wide, columns_of_x)
+    start = images * before + image.view(-1, 1, 1) * height * width
     reads = []
     for y in ys:
         for z in xs:
             row, column = y.unsqueeze(2).clamp(min=0), z.unsqueeze(1).clamp(min=0)
             reads.append((start + row.minimum(height - 1) * width + column.minimum(width - 1)).flatten())
-    return _largest_of(values, reads).view(*start.shape, x.shape[3])
+    return _largest_of(values, reads).view(*start.shape, channels)
 
 
 def first_largest(x: Tensor, image: Tensor, rows: Bins, columns: Bins) -> Tensor:
@@ -72,8 +76,20 @@ def _rank(x: Tensor) -> Tensor:
 
 def _level(span: Tensor, cells: int) -> Tensor:
     """The largest i with 2^i <= span, for spans up to `cells`; 0 for empty ones."""
-    levels = torch.tensor([max(n.bit_length() - 1, 0) for n in range(cells + 1)], device=span.device)
-    return levels[span.clamp(0, cells)]
+    level = torch.zeros_like(span)
+    for i in range(1, cells.bit_length()):
+        level += span >= 1 << i
+    return level
+
+
+def _side(level: Any, cells: int) -> Any:
+    """Cells along one axis of a table of this level, a number or a tensor, for a map of `cells`."""
+    return cells + 1 - (1 << level)
+
+
+def _sides(levels: Any, cells: int) -> Any:
+    """The sum of `_side` over the first `levels` levels."""
+    return levels * (cells + 1) - (1 << levels) + 1
 
 
 def _used(level: Tensor, cells: int) -> int:
@@ -83,8 +99,8 @@ def _used(level: Tensor, cells: int) -> int:
     return cells.bit_length()
 
 
-def _tables(x: Tensor, high: int, wide: int) -> tuple[Tensor, Tensor, Tensor]:
-    """All tables as rows of C channels; the first row of each table (high, wide), and its sizes (2, high, wide)."""
+def _tables(x: Tensor, high: int, wide: int) -> Tensor:
+    """All tables as rows of C channels, those of the lower rows' level first."""
     tables, tall = [], x
     for i in range(high):
         tall = _doubled(tall, 1, 1 << i >> 1)
@@ -92,10 +108,7 @@ def _tables(x: Tensor, high: int, wide: int) -> tuple[Tensor, Tensor, Tensor]:
         for j in range(wide):
             table = _doubled(table, 2, 1 << j >> 1)
             tables.append(table)
-    sizes = torch.tensor([table.shape[1:3] for table in tables], device=x.device).T.reshape(2, high, wide)
-    lengths = sizes.prod(0).flatten() * x.shape[0]
-    starts = (lengths.cumsum(0) - lengths).view(high, wide)
-    return torch.cat([table.reshape(-1, x.shape[3]) for table in tables]), starts, sizes
+    return torch.cat([table.reshape(-1, x.shape[3]) for table in tables])
 
 
 def _doubled(table: Tensor, axis: int, step: int) -> Tensor:
