@@ -35,12 +35,7 @@ class DeformableConvolution(Layer, bottoms=2):
         self.require(opt.axis == 1, f"axis is {opt.axis}, expected 1")
         self.slide = read_slide(self, 2)
         self.require(opt.num_output > 0 and opt.group > 0 and parts > 0, "num_output and groups must be positive")
-        for what, whole, groups in (
-            ("channels of the bottom into group", x.shape[1], opt.group),
-            ("num_output into group", opt.num_output, opt.group),
-            ("channels of the bottom into deformable_group", x.shape[1], parts),
-        ):
-            self.require(whole % groups == 0, f"cannot split {whole} {what}: {groups} equal parts")
+        _check_groups(self, x)
         lack = margins(self, self.slide, x.shape[2:])
         self.require(not any(lack), f"the kernel {self.slide.kernel} is larger than the padded bottom; use more pad")
         self.places = self.slide.kernel[0] * self.slide.kernel[1]
@@ -72,6 +67,16 @@ class DeformableConvolution(Layer, bottoms=2):
         y = (self.weight.reshape(opt.group, opt.num_output // opt.group, -1) @ columns).flatten(1, 2)
         y = y if self.bias is None else y + self.bias.view(-1, 1)
         return y.view(*y.shape[:2], *sizes)
+
+
+def _check_groups(layer: Layer, x: Tensor) -> None:
+    """Refuse channels that cannot be split into equal groups."""
+    for what, whole, groups in (
+        ("channels of the bottom into group", x.shape[1], layer.opt.group),
+        ("num_output into group", layer.opt.num_output, layer.opt.group),
+        ("channels of the bottom into deformable_group", x.shape[1], layer.opt.deformable_group),
+    ):
+        layer.require(whole % groups == 0, f"cannot split {whole} {what}: {groups} equal parts")
 
 
 def _columns(x: Tensor, offsets: Tensor, slide: Slide, parts: int) -> Tensor:
