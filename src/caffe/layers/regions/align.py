@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, has_values, shape_text
+from caffe.layers.base import Effects, Layer, has_values, is_exported, shape_text
 from caffe.layers.regions.rois import check_regions, example_regions, images_of, is_dry
 from caffe.layers.regions.sampling import hats, sampled
 from caffe.limits import check_size
@@ -65,12 +65,21 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
         """The weight (R, P, cells) of each cell of an axis in each of the top's, for edges (R, 1) in cells."""
         if self.corners:
             return _corner_weights(near, far, count, cells)
-        size, most = (far - near).clamp(min=1) / count, self.opt.sampling_ratio
-        samples = size.ceil().nan_to_num(1, 1, 1) if most <= 0 else torch.full_like(size, most)
-        if most <= 0:
-            most = int(samples.max()) if has_values(samples) and samples.numel() else 1
+        size = (far - near).clamp(min=1) / count
+        samples, most = _samples(self, size)
         check_size("the samples of the regions", (len(near), count, most, cells), self.error)
         return _bin_weights(near, size, samples, count, most, cells)
+
+
+def _samples(layer: ROIAlign, size: Tensor) -> tuple[Tensor, int]:
+    """How many samples the bins (R, 1) of these sizes have along an axis, and the largest number of these."""
+    most = layer.opt.sampling_ratio
+    if most > 0:
+        return torch.full_like(size, most), most
+    written = is_exported() or torch.compiler.is_compiling()
+    layer.require(not written, "how many samples there are depends on values; give sampling_ratio")
+    samples = size.ceil().nan_to_num(1, 1, 1)
+    return samples, int(samples.max()) if has_values(samples) and samples.numel() else 1
 
 
 def _corner_weights(near: Tensor, far: Tensor, count: int, cells: int) -> Tensor:

@@ -37,11 +37,13 @@ class DecodeBBox(Layer, bottoms=(2, 3)):
         for i, x, columns in ((0, deltas, 8), (1, rois, 5)):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected ({count}, {columns})"
             self.require(x.dim() > 1 and x.shape[:2] == (count, columns) and x.numel() == count * columns, fact)
-        _check_normal(self)
+        self.normal = _normal(self)
 
     def forward(self, deltas: Tensor, rois: Tensor) -> Tensor:
         rois = rois.detach().flatten(1)
-        boxes = decode_deltas(_denormalized(self, deltas.detach().flatten(1)[:, 4:]), rois[:, 1:], inclusive=True)
+        boxes = decode_deltas(
+            _denormalized(deltas.detach().flatten(1)[:, 4:], self.normal), rois[:, 1:], inclusive=True
+        )
         return torch.cat([rois[:, :1], boxes], 1)
 
 
@@ -60,7 +62,7 @@ class _Output(Layer, abstract=True):
         for i, x in enumerate(bottoms):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected (N, C, H, W)"
             self.require(x.dim() == 4 and min(x.shape[1:]) > 0, fact)
-        _check_normal(self)
+        self.normal = _normal(self)
         self.uncompiled = torch.compiler.disable(_found)  # the shapes depend on values; takes a second to import
 
     def maps(self, bottoms: Sequence[Tensor]) -> Sequence[tuple[Tensor, Tensor, Fields]]:
@@ -172,7 +174,7 @@ def _boxes(layer: _Output, deltas: Tensor, fields: Fields) -> Tensor:
     """The boxes (N, G H W, 4) of a map's deltas (N, G, 4, H, W), in the order of the scores, cut to the image."""
     *sides, stride = fields
     height, width = deltas.shape[3:]
-    moved = _denormalized(layer, deltas.permute(0, 1, 3, 4, 2))
+    moved = _denormalized(deltas.permute(0, 1, 3, 4, 2), layer.normal)
     near, far = 1 / layer.opt.field_xyr, math.log(layer.opt.field_whr)
     field = moved.new_tensor([list(side) for side in sides]).T.view(1, -1, 1, 1, 2)
     cell = [torch.arange(n, device=moved.device, dtype=moved.dtype) + 0.5 for n in (width, height)]
@@ -184,15 +186,15 @@ def _boxes(layer: _Output, deltas: Tensor, fields: Fields) -> Tensor:
     return boxes.clamp(min=0).minimum(limit)
 
 
-def _check_normal(layer: Layer) -> None:
+def _normal(layer: Layer) -> list[tuple[float, float]]:
+    """bbox_std and bbox_mean of each of the four deltas."""
     param = layer.spec.bbox_reg_param
     for name in ("bbox_mean", "bbox_std"):
         given = len(getattr(param, name))
         layer.require(given in (0, 4), f"bbox_reg_param has {given} values of {name}, expected 4, or none")
+    return list(zip(list(param.bbox_std) or [1.0] * 4, list(param.bbox_mean) or [0.0] * 4, strict=True))
 
 
-def _denormalized(layer: Layer, deltas: Tensor) -> Tensor:
+def _denormalized(deltas: Tensor, normal: list[tuple[float, float]]) -> Tensor:
     """Deltas (..., 4) times bbox_std plus bbox_mean."""
-    param = layer.spec.bbox_reg_param
-    std, mean = list(param.bbox_std) or [1.0] * 4, list(param.bbox_mean) or [0.0] * 4
-    return torch.stack([d * s + m for d, s, m in zip(deltas.unbind(-1), std, mean, strict=True)], -1)
+    return torch.stack([d * std + mean for d, (std, mean) in zip(deltas.unbind(-1), normal, strict=True)], -1)
