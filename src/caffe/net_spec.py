@@ -221,6 +221,10 @@ class NetSpec:
     def __delitem__(self, item: str) -> None:
         self.__delattr__(item)
 
+    def keys(self) -> list[str]:
+        """The names of all blobs, in the order of their first assignment."""
+        return list(self.tops)
+
     def __copy__(self) -> NetSpec:
         """A NetSpec of the same blobs, whose further blobs are its own."""
         twin = NetSpec()

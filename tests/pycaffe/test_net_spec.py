@@ -111,3 +111,10 @@ def test_crop():
         coord_map.compose((1, 1, 0), (2, 1, 0))
     with pytest.raises(AssertionError, match="pad_h"):
         coord_map.conv_params(L.Pooling(data, kernel_size=2, pad_h=1).fn)
+
+
+def test_a_net_spec_tells_the_names_of_its_blobs():
+    spec = NetSpec()
+    spec.data = L.Input(shape={"dim": [1, 3]})
+    spec.fc = L.InnerProduct(spec[spec.keys()[-1]], num_output=2)
+    assert spec.keys() == ["data", "fc"]

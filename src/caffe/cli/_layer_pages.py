@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2
@@ -95,12 +94,14 @@ def _sentence(cls: Any) -> str:
 
 
 def _family(cls: Any) -> str:
-    return cls.__module__.rpartition(".")[2]
+    module = cls.__module__
+    return module.removeprefix("caffe.layers.") if module.startswith("caffe.") else module.rpartition(".")[2]
 
 
 def _file(cls: Any) -> str:
-    path = Path(inspect.getsourcefile(cls) or cls.__module__)
-    return "/".join(path.parts[-3:]) if cls.__module__.startswith("caffe.") else str(path)
+    if cls.__module__.startswith("caffe."):
+        return cls.__module__.replace(".", "/") + ".py"
+    return str(inspect.getsourcefile(cls) or cls.__module__)
 
 
 def _v1_names(cls: Any) -> list[str]:

@@ -142,6 +142,10 @@ class Layer(nn.Module):
         """The tops, computed from the bottoms. Runs on meta tensors too: that is how shapes are found."""
         raise NotImplementedError(self.type)
 
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        """Values of x's shape for bottom `index`, where random numbers cannot be what it reads; for checks."""
+        return None
+
     # -- what it is given ------------------------------------------------------------------------------------------
 
     @property

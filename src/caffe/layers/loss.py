@@ -118,16 +118,20 @@ class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_para
         items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
         _label_count(self, x, label, items)
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
+        items, valid = self.losses(x, label)
+        loss = self.average(items.sum(), valid, *items.shape)
+        return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), self.opt.axis))
+
+    def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The loss (outer, inner) of each item, 0 for those that do not count; which ones count, None for all."""
         axis = self.axis(self.opt.axis, x)
         outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
         index = class_labels(self, label.reshape(outer, inner), classes, self.ignore)
         log = F.log_softmax(x.reshape(outer, classes, inner), 1)
         skip = -1 if self.ignore is None else self.ignore
         picked = _floor(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
-        valid = None if self.ignore is None else index != self.ignore
-        loss = self.average(-picked.sum(), valid, outer, inner)
-        return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), axis))
+        return -picked, None if self.ignore is None else index != self.ignore
 
 
 class MultinomialLogisticLoss(Loss, bottoms=2):

@@ -19,6 +19,7 @@ from caffe.blob_vec import BlobVec
 from caffe.errors import CaffeError, LayerError, did_you_mean
 from caffe.layers.base import Layer, has_values
 from caffe.layers.support.effects import Effects
+from caffe.proto import caffe_pb2
 
 __all__ = ["PythonLayer"]
 
@@ -69,6 +70,14 @@ class PythonLayer(metaclass=_EveryLayer):
             f"{type(self).__name__} has no method backward(top, propagate_down, bottom), but the net asks for its "
             "gradient; write it, or propagate_down: false for each bottom"
         )
+
+
+class _Phase(int):
+    """caffe.TRAIN or caffe.TEST as BVLC's Caffe gives it to a layer, a number; its text is the name, as R-CNN's layers
+    (`cfg[str(self.phase)]`) expect."""
+
+    def __str__(self) -> str:
+        return str(caffe_pb2.Phase.Name(self))
 
 
 class _UserCode(Layer, abstract=True):
@@ -153,7 +162,7 @@ class _Instance:
         self.label = f"{layer.opt.module}.{layer.opt.layer}"
         self.user: PythonLayer = self._call("__init__", cls, spec)
         self.user.param_str = self.user.param_str_ = layer.opt.param_str
-        self.user.phase, self.user.share_in_parallel = layer.phase, layer.opt.share_in_parallel
+        self.user.phase, self.user.share_in_parallel = _Phase(layer.phase), layer.opt.share_in_parallel
         self.user.blobs = BlobVec()
         self.bottoms, self.tops = layer._net_blobs or self._own_blobs([x.shape for x in bottoms])
         self._call("setup", self.user.setup, self.bottoms, self.tops)
@@ -260,6 +269,8 @@ class _Instance:
         frames = [frame for frame in frames if frame.filename == self.source] or frames
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
         fact = f"{action} of {self.label} failed{place}: {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError):
+            fact += f"; install what has this module for {sys.executable}, or put it on $PYTHONPATH"
         raise LayerError(f'layer "{self.layer.name}" (Python): {fact}') from error
 
 

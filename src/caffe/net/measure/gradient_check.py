@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from caffe.layers.support.exact import exact_gradients
 from caffe.net.graph.step import Step
 
 __all__ = ["Slope", "check", "gradients", "objective", "run", "slopes"]
+
+_Example = Callable[[Tensor], Tensor | None]
 
 STEPS = (1e-6, 1e-7, 1e-8, 1e-9, 1e-5, 1e-4, 1e-3)
 """Lengths of a step, relative to the size of the values: the first one that shows a right gradient decides. Smaller
@@ -83,7 +86,7 @@ def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
     """
     _shrink(net)
     generator = torch.Generator().manual_seed(seed)
-    labels = _labels(net.steps)
+    labels, examples = _labels(net.steps), _examples(net.steps)
     values: dict[int, Tensor] = {}
     found = []
     for step in net.steps:
@@ -98,7 +101,7 @@ def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
             tops = layer(*bottoms)
         given = [None] * len(step.tops) if tops is None else as_tuple(tops)
         made = [
-            _user_input(blob, blob in labels, generator) if x is None else x
+            _user_input(blob, blob in labels, examples.get(blob, ()), generator) if x is None else x
             for x, blob in zip(given, step.tops, strict=True)
         ]
         values.update(
@@ -286,11 +289,25 @@ def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
 
 
-def _user_input(blob: Blob, label: bool, generator: torch.Generator) -> Tensor:
+def _user_input(blob: Blob, label: bool, examples: Iterable[_Example], generator: torch.Generator) -> Tensor:
     """Values for a blob that the user would fill."""
+    for example in examples:
+        made = example(blob.tensor)
+        if made is not None:
+            return made
     if label:
         return torch.randint(0, 2, tuple(blob.shape), generator=generator).to(blob.tensor)
     return _normal(blob.tensor, generator)
+
+
+def _examples(steps: Sequence[Step]) -> dict[Blob, list[_Example]]:
+    """For each blob what its readers take as an example of it."""
+    found: dict[Blob, list[_Example]] = {}
+    for step in reversed(steps):
+        for index, blob in enumerate(step.bottoms):
+            behind = [example for top in step.tops for example in found.get(top, [])] if step.layer.splits else []
+            found.setdefault(blob, []).extend(behind or [partial(step.layer.example, index)])
+    return found
 
 
 def _labels(steps: Sequence[Step]) -> set[Blob]:

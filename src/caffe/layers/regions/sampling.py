@@ -1,0 +1,37 @@
+"""Bilinear samples of a map on a product of rows and columns, as two products of matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["hats", "sampled"]
+
+_PART = 1 << 23
+"""Elements of an intermediate product that exist at a time."""
+
+
+def hats(points: Tensor, cells: int, valid: Tensor) -> Tensor:
+    """The weight (..., cells) that each cell of an axis has at `points`; cut to the axis, and 0 where not `valid`."""
+    grid = torch.arange(cells, device=points.device, dtype=points.dtype)
+    distance = (points.clamp(0, cells - 1).unsqueeze(-1) - grid).abs()
+    return (1 - distance).clamp(min=0).where(valid.unsqueeze(-1), 0)
+
+
+def sampled(x: Tensor, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """y[r, c, p, q] = sum over h, w of rows[r, p, h] columns[r, q, w] x[image[r], c, h, w].
+
+    x (N, C, H, W), image (R), rows (R, P, H), columns (R, Q, W)
+    """
+    images, channels, height, width = x.shape
+    regions, across = rows.shape[:2]
+    if images > 1:  # the maps of all images one below the other
+        here = (torch.arange(images, device=image.device) == image.unsqueeze(1)).to(rows.dtype)
+        rows = (rows.unsqueeze(2) * here.view(regions, 1, images, 1)).flatten(2)
+    table = x.permute(0, 2, 3, 1).reshape(images * height, width * channels)
+    size = max(1, _PART // max(1, across * width * channels))
+    parts = []
+    for some, side in zip(rows.split(size), columns.split(size), strict=True):
+        lines = (some.flatten(0, 1) @ table).view(-1, across, width, channels)
+        parts.append(side.unsqueeze(1) @ lines)
+    return torch.cat(parts).permute(0, 3, 1, 2).contiguous()
