@@ -10,7 +10,6 @@ from caffe.proto.forks import origins as of
 
 __all__ = ["LAYERS", "VALUES", "foreign_layer", "foreign_value"]
 
-_DEPTHWISE = 'write "Convolution" with group and num_output equal to the number of channels: its weights are the same'
 _RELU6 = 'write "Clip" with clip_param { min: 0 max: 6 }'
 _OWN = 'write it as a layer of your own (docs/layers_own.md, --import FILE) or as a "Python" layer'
 
@@ -43,7 +42,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "ChannelNorm": (of.FLOWNET, ""),
     "ContinuationIndicator": ("CRNN", ""),
     "Convolution3D": (of.C3D, 'write "Convolution" with a bottom of 5 axes'),
-    "ConvolutionDepthwise": ("MobileNet", _DEPTHWISE),
     "Correlation": (of.FLOWNET, ""),
     "Correlation1D": (of.FLOWNET, ""),
     "CropAndResize": (of.SYNOPSYS, ""),
@@ -56,7 +54,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "DenseCRF": (of.DEEPLAB, ""),
     "DenseImageData": (of.SEGNET, ""),
     "DepthToSpace": (of.SYNOPSYS, ""),
-    "DepthwiseConvolution": ("yonghenglh6's MobileNet fork", _DEPTHWISE),
     "DetectionAccuracy": (of.CASCADE, ""),
     "DetectionData": (of.CASCADE, ""),
     "DetectionEvaluate": (of.SSD, ""),
