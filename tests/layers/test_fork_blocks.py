@@ -149,10 +149,10 @@ def test_bn_of_pspnet_keeps_running_statistics():
     x = torch.tensor([[[[0.0, 2]]], [[[0, 2]]]]) + 4
     np.testing.assert_allclose(layer(x).detach().flatten(), [-1, 3, -1, 3], rtol=1e-6)
     slope, bias, mean, variance = layer.tensors
-    assert [float(blob) for blob in (slope, bias, mean, variance)] == [2, 1, 1.25, 1]
+    assert [blob.item() for blob in (slope, bias, mean, variance)] == [2, 1, 1.25, 1]
     layer.eval()
     np.testing.assert_allclose(layer(x).detach().flatten(), 2 * (x.flatten() - 1.25) + 1, rtol=1e-6)
-    assert float(mean) == 1.25
+    assert mean.item() == 1.25
 
 
 def test_layers_of_forks_run_as_one_piece_and_follow_a_new_shape():

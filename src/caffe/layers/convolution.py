@@ -19,6 +19,8 @@ class _Filter(Layer, abstract=True):
     """What Convolution and Deconvolution share: options, checks and blobs. All bottoms go through the same blobs."""
 
     lowering = Lowering.ALWAYS
+    bias_axes: tuple[int, ...] = ()
+    """Axes of size 1 that the bias has before its own."""
     weight: Tensor
     bias: Tensor | None
 
@@ -33,8 +35,8 @@ class _Filter(Layer, abstract=True):
                 f"{self.bottom_name(i)} has shape {shape_text(other.shape)}, expected the first bottom's, "
                 f"{shape_text(x.shape)}: all bottoms of the layer share its weights",
             )
-        self.channel = self.axis(opt.axis, x)
-        self.slide = read_slide(self, x.dim() - self.channel - 1)
+        self.channel = self.channel_axis(x)
+        self.slide = self.window(x.dim() - self.channel - 1)
         channels = x.shape[self.channel]
         self.require(channels > 0, f"{self.bottom_name(0)} has no channels, shape {shape_text(x.shape)}")
         self.outputs, self.group = self.counts(channels)
@@ -42,9 +44,17 @@ class _Filter(Layer, abstract=True):
         rows, columns = self.sides(channels)
         self.add_blob("weight", (rows, columns // self.group, *self.slide.kernel), opt.weight_filler)
         if opt.bias_term:
-            self.add_blob("bias", (self.outputs,), opt.bias_filler)
+            self.add_blob("bias", (*self.bias_axes, self.outputs), opt.bias_filler)
         else:
             self.bias = None
+
+    def channel_axis(self, x: Tensor) -> int:
+        """The axis of the channels; those behind it are spatial."""
+        return self.axis(self.opt.axis, x)
+
+    def window(self, axes: int) -> Slide:
+        """The window that the options describe, for so many spatial axes."""
+        return read_slide(self, axes)
 
     def counts(self, channels: int) -> tuple[int, int]:
         """How many channels the top has, and how many groups there are."""

@@ -3,7 +3,6 @@
 from tests.layers.case import Bottom, Case
 
 ELSEWHERE: dict[str, str] = {}
-PLACES = Bottom((2, 3, 2, 3), 0, 16, integers=True)
 CASES = [
     Case("Upsample", "copies", ((2, 3, 2, 5),), "upsample_param { scale: 3 }"),
     Case("Upsample", "sides", ((2, 3, 2, 5),), "upsample_param { height_scale: 2 width_scale: 1 }"),
@@ -13,9 +12,11 @@ CASES = [
          "upsample_param { upsample_h: 4 upsample_w: 4 }"),
     Case("UNPOOLING", "mask", ((2, 3, 1, 1), Bottom((2, 3, 1, 1), 0, 16, integers=True)),
          "unpooling_param { kernel_size: 4 }"),
-    Case("UNPOOLING", "corner", ((2, 3, 2, 3),), "unpooling_param { kernel_size: 2 stride: 2 unpool_h: 5 unpool_w: 6 }"),
+    Case("UNPOOLING", "corner", ((2, 3, 2, 3),),
+         "unpooling_param { kernel_size: 2 stride: 2 unpool_h: 5 unpool_w: 6 }"),
     Case("UNPOOLING", "tile", ((2, 3, 2, 3),), "unpooling_param { unpool: TILE kernel_size: 3 stride: 2 }"),
-    Case("UNPOOLING", "mean", ((2, 3, 2, 3),), "unpooling_param { unpool: AVE kernel_size: 3 stride: 2 unpool_size: 4 }"),
+    Case("UNPOOLING", "mean", ((2, 3, 2, 3),),
+         "unpooling_param { unpool: AVE kernel_size: 3 stride: 2 unpool_size: 4 }"),
     Case("Interp", "zoom", ((2, 3, 4, 5),), "interp_param { zoom_factor: 3 }"),
     Case("Interp", "shrink", ((2, 3, 7, 6),), "interp_param { shrink_factor: 2 pad_beg: -1 pad_end: -1 }"),
     Case("Interp", "both", ((2, 3, 7, 6),), "interp_param { shrink_factor: 2 zoom_factor: 3 }"),
