@@ -185,7 +185,7 @@ FOUR, MASK = (2, 3, 4, 5), (2, 3, 4, 4)
     [
         ("Upsample", "upsample_param { scale: 1.5 }", (FOUR,), "scale is 1.5, expected a whole number"),
         ("Upsample", "upsample_param { scale_h: 2 }", (FOUR,), "scale_h is not an option of Upsample by copies"),
-        ("Upsample", "upsample_param { mode: BILINEAR }", (FOUR,), "mode is not implemented"),
+        ("Upsample", "upsample_param { mode: BILINEAR }", (FOUR,), "mode: BILINEAR is not implemented"),
         ("Upsample", "upsample_param { height: 2 }", (FOUR, FOUR), "height is not an option of Upsample by a mask"),
         ("Upsample", "", (FOUR, MASK), 'bottom "b1" has shape 2 3 4 4'),
         ("Upsample", "", ((2, 3),), "expected (N, C, H, W)"),

@@ -26,9 +26,9 @@ class BN(Layer):
 
         LEARN  y = scale (x - E) / sqrt(Var + 1e-9) + shift        INFERENCE  y = scale x + shift
 
-    PSPNet, TSN (slope_filler, bias_filler, momentum, eps, frozen), blobs slope, bias and, never trained, mean, variance:
+    PSPNet, TSN (slope_filler, bias_filler, momentum, eps, frozen), blobs slope, bias; not trained: mean, variance:
 
-        y = slope (x - E) / sqrt(Var + eps) + bias, E and Var of the batch in TRAIN, mean and variance in TEST or if frozen
+        y = slope (x - E) / sqrt(Var + eps) + bias, E and Var of the batch; or mean and variance, in TEST or if frozen
         mean <- momentum mean + (1 - momentum) E, variance likewise, where those of the batch count
 
     Without any of these options four param blocks, or a rate of 0 for a third, stand for PSPNet's.

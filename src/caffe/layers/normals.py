@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-class MULTI_SOFTMAX(Softmax, options="softmax_param"):
+class MULTI_SOFTMAX(Softmax, options="softmax_param"):  # noqa: N801 - the type's name
     """Scores to probabilities over the channels of each cell: Softmax along axis 1.
 
     bottom x (N, C, H, W), top y of the same shape
@@ -36,7 +36,7 @@ class MULTI_SOFTMAX(Softmax, options="softmax_param"):
     """
 
 
-class MULTI_SOFTMAX_LOSS(Loss, bottoms=2, options="softmax_param"):
+class MULTI_SOFTMAX_LOSS(Loss, bottoms=2, options="softmax_param"):  # noqa: N801 - the type's name
     """Multinomial logistic loss of the softmax in each cell, with labels from 1 on.
 
     bottoms: scores x (N, C, H, W), labels (N, 1, H, W) or of as many elements, 1 ... C   top: loss ()
@@ -113,7 +113,7 @@ class _Angle(torch.autograd.Function):
         return -grads[0] / ((1 - x * x).sqrt() + 1e-6)
 
 
-class ANGLE_LOSS(Loss, bottoms=2, options={}):
+class ANGLE_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
     """The angle between predicted and true directions, summed over cells.
 
     bottoms: unit vectors x (N, C, H, W), unit vectors t of the same shape   top: loss ()
@@ -139,7 +139,7 @@ class ANGLE_LOSS(Loss, bottoms=2, options={}):
         return torch.where(counts, angle, 0).sum() / x.shape[0]
 
 
-class SIGMOID_LOSS(Loss, bottoms=2, options={}):
+class SIGMOID_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
     """Cross entropy of the sigmoid of scores, for labels that are 1 or not.
 
     bottoms: scores x (N, ...), labels of as many elements   top: loss ()
@@ -161,7 +161,7 @@ class SIGMOID_LOSS(Loss, bottoms=2, options={}):
         return -floored(F.logsigmoid(torch.where(hit, x, -x)), math.log(FLT_MIN)).sum() / x.shape[0]
 
 
-class LABEL_DROPOUT(Layer, bottoms=2, options="label_drop_param"):
+class LABEL_DROPOUT(Layer, bottoms=2, options="label_drop_param"):  # noqa: N801 - the type's name
     """Keeps the predictions of all positive cells and of some negative ones; elsewhere the top is the label.
 
     bottoms: x (N, C, H, W), labels t of the same shape, 1 positive and 0 negative   top y of the same shape

@@ -129,7 +129,8 @@ class Maximum(Layer):
 
     bottom x (N, C, H, W), top y (N, C, 1, 3)
 
-        y[n, c, 0] = (w, h, x[n, c, h, w]) for the largest x, the first of equals; (0, 0, FLT_MIN) if none exceeds FLT_MIN
+        y[n, c, 0] = (w, h, x[n, c, h, w]) for the largest x, the first of equals
+        y[n, c, 0] = (0, 0, FLT_MIN) if none is above FLT_MIN
 
     Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, maximum_layer.cpp.
     """

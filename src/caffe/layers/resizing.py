@@ -1,4 +1,4 @@
-"""Layers of forks that change height and width: by copies, by interpolation, by masks, and by cells taken as channels."""
+"""Layers of forks that change height and width: copies, interpolation, masks, cells as channels."""
 
 from __future__ import annotations
 
@@ -83,13 +83,15 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
         self.require(
             not wrong, f"{', '.join(wrong)} is not an option of Upsample {kind}; remove it, or mind the bottoms"
         )
-        refused = [name for name in ("height", "width", "mode", "stride") if self.opt.HasField(name) and mask is None]
+        refused = [name for name in ("height", "width", "stride") if self.opt.HasField(name) and mask is None]
         self.require(
             not refused, f"{', '.join(refused)} is not implemented; give scale, or height_scale and width_scale"
         )
         if mask is not None:
             self.lowering = Lowering.NEVER  # 16 bits cannot count the cells
             self.same_shape(x, mask)
+        smooth = self.opt.mode != caffe_pb2.UpsampleParameter.NEAREST
+        self.require(not smooth, "mode: BILINEAR is not implemented; write NEAREST, or an Interp layer")
         self.sizes(x)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -106,9 +108,9 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
             return self.sized(x, x.shape[2] * by[0], x.shape[3] * by[1])
         made = []
         for n, side in zip(x.shape[2:], "hw", strict=True):
-            by = getattr(opt, f"scale_{side}") if opt.HasField(f"scale_{side}") else int(scale)
+            each = getattr(opt, f"scale_{side}") if opt.HasField(f"scale_{side}") else int(scale)
             given = opt.HasField(f"upsample_{side}")
-            made.append(getattr(opt, f"upsample_{side}") if given else by * n - getattr(opt, f"pad_out_{side}"))
+            made.append(getattr(opt, f"upsample_{side}") if given else each * n - getattr(opt, f"pad_out_{side}"))
         return self.sized(x, *made)
 
 

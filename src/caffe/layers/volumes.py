@@ -67,7 +67,7 @@ class _Video(Layer, abstract=True):
 class _Filter3D(_Video, abstract=True):
     """What Convolution3D and Deconvolution3D read alike."""
 
-    bias_axes = (1, 1, 1, 1)
+    bias_axes: tuple[int, ...] = (1, 1, 1, 1)
     more_options = ("convolution3d_param",)
     honours = tuple(f"ConvolutionParameter.{name}" for name in _CONVOLUTION)
 

@@ -5,7 +5,7 @@ from tests.layers.case import Bottom, Case
 ELSEWHERE: dict[str, str] = {}
 CASES = [
     Case("Upsample", "copies", ((2, 3, 2, 5),), "upsample_param { scale: 3 }"),
-    Case("Upsample", "sides", ((2, 3, 2, 5),), "upsample_param { height_scale: 2 width_scale: 1 }"),
+    Case("Upsample", "sides", ((2, 3, 2, 5),), "upsample_param { height_scale: 2 width_scale: 1 mode: NEAREST }"),
     Case("Upsample", "mask", ((1, 1, 2, 1), Bottom((1, 1, 2, 1), 3, 4, integers=True)), "upsample_param { scale: 2 }",
          skip={"gradient": "both cells stand at one place"}),
     Case("Upsample", "mask_size", ((2, 3, 1, 1), Bottom((2, 3, 1, 1), 0, 16, integers=True)),
