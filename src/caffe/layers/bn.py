@@ -17,29 +17,11 @@ PARSENET = ("var_eps", "moving_average", "decay", "across_spatial")
 INFERENCE = caffe_pb2.BNParameter.INFERENCE
 
 
-class BN(Layer):
-    """Batch normalization with its scale: SegNet's layer, or PSPNet's and TSN's, told apart by their options.
+class _Kinds(Layer, abstract=True):
+    """Base of BN: which of the layers of this name it is, and which statistics apply."""
 
-    bottom x (N, C, ...), top y of the same shape; blobs are (1, C, 1, 1)
-
-    SegNet (scale_filler, shift_filler, bn_mode), blobs scale, shift; E and Var of the batch in TRAIN and in TEST:
-
-        LEARN  y = scale (x - E) / sqrt(Var + 1e-9) + shift        INFERENCE  y = scale x + shift
-
-    PSPNet, TSN (slope_filler, bias_filler, momentum, eps, frozen), blobs slope, bias; not trained: mean, variance:
-
-        y = slope (x - E) / sqrt(Var + eps) + bias, E and Var of the batch; or mean and variance, in TEST or if frozen
-        mean <- momentum mean + (1 - momentum) E, variance likewise, where those of the batch count
-
-    Without any of these options four param blocks, or a rate of 0 for a third, stand for PSPNet's.
-    Source: Badrinarayanan et al., arXiv:1511.00561; Zhao et al., arXiv:1612.01105; Wang et al., arXiv:1608.00859.
-    """
-
-    effects = Effects.BUFFERS
-    scale: Tensor
-    shift: Tensor
-    mean: Tensor
-    variance: Tensor
+    running: bool
+    """Whether the layer is PSPNet's, which keeps running statistics."""
 
     @property
     def effects_now(self) -> Effects:
@@ -52,7 +34,8 @@ class BN(Layer):
             return bool(self.opt.bn_mode != INFERENCE)
         return self.training and not self.opt.frozen
 
-    def setup(self, x: Tensor) -> None:
+    def tell_apart(self, x: Tensor) -> None:
+        """Find which layer the options mean; an error where they are of both, or of neither."""
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
         given = [[name for name in names if self.opt.HasField(name)] for names in (SEGNET, PSPNET, PARSENET)]
         self.require(not given[2], f"{', '.join(given[2])} is of ParseNet's BN, which is not implemented")
@@ -65,6 +48,30 @@ class BN(Layer):
         self.require(self.opt.eps > 0, f"eps is {self.opt.eps:g}, expected a number above 0")
         rates = all(param.lr_mult == 0 for param in self.spec.param[2:])
         self.require(rates, "mean and variance are not trained; set lr_mult: 0 in its third and fourth param block")
+
+
+class BN(_Kinds):
+    """Batch normalization with its scale: SegNet's layer, or PSPNet's and TSN's, told apart by their options.
+
+    bottom x (N, C, ...), top y of the same shape; blobs are (1, C, 1, 1)
+
+    SegNet (scale_filler, shift_filler, bn_mode), blobs scale, shift; E and Var of the batch in TRAIN and in TEST:
+        LEARN  y = scale (x - E) / sqrt(Var + 1e-9) + shift        INFERENCE  y = scale x + shift
+    PSPNet, TSN (slope_filler, bias_filler, momentum, eps, frozen), blobs slope, bias; not trained: mean, variance:
+        y = slope (x - E) / sqrt(Var + eps) + bias, E and Var of the batch; or mean and variance, in TEST or if frozen
+        mean <- momentum mean + (1 - momentum) E, variance likewise, where those of the batch count
+    Without any of these options more than two param blocks stand for PSPNet's.
+    Source: Badrinarayanan et al., arXiv:1511.00561; Zhao et al., arXiv:1612.01105; Wang et al., arXiv:1608.00859.
+    """
+
+    effects = Effects.BUFFERS
+    scale: Tensor
+    shift: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def setup(self, x: Tensor) -> None:
+        self.tell_apart(x)
         shape, first = (1, x.shape[1], 1, 1), "slope_filler" if self.running else "scale_filler"
         ones = caffe_pb2.FillerParameter(value=1)
         self.add_blob("scale", shape, getattr(self.opt, first) if self.opt.HasField(first) else ones)

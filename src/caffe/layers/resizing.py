@@ -60,10 +60,9 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
     """Larger planes: SegNet's unpooling by a mask, with two bottoms, or YOLO's copies, with one.
 
     two bottoms: x (N, C, H, W) and mask of its shape, the second top of a MAX Pooling   top y (N, C, H', W')
+    H' = upsample_h, or scale_h H - pad_out_h; scale_h is `scale` if not given, `scale` is 2; W' likewise
 
         y[n, c, mask[n, c, h, w]] = x[n, c, h, w], and 0 elsewhere; of equal places the last one counts
-
-        H' = upsample_h, or scale_h H - pad_out_h; scale_h is `scale` if not given, `scale` is 2; W' likewise
 
     one bottom: x (N, C, H, W)   top y (N, C, s H, s W) with s = scale (1), or height_scale and width_scale
 
