@@ -198,7 +198,12 @@ FOUR, MASK = (2, 3, 4, 5), (2, 3, 4, 4)
         ("Interp", "interp_param { zoom_factor: 2 pad_beg: -4 }", (FOUR,), "cut off all of a bottom of 4 x 5"),
         ("Interp", "interp_param { zoom_factor: 0 }", (FOUR,), "zoom_factor is 0, expected 1 or more"),
         ("Reorg", "", (FOUR,), "stride must be given"),
-        ("Reorg", "reorg_param { stride: 2 }", (FOUR,), "has 3 channels, expected a multiple of stride x stride, 4"),
+        (
+            "Reorg",
+            "reorg_param { stride: 2 }",
+            (FOUR,),
+            "a bottom of 3 channels, expected a multiple of stride x stride, 4",
+        ),
         ("Reorg", "reorg_param { stride: 2 }", ((1, 4, 3, 2),), "3 x 2 cannot be divided by stride 2"),
         ("RESIZE", "", (FOUR,), "the top would be 0 x 0"),
         ("RESIZE", "resize_param { resize_factor: 2 }", (FOUR,), "resize_factor is of another layer"),

@@ -46,9 +46,10 @@ class Flip(Layer):
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
+        self.axes = [axis for axis, on in ((2, self.opt.flip_height), (3, self.opt.flip_width)) if on]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flip([axis for axis, on in ((2, self.opt.flip_height), (3, self.opt.flip_width)) if on])
+        return x.flip(self.axes)
 
 
 class Reverse(Layer):
@@ -83,12 +84,12 @@ class Transpose(Layer):
     lowering = Lowering.FOLLOW
 
     def setup(self, x: Tensor) -> None:
-        dims = list(self.opt.dim)
+        dims = self.order = list(self.opt.dim)
         fact = f"dim {dims} does not name each of the {x.dim()} axes of shape {shape_text(x.shape)} once"
         self.require(sorted(dims) == list(range(x.dim())), fact)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.permute(list(self.opt.dim))
+        return x.permute(self.order)
 
 
 class Gather(Layer, bottoms=(1, None), tops=(1, None)):

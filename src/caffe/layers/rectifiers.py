@@ -100,8 +100,11 @@ class SELU(Layer):
 
     lowering = Lowering.FOLLOW
 
+    def setup(self, x: Tensor) -> None:
+        self.factor = getattr(self.opt, "lambda")
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.elu(x, self.opt.alpha) * getattr(self.opt, "lambda")
+        return F.elu(x, self.opt.alpha) * self.factor
 
 
 class Insanity(Layer):

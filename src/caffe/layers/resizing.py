@@ -89,6 +89,7 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
         if mask is not None:
             self.lowering = Lowering.NEVER  # 16 bits cannot count the cells
             self.same_shape(x, mask)
+        self.rules = self.read_sides(mask is not None)
         smooth = self.opt.mode != caffe_pb2.UpsampleParameter.NEAREST
         self.require(not smooth, "mode: BILINEAR is not implemented; write NEAREST, or an Interp layer")
         self.sizes(x)
@@ -99,18 +100,20 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
 
     def sizes(self, x: Tensor) -> tuple[int, int]:
         """Height and width of the top."""
-        opt, masked = self.opt, len(self.spec.bottom) > 1
+        axes = zip(x.shape[2:], self.rules, strict=True)
+        return self.sized(x, *(by * n - less if size is None else size for n, (by, less, size) in axes))
+
+    def read_sides(self, masked: bool) -> list[tuple[int, int, int | None]]:
+        """For height and width the factor, the cells to leave off, and the size where it is given."""
+        opt = self.opt
         scale = opt.scale if opt.HasField("scale") else 2 if masked else 1
         self.require(scale == int(scale) and scale > 0, f"scale is {scale:g}, expected a whole number above 0")
+        names = ("scale_h", "scale_w") if masked else ("height_scale", "width_scale")
+        factors = [getattr(opt, name) if opt.HasField(name) else int(scale) for name in names]
         if not masked:
-            by = [getattr(opt, side) if opt.HasField(side) else int(scale) for side in ("height_scale", "width_scale")]
-            return self.sized(x, x.shape[2] * by[0], x.shape[3] * by[1])
-        made = []
-        for n, side in zip(x.shape[2:], "hw", strict=True):
-            each = getattr(opt, f"scale_{side}") if opt.HasField(f"scale_{side}") else int(scale)
-            given = opt.HasField(f"upsample_{side}")
-            made.append(getattr(opt, f"upsample_{side}") if given else each * n - getattr(opt, f"pad_out_{side}"))
-        return self.sized(x, *made)
+            return [(factor, 0, None) for factor in factors]
+        tops = [getattr(opt, name) if opt.HasField(name) else None for name in ("upsample_h", "upsample_w")]
+        return list(zip(factors, (int(opt.pad_out_h), int(opt.pad_out_w)), tops, strict=True))
 
 
 class UNPOOLING(_Unpooled, bottoms=(1, 2)):
@@ -131,6 +134,7 @@ class UNPOOLING(_Unpooled, bottoms=(1, 2)):
         self.kernel, self.stride = self.pair("kernel", "kernel_size", 0), self.pair("stride", "stride", 1)
         self.require(min(self.kernel) > 0, "kernel_size, or kernel_h and kernel_w, must be given and positive")
         self.require(min(self.stride) > 0, f"stride {self.stride} must be positive on both axes")
+        self.given = self.pair("unpool", "unpool_size", 0)
         self.require(max(self.pair("pad", "pad", 0)) == 0, "pad is not taken, as in DeconvNet; remove it")
         if mask is not None:
             self.require(self.opt.unpool == UNPOOL_MAX, "a mask, the second bottom, is for unpool: MAX only")
@@ -166,8 +170,7 @@ class UNPOOLING(_Unpooled, bottoms=(1, 2)):
 
     def sizes(self, x: Tensor) -> tuple[int, int]:
         """Height and width of the top."""
-        given = self.pair("unpool", "unpool_size", 0)
-        axes = zip(x.shape[2:], self.kernel, self.stride, given, strict=True)
+        axes = zip(x.shape[2:], self.kernel, self.stride, self.given, strict=True)
         return self.sized(x, *(size or max(s * (n - 1) + k, s * n + 1) for n, k, s, size in axes))
 
 
@@ -190,8 +193,10 @@ class Interp(_Planes):
         self.require(max(opt.pad_beg, opt.pad_end) <= 0, "pad_beg and pad_end must be 0, or negative to cut off cells")
         for name in ("zoom_factor", "shrink_factor"):
             self.require(getattr(opt, name) >= 1, f"{name} is {getattr(opt, name)}, expected 1 or more")
+        self.shaped = opt.HasField("shrink_factor") == opt.HasField("zoom_factor")
         factors = opt.HasField("zoom_factor") or opt.HasField("shrink_factor")
         sized = opt.HasField("height") and opt.HasField("width")
+        self.shaped = self.shaped and sized
         self.require(factors or sized, "needs zoom_factor, shrink_factor, or height and width")
         self.sizes(x)
 
@@ -203,10 +208,10 @@ class Interp(_Planes):
 
     def sizes(self, x: Tensor) -> tuple[int, int]:
         """Height and width of the top."""
-        opt, shrinks, zooms = self.opt, self.opt.HasField("shrink_factor"), self.opt.HasField("zoom_factor")
+        opt = self.opt
         left = [n + opt.pad_beg + opt.pad_end for n in x.shape[2:]]
         self.require(min(left) > 0, f"pad_beg and pad_end cut off all of a bottom of {x.shape[2]} x {x.shape[3]}")
-        if opt.HasField("height") and opt.HasField("width") and shrinks == zooms:
+        if self.shaped:
             return self.sized(x, opt.height, opt.width)
         left = [(n - 1) // opt.shrink_factor + 1 for n in left]
         return self.sized(x, *(n + (n - 1) * (opt.zoom_factor - 1) for n in left))
@@ -241,7 +246,7 @@ class Reorg(_Planes):
     def parts(self, x: Tensor) -> int:
         """t, the channels of the array of other sizes."""
         s, (c, h, w) = self.opt.stride, x.shape[1:]
-        fact = f"{self.bottom_name(0)} has {c} channels, expected a multiple of stride x stride, {s * s}"
+        fact = f"a bottom of {c} channels, expected a multiple of stride x stride, {s * s}"
         self.require(c % (s * s) == 0 and c > 0, f"{fact} (YOLOv5's focus, for 3 channels, is another layer)")
         fact = f"a bottom of {h} x {w} cannot be divided by stride {s}"
         self.require(self.opt.reverse or (h % s == 0 and w % s == 0), fact)
