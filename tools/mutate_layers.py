@@ -78,8 +78,8 @@ MUTATIONS = [
     ),
     Mutation(  # 8: blobs of another shape than in weight files
         "convolution.py",
-        "return channels, self.opt.num_output",
-        "return self.opt.num_output, channels",
+        "return channels, self.outputs",
+        "return self.outputs, channels",
         "test_convolution.py",
     ),
     Mutation(  # 9: dilation forgotten in the extent

@@ -303,8 +303,6 @@ class ParamBlob(Blob):
 
         Nets that use the weights which this blob had go on using them, and so do arrays of them.
         """
-        if self.weights is other.weights:
-            return
         former = self.parameter
         if self.gradient is not None:
             diff = Memory(self.shape, former)

@@ -79,7 +79,7 @@ def coord_map(fn: Function) -> Map:
     """The map of one layer, from its bottom to its top."""
     if fn.type_name == "Pooling" and fn.params.get("pooling_param", fn.params).get("global_pooling"):
         raise UndefinedMapException("a Pooling layer with global_pooling has no map of coordinates")
-    if fn.type_name in ("Convolution", "Pooling", "Im2col"):
+    if fn.type_name in ("Convolution", "DepthwiseConvolution", "ConvolutionDepthwise", "Pooling", "Im2col"):
         axis, stride, extent, pad = conv_params(fn)
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
     if fn.type_name == "Deconvolution":

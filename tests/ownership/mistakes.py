@@ -25,7 +25,7 @@ class Mistake:
     """`old`, which stands once in the file (a path below src/caffe), becomes `new`; `what` says it in words.
 
     `seed` is that of a sequence, in this `mode`, that notices the mistake: a search begins with it. Where no sequence
-    does, `test` names the test of tests/test_memory.py that fails.
+    does, `test` names the test that fails, in tests/test_memory.py or with its file below tests.
     """
 
     what: str
@@ -215,12 +215,11 @@ MISTAKES = [
         seed=1,
     ),
     Mistake(
-        "sharing the weights that a blob has already forgets what was written into them",
+        "weights that another net shared follow their first net to its next weights",
         "blob.py",
-        "        if self.weights is other.weights:\n            return\n        former",
-        "        for memory in (self.weights, self.gradient):\n            memory and memory.forget_loan()\n        former",
-        seed=2102395,
-        mode="mirror",
+        "                memory.holder = lambda: former  # the layer is about to have another parameter",
+        "                pass",
+        test="net/test_shared_weights.py::test_a_net_keeps_the_weights_that_it_shared_when_their_net_shares_again",
     ),
     Mistake(
         "the former gradient's array stays connected to another net's",
@@ -364,7 +363,8 @@ def apply(mistake: Mistake, package: Path) -> None:
 def noticed(mistake: Mistake, sequences: int = SEQUENCES) -> str:
     """What notices the mistake, a sequence or a test; "" where nothing does."""
     if mistake.test:
-        command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/test_memory.py::{mistake.test}"]
+        test = mistake.test if "::" in mistake.test else f"test_memory.py::{mistake.test}"
+        command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{test}"]
     else:
         command = ["-m", "tests.ownership", "--seed", str(mistake.seed), "--sequences", str(sequences)]
         command += ["--mode", mistake.mode, "--first", "--show", "0"]

@@ -214,15 +214,14 @@ class Layer(nn.Module):
 
     def use_weights(self, index: int, owner: ParamBlob) -> bool:
         """Use the data of another net's blob in the place of blob `index`; returns whether that is a change."""
-        parameter = owner.parameter
-        changed = getattr(self, self._blob_names[index]) is not parameter
-        if changed:
-            blob = self._param_blobs[index]
-            if blob.weights is not owner.weights:
-                blob = self._param_blobs[index] = blob.apart(self, self._blob_names[index])
-                blob.use_weights(owner)
-            setattr(self, self._blob_names[index], parameter)
-        return changed
+        name, parameter = self._blob_names[index], owner.parameter
+        if getattr(self, name) is parameter:
+            return False
+        if self._param_blobs[index].weights is not owner.weights:
+            self._param_blobs[index] = self._param_blobs[index].apart(self, name)
+            self._param_blobs[index].use_weights(owner)
+        setattr(self, name, parameter)
+        return True
 
     def attach(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """Hear, before `setup`, which blobs of a net the layer reads and writes. Most layers need tensors only."""

@@ -12,13 +12,15 @@ from torch import Tensor
 from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.layers.support.geometry import FAR, Slide, im2col, margins, pad_axes, read_slide
 
-__all__ = ["Convolution", "Deconvolution", "Im2col"]
+__all__ = ["Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col", "is_convolution"]
 
 
 class _Filter(Layer, abstract=True):
     """What Convolution and Deconvolution share: options, checks and blobs. All bottoms go through the same blobs."""
 
     lowering = Lowering.ALWAYS
+    bias_axes: tuple[int, ...] = ()
+    """Axes of size 1 that the bias has before its own."""
     weight: Tensor
     bias: Tensor | None
 
@@ -33,21 +35,35 @@ class _Filter(Layer, abstract=True):
                 f"{self.bottom_name(i)} has shape {shape_text(other.shape)}, expected the first bottom's, "
                 f"{shape_text(x.shape)}: all bottoms of the layer share its weights",
             )
-        self.channel = self.axis(opt.axis, x)
-        self.slide = read_slide(self, x.dim() - self.channel - 1)
+        self.channel = self.channel_axis(x)
+        self.slide = self.window(x.dim() - self.channel - 1)
         channels = x.shape[self.channel]
-        self.require(opt.num_output > 0, "num_output must be given and positive")
-        self.require(opt.group > 0, "group must be positive")
         self.require(channels > 0, f"{self.bottom_name(0)} has no channels, shape {shape_text(x.shape)}")
-        for what, count in (("channels of the bottom", channels), ("num_output", opt.num_output)):
-            self.require(count % opt.group == 0, f"{count} {what} cannot be split into group: {opt.group} equal parts")
+        self.outputs, self.group = self.counts(channels)
         self.check_size(x.shape[self.channel + 1 :])
         rows, columns = self.sides(channels)
-        self.add_blob("weight", (rows, columns // opt.group, *self.slide.kernel), opt.weight_filler)
+        self.add_blob("weight", (rows, columns // self.group, *self.slide.kernel), opt.weight_filler)
         if opt.bias_term:
-            self.add_blob("bias", (opt.num_output,), opt.bias_filler)
+            self.add_blob("bias", (*self.bias_axes, self.outputs), opt.bias_filler)
         else:
             self.bias = None
+
+    def channel_axis(self, x: Tensor) -> int:
+        """The axis of the channels; those behind it are spatial."""
+        return self.axis(self.opt.axis, x)
+
+    def window(self, axes: int) -> Slide:
+        """The window that the options describe, for so many spatial axes."""
+        return read_slide(self, axes)
+
+    def counts(self, channels: int) -> tuple[int, int]:
+        """How many channels the top has, and how many groups there are."""
+        outputs, group = self.opt.num_output, self.opt.group
+        self.require(outputs > 0, "num_output must be given and positive")
+        self.require(group > 0, "group must be positive")
+        for what, count in (("channels of the bottom", channels), ("num_output", outputs)):
+            self.require(count % group == 0, f"{count} {what} cannot be split into group: {group} equal parts")
+        return outputs, group
 
     def sides(self, channels: int) -> tuple[int, int]:
         """First axis of the weights, and `group` times the second."""
@@ -85,7 +101,7 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
     channels_last = True
 
     def sides(self, channels: int) -> tuple[int, int]:
-        return self.opt.num_output, channels
+        return self.outputs, channels
 
     def check_size(self, sizes: tuple[int, ...]) -> None:
         margins(self, self.slide, sizes)
@@ -93,7 +109,40 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
     def filter(self, x: Tensor) -> Tensor:
         lack = margins(self, self.slide, x.shape[2:])
         x = pad_axes(x, [0] * len(lack), lack)
-        return convolve(x, self.weight, self.bias, self.slide, self.opt.group)
+        return convolve(x, self.weight, self.bias, self.slide, self.group)
+
+
+class DepthwiseConvolution(Convolution, bottoms=(1, None), tops=(1, None), options="convolution_param"):
+    """Convolution of each channel with a filter of its own: Convolution with as many groups as channels.
+
+    bottom x (N, C, *sizes), top y (N, C, *sizes'), sizes' as for Convolution
+
+        y[n, c, p] = bias[c] + sum over k of weight[c, 0, k] x[n, c, stride p - pad + dilation k]
+
+    Blobs: weight (C, 1, *kernel), bias (C), as those of the Convolution. `group` and `num_output` may be left out;
+    if given they must be C.
+    Source: Howard et al., arXiv:1704.04861 (MobileNet); yonghenglh6/DepthwiseConvolution.
+    """
+
+    def counts(self, channels: int) -> tuple[int, int]:
+        given = [name for name in ("num_output", "group") if self.opt.HasField(name)]
+        for name in given:
+            value = getattr(self.opt, name)
+            if value != channels and (name, value) != ("group", 1):
+                self.error(
+                    f"{name} is {value} and the bottom has {channels} channels; expected equal numbers: each channel "
+                    'has one filter of its own (for others write "Convolution" with group)'
+                )
+        return channels, channels
+
+
+class ConvolutionDepthwise(DepthwiseConvolution, bottoms=(1, None), tops=(1, None), options="convolution_param"):
+    """DepthwiseConvolution under its other name: each channel has a filter of its own.
+
+    bottom x (N, C, *sizes), top y (N, C, *sizes'), options, blobs and equation as for DepthwiseConvolution
+
+    Source: BVLC/caffe pull request 5665; farmingyard/caffe-mobilenet.
+    """
 
 
 class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolution_param"):
@@ -111,7 +160,7 @@ class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolu
     forgets_top = True
 
     def sides(self, channels: int) -> tuple[int, int]:
-        return channels, self.opt.num_output
+        return channels, self.outputs
 
     def check_size(self, sizes: tuple[int, ...]) -> None:
         tops = [s * (n - 1) + e - 2 * p for n, s, e, p in self._axes(sizes)]
@@ -123,7 +172,7 @@ class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolu
 
     def filter(self, x: Tensor) -> Tensor:
         self.check_size(x.shape[2:])
-        return deconvolve(x, self.weight, self.bias, self.slide, self.opt.group)
+        return deconvolve(x, self.weight, self.bias, self.slide, self.group)
 
     def _axes(self, sizes: tuple[int, ...]) -> zip:
         return zip(sizes, self.slide.stride, self.slide.extent, self.slide.pad, strict=True)
@@ -149,6 +198,11 @@ class Im2col(Layer, options="convolution_param"):
         x = pad_axes(x, [0] * len(lack), lack)
         y = im2col(x.reshape(-1, *x.shape[self.channel :]), self.slide)
         return y.view(*x.shape[: self.channel], *y.shape[1:])
+
+
+def is_convolution(layer: Any) -> bool:
+    """Whether the layer is a Convolution with nothing besides, under any of its names: not a subclass of the user's."""
+    return type(layer) in (Convolution, DepthwiseConvolution, ConvolutionDepthwise)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group: int) -> Tensor:

@@ -32,6 +32,7 @@ class InnerProduct(Layer):
     def setup(self, x: Tensor) -> None:
         opt = self.opt
         self.require(opt.num_output > 0, "num_output must be given and positive")
+        self.outputs = opt.num_output
         self.start = self.axis(opt.axis, x)
         self.inputs = x.shape[self.start :].numel()
         shape = (opt.num_output, self.inputs)

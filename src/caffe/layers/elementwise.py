@@ -68,3 +68,26 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         y, *factors = ctx.saved_tensors
         return tuple(grads[0] * (y / x) for x in factors)
+
+
+class Axpy(Layer, bottoms=3):
+    """A sum in which each channel of the first addend has a weight of its own: SENet's excitation and shortcut.
+
+    bottoms: a (N, C) or (N, C, 1, 1), x (N, C, ...), y of x's shape   top z of x's shape
+
+        z[n, c, p] = a[n, c] x[n, c, p] + y[n, c, p]
+
+    Source: Hu et al., arXiv:1709.01507 (SENet), axpy_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, a: Tensor, x: Tensor, y: Tensor) -> None:
+        fact = f"{self.bottom_name(1)} has shape {shape_text(x.shape)}, {self.bottom_name(2)} {shape_text(y.shape)}"
+        self.require(x.dim() > 1 and x.shape == y.shape, f"{fact}; expected equal shapes (N, C, ...)")
+        fact = f"{self.bottom_name(0)} has shape {shape_text(a.shape)}"
+        fits = a.shape[:2] == x.shape[:2] and a.numel() == x.shape[:2].numel()
+        self.require(fits, f"{fact}, expected one number for each of {x.shape[0]} x {x.shape[1]} channels")
+
+    def forward(self, a: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return torch.addcmul(y, a.reshape(*x.shape[:2], *[1] * (x.dim() - 2)), x)

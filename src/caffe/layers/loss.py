@@ -34,7 +34,7 @@ class _Floor(torch.autograd.Function):
         return grads[0], None
 
 
-def _floor(x: Tensor, least: float) -> Tensor:
+def floored(x: Tensor, least: float) -> Tensor:
     """`_Floor`. The gradient check gets the slope, which is 0 where x is clamped, and is told how often that is so."""
     if not is_exact():
         return _Floor.apply(x, least)
@@ -130,7 +130,7 @@ class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_para
         index = class_labels(self, label.reshape(outer, inner), classes, self.ignore)
         log = F.log_softmax(x.reshape(outer, classes, inner), 1)
         skip = -1 if self.ignore is None else self.ignore
-        picked = _floor(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
+        picked = floored(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
         return -picked, None if self.ignore is None else index != self.ignore
 
 
@@ -151,7 +151,7 @@ class MultinomialLogisticLoss(Loss, bottoms=2):
     def forward(self, p: Tensor, label: Tensor) -> Tensor:
         rows = p.flatten(1)
         index = class_labels(self, label.reshape(-1, 1), rows.shape[1])
-        return -_floor(rows.gather(1, index), LOG_THRESHOLD).log().sum() / rows.shape[0]
+        return -floored(rows.gather(1, index), LOG_THRESHOLD).log().sum() / rows.shape[0]
 
 
 class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
@@ -193,7 +193,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
         if valid is not None:
             index = index.where(valid, 0)
         credit = gain[index].movedim(-1, 1)
-        log = _floor(F.log_softmax(x.reshape(outer, classes, inner), 1), math.log(LOG_THRESHOLD))
+        log = floored(F.log_softmax(x.reshape(outer, classes, inner), 1), math.log(LOG_THRESHOLD))
         cost = -(credit * log).sum(1)
         total = cost.sum() if valid is None else cost.where(valid, 0).sum()
         loss = self.average(total, valid, outer, inner)

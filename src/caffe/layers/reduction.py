@@ -122,3 +122,27 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
             return accuracy
         per_class = x.new_zeros(2, scores.shape[1]).index_add(1, index, torch.stack([right, counts]))
         return accuracy, per_class[0] / per_class[1].clamp(min=1)
+
+
+class Maximum(Layer):
+    """Where the largest element of each plane is, and its value; it has no gradient.
+
+    bottom x (N, C, H, W), top y (N, C, 1, 3)
+
+        y[n, c, 0] = (w, h, x[n, c, h, w]) for the largest x, the first of equals
+        y[n, c, 0] = (0, 0, FLT_MIN) if none is above FLT_MIN
+
+    Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, maximum_layer.cpp.
+    """
+
+    constant = (0,)
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
+        self.require(x.shape[2:].numel() > 0, f"{self.bottom_name(0)} has no cells, shape {shape_text(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, index = x.detach().flatten(2).max(2)
+        least = torch.finfo(torch.float32).tiny
+        index = torch.where(value > least, index, 0)
+        return torch.stack([index % x.shape[3], index // x.shape[3], value.clamp(min=least)], 2).unsqueeze(2)

@@ -19,7 +19,9 @@ __all__ = [
 ]
 
 _LEARNS = ("Convolution", "Deconvolution", "InnerProduct")
-_WINDOWS = {"Convolution": "convolution_param", "Deconvolution": "convolution_param", "Pooling": "pooling_param"}
+CONVOLUTIONS = ("Convolution", "Deconvolution", "DepthwiseConvolution", "ConvolutionDepthwise")
+"""Types that have convolution_param and learn filters."""
+_WINDOWS = {**dict.fromkeys(CONVOLUTIONS, "convolution_param"), "Pooling": "pooling_param"}
 
 
 def get_pooling_types_dict() -> dict[int, str]:
@@ -31,7 +33,7 @@ def get_edge_label(layer: Any) -> str:
     """What stands on the arrow from a layer to its top: the batch size or the number of outputs."""
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
-    if layer.type in ("Convolution", "Deconvolution"):
+    if layer.type in CONVOLUTIONS:
         return str(layer.convolution_param.num_output)
     return str(layer.inner_product_param.num_output) if layer.type == "InnerProduct" else ""
 

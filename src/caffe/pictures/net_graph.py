@@ -23,7 +23,7 @@ _PIXELS = 30000
 _DPI = 110.0
 _WIDEST = 5000  # pixels of a picture from left to right that is still chosen
 _COLOURS = {
-    "#f4b6a6": ("Convolution", "Deconvolution", "Im2col"),
+    "#f4b6a6": (*labels.CONVOLUTIONS, "Im2col"),
     "#fbd38d": ("Pooling", "SPP"),
     "#d6bcfa": ("InnerProduct", "Embed", "LSTM", "RNN"),
     "#b7e4c7": ("ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "BNLL", "Swish", "Clip", "AbsVal", "Exp", "Log", "Power"),
@@ -127,7 +127,7 @@ def _facts(layer: Any) -> str:
         return ", ".join(" x ".join(map(str, shape.dim)) for shape in layer.input_param.shape)
     if layer.type == "Eltwise":
         return type(layer.eltwise_param).EltwiseOp.Name(layer.eltwise_param.operation).lower()
-    if layer.type not in ("Convolution", "Deconvolution", "Pooling"):
+    if layer.type not in (*labels.CONVOLUTIONS, "Pooling"):
         return outputs
     opt = layer.pooling_param if layer.type == "Pooling" else layer.convolution_param
     parts = [labels.get_pooling_types_dict()[opt.pool].lower() if layer.type == "Pooling" else outputs]

@@ -13,6 +13,19 @@ def both(name: str, shape: tuple[int, ...], options: str) -> list[Case]:
 
 
 CASES = [
+    Case(
+        "DepthwiseConvolution",
+        "pad",
+        ((2, 4, 7, 5),),
+        "convolution_param { num_output: 4 group: 4 kernel_size: 3 pad: 1 }",
+    ),
+    Case("DepthwiseConvolution", "two", ((2, 4, 7), (2, 4, 7)), "convolution_param { kernel_size: 3 }", tops=2),
+    Case(
+        "ConvolutionDepthwise",
+        "plain",
+        ((2, 3, 7, 5),),
+        "convolution_param { kernel_size: 3 stride: 2 bias_term: false }",
+    ),
     *both("kernel", (2, 3, 7, 5), "num_output: 4 kernel_size: 3"),
     *both("pad_stride", (2, 3, 8, 11), "num_output: 5 kernel_size: 3 pad: 1 stride: 2"),
     *both("sides", (1, 2, 9, 7), "num_output: 3 kernel_h: 4 kernel_w: 2 pad_h: 2 stride_h: 3 stride_w: 2"),

@@ -6,6 +6,8 @@ ELSEWHERE: dict[str, str] = {}
 TWO = ((2, 3, 5), within(-1, 2.5, 2, 3, 5))
 THREE = (*TWO, within(-3, 1, 2, 3, 5))
 CASES = [
+    Case("Axpy", "default", ((2, 3), (2, 3, 4, 5), (2, 3, 4, 5))),
+    Case("Axpy", "four_axes", ((2, 3, 1, 1), (2, 3, 4), (2, 3, 4))),
     Case("Eltwise", "default", TWO),
     Case("Eltwise", "coeff", THREE, "eltwise_param { operation: SUM coeff: 1 coeff: -0.5 coeff: 3 }"),
     Case("Eltwise", "coeff_first", TWO, "eltwise_param { coeff: 0.7 coeff: 1 }"),

@@ -4,6 +4,7 @@ from tests.layers.case import Case, labels
 
 ELSEWHERE: dict[str, str] = {}
 CASES = [
+    Case("Maximum", "default", ((2, 3, 4, 5),)),
     *(
         Case("Reduction", f"{kind.lower()}_{axis}", ((2, 3, 5),), f"reduction_param {{ operation: {kind} {options} }}")
         for kind in ("SUM", "ASUM", "SUMSQ", "MEAN")

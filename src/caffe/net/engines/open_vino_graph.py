@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from caffe import torch_internals
 from caffe.layers.base import as_tuple, exported
-from caffe.layers.convolution import Convolution
+from caffe.layers.convolution import is_convolution
 from caffe.layers.normalization import LRN
 from caffe.layers.support.geometry import Slide
 from caffe.net.engines.pieces import Piece
@@ -58,7 +58,7 @@ def _check(calls: Sequence[Call], values: dict[int, Tensor]) -> None:
     that OpenVINO gets wrong."""
     for call in calls:
         layer: Any = call.layer
-        if type(layer) is Convolution and _steps_over_padding(layer.slide):
+        if is_convolution(layer) and _steps_over_padding(layer.slide):
             raise ValueError("a 1 x 1 convolution has a stride and padding")
         blobs = {name: blob.detach().to("meta") for name, blob in layer.state_dict(keep_vars=True).items()}
         tops = torch.func.functional_call(layer, blobs, tuple(values[place] for place, _ in call.reads))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caffe import torch_internals
 from caffe.layers.base import Layer
-from caffe.layers.convolution import Convolution, Deconvolution, convolve, deconvolve
+from caffe.layers.convolution import Deconvolution, convolve, deconvolve, is_convolution
 from caffe.layers.dense import InnerProduct
 from caffe.layers.normalization import BatchNorm
 from caffe.layers.support.geometry import margins, pad_axes
@@ -85,15 +85,15 @@ class Product:
             if type(self.layer) is InnerProduct and self.layer.start == 1:
                 if len(x) > 1 or weight.numel() > _FEW_WEIGHTS:
                     return self._dense(x, weight, bias)
-            elif type(self.layer) is Convolution and x.dim() == 4 and self.slide.is_plain(x.shape[2:]):
-                one = self.layer.opt.group == 1 and self.slide.dilation == (1, 1) and x.shape[1] > 1
+            elif is_convolution(self.layer) and x.dim() == 4 and self.slide.is_plain(x.shape[2:]):
+                one = self.layer.group == 1 and self.slide.dilation == (1, 1) and x.shape[1] > 1
                 small = one and products <= _FEW_PRODUCTS and x.dtype == torch.float32
                 return (self._small_convolution if small else self._convolution)(x, weight, bias)
         return lambda x, *other: self._finish(plain(self.layer, self.slide, x, weight, bias), *other)
 
     def _convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
         slide: Any = self.slide
-        where = list(slide.pad), list(slide.stride), list(slide.dilation), self.layer.opt.group
+        where = list(slide.pad), list(slide.stride), list(slide.dilation), self.layer.group
         weight = torch_internals.reorder_convolution_weight(weight.contiguous(), *where, list(x.shape))
         name, numbers = self._activation()
         if not self.adds:
@@ -156,7 +156,7 @@ class Product:
         weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         if not self.scales:
             return weight, bias
-        count = layer.opt.num_output
+        count = layer.outputs
         scale = torch.ones(count, dtype=torch.float64, device=weight.device)
         shift = torch.zeros_like(scale) if bias is None else bias.double()
         for part in self.scales:
@@ -179,8 +179,8 @@ def coefficients(layer: Any) -> tuple[Tensor, Tensor | float]:
 def scaled(layer: Any, weight: Tensor, scale: Tensor) -> Tensor:
     """The weight with every output's part multiplied by its scale."""
     if type(layer) is Deconvolution:  # (C, outputs / group, *kernel): the outputs of a group lie on axis 1
-        grouped = weight.unflatten(0, (layer.opt.group, -1))
-        each = scale.view(layer.opt.group, 1, -1, *[1] * (weight.dim() - 2))
+        grouped = weight.unflatten(0, (layer.group, -1))
+        each = scale.view(layer.group, 1, -1, *[1] * (weight.dim() - 2))
         return (grouped * each).flatten(0, 1)
     if type(layer) is InnerProduct and layer.opt.transpose:
         return weight * scale
@@ -199,7 +199,9 @@ def is_plain(call: Any) -> bool:
     layer = call.layer
     if len(call.reads) != 1 or len(call.writes) != 1 or call.run != layer.forward:
         return False
-    return type(layer) is InnerProduct or (type(layer) in (Convolution, Deconvolution) and layer.channel == 1)
+    return type(layer) is InnerProduct or (
+        (is_convolution(layer) or type(layer) is Deconvolution) and layer.channel == 1
+    )
 
 
 def plain(layer: Any, slide: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -207,6 +209,6 @@ def plain(layer: Any, slide: Any, x: Tensor, weight: Tensor, bias: Tensor | None
     if type(layer) is InnerProduct:
         return F.linear(x.flatten(layer.start), weight.t() if layer.opt.transpose else weight, bias)
     if type(layer) is Deconvolution:
-        return deconvolve(x, weight, bias, slide, layer.opt.group)
+        return deconvolve(x, weight, bias, slide, layer.group)
     lack = margins(layer, slide, x.shape[2:])
-    return convolve(pad_axes(x, [0] * len(lack), lack), weight, bias, slide, layer.opt.group)
+    return convolve(pad_axes(x, [0] * len(lack), lack), weight, bias, slide, layer.group)

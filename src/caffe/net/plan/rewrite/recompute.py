@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.activation import ReLU
-from caffe.layers.convolution import Convolution
+from caffe.layers.convolution import is_convolution
 from caffe.net.plan.rewrite.batch_norm import coefficients, normalization
 from caffe.net.plan.rewrite.call import Call, readers
 from caffe.net.plan.rewrite.product import is_plain
@@ -30,7 +30,7 @@ def normalize_again(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]
     gone: set[int] = set()
     changed = []
     for call in calls:
-        if type(call.layer) is Convolution and is_plain(call):
+        if is_convolution(call.layer) and is_plain(call):
             before = _before(call, maker, alone)
             parts = normalization(before[-1]) if before else None
             if parts is not None:
@@ -114,7 +114,7 @@ class _Normalized:
     def options(self) -> tuple[Any, ...]:
         """torch's, of the convolution."""
         slide = self.layer.slide
-        return slide.stride, slide.pad, slide.dilation, False, (0,) * len(slide.pad), self.layer.opt.group
+        return slide.stride, slide.pad, slide.dilation, False, (0,) * len(slide.pad), self.layer.group
 
 
 class _Again(torch.autograd.Function):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caffe.layers.convolution import Convolution
+from caffe.layers.convolution import is_convolution
 from caffe.net.plan.rewrite.call import Call, is_plain_relu, readers
 
 __all__ = ["sibling_convolutions"]
@@ -41,7 +41,7 @@ def sibling_convolutions(calls: Sequence[Call], wanted: frozenset[int]) -> list[
 
 def _is_pointwise(call: Call) -> bool:
     layer: Any = call.layer
-    if type(layer) is not Convolution or len(call.reads) != 1 or layer.channel != 1 or layer.opt.group != 1:
+    if not is_convolution(layer) or len(call.reads) != 1 or layer.channel != 1 or layer.group != 1:
         return False
     slide = layer.slide
     return slide.kernel == (1, 1) and slide.stride == (1, 1) and slide.pad == (0, 0)

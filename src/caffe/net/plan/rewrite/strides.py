@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from caffe.layers.convolution import Convolution
+from caffe.layers.convolution import is_convolution
 from caffe.net.plan.rewrite.call import Call
 from caffe.net.plan.rewrite.product import Product
 
@@ -41,7 +41,7 @@ def skip_early(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def _convolves(call: Call) -> bool:
-    return isinstance(call.run, Product) and type(call.run.layer) is Convolution
+    return isinstance(call.run, Product) and is_convolution(call.run.layer)
 
 
 def _skips(call: Call) -> tuple[int, ...]:

@@ -1,0 +1,110 @@
+"""Layers of forks that put elements into another order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from caffe.layers.base import Layer, Lowering, shape_text
+
+__all__ = ["Flip", "Gather", "Reverse", "ShuffleChannel", "Transpose"]
+
+
+class ShuffleChannel(Layer):
+    """Channels of all groups in turn: the first of each, then the second of each, and so on.
+
+    bottom x (N, C, ...), top y of the same shape, g = group
+
+        y[n, i g + j] = x[n, j C / g + i]
+
+    Source: Zhang et al., arXiv:1707.01083 (ShuffleNet); farmingyard/ShuffleNet.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
+        self.require(self.opt.group > 0, "group must be positive")
+        fact = f"{x.shape[1]} channels cannot be split into group: {self.opt.group} equal parts"
+        self.require(x.shape[1] % self.opt.group == 0, fact)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.opt.group, -1)).transpose(1, 2).flatten(1, 2)
+
+
+class Flip(Layer):
+    """Mirrors the rows, the columns or both.
+
+    bottom x (N, C, H, W), top y of the same shape
+
+        flip_width (true)  y[..., w] = x[..., W - 1 - w]        flip_height (false)  likewise for h
+
+    Source: happynear/caffe-windows, flip_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
+        self.axes = [axis for axis, on in ((2, self.opt.flip_height), (3, self.opt.flip_width)) if on]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(self.axes)
+
+
+class Reverse(Layer):
+    """The elements along one axis from the last to the first.
+
+    bottom x, top y of the same shape
+
+        y[..., i, ...] = x[..., size - 1 - i, ...]
+
+    Source: jolibrain/caffe, senlinuc/caffe_ocr, reverse_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        self.axis(self.opt.axis, x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(self.opt.axis)
+
+
+class Transpose(Layer):
+    """The axes in another order, each named once.
+
+    bottom x, top y with y.shape[i] = x.shape[dim[i]]
+
+        y[i_dim[0], i_dim[1], ...] = x[i_0, i_1, ...]
+
+    Source: senlinuc/caffe_ocr, transpose_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        dims = self.order = list(self.opt.dim)
+        fact = f"dim {dims} does not name each of the {x.dim()} axes of shape {shape_text(x.shape)} once"
+        self.require(sorted(dims) == list(range(x.dim())), fact)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.order)
+
+
+class Gather(Layer, bottoms=(1, None), tops=(1, None)):
+    """The bottoms themselves: what the layer gathers from other processes, a single process has.
+
+    bottoms x_i, tops y_i = x_i
+
+    Source: yjxiong/caffe (TSN), whose MPI build joins the batches of all processes.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, *bottoms: Tensor) -> None:
+        fact = f"has {self.top_count} tops, expected one for each of the {len(bottoms)} bottoms"
+        self.require(self.top_count == len(bottoms), fact)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.clone(x) for x in bottoms)

@@ -1,0 +1,164 @@
+"""Activations of forks: kin of ReLU, and what multiplies planes at random."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe.layers.base import Effects, Layer, Lowering, shape_text
+
+__all__ = ["SELU", "CReLU", "Insanity", "Mish", "NegReLU", "ReLU6", "ScaleFilter"]
+
+
+class ReLU6(Layer):
+    """ReLU that is cut off at 6.
+
+    bottom x, top y of the same shape
+
+        y = min(max(x, 0), 6)
+
+    Source: Howard et al., arXiv:1704.04861 (MobileNet).
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        self.require(
+            not self.opt.negative_slope, "negative_slope is not implemented; remove it, or write ReLU and Clip"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(x)
+
+
+class NegReLU(Layer, options="relu_param"):
+    """What ReLU sets to 0.
+
+    bottom x, top y of the same shape
+
+        y = min(x, 0)
+
+    Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), neg_relu_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        self.require(not self.opt.negative_slope, "negative_slope is not implemented; remove it")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -F.relu(-x)
+
+
+class CReLU(Layer):
+    """Both halves of the values, each by a ReLU, as twice as many channels.
+
+    bottom x (N, C, ...), top y (N, 2 C, ...)
+
+        y[:, :C] = max(x, 0),  y[:, C:] = max(-x, 0)
+
+    Source: Shang et al., arXiv:1603.05201.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([F.relu(x), F.relu(-x)], 1)
+
+
+class Mish(Layer):
+    """A smooth ReLU that is not monotonic.
+
+    bottom x, top y of the same shape
+
+        y = x tanh(log(1 + exp(x)))
+
+    Source: Misra, arXiv:1908.08681; ChenYingpeng/darknet2caffe (YOLOv4).
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.mish(x)
+
+
+class SELU(Layer):
+    """Scaled exponential linear unit, which keeps mean 0 and variance 1 through a net.
+
+    bottom x, top y of the same shape
+
+        y = lambda x if x > 0 else lambda alpha (exp(x) - 1)
+
+    Source: Klambauer et al., arXiv:1706.02515; jolibrain/caffe.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        self.factor = getattr(self.opt, "lambda")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(x, self.opt.alpha) * self.factor
+
+
+class Insanity(Layer):
+    """ReLU whose negative side is divided by a number that each element draws while training.
+
+    bottom x, top y of the same shape
+
+        TRAIN  y = x if x > 0 else x / r, r uniform in [lb, ub)
+        TEST   y = x if x > 0 else x / ((ub - lb) / (log ub - log lb)); the mean of 1 / r
+
+    Source: Xu et al., arXiv:1505.00853; happynear/caffe-windows, insanity_layer.cpp.
+    """
+
+    effects = Effects.RANDOM
+
+    @property
+    def effects_now(self) -> Effects:
+        return self.effects if self.training else Effects.NONE
+
+    def setup(self, x: Tensor) -> None:
+        low, high = self.opt.lb, self.opt.ub
+        self.require(0 < low <= high, f"lb {low:g} and ub {high:g} must be positive, and lb not above ub")
+        self.mean = low if low == high else (high - low) / (math.log(high) - math.log(low))
+
+    def forward(self, x: Tensor) -> Tensor:
+        by = torch.empty_like(x).uniform_(self.opt.lb, self.opt.ub) if self.training else self.mean
+        return torch.where(x > 0, x, x / by)
+
+
+class ScaleFilter(Layer):
+    """Multiplies each channel of each item by a random number while training.
+
+    bottom x (N, C, ...), top y of the same shape
+
+        TRAIN  y[n, c] = r x[n, c], r uniform in [min_scale, max_scale)        TEST  y = x
+
+    Source: OpenVINO training toolbox, scale_filter_layer.cpp.
+    """
+
+    effects = Effects.RANDOM
+
+    @property
+    def effects_now(self) -> Effects:
+        return self.effects if self.training else Effects.NONE
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
+        for name in ("min_scale", "max_scale"):
+            self.require(self.opt.HasField(name), f"{name} must be given")
+        fact = f"min_scale {self.opt.min_scale:g} is above max_scale {self.opt.max_scale:g}"
+        self.require(self.opt.min_scale <= self.opt.max_scale, fact)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        scales = x.new_empty(*x.shape[:2], *[1] * (x.dim() - 2))
+        return x * scales.uniform_(self.opt.min_scale, self.opt.max_scale)

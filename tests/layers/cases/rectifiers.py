@@ -1,0 +1,20 @@
+"""Cases of caffe.layers.rectifiers."""
+
+from caffe.proto.caffe_pb2 import TEST
+from tests.layers.case import Case, within
+
+RANDOM = {"strides": "draws in the order of memory", "dtype": "each precision draws numbers of its own"}
+ELSEWHERE: dict[str, str] = {}
+CASES = [
+    Case("ReLU6", "default", (within(-3, 11, 2, 3, 5),)),
+    Case("NegReLU", "default", ((2, 3, 5),)),
+    Case("CReLU", "default", ((2, 3, 5),)),
+    Case("Mish", "default", (within(-30, 30, 2, 3, 5),)),
+    Case("SELU", "default", ((2, 3, 5),)),
+    Case("SELU", "options", ((2, 3),), "selu_param { lambda: 2 alpha: 0.5 }"),
+    Case("Insanity", "train", ((2, 3, 5),), skip=RANDOM),
+    Case("Insanity", "test", ((2, 3, 5),), "insanity_param { lb: 2 ub: 3 }", phase=TEST),
+    Case("Insanity", "fixed", ((2, 3, 5),), "insanity_param { lb: 4 ub: 4 }", phase=TEST),
+    Case("ScaleFilter", "train", ((2, 3, 5),), "scale_filter_param { min_scale: 0.5 max_scale: 2 }", skip=RANDOM),
+    Case("ScaleFilter", "test", ((2, 3, 5),), "scale_filter_param { min_scale: 0.5 max_scale: 2 }", phase=TEST),
+]
