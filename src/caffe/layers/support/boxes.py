@@ -1,0 +1,215 @@
+"""Boxes as corners (xmin, ymin, xmax, ymax): their overlaps, non-maximum suppression, and their coding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from caffe.proto import caffe_pb2
+
+__all__ = ["areas", "batched_nms", "decode", "decode_deltas", "encode", "encode_deltas", "nms", "overlaps"]
+
+CORNER, CENTER_SIZE, CORNER_SIZE = (
+    caffe_pb2.PriorBoxParameter.CodeType.Value(name) for name in ("CORNER", "CENTER_SIZE", "CORNER_SIZE")
+)
+
+_BLOCK = 64
+"""Boxes that `nms` resolves together."""
+_CACHED = 1 << 15
+"""Pairs whose overlaps are computed at once, so that intermediate values stay in the processor's cache."""
+
+
+def areas(boxes: Tensor, offset: float = 0) -> Tensor:
+    """The areas (..., N) of boxes (..., N, 4); 0 for a box whose far corner lies before its near one.
+
+    `offset` 1 is for boxes of whole pixels that include both corners.
+    """
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    if offset:
+        width, height = width + offset, height + offset
+    return width.clamp(min=0) * height.clamp(min=0)
+
+
+def overlaps(a: Tensor, b: Tensor, offset: float = 0) -> Tensor:
+    """Intersection over union (..., N, M) of each box in a (..., N, 4) with each box in b (..., M, 4).
+
+    It is 0 where neither box has an area.
+    """
+    return _overlaps(a.mT, areas(a, offset), b.mT, areas(b, offset), offset)
+
+
+def _overlaps(a: Tensor, area_a: Tensor, b: Tensor, area_b: Tensor, offset: float = 0) -> Tensor:
+    """`overlaps` of boxes whose coordinates are rows, a (..., 4, N) and b (..., 4, M), with their areas."""
+    a, b = a.unsqueeze(-1), b.unsqueeze(-2)
+    width = torch.minimum(a[..., 2, :, :], b[..., 2, :, :]).sub_(torch.maximum(a[..., 0, :, :], b[..., 0, :, :]))
+    height = torch.minimum(a[..., 3, :, :], b[..., 3, :, :]).sub_(torch.maximum(a[..., 1, :, :], b[..., 1, :, :]))
+    if offset:
+        width, height = width.add_(offset), height.add_(offset)
+    common = width.clamp_(min=0).mul_(height.clamp_(min=0))
+    union = torch.add(area_a.unsqueeze(-1), area_b.unsqueeze(-2), out=height).sub_(common)
+    return common.div_(union).nan_to_num_(0, 0, 0) if offset <= 0 else common.div_(union)
+
+
+@torch.no_grad()
+def nms(
+    boxes: Tensor, scores: Tensor, threshold: float, offset: float = 0, top_k: int | None = None, eta: float = 1.0
+) -> Tensor:
+    """The indices of the boxes that greedy non-maximum suppression keeps, the highest score first.
+
+    boxes (N, 4), scores (N). A box is dropped if its overlap with a kept box of a higher score exceeds `threshold`. Of
+    equal scores the lower index comes first. Only the `top_k` best boxes take part (None for all). With eta < 1 the
+    threshold is multiplied by eta after each kept box while it exceeds 0.5.
+    """
+    order = best(scores, top_k)
+    rows = boxes.detach().index_select(0, order).mT.contiguous()
+    return order.index_select(0, _suppress(rows, threshold, offset, eta))
+
+
+@torch.no_grad()
+def batched_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    threshold: float,
+    offset: float = 0,
+    top_k: int | None = None,
+    eta: float = 1.0,
+) -> Tensor:
+    """`nms` of each class by itself: boxes (M, 4), scores (M), classes (M) of whole numbers.
+
+    The indices of the kept boxes are in the order of the classes, then of the scores. `top_k` is for one class.
+    """
+    by_class = torch.argsort(classes, stable=True)
+    counts = torch.unique_consecutive(classes.index_select(0, by_class), return_counts=True)[1].tolist()
+    kept = [
+        part.index_select(
+            0, nms(boxes.index_select(0, part), scores.index_select(0, part), threshold, offset, top_k, eta)
+        )
+        for part in by_class.split(counts)
+    ]
+    return torch.cat(kept) if kept else by_class
+
+
+def best(scores: Tensor, top_k: int | None = None) -> Tensor:
+    """The indices of the `top_k` highest scores (None for all), the highest first; of equal ones the lower index."""
+    if top_k is None or top_k >= len(scores):
+        return torch.argsort(scores, descending=True, stable=True)
+    if top_k <= 0:
+        return scores.new_empty(0, dtype=torch.long)
+    least = torch.topk(scores, top_k, sorted=False).values.min()
+    near = (scores >= least).nonzero().flatten()
+    return near.index_select(0, torch.argsort(scores.index_select(0, near), descending=True, stable=True)[:top_k])
+
+
+def _suppress(rows: Tensor, threshold: float, offset: float, eta: float) -> Tensor:
+    """The places of the kept boxes, of boxes in order of score; `rows` (4, N) are their coordinates."""
+    left = torch.arange(rows.shape[1], device=rows.device)
+    area = areas(rows.mT, offset)
+    kept: list[Tensor] = []
+    if eta < 1:
+        left, threshold = _adapt(rows, area, threshold, offset, eta, kept)
+        rows, area = rows.index_select(1, left), area.index_select(0, left)
+    while len(left):
+        first, size = rows[:, :_BLOCK], area[:_BLOCK]
+        stays = _resolved(_overlaps(first, size, first, size, offset) > threshold)
+        kept.append(left[:_BLOCK].index_select(0, stays))
+        left, rows, area = left[_BLOCK:], rows[:, _BLOCK:], area[_BLOCK:]
+        if len(left):
+            first, size = first.index_select(1, stays), size.index_select(0, stays)
+            free = _free(first, size, rows, area, threshold, offset)
+            left, rows, area = left.index_select(0, free), rows.index_select(1, free), area.index_select(0, free)
+    return torch.cat(kept) if kept else left
+
+
+def _resolved(covers: Tensor) -> Tensor:
+    """The places of the kept boxes of a block, given which box covers which (B, B)."""
+    covers = covers.triu_(1).float()
+    stays = torch.ones_like(covers[0])
+    while True:  # each round is right for one more link in a chain of boxes; chains are short
+        then = (stays @ covers).eq_(0)
+        if torch.equal(then, stays):
+            return stays.nonzero().flatten()
+        stays = then
+
+
+def _free(first: Tensor, size: Tensor, rows: Tensor, area: Tensor, threshold: float, offset: float) -> Tensor:
+    """The places of the boxes `rows` (4, N) that no kept box in `first` (4, B) covers."""
+    step = max(256, _CACHED // first.shape[1])
+    worst = [
+        _overlaps(first, size, some, area[i * step : (i + 1) * step], offset).amax(0)
+        for i, some in enumerate(rows.split(step, 1))
+    ]
+    return (torch.cat(worst) <= threshold).nonzero().flatten()
+
+
+def _adapt(
+    rows: Tensor, area: Tensor, threshold: float, offset: float, eta: float, kept: list[Tensor]
+) -> tuple[Tensor, float]:
+    """Suppression until the threshold no longer changes: the places that are left, and the threshold."""
+    left, worst = torch.arange(rows.shape[1], device=rows.device), torch.zeros_like(area)
+    while len(left) and threshold > 0.5:
+        one, rest = left[:1], left[1:]
+        kept.append(one)
+        threshold *= eta
+        found = _overlaps(rows[:, one], area[one], rows[:, rest], area[rest], offset)[0]
+        worst = torch.maximum(worst[1:], found)
+        free = (worst <= threshold).nonzero().flatten()
+        left, worst = rest[free], worst[free]
+    return left, threshold
+
+
+def encode(boxes: Tensor, priors: Tensor, variances: Tensor | None, code: int) -> Tensor:
+    """What SSD predicts for boxes (..., 4) beside priors (..., 4), in one of PriorBoxParameter.CodeType.
+
+    The result is divided by the variances (..., 4), unless they are None.
+    """
+    if code == CENTER_SIZE:
+        centre, size = _centred(boxes)
+        prior_centre, prior_size = _centred(priors)
+        target = torch.cat([(centre - prior_centre) / prior_size, (size / prior_size).log()], -1)
+    elif code == CORNER:
+        target = boxes - priors
+    else:
+        target = (boxes - priors) / (priors[..., 2:] - priors[..., :2]).repeat(*[1] * (priors.dim() - 1), 2)
+    return target if variances is None else target / variances
+
+
+def decode(predicted: Tensor, priors: Tensor, variances: Tensor | None, code: int) -> Tensor:
+    """The boxes (..., 4) that SSD's predictions (..., 4) stand for: the inverse of `encode`."""
+    target = predicted if variances is None else predicted * variances
+    if code == CORNER:
+        return priors + target
+    if code == CENTER_SIZE:
+        prior_centre, prior_size = _centred(priors)
+        centre, half = target[..., :2] * prior_size + prior_centre, target[..., 2:].exp() * prior_size / 2
+        return torch.cat([centre - half, centre + half], -1)
+    return priors + target * (priors[..., 2:] - priors[..., :2]).repeat(*[1] * (priors.dim() - 1), 2)
+
+
+def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres (..., 2) and sizes (..., 2)."""
+    near, far = boxes[..., :2], boxes[..., 2:]
+    return (near + far) / 2, far - near
+
+
+def encode_deltas(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """R-CNN's deltas (dx, dy, dw, dh) from anchors (..., 4) to boxes (..., 4), both of whole pixels, corners included.
+
+    dx = (cx - anchor's cx) / anchor's w, dw = log(w / anchor's w), with w = xmax - xmin + 1, cx = xmin + w / 2.
+    """
+    size, anchor_size = boxes[..., 2:] - boxes[..., :2] + 1, anchors[..., 2:] - anchors[..., :2] + 1
+    moved = boxes[..., :2] + size / 2 - (anchors[..., :2] + anchor_size / 2)
+    return torch.cat([moved / anchor_size, (size / anchor_size).log()], -1)
+
+
+def decode_deltas(deltas: Tensor, anchors: Tensor, inclusive: bool = False) -> Tensor:
+    """The boxes (..., 4) at R-CNN's deltas (..., 4) from anchors (..., 4): the inverse of `encode_deltas`.
+
+    As in py-faster-rcnn the far corner is centre + size / 2, one pixel more than `encode_deltas` takes it for. With
+    `inclusive`, centres are the middle of both corners, and corners are centre -+ (size - 1) / 2.
+    """
+    less = 1 if inclusive else 0
+    anchor_size = anchors[..., 2:] - anchors[..., :2] + 1
+    centre = deltas[..., :2] * anchor_size + anchors[..., :2] + (anchor_size - less) / 2
+    half = (deltas[..., 2:].exp() * anchor_size - less) / 2
+    return torch.cat([centre - half, centre + half], -1)
