@@ -12,7 +12,7 @@ from caffe.errors import NetError
 from tests.conftest import SHARED
 from tests.replay import assert_close
 
-OTHER_FORKS = ("permute_param", "norm_param", "prior_box_param", "detection_output_param")
+OTHER_FORKS = ("norm_param", "prior_box_param", "detection_output_param")
 """Options of layers that BVLC Caffe does not have, and this package not yet: nets with such a layer are refused."""
 
 

@@ -47,7 +47,7 @@ def listing() -> Iterator[str]:
     family_width = max(len(_family(cls)) for cls in classes)
     for cls in classes:
         yield f"{cls.type:{name_width}}  {_family(cls):{family_width}}  {_sentence(cls)}".rstrip()
-    yield f"\n{len(classes)} layer types; the second column is the file in caffe/layers. More: caffe layers TYPE"
+    yield f"\n{len(classes)} layer types; the second column is the file or folder in caffe/layers. More: caffe layers TYPE"
 
 
 def page(cls: Any) -> Iterator[str]:
@@ -95,12 +95,13 @@ def _sentence(cls: Any) -> str:
 
 
 def _family(cls: Any) -> str:
-    return cls.__module__.rpartition(".")[2]
+    parts = cls.__module__.split(".")
+    return parts[2] if parts[0] == "caffe" else parts[-1]
 
 
 def _file(cls: Any) -> str:
     path = Path(inspect.getsourcefile(cls) or cls.__module__)
-    return "/".join(path.parts[-3:]) if cls.__module__.startswith("caffe.") else str(path)
+    return cls.__module__.replace(".", "/") + ".py" if cls.__module__.startswith("caffe.") else str(path)
 
 
 def _v1_names(cls: Any) -> list[str]:

@@ -178,6 +178,31 @@ class Reshape(Layer):
         return shape
 
 
+class Permute(Layer):
+    """The axes in another order.
+
+    bottom x of any shape, top y with y.shape[i] = x.shape[order[i]]
+
+        y[i_order[0], i_order[1], ...] = x[i_0, i_1, ...]
+
+    Axes that `order` does not name follow in their own order.
+    Source: Liu et al., arXiv:1512.02325 (SSD), permute_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        order = list(self.opt.order)
+        fact = f"order {order} names an axis twice; name each axis once"
+        self.require(len(set(order)) == len(order), fact)
+        for axis in order:
+            self.axis(axis, x, "order: axis")
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = list(self.opt.order)
+        return x.permute(order + [axis for axis in range(x.dim()) if axis not in order])
+
+
 class Crop(Layer, bottoms=2):
     """The part of a blob that has the size of another, from `axis` on.
 

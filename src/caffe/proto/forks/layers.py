@@ -108,7 +108,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "Noise": (of.HAPPYNEAR, ""),
     "Normalize": ("SSD (happynear's is another)", ""),
     "PSROIPooling": (of.RFCN, ""),
-    "Permute": (of.SSD, ""),
     "Pooling3D": (of.C3D, ""),
     "PriorBox": (of.SSD, ""),
     "PriorBoxClustered": (of.OPENVINO, ""),
