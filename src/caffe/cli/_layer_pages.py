@@ -47,7 +47,7 @@ def listing() -> Iterator[str]:
     family_width = max(len(_family(cls)) for cls in classes)
     for cls in classes:
         yield f"{cls.type:{name_width}}  {_family(cls):{family_width}}  {_sentence(cls)}".rstrip()
-    yield f"\n{len(classes)} layer types; the second column is the file or folder in caffe/layers. More: caffe layers TYPE"
+    yield f"\n{len(classes)} layer types; the second column is the family in caffe/layers. More: caffe layers TYPE"
 
 
 def page(cls: Any) -> Iterator[str]:
