@@ -185,7 +185,7 @@ def test_prototxt_survives_a_round_trip(case):
 @pytest.mark.parametrize("family", sorted({layer_class(case.type).__module__.split(".")[2] for case in CASES}))
 def test_torch_compile_traces_it_in_one_piece(family):
     for case in CASES:
-        if layer_class(case.type).__module__ != f"caffe.layers.{family}" or "compile" in case.skip:
+        if layer_class(case.type).__module__.split(".")[2] != family or "compile" in case.skip:
             continue
         torch.compiler.reset()
         bottoms = case.bottoms_as(torch.float32)

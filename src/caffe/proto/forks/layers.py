@@ -108,8 +108,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "Noise": (of.HAPPYNEAR, ""),
     "PSROIPooling": (of.RFCN, ""),
     "Pooling3D": (of.C3D, ""),
-    "PriorBox": (of.SSD, ""),
-    "PriorBoxClustered": (of.OPENVINO, ""),
     "Proposal": ("PVANET", ""),
     "ProposalTarget": (of.CASCADE, ""),
     "PyramidROIAlign": (of.SYNOPSYS, ""),
