@@ -34,7 +34,7 @@ class _Floor(torch.autograd.Function):
         return grads[0], None
 
 
-def _floor(x: Tensor, least: float) -> Tensor:
+def clamped(x: Tensor, least: float) -> Tensor:
     """`_Floor`. The gradient check gets the slope, which is 0 where x is clamped, and is told how often that is so."""
     if not is_exact():
         return _Floor.apply(x, least)
@@ -44,7 +44,7 @@ def _floor(x: Tensor, least: float) -> Tensor:
     return x.clamp(min=least)
 
 
-class _Normalized(Loss, abstract=True):
+class Normalized(Loss, abstract=True):
     """Base of the losses that honour loss_param: items with `ignore_label` do not count, the sum is divided by
 
         FULL        all items        BATCH_SIZE  the items of the axes before the class axis
@@ -97,7 +97,7 @@ class Softmax(Layer):
         return F.softmax(x, self.opt.axis)
 
 
-class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_param"):
+class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param"):
     """Multinomial logistic loss of the softmax of scores.
 
     bottoms: scores x (O..., C, I...), class axis `softmax_param.axis`; labels with O * I elements
@@ -113,7 +113,7 @@ class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_para
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         super().setup()
-        _same_batch(self, x, label)
+        same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
         items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
         _label_count(self, x, label, items)
@@ -124,7 +124,7 @@ class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_para
         index = class_labels(self, label.reshape(outer, inner), classes, self.ignore)
         log = F.log_softmax(x.reshape(outer, classes, inner), 1)
         skip = -1 if self.ignore is None else self.ignore
-        picked = _floor(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
+        picked = clamped(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
         valid = None if self.ignore is None else index != self.ignore
         loss = self.average(-picked.sum(), valid, outer, inner)
         return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), axis))
@@ -141,16 +141,16 @@ class MultinomialLogisticLoss(Loss, bottoms=2):
     """
 
     def setup(self, p: Tensor, label: Tensor) -> None:
-        _same_batch(self, p, label)
+        same_batch(self, p, label)
         _label_count(self, p, label, p.shape[0])
 
     def forward(self, p: Tensor, label: Tensor) -> Tensor:
         rows = p.flatten(1)
         index = class_labels(self, label.reshape(-1, 1), rows.shape[1])
-        return -_floor(rows.gather(1, index), LOG_THRESHOLD).log().sum() / rows.shape[0]
+        return -clamped(rows.gather(1, index), LOG_THRESHOLD).log().sum() / rows.shape[0]
 
 
-class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
+class InfogainLoss(Normalized, bottoms=(2, 3), tops=(1, 2)):
     """Softmax loss in which a matrix says how much each label credits each class.
 
     bottoms: scores x (O..., C, I...), class axis `infogain_loss_param.axis`; labels with O * I elements;
@@ -169,7 +169,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
 
     def setup(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> None:
         super().setup()
-        _same_batch(self, x, label)
+        same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
         _label_count(self, x, label, math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]))
         if matrix is None:
@@ -189,14 +189,14 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
         if valid is not None:
             index = index.where(valid, 0)
         credit = gain[index].movedim(-1, 1)
-        log = _floor(F.log_softmax(x.reshape(outer, classes, inner), 1), math.log(LOG_THRESHOLD))
+        log = clamped(F.log_softmax(x.reshape(outer, classes, inner), 1), math.log(LOG_THRESHOLD))
         cost = -(credit * log).sum(1)
         total = cost.sum() if valid is None else cost.where(valid, 0).sum()
         loss = self.average(total, valid, outer, inner)
         return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), axis))
 
 
-class SigmoidCrossEntropyLoss(_Normalized, bottoms=2):
+class SigmoidCrossEntropyLoss(Normalized, bottoms=2):
     """Cross entropy of the sigmoid of scores and targets in [0, 1], summed over all elements.
 
     bottoms: scores x (N, ...), targets t with as many elements   top: loss ()
@@ -212,7 +212,7 @@ class SigmoidCrossEntropyLoss(_Normalized, bottoms=2):
 
     def setup(self, x: Tensor, target: Tensor) -> None:
         super().setup()
-        _same_batch(self, x, target)
+        same_batch(self, x, target)
         fact = f"scores have shape {shape_text(x.shape)}, targets {shape_text(target.shape)}; expected equal counts"
         self.require(x.numel() == target.numel(), fact)
 
@@ -238,7 +238,7 @@ class EuclideanLoss(Loss, bottoms=2):
     exempt = ()
 
     def setup(self, a: Tensor, b: Tensor) -> None:
-        _same_batch(self, a, b)
+        same_batch(self, a, b)
         fact = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}; expected equal counts per item"
         self.require(a.numel() == b.numel(), fact)
 
@@ -259,7 +259,7 @@ class HingeLoss(Loss, bottoms=2):
     """
 
     def setup(self, x: Tensor, label: Tensor) -> None:
-        _same_batch(self, x, label)
+        same_batch(self, x, label)
         _label_count(self, x, label, x.shape[0])
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
@@ -306,7 +306,7 @@ class ContrastiveLoss(Loss, bottoms=3):
     exempt = (2,)
 
     def setup(self, a: Tensor, b: Tensor, similar: Tensor) -> None:
-        _same_batch(self, a, b)
+        same_batch(self, a, b)
         elements = math.prod(a.shape[:2])
         fact = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}"
         fits = a.dim() > 1 and elements == a.numel() == b.numel() == math.prod(b.shape[:2])
@@ -328,7 +328,7 @@ class ContrastiveLoss(Loss, bottoms=3):
         return torch.where(alike, square, apart).sum() / (2 * a.shape[0])
 
 
-def _same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:
+def same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:
     """Both bottoms have a first axis, and the same."""
     fact = f"bottoms have shapes {shape_text(x.shape)} and {shape_text(y.shape)}, expected the same first axis"
     layer.require(x.dim() > 0 and y.dim() > 0 and x.shape[0] == y.shape[0], fact)

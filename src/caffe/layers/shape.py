@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, has_values, shape_text
 from caffe.layers.support.labels import number_text
-from caffe.layers.support.values import can_look
+from caffe.layers.support.values import can_look, untraced
 
 
 class Concat(Layer, bottoms=(1, None)):
@@ -299,10 +299,8 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
             fact = f"{self.bottom_name(i)} has {items} items, the selector {selector.shape[0]}; expected equal numbers"
             self.require(items == selector.shape[0], fact)
 
-        self.uncompiled = torch.compiler.disable(_selected)  # the shapes depend on values; takes a second to import
-
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return self.uncompiled(*bottoms)
+        return untraced(_selected)(*bottoms)
 
 
 class BatchReindex(Layer, bottoms=2):
