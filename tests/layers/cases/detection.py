@@ -63,6 +63,14 @@ CASES = [
             ("by_class", BATCH_BY_CLASS, "share_location: false mining_type: NONE bp_inside: true", ""),
         )
     ),
+    Case(
+        "DetectionOutput",
+        "corner",
+        (within(-1, 1, 3, 36), within(0, 1, 3, 27), given(PRIORS)),
+        "detection_output_param { num_classes: 3 keep_top_k: 20 }",
+        skip=VALUES
+        | dict.fromkeys(("shape", "device"), "the number of rows depends on values; test_detection_output.py"),
+    ),
     Case("SmoothL1Loss", "two", ((3, 4), (3, 4))),
     Case("SmoothL1Loss", "ssd", ((3, 4), (3, 4), within(0, 2, 3, 4))),
     Case(

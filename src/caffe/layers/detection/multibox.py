@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, has_values, shape_text
+from caffe.layers.base import Effects, has_values, shape_text
 from caffe.layers.detection.matching import UNMATCHED, Matches, Truth, match, read_truth
+from caffe.layers.detection.predictions import check_predictions
 from caffe.layers.loss import FLT_MIN, Normalized, clamped
 from caffe.layers.support.boxes import areas, best, decode, encode, nms, overlaps
 from caffe.layers.support.values import untraced
 from caffe.proto import caffe_pb2
 
-__all__ = ["MultiBoxLoss", "check_predictions"]
+__all__ = ["MultiBoxLoss"]
 
 _Param = caffe_pb2.MultiBoxLossParameter
 NONE, MAX_NEGATIVE, HARD_EXAMPLE = (_Param.MiningType.Value(name) for name in ("NONE", "MAX_NEGATIVE", "HARD_EXAMPLE"))
@@ -84,7 +85,7 @@ class MultiBoxLoss(Normalized, bottoms=4, options="multibox_loss_param"):
         return int(mining)
 
     def _check_shapes(self, loc: Tensor, conf: Tensor, priors: Tensor, truth: Tensor) -> None:
-        check_predictions(self, loc, conf, priors, self.loc_classes, self.opt.num_classes)
+        check_predictions(self, (loc, conf, priors), (0, 1, 2), self.loc_classes, self.opt.num_classes)
         fact = f"{self.bottom_name(3)} has shape {shape_text(truth.shape)}, expected (1, 1, boxes, 8)"
         self.require(truth.dim() == 4 and truth.shape[-1] == 8, fact)
 
@@ -231,16 +232,3 @@ class _Batch:
     boxes: Tensor  # (P, 4)
     variances: Tensor  # (P, 4)
     truth: Truth
-
-
-def check_predictions(layer: Layer, loc: Tensor, conf: Tensor, priors: Tensor, loc_classes: int, classes: int) -> None:
-    """Raise the layer's error unless the shapes of SSD's predictions and prior boxes fit together."""
-    fact = f"{layer.bottom_name(2)} has shape {shape_text(priors.shape)}, expected (1, 2, 4 x prior boxes)"
-    layer.require(priors.dim() >= 2 and priors.shape[1] == 2 and priors[0, 0].numel() % 4 == 0, fact)
-    count = priors.numel() // (8 * priors.shape[0])
-    for index, (x, each) in enumerate(((loc, 4 * loc_classes), (conf, classes))):
-        numbers = x[0].numel() if x.dim() and x.shape[0] else 0
-        fact = f"{layer.bottom_name(index)} has shape {shape_text(x.shape)}, expected {each} numbers an item for each"
-        layer.require(numbers == count * each, f"{fact} of the {count} prior boxes, {count * each}")
-    fact = f"{layer.bottom_name(0)} has {loc.shape[0]} items, {layer.bottom_name(1)} {conf.shape[0]}"
-    layer.require(loc.shape[0] == conf.shape[0], f"{fact}; expected equal numbers")

@@ -61,7 +61,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "DetectionData": (of.CASCADE, ""),
     "DetectionEvaluate": (of.SSD, ""),
     "DetectionLoss": ("yeahkun's YOLO fork", ""),
-    "DetectionOutput": (of.SSD, ""),
     "DetectNetGroundTruth": (of.NVIDIA, ""),
     "DetectNetTransformation": (of.NVIDIA, ""),
     "DiceCoefLoss": (of.JOLIBRAIN, ""),
