@@ -59,7 +59,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "DepthwiseConvolution": ("yonghenglh6's MobileNet fork", _DEPTHWISE),
     "DetectionAccuracy": (of.CASCADE, ""),
     "DetectionData": (of.CASCADE, ""),
-    "DetectionEvaluate": (of.SSD, ""),
     "DetectionLoss": ("yeahkun's YOLO fork", ""),
     "DetectNetGroundTruth": (of.NVIDIA, ""),
     "DetectNetTransformation": (of.NVIDIA, ""),
