@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import caffe
+from caffe.cli import main
 from caffe.errors import LayerError, SolverError
 from caffe.solver.detections import average_precision
 from tests.layers.alone import alone
@@ -151,3 +152,34 @@ def test_settings_of_the_test(tmp_path):
     path.write_text(path.read_text().replace('type: "Silence" bottom: "w"', 'type: "Power" bottom: "w" top: "y"'))
     with pytest.raises(SolverError, match=r'test output "y" has shape \(1,\), expected the \(1, 1, K, 5\)'):
         caffe.SGDSolver(str(tmp_path / "solver.prototxt")).test(0)
+
+
+def command(folder: Path) -> list[str]:
+    solver_of(folder, "").net.save(folder / "w.caffemodel")
+    files = ["-model", str(folder / "net.prototxt"), "-weights", str(folder / "w.caffemodel")]
+    return ["test", *files, "-iterations", "2"]
+
+
+def test_the_command_test_tells_the_mean_average_precision(tmp_path, capsys):
+    assert main(command(tmp_path)) == 0
+    told = capsys.readouterr().err
+    assert "evaluated (MaxIntegral) = 0.333333" in told
+    assert "evaluated (11point) = " in told
+    assert "Batch 0, evaluated" not in told
+
+
+PICKED = """
+layer { name: "pick" type: "ArrayData" top: "pick" array_data_param { source: "FOLDER/pick.npz" batch_size: 1 }
+        include { phase: TEST } }
+layer { name: "keep" type: "Filter" bottom: "evaluated" bottom: "pick" top: "kept" include { phase: TEST } }
+"""
+
+
+def test_the_command_test_refuses_a_mean_of_lists_of_different_lengths(tmp_path, capsys):
+    arguments = command(tmp_path)
+    np.savez(tmp_path / "pick.npz", pick=np.float32([1, 0]))
+    with (tmp_path / "net.prototxt").open("a") as file:
+        file.write(PICKED.replace("FOLDER", str(tmp_path)))
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert 'test output "kept" has 0 values in one batch and 35 in another, so they have no mean' in told

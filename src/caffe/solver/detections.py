@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,14 @@ class Precisions:
     """Gathers what DetectionEvaluate makes of each batch: rows [image, label, score, right, wrong], or
     [-1, label, boxes of the truth, -1, -1]."""
 
-    def __init__(self, version: str, show: bool = False) -> None:
+    def __init__(self, version: str = "", show: bool = False) -> None:
         """`version` is the ap_version; `show` logs the average precision of each class."""
         self.version, self.show = version or VERSIONS[0], show
         self.rows: dict[str, list[np.ndarray]] = {}
 
-    def add(self, net: Net) -> None:
-        """Take the outputs of a batch."""
-        for name in net.outputs:
+    def add(self, net: Net, names: Sequence[str] | None = None) -> None:
+        """Take the outputs of a batch, or those of these names."""
+        for name in net.outputs if names is None else names:
             values = net.blobs[name].data
             if values.ndim != 4 or values.shape[3] != 5:
                 raise SolverError(
@@ -37,11 +38,12 @@ class Precisions:
                 )
             self.rows.setdefault(name, []).append(values.reshape(-1, 5).astype(np.float64))
 
-    def outputs(self, count: int) -> dict[str, list[float]]:
+    def outputs(self, count: int, version: str = "") -> dict[str, list[float]]:
         """The mean average precision of each output, over the classes that its rows name."""
-        return {name: [self._mean(np.concatenate(parts))] for name, parts in self.rows.items()}
+        wanted = version or self.version
+        return {name: [self._mean(np.concatenate(parts), wanted)] for name, parts in self.rows.items()}
 
-    def _mean(self, rows: np.ndarray) -> float:
+    def _mean(self, rows: np.ndarray, version: str) -> float:
         special, found = rows[rows[:, 0] == -1], rows[(rows[:, 0] != -1) & (rows[:, 3:] != 0).any(1)]
         labels = np.unique(special[:, 1])
         total = 0.0
@@ -51,7 +53,7 @@ class Precisions:
                 log.warning("solver.cpp:433", f"Missing true_pos for label: {label:g}")
                 continue
             positives = special[special[:, 1] == label, 2].sum()
-            precision = average_precision(mine[:, 2], mine[:, 3], positives, self.version)
+            precision = average_precision(mine[:, 2], mine[:, 3], positives, version)
             if self.show:
                 log.info("solver.cpp:449", f"class{label:g}: {log.number(precision)}")
             total += precision

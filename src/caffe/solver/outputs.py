@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,9 @@ class Means:
     def __init__(self) -> None:
         self.sums: dict[str, np.ndarray] = {}
 
-    def add(self, net: Net) -> None:
-        """Take the outputs of a batch."""
-        for name in net.outputs:
+    def add(self, net: Net, names: Sequence[str] | None = None) -> None:
+        """Take the outputs of a batch, or those of these names."""
+        for name in net.outputs if names is None else names:
             values = net.blobs[name].data.ravel().astype(np.float64)
             if name in self.sums and self.sums[name].shape != values.shape:
                 fact = f"{values.size} values in one batch and {self.sums[name].size} in another"
