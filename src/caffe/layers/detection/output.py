@@ -9,7 +9,7 @@ from caffe import log
 from caffe.layers.base import Effects, Layer, has_values
 from caffe.layers.detection.predictions import check_predictions
 from caffe.layers.detection.results import ResultFiles
-from caffe.layers.support.boxes import best, decode, nms
+from caffe.layers.support.boxes import batched_nms, best, decode
 from caffe.layers.support.values import untraced
 
 __all__ = ["DetectionOutput"]
@@ -94,7 +94,7 @@ class DetectionOutput(Layer, bottoms=(3, 5)):
             unlikely = others[0].reshape(images, -1, 2)[..., 1] < opt.objectness_score
             conf = conf.masked_fill(unlikely.unsqueeze(-1), 0)
         found = decode(loc.reshape(images, -1, self.loc_classes, 4), boxes, weights, opt.code_type)
-        rows = [self._of_image(i, *each) for i, each in enumerate(zip(found.unbind(), conf.unbind(), strict=True))]
+        rows = self._rows(found, conf)
         if self.files is not None:
             for each in rows:
                 self.files.add(each)
@@ -105,21 +105,19 @@ class DetectionOutput(Layer, bottoms=(3, 5)):
             top[:, 0] = torch.arange(images)
         return top[None, None].to(device)
 
-    def _of_image(self, image: int, boxes: Tensor, conf: Tensor) -> Tensor:
-        """The rows (K, 7) of one image, from boxes (P, L, 4) and probabilities (P, C)."""
-        how, scores = self.opt.nms_param, conf.T.contiguous()
+    def _rows(self, boxes: Tensor, conf: Tensor) -> list[Tensor]:
+        """The rows (K, 7) of each image, from boxes (N, P, L, 4) and scores (N, P, C)."""
+        how, (images, _, classes) = self.opt.nms_param, conf.shape
+        scores = conf.mT.contiguous()  # (N, C, P)
         likely = scores > self.least
-        rows = [boxes.new_empty(0, 7)]
-        counts = likely.sum(1).tolist()
-        for label in self.labels:
-            if not counts[label]:
-                continue
-            places = likely[label].nonzero().flatten()
-            mine, score = boxes[places, label if self.loc_classes > 1 else 0], scores[label, places]
-            kept = nms(mine, score, how.nms_threshold, top_k=self.top_k, eta=how.eta)
-            head = score.new_tensor([image, label]).expand(len(kept), 2)
-            rows.append(torch.cat([head, score[kept].unsqueeze(1), mine[kept]], 1))
-        found = torch.cat(rows)
-        if 0 <= self.opt.keep_top_k < len(found):
-            found = found[best(found[:, 2], self.opt.keep_top_k).sort().values]
-        return found
+        if 0 <= self.opt.background_label_id < classes:
+            likely[:, self.opt.background_label_id] = False
+        image, label, prior = likely.nonzero().unbind(1)
+        mine = boxes[image, prior, label if self.loc_classes > 1 else label * 0]
+        score = scores[image, label, prior]
+        kept = batched_nms(mine, score, image * classes + label, how.nms_threshold, top_k=self.top_k, eta=how.eta)
+        head = torch.stack([image[kept].to(score.dtype), label[kept].to(score.dtype), score[kept]], 1)
+        counts = torch.bincount(image[kept], minlength=images).tolist()
+        rows = torch.cat([head, mine[kept]], 1).split(counts)
+        most = self.opt.keep_top_k
+        return [part[best(part[:, 2], most).sort().values] if 0 <= most < len(part) else part for part in rows]
