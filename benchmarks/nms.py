@@ -2,8 +2,8 @@
 
     python -m benchmarks.nms [--rounds 9] [--threads 1] [--dry]
 
-Boxes lie at random, small or large, so that few or many overlap; scores are a softmax of random numbers. `top_k` 400 is
-SSD's setting, and "all" lets every box of each of the 20 classes take part. The candidates take turns; medians count. The
+Boxes lie at random, small or large, so few or many overlap; scores are a softmax of random numbers. `top_k` 400 is
+SSD's setting, and "all" lets every box of each of the 20 classes take part. Candidates take turns; medians count. The
 table is printed and, but for --dry, written to benchmarks/results/nms.md.
 """
 
