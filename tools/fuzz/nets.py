@@ -62,7 +62,7 @@ def _count(case: Case, bounds: tuple[int, int | None]) -> int:
     least, most = bounds
     if case.rng.random() < 0.05:
         return case.rng.randrange(4)
-    return case.rng.randint(least, min(most, 3) if most is not None and most >= least else least + 2)
+    return case.rng.randint(least, max(least, min(most, 3)) if most is not None and most >= least else least + 2)
 
 
 def _shapes(case: Case, count: int) -> list[list[int]]:

@@ -272,9 +272,7 @@ class Normalize(Layer, tops=(1, 2), options="norm_param"):
     """Brings the vector of channels in each cell, or each item, to length 1.
 
     bottom x (N, C, ...), top y of the same shape. SSD's layer, with norm_param or param blocks:
-
         y = scale x / sqrt(sum x^2 + eps), the sum over all axes but the first, or over C if across_spatial is false
-
     Blob: scale (), or (C) if channel_shared is false; it is not trained with fix_scale (ParseNet).
     happynear's layer of the same name, with normalize_param or no options at all, without a blob:
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.layers.case import Bottom, Case, within
 
-ELSEWHERE = {"DetectionEvaluate": "tests/layers/test_detection_evaluate.py"}
+ELSEWHERE: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ TRUTH = np.array(
         [-1, 0, 0, 0, 0, 0, 0, 0],
     ]
 )
+FOUND = np.array([[0, 1, 0.5, 0.1, 0.1, 0.4, 0.4], [0, 1, 0.75, 0.6, 0.6, 0.9, 0.9], [1, -1, -1, -1, -1, -1, -1]])
 BATCH = (within(-1, 1, 3, 36), within(-3, 3, 3, 27), given(PRIORS), given(TRUTH[None, None]))
 BATCH_BY_CLASS = (within(-1, 1, 3, 108), *BATCH[1:])
 MAP = ((2, 3, 2, 3), (2, 3, 20, 40))
@@ -70,6 +71,13 @@ CASES = [
         "detection_output_param { num_classes: 3 keep_top_k: 20 }",
         skip=VALUES
         | dict.fromkeys(("shape", "device"), "the number of rows depends on values; test_detection_output.py"),
+    ),
+    Case(
+        "DetectionEvaluate",
+        "batch",
+        (given(FOUND[None, None]), given(TRUTH[None, None])),
+        "detection_evaluate_param { num_classes: 3 }",
+        skip=VALUES | dict.fromkeys(("shape", "device"), "rows depend on values; test_detection_evaluate.py"),
     ),
     Case("SmoothL1Loss", "two", ((3, 4), (3, 4))),
     Case("SmoothL1Loss", "ssd", ((3, 4), (3, 4), within(0, 2, 3, 4))),

@@ -13,6 +13,7 @@ from torch import Tensor
 from caffe.layers.base import Effects, has_values, shape_text
 from caffe.layers.detection.matching import UNMATCHED, Matches, Truth, match, read_truth
 from caffe.layers.detection.predictions import check_predictions
+from caffe.layers.detection.smooth_l1 import smooth_l1
 from caffe.layers.loss import FLT_MIN, Normalized, clamped
 from caffe.layers.support.boxes import areas, best, decode, encode, nms, overlaps
 from caffe.layers.support.values import untraced
@@ -27,27 +28,23 @@ _SMALLEST = 1e-5
 """Boxes of less area take no part in the suppression before the choice of samples."""
 
 
-class MultiBoxLoss(Normalized, bottoms=4, options="multibox_loss_param"):
-    """SSD's loss: how far the offsets from matched prior boxes are from the truth, and how wrong the scores are.
+@dataclass(frozen=True)
+class _Batch:
+    """What the loss of a batch is computed from."""
 
-    bottoms: offsets loc (N, P L 4), with L = 1 or, if share_location is false, num_classes; scores conf (N, P C);
-    priors (1, 2, P 4), boxes and variances; truth (1, 1, T, 8) of rows [image, label, instance, xmin, ymin, xmax, ymax,
-    difficult], image -1 for padding          top: loss ()
+    loc: Tensor  # (N, P, L, 4)
+    conf: Tensor  # (N, P, C)
+    boxes: Tensor  # (P, 4)
+    variances: Tensor  # (P, 4)
+    truth: Truth
 
-        loss = (loc_weight sum over matched priors of L_loc + sum over chosen priors of L_conf) / normalizer
 
-    A box of the truth is matched to the prior that it overlaps most; with PER_PREDICTION each other prior is matched to
-    the box that it overlaps by overlap_threshold or more. L_loc is smooth L1 or half the square of loc - encoded box,
-    L_conf softmax or logistic cross entropy; the target of a prior without a match is background_label_id.
-    Chosen priors:  MAX_NEGATIVE  the matched ones, and neg_pos_ratio times as many of those that overlap no box by
-    neg_overlap, the worst first;  HARD_EXAMPLE  the sample_size worst ones, whose matches alone count;  NONE  all.
-    normalizer: matches (VALID), N P (FULL), N (BATCH_SIZE) or 1 (NONE), never less than 1.
-    Source: Liu et al., arXiv:1512.02325 (SSD), multibox_loss_layer.cpp, bbox_util.cpp.
-    """
+class _Set(Normalized, abstract=True):
+    """Base of MultiBoxLoss: its options."""
 
-    constant = (3,)
-    exempt = (2, 3)
-    effects = Effects.VALUES
+    loc_classes: int
+    background: int
+    mining: int
 
     def setup(self, *bottoms: Any, **_: Any) -> None:
         super().setup()
@@ -89,31 +86,9 @@ class MultiBoxLoss(Normalized, bottoms=4, options="multibox_loss_param"):
         fact = f"{self.bottom_name(3)} has shape {shape_text(truth.shape)}, expected (1, 1, boxes, 8)"
         self.require(truth.dim() == 4 and truth.shape[-1] == 8, fact)
 
-    def forward(self, loc: Tensor, conf: Tensor, priors: Tensor, truth: Tensor) -> Tensor:
-        self._check_shapes(loc, conf, priors, truth)
-        return untraced(self._loss)(loc, conf, priors, truth)
 
-    def _loss(self, loc: Tensor, conf: Tensor, priors: Tensor, rows: Tensor) -> Tensor:
-        if not has_values(loc):
-            return loc.sum() * 0 + conf.sum() * 0
-        opt, images = self.opt, loc.shape[0]
-        boxes, variances = priors.detach().reshape(2, -1, 4)
-        batch = _Batch(
-            loc.reshape(images, -1, self.loc_classes, 4),
-            conf.reshape(images, -1, opt.num_classes),
-            boxes,
-            variances,
-            self._truth(rows, images),
-        )
-        found = self._matched(batch)
-        negatives = None if self.mining == NONE else self._mined(batch, found)
-        wanted = [*self.spec.propagate_down, True, True][:2]
-        total = loc.new_zeros(())
-        if wanted[0]:
-            total = total + opt.loc_weight * self._loc_costs(batch.loc, batch, found).sum()
-        if wanted[1]:
-            total = total + self._conf_loss(batch, found, negatives)
-        return self.average(total, found.index >= 0, images, len(batch.boxes))
+class _Costs(_Set, abstract=True):
+    """Base of MultiBoxLoss: matches, and what each costs."""
 
     def _truth(self, rows: Tensor, images: int) -> Truth:
         opt, real = self.opt, 0 <= self.background < self.opt.num_classes
@@ -159,7 +134,7 @@ class MultiBoxLoss(Normalized, bottoms=4, options="multibox_loss_param"):
                 boxes = decode(predicted.detach(), boxes, self._variances(variances), opt.code_type)
             error = error.masked_fill((boxes < 0) | (boxes > 1), 0)
         if opt.loc_loss_type == SMOOTH_L1:
-            return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none").sum(-1)
+            return smooth_l1(error).sum(-1)
         return error.square().sum(-1) / 2
 
     def _conf_loss(self, batch: _Batch, found: Matches, negatives: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -186,6 +161,10 @@ class MultiBoxLoss(Normalized, bottoms=4, options="multibox_loss_param"):
             return -clamped(log.squeeze(-1), math.log(FLT_MIN))
         wanted = (torch.arange(scores.shape[-1], device=label.device) == label.unsqueeze(-1)).to(scores.dtype)
         return F.binary_cross_entropy_with_logits(scores, wanted, reduction="none").sum(-1)
+
+
+class _Mining(_Costs, abstract=True):
+    """Base of MultiBoxLoss: the choice of priors that count."""
 
     @torch.no_grad()
     def _mined(self, batch: _Batch, found: Matches) -> tuple[Tensor, Tensor]:
@@ -223,12 +202,46 @@ class MultiBoxLoss(Normalized, bottoms=4, options="multibox_loss_param"):
         return places[nms(boxes[places], cost[places], how.nms_threshold)[:count]]
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """What the loss of a batch is computed from."""
+class MultiBoxLoss(_Mining, bottoms=4, options="multibox_loss_param"):
+    """SSD's loss: how far the offsets from matched prior boxes are from the truth, and how wrong the scores are.
 
-    loc: Tensor  # (N, P, L, 4)
-    conf: Tensor  # (N, P, C)
-    boxes: Tensor  # (P, 4)
-    variances: Tensor  # (P, 4)
-    truth: Truth
+    bottoms: loc (N, P L 4), L = 1 or num_classes; conf (N, P C); priors (1, 2, P 4), boxes and variances;
+    truth (1, 1, T, 8), rows [image, label, instance, xmin, ymin, xmax, ymax, difficult], image -1 for padding
+    top: loss () = (loc_weight sum over matches of L_loc + sum over chosen priors of L_conf) / normalizer
+
+    Each box of the truth is matched to its best prior; PER_PREDICTION: other priors to a box with overlap_threshold.
+    Chosen are MAX_NEGATIVE: matches, and neg_pos_ratio times as many of the worst that overlap no box by neg_overlap;
+    HARD_EXAMPLE: the sample_size worst ones, whose matches alone count; NONE: all.  A prior without a match has the
+    target background_label_id.  normalizer: matches (VALID), N P (FULL), N (BATCH_SIZE) or 1 (NONE), 1 or more.
+    Source: Liu et al., arXiv:1512.02325 (SSD), multibox_loss_layer.cpp, bbox_util.cpp.
+    """
+
+    constant = (3,)
+    exempt = (2, 3)
+    effects = Effects.VALUES
+
+    def forward(self, loc: Tensor, conf: Tensor, priors: Tensor, truth: Tensor) -> Tensor:
+        self._check_shapes(loc, conf, priors, truth)
+        return untraced(self._loss)(loc, conf, priors, truth)
+
+    def _loss(self, loc: Tensor, conf: Tensor, priors: Tensor, rows: Tensor) -> Tensor:
+        if not has_values(loc):
+            return loc.sum() * 0 + conf.sum() * 0
+        opt, images = self.opt, loc.shape[0]
+        boxes, variances = priors.detach().reshape(2, -1, 4)
+        batch = _Batch(
+            loc.reshape(images, -1, self.loc_classes, 4),
+            conf.reshape(images, -1, opt.num_classes),
+            boxes,
+            variances,
+            self._truth(rows, images),
+        )
+        found = self._matched(batch)
+        negatives = None if self.mining == NONE else self._mined(batch, found)
+        wanted = [*self.spec.propagate_down, True, True][:2]
+        total = loc.new_zeros(())
+        if wanted[0]:
+            total = total + opt.loc_weight * self._loc_costs(batch.loc, batch, found).sum()
+        if wanted[1]:
+            total = total + self._conf_loss(batch, found, negatives)
+        return self.average(total, found.index >= 0, images, len(batch.boxes))

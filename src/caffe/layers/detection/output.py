@@ -15,27 +15,13 @@ from caffe.layers.support.values import untraced
 __all__ = ["DetectionOutput"]
 
 
-class DetectionOutput(Layer, bottoms=(3, 5)):
-    """SSD's predictions as a list of detected objects.
+class _Selection(Layer, abstract=True):
+    """Base of DetectionOutput: its options, and the detections of each image."""
 
-    bottoms: offsets loc (N, P L 4), with L = 1 or, if share_location is false, num_classes; scores conf (N, P C);
-    priors (1, 2, P 4), boxes and variances; optionally the image, which is not read. With five, as in RefineDet, the
-    last two are the first stage's conf (N, P 2) and loc (N, P 4).
-    top (1, 1, K, 7): rows [image, label, score, xmin, ymin, xmax, ymax] by image, label, then score
-
-        boxes are decoded (code_type); for each image and class but background_label_id: those with
-        score > confidence_threshold, of these the best top_k, and of these what non-maximum suppression keeps, which
-        drops a box that overlaps a better one by more than nms_threshold; of all classes the best keep_top_k
-
-    Without any detection the top has N rows of -1, each with its image. K depends on values. Coordinates are shares of
-    the image and are not cut to it. With five bottoms priors are moved by the first stage's loc, and a prior whose
-    objectness is below objectness_score is background.
-    save_output_param writes files for VOC, COCO or ILSVRC, if it names a directory, label_map_file and name_size_file.
-    Source: Liu et al., arXiv:1512.02325 (SSD), detection_output_layer.cpp; Zhang et al., arXiv:1711.06897 (RefineDet).
-    """
-
-    constant = (0, 1, 2, 3, 4)
-    effects = Effects.VALUES
+    loc_classes: int
+    least: float
+    top_k: int | None
+    files: ResultFiles | None
 
     def setup(self, loc: Tensor, conf: Tensor, priors: Tensor, *others: Tensor) -> None:
         opt = self.opt
@@ -75,6 +61,41 @@ class DetectionOutput(Layer, bottoms=(3, 5)):
         if len(others) == 2:
             check_predictions(self, (others[1], others[0], priors), (4, 3, 2), 1, 2)
 
+    def _rows(self, boxes: Tensor, conf: Tensor) -> list[Tensor]:
+        """The rows (K, 7) of each image, from boxes (N, P, L, 4) and scores (N, P, C)."""
+        how, (images, _, classes) = self.opt.nms_param, conf.shape
+        scores = conf.mT.contiguous()  # (N, C, P)
+        likely = scores > self.least
+        if 0 <= self.opt.background_label_id < classes:
+            likely[:, self.opt.background_label_id] = False
+        image, label, prior = likely.nonzero().unbind(1)
+        mine = boxes[image, prior, label if self.loc_classes > 1 else label * 0]
+        score = scores[image, label, prior]
+        kept = batched_nms(mine, score, image * classes + label, how.nms_threshold, top_k=self.top_k, eta=how.eta)
+        head = torch.stack([image[kept].to(score.dtype), label[kept].to(score.dtype), score[kept]], 1)
+        counts = torch.bincount(image[kept], minlength=images).tolist()
+        rows = torch.cat([head, mine[kept]], 1).split(counts)
+        most = self.opt.keep_top_k
+        return [part[best(part[:, 2], most).sort().values] if 0 <= most < len(part) else part for part in rows]
+
+
+class DetectionOutput(_Selection, bottoms=(3, 5)):
+    """SSD's predictions as a list of detected objects.
+
+    bottoms: offsets loc (N, P L 4), L = 1 or num_classes; scores conf (N, P C); priors (1, 2, P 4); optionally the
+    image, not read; or RefineDet's first stage, conf (N, P 2) and loc (N, P 4), which moves the priors and drops those
+    below objectness_score.    top (1, 1, K, 7): rows [image, label, score, xmin, ymin, xmax, ymax], sorted
+
+    For each class but background_label_id: boxes with score > confidence_threshold, the best top_k of these, without
+    those that overlap a better one by more than nms_threshold; of all classes the best keep_top_k. K depends on values;
+    no detection at all gives a row [image, -1, ...] an image. Coordinates are shares of the image, not cut to it.
+    save_output_param writes VOC, COCO or ILSVRC files if it has output_directory, label_map_file and name_size_file.
+    Source: Liu et al., arXiv:1512.02325 (SSD), detection_output_layer.cpp; Zhang et al., arXiv:1711.06897 (RefineDet).
+    """
+
+    constant = (0, 1, 2, 3, 4)
+    effects = Effects.VALUES
+
     def forward(self, loc: Tensor, conf: Tensor, priors: Tensor, *others: Tensor) -> Tensor:
         self._check(loc, conf, priors, *others)
         return untraced(self._detect)(loc, conf, priors, *others)
@@ -104,20 +125,3 @@ class DetectionOutput(Layer, bottoms=(3, 5)):
             top = top.new_full((images, 7), -1)
             top[:, 0] = torch.arange(images)
         return top[None, None].to(device)
-
-    def _rows(self, boxes: Tensor, conf: Tensor) -> list[Tensor]:
-        """The rows (K, 7) of each image, from boxes (N, P, L, 4) and scores (N, P, C)."""
-        how, (images, _, classes) = self.opt.nms_param, conf.shape
-        scores = conf.mT.contiguous()  # (N, C, P)
-        likely = scores > self.least
-        if 0 <= self.opt.background_label_id < classes:
-            likely[:, self.opt.background_label_id] = False
-        image, label, prior = likely.nonzero().unbind(1)
-        mine = boxes[image, prior, label if self.loc_classes > 1 else label * 0]
-        score = scores[image, label, prior]
-        kept = batched_nms(mine, score, image * classes + label, how.nms_threshold, top_k=self.top_k, eta=how.eta)
-        head = torch.stack([image[kept].to(score.dtype), label[kept].to(score.dtype), score[kept]], 1)
-        counts = torch.bincount(image[kept], minlength=images).tolist()
-        rows = torch.cat([head, mine[kept]], 1).split(counts)
-        most = self.opt.keep_top_k
-        return [part[best(part[:, 2], most).sort().values] if 0 <= most < len(part) else part for part in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ class _Priors(Layer, abstract=True):
     """Base of the layers that make prior boxes. They depend on shapes only, and are kept for each shape."""
 
     lends = True
+    traceable = False  # nothing to compile: made once, and no engine reads the bottoms' values
     exempt = (0, 1)
     foreign: tuple[str, ...] = ()
     """Fields of prior_box_param that the layer does not have."""
@@ -53,31 +53,30 @@ class _Priors(Layer, abstract=True):
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         cells, image_size = tuple(sizes(x)[2:]), tuple(sizes(image)[2:])
         if not has_values(x):
-            return x.new_empty(1, 2, math.prod(cells) * len(self.widths) * 4)
+            return self._boxes(x, cells, image_size)
         key = (cells, image_size, x.device, x.dtype)
         if key not in self.made:
             if len(self.made) > 8:  # images of many sizes
                 self.made.clear()
-            self.made[key] = torch.from_numpy(self._boxes(cells, image_size)).to(x.device, x.dtype)
+            self.made[key] = self._boxes(x.detach(), cells, image_size)
         return self.made[key]
 
-    def _boxes(self, cells: Sequence[int], image: Sequence[int]) -> np.ndarray:
+    def _boxes(self, x: Tensor, cells: Sequence[int], image: Sequence[int]) -> Tensor:
         """The top (1, 2, H W P 4) for a map of `cells` and an image of so many pixels, both (height, width)."""
         height, width = self._sides("img_size", ("img_h", "img_w")) or image
         steps = self._sides("step", ("step_h", "step_w")) or (height / cells[0], width / cells[1])
-        y, x = (
-            (np.arange(n, dtype=np.float32) + np.float32(self.opt.offset)) * np.float32(step)
+        y, across = (
+            (torch.arange(n, device=x.device, dtype=x.dtype) + self.opt.offset) * step
             for n, step in zip(cells, steps, strict=True)
         )
-        half = np.asarray([self.widths, self.heights], np.float32).astype(np.float64) / 2
-        boxes = np.empty((*cells, len(self.widths), 4), np.float32)
-        for axis, (centre, side) in enumerate(((x[None, :, None], width), (y[:, None, None], height))):
-            boxes[..., axis] = (centre - half[axis]) / side
-            boxes[..., axis + 2] = (centre + half[axis]) / side
+        shape = (*cells, len(self.widths))
+        centre = torch.stack([across[None, :, None].expand(shape), y[:, None, None].expand(shape)], -1)
+        half = x.new_tensor([[w / 2, h / 2] for w, h in zip(self.widths, self.heights, strict=True)])
+        boxes = torch.cat([centre - half, centre + half], -1) / x.new_tensor([width, height, width, height])
         if self.opt.clip:
-            boxes.clip(0, 1, out=boxes)
-        variances = np.broadcast_to(np.asarray(self.variances, np.float32), (boxes.size // 4, 4))
-        return np.stack([boxes.reshape(-1), variances.reshape(-1)])[None]
+            boxes = boxes.clamp(0, 1)
+        variances = x.new_tensor(self.variances if len(self.variances) == 4 else self.variances * 4)
+        return torch.stack([boxes.reshape(-1), variances.expand(boxes.shape).reshape(-1)]).unsqueeze(0)
 
     def _check_sides(self, one: str, both: tuple[str, str]) -> None:
         names = [name for name in (one, *both) if self.opt.HasField(name)]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Loss, shape_text
 from caffe.layers.loss import same_batch
 
-__all__ = ["SmoothL1Loss"]
+__all__ = ["SmoothL1Loss", "smooth_l1"]
 
 
 class SmoothL1Loss(Loss, bottoms=(2, 4)):
@@ -44,7 +43,13 @@ class SmoothL1Loss(Loss, bottoms=(2, 4)):
         d = a - b.reshape(a.shape)
         if inside is not None:
             d = d * inside.detach().reshape(a.shape)
-        cost = F.smooth_l1_loss(d, torch.zeros_like(d), reduction="none", beta=1 / self.sigma**2)
+        cost = smooth_l1(d, self.sigma)
         if outside is not None:
             cost = cost * outside.detach().reshape(a.shape)
         return cost.sum() / a.shape[0]
+
+
+def smooth_l1(d: Tensor, sigma: float = 1) -> Tensor:
+    """f(d) of SmoothL1Loss, in functions that every engine has."""
+    size, edge = d.abs(), 1 / sigma**2
+    return torch.where(size < edge, d.square() * (sigma**2 / 2), size - edge / 2)
