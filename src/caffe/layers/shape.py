@@ -192,15 +192,14 @@ class Permute(Layer):
     lowering = Lowering.FOLLOW
 
     def setup(self, x: Tensor) -> None:
-        order = list(self.opt.order)
+        order = self.order = [int(axis) for axis in self.opt.order]
         fact = f"order {order} names an axis twice; name each axis once"
         self.require(len(set(order)) == len(order), fact)
         for axis in order:
             self.axis(axis, x, "order: axis")
 
     def forward(self, x: Tensor) -> Tensor:
-        order = list(self.opt.order)
-        return x.permute(order + [axis for axis in range(x.dim()) if axis not in order])
+        return x.permute(self.order + [axis for axis in range(x.dim()) if axis not in self.order])
 
 
 class Crop(Layer, bottoms=2):

@@ -42,6 +42,8 @@ class _Priors(Layer, abstract=True):
         self.require(min(self.variances) > 0, f"variance {min(self.variances):g} must be above 0")
         for one, both in (("img_size", ("img_h", "img_w")), ("step", ("step_h", "step_w"))):
             self._check_sides(one, both)
+        self.image_size = self._sides("img_size", ("img_h", "img_w"))
+        self.steps = self._sides("step", ("step_h", "step_w"))
         self.widths, self.heights = self.priors()
         self.require(len(self.widths) > 0, "has no prior box; give at least one")
         self.made: dict[tuple[object, ...], Tensor] = {}
@@ -63,8 +65,8 @@ class _Priors(Layer, abstract=True):
 
     def _boxes(self, x: Tensor, cells: Sequence[int], image: Sequence[int]) -> Tensor:
         """The top (1, 2, H W P 4) for a map of `cells` and an image of so many pixels, both (height, width)."""
-        height, width = self._sides("img_size", ("img_h", "img_w")) or image
-        steps = self._sides("step", ("step_h", "step_w")) or (height / cells[0], width / cells[1])
+        height, width = self.image_size or image
+        steps = self.steps or (height / cells[0], width / cells[1])
         y, across = (
             (torch.arange(n, device=x.device, dtype=x.dtype) + self.opt.offset) * step
             for n, step in zip(cells, steps, strict=True)
