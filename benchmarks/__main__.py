@@ -20,6 +20,7 @@ FULL: dict[str, list[str]] = {
     "rewrites": [],
     "update": [],
     "rules": [],
+    "nms": [],
     "data": ["--rounds", "3"],
 }
 FEW = ["-rounds", "1", "-seconds", "0.05"]
@@ -30,6 +31,7 @@ SHORT: dict[str, list[str]] = {
     "loading": FEW,
     "memory": ["-nets", "lenet"],
     "rewrites": ["-nets", "cifar_quick", "-rounds", "3"],
+    "nms": ["--rounds", "1", "--dry"],
     "data": ["--rounds", "1", "--seconds", "0.5"],
 }
 

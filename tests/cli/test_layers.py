@@ -15,11 +15,11 @@ from caffe.proto import caffe_pb2
 from tests.conftest import ROOT
 
 
-def test_the_list_has_every_type_with_its_file(capsys):
+def test_the_list_has_every_type_with_its_family(capsys):
     assert main(["layers"]) == 0
     out = capsys.readouterr().out
     for name in layer_types():
-        family = re.escape(layer_class(name).__module__.removeprefix("caffe.layers."))
+        family = layer_class(name).__module__.split(".")[2]
         assert re.search(rf"^{name} +{family} +\S", out, re.M), name
     assert f"\n{len(layer_types())} layer types" in out
 

@@ -66,14 +66,20 @@ def test_nms_of_nothing_and_of_boxes_without_area():
     assert b.batched_nms(torch.empty(0, 4), empty, empty.long(), 0.5).tolist() == []
 
 
-def test_batched_nms_is_nms_of_each_class():
-    boxes, scores = scene(200)
-    classes = torch.arange(200) % 3
-    found = b.batched_nms(boxes, scores, classes, 0.3, top_k=40)
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("few", [0, 50, 512])
+def test_batched_nms_is_nms_of_each_class(few, ordered, monkeypatch):
+    """Also where some classes, or all, have too many boxes to be resolved together."""
+    monkeypatch.setattr(b, "_FEW", few)
+    monkeypatch.setattr(b, "_BLOCK", 16)
+    boxes, scores = scene(300)
+    classes = torch.tensor([0, 1, 2, 1, 1]).repeat(60)
+    classes = classes.sort().values if ordered else classes
+    found = b.batched_nms(boxes, scores, classes, 0.3, top_k=150)
     expected = []
     for label in range(3):
         places = (classes == label).nonzero().flatten()
-        expected += places[greedy(boxes[places], scores[places], 0.3, 0, 40, 1.0)].tolist()
+        expected += places[greedy(boxes[places], scores[places], 0.3, 0, 150, 1.0)].tolist()
     assert found.tolist() == expected
 
 

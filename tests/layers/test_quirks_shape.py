@@ -208,6 +208,8 @@ def test_parameter_is_a_learnable_top():
         ),
         ("Crop", ((2, 3, 5, 7), (2, 3, 5, 7)), 1, "crop_param { axis: 1 offset: 0 offset: 0 }", "has 2 offset"),
         ("Crop", ((2, 3, 5, 7), (2, 3)), 1, "", "2 axes, expected at least 4"),
+        ("Permute", ((2, 3),), 1, "permute_param { order: [1, 1] }", "names an axis twice"),
+        ("Permute", ((2, 3),), 1, "permute_param { order: 2 }", "axis 2 out of range"),
         ("Tile", ((2, 3),), 1, "", "tiles is 0"),
         ("Tile", ((2, 3),), 1, "tile_param { axis: 2 tiles: 2 }", "axis 2 out of range"),
         ("Filter", ((5, 2), (3,)), 1, "", "has 5 items, the selector 3"),

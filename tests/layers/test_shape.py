@@ -26,6 +26,7 @@ def applied(kind: str, options: str, *arrays: np.ndarray, tops: int = 1) -> list
         ("Flatten", "", X.reshape(2, 15)),
         ("Flatten", "flatten_param { axis: 0 end_axis: -2 }", X.reshape(6, 5)),
         ("Tile", "tile_param { axis: 1 tiles: 2 }", np.concatenate([X, X], 1)),
+        ("Permute", "permute_param { order: 1 }", X.swapaxes(0, 1)),
         ("Reshape", "reshape_param { axis: 1 shape { dim: 0 dim: 1 dim: -1 } }", X.reshape(2, 3, 1, 5)),
         ("Reshape", "reshape_param { axis: 1 num_axes: 1 shape { dim: 1 dim: 3 } }", X.reshape(2, 1, 3, 5)),
     ],

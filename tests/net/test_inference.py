@@ -106,6 +106,7 @@ STAGE = [  # a residual block, and the first convolutions of the next stage, whi
     *(conv("a", "x", "c"), conv("e", "c", "e"), relu("e"), conv("b", "e", "d", more="kernel_size: 1"), ADD, relu("s")),
     *(conv("f", "s", "f", more=SKIP), conv("g", "s", "g", more=SKIP), layer("Eltwise", "f g", "h")),
 ]
+LEAKY = "relu_param { negative_slope: 0.2 }"
 NETS = {
     "cells that are skipped": (STAGE, 6),
     "cells that are skipped on one axis": (
@@ -136,7 +137,7 @@ NETS = {
     "no bias": ([conv("a", "x", "c", more="kernel_size: 3 bias_term: false"), norm("c"), scale("c")], 2),
     "groups": ([conv("a", "x", "c", 6, "kernel_size: 3 group: 2 stride: 2"), norm("c"), scale("c"), relu("c")], 2),
     "dilation, leaky": (
-        [conv("a", "x", "c", more="kernel_size: 3 dilation: 2"), relu("c", more="relu_param { negative_slope: 0.2 }")],
+        [conv("a", "x", "c", more="kernel_size: 3 dilation: 2"), relu("c", more=LEAKY)],
         2,
     ),
     "larger kernel": ([conv("a", "x", "c", more="kernel_h: 10 kernel_w: 3 stride: 2"), norm("c"), relu("c")], 2),
@@ -153,6 +154,8 @@ NETS = {
     "norm of the batch": ([conv("a", "x", "c"), norm("c", more="batch_norm_param { use_global_stats: false }")], 3),
     "norm alone": ([norm("x", "n"), scale("n"), relu("n")], 3),
     "sum": ([conv("a", "x", "c"), conv("b", "x", "d"), ADD, relu("s")], 3),
+    "sum, leaky": ([conv("a", "x", "c"), conv("b", "x", "d"), ADD, relu("s", more=LEAKY)], 3),
+    "sum of the bottom, leaky": ([conv("d", "x", "d", 4), layer("Eltwise", "d x", "s"), relu("s", more=LEAKY)], 2),
     "sum of a sum": (
         [
             *(conv("a", "x", "c"), conv("b", "x", "d"), ADD, relu("s")),

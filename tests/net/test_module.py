@@ -89,6 +89,13 @@ def test_backward_after_a_run_in_one_piece_asks_for_a_forward(net):
     assert net.blobs["l"].diff.any()
 
 
+@pytest.mark.parametrize("name", ["evaluate", "plan", "forward", "training", "name"])
+def test_a_layer_may_have_the_name_of_an_attribute(name):
+    net = Net(parse(BRANCHED.replace('name: "tanh"', f'name: "{name}"')), caffe_pb2.TRAIN)
+    assert np.isfinite(net.forward_backward())
+    assert net.evaluate() is not None
+
+
 def test_module_has_the_layers_as_submodules(net):
     names = dict(net.module.named_parameters())
     assert {"conv_a.weight", "conv_a.bias", "left.weight", "left.bias", "right.bias"} == set(names)

@@ -39,6 +39,7 @@ CASES = {
     "Convolution": 'type: "Convolution" bottom: "a" top: "y" convolution_param { num_output: 5 kernel_size: 2 '
     'stride: 2 weight_filler { type: "xavier" } }',
     "Crop": 'type: "Crop" bottom: "a" bottom: "b" top: "y"',
+    "Permute": 'type: "Permute" bottom: "a" top: "y" permute_param { order: [0, 2, 3, 1] }',
     "Deconvolution": 'type: "Deconvolution" bottom: "a" top: "y" convolution_param { num_output: 5 kernel_size: 2 '
     'stride: 2 weight_filler { type: "xavier" } }',
     "Dropout": 'type: "Dropout" bottom: "a" top: "y" dropout_param { dropout_ratio: 0 }',

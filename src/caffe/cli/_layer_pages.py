@@ -46,7 +46,7 @@ def listing() -> Iterator[str]:
     family_width = max(len(_family(cls)) for cls in classes)
     for cls in classes:
         yield f"{cls.type:{name_width}}  {_family(cls):{family_width}}  {_sentence(cls)}".rstrip()
-    yield f"\n{len(classes)} layer types; the second column is the file in caffe/layers. More: caffe layers TYPE"
+    yield f"\n{len(classes)} layer types; the second column is the family in caffe/layers. More: caffe layers TYPE"
 
 
 def page(cls: Any) -> Iterator[str]:
@@ -94,8 +94,8 @@ def _sentence(cls: Any) -> str:
 
 
 def _family(cls: Any) -> str:
-    module = cls.__module__
-    return module.removeprefix("caffe.layers.") if module.startswith("caffe.") else module.rpartition(".")[2]
+    parts = cls.__module__.split(".")
+    return parts[2] if parts[0] == "caffe" else parts[-1]
 
 
 def _file(cls: Any) -> str:

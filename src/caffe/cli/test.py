@@ -45,24 +45,33 @@ def test(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _score(net: Any, iterations: int, display: Display) -> None:
+    from caffe.solver.detections import VERSIONS, Precisions
+    from caffe.solver.outputs import Means
+
     log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
     total: float = 0
-    sums: dict[str, Any] = dict.fromkeys(net.outputs, 0)
+    judged = {top for layer in net.layers if layer.type == "DetectionEvaluate" for top in net.top_names[layer.name]}
+    names = [name for name in net.outputs if name not in judged]
+    means, precisions = Means(), Precisions()
     with display.bar(f"test {net.name}", iterations) as bar:
         for iteration in range(iterations):
             total += net.evaluate()
-            for name in net.outputs:
-                values = net.blobs[name].data.astype("f8")
-                sums[name] = sums[name] + values.reshape(-1)
-                for value in values.flat:
+            means.add(net, names)
+            precisions.add(net, [name for name in net.outputs if name in judged])
+            for name in names:
+                for value in net.blobs[name].data.flat:
                     log.info("caffe.cpp:304", f"Batch {iteration}, {name} = {log.number(value)}")
             bar.update(iteration + 1, f"loss {log.number(total / (iteration + 1))}")
     log.info("caffe.cpp:309", f"Loss: {log.number(total / iterations)}")
     display.say(f"mean of {iterations} {'batch' if iterations == 1 else 'batches'}:")
     display.say(f"total loss: {log.number(total / iterations)}")
-    for name in net.outputs:
+    for name, values in means.outputs(iterations).items():
         weight = net.blob_loss_weights[name]
-        for value in sums[name] / iterations:
+        for value in values:
             share = f" (* {log.number(weight)} = {log.number(weight * value)} loss)" if weight else ""
             log.info("caffe.cpp:321", f"{name} = {log.number(value)}{share}")
             display.say(f"{name}: {log.number(value)}")
+    for version in VERSIONS:
+        for name, (value,) in precisions.outputs(iterations, version).items():
+            log.info("caffe.cpp:321", f"{name} ({version}) = {log.number(value)}")
+            display.say(f"{name}, mean average precision ({version}): {log.number(value)}")

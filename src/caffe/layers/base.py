@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NoReturn
@@ -391,10 +392,7 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
 def shape_text(shape: Iterable[int]) -> str:
     """A shape as Caffe prints it: `2 3 5 7 (210)`."""
     sizes = list(shape)
-    count = 1
-    for size in sizes:
-        count *= size
-    return " ".join([*map(str, sizes), f"({count})"])
+    return " ".join([*map(str, sizes), f"({math.prod(sizes)})"])
 
 
 def _quoted(names: Iterable[str]) -> str:

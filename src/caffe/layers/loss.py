@@ -44,7 +44,7 @@ def floored(x: Tensor, least: float) -> Tensor:
     return x.clamp(min=least)
 
 
-class _Normalized(Loss, abstract=True):
+class Normalized(Loss, abstract=True):
     """Base of the losses that honour loss_param: items with `ignore_label` do not count, the sum is divided by
 
         FULL        all items        BATCH_SIZE  the items of the axes before the class axis
@@ -97,7 +97,7 @@ class Softmax(Layer):
         return F.softmax(x, self.opt.axis)
 
 
-class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_param"):
+class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param"):
     """Multinomial logistic loss of the softmax of scores.
 
     bottoms: scores x (O..., C, I...), class axis `softmax_param.axis`; labels with O * I elements
@@ -113,7 +113,7 @@ class SoftmaxWithLoss(_Normalized, bottoms=2, tops=(1, 2), options="softmax_para
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         super().setup()
-        _same_batch(self, x, label)
+        same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
         items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
         _label_count(self, x, label, items)
@@ -145,7 +145,7 @@ class MultinomialLogisticLoss(Loss, bottoms=2):
     """
 
     def setup(self, p: Tensor, label: Tensor) -> None:
-        _same_batch(self, p, label)
+        same_batch(self, p, label)
         _label_count(self, p, label, p.shape[0])
 
     def forward(self, p: Tensor, label: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class MultinomialLogisticLoss(Loss, bottoms=2):
         return -floored(rows.gather(1, index), LOG_THRESHOLD).log().sum() / rows.shape[0]
 
 
-class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
+class InfogainLoss(Normalized, bottoms=(2, 3), tops=(1, 2)):
     """Softmax loss in which a matrix says how much each label credits each class.
 
     bottoms: scores x (O..., C, I...), class axis `infogain_loss_param.axis`; labels with O * I elements;
@@ -173,7 +173,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
 
     def setup(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> None:
         super().setup()
-        _same_batch(self, x, label)
+        same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
         _label_count(self, x, label, math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]))
         if matrix is None:
@@ -200,7 +200,7 @@ class InfogainLoss(_Normalized, bottoms=(2, 3), tops=(1, 2)):
         return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), axis))
 
 
-class SigmoidCrossEntropyLoss(_Normalized, bottoms=2):
+class SigmoidCrossEntropyLoss(Normalized, bottoms=2):
     """Cross entropy of the sigmoid of scores and targets in [0, 1], summed over all elements.
 
     bottoms: scores x (N, ...), targets t with as many elements   top: loss ()
@@ -216,7 +216,7 @@ class SigmoidCrossEntropyLoss(_Normalized, bottoms=2):
 
     def setup(self, x: Tensor, target: Tensor) -> None:
         super().setup()
-        _same_batch(self, x, target)
+        same_batch(self, x, target)
         fact = f"scores have shape {shape_text(x.shape)}, targets {shape_text(target.shape)}; expected equal counts"
         self.require(x.numel() == target.numel(), fact)
 
@@ -242,7 +242,7 @@ class EuclideanLoss(Loss, bottoms=2):
     exempt = ()
 
     def setup(self, a: Tensor, b: Tensor) -> None:
-        _same_batch(self, a, b)
+        same_batch(self, a, b)
         fact = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}; expected equal counts per item"
         self.require(a.numel() == b.numel(), fact)
 
@@ -263,7 +263,7 @@ class HingeLoss(Loss, bottoms=2):
     """
 
     def setup(self, x: Tensor, label: Tensor) -> None:
-        _same_batch(self, x, label)
+        same_batch(self, x, label)
         _label_count(self, x, label, x.shape[0])
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
@@ -310,7 +310,7 @@ class ContrastiveLoss(Loss, bottoms=3):
     exempt = (2,)
 
     def setup(self, a: Tensor, b: Tensor, similar: Tensor) -> None:
-        _same_batch(self, a, b)
+        same_batch(self, a, b)
         elements = math.prod(a.shape[:2])
         fact = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}"
         fits = a.dim() > 1 and elements == a.numel() == b.numel() == math.prod(b.shape[:2])
@@ -332,7 +332,7 @@ class ContrastiveLoss(Loss, bottoms=3):
         return torch.where(alike, square, apart).sum() / (2 * a.shape[0])
 
 
-def _same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:
+def same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:
     """Both bottoms have a first axis, and the same."""
     fact = f"bottoms have shapes {shape_text(x.shape)} and {shape_text(y.shape)}, expected the same first axis"
     layer.require(x.dim() > 0 and y.dim() > 0 and x.shape[0] == y.shape[0], fact)

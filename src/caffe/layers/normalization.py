@@ -1,4 +1,4 @@
-"""Layers that bring values to a common scale: BatchNorm, LRN, MVN."""
+"""Layers that bring values to a common scale: BatchNorm, LRN, MVN, Normalize."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caffe.layers.pooling import Grid, mean_pool
 from caffe.layers.support.exact import is_exact, tell
 from caffe.proto import caffe_pb2
 
-__all__ = ["LRN", "MVN", "BatchNorm"]
+__all__ = ["LRN", "MVN", "BatchNorm", "Normalize", "SimpleNormalize"]
 
 
 class _Running(Layer, abstract=True):
@@ -266,6 +266,74 @@ def _window(x: Tensor, reach: int) -> Tensor:
     """x[:, c - reach ... c + reach] added up."""
     padded = F.pad(x, (0, 0, 0, 0, reach, reach))
     return sum((padded.narrow(1, i, x.shape[1]) for i in range(1, 2 * reach + 1)), padded.narrow(1, 0, x.shape[1]))
+
+
+class Normalize(Layer, tops=(1, 2), options="norm_param"):
+    """Brings the vector of channels in each cell, or each item, to length 1.
+
+    bottom x (N, C, ...), top y of the same shape. SSD's layer, with norm_param or param blocks:
+        y = scale x / sqrt(sum x^2 + eps), the sum over all axes but the first, or over C if across_spatial is false
+    Blob: scale (), or (C) if channel_shared is false; it is not trained with fix_scale (ParseNet).
+    happynear's layer of the same name, with normalize_param or no options at all, without a blob:
+
+        L2  y = x / norm, norm = sqrt(sum x^2 + 1e-6)      L1  y = x / norm, norm = sum |x| + 1e-6,    sums over C
+
+    Its second top is norm (N, 1, ...), which passes a gradient back only with bp_norm.
+    Source: Liu et al., arXiv:1506.04579 and arXiv:1512.02325, normalize_layer.cpp; happynear/caffe-windows.
+    """
+
+    more_options = ("normalize_param",)
+    scale: Tensor
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
+        ours, other = self.spec.HasField("norm_param"), self.spec.HasField("normalize_param")
+        self.require(not (ours and other), "has norm_param (SSD) and normalize_param (happynear); keep one")
+        self.scaled = ours or (not other and len(self.spec.param) > 0)
+        if not self.scaled:
+            self._setup_plain()
+            return
+        self.require(self.top_count == 1, "has a second top, which only happynear's layer has; remove norm_param")
+        shape = () if self.opt.channel_shared else (x.shape[1],)
+        fill = self.opt.scale_filler if self.opt.HasField("scale_filler") else caffe_pb2.FillerParameter(value=1)
+        self.add_blob("scale", shape, fill, trained=not self.opt.fix_scale)
+
+    def _setup_plain(self) -> None:
+        param = self.spec.normalize_param
+        known = param.normalize_type in ("L1", "L2")
+        self.require(known, f'normalize_type is "{param.normalize_type}", expected "L1" or "L2"')
+        self.require(not param.fix_gradient, "fix_gradient is not implemented; remove it to train by the true gradient")
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.scaled:
+            axes = list(range(1, x.dim())) if self.opt.across_spatial else [1]
+            y = x / (x.square().sum(axes, keepdim=True) + self.opt.eps).sqrt()
+            return y * (self.scale if self.opt.channel_shared else self.scale.reshape(-1, *[1] * (x.dim() - 2)))
+        param = self.spec.normalize_param
+        if param.normalize_type == "L1":
+            norm = x.abs().sum(1, keepdim=True) + 1e-6
+        else:
+            norm = (x.square().sum(1, keepdim=True) + 1e-6).sqrt()
+        if self.top_count == 1:
+            return x / norm
+        return x / norm, norm if param.bp_norm else norm.detach()
+
+
+class SimpleNormalize(Layer):
+    """Brings each item to length 1.
+
+    bottom x (N, ...), top y of the same shape
+
+        y = x / sqrt(sum x^2), the sum over all axes but the first
+
+    Source: the first Normalize of happynear/caffe-windows, under its name in yuqj1991's fork.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.square().sum(list(range(1, x.dim())), keepdim=True).rsqrt()
 
 
 def _parts(t: Tensor, like: Tensor) -> tuple[Tensor, ...]:

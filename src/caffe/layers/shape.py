@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, has_values, shape_text
 from caffe.layers.support.labels import number_text
-from caffe.layers.support.values import can_look
+from caffe.layers.support.values import can_look, untraced
 
 
 class Concat(Layer, bottoms=(1, None)):
@@ -178,6 +178,30 @@ class Reshape(Layer):
         return shape
 
 
+class Permute(Layer):
+    """The axes in another order.
+
+    bottom x of any shape, top y with y.shape[i] = x.shape[order[i]]
+
+        y[i_order[0], i_order[1], ...] = x[i_0, i_1, ...]
+
+    Axes that `order` does not name follow in their own order.
+    Source: Liu et al., arXiv:1512.02325 (SSD), permute_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        order = self.order = [int(axis) for axis in self.opt.order]
+        fact = f"order {order} names an axis twice; name each axis once"
+        self.require(len(set(order)) == len(order), fact)
+        for axis in order:
+            self.axis(axis, x, "order: axis")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.order + [axis for axis in range(x.dim()) if axis not in self.order])
+
+
 class Crop(Layer, bottoms=2):
     """The part of a blob that has the size of another, from `axis` on.
 
@@ -274,10 +298,8 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
             fact = f"{self.bottom_name(i)} has {items} items, the selector {selector.shape[0]}; expected equal numbers"
             self.require(items == selector.shape[0], fact)
 
-        self.uncompiled = torch.compiler.disable(_selected)  # the shapes depend on values; takes a second to import
-
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return self.uncompiled(*bottoms)
+        return untraced(_selected)(*bottoms)
 
 
 class BatchReindex(Layer, bottoms=2):

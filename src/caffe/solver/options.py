@@ -10,7 +10,7 @@ from caffe import log
 from caffe.errors import SolverError, did_you_mean
 from caffe.proto.forks import effects, foreign_value
 from caffe.proto.forks.fields import REFUSED, WITHOUT_EFFECT
-from caffe.solver import snapshot
+from caffe.solver import detections, snapshot
 from caffe.solver.momentum import Momentum
 from caffe.solver.policy import Policy
 from caffe.solver.rules import Rule, rule_class, rule_types
@@ -20,7 +20,15 @@ __all__ = ["check", "check_own"]
 
 _OURS = 20000  # fields from here on are our own additions
 _GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
-_GENERAL |= {"warmup_start_lr", "rampup_lr", "rampup_interval", *WITHOUT_EFFECT["SolverParameter"]}
+_GENERAL |= {
+    "eval_type",
+    "ap_version",
+    "show_per_class_result",
+    "warmup_start_lr",
+    "rampup_lr",
+    "rampup_interval",
+    *WITHOUT_EFFECT["SolverParameter"],
+}
 _GENERAL |= set(REFUSED["SolverParameter"])  # `refuse_solver` has let them pass
 
 
@@ -34,6 +42,7 @@ def check(param: Any, source: str | Path | None = None) -> None:
         hint = foreign_value(kind) or did_you_mean(kind, ("L1", "L2"))
         raise SolverError(f'unknown regularization_type "{param.regularization_type}"{hint}; expected "L1" or "L2"')
     effects.refuse_solver(param)
+    detections.check(param)
     check_ranges(param, source)
     if not param.base_lr:
         log.warning("solver.py", "base_lr is 0 or not set: the weights will not change")

@@ -1,14 +1,18 @@
-"""A net's outputs over the batches of a test or a display: their sums and their lines in the log."""
+"""A net's outputs over the batches of a test or a display: their means and their lines in the log."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from caffe import log
 from caffe.errors import SolverError
 from caffe.net import Net
+from caffe.solver.detections import Precisions
 
-__all__ = ["add_outputs", "log_outputs"]
+__all__ = ["Means", "gathering", "log_outputs"]
 
 
 def log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]) -> None:
@@ -24,13 +28,31 @@ def log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]
             number += 1
 
 
-def add_outputs(net: Net, sums: dict[str, np.ndarray]) -> None:
-    """Add the net's outputs, flattened, to `sums`."""
-    for name in net.outputs:
-        values = net.blobs[name].data.ravel().astype(np.float64)
-        if name in sums and sums[name].shape != values.shape:
-            raise SolverError(
-                f'test output "{name}" has {values.size} values in one batch and {sums[name].size} in another, so they '
-                "have no mean; end it in a Silence layer"
-            )
-        sums[name] = sums[name] + values if name in sums else values
+def gathering(param: Any) -> Means | Precisions:
+    """What gathers the outputs of a test, as the solver's `eval_type` says."""
+    if param.eval_type == "detection":
+        return Precisions(param.ap_version, param.show_per_class_result)
+    return Means()
+
+
+class Means:
+    """The mean of each output over the batches, element by element."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, np.ndarray] = {}
+
+    def add(self, net: Net, names: Sequence[str] | None = None) -> None:
+        """Take the outputs of a batch, or those of these names."""
+        for name in net.outputs if names is None else names:
+            values = net.blobs[name].data.ravel().astype(np.float64)
+            if name in self.sums and self.sums[name].shape != values.shape:
+                fact = f"{values.size} values in one batch and {self.sums[name].size} in another"
+                raise SolverError(
+                    f'test output "{name}" has {fact}, so they have no mean; end it in a Silence layer, or, if a '
+                    'DetectionEvaluate layer makes it, set eval_type: "detection"'
+                )
+            self.sums[name] = self.sums[name] + values if name in self.sums else values
+
+    def outputs(self, count: int) -> dict[str, list[float]]:
+        """The means, flattened, of `count` batches."""
+        return {name: (total / count).tolist() for name, total in self.sums.items()}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from caffe import log, mode
@@ -23,7 +22,7 @@ from caffe.solver.health import Health
 from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check, check_own
-from caffe.solver.outputs import add_outputs, log_outputs
+from caffe.solver.outputs import gathering, log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.settings import load, located
@@ -314,15 +313,14 @@ class Solver(Uncopied):
         log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
         net, count = self.test_nets[index], self.param.test_iter[index]
         net.share_with(self.net)
-        loss = 0.0
-        sums: dict[str, np.ndarray] = {}
+        loss, gathered = 0.0, gathering(self.param)
         for _ in range(count):
             if stopped():
                 log.info("solver.cpp:396", "Test interrupted.")
                 return 0.0, {}
             loss += net.evaluate()
-            add_outputs(net, sums)
-        outputs = {name: (total / count).tolist() for name, total in sums.items()}
+            gathered.add(net)
+        outputs = gathered.outputs(count)
         loss /= max(count, 1)
         if self.param.test_compute_loss:
             log.info("solver.cpp:401", f"Test loss: {log.number(loss)}")

@@ -18,4 +18,12 @@ CASES = [
     Case("MVN", "across_channels", ((2, 3, 4, 5),), "mvn_param { across_channels: true }"),
     Case("MVN", "mean_only", ((3, 2, 4, 5),), "mvn_param { normalize_variance: false }"),
     Case("MVN", "three_axes", ((2, 3, 5),)),
+    Case("Normalize", "ssd", ((2, 3, 5, 7),), "norm_param { across_spatial: false channel_shared: false }"),
+    Case("Normalize", "ssd_across", ((2, 3, 5, 7),), "norm_param { scale_filler { value: 20 } eps: 0.1 }"),
+    Case("Normalize", "ssd_fixed", ((2, 3),), "norm_param { fix_scale: true }"),
+    Case("Normalize", "ssd_by_param", ((2, 3, 5),), "param { lr_mult: 2 }"),
+    Case("Normalize", "happynear", ((2, 3, 5, 7),)),
+    Case("Normalize", "happynear_norm", ((2, 3, 5),), "normalize_param { bp_norm: true }", tops=2),
+    Case("Normalize", "happynear_l1", ((2, 3),), 'normalize_param { normalize_type: "L1" bp_norm: true }', tops=2),
+    Case("SimpleNormalize", "default", ((2, 3, 5),)),
 ]

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Layer, shape_text
-from caffe.layers.loss import SoftmaxWithLoss, _Normalized
+from caffe.layers.loss import Normalized, SoftmaxWithLoss
 
 __all__ = ["BoxAnnotatorOHEM", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM"]
 
 
-class SmoothL1LossOHEM(_Normalized, bottoms=(2, 3), tops=(1, 2), options="smooth_l1_loss_param"):
+class SmoothL1LossOHEM(Normalized, bottoms=(2, 3), tops=(1, 2), options="smooth_l1_loss_param"):
     """Smooth L1 distance, in total and for each region.
 
     bottoms: a (N, C, ...), b and optionally weights w of as many elements   tops: loss (); optionally that of each item

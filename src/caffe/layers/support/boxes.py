@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caffe.proto import caffe_pb2
 
@@ -17,6 +19,11 @@ _BLOCK = 64
 """Boxes that `nms` resolves together."""
 _CACHED = 1 << 15
 """Pairs whose overlaps are computed at once, so that intermediate values stay in the processor's cache."""
+_FEW = 512
+"""Up to so many boxes a class, classes are resolved together: a call for each would take longer than its work."""
+_TOGETHER = 1 << 19
+"""Pairs whose overlaps are computed at once then."""
+_TINY = 1e-38
 
 
 def areas(boxes: Tensor, offset: float = 0) -> Tensor:
@@ -47,7 +54,7 @@ def _overlaps(a: Tensor, area_a: Tensor, b: Tensor, area_b: Tensor, offset: floa
         width, height = width.add_(offset), height.add_(offset)
     common = width.clamp_(min=0).mul_(height.clamp_(min=0))
     union = torch.add(area_a.unsqueeze(-1), area_b.unsqueeze(-2), out=height).sub_(common)
-    return common.div_(union).nan_to_num_(0, 0, 0) if offset <= 0 else common.div_(union)
+    return common.div_(union.clamp_(min=_TINY))
 
 
 @torch.no_grad()
@@ -79,15 +86,53 @@ def batched_nms(
 
     The indices of the kept boxes are in the order of the classes, then of the scores. `top_k` is for one class.
     """
-    by_class = torch.argsort(classes, stable=True)
-    counts = torch.unique_consecutive(classes.index_select(0, by_class), return_counts=True)[1].tolist()
-    kept = [
-        part.index_select(
-            0, nms(boxes.index_select(0, part), scores.index_select(0, part), threshold, offset, top_k, eta)
-        )
-        for part in by_class.split(counts)
-    ]
-    return torch.cat(kept) if kept else by_class
+    by_class = None
+    if not bool((classes[1:] >= classes[:-1]).all()):
+        by_class = torch.argsort(classes, stable=True)
+        classes, scores = classes[by_class], scores[by_class]
+    counts = torch.unique_consecutive(classes, return_counts=True)[1].tolist()
+    orders, start = [], 0
+    for part in scores.split(counts):
+        order = best(part, top_k).add_(start)
+        orders.append(order if by_class is None else by_class[order])
+        start += len(part)
+    kept: list[Tensor] = list(orders)
+    few = [i for i, order in enumerate(orders) if eta >= 1 and len(order) <= _FEW]
+    for i in sorted(set(range(len(orders))) - set(few)):
+        rows = boxes.detach().index_select(0, orders[i]).mT.contiguous()
+        kept[i] = orders[i].index_select(0, _suppress(rows, threshold, offset, eta))
+    for group in _groups(few, [len(order) for order in orders]):
+        for i, stays in zip(group, _suppress_few(boxes, [orders[i] for i in group], threshold, offset), strict=True):
+            kept[i] = orders[i][stays]
+    return torch.cat(kept) if kept else classes.new_empty(0, dtype=torch.long)
+
+
+def _groups(few: list[int], counts: list[int]) -> Iterator[list[int]]:
+    """The classes `few` in groups of similar counts, each of which fits into the cache."""
+    few = sorted(few, key=lambda i: counts[i])
+    while few:
+        size = max(1, _TOGETHER // (_BLOCK * max(1, counts[few[-1]])))
+        yield few[-size:]
+        few = few[:-size]
+
+
+def _suppress_few(boxes: Tensor, orders: Sequence[Tensor], threshold: float, offset: float) -> list[Tensor]:
+    """Which boxes of each class stay, of boxes in order of score; all classes at once."""
+    counts = [len(order) for order in orders]
+    places = nn.utils.rnn.pad_sequence(list(orders), batch_first=True)
+    stays = torch.arange(places.shape[1], device=boxes.device) < places.new_tensor(counts).unsqueeze(1)
+    rows = boxes.detach()[places].mT.contiguous()
+    area = areas(rows.mT, offset)
+    for start in range(0, places.shape[1], _BLOCK):
+        end = start + _BLOCK
+        first, size = rows[..., start:end], area[:, start:end]
+        covers = ~(_overlaps(first, size, first, size, offset) <= threshold)
+        stays[:, start:end] = _resolved(covers, stays[:, start:end])
+        if end < places.shape[1]:
+            share = _overlaps(first, size, rows[..., end:], area[:, end:], offset)
+            covers = ~(share <= threshold) & stays[:, start:end].unsqueeze(2)
+            stays[:, end:] &= ~covers.any(1)
+    return [mask[:count] for mask, count in zip(stays, counts, strict=True)]
 
 
 def best(scores: Tensor, top_k: int | None = None) -> Tensor:
@@ -111,7 +156,7 @@ def _suppress(rows: Tensor, threshold: float, offset: float, eta: float) -> Tens
         rows, area = rows.index_select(1, left), area.index_select(0, left)
     while len(left):
         first, size = rows[:, :_BLOCK], area[:_BLOCK]
-        stays = _resolved(_overlaps(first, size, first, size, offset) > threshold)
+        stays = _resolved(~(_overlaps(first, size, first, size, offset) <= threshold)).nonzero().flatten()
         kept.append(left[:_BLOCK].index_select(0, stays))
         left, rows, area = left[_BLOCK:], rows[:, _BLOCK:], area[_BLOCK:]
         if len(left):
@@ -121,14 +166,15 @@ def _suppress(rows: Tensor, threshold: float, offset: float, eta: float) -> Tens
     return torch.cat(kept) if kept else left
 
 
-def _resolved(covers: Tensor) -> Tensor:
-    """The places of the kept boxes of a block, given which box covers which (B, B)."""
+def _resolved(covers: Tensor, there: Tensor | None = None) -> Tensor:
+    """Which boxes of a block stay (..., B), given which box covers which (..., B, B) and which are there at all."""
     covers = covers.triu_(1).float()
-    stays = torch.ones_like(covers[0])
+    stays = torch.ones_like(covers[..., 0, :]) if there is None else there.float()
+    first = stays
     while True:  # each round is right for one more link in a chain of boxes; chains are short
-        then = (stays @ covers).eq_(0)
+        then = (stays.unsqueeze(-2) @ covers).squeeze(-2).eq_(0).mul_(first)
         if torch.equal(then, stays):
-            return stays.nonzero().flatten()
+            return stays.bool()
         stays = then
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 __all__ = ["can_look", "exported", "has_values", "is_exported", "is_recorded", "recording", "sizes"]
+__all__ += ["untraced"]
 
 _exported = _recorded = False
 
@@ -25,6 +29,15 @@ def can_look(x: Tensor) -> bool:
     A layer that cannot do without the values declares `Effects.VALUES`, and is never recorded.
     """
     return has_values(x) and not is_recorded()
+
+
+def untraced(function: Function) -> Function:
+    """The function, which needs values; torch.compile runs it as it is, between the parts that it compiles.
+
+    torch.compiler.disable takes a second to import, so it is used where the caller is being compiled only.
+    """
+    made: Function = torch.compiler.disable(function) if torch.compiler.is_compiling() else function
+    return made
 
 
 def is_recorded() -> bool:

@@ -57,7 +57,7 @@ class NetModule(nn.Module):
         self.record: Record | None = None
         self._scale = scale
         self._trained = False  # whether a training pass was made
-        used: set[str] = set()
+        used = set(dir(self))  # names that a layer's cannot have
         for step in steps:
             if not step.layer.splits:
                 self.add_module(module_name(step.layer.name, used), step.layer)

@@ -40,6 +40,7 @@ EFFECT = _by_message(
         of.DENSENET: {"PoolingParameter": "ceil_mode"},
         of.OPENCL: {"PoolingParameter": "more_kernel_size more_stride more_pad"},
         of.RFCN: {"LossParameter": "pre_fixed_normalizer"},
+        of.SSD: {"SolverParameter": "eval_type ap_version show_per_class_result"},
         of.YOLO: {"SolverParameter": "stagelr stageiter"},
     }
 )
@@ -68,7 +69,6 @@ WITHOUT_EFFECT = _by_message(
             "SolverParameter": "engine",
         },
         "NVCaffe, Intel's Caffe and TSN": {"DataParameter": "shuffle"},
-        of.SSD: {"SolverParameter": "eval_type ap_version show_per_class_result"},
         of.TSN: {"SolverParameter": "more_device_id richness"},
         of.C3D: {"ImageDataParameter": "show_data"},
         of.DEEPLAB: {"ConvolutionParameter": "strict_dim"},

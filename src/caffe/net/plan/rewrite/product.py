@@ -99,16 +99,17 @@ class Product:
         if not self.adds:
             run = torch_internals.convolution_pointwise[0]
             return lambda x: run(x.contiguous(memory_format=_LAST), weight, bias, *where, name, numbers, "")
-        end = ("add", 1.0, None if name == "none" else name, numbers, "")
-        if self.over:
-            add = torch_internals.convolution_pointwise_
-            return lambda x, other: add(
-                other.contiguous(memory_format=_LAST), x.contiguous(memory_format=_LAST), weight, bias, *where, *end
-            )
-        add = torch_internals.convolution_pointwise[1]
-        return lambda x, other: add(
-            x.contiguous(memory_format=_LAST), other.contiguous(memory_format=_LAST), weight, bias, *where, *end
-        )
+        # a kernel with a sum takes no activation but the plain ReLU: a leaky one follows by itself
+        end: tuple[Any, ...] = ("add", 1.0, name if name == "relu" else None, [], "")
+        over, ways = self.over, (torch_internals.convolution_pointwise[1], torch_internals.convolution_pointwise_)
+        add = ways[over]
+
+        def kernel(x: Tensor, other: Tensor) -> Tensor:
+            x, other = x.contiguous(memory_format=_LAST), other.contiguous(memory_format=_LAST)
+            y: Tensor = add(*((other, x) if over else (x, other)), weight, bias, *where, *end)
+            return F.leaky_relu_(y, *numbers) if name == "leaky_relu" else y
+
+        return kernel
 
     def _small_convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
         slide: Any = self.slide

@@ -1,0 +1,127 @@
+"""DetectionOutput: SSD's predictions as a list of detected objects."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from caffe import log
+from caffe.layers.base import Effects, Layer, has_values
+from caffe.layers.detection.predictions import check_predictions
+from caffe.layers.detection.results import ResultFiles
+from caffe.layers.support.boxes import batched_nms, best, decode
+from caffe.layers.support.values import untraced
+
+__all__ = ["DetectionOutput"]
+
+
+class _Selection(Layer, abstract=True):
+    """Base of DetectionOutput: its options, and the detections of each image."""
+
+    loc_classes: int
+    least: float
+    top_k: int | None
+    files: ResultFiles | None
+
+    def setup(self, loc: Tensor, conf: Tensor, priors: Tensor, *others: Tensor) -> None:
+        opt = self.opt
+        self.require(opt.num_classes > 0, "needs num_classes, background included")
+        self.loc_classes = 1 if opt.share_location else opt.num_classes
+        self.labels = [label for label in range(opt.num_classes) if label != opt.background_label_id]
+        how = opt.nms_param
+        self.require(how.nms_threshold >= 0, f"nms_threshold is {how.nms_threshold:g}, expected 0 or more")
+        self.require(0 < how.eta <= 1, f"eta is {how.eta:g}, expected a number above 0 and up to 1")
+        self.top_k = how.top_k if how.HasField("top_k") and how.top_k >= 0 else None
+        self.least = opt.confidence_threshold if opt.HasField("confidence_threshold") else -torch.inf
+        self.require(not opt.use_polygon, "use_polygon (TextBoxes++) is not implemented; remove it")
+        if opt.visualize:
+            log.warning(
+                "output.py", f'layer "{self.name}" ({self.type}): visualize opens no window; see the rows of the top'
+            )
+        self.files = self._result_files()
+        if self.files is not None:
+            self.effects |= Effects.CALLS
+        self._check(loc, conf, priors, *others)
+
+    def _result_files(self) -> ResultFiles | None:
+        param = self.opt.save_output_param
+        if not param.output_directory:
+            return None
+        missing = [name for name in ("label_map_file", "name_size_file") if not getattr(param, name)]
+        if missing:
+            self._warn(f"writes no files, since save_output_param has no {' and no '.join(missing)}")
+            return None
+        return ResultFiles(self, param, self.labels)
+
+    def _warn(self, fact: str) -> None:
+        log.warning("output.py", f'layer "{self.name}" ({self.type}): {fact}')
+
+    def _check(self, loc: Tensor, conf: Tensor, priors: Tensor, *others: Tensor) -> None:
+        check_predictions(self, (loc, conf, priors), (0, 1, 2), self.loc_classes, self.opt.num_classes)
+        if len(others) == 2:
+            check_predictions(self, (others[1], others[0], priors), (4, 3, 2), 1, 2)
+
+    def _rows(self, boxes: Tensor, conf: Tensor) -> list[Tensor]:
+        """The rows (K, 7) of each image, from boxes (N, P, L, 4) and scores (N, P, C)."""
+        how, (images, _, classes) = self.opt.nms_param, conf.shape
+        scores = conf.mT.contiguous()  # (N, C, P)
+        likely = scores > self.least
+        if 0 <= self.opt.background_label_id < classes:
+            likely[:, self.opt.background_label_id] = False
+        image, label, prior = likely.nonzero().unbind(1)
+        mine = boxes[image, prior, label if self.loc_classes > 1 else label * 0]
+        score = scores[image, label, prior]
+        kept = batched_nms(mine, score, image * classes + label, how.nms_threshold, top_k=self.top_k, eta=how.eta)
+        head = torch.stack([image[kept].to(score.dtype), label[kept].to(score.dtype), score[kept]], 1)
+        counts = torch.bincount(image[kept], minlength=images).tolist()
+        rows = torch.cat([head, mine[kept]], 1).split(counts)
+        most = self.opt.keep_top_k
+        return [part[best(part[:, 2], most).sort().values] if 0 <= most < len(part) else part for part in rows]
+
+
+class DetectionOutput(_Selection, bottoms=(3, 5)):
+    """SSD's predictions as a list of detected objects.
+
+    bottoms: offsets loc (N, P L 4), L = 1 or num_classes; scores conf (N, P C); priors (1, 2, P 4); optionally the
+    image, not read; or RefineDet's first stage, conf (N, P 2) and loc (N, P 4), which moves the priors and drops those
+    below objectness_score.    top (1, 1, K, 7): rows [image, label, score, xmin, ymin, xmax, ymax], sorted
+
+    For each class but background_label_id: boxes with score > confidence_threshold, the best top_k of these, without
+    those that overlap a better one by more than nms_threshold; of all classes the best keep_top_k. K depends on values;
+    no detection at all gives a row [image, -1, ...] an image. Coordinates are shares of the image, not cut to it.
+    save_output_param writes VOC, COCO or ILSVRC files if it has output_directory, label_map_file and name_size_file.
+    Source: Liu et al., arXiv:1512.02325 (SSD), detection_output_layer.cpp; Zhang et al., arXiv:1711.06897 (RefineDet).
+    """
+
+    constant = (0, 1, 2, 3, 4)
+    effects = Effects.VALUES
+
+    def forward(self, loc: Tensor, conf: Tensor, priors: Tensor, *others: Tensor) -> Tensor:
+        self._check(loc, conf, priors, *others)
+        return untraced(self._detect)(loc, conf, priors, *others)
+
+    @torch.no_grad()
+    def _detect(self, *bottoms: Tensor) -> Tensor:
+        loc, conf, priors, *others = bottoms
+        if not has_values(loc):
+            return loc.new_empty(1, 1, 1, 7)
+        device, opt, images = loc.device, self.opt, len(loc)
+        loc, conf, priors, *others = (x.detach().cpu() for x in bottoms)
+        boxes, variances = priors[0].reshape(2, 1, -1, 1, 4)
+        weights = None if opt.variance_encoded_in_target else variances
+        conf = conf.reshape(images, -1, opt.num_classes)
+        if len(others) == 2:
+            boxes = decode(others[1].reshape(images, -1, 1, 4), boxes, weights, opt.code_type)
+            unlikely = others[0].reshape(images, -1, 2)[..., 1] < opt.objectness_score
+            conf = conf.masked_fill(unlikely.unsqueeze(-1), 0)
+        found = decode(loc.reshape(images, -1, self.loc_classes, 4), boxes, weights, opt.code_type)
+        rows = self._rows(found, conf)
+        if self.files is not None:
+            for each in rows:
+                self.files.add(each)
+        top = torch.cat(rows)
+        if not len(top):
+            log.info("output.py", f'layer "{self.name}": no detection')
+            top = top.new_full((images, 7), -1)
+            top[:, 0] = torch.arange(images)
+        return top[None, None].to(device)
