@@ -16,11 +16,11 @@ class Registry(Generic[T]):
     """The things of one kind. Defining a thing adds it, so that it is known in one place.
 
     `kind` names one of them in messages, such as "layer type", and `plural` the list of all. `error` is the class of
-    the errors.
+    the errors. `command` prints the list, where it is too long for a message.
     """
 
-    def __init__(self, kind: str, error: type[CaffeError], plural: str = "types") -> None:
-        self.kind, self.error, self.plural = kind, error, plural
+    def __init__(self, kind: str, error: type[CaffeError], plural: str = "types", command: str = "") -> None:
+        self.kind, self.error, self.plural, self.command = kind, error, plural, command
         self.items: dict[str, T] = {}
 
     def check(self, name: str, item: T) -> None:
@@ -46,14 +46,16 @@ class Registry(Generic[T]):
         return sorted(self.items)
 
     def known(self) -> str:
-        """All names, for a message."""
+        """All names, or the command that lists them, for a message."""
+        if self.command:
+            return f"({self.command} lists the {len(self.items)} known {self.plural})"
         return f"(known {self.plural}: {', '.join(self.names())})"
 
     def __contains__(self, name: str) -> bool:
         return name in self.items
 
 
-LAYERS: Registry[Any] = Registry("layer type", NetError)
+LAYERS: Registry[Any] = Registry("layer type", NetError, command="`caffe layers`")
 """The layer types. Importing `caffe.layers` fills it; it stands here for those that must not import the layers."""
 
 

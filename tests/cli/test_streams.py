@@ -128,3 +128,21 @@ def test_no_command_is_told_where_there_is_no_snapshot(noise, capfd, monkeypatch
     (noise / "solver.prototxt").write_text(text + "\nsnapshot_after_train: false\n")
     assert main(["train", "-solver", "solver.prototxt"]) == 0
     assert "there is no snapshot of iteration 1. There is no good snapshot" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "code", "message"), [("SIGINT", 130, "caffe: interrupted\n"), ("SIGTERM", 143, "")])
+def test_a_signal_while_a_library_is_imported_ends_the_process_at_once(name, code, message):
+    """An exception would pass through the library's own code, which cannot take one."""
+    program = f"""
+import os, signal, sys, types
+from caffe import cli
+sys.modules["torch"] = library = types.ModuleType("torch")
+library.__spec__ = types.SimpleNamespace(_initializing=True)
+with cli._ending_in_order():
+    try:
+        os.kill(os.getpid(), signal.{name})
+    finally:
+        print("not reached", file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, message)

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 
 from caffe.data.databases.datum import encode_datum
 from caffe.data.databases.lmdb import LmdbWriter
-from caffe.layers.base import layer_class
+from caffe.layers import layer_class
 from caffe.proto import caffe_pb2
 from tests.conftest import shared
 

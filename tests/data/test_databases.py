@@ -120,7 +120,8 @@ def test_what_is_no_lmdb_is_refused_by_name(kind, message, tmp_path):
     assert path in str(caught.value)
 
 
-def test_a_missing_database_names_the_command_that_makes_one():
+def test_a_missing_database_names_the_command_that_makes_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the demo makes one of them in the repository
     for path, way in (
         ("examples/mnist/mnist_test_lmdb/", "caffe data mnist -o examples/mnist"),
         ("mnist_train_lmdb", "caffe data mnist -o ."),

@@ -8,7 +8,8 @@ import torch
 
 import caffe
 from caffe.errors import NetError
-from caffe.layers.base import Lowering, layer_class, layer_types
+from caffe.layers import layer_class, layer_types
+from caffe.layers.base import Lowering
 from caffe.net import Net
 from caffe.net.plan import precision
 from caffe.net.plan.loss_scale import LossScale
@@ -29,39 +30,64 @@ layer { name: "ip" type: "InnerProduct" bottom: "y" top: "ip"
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "loss" }
 layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "t" top: "accuracy" }
 """
+DEEP = 'type: "Reshape" bottom: "a" top: "d" reshape_param { shape { dim: 0 dim: 2 dim: 4 dim: 5 dim: 4 } } } '
+DEEP += 'layer { name: "more" '
 LEFT = 'layer { name: "left" type: "Silence" bottom: "b" }'
 POOL = 'type: "Pooling" bottom: "a" top: "y" pooling_param {'
 CASES = {
+    "Axpy": 'type: "Pooling" bottom: "b" top: "s" pooling_param { pool: AVE global_pooling: true } } '
+    'layer { name: "more" type: "Axpy" bottom: "s" bottom: "a" bottom: "b" top: "y"',
     "BatchNorm": 'type: "BatchNorm" bottom: "a" top: "y"',
     "Bias": 'type: "Bias" bottom: "a" top: "y" bias_param { filler { value: 0.3 } }',
     "Clip": 'type: "Clip" bottom: "a" top: "y" clip_param { min: -0.5 max: 0.5 }',
     "Concat": 'type: "Concat" bottom: "a" bottom: "b" top: "y"',
     "Convolution": 'type: "Convolution" bottom: "a" top: "y" convolution_param { num_output: 5 kernel_size: 2 '
     'stride: 2 weight_filler { type: "xavier" } }',
+    "Convolution3D": DEEP + 'type: "Convolution3D" bottom: "d" top: "y" convolution3d_param { num_output: 3 '
+    'kernel_size: 2 kernel_depth: 2 weight_filler { type: "xavier" } }',
+    "ConvolutionDepthwise": 'type: "ConvolutionDepthwise" bottom: "a" top: "y" convolution_param { kernel_size: 2 '
+    'weight_filler { type: "xavier" } }',
+    "CReLU": 'type: "CReLU" bottom: "a" top: "y"',
     "Crop": 'type: "Crop" bottom: "a" bottom: "b" top: "y"',
     "Permute": 'type: "Permute" bottom: "a" top: "y" permute_param { order: [0, 2, 3, 1] }',
     "Deconvolution": 'type: "Deconvolution" bottom: "a" top: "y" convolution_param { num_output: 5 kernel_size: 2 '
     'stride: 2 weight_filler { type: "xavier" } }',
+    "Deconvolution3D": DEEP + 'type: "Deconvolution3D" bottom: "d" top: "y" convolution3d_param { num_output: 3 '
+    'kernel_size: 2 kernel_depth: 2 weight_filler { type: "xavier" } }',
+    "DepthwiseConvolution": 'type: "DepthwiseConvolution" bottom: "a" top: "y" convolution_param { num_output: 8 '
+    'group: 8 kernel_size: 2 weight_filler { type: "xavier" } }',
     "Dropout": 'type: "Dropout" bottom: "a" top: "y" dropout_param { dropout_ratio: 0 }',
     "ELU": 'type: "ELU" bottom: "a" top: "y"',
     "Eltwise": 'type: "Eltwise" bottom: "a" bottom: "b" top: "y" eltwise_param { coeff: 1 coeff: -0.5 }',
     "Eltwise MAX": 'type: "Eltwise" bottom: "a" bottom: "b" top: "y" eltwise_param { operation: MAX }',
     "Eltwise PROD": 'type: "Eltwise" bottom: "a" bottom: "b" top: "y" eltwise_param { operation: PROD }',
     "Flatten": 'type: "Flatten" bottom: "a" top: "y"',
+    "Flip": 'type: "Flip" bottom: "a" top: "y"',
+    "Gather": 'type: "Gather" bottom: "a" top: "y"',
     "InnerProduct": 'type: "InnerProduct" bottom: "a" top: "y" inner_product_param { num_output: 6 transpose: true '
     'weight_filler { type: "xavier" } }',
     "LRN": 'type: "LRN" bottom: "a" top: "y" lrn_param { local_size: 5 alpha: 1 }',
+    "Mish": 'type: "Mish" bottom: "a" top: "y"',
+    "NegReLU": 'type: "NegReLU" bottom: "a" top: "y"',
     "PReLU": 'type: "PReLU" bottom: "a" top: "y"',
     "Pooling": POOL + "kernel_size: 3 stride: 2 }",
     "Pooling AVE": POOL + "pool: AVE kernel_size: 3 stride: 2 pad: 1 }",
     "Pooling global": POOL + "pool: AVE global_pooling: true }",
+    "Pooling3D": DEEP + 'type: "Pooling3D" bottom: "d" top: "y" pooling3d_param { kernel_size: 2 kernel_depth: 2 }',
     "ReLU": 'type: "ReLU" bottom: "a" top: "y" relu_param { negative_slope: 0.1 }',
+    "ReLU6": 'type: "ReLU6" bottom: "a" top: "y"',
+    "Reorg": 'type: "Reorg" bottom: "a" top: "y" reorg_param { stride: 2 reverse: true }',
     "Reshape": 'type: "Reshape" bottom: "a" top: "y" reshape_param { shape { dim: 0 dim: -1 } }',
+    "Reverse": 'type: "Reverse" bottom: "a" top: "y" reverse_param { axis: 1 }',
+    "SELU": 'type: "SELU" bottom: "a" top: "y"',
     "Scale": 'type: "Scale" bottom: "a" top: "y" scale_param { bias_term: true filler { value: 1.5 } }',
     "Scale by a blob": 'type: "Scale" bottom: "a" bottom: "b" top: "y" scale_param { axis: 0 }',
+    "ShuffleChannel": 'type: "ShuffleChannel" bottom: "a" top: "y" shuffle_channel_param { group: 4 }',
     "Silence": 'type: "Silence" bottom: "b" } layer { name: "more" type: "ReLU" bottom: "a" top: "y"',
     "Slice": 'type: "Slice" bottom: "a" top: "y" top: "rest" slice_param { slice_point: 3 }',
     "Swish": 'type: "Swish" bottom: "a" top: "y" swish_param { beta: 1.5 }',
+    "Transpose": 'type: "Transpose" bottom: "a" top: "y" transpose_param { dim: 0 dim: 2 dim: 1 dim: 3 }',
+    "Upsample": 'type: "Upsample" bottom: "a" top: "y" upsample_param { scale: 2 }',
 }
 MERGED = 'type: "BatchNorm" bottom: "a" top: "n" } layer { name: "s" type: "Scale" bottom: "n" top: "m" scale_param { '
 MERGED += 'bias_term: true } } layer { name: "r" type: "ReLU" bottom: "m" top: "y"'

@@ -225,7 +225,7 @@ MISTAKES = [
         "the former gradient's array stays connected to another net's",
         "blob.py",
         "            self.gradient.forget_loan()",
-        "                pass",
+        "            pass",
         mode="mirror",
         seed=1058,
     ),

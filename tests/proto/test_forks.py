@@ -19,7 +19,7 @@ def test_no_name_of_the_table_is_known_here():
 
 OTHERS = """
 GELU CELU GRU LReLU Softplus Softmin LogSoftmax HardSwish LayerNorm InstanceNorm Mult Multiply Tan Sum Sub Max
-SeparableConvolution AveragePooling Unpooling HingeRankLoss ContrastiveCenterLoss Unfold Batch Tiling
+SeparableConvolution AveragePooling HingeRankLoss ContrastiveCenterLoss Unfold Batch Tiling
 """
 
 

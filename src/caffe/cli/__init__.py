@@ -23,6 +23,7 @@ __all__ = ["main", "tool"]
 
 CAFFE_VERSION = "1.0.0"
 """The release of BVLC Caffe whose files, flags and log lines are kept."""
+_COMPILED = ("torch", "numpy", "cv2", "google.protobuf", "openvino")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,22 +38,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Turn the signals that end a process into an exit that removes temporary files, with the shell's exit code."""
+    """Turn the signals that end a process into an exit that removes temporary files, with the shell's exit code.
+
+    An exception that a signal raises while a library of C++ is being imported would abort the process. Nothing is begun
+    then, so the process ends at once.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
+        if _importing():
+            if number == signal.SIGINT:
+                _complain("caffe: interrupted")
+            os._exit(128 + number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []  # Python delivers signals to the main thread only
-    changed = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    changed = {number: handler for number in numbers if (handler := signal.getsignal(number)) in usual}
     for number in changed:
         signal.signal(number, end)
     try:
         yield
     finally:
-        for number in changed:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in changed.items():
+            signal.signal(number, handler)
+
+
+def _importing() -> bool:
+    """Whether a library of C++ is being imported."""
+    specs = (getattr(sys.modules.get(name), "__spec__", None) for name in _COMPILED)
+    return any(getattr(spec, "_initializing", False) for spec in specs)
 
 
 def _main(argv: list[str]) -> int:

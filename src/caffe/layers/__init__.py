@@ -7,7 +7,8 @@ import pkgutil
 from typing import Any
 
 from caffe import net_spec
-from caffe.layers.base import Effects, Layer, Loss, Source, layer_class, layer_types
+from caffe.layers.base import Effects, Layer, Loss, Source
+from caffe.layers.support.types import layer_class, layer_types
 
 __all__ = ["Effects", "Layer", "Loss", "Source", "layer_class", "layer_types"]
 

@@ -14,19 +14,16 @@ from torch import Tensor, nn
 from caffe import filler, lazy_zeros
 from caffe.blob import Blob, ParamBlob
 from caffe.blob_vec import BlobVec
-from caffe.errors import LayerError, NetError
+from caffe.errors import LayerError
 from caffe.layers.support import dry
 from caffe.layers.support.effects import Effects, Held, RandomState, repeating
 from caffe.layers.support.options import Options, field_of, from_text
 from caffe.layers.support.values import exported, has_values, is_exported
 from caffe.limits import check_size
 from caffe.proto import caffe_pb2, extend
-from caffe.proto.forks import foreign_layer
-from caffe.proto.v1 import V1_TYPES
 from caffe.registry import LAYERS
 
-__all__ = ["Effects", "Layer", "Loss", "Lowering", "Source"]
-__all__ += ["exported", "has_values", "is_exported", "layer_class", "layer_types"]
+__all__ = ["Effects", "Layer", "Loss", "Lowering", "Source", "exported", "has_values", "is_exported"]
 
 
 class Lowering(enum.Enum):
@@ -367,19 +364,6 @@ class Source(Layer, abstract=True):
 
     def close(self) -> None:
         """Stop worker threads and close files."""
-
-
-def layer_class(type_name: str) -> type[Layer]:
-    """The class registered for a layer type, or a `NetError` with the nearest known name."""
-    if type_name not in LAYERS and (foreign := foreign_layer(type_name)):
-        raise NetError(f'layer type "{type_name}"{foreign} {LAYERS.known()}')
-    modern = V1_TYPES.get(type_name.upper(), "")  # SOFTMAX_LOSS
-    return LAYERS.find(type_name, f'; did you mean "{modern}"?' if modern in LAYERS else "")
-
-
-def layer_types() -> list[str]:
-    """All registered type names, sorted."""
-    return LAYERS.names()
 
 
 def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:

@@ -53,6 +53,9 @@ class MULTI_SOFTMAX_LOSS(Loss, bottoms=2, options="softmax_param"):  # noqa: N80
         fact = f"{self.bottom_name(1)} has {label.numel()} labels, expected {items}: one for each cell of shape"
         self.require(label.numel() == items, f"{fact} {shape_text(x.shape)}")
 
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        return torch.ones_like(x) if index else None
+
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         rows = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
         index = class_labels(self, label.reshape(rows.shape[0], -1) - 1, rows.shape[1])
@@ -130,6 +133,11 @@ class ANGLE_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
         fact = f"bottoms have shapes {shape_text(x.shape)} and {shape_text(target.shape)}"
         self.require(x.dim() > 1 and x.shape == target.shape, f"{fact}, expected equal shapes (N, C, ...)")
 
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        """Vectors that are shorter than 1, so that their product has an angle."""
+        place = torch.arange(x.numel(), dtype=x.dtype, device=x.device).view(x.shape)
+        return 0.9 * F.normalize((place + index).sin(), dim=1)
+
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         target = target.detach()
         cosine = (x * target).sum(1)
@@ -157,7 +165,8 @@ class SIGMOID_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
         self.require(x.dim() > 0 and x.numel() == label.numel(), fact)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        hit = label.detach().reshape(x.shape).trunc() == 1
+        label = label.detach().reshape(x.shape)
+        hit = (label >= 1) & (label < 2)
         return -floored(F.logsigmoid(torch.where(hit, x, -x)), math.log(FLT_MIN)).sum() / x.shape[0]
 
 
@@ -177,6 +186,7 @@ class LABEL_DROPOUT(Layer, bottoms=2, options="label_drop_param"):  # noqa: N801
     constant = (1,)
     exempt = (1,)
     effects = Effects.RANDOM
+    traceable = False  # in TEST, too, it draws anew at each run
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         fact = f"bottoms have shapes {shape_text(x.shape)} and {shape_text(label.shape)}"

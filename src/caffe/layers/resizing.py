@@ -39,6 +39,11 @@ class _Unpooled(_Planes, abstract=True):
     exempt = (1,)
     effects = Effects.CHECKS  # of the mask
 
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        """A mask whose places differ within a plane."""
+        cells = torch.arange(x.shape[-2:].numel(), dtype=x.dtype, device=x.device)
+        return cells.view(x.shape[-2:]).expand_as(x).clone() if index else None
+
     def same_shape(self, x: Tensor, mask: Tensor) -> None:
         """Raise the error for a mask of another shape than x."""
         fact = f"{self.bottom_name(1)} has shape {shape_text(mask.shape)}, {self.bottom_name(0)} {shape_text(x.shape)}"

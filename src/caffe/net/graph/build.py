@@ -13,7 +13,8 @@ from torch import nn
 from caffe import log
 from caffe.blob import Blob
 from caffe.errors import CaffeError, LayerError, NetError
-from caffe.layers.base import Layer, Source, layer_class, shape_text
+from caffe.layers.base import Layer, Source, shape_text
+from caffe.layers.support.types import layer_class
 from caffe.net.graph.gradients import mark_backward
 from caffe.net.graph.shapes import infer_tops
 from caffe.net.graph.step import Graph, LastRun, Learnable, Step
