@@ -8,7 +8,7 @@ import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 
 import caffe
-from caffe import layers
+from caffe.layers import layer_class, layer_types
 from caffe.proto import caffe_pb2, extend
 from caffe.proto.printing import repeated_fields
 from tools.fuzz.kinds import LARGEST_SIZE, Case, kind
@@ -37,8 +37,8 @@ def layer(case: Case) -> None:
     (case.scratch / "list.txt").write_text(f"{case.seeds}/data.h5\n")
     net = caffe_pb2.NetParameter(name="one", force_backward=rng.random() < 0.7)
     net.state.phase = rng.randrange(2)
-    spec = caffe_pb2.LayerParameter(name="layer", type=rng.choice(layers.layer_types()))
-    cls = layers.layer_class(spec.type)
+    spec = caffe_pb2.LayerParameter(name="layer", type=rng.choice(layer_types()))
+    cls = layer_class(spec.type)
     names = [cls.options, *cls.more_options]
     for name in names:
         if name and rng.random() < 0.95:
