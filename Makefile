@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint package bench bench-short bench-data clean
+.PHONY: help setup demo test test-all lint docs package bench bench-short bench-data clean
 
 help:  ## show this list
 	@echo "usage: make TARGET"
@@ -56,6 +56,12 @@ lint: $(READY)  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)  ## build the documentation as pages of the web into site
+	$(PIP) -e '.[docs]'
+	$(BIN)/python tools/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+	@echo "The pages are in site; begin with site/index.html."
+
 package: $(READY)  ## build the wheel and the source distribution into dist
 	@mkdir -p dist
 	$(BIN)/python -c "from setuptools import build_meta as build; print(build.build_sdist('dist')); print(build.build_wheel('dist'))"
@@ -76,4 +82,4 @@ bench-data: $(READY)  ## measure how many images a second come from an LMDB
 	$(BIN)/python -W ignore -m benchmarks data
 
 clean:  ## remove what make has made: environments, the demo, packages
-	rm -rf $(VENV) .venv-caffe demo build dist
+	rm -rf $(VENV) .venv-caffe demo build dist site

@@ -1,0 +1,92 @@
+"""Writes the pages of the documentation that come from the code: layer types and commands.
+
+python tools/reference.py            # writes docs/layers.md and docs/commands.md
+python tools/reference.py --check    # exit code 1 if a page is not what the code says
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from caffe.cli import _layer_pages, command, flags
+from caffe.cli.command import Command
+from caffe.cli.flags import Flag
+
+ROOT = Path(__file__).parent.parent
+
+
+def commands() -> str:
+    """The page of all commands."""
+    lines = [
+        "# Commands",
+        "",
+        f"This page is printed by `python tools/{Path(__file__).name}` from the commands' own help.",
+    ]
+    known = command.offered()
+    for task, title in command.TASKS.items():
+        group = [entry for entry in known.values() if entry.task == task]
+        lines += ["", f"## {title}", "", "| command | what it does |", "| --- | --- |"]
+        lines += [f"| [`{entry.name}`](#{entry.name}) | {_cell(entry.summary)} |" for entry in group]
+        for entry in group:
+            lines += _command(entry)
+    titles = {
+        "Flags of Caffe's command": "A command that has no use for one of these says so in a warning.",
+        "Flags of every command": "",
+    }
+    for (title, text), shown in zip(titles.items(), (flags.CAFFE, flags.GENERAL), strict=True):
+        lines += [
+            "",
+            f"## {title}",
+            *(["", text] if text else []),
+            "",
+            *_table(sorted(shown, key=lambda flag: flag.name)),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _command(entry: Command) -> Iterator[str]:
+    usage = f"caffe {entry.name} {entry.arguments}".rstrip()
+    yield from ("", f"### {entry.name}", "", f"    {usage} [flags]", "", entry.doc)
+    if entry.reads:
+        yield from ("", *_table(entry.reads))
+
+
+def _table(shown: tuple[Flag, ...] | list[Flag]) -> Iterator[str]:
+    yield from ("| flag | default | meaning |", "| --- | --- | --- |")
+    for flag in shown:
+        default = "" if flag.default == "" else f"`{str(flag.default).lower()}`"
+        names = ", ".join(f"`-{name}`" for name in (flag.name, *flag.aliases))
+        yield f"| {names} | {default} | {_cell(flag.help)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def layers() -> str:
+    """The page of all layer types."""
+    return "".join(f"{line}\n" for line in _layer_pages.markdown())
+
+
+PAGES: dict[str, Callable[[], str]] = {"docs/layers.md": layers, "docs/commands.md": commands}
+
+
+def main() -> int:
+    stale = 0
+    for name, make in PAGES.items():
+        path, text = ROOT / name, make()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if "--check" in sys.argv[1:]:
+            print(f"{name} is not what the code says; run: python tools/reference.py")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"written: {name}")
+    return 1 if stale and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
