@@ -69,3 +69,26 @@ def test_reference_row(row, tmp_path, monkeypatch):
 
 def test_reference_rows_are_all_here():
     assert len(json.loads(shared("golden", "errors.json").read_text())) >= 99
+
+
+def test_an_error_holds_its_place(tmp_path):
+    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
+    net.write_text('name: "n"\n\nlayer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" }\n')
+    with pytest.raises(CaffeError) as caught:
+        caffe.Net(str(net), caffe.TEST)
+    assert (caught.value.path, caught.value.line) == (str(net), 3)
+    net.write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 } } }\n'
+        'layer { name: "pool" type: "Pooling" bottom: "x" top: "y" pooling_param { kernel_size: 2 } }\n'
+    )
+    with pytest.raises(CaffeError) as caught:
+        caffe.Net(str(net), caffe.TEST)
+    assert (caught.value.layer, caught.value.path, caught.value.line) == ("pool", str(net), 2)
+    net.write_text('layer { name: "x" type: "Input" top: "x"\n input_parm { } }\n')
+    with pytest.raises(CaffeError) as caught:
+        caffe.Net(str(net), caffe.TEST)
+    assert (caught.value.layer, caught.value.path, caught.value.line) == ("x", str(net), 2)
+    solver.write_text(f'net: "{net}"\nbase_lr: 1\nlr_policy: "poly"\n')
+    with pytest.raises(CaffeError) as caught:
+        caffe.get_solver(str(solver))
+    assert (caught.value.path, caught.value.line) == (str(solver), 3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from typing import Self
 
 __all__ = [
     "ArgumentError",
@@ -40,7 +41,38 @@ __all__ = [
 
 
 class CaffeError(RuntimeError):
-    """Base of all errors raised by the package; a `RuntimeError`, as pycaffe raised."""
+    """Base of all errors raised by the package; a `RuntimeError`, as pycaffe raised.
+
+    The text says everything. `layer` (a name), `path` and `line` hold the place for programs, None where there is none:
+
+        except caffe.CaffeError as error:
+            print(error.path, error.line, error.layer)
+    """
+
+    layer: str | None = None
+    path: str | None = None
+    line: int | None = None
+
+    def at(self, layer: str | None = None, path: str | None = None, line: int | None = None) -> Self:
+        """The error itself, with its place set where it had none."""
+        self.layer = layer if self.layer is None else self.layer
+        if self.path is None and path is not None:
+            self.path, self.line = path, line
+        return self
+
+    def placed(self, place: str) -> Self:
+        """The error with `file:line` or a file in front; as it is for an empty place."""
+        if not place:
+            return self
+        path, _, line = place.rpartition(":")
+        found = (path, int(line)) if line.isdigit() else (place, None)
+        return self.reworded(f"{place}: {self}").at(None, *found)
+
+    def reworded(self, text: str) -> Self:
+        """An error of the same class and place with another text."""
+        other = type(self)(text)
+        other.layer, other.path, other.line = self.layer, self.path, self.line
+        return other
 
 
 class FileError(CaffeError):

@@ -57,7 +57,7 @@ NAMES = {
     "torch._foreach_lerp_": "the moving average is updated tensor by tensor",
     "torch._fused_sgd_": "SGD and Nesterov run their `step`",
     "torch._fused_adam_": "Adam runs its `step`",
-    "torch._fused_adamw_": "AdamW runs torch's unfused update",
+    "torch._fused_adamw_": "AdamW runs its `step`",
     "torch.optim.lbfgs._strong_wolfe": "LBFGS and BFGS are refused",
     "torch.autograd._get_sequence_nr": "traces name the layers of forward only",
     "torch._functorch.config": "compiled nets store more for backward",

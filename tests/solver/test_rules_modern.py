@@ -8,7 +8,7 @@ import torch
 
 from caffe.errors import SolverError
 from caffe.proto import caffe_pb2
-from caffe.solver import rule_types, rules, rules_modern
+from caffe.solver import rule_types, rules_modern
 from caffe.solver.rules import Update, rule_class
 
 SHAPE = (7, 2, 5, 3)
@@ -190,7 +190,7 @@ def test_pieces_and_layouts(kind, monkeypatch):
     """The same for float32 in one piece, in small pieces, and for tensors that lie differently in memory."""
     w = start().float()
     whole, _ = run(make(kind), w)
-    monkeypatch.setattr(rules, "_PIECE", 64)
+    monkeypatch.setattr("caffe.solver.update._PIECE", 64)
     for other in (torch.zeros_like, lambda x: torch.zeros_like(x).contiguous(memory_format=torch.channels_last)):
         torch.testing.assert_close(run(make(kind), w, make_history=other)[0], whole, rtol=1e-5, atol=1e-5)
 

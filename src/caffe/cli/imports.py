@@ -31,7 +31,7 @@ def load(names: str) -> None:
             else:
                 importlib.import_module(name)
         except CaffeError as error:
-            raise type(error)(f"-import {name}: {error}") from error.__cause__
+            raise error.reworded(f"-import {name}: {error}") from error.__cause__
         except ModuleNotFoundError as error:
             if error.name and f"{name}.".startswith(f"{error.name}."):
                 raise CaffeError(

@@ -276,7 +276,7 @@ class Layer(nn.Module):
 
     def error(self, fact: str) -> NoReturn:
         """Raise a `LayerError` that names this layer. `fact` tells what is, what was expected and the way out."""
-        raise LayerError(f'layer "{self.name}" ({self.type}): {fact}')
+        raise LayerError(f'layer "{self.name}" ({self.type}): {fact}').at(self.name)
 
     def require(self, condition: bool, fact: str) -> None:
         """Raise the error `fact` unless `condition` holds."""

@@ -119,7 +119,7 @@ class StreamSource(Source, abstract=True):
         except CaffeError as error:
             text = str(error)
             prefix = f'layer "{self.name}" ({self.type}): '
-            raise type(error)(text if text.startswith(prefix) else prefix + text) from error
+            raise error.reworded(text if text.startswith(prefix) else prefix + text).at(self.name) from error
 
     def transformer(self) -> BatchTransformer:
         """The transformer that transform_param describes."""

@@ -17,7 +17,6 @@ from caffe.layers.base import Layer, Source
 from caffe.names import Named, Results, unknown
 from caffe.net import batches, store
 from caffe.net.graph.assemble import assemble, load_param
-from caffe.net.graph.build import located
 from caffe.net.graph.gradients import first_diffs, gradients_apart, have_several_diffs
 from caffe.net.graph.shapes import infer_tops
 from caffe.net.graph.step import Learnable, Step
@@ -248,7 +247,7 @@ class Net(Views):
             try:
                 shapes = infer_tops(step)
             except CaffeError as error:
-                raise located(error, self._locate(index)) from error.__cause__
+                raise error.placed(self._locate(index)) from error.__cause__
             for blob, shape in zip(step.tops, shapes, strict=True):
                 step.shape_top(blob, shape)
         self.runners.forget_shapes()

@@ -199,10 +199,9 @@ class _Parser:
         """Raise a `ProtoError` for the token at index `at`, by default the present one."""
         match = next(itertools.islice(_TOKEN.finditer(self.text), self.at if at is None else at, None))
         line = self.text.count("\n", 0, match.start(1)) + 1
-        layer = ""
-        if self.layer is not None and self.layer.name:  # type: ignore[attr-defined]
-            layer = f'layer "{self.layer.name}": '  # type: ignore[attr-defined]
-        raise ProtoError(f"{self.name}:{line}: {layer}{fact}")
+        name: str = "" if self.layer is None else self.layer.name  # type: ignore[attr-defined]
+        layer = f'layer "{name}": ' if name else ""
+        raise ProtoError(f"{self.name}:{line}: {layer}{fact}").at(name or None, self.name, line)
 
 
 _Convert = Callable[[_Parser, FieldDescriptor], Any]

@@ -83,7 +83,7 @@ def _named(which: str) -> Iterator[None]:
     try:
         yield
     except NetError as error:
-        raise type(error)(f"{error} (in the solver's {which})") from error.__cause__
+        raise error.reworded(f"{error} (in the solver's {which})") from error.__cause__
 
 
 def _check_shared(net: Net, train_net: Net, index: int, loaded: bool) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 from torch.optim.nadam import nadam
 
-from caffe import torch_internals
-from caffe.solver.rules import Rule, Update, fused_adam
+from caffe.solver.kernels import AdamWKernel
+from caffe.solver.rules import Rule, Update
 
 __all__ = ["LAMB", "LARS", "AdamW", "Lion", "Muon", "NAdam"]
 
@@ -25,39 +24,24 @@ class AdamW(Rule):
         w <- w - rate (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + delta) + decay w)
 
     b1 = momentum, b2 = momentum2, t = iter + 1.  delta is added after the correction, unlike Adam's here.
-    Source: Loshchilov & Hutter, arXiv:1711.05101, algorithm 2; computed by torch.optim.
+    Source: Loshchilov & Hutter, arXiv:1711.05101, algorithm 2.
     """
 
     history = 2
     decoupled = True
+    kernel = AdamWKernel()
 
     def check(self) -> None:
         self.between("momentum", "momentum2")
         l1 = self.param.weight_decay != 0 and self.param.regularization_type == "L1"
         self.require(not l1, 'its weight decay is that of regularization_type "L2"; remove "L1"')
 
-    def update(self, part: Update, t: int) -> None:
-        if fused_adam(torch_internals.fused_adamw, part, self.param, t, self.param.delta):
-            return
-        w, (m, v) = part.data, part.history
-        before = w.clone()
-        adamw(
-            [w],
-            [part.diff],
-            [m],
-            [v],
-            [],
-            [torch.tensor(t - 1.0)],
-            foreach=False,
-            amsgrad=False,
-            beta1=self.param.momentum,
-            beta2=self.param.momentum2,
-            lr=part.rate,
-            weight_decay=part.decay,
-            eps=self.param.delta,
-            maximize=False,
-        )
-        torch.sub(before, w, out=part.diff)
+    def step(self, g: Tensor, rate: float, t: int, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+        b1, b2 = self.param.momentum, self.param.momentum2
+        m.mul_(b1).add_(g, alpha=1 - b1)
+        v.mul_(b2).addcmul_(g, g, value=1 - b2)
+        scaled = v.div(1 - b2**t).sqrt_().add_(self.param.delta)
+        return m.div(scaled).mul_(rate / (1 - b1**t))
 
 
 class NAdam(Rule):

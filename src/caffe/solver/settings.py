@@ -118,5 +118,5 @@ def located(error: SolverError, source: str | Path | None) -> SolverError:
         except FileError:
             break
         if line is not None:
-            return type(error)(f"{source}:{line}: {message}")
-    return type(error)(f"{source}: {message}")
+            return error.reworded(f"{source}:{line}: {message}").at(path=str(source), line=line)
+    return error.reworded(f"{source}: {message}").at(path=str(source))

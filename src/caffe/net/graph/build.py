@@ -22,7 +22,7 @@ from caffe.proto import weights
 from caffe.proto.forks import effects
 from caffe.proto.forks.fields import WITHOUT_EFFECT
 
-__all__ = ["build", "located"]
+__all__ = ["build"]
 
 _AUTOMATIC = "(automatic)"
 
@@ -51,7 +51,7 @@ class _Builder:
                 self._add(spec, net.state.phase)
             except CaffeError as error:
                 fault = self._without_shape(spec, error)
-                raise fault or located(error, locate(index)) from error.__cause__
+                raise fault or error.placed(locate(index)) from error.__cause__
         _warn_of_shared_names(self.graph.steps)
         mark_backward(self.graph.steps, net.force_backward)
         self.graph.outputs = sorted(self.unread)
@@ -69,7 +69,7 @@ class _Builder:
             f'layer "{steps[index].layer.name}" (Input): has no shape, and layer "{spec.name}" ({spec.type}) needs one'
         )
         way_out = "write input_param { shape { dim: ... } } with a dim for each axis"
-        return located(LayerError(f"{fact}; {way_out} ({error})"), self.locate(index))
+        return LayerError(f"{fact}; {way_out} ({error})").placed(self.locate(index))
 
     def _add(self, spec: Any, phase: int) -> None:
         log.info("layer_factory.hpp:77", f"Creating layer {spec.name}")
@@ -267,11 +267,6 @@ class _Builder:
                 )
             setattr(owner, has, True)
             setattr(owner, value, getattr(param, value))
-
-
-def located(error: CaffeError, place: str) -> CaffeError:
-    """The error with the layer's place in its file in front, if that is known."""
-    return type(error)(f"{place}: {error}" if place else str(error))
 
 
 def _is_stored(layer: Layer) -> bool:

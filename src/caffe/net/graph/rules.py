@@ -114,11 +114,11 @@ def _bottom_sources(
         for j, bottom in enumerate(layer.bottom):
             if bottom not in last:
                 known = why(bottom) if why is not None else ""
-                where = f"{place(i)}: " if place(i) else ""
-                raise NetError(
-                    f'{where}layer "{layer.name}" ({layer.type}): unknown bottom blob "{bottom}" (bottom index {j}): '
+                error = NetError(
+                    f'layer "{layer.name}" ({layer.type}): unknown bottom blob "{bottom}" (bottom index {j}): '
                     f"no earlier layer has a top of that name{known or did_you_mean(bottom, last)}"
                 )
+                raise error.at(layer.name).placed(place(i))
             sources[i, j] = last[bottom]
         for j, top in enumerate(layer.top):
             last[top] = (i, j)

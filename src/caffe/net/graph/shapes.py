@@ -56,4 +56,4 @@ def failure(step: Step, error: Exception) -> LayerError:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
     own = not type(layer).__module__.startswith("caffe.")
     place = f"{source}:{lines[-1]}: {type(error).__name__}: " if own and lines else ""
-    return LayerError(f'layer "{layer.name}" ({layer.type}): {place}{error} (bottoms: {shapes})')
+    return LayerError(f'layer "{layer.name}" ({layer.type}): {place}{error} (bottoms: {shapes})').at(layer.name)

@@ -1,0 +1,151 @@
+"""torch's kernels that compute what some rules compute, in one pass over memory.
+
+A rule states its arithmetic in `step` and names its kernel here. Where a kernel does not fit (another type, layout or
+device, or a torch without it), the rule's own `step` runs.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from caffe import torch_internals
+from caffe.solver.update import Update, alike, flat
+
+__all__ = ["AdamKernel", "AdamWKernel", "Kernel", "NesterovKernel", "SgdKernel"]
+
+
+class Kernel(ABC):
+    """Base of the kernels: abstract or final."""
+
+    groups: ClassVar[bool] = False
+    """Whether it takes whole tensors of one rate and decay together, by `take`."""
+
+    def take(self, updates: Iterable[Update], param: Any, scale: float) -> list[Update]:
+        """Do the updates that fit, with gradients times `scale`; returns the others."""
+        return list(updates)
+
+    @abstractmethod
+    def run(self, part: Update, param: Any, t: int) -> bool:
+        """Update one tensor or piece; False, and nothing done, where the kernel does not fit."""
+
+
+class SgdKernel(Kernel):
+    """`_fused_sgd_` for SGD with momentum: many tensors in one call."""
+
+    groups = True
+
+    def take(self, updates: Iterable[Update], param: Any, scale: float) -> list[Update]:
+        fitting: dict[tuple[float, float], list[Update]] = {}
+        others = []
+        for update in updates:
+            if _fits_sgd(update, scale, param):
+                fitting.setdefault((update.rate, update.decay), []).append(update)
+            else:
+                others.append(update)
+        for group in fitting.values():
+            _sgd(group, param.momentum, scale, nesterov=False)
+            for update in group:
+                update.subtracted(update.history[0])
+        return others
+
+    def run(self, part: Update, param: Any, t: int) -> bool:
+        return False
+
+
+class NesterovKernel(Kernel):
+    """`_fused_sgd_` with nesterov: w <- w - (rate g + mu v'), which is the rule's step."""
+
+    def run(self, part: Update, param: Any, t: int) -> bool:
+        if not _fits_sgd(part, 1.0, param):
+            return False
+        before = part.data.clone()
+        _sgd([part], param.momentum, 1.0, nesterov=True)
+        torch.sub(before, part.data, out=part.diff)
+        return True
+
+
+class AdamKernel(Kernel):
+    """`_fused_adam_`, whose eps is delta / sqrt(1 - b2^t)."""
+
+    def run(self, part: Update, param: Any, t: int) -> bool:
+        l1 = part.decay != 0 and param.regularization_type == "L1"
+        eps = param.delta / math.sqrt(1 - param.momentum2**t)
+        return not l1 and _adam(torch_internals.fused_adam, part, param, t, eps)
+
+
+class AdamWKernel(Kernel):
+    """`_fused_adamw_`."""
+
+    def run(self, part: Update, param: Any, t: int) -> bool:
+        return _adam(torch_internals.fused_adamw, part, param, t, param.delta)
+
+
+def _sgd(group: Sequence[Update], momentum: float, scale: float, nesterov: bool) -> None:
+    """torch's kernel for updates of one rate and decay: v <- mu v + rate (scale g + decay w), and w.
+
+    The rate stands in for 1 - dampening, as the kernel has it; Nesterov's step takes the gradient without that, so it
+    has to be scaled, which costs a pass of writing.
+    """
+    rate, decay = group[0].rate, group[0].decay
+    tensors = ((update.data, update.diff, update.history[0]) for update in group)
+    data, diffs, velocities = zip(*(map(flat, parts) for parts in tensors), strict=True)
+    scaled = torch.tensor(1 / (rate * scale), device=velocities[0].device) if nesterov else None
+    assert torch_internals.fused_sgd is not None
+    torch_internals.fused_sgd(
+        data,
+        diffs,
+        velocities,
+        weight_decay=rate * decay if nesterov else decay / scale,
+        momentum=momentum,
+        lr=1.0,
+        dampening=0.0 if nesterov else 1 - rate * scale,
+        nesterov=nesterov,
+        maximize=False,
+        is_first_step=False,
+        grad_scale=scaled,
+    )
+
+
+def _fits_sgd(update: Update, scale: float, param: Any) -> bool:
+    """Whether the kernel can do this update; the factor of the gradient must be more than rounding beside 1."""
+    w = update.data
+    l1 = update.decay != 0 and param.regularization_type == "L1"
+    plain = param.momentum != 0 and abs(update.rate * scale) > 1e-8 and not l1
+    kernel = w.dtype == torch.float32 and w.device.type in ("cpu", "cuda")
+    known = torch_internals.fused_sgd is not None
+    return plain and kernel and known and alike((w, update.diff, *update.history))
+
+
+def _adam(kernel: Callable[..., None] | None, part: Update, param: Any, t: int, eps: float) -> bool:
+    """Update by torch's `_fused_adam_` or `_fused_adamw_`; False, and nothing done, where they do not fit."""
+    w, g, (m, v) = part.data, part.diff, part.history
+    if (
+        kernel is None
+        or not alike((w, g, m, v))
+        or w.dtype not in (torch.float32, torch.float64)
+        or w.device.type not in ("cpu", "cuda")
+    ):
+        return False
+    before = w.clone()
+    kernel(
+        [w],
+        [g],
+        [m],
+        [v],
+        [],
+        [torch.tensor(float(t), device=w.device)],
+        lr=part.rate,
+        beta1=param.momentum,
+        beta2=param.momentum2,
+        weight_decay=part.decay,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )
+    torch.sub(before, w, out=g)
+    return True
