@@ -88,7 +88,7 @@ def test_an_error_holds_its_place(tmp_path):
     with pytest.raises(CaffeError) as caught:
         caffe.Net(str(net), caffe.TEST)
     assert (caught.value.layer, caught.value.path, caught.value.line) == ("x", str(net), 2)
-    solver.write_text(f'net: "{net}"\nbase_lr: 1\nlr_policy: "poly"\n')
+    solver.write_text(f'net: "{net}"\nlr_policy: "fixed"\nmax_iter: -3\n')
     with pytest.raises(CaffeError) as caught:
         caffe.get_solver(str(solver))
     assert (caught.value.path, caught.value.line) == (str(solver), 3)
