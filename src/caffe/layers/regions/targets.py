@@ -34,11 +34,10 @@ class ProposalTarget(Layer, bottoms=2, tops=(6, 7)):
 
     Foreground overlaps its best box of the truth by fg_thr or more, background by bg_thr_lw up to bg_thr_hg; of both
     are drawn round(fg_fraction batch_size), and what is left of batch_size. append_gtbox: boxes of the truth are
-    regions too. pickup_discard fills up with the first of the others. Targets are R-CNN's deltas, less bbox_mean, over
-    bbox_std; their weights are 1 from bbox_thr_lw to bbox_thr_hg. Sample weights are 1, or the overlap of foreground
-    with iou_weighted, and sum to fg_fraction K for foreground. Without any region one of at least 32 pixels is drawn in the image.
-    Source: Cai and Vasconcelos, arXiv:1712.00726, proposal_target_layer.cpp.
-    """
+    regions too. pickup_discard fills up with the first of the others. Targets are R-CNN's deltas, less bbox_mean,
+    over bbox_std; their weights are 1 from bbox_thr_lw to bbox_thr_hg. Sample weights are 1, or the overlap of
+    foreground with iou_weighted, and sum to fg_fraction K for foreground. Without any region one of at least 32
+    pixels is drawn in the image. Source: Cai and Vasconcelos, arXiv:1712.00726, proposal_target_layer.cpp."""
 
     constant = (0, 1)
     exempt = (0, 1)
@@ -203,9 +202,8 @@ class FrcnnOutput(Layer, bottoms=4):
     top (1 + K, 7, 1, 1): a row [0, -1, ...], then rows [0, x1, y1, x2, y2, label, score], by label and score
 
     For each class: probabilities from conf_thr on, boxes decoded as by DecodeBBox and cut to width and height, without
-    those that overlap a better one by more than iou_thr; of all classes the best max_det_num (0: all). No files are written.
-    Source: Cai and Vasconcelos, arXiv:1712.00726, frcnn_output_layer.cpp.
-    """
+    those that overlap a better one by more than iou_thr; of all classes the best max_det_num (0: all). No files are
+    written. Source: Cai and Vasconcelos, arXiv:1712.00726, frcnn_output_layer.cpp."""
 
     constant = (0, 1, 2, 3)
     exempt = (0, 1, 2, 3)
