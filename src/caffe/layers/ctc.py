@@ -220,7 +220,16 @@ class _Decoder(Layer, abstract=True):
         self.require(self.blank < x.shape[2], f"blank_index is {blank}, and there are {x.shape[2]} scores")
 
 
-class CTCDecoder(_Decoder, bottoms=(2, 3), tops=(1, 3)):
+class _CTCDecoder(_Decoder, abstract=True):
+    """Base of CTCDecoder: its steps."""
+
+    def _accuracy(self, told: Tensor, counts: Tensor, label: Tensor) -> Tensor:
+        others = (label >= 0).cumprod(1).sum(1).long()
+        far = _distances(told, counts, (label + 0.5).floor().long(), others)
+        return 1 - (far / torch.maximum(counts, others).clamp(min=1)).sum() / len(told)
+
+
+class CTCDecoder(_CTCDecoder, bottoms=(2, 3), tops=(1, 3)):
     """The best labels of sequences, and how near they come to the true ones.
 
     bottoms: scores x (T, N, C); indicators (T, N), 0 where a sequence begins; optionally the true labels (T, N), up to
@@ -253,11 +262,6 @@ class CTCDecoder(_Decoder, bottoms=(2, 3), tops=(1, 3)):
         if self.top_count > len(tops):
             tops.append(self._accuracy(told, counts, label[0].detach().flatten(1).mT).to(x.dtype).view(1, 1, 1, 1))
         return tuple(tops)
-
-    def _accuracy(self, told: Tensor, counts: Tensor, label: Tensor) -> Tensor:
-        others = (label >= 0).cumprod(1).sum(1).long()
-        far = _distances(told, counts, (label + 0.5).floor().long(), others)
-        return 1 - (far / torch.maximum(counts, others).clamp(min=1)).sum() / len(told)
 
 
 class CTCGreedyDecoder(_Decoder, options="ctc_decoder_param"):

@@ -27,7 +27,31 @@ class _Clip(torch.autograd.Function):
         return grads[0].clamp(-ctx.most, ctx.most), None
 
 
-class Lstm(Layer, bottoms=(1, 2)):
+class _Lstm(Layer, abstract=True):
+    """Base of Lstm: its blobs."""
+
+    weight_x: Tensor
+    weight_h: Tensor
+    bias: Tensor
+    state: Tensor
+
+    def setup(self, x: Tensor, cont: Tensor | None = None) -> None:
+        opt = self.opt
+        self.require(opt.num_output > 0 and opt.batch_size > 0, "num_output and batch_size must be positive")
+        rows = x.shape[0] if x.dim() > 1 else 0
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T N, ...) with N = {opt.batch_size}"
+        self.require(rows > 0 and rows % opt.batch_size == 0, fact)
+        if cont is not None:
+            fact = f"{self.bottom_name(1)} has {cont.numel()} elements, expected {rows}, one for each step and stream"
+            self.require(cont.numel() == rows, fact)
+        size = opt.num_output
+        self.add_blob("weight_x", (4 * size, x.shape[1:].numel()), opt.weight_filler)
+        self.add_blob("weight_h", (4 * size, size), opt.weight_filler)
+        self.add_blob("bias", (4 * size,), opt.bias_filler)
+        self.register_buffer("state", torch.zeros(2, opt.batch_size, size))
+
+
+class Lstm(_Lstm, bottoms=(1, 2)):
     """Long short-term memory whose steps and streams share an axis: junhyukoh's layer, not BVLC's LSTM.
 
     bottoms: x (T N, ...), step after step, N = batch_size; optionally cont (T N), 0 where a sequence begins and else 1
@@ -45,29 +69,10 @@ class Lstm(Layer, bottoms=(1, 2)):
     constant = (1,)
     exempt = (1,)
     effects = Effects.BUFFERS
-    weight_x: Tensor
-    weight_h: Tensor
-    bias: Tensor
-    state: Tensor
 
     @property
     def effects_now(self) -> Effects:
         return self.effects if len(self.spec.bottom) > 1 else Effects.NONE
-
-    def setup(self, x: Tensor, cont: Tensor | None = None) -> None:
-        opt = self.opt
-        self.require(opt.num_output > 0 and opt.batch_size > 0, "num_output and batch_size must be positive")
-        rows = x.shape[0] if x.dim() > 1 else 0
-        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T N, ...) with N = {opt.batch_size}"
-        self.require(rows > 0 and rows % opt.batch_size == 0, fact)
-        if cont is not None:
-            fact = f"{self.bottom_name(1)} has {cont.numel()} elements, expected {rows}, one for each step and stream"
-            self.require(cont.numel() == rows, fact)
-        size = opt.num_output
-        self.add_blob("weight_x", (4 * size, x.shape[1:].numel()), opt.weight_filler)
-        self.add_blob("weight_h", (4 * size, size), opt.weight_filler)
-        self.add_blob("bias", (4 * size,), opt.bias_filler)
-        self.register_buffer("state", torch.zeros(2, opt.batch_size, size))
 
     def forward(self, x: Tensor, cont: Tensor | None = None) -> Tensor:
         streams, clip = self.opt.batch_size, self.opt.clipping_threshold

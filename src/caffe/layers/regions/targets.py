@@ -23,40 +23,11 @@ def _rows(layer: Layer, index: int, x: Tensor, least: int, count: int | None = N
     layer.require(fits, fact if exact else f"{fact} or more columns")
 
 
-class ProposalTarget(Layer, bottoms=2, tops=(6, 7)):
-    """Regions sampled for training, foreground and background, with what each is to learn. It has no gradient.
+class _ProposalTarget(Layer, abstract=True):
+    """Base of ProposalTarget: its steps."""
 
-    bottoms: rois (R, 5), rows [image, x1, y1, x2, y2]; truth (G, 7), rows [image, x1, y1, x2, y2, label, ignored],
-    image -1 in rows that do not count
-    tops, K rows each: rois (K, 5, 1, 1); labels (K, 1, 1, 1); targets, inside weights, outside weights
-    (K, 4 cls_num, 1, 1), or (K, 8, 1, 1) with cls_aware: false; matched truth (K, 6, 1, 1), rows [label, x1, y1, x2,
-    y2, overlap]; optionally sample weights (K, 1, 1, 1)
-
-    Foreground overlaps its best box of the truth by fg_thr or more, background by bg_thr_lw up to bg_thr_hg; of both
-    are drawn round(fg_fraction batch_size), and what is left of batch_size. append_gtbox: boxes of the truth are
-    regions too. pickup_discard fills up with the first of the others. Targets are R-CNN's deltas, less bbox_mean,
-    over bbox_std; their weights are 1 from bbox_thr_lw to bbox_thr_hg. Sample weights are 1, or the overlap of
-    foreground with iou_weighted, and sum to fg_fraction K for foreground. Without any region one of at least 32
-    pixels is drawn in the image. Source: Cai and Vasconcelos, arXiv:1712.00726, proposal_target_layer.cpp."""
-
-    constant = (0, 1)
-    exempt = (0, 1)
-    effects = Effects.VALUES | Effects.RANDOM
-    more_options = ("bbox_reg_param",)
-
-    def setup(self, rois: Tensor, truth: Tensor) -> None:
-        opt = self.opt
-        _rows(self, 0, rois, 5, exact=True)
-        _rows(self, 1, truth, 7)
-        self.require(opt.cls_num > 1, f"cls_num is {opt.cls_num}, expected the classes, background included")
-        self.require(0 < opt.batch_size < 1 << 30, f"batch_size is {opt.batch_size}, expected a number above 0")
-        fact = f"fg_thr is {opt.fg_thr:g} and bg_thr_hg {opt.bg_thr_hg:g}; expected it not above fg_thr"
-        self.require(opt.fg_thr >= opt.bg_thr_hg, fact)
-        self.normal = normal_of(self)
-        self.columns = 4 * opt.cls_num if self.spec.bbox_reg_param.cls_aware else 8
-
-    def forward(self, rois: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
-        return untraced(self._sample)(rois, truth)
+    normal: list[tuple[float, float]]
+    columns: int
 
     @torch.no_grad()
     def _sample(self, rois: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
@@ -150,6 +121,41 @@ class ProposalTarget(Layer, bottoms=2, tops=(6, 7)):
         return weight * (share / sums[0] * front + (1 - share) / sums[1].clamp(min=1e-30) * ~front) * len(weight)
 
 
+class ProposalTarget(_ProposalTarget, bottoms=2, tops=(6, 7)):
+    """Regions sampled for training, foreground and background, with what each is to learn. It has no gradient.
+
+    bottoms: rois (R, 5), rows [image, x1, y1, x2, y2]; truth (G, 7), rows [image, x1, y1, x2, y2, label, ignored],
+    image -1 in rows that do not count
+    tops, K rows each: rois (K, 5, 1, 1); labels (K, 1, 1, 1); targets, inside weights, outside weights
+    (K, 4 cls_num, 1, 1), or (K, 8, 1, 1) with cls_aware: false; matched truth (K, 6, 1, 1), rows [label, x1, y1, x2,
+    y2, overlap]; optionally sample weights (K, 1, 1, 1)
+
+    Foreground overlaps its best box of the truth by fg_thr or more, background by bg_thr_lw up to bg_thr_hg; of both
+    are drawn round(fg_fraction batch_size), and what is left of batch_size. append_gtbox: boxes of the truth are
+    regions too. pickup_discard fills up with the first others. Weights are 1 from bbox_thr_lw to bbox_thr_hg. Without
+    any region one is drawn. Source: Cai and Vasconcelos, arXiv:1712.00726, proposal_target_layer.cpp.
+    """
+
+    constant = (0, 1)
+    exempt = (0, 1)
+    effects = Effects.VALUES | Effects.RANDOM
+    more_options = ("bbox_reg_param",)
+
+    def setup(self, rois: Tensor, truth: Tensor) -> None:
+        opt = self.opt
+        _rows(self, 0, rois, 5, exact=True)
+        _rows(self, 1, truth, 7)
+        self.require(opt.cls_num > 1, f"cls_num is {opt.cls_num}, expected the classes, background included")
+        self.require(0 < opt.batch_size < 1 << 30, f"batch_size is {opt.batch_size}, expected a number above 0")
+        fact = f"fg_thr is {opt.fg_thr:g} and bg_thr_hg {opt.bg_thr_hg:g}; expected it not above fg_thr"
+        self.require(opt.fg_thr >= opt.bg_thr_hg, fact)
+        self.normal = normal_of(self)
+        self.columns = 4 * opt.cls_num if self.spec.bbox_reg_param.cls_aware else 8
+
+    def forward(self, rois: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
+        return untraced(self._sample)(rois, truth)
+
+
 def _drawn(places: Tensor, count: int) -> Tensor:
     """`count` of the places at random, or all where they are no more."""
     return places[torch.randperm(len(places))[:count].to(places.device)] if len(places) > count else places
@@ -194,36 +200,10 @@ class BboxAccuracy(Layer, bottoms=3, tops=(1, 2)):
         return tuple(tops)
 
 
-class FrcnnOutput(Layer, bottoms=4):
-    """What Cascade R-CNN detects in an image, as a list.
+class _FrcnnOutput(Layer, abstract=True):
+    """Base of FrcnnOutput: its steps."""
 
-    bottoms: probabilities (R, C), class 0 the background; deltas (R, 4 C), or (R, 8) with cls_aware: false; rois (R, 5)
-    or with a score, rows [0, x1, y1, x2, y2]; the image's size (1, 2), height and width
-    top (1 + K, 7, 1, 1): a row [0, -1, ...], then rows [0, x1, y1, x2, y2, label, score], by label and score
-
-    For each class: probabilities from conf_thr on, boxes decoded as by DecodeBBox and cut to width and height, without
-    those that overlap a better one by more than iou_thr; of all classes the best max_det_num (0: all). No files are
-    written. Source: Cai and Vasconcelos, arXiv:1712.00726, frcnn_output_layer.cpp."""
-
-    constant = (0, 1, 2, 3)
-    exempt = (0, 1, 2, 3)
-    effects = Effects.VALUES
-    more_options = ("bbox_reg_param",)
-
-    def setup(self, score: Tensor, deltas: Tensor, rois: Tensor, size: Tensor) -> None:
-        aware, count = self.spec.bbox_reg_param.cls_aware, rois.shape[0] if rois.dim() else 0
-        _rows(self, 0, score, 2, count)
-        _rows(self, 1, deltas, 4 * score.shape[1:].numel() if aware else 8, count, exact=True)
-        _rows(self, 2, rois, 5, count)
-        _rows(self, 3, size, 2, 1, exact=True)
-        self.require(self.opt.nms_type == "IOU", f'nms_type is "{self.opt.nms_type}", expected "IOU"')
-        self.normal = normal_of(self)
-        if self.opt.save_output_param.output_directory:
-            fact = "save_output_param has no effect: no files are written; see the rows of the top"
-            log.warning("targets.py", f'layer "{self.name}" ({self.type}): {fact}')
-
-    def forward(self, score: Tensor, deltas: Tensor, rois: Tensor, size: Tensor) -> Tensor:
-        return untraced(self._detect)(score, deltas, rois, size)
+    normal: list[tuple[float, float]]
 
     @torch.no_grad()
     def _detect(self, *bottoms: Tensor) -> Tensor:
@@ -248,7 +228,60 @@ class FrcnnOutput(Layer, bottoms=4):
         return torch.cat([none, rows])[:, :, None, None]
 
 
-class ScaleRoute(Layer, bottoms=(1, None), tops=(1, None)):
+class FrcnnOutput(_FrcnnOutput, bottoms=4):
+    """What Cascade R-CNN detects in an image, as a list.
+
+    bottoms: probabilities (R, C), class 0 the background; deltas (R, 4 C), or (R, 8) with cls_aware: false; rois (R, 5)
+    or with a score, rows [0, x1, y1, x2, y2]; the image's size (1, 2), height and width
+    top (1 + K, 7, 1, 1): a row [0, -1, ...], then rows [0, x1, y1, x2, y2, label, score], by label and score
+
+    For each class: probabilities from conf_thr on, boxes decoded as by DecodeBBox and cut to width and height, without
+    those that overlap a better one by more than iou_thr; of all classes the best max_det_num (0: all). No files are
+    written. Source: Cai and Vasconcelos, arXiv:1712.00726, frcnn_output_layer.cpp.
+    """
+
+    constant = (0, 1, 2, 3)
+    exempt = (0, 1, 2, 3)
+    effects = Effects.VALUES
+    more_options = ("bbox_reg_param",)
+
+    def setup(self, score: Tensor, deltas: Tensor, rois: Tensor, size: Tensor) -> None:
+        aware, count = self.spec.bbox_reg_param.cls_aware, rois.shape[0] if rois.dim() else 0
+        _rows(self, 0, score, 2, count)
+        _rows(self, 1, deltas, 4 * score.shape[1:].numel() if aware else 8, count, exact=True)
+        _rows(self, 2, rois, 5, count)
+        _rows(self, 3, size, 2, 1, exact=True)
+        self.require(self.opt.nms_type == "IOU", f'nms_type is "{self.opt.nms_type}", expected "IOU"')
+        self.normal = normal_of(self)
+        if self.opt.save_output_param.output_directory:
+            fact = "save_output_param has no effect: no files are written; see the rows of the top"
+            log.warning("targets.py", f'layer "{self.name}" ({self.type}): {fact}')
+
+    def forward(self, score: Tensor, deltas: Tensor, rois: Tensor, size: Tensor) -> Tensor:
+        return untraced(self._detect)(score, deltas, rois, size)
+
+
+class _ScaleRoute(Layer, abstract=True):
+    """Base of ScaleRoute: its steps."""
+
+    low: float
+    high: float
+    middle: float
+
+    @torch.no_grad()
+    def _route(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if not has_values(bottoms[0]):
+            return tuple(torch.empty_like(x) for x in bottoms)
+        box = bottoms[0].flatten(1)[:, 1:]
+        scale = (box[:, 2:] - box[:, :2] + 1).prod(1).sqrt()
+        kept = ((scale >= self.low) & (scale < self.high)).nonzero().flatten()
+        if not len(kept):
+            self.require(len(scale) > 0, f"{self.bottom_name(0)} has no regions")
+            kept = (scale / self.middle).log2().abs().argmin().view(1)
+        return tuple(x.index_select(0, kept) for x in bottoms)
+
+
+class ScaleRoute(_ScaleRoute, bottoms=(1, None), tops=(1, None)):
     """The regions of a range of scales, and the rows of other blobs that go with them. It has no gradient.
 
     bottoms: rois (R, 5), rows [image, x1, y1, x2, y2]; others (R, ...)   tops: those rows of each
@@ -281,15 +314,3 @@ class ScaleRoute(Layer, bottoms=(1, None), tops=(1, None)):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return untraced(self._route)(*bottoms)
-
-    @torch.no_grad()
-    def _route(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        if not has_values(bottoms[0]):
-            return tuple(torch.empty_like(x) for x in bottoms)
-        box = bottoms[0].flatten(1)[:, 1:]
-        scale = (box[:, 2:] - box[:, :2] + 1).prod(1).sqrt()
-        kept = ((scale >= self.low) & (scale < self.high)).nonzero().flatten()
-        if not len(kept):
-            self.require(len(scale) > 0, f"{self.bottom_name(0)} has no regions")
-            kept = (scale / self.middle).log2().abs().argmin().view(1)
-        return tuple(x.index_select(0, kept) for x in bottoms)

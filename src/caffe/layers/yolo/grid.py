@@ -55,12 +55,32 @@ class _Grid(Layer, abstract=True):
         return torch.stack([index % self.opt.side, index // self.opt.side], -1).to(x.dtype)
 
 
-class DetectionLoss(_Grid, Loss, bottoms=2):
+class _DetectionLoss(_Grid, abstract=True):
+    """Base of DetectionLoss: its steps."""
+
+    def _labels(self, label: Tensor, there: Tensor) -> Tensor:
+        index = label.nan_to_num(-1, -1, -1).long()
+        wrong = there & ((index < 0) | (index >= self.opt.num_class))
+        if can_look(label) and not is_exact() and wrong.any():
+            held = f"{self.bottom_name(1)} holds the label {number_text(float(label[wrong][0]))}"
+            self.error(f"{held}, expected 0 to {self.opt.num_class - 1}; correct the data")
+        return index.clamp(0, self.opt.num_class - 1)
+
+    def _best(self, given: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """For each box the overlap (N, B, S S) with the truth of its cell, and whether it is the cell's best."""
+        boxes, truth = self.in_image(given).movedim(1, 2), truth.unsqueeze(2)  # (N, S S, B, 4)
+        overlap = overlaps(corners(boxes), corners(truth))[..., 0]
+        distance = torch.linalg.vector_norm(boxes - truth, dim=-1)
+        place = overlap.argmax(2).where((overlap > 0).any(2), distance.argmin(2))
+        number = torch.arange(self.opt.num_object, device=given.device)
+        return overlap.movedim(2, 1), (place.unsqueeze(2) == number).movedim(2, 1)
+
+
+class DetectionLoss(_DetectionLoss, Loss, bottoms=2):
     """The loss of YOLO 1: each cell with an object has one class, and num_object boxes of which the best one counts.
 
     bottoms: predictions (N, S S (C + 5 B)): classes p, objectness o and x, y, w, h of each box, each for all cells;
-    truth (N, 7 S S): difficult, whether there is an object, its class for all cells, then x, y, w, h of each
-    top: loss ()
+    truth (N, 7 S S): difficult, whether there is one, its class, then x, y, w, h of each cell   top: loss ()
 
         loss = (class_scale sum (p - 1 or 0)^2 + object_scale sum (o - 1)^2 + coord_scale sum (box - truth)^2) / objects
                + noobject_scale sum o^2 / boxes without an object
@@ -100,57 +120,11 @@ class DetectionLoss(_Grid, Loss, bottoms=2):
         parts = [opt.class_scale * off, rescored, opt.coord_scale * far.movedim(3, 2).flatten(1, 2)]
         return lossy(x, loss, torch.cat(parts, 1).reshape(x.shape) / len(x))
 
-    def _labels(self, label: Tensor, there: Tensor) -> Tensor:
-        index = label.nan_to_num(-1, -1, -1).long()
-        wrong = there & ((index < 0) | (index >= self.opt.num_class))
-        if can_look(label) and not is_exact() and wrong.any():
-            held = f"{self.bottom_name(1)} holds the label {number_text(float(label[wrong][0]))}"
-            self.error(f"{held}, expected 0 to {self.opt.num_class - 1}; correct the data")
-        return index.clamp(0, self.opt.num_class - 1)
 
-    def _best(self, given: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """For each box the overlap (N, B, S S) with the truth of its cell, and whether it is the cell's best."""
-        boxes, truth = self.in_image(given).movedim(1, 2), truth.unsqueeze(2)  # (N, S S, B, 4)
-        overlap = overlaps(corners(boxes), corners(truth))[..., 0]
-        distance = torch.linalg.vector_norm(boxes - truth, dim=-1)
-        place = overlap.argmax(2).where((overlap > 0).any(2), distance.argmin(2))
-        number = torch.arange(self.opt.num_object, device=given.device)
-        return overlap.movedim(2, 1), (place.unsqueeze(2) == number).movedim(2, 1)
+class _EvalDetection(_Grid, abstract=True):
+    """Base of EvalDetection: its steps."""
 
-
-class EvalDetection(_Grid, bottoms=(2, 3)):
-    """Which predictions of YOLO 1, or with biases of YOLO 2, are right, for the average precision.
-
-    bottoms: YOLO 1: predictions and truth as DetectionLoss has them. YOLO 2: map (N, B (5 + C), S, S) and truth
-    (N, T 5) as RegionLoss has them. Optionally the image, which is not read
-    top (N, C + 4 S S B): the objects of each class, without difficult ones; then for each prediction its label, score,
-    1 if it is right and 1 if it is wrong, by label and score; zeros to the end
-
-    score_type: OBJ objectness, PROB the largest class, MULTIPLY their product. With nms >= 0 boxes that overlap a
-    better one of any class by nms or more are left out. Right is the first one that overlaps an object of its class,
-    the one that it overlaps most, by `threshold` or more. Detections of difficult objects are neither right nor wrong.
-    YOLO 2 needs nms >= 0, leaves scores below 0.005 out, and calls those that overlap no object of their class enough
-    neither right nor wrong, as in the source.
-    Source: yeahkun/caffe-yolo and choasup/caffe-yolo9000, eval_detection_layer.cpp.
-    """
-
-    exempt = constant = (0, 1, 2)
-    effects = Effects.VALUES
-
-    def setup(self, x: Tensor, rows: Tensor, *other: Tensor) -> None:
-        opt = self.opt
-        if not opt.biases:
-            self.check_grid(x, rows)
-            return
-        self.anchors = anchors_of(self, opt.num_object)
-        check_map(self, 0, x, opt.num_object, opt.num_class)
-        check_truth(self, x, rows)
-        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected {opt.side} x {opt.side} cells: side"
-        self.require(tuple(x.shape[2:]) == (opt.side, opt.side), fact)
-        self.require(opt.nms >= 0, "needs nms with biases (YOLO 2); give a threshold, 0 or more")
-
-    def forward(self, x: Tensor, rows: Tensor, *other: Tensor) -> Tensor:
-        return untraced(self._evaluate)(x, rows)
+    anchors: list[tuple[float, float]]
 
     @torch.no_grad()
     def _evaluate(self, x: Tensor, rows: Tensor) -> Tensor:
@@ -228,6 +202,40 @@ class EvalDetection(_Grid, bottoms=(2, 3)):
         spared = near & torch.cat([hard, hard.new_zeros(1)])[object_]
         rows = torch.stack([label.to(score), score, (right & ~spared).to(score), (wrong & ~spared).to(score)], 1)
         top[opt.num_class : opt.num_class + rows.numel()] = rows.flatten()
+
+
+class EvalDetection(_EvalDetection, bottoms=(2, 3)):
+    """Which predictions of YOLO 1, or with biases of YOLO 2, are right, for the average precision.
+
+    bottoms: YOLO 1: predictions and truth as DetectionLoss has them. YOLO 2: map (N, B (5 + C), S, S) and truth
+    (N, T 5) as RegionLoss has them. Optionally the image, which is not read
+    top (N, C + 4 S S B): the objects of each class, without difficult ones; then for each prediction its label, score,
+    1 if it is right and 1 if it is wrong, by label and score; zeros to the end
+
+    score_type: OBJ objectness, PROB the largest class, MULTIPLY their product. With nms >= 0 boxes that overlap a
+    better one of any class by nms or more are left out. Right is the first one that overlaps an object of its class,
+    the one that it overlaps most, by `threshold` or more. Detections of difficult objects are neither right nor wrong.
+    YOLO 2 leaves scores below 0.005 out, and calls those that overlap no object of their class enough
+    neither right nor wrong, as in the source.
+    """
+
+    exempt = constant = (0, 1, 2)
+    effects = Effects.VALUES
+
+    def setup(self, x: Tensor, rows: Tensor, *other: Tensor) -> None:
+        opt = self.opt
+        if not opt.biases:
+            self.check_grid(x, rows)
+            return
+        self.anchors = anchors_of(self, opt.num_object)
+        check_map(self, 0, x, opt.num_object, opt.num_class)
+        check_truth(self, x, rows)
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected {opt.side} x {opt.side} cells: side"
+        self.require(tuple(x.shape[2:]) == (opt.side, opt.side), fact)
+        self.require(opt.nms >= 0, "needs nms with biases (YOLO 2); give a threshold, 0 or more")
+
+    def forward(self, x: Tensor, rows: Tensor, *other: Tensor) -> Tensor:
+        return untraced(self._evaluate)(x, rows)
 
 
 class SegmentationEvaluate(Layer, bottoms=2):

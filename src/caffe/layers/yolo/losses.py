@@ -65,45 +65,12 @@ def _at(x: Tensor, place: Tensor) -> Tensor:
     return x.gather(1, index)
 
 
-class RegionLoss(_Grid, bottoms=2):
-    """The loss of YOLO 2.
+class _RegionLoss(_Grid, abstract=True):
+    """Base of RegionLoss: its steps."""
 
-    bottoms: map (N, num (5 + num_class), H, W) with channels tx, ty, tw, th, objectness and classes for each anchor;
-    truth (N, T 5), rows [label, x, y, w, h] in shares of the image up to a row of zeros   top: loss ()
+    anchors: list[tuple[float, float]]
 
-        loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column and a the anchor
-        objectness   noobject_scale s (1 - s) s, or 0 where the box overlaps the truth by more than thresh
-        at the cell and the best anchor of each box of the truth:
-        objectness   object_scale (s - goal) s (1 - s); goal is 1, with rescore the overlap with the truth
-        x, y         k (s - (x W - i)) s (1 - s)        w, h   k (tw - log(w W / a))
-        classes      class_scale (p - 1 or 0)
-        k = coord_scale, without rescore times 2 - w h; p the softmax
-
-    bias_match finds the anchor by its own size, otherwise by the predicted one. In the first 12800 images boxes are
-    drawn to their anchors, with k = 0.01. softmax, jitter, absolute and random have no effect, as in the source.
-    Source: Redmon and Farhadi, arXiv:1612.08242; eric612/MobileNet-YOLO, region_loss_layer.cpp.
-    """
-
-    effects = Effects.CHECKS | Effects.BUFFERS
     runs: Tensor
-
-    def setup(self, x: Tensor, rows: Tensor) -> None:
-        opt = self.opt
-        for name, value in (("num", opt.num), ("num_class", opt.num_class)):
-            self.require(value > 0, f"{name} must be given and positive")
-        self.require(opt.coords == 4, f"coords is {opt.coords}, expected 4")
-        check_map(self, 0, x, opt.num, opt.num_class)
-        check_truth(self, x, rows)
-        self.anchors = anchors_of(self, opt.num)
-        self.register_buffer("runs", torch.zeros(1))
-
-    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
-        cells = apart(x, self.opt.num)
-        delta = self._deltas(cells, read_truth(self, rows, self.opt.num_class))
-        if has_values(x):
-            self.runs.add_(1)
-        grad = delta.movedim(-1, 2).reshape(x.shape) / len(x)
-        return lossy(x, delta.square().sum() / len(x), grad)
 
     def _deltas(self, cells: Tensor, truth: Truth) -> Tensor:
         opt, shape = self.opt, cells.shape
@@ -143,51 +110,46 @@ class RegionLoss(_Grid, bottoms=2):
         return _put(delta.flatten(1, 3), place, chosen, values).view(shape)
 
 
-class Yolov3(_Grid, bottoms=2):
-    """The loss of YOLO 3, of one scale.
+class RegionLoss(_RegionLoss, bottoms=2):
+    """The loss of YOLO 2.
 
-    bottoms: map (N, num (5 + num_class), H, W) with channels tx, ty, tw, th, objectness and classes for each anchor;
-    truth (N, T 5), rows [label, x, y, w, h] in shares of the image up to a row of zeros   top: loss ()
+    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], then zeros   top: loss ()
 
-        loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column, a the anchor, A anchors_scale
-        objectness   s, or 0 where the box overlaps the truth by more than thresh
-        at the cell and the best anchor of each box of the truth, if that anchor is in `mask`:
-        objectness   s - 1 (with use_logic_gradient times object_scale)
-        x, y   k (s - (x W - i))        w, h   k (tw - log(w W A / a)),  k = coord_scale (2 - w h)
-        classes   class_scale (s - 1 or 0) (use_focal_loss: times 0.5 (1 - p) (1 - p - 2 p log p), p the s of the label)
+        loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column and a the anchor
+        objectness   noobject_scale s (1 - s) s, 0 above thresh; at the cell and best anchor of each box of the truth:
+        objectness   object_scale (s - goal) s (1 - s); goal is 1, with rescore the overlap with the truth
+        x, y  k (s - (x W - i)) s (1 - s);  w, h  k (tw - log(w W / a));  classes  class_scale (p - 1 or 0)
+        k = coord_scale, without rescore times 2 - w h; p the softmax
 
-    use_logic_gradient multiplies the gradient of all but w, h by s (1 - s). iou_loss IOU or GIOU: x, y, w, h add
-    iou_normalizer (1 - GIOU) to the loss, with iou_normalizer times the slope of the overlap as d. A second box at one
-    place adds its class. noobject_scale and side have no effect, as in the source.
-    Source: Redmon and Farhadi, arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_layer.cpp.
+    bias_match finds the anchor by its own size, else by the predicted one. In the first 12800 images boxes are drawn to
+    their anchors, k = 0.01. Source: arXiv:1612.08242; eric612/MobileNet-YOLO, region_loss_layer.cpp.
     """
+
+    effects = Effects.CHECKS | Effects.BUFFERS
 
     def setup(self, x: Tensor, rows: Tensor) -> None:
         opt = self.opt
-        later = [name for name in ("iou_thresh", "accumulate", "label_smooth_eps") if getattr(opt, name)]
-        later += ["max_delta"] if opt.HasField("max_delta") else []
-        self.require(not later, f"{', '.join(later)} is not implemented; remove it")
-        self.require(opt.iou_loss in (MSE, IOU, GIOU), "iou_loss DIOU and CIOU are not implemented; write GIOU")
-        both = opt.iou_loss != MSE and opt.use_logic_gradient
-        self.require(not both, "use_logic_gradient goes with iou_loss: MSE only; remove one of the two")
+        for name, value in (("num", opt.num), ("num_class", opt.num_class)):
+            self.require(value > 0, f"{name} must be given and positive")
+        self.require(opt.coords == 4, f"coords is {opt.coords}, expected 4")
         check_map(self, 0, x, opt.num, opt.num_class)
         check_truth(self, x, rows)
-        self.anchors = anchors_of(self)
-        fact = f"has {len(opt.mask)} values of mask, expected {opt.num} numbers below {len(self.anchors)}"
-        self.require(len(opt.mask) == opt.num and max(opt.mask) < len(self.anchors), f"{fact}, the anchors in biases")
-        self.require(opt.anchors_scale > 0, "anchors_scale must be positive")
+        self.anchors = anchors_of(self, opt.num)
+        self.register_buffer("runs", torch.zeros(1))
 
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         cells = apart(x, self.opt.num)
-        swapped = torch.cat([cells[..., :2].sigmoid(), cells[..., 2:4], cells[..., 4:].sigmoid()], -1)
-        delta, more = self._deltas(swapped, read_truth(self, rows, self.opt.num_class))
-        grad = delta
-        if self.opt.use_logic_gradient:
-            slope = swapped * (1 - swapped)
-            grad = torch.cat([delta[..., :2] * slope[..., :2], delta[..., 2:4], delta[..., 4:] * slope[..., 4:]], -1)
-        counted = delta if self.opt.iou_loss == MSE else delta[..., 4:]
-        loss = (counted.square().sum() + more) / len(x)
-        return lossy(x, loss, grad.movedim(-1, 2).reshape(x.shape) / len(x))
+        delta = self._deltas(cells, read_truth(self, rows, self.opt.num_class))
+        if has_values(x):
+            self.runs.add_(1)
+        grad = delta.movedim(-1, 2).reshape(x.shape) / len(x)
+        return lossy(x, delta.square().sum() / len(x), grad)
+
+
+class _Yolov3(_Grid, abstract=True):
+    """Base of Yolov3: its steps."""
+
+    anchors: list[tuple[float, float]]
 
     def _deltas(self, swapped: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
         """What is squared, of the map's shape, and the part of the loss beside."""
@@ -239,6 +201,50 @@ class Yolov3(_Grid, bottoms=2):
         at = place.where(counts & ~first, flat.shape[1]) * opt.num_class + label.clamp(0, opt.num_class - 1)
         score = (given * named).sum(-1) - 1
         return room.scatter(1, at, score).view(len(flat), -1, opt.num_class)[:, :-1]
+
+
+class Yolov3(_Yolov3, bottoms=2):
+    """The loss of YOLO 3, of one scale.
+
+    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], then zeros   top: loss ()
+
+        loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column, a the anchor, A anchors_scale
+        objectness   s, 0 above thresh; at the cell and best anchor of each box of the truth, if in `mask`:
+        objectness   s - 1 (with use_logic_gradient times object_scale)
+        x, y   k (s - (x W - i))        w, h   k (tw - log(w W A / a)),  k = coord_scale (2 - w h)
+        classes   class_scale (s - 1 or 0) (use_focal_loss: times 0.5 (1 - p) (1 - p - 2 p log p), p the s of the label)
+
+    use_logic_gradient multiplies the gradient of all but w, h by s (1 - s). iou_loss IOU or GIOU: x, y, w, h add
+    iou_normalizer (1 - GIOU) to the loss, with iou_normalizer times the slope of the overlap as d.
+    Source: arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_layer.cpp.
+    """
+
+    def setup(self, x: Tensor, rows: Tensor) -> None:
+        opt = self.opt
+        later = [name for name in ("iou_thresh", "accumulate", "label_smooth_eps") if getattr(opt, name)]
+        later += ["max_delta"] if opt.HasField("max_delta") else []
+        self.require(not later, f"{', '.join(later)} is not implemented; remove it")
+        self.require(opt.iou_loss in (MSE, IOU, GIOU), "iou_loss DIOU and CIOU are not implemented; write GIOU")
+        both = opt.iou_loss != MSE and opt.use_logic_gradient
+        self.require(not both, "use_logic_gradient goes with iou_loss: MSE only; remove one of the two")
+        check_map(self, 0, x, opt.num, opt.num_class)
+        check_truth(self, x, rows)
+        self.anchors = anchors_of(self)
+        fact = f"has {len(opt.mask)} values of mask, expected {opt.num} numbers below {len(self.anchors)}"
+        self.require(len(opt.mask) == opt.num and max(opt.mask) < len(self.anchors), f"{fact}, the anchors in biases")
+        self.require(opt.anchors_scale > 0, "anchors_scale must be positive")
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        cells = apart(x, self.opt.num)
+        swapped = torch.cat([cells[..., :2].sigmoid(), cells[..., 2:4], cells[..., 4:].sigmoid()], -1)
+        delta, more = self._deltas(swapped, read_truth(self, rows, self.opt.num_class))
+        grad = delta
+        if self.opt.use_logic_gradient:
+            slope = swapped * (1 - swapped)
+            grad = torch.cat([delta[..., :2] * slope[..., :2], delta[..., 2:4], delta[..., 4:] * slope[..., 4:]], -1)
+        counted = delta if self.opt.iou_loss == MSE else delta[..., 4:]
+        loss = (counted.square().sum() + more) / len(x)
+        return lossy(x, loss, grad.movedim(-1, 2).reshape(x.shape) / len(x))
 
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:

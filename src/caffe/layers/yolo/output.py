@@ -70,8 +70,7 @@ class Yolov3DetectionOutput(_Detections, bottoms=(1, None)):
 
     A map has an equal share of `mask`, the numbers of its anchors in `biases`, and an anchors_scale. Boxes of any class
     that overlap a better one of the image by nms_threshold or more are left out. Rows are in order of score; no
-    detection at all gives a row [image, -1, ...] an image. The source takes a batch for one image; here each image has
-    its own rows.
+    detection at all gives a row [image, -1, ...] an image. The source takes a batch for one image.
     Source: Redmon and Farhadi, arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_detection_output_layer.cpp.
     """
 
