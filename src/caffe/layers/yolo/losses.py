@@ -215,8 +215,7 @@ class Yolov3(_Yolov3, bottoms=2):
         classes   class_scale (s - 1 or 0) (use_focal_loss: times 0.5 (1 - p) (1 - p - 2 p log p), p the s of the label)
 
     use_logic_gradient multiplies the gradient of all but w, h by s (1 - s). iou_loss IOU or GIOU: x, y, w, h add
-    iou_normalizer (1 - GIOU) to the loss, with iou_normalizer times the slope of the overlap as d.
-    Source: arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_layer.cpp.
+    iou_normalizer (1 - GIOU), d its slope. Source: arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_layer.cpp.
     """
 
     def setup(self, x: Tensor, rows: Tensor) -> None:
