@@ -101,7 +101,7 @@ FOUR = (2, 3, 4, 5)
         ("LABEL_DROPOUT", "label_drop_param { hard_ratio: 0.7 rand_ratio: 0.7 }", (FOUR, FOUR), "more than 1 together"),
         ("LABEL_DROPOUT", "label_drop_param { drop_neg_ratio: -1 }", (FOUR, FOUR), "drop_neg_ratio is -1"),
         ("L1Loss", "", (FOUR, (2, 3)), "expected equal counts per item"),
-        ("L1Loss", "l1_loss_param { l2_per_location: true }", (FOUR, FOUR), "l2_per_location is of FlowNet's L1Loss"),
+        ("L1Loss", "", (FOUR,), "has one bottom; expected two"),
     ],
 )
 def test_bad_bottoms_are_refused(kind, options, shapes, says):

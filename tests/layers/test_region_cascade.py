@@ -102,7 +102,6 @@ def test_decoded_boxes_by_hand():
 @pytest.mark.parametrize(
     ("kind", "options", "shapes", "says"),
     [
-        ("DecodeBBox", "", ((3, 8), (3, 5)), "works in TEST only"),
         ("BoxGroupOutput", GROUPS, ((4, 3, 4, 5), (4, 4, 4, 5)), "2 bottoms and 2 box_group_param"),
         ("BoxGroupOutput", GROUPS, ((3, 3, 4, 5), (3, 4, 4, 5), (2, 3, 2, 3), (2, 4, 2, 3)), "expected (N 2, 4, H, W)"),
         ("BoxGroupOutput", GROUPS, ((2, 3, 4, 5), (2, 4, 4, 5), (2, 3, 2, 3), (2, 4, 2, 3)), "batches of [1, 2]"),

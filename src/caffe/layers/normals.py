@@ -215,32 +215,45 @@ class LABEL_DROPOUT(Layer, bottoms=2, options="label_drop_param"):  # noqa: N801
         return (positive | torch.where(every, negative, drawn)).view_as(x)
 
 
-class L1Loss(Loss, bottoms=2):
+class L1Loss(Loss, bottoms=(1, 2)):
     """Mean over the batch of the sum of absolute differences; passes its gradient to both bottoms.
 
     bottoms: a (N, ...), b (N, ...) with as many elements   top: loss ()
 
-        loss = sum |a - b| / N
+        loss = sum |a - b| / N;  l2_per_location: sum over cells of sqrt(sum over c of (a - b)^2 + epsilon) / N
 
-    l1_loss_param, of FlowNet, is not taken.
-    Source: NVIDIA's caffe (DetectNet), l1_loss_layer.cpp.
+    With l1_loss_param, of FlowNet: b may be missing for 0; NaN counts as 0 and passes no gradient; plateau: smaller
+    differences, or lengths, count as 0; l2_prescale_by_channels: a mean over c; normalize_by_num_entries: the elements
+    that are no NaN / C take the place of N.
+    Source: NVIDIA's caffe (DetectNet), l1_loss_layer.cpp; Ilg et al., arXiv:1612.01925 (FlowNet 2), l1loss_layer.cu.
     """
 
     constant = ()
     exempt = ()
     effects = Effects.NONE
 
-    def setup(self, a: Tensor, b: Tensor) -> None:
-        given = ", ".join(field.name for field, _ in self.opt.ListFields())
-        self.require(
-            not given, f"{given} is of FlowNet's L1Loss, which is not implemented; remove it for the plain loss"
-        )
+    def setup(self, a: Tensor, *others: Tensor) -> None:
+        self.flownet = self.spec.HasField("l1_loss_param")
+        self.require(bool(others) or self.flownet, "has one bottom; expected two, or l1_loss_param (FlowNet)")
+        b = others[0] if others else a
         fact = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}; expected equal counts per item"
         fits = a.dim() > 0 and b.dim() > 0 and a.shape[0] == b.shape[0] and a.numel() == b.numel()
         self.require(fits, fact)
+        self.require(not self.flownet or a.dim() > 1, f"{self.bottom_name(0)} needs channels (N, C, ...)")
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a - b.reshape(a.shape)).abs().sum() / a.shape[0]
+    def forward(self, a: Tensor, *others: Tensor) -> Tensor:
+        off = a - others[0].reshape(a.shape) if others else a
+        if not self.flownet:
+            return off.abs().sum() / a.shape[0]
+        opt, there = self.opt, ~off.isnan()
+        off = torch.where(there, off, torch.zeros_like(off))
+        if opt.l2_per_location:
+            square = off.square().mean(1) if opt.l2_prescale_by_channels else off.square().sum(1)
+            square = torch.where(square < opt.plateau**2, torch.zeros_like(square), square)
+            total = (square + opt.epsilon).sqrt().sum()
+        else:
+            total = torch.where(off.abs() < opt.plateau, torch.zeros_like(off), off).abs().sum()
+        return total / (there.sum() / a.shape[1] if opt.normalize_by_num_entries else a.shape[0])
 
 
 def _rank(value: Tensor, among: Tensor) -> Tensor:

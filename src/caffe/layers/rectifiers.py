@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, shape_text
+from caffe.proto import caffe_pb2
 
-__all__ = ["SELU", "CReLU", "Insanity", "Mish", "NegReLU", "ReLU6", "ScaleFilter"]
+__all__ = ["APL", "SELU", "CReLU", "EltwiseAffine", "Insanity", "Mish", "NegReLU", "Noise", "ReLU6", "ScaleFilter"]
+__all__ += ["SpatialDropout"]
 
 
 class ReLU6(Layer):
@@ -162,3 +164,112 @@ class ScaleFilter(Layer):
             return x
         scales = x.new_empty(*x.shape[:2], *[1] * (x.dim() - 2))
         return x * scales.uniform_(self.opt.min_scale, self.opt.max_scale)
+
+
+class SpatialDropout(Layer):
+    """Sets a random share of the channels to zero while training and scales up the others.
+
+    bottom x (N, C, ...), top y of the same shape
+
+        TRAIN  y[n, c] = mask[n, c] x[n, c] / (1 - dropout_ratio)        TEST  y = x
+
+    Source: Tompson et al., arXiv:1411.4280; TimoSaemann/caffe-enet, spatial_dropout_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+    effects = Effects.RANDOM
+
+    @property
+    def effects_now(self) -> Effects:
+        return self.effects if self.training else Effects.NONE
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
+        fact = f"dropout_ratio is {self.opt.dropout_ratio:g}, expected a number above 0 and below 1"
+        self.require(0 < self.opt.dropout_ratio < 1, fact)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * F.dropout(x.new_ones(*x.shape[:2], *[1] * (x.dim() - 2)), self.opt.dropout_ratio)
+
+
+class EltwiseAffine(Layer):
+    """A slope and an offset for each channel, or one for all.
+
+    bottom x (N, C, ...), top y of the same shape
+
+        y = slope[c] x + offset[c]
+
+    Blobs: slope, offset, each (C), or () with channel_shared; 1.0001 and 0.0001 if no filler is given.
+    Source: happynear/caffe-windows, eltwise_affine_layer.cpp.
+    """
+
+    slope: Tensor
+    offset: Tensor
+
+    def setup(self, x: Tensor) -> None:
+        opt = self.opt
+        self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
+        shape = () if opt.channel_shared else (x.shape[1],)
+        for name, field, first in (("slope", "slope_filler", 1.0001), ("offset", "bias_filler", 0.0001)):
+            given = getattr(opt, field) if opt.HasField(field) else caffe_pb2.FillerParameter(value=first)
+            self.add_blob(name, shape, given)
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = (-1, *[1] * (x.dim() - 2))
+        return x * self.slope.reshape(each) + self.offset.reshape(each)
+
+
+class Noise(Layer):
+    """Adds normal noise while training.
+
+    bottom x, top y of the same shape
+
+        TRAIN  y = x + bias + gaussian_std z, z normal        TEST  y = x
+
+    Source: happynear/caffe-windows, noise_layer.cpp.
+    """
+
+    effects = Effects.RANDOM
+
+    @property
+    def effects_now(self) -> Effects:
+        return self.effects if self.training else Effects.NONE
+
+    def setup(self, x: Tensor) -> None:
+        self.require(self.opt.gaussian_std > 0, "gaussian_std must be given and positive")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.opt.bias + self.opt.gaussian_std * torch.randn_like(x) if self.training else x
+
+
+class APL(Layer):
+    """ReLU with learned hinges for each element of an item.
+
+    bottom x (N, ...) of K elements an item, top y of the same shape
+
+        y = max(x, 0) + sum over s of slope[s] max(offset[s] - x, 0)
+
+    Blobs: slope, offset, each (1, 1, sums, K), which hold K rows of `sums` values; uniform in +-0.5 / sums and
+    normal with 0.5 if no filler is given. decay_mult and save_mem have no effect.
+    Source: Agostinelli et al., arXiv:1412.6830, apl_layer.cpp.
+    """
+
+    slope: Tensor
+    offset: Tensor
+
+    def setup(self, x: Tensor) -> None:
+        opt = self.opt
+        self.require(opt.sums > 0, "sums must be given and positive")
+        self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, ...)")
+        shape = (1, 1, opt.sums, x.shape[1:].numel())
+        uniform = caffe_pb2.FillerParameter(type="uniform", min=-0.5 / opt.sums, max=0.5 / opt.sums)
+        normal = caffe_pb2.FillerParameter(type="gaussian", std=0.5)
+        self.add_blob("slope", shape, opt.slope_filler if opt.HasField("slope_filler") else uniform)
+        self.add_blob("offset", shape, opt.offset_filler if opt.HasField("offset_filler") else normal)
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope, offset = (blob.reshape(-1, self.opt.sums) for blob in (self.slope, self.offset))
+        hinges = F.relu(offset - x.flatten(1).unsqueeze(2))
+        return F.relu(x) + (hinges * slope).sum(2).view(x.shape)

@@ -13,4 +13,11 @@ CASES = [
     Case("SIGMOID_LOSS", "default", ((2, 3, 4), labels(3, 2, 3, 4))),
     Case("LABEL_DROPOUT", "default", ((2, 3, 4, 5), labels(3, 2, 3, 4, 5)), DROP, skip=RANDOM),
     Case("L1Loss", "default", ((2, 3, 4), within(-3, 1, 2, 12))),
+    Case("L1Loss", "flownet", ((2, 3, 4),), "l1_loss_param { plateau: 0.5 normalize_by_num_entries: true }"),
+    Case(
+        "L1Loss",
+        "lengths",
+        ((2, 3, 4), within(-3, 1, 2, 3, 4)),
+        "l1_loss_param { l2_per_location: true l2_prescale_by_channels: true plateau: 0.7 }",
+    ),
 ]  # fmt: skip

@@ -17,4 +17,11 @@ CASES = [
     Case("Insanity", "fixed", ((2, 3, 5),), "insanity_param { lb: 4 ub: 4 }", phase=TEST),
     Case("ScaleFilter", "train", ((2, 3, 5),), "scale_filter_param { min_scale: 0.5 max_scale: 2 }", skip=RANDOM),
     Case("ScaleFilter", "test", ((2, 3, 5),), "scale_filter_param { min_scale: 0.5 max_scale: 2 }", phase=TEST),
+    Case("SpatialDropout", "train", ((2, 3, 5),), skip=RANDOM),
+    Case("SpatialDropout", "test", ((2, 3, 5),), phase=TEST),
+    Case("EltwiseAffine", "plain", ((2, 3, 5),)),
+    Case("EltwiseAffine", "shared", ((2, 3, 5),), "eltwise_affine_param { channel_shared: true }"),
+    Case("Noise", "train", ((2, 3, 5),), "noise_param { gaussian_std: 0.5 }", skip=RANDOM),
+    Case("Noise", "test", ((2, 3, 5),), "noise_param { gaussian_std: 0.5 }", phase=TEST),
+    Case("APL", "plain", ((2, 3, 2),), "apl_param { sums: 4 }"),
 ]

@@ -33,7 +33,28 @@ class Image(Bottom):
     integers: bool = True
 
     def values(self, rng: np.random.Generator) -> np.ndarray:
-        return np.array([[60.0, 75.0, 1.5]])
+        return np.array([[60.0, 75.0, 1.5]])[:, : self.shape[1]]
+
+
+@dataclass(frozen=True)
+class Truth(Bottom):
+    """Boxes [image, x1, y1, x2, y2, label, ignored]; the last row does not count."""
+
+    integers: bool = True
+
+    def values(self, rng: np.random.Generator) -> np.ndarray:
+        return np.array([[0, 5, 5, 30, 25, 1, 0], [1, 10, 8, 28, 38, 2, 0], [-1, 0, 0, 0, 0, 0, 0]])
+
+
+@dataclass(frozen=True)
+class Matched(Bottom):
+    """Rows [label, x1, y1, x2, y2, overlap]."""
+
+    integers: bool = True
+
+    def values(self, rng: np.random.Generator) -> np.ndarray:
+        boxes = np.sort(rng.uniform(0, 40, (5, 2, 2)), axis=1).reshape(5, 4)
+        return np.concatenate([[[0], [1], [2], [1], [2]], boxes, [[0], [0.6], [0.7], [0.99], [0.5]]], 1)
 
 
 def roi(options: str) -> str:
@@ -132,6 +153,38 @@ CASES = [
         ((2, 7, 4, 5), (2, 7, 2, 3)),
         "box_output_param { fg_thr: 0 max_nms_num: 30 max_post_nms_num: 10 min_size: 4 "
         "field_h: [10, 20] field_w: [12, 20] downsample_rate: [8, 16] }",
+        skip={**dict.fromkeys(("shape", "device", "compile"), COUNT), "gradient": "has none"},
+    ),
+    Case(
+        "DecodeBBox",
+        "train",
+        (within(-0.5, 0.5, 6, 8), Rois((6, 5)), within(0, 0.9, 6, 6)),
+        "decode_bbox_param { gt_iou_thr: 0.8 }",
+        skip={**dict.fromkeys(("shape", "device", "compile"), COUNT), "gradient": "has none"},
+    ),
+    Case(
+        "ProposalTarget",
+        "plain",
+        (Rois((7, 5)), Truth((3, 7))),
+        "proposal_target_param { cls_num: 3 batch_size: 6 img_width: 60 img_height: 60 iou_weighted: true } "
+        "bbox_reg_param { bbox_mean: [0, 0, 0, 0] bbox_std: [0.1, 0.1, 0.2, 0.2] }",
+        tops=7,
+        skip=dict.fromkeys(("shape", "device", "compile"), COUNT),
+    ),
+    Case("BboxAccuracy", "plain", (within(-0.3, 0.3, 5, 12), Rois((5, 5)), Matched((5, 6))), tops=2),
+    Case(
+        "FrcnnOutput",
+        "plain",
+        (shares(5, 3), within(-0.3, 0.3, 5, 12), Rois((5, 5), images=1), Image((1, 2))),
+        "frcnn_output_param { conf_thr: 0.2 max_det_num: 6 }",
+        skip=dict.fromkeys(("shape", "device", "compile"), COUNT),
+    ),
+    Case(
+        "ScaleRoute",
+        "plain",
+        (Rois((6, 5)), (6, 2, 2)),
+        "scale_route_param { low_scale: 5 high_scale: 18 }",
+        tops=2,
         skip={**dict.fromkeys(("shape", "device", "compile"), COUNT), "gradient": "has none"},
     ),
 ]

@@ -12,39 +12,50 @@ from caffe.layers.base import Effects, Layer, has_values, shape_text
 from caffe.layers.support.boxes import best, decode_deltas, nms
 from caffe.proto import caffe_pb2
 
-__all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox"]
+__all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox", "denormalized", "normal_of"]
 
 
 class DecodeBBox(Layer, bottoms=(2, 3)):
-    """The regions of the next stage of a cascade: regions moved by the deltas that this stage predicts. In TEST only.
+    """The regions of the next stage of a cascade: regions moved by the deltas that this stage predicts.
 
-    bottoms: deltas (R, 8), of which columns 4 to 7 count, d; rois (R, 5), rows [image, x1, y1, x2, y2]   top (R, 5)
+    bottoms: deltas (R, 8), of which columns 4 to 7 count, d; rois (R, 5), rows [image, x1, y1, x2, y2]; in TRAIN
+    optionally the matched truth (R, 6), whose last column is the overlap   top (R', 5)
 
         t = d bbox_std + bbox_mean (bbox_reg_param);  size = roi2 - roi1 + 1;  size' = size e^t
         centre' = t size + (roi1 + roi2) / 2;  corners centre' -+ (size' - 1) / 2
 
-    There is no gradient. Source: Cai and Vasconcelos, arXiv:1712.00726.
+    TRAIN drops boxes whose far corner lies before the near one, and those whose overlap is gt_iou_thr or more. There is
+    no gradient. Source: Cai and Vasconcelos, arXiv:1712.00726.
     """
 
     exempt = (0, 1, 2)
     more_options = ("bbox_reg_param",)
 
     def setup(self, deltas: Tensor, rois: Tensor, truth: Tensor | None = None) -> None:
-        fact = "works in TEST only: which regions the training drops is not known here; leave it out with include"
-        self.require(self.phase == caffe_pb2.TEST, fact)
-        self.require(truth is None, "takes the matched ground truth in TRAIN only; remove the third bottom")
+        train = self.phase == caffe_pb2.TRAIN
+        self.require(train or truth is None, "takes the matched ground truth in TRAIN only; remove the third bottom")
         count = deltas.shape[0] if deltas.dim() else 0
         for i, x, columns in ((0, deltas, 8), (1, rois, 5)):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected ({count}, {columns})"
             self.require(x.dim() > 1 and x.shape[:2] == (count, columns) and x.numel() == count * columns, fact)
-        self.normal = _normal(self)
+        if truth is not None:
+            fact = f"{self.bottom_name(2)} has shape {shape_text(truth.shape)}, expected ({count}, 6)"
+            self.require(truth.dim() > 1 and truth.shape[0] == count and truth.numel() > 0, fact)
+        self.normal = normal_of(self)
+        if train:
+            self.effects, self.traceable = Effects.VALUES, False
 
-    def forward(self, deltas: Tensor, rois: Tensor) -> Tensor:
+    def forward(self, deltas: Tensor, rois: Tensor, truth: Tensor | None = None) -> Tensor:
         rois = rois.detach().flatten(1)
-        boxes = decode_deltas(
-            _denormalized(deltas.detach().flatten(1)[:, 4:], self.normal), rois[:, 1:], inclusive=True
-        )
-        return torch.cat([rois[:, :1], boxes], 1)
+        boxes = decode_deltas(denormalized(deltas.detach().flatten(1)[:, 4:], self.normal), rois[:, 1:], inclusive=True)
+        made = torch.cat([rois[:, :1], boxes], 1)
+        if not self.training or not has_values(made):
+            return made
+        kept = (boxes[:, :2] <= boxes[:, 2:]).all(1)
+        if truth is not None:
+            kept &= truth.detach().flatten(1)[:, -1] < self.opt.gt_iou_thr
+        self.require(bool(kept.any()), "no region is left: all boxes are inverted, or overlap the truth by gt_iou_thr")
+        return made[kept]
 
 
 class _Output(Layer, abstract=True):
@@ -62,7 +73,7 @@ class _Output(Layer, abstract=True):
         for i, x in enumerate(bottoms):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected (N, C, H, W)"
             self.require(x.dim() == 4 and min(x.shape[1:]) > 0, fact)
-        self.normal = _normal(self)
+        self.normal = normal_of(self)
         self.uncompiled = torch.compiler.disable(_found)  # the shapes depend on values; takes a second to import
 
     def maps(self, bottoms: Sequence[Tensor]) -> Sequence[tuple[Tensor, Tensor, Fields]]:
@@ -174,7 +185,7 @@ def _boxes(layer: _Output, deltas: Tensor, fields: Fields) -> Tensor:
     """The boxes (N, G H W, 4) of a map's deltas (N, G, 4, H, W), in the order of the scores, cut to the image."""
     *sides, stride = fields
     height, width = deltas.shape[3:]
-    moved = _denormalized(deltas.permute(0, 1, 3, 4, 2), layer.normal)
+    moved = denormalized(deltas.permute(0, 1, 3, 4, 2), layer.normal)
     near, far = 1 / layer.opt.field_xyr, math.log(layer.opt.field_whr)
     field = moved.new_tensor([list(side) for side in sides]).T.view(1, -1, 1, 1, 2)
     cell = [torch.arange(n, device=moved.device, dtype=moved.dtype) + 0.5 for n in (width, height)]
@@ -186,7 +197,7 @@ def _boxes(layer: _Output, deltas: Tensor, fields: Fields) -> Tensor:
     return boxes.clamp(min=0).minimum(limit)
 
 
-def _normal(layer: Layer) -> list[tuple[float, float]]:
+def normal_of(layer: Layer) -> list[tuple[float, float]]:
     """bbox_std and bbox_mean of each of the four deltas."""
     param = layer.spec.bbox_reg_param
     for name in ("bbox_mean", "bbox_std"):
@@ -195,6 +206,6 @@ def _normal(layer: Layer) -> list[tuple[float, float]]:
     return list(zip(list(param.bbox_std) or [1.0] * 4, list(param.bbox_mean) or [0.0] * 4, strict=True))
 
 
-def _denormalized(deltas: Tensor, normal: list[tuple[float, float]]) -> Tensor:
+def denormalized(deltas: Tensor, normal: list[tuple[float, float]]) -> Tensor:
     """Deltas (..., 4) times bbox_std plus bbox_mean."""
     return torch.stack([d * std + mean for d, (std, mean) in zip(deltas.unbind(-1), normal, strict=True)], -1)

@@ -53,7 +53,8 @@ def _overlaps(a: Tensor, area_a: Tensor, b: Tensor, area_b: Tensor, offset: floa
     if offset:
         width, height = width.add_(offset), height.add_(offset)
     common = width.clamp_(min=0).mul_(height.clamp_(min=0))
-    union = torch.add(area_a.unsqueeze(-1), area_b.unsqueeze(-2), out=height).sub_(common)
+    room = None if height.requires_grad else height
+    union = torch.add(area_a.unsqueeze(-1), area_b.unsqueeze(-2), out=room).sub_(common)
     return common.div_(union.clamp_(min=_TINY))
 
 

@@ -1,0 +1,311 @@
+"""Sequences of labels without places: the loss of connectionist temporal classification, decoders, and accuracies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from caffe.layers.base import Layer, Loss, has_values, shape_text
+from caffe.layers.support.exact import is_exact
+from caffe.layers.support.labels import number_text
+from caffe.layers.support.values import can_look
+
+__all__ = ["CTCDecoder", "CTCGreedyDecoder", "CTCLoss", "CtcLoss", "LabelsequenceAccuracy", "WarpCTCLoss"]
+
+
+class _Ctc(Loss, abstract=True):
+    """Base of the losses: minus the logarithm of the probability of each item's labels, summed over all alignments."""
+
+    constant: tuple[int, ...] = (1, 2, 3)
+    exempt: tuple[int, ...] = (1, 2, 3)
+    blank: int
+
+    def check_scores(self, x: Tensor) -> None:
+        """x is (T, N, C), perhaps with axes of size 1 behind."""
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T, N, C): steps, items, scores"
+        self.require(x.dim() >= 3 and x.shape[3:].numel() == 1 and min(x.shape[:3]) > 0, fact)
+
+    def check_labels(self, index: int, y: Tensor, shape: tuple[int, int], what: str) -> None:
+        """Bottom `index` has these sizes (0 for any), perhaps with axes of size 1 behind."""
+        fits = y.dim() >= 2 and y.shape[2:].numel() == 1
+        fits = fits and all(b in (0, a) for a, b in zip(y.shape[:2], shape, strict=True))
+        sizes = " ".join("any" if n == 0 else str(n) for n in shape)
+        self.require(fits, f"{self.bottom_name(index)} has shape {shape_text(y.shape)}, expected {what}: {sizes}")
+
+    def read_blank(self, given: bool, value: int, classes: int) -> None:
+        """Take the label that stands for none; a negative one for the last."""
+        self.require(given, "blank_index must be given: the forks that have this layer differ in its default")
+        self.blank = value if value >= 0 else classes - 1
+        self.require(self.blank < classes, f"the blank label is {self.blank}, and there are {classes} scores")
+
+    def losses(self, x: Tensor, label: Tensor, kept: Tensor, steps: Tensor | None) -> Tensor:
+        """The loss (N) of scores x (T, N, C) and of the labels (N, L) that are `kept`; 0 where they cannot be told."""
+        classes = x.shape[2]
+        index = label.nan_to_num(-1, -1, -1).long()
+        wrong = kept & ((index < 0) | (index >= classes))
+        if can_look(label) and not is_exact() and wrong.any():
+            number = number_text(float(label[wrong][0]))
+            where = self.bottom_name(len(self.spec.bottom) - 1)
+            self.error(f"{where} holds the label {number}, expected 0 to {classes - 1} for {classes} scores")
+        if not has_values(x):
+            return x.sum((0, 2)) * 0
+        order = torch.argsort(~kept, dim=1, stable=True)
+        target = index.gather(1, order).clamp(0, classes - 1)
+        counts = kept.sum(1)
+        steps = torch.full_like(counts, len(x)) if steps is None else steps
+        return F.ctc_loss(F.log_softmax(x, 2), target, steps, counts, self.blank, reduction="none", zero_infinity=True)
+
+
+def _steps_of(indicator: Tensor) -> Tensor:
+    """The steps of each item: up to the second place of (T, N) where a sequence begins, which has 0."""
+    return (indicator[1:] >= 0.5).cumprod(0).sum(0).long() + 1
+
+
+class CtcLoss(_Ctc, bottoms=2):
+    """The loss of connectionist temporal classification, of labels beside blank ones.
+
+    bottoms: scores x (T, N, C), labels (N, L), of which those that are blank_label do not count   top: loss ()
+
+        loss = -sum over items of log(sum over alignments of the product over steps of softmax(x)) / N
+
+    An alignment has a label or blank at each step; repeated ones are merged, then blanks left out. It adds nothing
+    where the steps are too few for the labels. alphabet_size is C, time_step T or less.
+    Source: Graves et al., ICML 2006; yalecyu/crnn.caffe, ctc_loss_layer.cpp.
+    """
+
+    def setup(self, x: Tensor, label: Tensor) -> None:
+        self.check_scores(x)
+        self.check_labels(1, label, (x.shape[1], 0), "labels (N, L)")
+        opt = self.opt
+        fact = f"alphabet_size is {opt.alphabet_size}, expected {x.shape[2]}, the number of scores"
+        self.require(opt.alphabet_size == x.shape[2], fact)
+        fact = f"time_step is {opt.time_step}, expected 1 to {x.shape[0]}, the number of steps"
+        self.require(0 < opt.time_step <= x.shape[0], fact)
+        self.read_blank(True, opt.blank_label, x.shape[2])
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        x, label = x.flatten(2), label.detach().flatten(1)
+        return self.losses(x[: self.opt.time_step], label, label != self.blank, None).mean()
+
+
+class CTCLoss(_Ctc, bottoms=3, options="ctc_loss_param"):
+    """The loss of connectionist temporal classification, of sequences of different lengths.
+
+    bottoms: scores x (T, N, C); indicators (T, N), 0 where a sequence begins, the second of which is not read; labels
+    (T, N) up to the first negative one   top: loss ()
+
+        loss = -sum over items of log(sum over alignments of the product over steps of softmax(x)) / N
+
+    The first output_delay steps do not count. preprocess_collapse_repeated leaves labels equal to the one before out.
+    An item without labels adds nothing; one with more than its steps can tell is an error. blank_index is given, a
+    negative one for the last; loss_calculation_t has no effect, since each step gives the same.
+    Source: Graves et al., ICML 2006; ChWick/caffe, ctc_loss_layer.cpp.
+    """
+
+    def setup(self, x: Tensor, indicator: Tensor, label: Tensor) -> None:
+        opt = self.opt
+        self.check_scores(x)
+        self.check_labels(1, indicator, tuple(x.shape[:2]), "indicators (T, N)")  # type: ignore[arg-type]
+        self.check_labels(2, label, tuple(x.shape[:2]), "labels (T, N)")  # type: ignore[arg-type]
+        self.require(opt.ctc_merge_repeated, "ctc_merge_repeated: false is not implemented; remove it")
+        fact = f"output_delay is {opt.output_delay}, expected 0 to {x.shape[0] - 1}"
+        self.require(0 <= opt.output_delay < x.shape[0], fact)
+        self.read_blank(opt.HasField("blank_index"), opt.blank_index, x.shape[2])
+
+    def forward(self, x: Tensor, indicator: Tensor, label: Tensor) -> Tensor:
+        x, label = x.flatten(2), label.detach().flatten(1).mT
+        kept = (label >= 0).cumprod(1).bool()
+        some = kept.any(1)
+        if self.opt.preprocess_collapse_repeated:
+            kept = torch.cat([kept[:, :1], kept[:, 1:] & (label[:, 1:] != label[:, :-1])], 1)
+        steps = (_steps_of(indicator.detach().flatten(1)) - self.opt.output_delay).clamp(min=0)
+        whole = (label + 0.5).floor()
+        if can_look(label) and not is_exact():
+            counts = kept.sum(1)
+            if bool((some & (counts > steps)).any()):
+                item = int((some & (counts > steps)).nonzero()[0])
+                fact = f"item {item} has {int(counts[item])} labels and {int(steps[item])} steps"
+                self.error(f"{fact}; expected at least as many")
+        made = self.losses(x[self.opt.output_delay :], whole, kept, steps)
+        return made.where(some, 0).sum() / x.shape[1]
+
+
+class WarpCTCLoss(_Ctc, bottoms=(2, 4), options="ctc_loss_param"):
+    """The loss of connectionist temporal classification, in the layouts of warp-ctc's layer.
+
+    bottoms: scores x (T, N, C), and   top: loss ()
+        labels (N, L), of which those that are blank_index do not count; or
+        indicators (T, N), 0 where a sequence begins, and labels (T, N) up to the first negative one, counted from 1 on
+        where blank_index is 0; or
+        steps (N), numbers of labels (N), and labels (L, N)
+
+        loss = -sum over items of log(sum over alignments of the product over steps of softmax(x)) / N
+
+    It adds nothing where the steps are too few for the labels. blank_index must be given.
+    Source: Graves et al., ICML 2006; ChWick/caffe, warp_ctc_loss_layer.cpp.
+    """
+
+    def setup(self, x: Tensor, *others: Tensor) -> None:
+        opt = self.opt
+        self.check_scores(x)
+        steps, items = x.shape[:2]
+        if len(others) == 1:
+            self.check_labels(1, others[0], (items, 0), "labels (N, L)")
+        elif len(others) == 2:
+            self.check_labels(1, others[0], (steps, items), "indicators (T, N)")
+            self.check_labels(2, others[1], (steps, items), "labels (T, N)")
+        else:
+            for i in (0, 1):
+                fact = f"{self.bottom_name(i + 1)} has {others[i].numel()} elements, expected one for each of {items}"
+                self.require(others[i].numel() == items, f"{fact} items")
+            self.check_labels(3, others[2], (0, items), "labels (L, N)")
+        others_given = [name for name in ("output_delay", "loss_calculation_t") if getattr(opt, name)]
+        self.require(not others_given, f"{', '.join(others_given)} is of CTCLoss; remove it")
+        self.read_blank(opt.HasField("blank_index"), opt.blank_index, x.shape[2])
+
+    def forward(self, x: Tensor, *others: Any) -> Tensor:
+        x, flat = x.flatten(2), [y.detach().flatten(1) if y.dim() > 1 else y.detach() for y in others]
+        if len(flat) == 1:
+            return self.losses(x, flat[0], flat[0] != self.blank, None).mean()
+        if len(flat) == 2:
+            label = flat[1].mT
+            kept = (label >= 0).cumprod(1).bool()
+            steps = _steps_of(flat[0]).where(kept.any(1), 0)
+            label = (label + 0.5).floor() + (1 if self.blank == 0 else 0)
+            return self.losses(x, label, kept, steps).where(kept.any(1), 0).mean()
+        steps, counts, label = flat[0].flatten().long(), flat[1].flatten().long(), flat[2].mT
+        if can_look(x) and not is_exact():
+            fits = bool((steps >= 0).all() and (steps <= len(x)).all() and (counts <= label.shape[1]).all())
+            self.require(fits, f"has numbers of steps beyond {len(x)}, or of labels beyond {label.shape[1]}")
+        kept = torch.arange(label.shape[1], device=label.device) < counts.unsqueeze(1)
+        return self.losses(x, label, kept, steps.clamp(0, len(x))).mean()
+
+
+def _told(best: Tensor, blank: int, there: Tensor, merge: bool = True) -> tuple[Tensor, Tensor]:
+    """The labels (N, T) that the best ones (N, T) tell, in front of others, and how many there are (N)."""
+    new = torch.cat([torch.ones_like(there[:, :1]), best[:, 1:] != best[:, :-1]], 1) if merge else there
+    kept = new & (best != blank) & there
+    order = torch.argsort(~kept, dim=1, stable=True)
+    return best.gather(1, order), kept.sum(1)
+
+
+def _distances(a: Tensor, counts: Tensor, b: Tensor, others: Tensor) -> Tensor:
+    """The edit distance (N) of each row of a (N, T), of length counts (N), from that of b (N, L), of length others."""
+    row = torch.arange(b.shape[1] + 1, device=a.device).expand(len(a), -1)
+    place = torch.arange(b.shape[1] + 1, device=a.device)
+    result = row.gather(1, others.unsqueeze(1)).squeeze(1)
+    for step in range(a.shape[1]):
+        swapped = row[:, :-1] + (a[:, step : step + 1] != b)
+        first = torch.cat([row[:, :1] + 1, torch.minimum(swapped, row[:, 1:] + 1)], 1)
+        row = (first - place).cummin(1).values + place  # insertions from the left
+        result = row.gather(1, others.unsqueeze(1)).squeeze(1).where(counts == step + 1, result)
+    return result
+
+
+class _Decoder(Layer, abstract=True):
+    """Base of the decoders: the best label of each step, without repeated ones and blanks."""
+
+    constant = (0, 1, 2)
+    exempt = (0, 1, 2)
+
+    def check_scores(self, x: Tensor) -> None:
+        """x is (T, N, C), and the blank label one of C."""
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T, N, C): steps, items, scores"
+        self.require(x.dim() >= 3 and x.shape[3:].numel() == 1 and min(x.shape[:3]) > 0, fact)
+        blank = self.opt.blank_index
+        self.blank = blank if blank >= 0 else x.shape[2] - 1
+        self.require(self.blank < x.shape[2], f"blank_index is {blank}, and there are {x.shape[2]} scores")
+
+
+class _CTCDecoder(_Decoder, abstract=True):
+    """Base of CTCDecoder: its steps."""
+
+    def _accuracy(self, told: Tensor, counts: Tensor, label: Tensor) -> Tensor:
+        others = (label >= 0).cumprod(1).sum(1).long()
+        far = _distances(told, counts, (label + 0.5).floor().long(), others)
+        return 1 - (far / torch.maximum(counts, others).clamp(min=1)).sum() / len(told)
+
+
+class CTCDecoder(_CTCDecoder, bottoms=(2, 3), tops=(1, 3)):
+    """The best labels of sequences, and how near they come to the true ones.
+
+    bottoms: scores x (T, N, C); indicators (T, N), 0 where a sequence begins; optionally the true labels (T, N), up to
+    the first negative one   tops: labels (N, T, 1, 1), then -1 to the end; score (N, 1, 1, 1), the product of the
+    largest x of each step, left out where two tops meet three bottoms; accuracy (1, 1, 1, 1), with true labels
+
+        accuracy = 1 - sum of edit distance / length of the longer one / N
+
+    blank_index is 0, a negative one the last; ctc_merge_repeated: false keeps repeated labels.
+    Source: ChWick/caffe, ctc_decoder_layer.cpp; senlinuc/caffe_ocr.
+    """
+
+    def setup(self, x: Tensor, indicator: Tensor, *label: Tensor) -> None:
+        self.check_scores(x)
+        for i, y in enumerate((indicator, *label), 1):
+            fact = f"{self.bottom_name(i)} has shape {shape_text(y.shape)}, expected (T, N)"
+            self.require(y.shape[:2] == x.shape[:2] and y.numel() == x.shape[:2].numel(), fact)
+        fits = self.top_count <= (3 if label else 2)
+        self.require(fits, "has three tops and no true labels; expected labels and score, or a third bottom")
+
+    def forward(self, x: Tensor, indicator: Tensor, *label: Tensor) -> tuple[Tensor, ...]:
+        largest, best = x.detach().flatten(2).max(2)
+        steps = _steps_of(indicator.detach().flatten(1))
+        there = torch.arange(len(x), device=x.device).unsqueeze(1) < steps
+        told, counts = _told(best.mT, self.blank, there.mT, self.opt.ctc_merge_repeated)
+        kept = torch.arange(len(x), device=x.device) < counts.unsqueeze(1)
+        tops = [told.where(kept, -1).to(x.dtype)[:, :, None, None]]
+        if self.top_count == 3 or (self.top_count == 2 and not label):
+            tops.append(largest.where(there, 1).prod(0).view(-1, 1, 1, 1))
+        if self.top_count > len(tops):
+            tops.append(self._accuracy(told, counts, label[0].detach().flatten(1).mT).to(x.dtype).view(1, 1, 1, 1))
+        return tuple(tops)
+
+
+class CTCGreedyDecoder(_Decoder, options="ctc_decoder_param"):
+    """The best labels of sequences that all have T steps.
+
+    bottom: scores x (T, N, C)   top: labels (N, T), then -1 to the end
+
+    blank_index is 0, a negative one the last; ctc_merge_repeated: false keeps repeated labels.
+    Source: senlinuc/caffe_ocr. Its form with true labels as a second bottom is not taken.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        self.check_scores(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        best = x.detach().flatten(2).argmax(2).mT
+        told, counts = _told(best, self.blank, torch.ones_like(best, dtype=torch.bool), self.opt.ctc_merge_repeated)
+        return told.where(torch.arange(len(x), device=x.device) < counts.unsqueeze(1), -1).to(x.dtype)
+
+
+class LabelsequenceAccuracy(Layer, bottoms=2):
+    """The share of items whose best labels are the true ones, all of them.
+
+    bottoms: scores x (N, T, C); true labels (N, L), of which those that are blank_label do not count   top: accuracy ()
+
+    The best labels are those of CTCGreedyDecoder with blank_label. Source: yalecyu/crnn.caffe.
+    """
+
+    constant = (0, 1)
+    exempt = (0, 1)
+
+    def setup(self, x: Tensor, label: Tensor) -> None:
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, T, C): items, steps, scores"
+        self.require(x.dim() >= 3 and x.shape[3:].numel() == 1 and min(x.shape[:3]) > 0, fact)
+        fact = f"{self.bottom_name(1)} has shape {shape_text(label.shape)}, expected (N, L) with N = {x.shape[0]}"
+        self.require(label.dim() >= 2 and label.shape[0] == x.shape[0] and label.shape[2:].numel() == 1, fact)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        best, blank = x.detach().flatten(2).argmax(2), self.opt.blank_label
+        told, counts = _told(best, blank, torch.ones_like(best, dtype=torch.bool))
+        true = label.detach().flatten(1).long()
+        kept = true != blank
+        true = true.gather(1, torch.argsort(~kept, dim=1, stable=True))
+        width = min(true.shape[1], told.shape[1])
+        beyond = torch.arange(width, device=x.device) >= counts.unsqueeze(1)
+        same = ((told[:, :width] == true[:, :width]) | beyond).all(1) & (counts == kept.sum(1))
+        return same.to(x.dtype).mean()
