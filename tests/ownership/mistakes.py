@@ -222,14 +222,6 @@ MISTAKES = [
         test="net/test_shared_weights.py::test_a_net_keeps_the_weights_that_it_shared_when_their_net_shares_again",
     ),
     Mistake(
-        "the former gradient's array stays connected to another net's",
-        "blob.py",
-        "            self.gradient.forget_loan()",
-        "            pass",
-        mode="mirror",
-        seed=1058,
-    ),
-    Mistake(
         "backward goes by an old run",
         "net/run/stepwise.py",
         "if fixed or history.seen == _seen(step):",
