@@ -16,7 +16,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "Accum": (of.FLOWNET, ""),
     "AdaptiveBiasChannel": (of.DEEPLAB, ""),
     "AnchorEmbeddingExtractor": (of.OPENVINO, ""),
-    "AnnotatedData": (of.SSD, ""),
     "AutoCrop": ("RCF", 'write "Crop" with the offset as a number'),
     "BboxAccuracy": (of.CASCADE, ""),
     "BiasChannel": (of.DEEPLAB, ""),

@@ -1,0 +1,89 @@
+"""Layers that read images with boxes of the objects in them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from torch import Tensor
+
+from caffe.data.databases.annotated import AnnotatedReader, LabelReader, typed
+from caffe.data.databases.base import open_source
+from caffe.data.pipeline.samplers import Samplers
+from caffe.data.pipeline.targets import Boxes
+from caffe.data.streams.records import RecordStream
+from caffe.errors import DataError
+from caffe.layers.data import SSD_CROPS, StreamSource
+from caffe.proto import caffe_pb2
+from caffe.proto.caffe_pb2 import DataParameter
+
+__all__ = ["AnnotatedData"]
+
+_OF_OTHERS = ("yolo_data_type", "yolo_data_jitter", "train_diffcult", "single_class", "seg_scales")
+_MOVES = "moves objects away from their boxes; write batch_sampler or expand_param"
+
+
+class AnnotatedData(StreamSource, bottoms=0, tops=(1, 2)):
+    """Images and the boxes of their objects, from an LMDB or LevelDB database of AnnotatedDatum records.
+
+    tops: data (N, C, H, W) after transform_param; boxes (1, 1, M, 8), a row for each box of the batch: number of the
+    image, label, instance, xmin, ymin, xmax, ymax (shares of the image), difficult
+
+    A batch without boxes has one row of -1. An image goes through distort_param, expand_param, one window of
+    batch_sampler, resize_param, noise_param, and then the crop and mirror of transform_param; its boxes go with it, and
+    emit_constraint says which stay. Pixels are not compressed as JPEG between these steps, as SSD's Caffe does.
+    Records without a type and a layer without anno_type give the Datum's label (N) instead. label_map_file names the
+    classes for `caffe preview`.
+    Source: Liu et al., arXiv:1512.02325, section 2.2; SSD's annotated_data_layer.cpp, data_transformer.cpp.
+    """
+
+    more_options = ("transform_param", "data_param")
+    honours = (
+        *SSD_CROPS,
+        *(f"TransformationParameter.{name}" for name in ("distort_param", "emit_constraint", "expand_param")),
+    )
+
+    def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
+        super().__init__(spec, phase)
+        with self.naming():
+            self._source = open_source(DataParameter.DB.Name(spec.data_param.backend), spec.data_param.source)
+
+    @property
+    def batch_size(self) -> int:
+        return self.spec.data_param.batch_size
+
+    def setup(self, *bottoms: Tensor) -> None:
+        for name in _OF_OTHERS:
+            default = self.opt.DESCRIPTOR.fields_by_name[name].default_value
+            fact = f"annotated_data_param.{name} is of MobileNet-YOLO, which this layer cannot do; remove it"
+            self.require(getattr(self.opt, name) == default, fact)
+        param = self.spec.transform_param
+        self.require(not param.mixup, "mixup mixes labels, which boxes are not; remove it")
+        self.require(not param.rotation, f"rotation {_MOVES}")
+        self.require(not param.HasField("random_resized_crop"), f"random_resized_crop {_MOVES}")
+        self.open(self._stream)
+        self._log_size("annotated_data_layer.cpp:54")
+
+    def _stream(self) -> RecordStream:
+        param, opt = self.spec.data_param, self.spec.transform_param
+        transformer = self.transformer()
+        transformer.samplers = Samplers(self.opt.batch_sampler)
+        color = True if param.force_encoded_color else transformer.color
+        self.require(
+            not (param.force_encoded_color and opt.force_gray),
+            "cannot set both force_encoded_color and force_gray; remove one of them",
+        )
+        read: AnnotatedReader = LabelReader(color, split=not transformer.reshaping)
+        if self.opt.HasField("anno_type") or self._typed():
+            read = AnnotatedReader(color, split=not transformer.reshaping)
+            transformer.labels = Boxes(
+                opt.emit_constraint if opt.HasField("emit_constraint") else None, transformer.resize
+            )
+        elif transformer.samplers:
+            raise DataError("batch_sampler is for records with boxes, but the first has none; write anno_type: BBOX")
+        return RecordStream(self._source, read, transformer, param.batch_size, param.rand_skip)
+
+    def _typed(self) -> bool:
+        """Whether the first record says that it has boxes."""
+        with closing(self._source.records()) as records:
+            return typed(next(records)[1])
