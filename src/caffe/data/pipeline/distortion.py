@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from caffe import log
+from caffe.data.databases.datum import decode
 from caffe.errors import DataError
 
 __all__ = ["Canvas", "Distortion", "Expansion", "Noise", "Part"]
@@ -191,7 +192,7 @@ class Noise:
             pixels = _of_luminance(pixels, cv2.createCLAHE(clipLimit=4).apply)
         if param.jpeg > 0:
             data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(param.jpeg)])[1]
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            pixels = decode(data.tobytes(), color=True)
         if param.erode:
             pixels = cv2.erode(pixels, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
         if param.posterize:

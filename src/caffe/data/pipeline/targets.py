@@ -69,7 +69,8 @@ class Boxes(Numbers):
         _, height, width = crop
         near = np.array([place[1::-1] for place in places], np.float32)
         whole = np.array(sizes, np.float32)[:, ::-1]
-        windows = np.concatenate([near / whole, ((*near, width, height)) / whole], 1)
+        far = near + np.array([width, height], np.float32)
+        windows = np.concatenate([near / whole, far / whole], 1)
         rows, stays = boxes.projected(rows, windows[items], self.emit)
         rows, items = rows[stays], items[stays]
         boxes.mirrored(rows, np.array([place[2] for place in places])[items])
