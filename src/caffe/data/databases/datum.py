@@ -54,6 +54,8 @@ class DatumReader:
             return planes(pixels) if self.split or pixels.ndim == 2 else pixels.transpose(2, 0, 1), datum.label
         shape = (datum.channels, datum.height, datum.width)
         image = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+        if not image.size and value[:1] == b"\x0a":  # how no Datum begins
+            raise DataError("is an AnnotatedDatum, which the layer AnnotatedData reads; write that type")
         if image.size != shape[0] * shape[1] * shape[2] or not image.size:
             size = " x ".join(map(str, shape))
             raise DataError(f"holds {image.size} values where channels x height x width = {size}; write it again")
