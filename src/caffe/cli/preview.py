@@ -81,7 +81,7 @@ def _draw(net: Any, layer: Any, count: int, out: str) -> None:
         if boxes is not None:
             names = _names(layer)
             pictures += [shown(undo(image), rows, names) for image, rows in zip(images, boxes, strict=True)]
-            captions += [f"{len(rows)} boxes" for rows in boxes]
+            captions += ["1 box" if len(rows) == 1 else f"{len(rows)} boxes" for rows in boxes]
             continue
         pictures += [shown(undo(image), 0) for image in images]
         captions += [_caption(label) for label in labels[0]] if labels else [""] * len(images)

@@ -86,7 +86,7 @@ def normalised(rows: list[Row], size: tuple[int, int], image: tuple[int, ...], n
     if (height, width) != tuple(image):
         log.warning("io.cpp", f"{name}: the image is {image[1]} x {image[0]}, but the file says {width} x {height}")
     counts: defaultdict[int, int] = defaultdict(int)
-    result = []
+    result: list[tuple[float, ...]] = []
     for label, xmin, ymin, xmax, ymax, difficult in rows:
         if xmin < 0 or ymin < 0 or xmax > width or ymax > height:
             log.warning("io.cpp", f"{name}: the box {xmin:g} {ymin:g} {xmax:g} {ymax:g} exceeds the image")
@@ -133,7 +133,7 @@ def read_voc(path: str, names: Names) -> Found:
     """The boxes of a file of PASCAL VOC or ILSVRC: annotation/object/{name, difficult, bndbox}."""
     try:
         root = ET.fromstring(files.read_bytes(path))
-        rows = []
+        rows: list[Row] = []
         for item in root.iter("object"):
             box = item.find("bndbox")
             if box is None:
@@ -142,7 +142,8 @@ def read_voc(path: str, names: Names) -> Found:
             if np.isnan(corners).any():
                 raise FileError(f"{path}: a bndbox is incomplete; expected xmin, ymin, xmax and ymax in it")
             label = _label(names, (item.findtext("name") or "").strip(), path)
-            rows.append((label, *map(int, corners), (item.findtext("difficult") or "0").strip() == "1"))
+            left, top, right, bottom = map(int, corners)
+            rows.append((label, left, top, right, bottom, (item.findtext("difficult") or "0").strip() == "1"))
         size = tuple(int(root.findtext(f"size/{side}") or 0) for side in ("height", "width"))
     except (ET.ParseError, ValueError) as error:
         raise FileError(f"{path}: is not a file of VOC annotations: {error}") from error
@@ -163,7 +164,7 @@ def read_coco_image(path: str, names: Names) -> Found:
 
 def read_text(path: str, names: Names) -> Found:
     """The boxes of lines `label xmin ymin xmax ymax`."""
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(files.lines(path, "file of boxes"), 1):
         if line:
             try:
