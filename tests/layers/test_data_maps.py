@@ -139,6 +139,14 @@ ABSENT = [
         [(2, 3, 4, 8, 8), (2, 2, 4, 8, 8)],
     ),
     (
+        'type: "BoxData" data_param { batch_size: 2 side: 5 } transform_param { crop_size: 8 }',
+        [(2, 3, 8, 8), (2, 175)],
+    ),
+    (
+        'type: "SegData" seg_data_param { } transform_param { crop_height: 8 crop_width: 9 scale_ratios: 0.8 }',
+        [(1, 3, 8, 9), (1, 1, 8, 9)],
+    ),
+    (
         'type: "VideoSegmentationData" image_data_param { batch_size: 2 new_length: 4 } '
         "transform_param { crop_size: 8 }",
         [(2, 3, 4, 8, 8), (2, 1, 4, 8, 8)],

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from caffe.layers.base import Source
 
-__all__ = ["POSE_IMAGE_DATA", "VideoData", "VideoSegmentationData", "VideoWithVoxelTruthData"]
+__all__ = ["POSE_IMAGE_DATA", "BoxData", "SegData", "VideoData", "VideoSegmentationData", "VideoWithVoxelTruthData"]
 
 _VIDEO = (
     "ignore_label",
@@ -80,6 +80,38 @@ class VideoData(_Absent, bottoms=0, tops=(1, 2)):
             return [(opt.batch_size, channels, *sides), (opt.batch_size, 1, 1, 1)]
         count = self.spec.data_param.batch_size
         return [(count, 3, *self.sides()), (count,)]
+
+
+class BoxData(_Absent, bottoms=0, tops=(1, 2), options="data_param"):
+    """Images and the cells of YOLO's grid that have an object. The net builds; a run needs data from elsewhere.
+
+    tops: data (N, 3, H, W), cells (N, 7 side^2)
+
+    Source: yeahkun's box_data_layer.cpp, whose records have fields that no Datum of others has.
+    """
+
+    honours = (*_Absent.honours, "DataParameter.side")
+
+    def declared(self) -> list[tuple[int, ...]]:
+        count, side = self.opt.batch_size, self.opt.side
+        return [(count, 3, *self.sides()), (count, 7 * side * side)]
+
+
+class SegData(_Absent, bottoms=0, tops=2):
+    """Images and maps of classes, scaled at random. The net builds; a run needs data from elsewhere.
+
+    tops: data (N, 3, H, W), classes (N, 1, H, W) of crop_size, or crop_height and crop_width
+
+    Source: lxx1991's caffe_mpi, seg_data_layer.cpp. ImageSegData reads the same lists, without random scales.
+    """
+
+    honours = (*_Absent.honours, "TransformationParameter.crop_height", "TransformationParameter.crop_width")
+
+    def declared(self) -> list[tuple[int, ...]]:
+        count = self.opt.batch_size if self.opt.HasField("batch_size") else 1
+        param = self.spec.transform_param
+        sides = self.sides(param.crop_height, param.crop_width)
+        return [(count, 3, *sides), (count, 1, *sides)]
 
 
 class VideoSegmentationData(_Absent, bottoms=0, tops=2, options="image_data_param"):
