@@ -26,14 +26,11 @@ _MOVES = "moves objects away from their boxes; write batch_sampler or expand_par
 class AnnotatedData(StreamSource, bottoms=0, tops=(1, 2)):
     """Images and the boxes of their objects, from an LMDB or LevelDB database of AnnotatedDatum records.
 
-    tops: data (N, C, H, W) after transform_param; boxes (1, 1, M, 8), a row for each box of the batch: number of the
-    image, label, instance, xmin, ymin, xmax, ymax (shares of the image), difficult
+    tops: data (N, C, H, W); boxes (1, 1, M, 8): image, label, instance, xmin, ymin, xmax, ymax (in shares), difficult
 
-    A batch without boxes has one row of -1. An image goes through distort_param, expand_param, one window of
-    batch_sampler, resize_param, noise_param, and then the crop and mirror of transform_param; its boxes go with it, and
-    emit_constraint says which stay. Pixels are not compressed as JPEG between these steps, as SSD's Caffe does.
-    Records without a type and a layer without anno_type give the Datum's label (N) instead. label_map_file names the
-    classes for `caffe preview`.
+    A batch without boxes has one row of -1. An image and its boxes go through distort_param, expand_param, one window
+    of batch_sampler, resize_param, noise_param, crop and mirror; emit_constraint says which boxes stay. Records without
+    a type, in a layer without anno_type, give the Datum's label (N). `caffe preview` reads label_map_file.
     Source: Liu et al., arXiv:1512.02325, section 2.2; SSD's annotated_data_layer.cpp, data_transformer.cpp.
     """
 
