@@ -167,7 +167,7 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
     def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
         super().__init__(spec, phase)
         with self.naming():  # here, not in setup: so Caffe's log has it
-            self._source = open_source(DataParameter.DB.Name(self.opt.backend), self.opt.source)
+            self._source = open_source(DataParameter.DB.Name(spec.data_param.backend), spec.data_param.source)
 
     def setup(self, *bottoms: Tensor) -> None:
         self.open(self._stream)
@@ -175,13 +175,15 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
 
     def _stream(self) -> RecordStream:
         transformer = self.transformer()
-        color = True if self.opt.force_encoded_color else transformer.color
-        self.require(
-            not (self.opt.force_encoded_color and self.spec.transform_param.force_gray),
-            "cannot set both force_encoded_color and force_gray; remove one of them",
-        )
-        read = DatumReader(color, split=not transformer.reshaping)
+        read = DatumReader(self.color_of(transformer), split=not transformer.reshaping)
         return RecordStream(self._source, read, transformer, self.opt.batch_size, self.opt.rand_skip)
+
+    def color_of(self, transformer: BatchTransformer) -> bool | None:
+        """How compressed images are decoded, as in `DatumReader`."""
+        forced = self.spec.data_param.force_encoded_color
+        fact = "cannot set both force_encoded_color and force_gray; remove one of them"
+        self.require(not (forced and self.spec.transform_param.force_gray), fact)
+        return True if forced else transformer.color
 
 
 class ImageData(StreamSource, bottoms=0, tops=2):

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
 
 from torch import Tensor
 
 from caffe.data.databases.annotated import AnnotatedReader, LabelReader, typed
-from caffe.data.databases.base import open_source
 from caffe.data.pipeline.samplers import Samplers
 from caffe.data.pipeline.targets import Boxes
 from caffe.data.streams.records import RecordStream
 from caffe.errors import DataError
-from caffe.layers.data import SSD_CROPS, StreamSource
-from caffe.proto import caffe_pb2
-from caffe.proto.caffe_pb2 import DataParameter
+from caffe.layers.data import SSD_CROPS, Data
 
 __all__ = ["AnnotatedData"]
 
 _OF_OTHERS = ("yolo_data_type", "yolo_data_jitter", "train_diffcult", "single_class", "seg_scales")
+_STEPS = tuple(f"TransformationParameter.{name}" for name in ("distort_param", "emit_constraint", "expand_param"))
 _MOVES = "moves objects away from their boxes; write batch_sampler or expand_param"
 
 
-class AnnotatedData(StreamSource, bottoms=0, tops=(1, 2)):
+class AnnotatedData(Data, bottoms=0, tops=(1, 2)):
     """Images and the boxes of their objects, from an LMDB or LevelDB database of AnnotatedDatum records.
 
     tops: data (N, C, H, W); boxes (1, 1, M, 8): image, label, instance, xmin, ymin, xmax, ymax (in shares), difficult
@@ -34,16 +31,7 @@ class AnnotatedData(StreamSource, bottoms=0, tops=(1, 2)):
     Source: Liu et al., arXiv:1512.02325, section 2.2; SSD's annotated_data_layer.cpp, data_transformer.cpp.
     """
 
-    more_options = ("transform_param", "data_param")
-    honours = (
-        *SSD_CROPS,
-        *(f"TransformationParameter.{name}" for name in ("distort_param", "emit_constraint", "expand_param")),
-    )
-
-    def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
-        super().__init__(spec, phase)
-        with self.naming():
-            self._source = open_source(DataParameter.DB.Name(spec.data_param.backend), spec.data_param.source)
+    honours = (*SSD_CROPS, *_STEPS)
 
     @property
     def batch_size(self) -> int:
@@ -65,17 +53,12 @@ class AnnotatedData(StreamSource, bottoms=0, tops=(1, 2)):
         param, opt = self.spec.data_param, self.spec.transform_param
         transformer = self.transformer()
         transformer.samplers = Samplers(self.opt.batch_sampler)
-        color = True if param.force_encoded_color else transformer.color
-        self.require(
-            not (param.force_encoded_color and opt.force_gray),
-            "cannot set both force_encoded_color and force_gray; remove one of them",
-        )
+        color = self.color_of(transformer)
         read: AnnotatedReader = LabelReader(color, split=not transformer.reshaping)
         if self.opt.HasField("anno_type") or self._typed():
             read = AnnotatedReader(color, split=not transformer.reshaping)
-            transformer.labels = Boxes(
-                opt.emit_constraint if opt.HasField("emit_constraint") else None, transformer.resize
-            )
+            emit = opt.emit_constraint if opt.HasField("emit_constraint") else None
+            transformer.labels = Boxes(emit, transformer.resize)
         elif transformer.samplers:
             raise DataError("batch_sampler is for records with boxes, but the first has none; write anno_type: BBOX")
         return RecordStream(self._source, read, transformer, param.batch_size, param.rand_skip)
