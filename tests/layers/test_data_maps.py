@@ -139,6 +139,10 @@ ABSENT = [
         [(2, 3, 4, 8, 8), (2, 2, 4, 8, 8)],
     ),
     (
+        'type: "VideoData" video_data_param { source: "s" batch_size: 2 new_length: 5 } transform_param { crop_size: 8 }',
+        [(2, 3, 5, 8, 8), (2,)],
+    ),
+    (
         'type: "BoxData" data_param { batch_size: 2 side: 5 } transform_param { crop_size: 8 }',
         [(2, 3, 8, 8), (2, 175)],
     ),

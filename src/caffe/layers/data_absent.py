@@ -62,8 +62,8 @@ class _Absent(Source, abstract=True):
 class VideoData(_Absent, bottoms=0, tops=(1, 2)):
     """Clips or frames of videos, and labels if there is a second top. The net builds; a run needs data from elsewhere.
 
-    tops: by the fields: new_length of image_data_param (C3D): clips (N, 3, new_length, H, W), label (N, 1, 1, 1, 1);
-    source of video_data_param (TSN): frames one after the other as channels (N, C, H, W) with C = 3 (RGB) or 2 (FLOW)
+    tops: by the fields: image_data_param (C3D), or source of video_data_param alone (video-caffe): clips (N, 3, new_length, H, W), label (N, 1, 1, 1, 1);
+    with num_segments, modality or name_pattern (TSN): frames one after the other as channels (N, C, H, W) with C = 3 (RGB) or 2 (FLOW)
     times new_length num_segments, label (N, 1, 1, 1); data_param (SSD): frames (N, 3, H, W), label (N)
 
     Source: C3D's, TSN's and SSD's video_data_layer.cpp.
@@ -74,6 +74,9 @@ class VideoData(_Absent, bottoms=0, tops=(1, 2)):
         if self.spec.HasField("image_data_param"):
             sides = self.sides(images.new_height, images.new_width)
             return [(images.batch_size, 3, images.new_length, *sides), (images.batch_size, 1, 1, 1, 1)]
+        if opt.source and not any(map(opt.HasField, ("num_segments", "modality", "name_pattern"))):
+            sides = self.sides(opt.new_height, opt.new_width)
+            return [(opt.batch_size, 3, opt.new_length, *sides), (opt.batch_size,)]
         if opt.source:
             channels = (2 if opt.modality == opt.FLOW else 3) * opt.new_length * opt.num_segments
             sides = self.sides(opt.new_height, opt.new_width)
