@@ -139,7 +139,8 @@ ABSENT = [
         [(2, 3, 4, 8, 8), (2, 2, 4, 8, 8)],
     ),
     (
-        'type: "VideoData" video_data_param { source: "s" batch_size: 2 new_length: 5 } transform_param { crop_size: 8 }',
+        'type: "VideoData" video_data_param { source: "s" batch_size: 2 new_length: 5 } '
+        "transform_param { crop_size: 8 }",
         [(2, 3, 5, 8, 8), (2,)],
     ),
     (

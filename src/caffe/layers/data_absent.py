@@ -63,9 +63,9 @@ class VideoData(_Absent, bottoms=0, tops=(1, 2)):
     """Clips or frames of videos, and labels if there is a second top. The net builds; a run needs data from elsewhere.
 
     tops: by the fields: image_data_param (C3D), or source of video_data_param alone (video-caffe): clips
-    (N, 3, new_length, H, W), label (N, 1, 1, 1, 1) or (N); with num_segments, modality or name_pattern (TSN): frames one
-    after the other as channels, 3 (RGB) or 2 (FLOW) times new_length num_segments, label (N, 1, 1, 1); data_param (SSD):
-    frames (N, 3, H, W), label (N)
+    (N, 3, new_length, H, W), label (N, 1, 1, 1, 1) or (N); with num_segments, modality or name_pattern (TSN): frames as
+    channels, 3 (RGB) or 2 (FLOW) times new_length num_segments, label (N, 1, 1, 1); data_param (SSD): frames
+    (N, 3, H, W), label (N)
 
     Source: C3D's, TSN's and SSD's video_data_layer.cpp.
     """
