@@ -21,7 +21,7 @@ def run(text, pixels, labels=None, seed=1, phase=caffe_pb2.TRAIN):
     made = transformer(text, phase)
     batch = made.batch(len(pixels), generator(seed, 0))
     for index, image in enumerate(pixels):
-        batch.add(made.varied(image, seed, 0, index), 0 if labels is None else labels[index])
+        batch.add(*made.varied(image, 0 if labels is None else labels[index], seed, 0, index))
     return batch.finish()
 
 

@@ -26,7 +26,9 @@ from tests.layers.alone import alone
 from tests.layers.cases import CASES
 
 STATE = Effects.RANDOM | Effects.BUFFERS | Effects.VALUES | Effects.CALLS
-NEED_FILES = ("ArrayData", "Data", "HDF5Data", "ImageData", "WindowData")
+NEED_FILES = ("ArrayData", "Data", "HDF5Data", "ImageData", "WindowData", "AnnotatedData", "DenseImageData")
+NEED_FILES += ("ImageLabelmapData", "ImageSegData", "BoxData", "POSE_IMAGE_DATA", "SegData", "VideoData")
+NEED_FILES += ("VideoSegmentationData", "VideoWithVoxelTruthData")
 SHAPE = "dummy_data_param { shape { dim: 2 } data_filler { type: 'gaussian' } }"
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 

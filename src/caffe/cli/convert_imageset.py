@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caffe import log
 from caffe.cli.command import command
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BACKEND = Flag("backend", "lmdb", "Kind of the database: lmdb or leveldb.")
 
-_FLAGS = [
+IMAGE_FLAGS = [
     Flag("gray", False, "Read the images as grey ones."),
     Flag("shuffle", False, "Write the images in random order."),
     BACKEND,
@@ -30,7 +30,7 @@ _FLAGS = [
 ]
 
 
-@command(*_FLAGS, task="convert", arguments="ROOTFOLDER LISTFILE DB_NAME")
+@command(*IMAGE_FLAGS, task="convert", arguments="ROOTFOLDER LISTFILE DB_NAME")
 def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
     """Convert a list of images to a database of records.
 
@@ -40,18 +40,26 @@ def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
 
         caffe convert_imageset -resize_width=256 -resize_height=256 -shuffle images/ train.txt train_lmdb
     """
-    from caffe.data import create_database
     from caffe.data.streams.images import read_image_list
     from caffe.data.tools.imageset import ImageSet
 
     root, list_file, path = flags.arguments
-    _check_size_flags(flags)
-    lines = _shuffled(read_image_list(list_file, labels=True), flags.shuffle)
+    check_size_flags(flags)
+    lines = shuffled(read_image_list(list_file, labels=True), flags.shuffle)
     log.info("convert_imageset.cpp:89", f"A total of {len(lines)} images.")
     if flags.encode_type and not flags.encoded:
         log.info("convert_imageset.cpp:92", "encode_type specified, assuming encoded=true.")
     encoded = flags.encoded or bool(flags.encode_type)
     images = ImageSet(root, flags.resize_height, flags.resize_width, not flags.gray, encoded, flags.encode_type)
+    write_records(images, lines, path, flags, display)
+
+
+def write_records(
+    images: ImageSet, lines: list[tuple[str, Any]], path: str, flags: SimpleNamespace, display: Display
+) -> None:
+    """Write the images of all lines to a new database, as -backend, -check_size and -strict say."""
+    from caffe.data import create_database
+
     with create_database(flags.backend, path) as writer, display.bar(path, len(lines)) as bar:
         _write(images, lines, flags.check_size, writer, bar)
         missing = len(lines) - writer.count
@@ -64,7 +72,7 @@ def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
     display.say(f"wrote {path}: {writer.count:,} of {len(lines):,} images")
 
 
-def _check_size_flags(flags: SimpleNamespace) -> None:
+def check_size_flags(flags: SimpleNamespace) -> None:
     """CaffeError unless both sides are positive or neither is given."""
     for name in ("resize_width", "resize_height"):
         if getattr(flags, name) < 0:
@@ -74,7 +82,7 @@ def _check_size_flags(flags: SimpleNamespace) -> None:
         raise CaffeError(f"-resize_{given} is given without -resize_{absent}: images are resized by both; give both")
 
 
-def _write(images: ImageSet, lines: list[tuple[str, int]], check_size: bool, writer: RecordWriter, bar: Bar) -> None:
+def _write(images: ImageSet, lines: list[tuple[str, Any]], check_size: bool, writer: RecordWriter, bar: Bar) -> None:
     """Write the images that can be read, and log the others. DataError if there is none of the former."""
     size = 0
     first: DataError | None = None
@@ -98,7 +106,7 @@ def _write(images: ImageSet, lines: list[tuple[str, int]], check_size: bool, wri
         bar.update(number)
 
 
-def _log_unreadable(images: ImageSet, lines: list[tuple[str, int]]) -> None:
+def _log_unreadable(images: ImageSet, lines: list[tuple[str, Any]]) -> None:
     for name, _ in lines:
         log.error("io.cpp:80", f"Could not open or find file {images.root}{name}")
 
@@ -112,7 +120,8 @@ def _none_readable(images: ImageSet, first: str, count: int, reason: DataError) 
     return f"{text}; check ROOTFOLDER and the names in the list"
 
 
-def _shuffled(lines: list[tuple[str, int]], wanted: bool) -> list[tuple[str, int]]:
+def shuffled(lines: list[tuple[str, Any]], wanted: bool) -> list[tuple[str, Any]]:
+    """The lines, in random order if wanted."""
     if wanted:
         import random
 

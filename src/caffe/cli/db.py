@@ -25,8 +25,9 @@ def db(flags: SimpleNamespace, display: Display) -> int:
     """Look into a database of records, LMDB or LevelDB.
 
     info     its number of records, their sizes and labels
-    show     its first images as one picture (-out, else the database's name with .png)
+    show     its first images as one picture, with their boxes if it has any (-out, else the database's name with .png)
     export   each image as a file of its own in the new folder -out, with a list.txt for convert_imageset
+             (boxes in text files: convert_annoset -anno_type=detection -label_type=txt)
     verify   reads and decodes every record; tells the damaged ones, and then the exit code is 1
 
         caffe db show train_lmdb -o first.png
@@ -67,7 +68,8 @@ def _info(source: RecordSource, flags: SimpleNamespace, display: Display) -> int
 
 def _show(source: RecordSource, flags: SimpleNamespace, display: Display) -> int:
     from caffe.data.tools.inspect import entries
-    from caffe.pictures.grid import grid, viewable, write_picture
+    from caffe.pictures.boxes import shown
+    from caffe.pictures.grid import grid, write_picture
 
     if flags.count < 1:
         raise CaffeError(f"-count {flags.count}: expected at least 1")
@@ -75,8 +77,8 @@ def _show(source: RecordSource, flags: SimpleNamespace, display: Display) -> int
     found = [entry for entry in entries(source, flags.count) if entry.image is not None]
     if not found:
         raise DataError(f'"{source.path}": none of the first {flags.count} records is an image')
-    pictures = [viewable(entry.image) for entry in found if entry.image is not None]
-    write_picture(out, grid(pictures, [str(entry.label) for entry in found]))
+    pictures = [shown(entry.image, entry.label) for entry in found if entry.image is not None]
+    write_picture(out, grid(pictures, [" ".join(map(str, entry.labels)) for entry in found]))
     print(f"wrote {out}: {len(found)} images")
     return 0
 

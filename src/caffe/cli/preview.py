@@ -65,7 +65,8 @@ def _sources(flags: SimpleNamespace, phase: str) -> Any:
 
 
 def _draw(net: Any, layer: Any, count: int, out: str) -> None:
-    from caffe.pictures.grid import grid, viewable, write_picture
+    from caffe.pictures.boxes import shown
+    from caffe.pictures.grid import grid, write_picture
 
     undo = _undo(layer)
     pictures: list[Any] = []
@@ -76,7 +77,13 @@ def _draw(net: Any, layer: Any, count: int, out: str) -> None:
         if images.ndim != 4:
             shape = " x ".join(map(str, images.shape))
             layer.error(f'top "{layer.spec.top[0]}" has shape {shape}, expected images (N, C, H, W)')
-        pictures += [viewable(undo(image)) for image in images]
+        boxes = _boxes(labels[0], len(images)) if labels and layer.type == "AnnotatedData" else None
+        if boxes is not None:
+            names = _names(layer)
+            pictures += [shown(undo(image), rows, names) for image, rows in zip(images, boxes, strict=True)]
+            captions += ["1 box" if len(rows) == 1 else f"{len(rows)} boxes" for rows in boxes]
+            continue
+        pictures += [shown(undo(image), 0) for image in images]
         captions += [_caption(label) for label in labels[0]] if labels else [""] * len(images)
     write_picture(out, grid(pictures[:count], captions[:count]))
 
@@ -105,6 +112,25 @@ def _undo(layer: Any) -> Any:
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
     return undone
+
+
+def _boxes(rows: Any, count: int) -> list[Any] | None:
+    """The boxes (M, 7) of each of `count` images, of a top (1, 1, M, 8); None where labels are numbers."""
+    if rows.ndim != 4:
+        return None
+    return [rows[0, 0][rows[0, 0, :, 0] == index, 1:] for index in range(count)]
+
+
+def _names(layer: Any) -> dict[int, str]:
+    """The names of labels in label_map_file, if it is there."""
+    import os
+
+    from caffe.proto import caffe_pb2, text
+
+    path = layer.opt.label_map_file
+    if not os.path.exists(path):
+        return {}
+    return {item.label: item.display_name or item.name for item in text.read(path, caffe_pb2.LabelMap()).item}
 
 
 def _caption(label: Any) -> str:

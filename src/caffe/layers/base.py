@@ -326,7 +326,7 @@ class Source(Layer, abstract=True):
     wherever it lies, or None to leave the tops as the user filled them; `forward` brings it to the net's device.
     """
 
-    more_options = ("transform_param", "data_param")
+    more_options: ClassVar[tuple[str, ...]] = ("transform_param", "data_param")
     effects = Effects.CALLS  # each run delivers the next batch
     shapes: list[tuple[int, ...]]
     device = torch.device("cpu")

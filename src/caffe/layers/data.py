@@ -30,7 +30,10 @@ from caffe.layers.base import Source
 from caffe.proto import caffe_pb2
 from caffe.proto.caffe_pb2 import DataParameter
 
-__all__ = ["ArrayData", "Data", "HDF5Data", "ImageData", "StreamSource", "WindowData"]
+__all__ = ["SSD_CROPS", "ArrayData", "Data", "HDF5Data", "ImageData", "StreamSource", "WindowData"]
+
+SSD_CROPS = tuple(f"TransformationParameter.{name}" for name in ("resize_param", "noise_param", "crop_h", "crop_w"))
+"""Fields of SSD's transform_param that layers of single images have."""
 
 _OURS = 20000  # number of the first field that BVLC Caffe does not have
 _LATER = {"batch": 0, "skipped": 0}  # parts of a state that those saved by earlier versions lack
@@ -47,10 +50,14 @@ class StreamSource(Source, abstract=True):
     state: State
     _prefetcher: Prefetcher[tuple[Tensor, ...]] | None = None
 
+    @property
+    def batch_size(self) -> int:
+        """How many images or rows a batch has."""
+        return self.opt.batch_size
+
     def open(self, make: Callable[[], Stream]) -> None:
         """Open the stream, go to its start and learn the shapes; errors name this layer."""
-        batch_size = self.opt.batch_size
-        self.require(batch_size > 0, f"batch_size is {batch_size}, expected at least 1")
+        self.require(self.batch_size > 0, f"batch_size is {self.batch_size}, expected at least 1")
         self.require(self.spec.data_param.prefetch > 0, "data_param.prefetch is 0, expected at least 1")
         seed = int(torch.randint(1 << 62, (), device="cpu"))  # caffe.set_random_seed fixes it
         with self.naming():
@@ -155,10 +162,12 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
     Source: BVLC data_layer.cpp.  Caffe 1.0 reads rand_skip and force_encoded_color but ignores them.
     """
 
+    honours = SSD_CROPS
+
     def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
         super().__init__(spec, phase)
         with self.naming():  # here, not in setup: so Caffe's log has it
-            self._source = open_source(DataParameter.DB.Name(self.opt.backend), self.opt.source)
+            self._source = open_source(DataParameter.DB.Name(spec.data_param.backend), spec.data_param.source)
 
     def setup(self, *bottoms: Tensor) -> None:
         self.open(self._stream)
@@ -166,12 +175,15 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
 
     def _stream(self) -> RecordStream:
         transformer = self.transformer()
-        color = True if self.opt.force_encoded_color else transformer.color
-        self.require(
-            not (self.opt.force_encoded_color and self.spec.transform_param.force_gray),
-            "cannot set both force_encoded_color and force_gray; remove one of them",
-        )
-        return RecordStream(self._source, DatumReader(color), transformer, self.opt.batch_size, self.opt.rand_skip)
+        read = DatumReader(self.color_of(transformer), split=not transformer.reshaping)
+        return RecordStream(self._source, read, transformer, self.opt.batch_size, self.opt.rand_skip)
+
+    def color_of(self, transformer: BatchTransformer) -> bool | None:
+        """How compressed images are decoded, as in `DatumReader`."""
+        forced = self.spec.data_param.force_encoded_color
+        fact = "cannot set both force_encoded_color and force_gray; remove one of them"
+        self.require(not (forced and self.spec.transform_param.force_gray), fact)
+        return True if forced else transformer.color
 
 
 class ImageData(StreamSource, bottoms=0, tops=2):
@@ -182,6 +194,8 @@ class ImageData(StreamSource, bottoms=0, tops=2):
     root_folder is put before each path as it stands, so it ends with "/".
     Source: BVLC image_data_layer.cpp.
     """
+
+    honours = SSD_CROPS
 
     def setup(self, *bottoms: Tensor) -> None:
         opt = self.opt

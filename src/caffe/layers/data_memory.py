@@ -251,7 +251,7 @@ def _transformed(layer: MemoryData, images: list[np.ndarray], number: int) -> np
     batch = transformer.batch(len(images), generator(seed, number))
     for index, image in enumerate(images):
         try:
-            batch.add(transformer.varied(image, seed, number, index))
+            batch.add(*transformer.varied(image, 0, seed, number, index))
         except DataError as error:
             layer.error(f"image {index} {error}")
     return batch.finish()[0]

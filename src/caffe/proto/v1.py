@@ -74,6 +74,9 @@ V1_TYPES = {
 """V1 enum name -> layer type."""
 
 TRANSFORMED = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
+TRANSFORMED |= dict.fromkeys(
+    ("VIDEO_DATA", "VIDEO_SEGMENTATION_DATA", "VIDEO_WITH_VOXEL_TRUTH_DATA"), "image_data_param"
+)
 """V1 types whose options once held what is now in transform_param."""
 
 TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")

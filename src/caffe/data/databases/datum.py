@@ -23,8 +23,10 @@ class DatumReader:
     Raw images of one size begin with the same bytes up to the pixels: once seen, these are compared, not parsed.
     """
 
-    def __init__(self, color: bool | None = None) -> None:
+    def __init__(self, color: bool | None = None, split: bool = True) -> None:
+        """`split` gives compressed images contiguous planes; without it they are a view of OpenCV's pixels."""
         self.color = color
+        self.split = split
         self._known = _Known(b"", (0, 0, 0), 0)
 
     def __call__(self, value: Bytes) -> tuple[np.ndarray, int]:
@@ -48,9 +50,12 @@ class DatumReader:
     def _whole(self, value: Bytes) -> tuple[np.ndarray, int]:
         datum = _parse(value)
         if datum.encoded:
-            return planes(decode(datum.data, self.color)), datum.label
+            pixels = decode(datum.data, self.color)
+            return planes(pixels) if self.split or pixels.ndim == 2 else pixels.transpose(2, 0, 1), datum.label
         shape = (datum.channels, datum.height, datum.width)
         image = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+        if not image.size and value[:1] == b"\x0a":  # how no Datum begins
+            raise DataError("is an AnnotatedDatum, which the layer AnnotatedData reads; write that type")
         if image.size != shape[0] * shape[1] * shape[2] or not image.size:
             size = " x ".join(map(str, shape))
             raise DataError(f"holds {image.size} values where channels x height x width = {size}; write it again")

@@ -9,16 +9,21 @@ import cv2
 import numpy as np
 
 from caffe import log
+from caffe.data.databases.datum import planes
 from caffe.data.pipeline import buffers
 from caffe.data.pipeline.augment import Augmentation
+from caffe.data.pipeline.distortion import Distortion, Expansion, Noise, Part
+from caffe.data.pipeline.resizing import Resize
 from caffe.data.pipeline.rng import generator
+from caffe.data.pipeline.samplers import Samplers
+from caffe.data.pipeline.targets import Numbers, Place
 from caffe.errors import DataError
 from caffe.proto import caffe_pb2
 
 __all__ = ["Batch", "BatchTransformer"]
 
 Shape = tuple[int, ...]
-_AUGMENT = 1 << 16  # uses of random numbers from here on are those of single images
+_AUGMENT, _RESHAPE = 1 << 16, 1 << 17  # uses of random numbers from here on are those of single images
 _CACHED = 1 << 18  # elements that are converted and normalised while they are in the processor's cache
 
 _CHANNELS_LAST = (
@@ -49,7 +54,8 @@ class BatchTransformer:
         self.crop: int = param.crop_size
         self.mirror: bool = param.mirror
         self.scale = np.float32(param.scale)
-        self.random_crop = train and self.crop > 0 and not self.resized
+        self.sides: tuple[int, int] = (self.crop, self.crop) if self.crop else (param.crop_h, param.crop_w)
+        self.random_crop = train and all(self.sides) and not self.resized
         self.color: bool | None = True if param.force_color else False if param.force_gray else None
         self.mean = _Map("mean", param.mean_file, param.mean_value)
         self.std = _Map("std", param.std_file, param.std_value)
@@ -58,6 +64,12 @@ class BatchTransformer:
         self.cutout: int = param.cutout if train else 0
         self.mixup: float = param.mixup if train else 0
         self.classes: int = param.label_count if param.mixup else 0  # in TEST too: the label keeps its shape
+        self.resize = Resize(param.resize_param) if param.HasField("resize_param") else None
+        self.distort = Distortion(param.distort_param) if param.HasField("distort_param") else None
+        self.expand = Expansion(param.expand_param, param.mean_value) if param.HasField("expand_param") else None
+        self.degrade = Noise(param.noise_param) if param.HasField("noise_param") else None
+        self.samplers = Samplers(())
+        self.labels = Numbers()
         self.late = False
         """Set where `plain` normalisation is left to whoever gets the batch: `finish` then returns the pixels."""
 
@@ -66,17 +78,28 @@ class BatchTransformer:
         """Whether batches depend on random numbers."""
         return self.mirror or self.random_crop or self.augmented or bool(self.noise or self.cutout or self.mixup)
 
+    @property
+    def reshaping(self) -> bool:
+        """Whether images go through steps of SSD before they are cut: they get other pixels, sizes or boxes."""
+        return bool(self.resize or self.distort or self.expand or self.degrade or self.samplers)
+
+    def resized_shape(self, shape: Shape) -> Shape:
+        """The shape that an image of `shape` has before it is cut, as far as that does not depend on chance."""
+        return shape if self.resize is None else (shape[0], *self.resize.size(*shape[1:]))
+
     def crop_shape(self, shape: Shape) -> Shape:
         """The shape that an image of `shape` has after the crop; DataError if the options do not fit it."""
         channels, height, width = shape
         self.mean.check(shape)
         self.std.check(shape)
-        if self.crop > min(height, width) and not self.resized:
+        rows, columns = self.sides
+        if (rows > height or columns > width) and not self.resized:
             size, way_out = f"{channels} x {height} x {width}", "enlarge the image or lower crop_size"
             if width <= 4 and self.crop <= min(channels, height):
                 way_out = _CHANNELS_LAST.format(*shape)
-            raise DataError(f"is {size}, smaller than crop_size {self.crop}; {way_out}")
-        return (channels, self.crop or height, self.crop or width)
+            crop = f"crop_size {self.crop}" if self.crop else f"crop_h {rows} x crop_w {columns}"
+            raise DataError(f"is {size}, smaller than {crop}; {way_out}")
+        return (channels, rows or height, columns or width)
 
     def top_shape(self, shape: Shape) -> Shape:
         """The shape that an image of `shape` has in the end; DataError if the options do not fit it."""
@@ -90,15 +113,44 @@ class BatchTransformer:
         rows = len(self.whitening)
         return shape if rows == np.prod(shape) else (rows, 1, 1)
 
-    def label_shape(self, count: int) -> Shape:
-        """The shape of the labels of `count` images."""
-        return (count, self.classes) if self.classes else (count,)
+    def label_shape(self, count: int, label: Any = 0, crop: Shape = ()) -> Shape:
+        """The shape of the labels of `count` images; `label` is that of the first, `crop` the shape of its top."""
+        return (count, self.classes) if self.classes else self.labels.shape(count, label, crop)
 
-    def varied(self, image: np.ndarray, seed: int, number: int, use: int) -> np.ndarray:
-        """An image of batch `number` after its augmentation, which depends on these numbers alone."""
-        if not self.augmented:
-            return image
-        return self.augmentation(image, generator(seed, number, _AUGMENT + use))
+    def varied(self, image: np.ndarray, label: Any, seed: int, number: int, use: int) -> tuple[np.ndarray, Any]:
+        """An image of batch `number` and its label after all that changes single images.
+
+        What is random in it depends on these numbers alone.
+        """
+        if self.reshaping:
+            rng = generator(seed, number, _RESHAPE + use)
+            image, label = self._reshaped(image, label, rng)
+        if self.augmented:
+            image = self.augmentation(image, generator(seed, number, _AUGMENT + use))
+        return image, label
+
+    def _reshaped(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+        """Distorted, expanded, cut to a sampled window, resized and degraded, in SSD's order."""
+        if image.dtype != np.uint8:
+            raise DataError(f"has pixels of type {image.dtype}; resize_param and the like need 8 bits a channel")
+        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        if self.distort is not None:
+            pixels = self.distort(pixels, rng)
+        size = pixels.shape[:2]
+        canvas = None if self.expand is None else self.expand.draw(size, rng)
+        if canvas is not None:
+            label, size = self.labels.varied(label, None, size, canvas.place(size)), (canvas.rows, canvas.columns)
+        window = self.samplers(label, rng) if self.samplers else None
+        if window is not None:
+            label = self.labels.varied(label, None, size, window)
+        part = Part.of(size, window)
+        pixels = part(pixels) if canvas is None or self.expand is None else self.expand.part(pixels, canvas, part)
+        if self.resize is not None:
+            label = self.labels.varied(label, self.resize, pixels.shape[:2], None)
+            pixels = self.resize(pixels, rng)
+        if self.degrade is not None:
+            pixels = self.degrade(pixels, rng)
+        return planes(pixels), label
 
     def batch(self, count: int, rng: np.random.Generator | None = None) -> Batch:
         """An empty batch to add `count` images to; `rng` is needed where `random` is true."""
@@ -121,8 +173,9 @@ class Batch:
     def __init__(self, transformer: BatchTransformer, count: int, rng: np.random.Generator | None) -> None:
         self.transformer = transformer
         self.count = count
-        self.places: list[tuple[int, int, bool]] = []
-        self.labels: list[int] = []
+        self.places: list[Place] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.labels: list[Any] = []
         self.pixels = np.empty(0, np.uint8)
         self._admitted: Shape | None = None
         if transformer.random:
@@ -131,11 +184,11 @@ class Batch:
             self._rng = rng
             self._draws: list[list[int]] = rng.integers(1 << 62, size=(count, 3)).tolist()
 
-    def add(self, image: np.ndarray, label: int = 0) -> None:
+    def add(self, image: np.ndarray, label: Any = 0) -> None:
         """Add the next image (C, H, W), uint8 or float32; DataError if it does not fit the ones before."""
         if image.shape != self._admitted:
             self._admit(image)
-        if not 0 <= label < self.transformer.classes and self.transformer.classes:
+        if self.transformer.classes and not 0 <= label < self.transformer.classes:
             raise DataError(f"has label {label}, but label_count is {self.transformer.classes}")
         if self.pixels.dtype == np.uint8 != image.dtype:
             self.pixels = self.pixels.astype(np.float32)
@@ -144,13 +197,14 @@ class Batch:
         _, height, width = self.shape
         _copy(self.pixels[index], image[:, top : top + height, left : left + width], mirrored)
         self.places.append(place)
+        self.sizes.append((image.shape[1], image.shape[2]))
         self.labels.append(label)
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """The batch, float32 (N, C, H', W'), and its labels, float32 (N) or (N, label_count)."""
+        """The batch, float32 (N, C, H', W'), and its labels, float32: (N), (N, label_count), boxes or maps."""
         made = self.transformer
         if made.late:
-            return self.pixels, np.array(self.labels, np.float32)
+            return self.pixels, self._collated()
         result = buffers.empty(self.pixels.shape, np.float32)
         scale = made.scale if made.whitening is None else 1
         for part, (mean, std) in self._parts():
@@ -219,11 +273,14 @@ class Batch:
             top, left = row - side // 2, column - side // 2
             image[:, max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 0
 
+    def _collated(self) -> np.ndarray:
+        return self.transformer.labels.collated(self.labels, self.places, self.sizes, self.shape)
+
     def _mixed(self, result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mix each image and its label with another of the batch, if asked."""
         made = self.transformer
         if not made.classes:
-            return result, np.array(self.labels, np.float32)
+            return result, self._collated()
         labels = np.zeros((self.count, made.classes), np.float32)
         labels[np.arange(self.count), self.labels] = 1
         if made.mixup:
@@ -287,6 +344,8 @@ def _check(param: Any) -> None:
     """Raise DataError for fields that contradict each other."""
     if param.force_color and param.force_gray:
         raise DataError("cannot set both force_color and force_gray; remove one of them")
+    if bool(param.crop_h) != bool(param.crop_w):
+        raise DataError(f"crop_h is {param.crop_h} and crop_w {param.crop_w}; set both, or crop_size")
     if bool(param.mixup) != bool(param.label_count):
         raise DataError(
             "mixup and label_count go together: the label becomes the shares of label_count classes, for "

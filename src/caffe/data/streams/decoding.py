@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _CROPS = 0  # use of random numbers; others are the subclasses'
 _HOPELESS = 1000  # damaged images in a row after which no good one is expected
 _TOLD = 20  # damaged images that are named in the log, each
 
-Loaded = tuple[np.ndarray, int]
+Loaded = tuple[np.ndarray, Any]
 
 
 class Picture(NamedTuple):
@@ -57,8 +57,9 @@ class PictureStream(Stream):
     def shapes(self, state: State) -> list[tuple[int, ...]]:
         for number, (_, picture) in enumerate(self.pictures(state)):
             try:
-                shape = self.transformer.top_shape(picture.load()[0].shape)
-                return [(self.batch_size, *shape), self.transformer.label_shape(self.batch_size)]
+                image, label = picture.load()
+                shape = self.transformer.top_shape(self.transformer.resized_shape(image.shape))
+                return [(self.batch_size, *shape), self.transformer.label_shape(self.batch_size, label, shape)]
             except DataError as error:
                 self._refuse(picture, error, number)
         raise AssertionError("pictures come without end")
@@ -99,11 +100,10 @@ class PictureStream(Stream):
         """Each picture with a function that returns it or raises its error; where that helps, loaded in parallel."""
 
         def load(index: int, picture: Picture) -> Loaded:
-            image, label = picture.load()
-            return self.transformer.varied(image, seed, number, self._use(index)), label
+            return self.transformer.varied(*picture.load(), seed, number, self._use(index))
 
         workers = self.workers or cores()
-        if workers == 1 or not (chunk[0].heavy or self.transformer.augmented):
+        if workers == 1 or not (chunk[0].heavy or self.transformer.augmented or self.transformer.reshaping):
             for index, picture in enumerate(chunk, tried):
                 yield picture, partial(load, index, picture)
             return

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
 
 from caffe import log
-from caffe.data.databases.base import RecordSource, show_key
-from caffe.data.databases.datum import DatumReader
+from caffe.data.databases.base import Bytes, RecordSource, show_key
 from caffe.data.pipeline.prefetch import State
 from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.transformer import BatchTransformer
@@ -20,13 +22,21 @@ __all__ = ["RecordStream"]
 _SKIP = 1  # use of random numbers
 
 
+class Reader(Protocol):
+    """What turns a record into its image and label."""
+
+    def __call__(self, value: Bytes) -> tuple[np.ndarray, Any]: ...
+
+    def knows(self, value: Bytes) -> bool: ...
+
+
 class RecordStream(PictureStream):
     """Transformed images and labels of `batch_size` records at a time, in key order, over and over."""
 
     def __init__(
         self,
         source: RecordSource,
-        read: DatumReader,
+        read: Reader,
         transformer: BatchTransformer,
         batch_size: int,
         rand_skip: int = 0,

@@ -79,7 +79,8 @@ class RowStream(Stream):
         batch = self.transformer.batch(self.batch_size, rng)
         for number, image in enumerate(tops[0]):
             try:
-                batch.add(self.transformer.varied(image, state["seed"], state["batch"], number | self.shard.rank << 32))
+                use = number | self.shard.rank << 32
+                batch.add(*self.transformer.varied(image, 0, state["seed"], state["batch"], use))
             except DataError as error:
                 raise DataError(f"an image {error}") from error
         return lambda: (batch.finish()[0], *tops[1:]), after

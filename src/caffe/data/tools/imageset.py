@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from caffe.proto.caffe_pb2 import Datum
 
 __all__ = ["ImageSet"]
 
-Line = tuple[int, str, int]
+Line = tuple[int, str, Any]
 """Number in the list, name and label."""
 
 
@@ -38,7 +39,7 @@ class ImageSet:
     encoded: bool = False
     encode_type: str = ""
 
-    def records(self, lines: list[tuple[str, int]], workers: int = 0) -> Iterator[tuple[bytes, bytes, int] | DataError]:
+    def records(self, lines: list[tuple[str, Any]], workers: int = 0) -> Iterator[tuple[bytes, bytes, int] | DataError]:
         """(key, value, number of pixel values) for each line, or why its image cannot be read."""
         numbered = ((number, name, label) for number, (name, label) in enumerate(lines))
         return ordered(self.record, numbered, workers)
@@ -51,22 +52,26 @@ class ImageSet:
             pixels = read_image(path, self.color, max(0, self.height), max(0, self.width))
         except DataError as error:
             return error
-        key = os.fsencode(f"{number:08d}_{name}")
-        if self.encoded:
-            value = Datum(data=self._compressed(path, name, pixels), label=label, encoded=True)
-        else:
-            image = planes(pixels)
-            channels, height, width = image.shape
-            value = Datum(channels=channels, height=height, width=width, data=image.tobytes(), label=label)
-            value.encoded = False  # written out, as Caffe does
-        return key, value.SerializeToString(), pixels.size
+        value = self.datum(path, name, pixels, self.height > 0 or self.width > 0)
+        value.label = label
+        return os.fsencode(f"{number:08d}_{name}"), value.SerializeToString(), pixels.size
 
-    def _compressed(self, path: str, name: str, pixels: np.ndarray) -> bytes:
+    def datum(self, path: str, name: str, pixels: np.ndarray, resized: bool) -> Datum:
+        """The Datum of an image's pixels, raw or compressed; `resized` tells that they are not those of the file."""
+        if self.encoded:
+            return Datum(data=self._compressed(path, name, pixels, resized), encoded=True)
+        image = planes(pixels)
+        channels, height, width = image.shape
+        value = Datum(channels=channels, height=height, width=width, data=image.tobytes())
+        value.encoded = False  # written out, as Caffe does
+        return value
+
+    def _compressed(self, path: str, name: str, pixels: np.ndarray, resized: bool) -> bytes:
         own = name.rpartition(".")[2].lower()
         if "." not in name:
             log.warning("convert_imageset.cpp:107", f"Failed to guess the encoding of '{name}'")
         wanted = self.encode_type.lower() or own
-        if self.height <= 0 and self.width <= 0 and (own == wanted or (own, wanted) == ("jpeg", "jpg")):
+        if not resized and (own == wanted or (own, wanted) == ("jpeg", "jpg")):
             with open(path, "rb") as file:
                 return file.read()
         try:

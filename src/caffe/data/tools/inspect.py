@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from caffe.data.databases.annotated import AnnotatedReader, annotated, annotated_record
 from caffe.data.databases.base import RecordSource, open_source, show_key
 from caffe.data.databases.datum import DatumReader
 from caffe.data.pipeline.pool import ordered
@@ -44,16 +46,26 @@ class Entry:
     key: bytes
     value: bytes
     image: np.ndarray | None = None
-    label: int = 0
+    label: Any = 0  # a number, or the boxes (M, 7) of an AnnotatedDatum
     error: str = ""
 
     @property
     def kind(self) -> str:
         """How the image is stored."""
-        datum = Datum.FromString(self.value)
+        datum = self.datum
         if datum.encoded:
             return compression(datum.data)
         return "raw" if datum.data else "float"
+
+    @property
+    def datum(self) -> Datum:
+        """The image's message."""
+        return annotated_record(self.value)[0] if annotated(self.value) else Datum.FromString(self.value)
+
+    @property
+    def labels(self) -> list[int]:
+        """The label of the image, or those of its boxes."""
+        return [int(row[0]) for row in self.label] if isinstance(self.label, np.ndarray) else [self.label]
 
 
 def detect(path: str) -> RecordSource:
@@ -63,11 +75,11 @@ def detect(path: str) -> RecordSource:
 
 def entries(source: RecordSource, most: int | None = None) -> Iterator[Entry]:
     """The first `most` records, decoded in parallel; one that cannot be decoded has an `error`."""
-    reader = DatumReader()
+    plain, boxed = DatumReader(), AnnotatedReader()
 
     def read(record: tuple[bytes, bytes]) -> Entry:
         try:
-            return Entry(*record, *reader(record[1]))
+            return Entry(*record, *(boxed if annotated(record[1]) else plain)(record[1]))
         except DataError as error:
             return Entry(*record, error=str(error))
 
@@ -89,7 +101,7 @@ def survey(source: RecordSource, progress: Callable[[int], None]) -> Survey:
             else:
                 found.shapes[entry.image.shape] += 1
                 found.kinds[entry.kind] += 1
-                found.labels[entry.label] += 1
+                found.labels.update(entry.labels)
             progress(found.count)
     except DataError as error:  # of the database itself: nothing behind this place can be read
         found.damaged.append(str(error))
@@ -98,6 +110,8 @@ def survey(source: RecordSource, progress: Callable[[int], None]) -> Survey:
 
 def export(source: RecordSource, folder: Path, progress: Callable[[int], None]) -> int:
     """Write each image as a file into a new folder, with list.txt for convert_imageset; returns their number.
+
+    Boxes go into a text file for each image, and list.txt is for convert_annoset.
 
     A compressed image is written as it is, raw pixels as .png, floats and other numbers of channels as .npy.
     """
@@ -116,9 +130,21 @@ def export(source: RecordSource, folder: Path, progress: Callable[[int], None]) 
             if (folder / name).exists():  # two keys that differ in special characters only
                 name = f"{stem}-{count}.{suffix}"
             (folder / name).write_bytes(content)
-            lines.write(f"{name} {entry.label}\n")
+            lines.write(f"{name} {_label_of(entry, folder, name)}\n")
             progress(count)
     return count
+
+
+def _label_of(entry: Entry, folder: Path, name: str) -> str:
+    """The label of an image, or the file that its boxes are written to, as -label_type=txt of convert_annoset."""
+    if not isinstance(entry.label, np.ndarray):
+        return str(entry.label)
+    assert entry.image is not None
+    height, width = entry.image.shape[1:]
+    rows = entry.label[:, 2:6] * np.array([width, height] * 2, np.float32)
+    lines = [f"{int(label)} {' '.join(f'{x:g}' for x in row)}\n" for label, row in zip(entry.labels, rows, strict=True)]
+    (folder / f"{name}.txt").write_text("".join(lines))
+    return f"{name}.txt"
 
 
 def compression(data: bytes) -> str:
@@ -131,7 +157,7 @@ def _file_of(entry: Entry) -> tuple[str, bytes]:
     assert image is not None
     kind = entry.kind
     if kind not in ("raw", "float"):
-        return kind, Datum.FromString(entry.value).data
+        return kind, entry.datum.data
     if kind == "raw" and len(image) in (1, 3):
         return "png", cv2.imencode(".png", np.ascontiguousarray(image.transpose(1, 2, 0)))[1].tobytes()
     from io import BytesIO

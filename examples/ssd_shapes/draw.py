@@ -1,0 +1,40 @@
+"""Draws what the trained net finds in the pictures of the test set.
+
+usage: python examples/ssd_shapes/draw.py [FOLDER] [WEIGHTS] [OUT]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import caffe
+from caffe.pictures.boxes import outlined
+from caffe.pictures.grid import grid, write_picture
+
+NAMES = ("background", "circle", "square", "triangle")
+LEAST = 0.5
+
+
+def draw(folder: Path, weights: str, out: str, count: int = 12) -> None:
+    """Write one picture of the first test images, with the boxes that the net gives a score of at least LEAST."""
+    net = caffe.Net(str(Path(__file__).parent / "ssd_deploy.prototxt"), weights, caffe.TEST)
+    pictures, captions = [], []
+    for line in (folder / "test.txt").read_text().splitlines()[:count]:
+        pixels = cv2.imread(str(folder / line.split()[0]))
+        net.blobs["data"].data[...] = (pixels.transpose(2, 0, 1).astype(np.float32) - 104) * 0.0167
+        found = net.forward()["found"][0, 0]
+        found = found[found[:, 2] >= LEAST]
+        texts = [f"{NAMES[int(row[1])]} {row[2]:.2f}" for row in found]
+        pictures.append(outlined(pixels, found[:, 3:7], found[:, 1].astype(int).tolist(), texts))
+        captions.append(f"{len(found)} found")
+    write_picture(out, grid(pictures, captions))
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:] + ["examples/ssd_shapes/data", "", ""][len(sys.argv) - 1 :]
+    place = Path(given[0])
+    draw(place, given[1] or str(place / "ssd_iter_700.caffemodel"), given[2] or str(place / "found.png"))

@@ -1,0 +1,113 @@
+"""AnnotatedDatum records of SSD: an image, and the boxes of the objects in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from caffe.data.databases.base import Bytes
+from caffe.data.databases.datum import DatumReader
+from caffe.errors import DataError
+from caffe.proto.caffe_pb2 import AnnotatedDatum, Datum
+
+__all__ = ["AnnotatedReader", "LabelReader", "annotated", "annotated_record", "encode_boxes", "typed"]
+
+_DATUM = b"\x0a"  # how the field `datum` begins, which writers put first
+
+
+class AnnotatedReader:
+    """Turns the bytes of an AnnotatedDatum into its image (C, H, W) and its boxes.
+
+    Boxes are rows (M, 7) of float32: label, instance, xmin, ymin, xmax, ymax, difficult. The image's bytes are not
+    parsed with the rest, but handed to a `DatumReader`.
+    """
+
+    def __init__(self, color: bool | None = None, split: bool = True) -> None:
+        self.read = DatumReader(color, split)
+
+    def __call__(self, value: Bytes) -> tuple[np.ndarray, np.ndarray]:
+        image, rest = _parted(value)
+        return self.read(image)[0], _rows(rest)
+
+    def knows(self, value: Bytes) -> bool:
+        """Whether reading this value is a matter of no time."""
+        return self.read.knows(_parted(value)[0])
+
+
+class LabelReader(AnnotatedReader):
+    """As `AnnotatedReader`, but with the label of the Datum instead of boxes: for records without a type."""
+
+    def __call__(self, value: Bytes) -> tuple[np.ndarray, Any]:  # type: ignore[override]
+        return self.read(_parted(value)[0])
+
+
+def typed(value: Bytes) -> bool:
+    """Whether a record states that its annotations are boxes."""
+    return _parted(value)[1].HasField("type")
+
+
+def annotated(value: Bytes) -> bool:
+    """Whether a record is an AnnotatedDatum rather than a Datum: its first field is a message."""
+    return bytes(value[:1]) == _DATUM
+
+
+def annotated_record(value: Bytes) -> tuple[Datum, np.ndarray]:
+    """The Datum and the boxes (M, 7) of a record."""
+    image, rest = _parted(value)
+    try:
+        return Datum.FromString(bytes(image)), _rows(rest)
+    except DecodeError as error:
+        raise DataError("is not an AnnotatedDatum message; write the database again with convert_annoset") from error
+
+
+def encode_boxes(datum: Datum, rows: Sequence[Sequence[float]]) -> bytes:
+    """The bytes of an AnnotatedDatum with boxes (label, instance, xmin, ymin, xmax, ymax, difficult), grouped by label.
+
+    Groups are in the order in which their labels first appear.
+    """
+    result = AnnotatedDatum(datum=datum, type=AnnotatedDatum.BBOX)
+    groups: dict[int, Any] = {}
+    for label, instance, xmin, ymin, xmax, ymax, difficult in rows:
+        group = groups.get(int(label))
+        if group is None:
+            group = groups[int(label)] = result.annotation_group.add(group_label=int(label))
+        box = group.annotation.add(instance_id=int(instance)).bbox
+        box.xmin, box.ymin, box.xmax, box.ymax, box.difficult = xmin, ymin, xmax, ymax, bool(difficult)
+    return result.SerializeToString()
+
+
+def _parted(value: Bytes) -> tuple[Bytes, AnnotatedDatum]:
+    """The bytes of the Datum in a record, and the record without them."""
+    try:
+        if bytes(value[:1]) != _DATUM:
+            whole = AnnotatedDatum.FromString(bytes(value))
+            if not whole.HasField("datum"):
+                raise DataError("has no image: AnnotatedData reads databases of convert_annoset, Data those of Datum")
+            return whole.datum.SerializeToString(), whole
+        size, place = 0, 1
+        while True:  # a number in groups of 7 bits, the lowest first
+            byte = value[place]
+            size |= (byte & 127) << 7 * (place - 1)
+            place += 1
+            if byte < 128:
+                break
+        end = place + size
+        if end > len(value):
+            raise DecodeError("truncated")
+        return value[place:end], AnnotatedDatum.FromString(bytes(value[end:]))
+    except (DecodeError, IndexError) as error:
+        raise DataError("is not an AnnotatedDatum message; write the database again with convert_annoset") from error
+
+
+def _rows(record: AnnotatedDatum) -> np.ndarray:
+    """The boxes (M, 7) of a record."""
+    rows = [
+        (label, each.instance_id, (box := each.bbox).xmin, box.ymin, box.xmax, box.ymax, box.difficult)
+        for group in record.annotation_group
+        for label in (group.group_label,)
+        for each in group.annotation
+    ]
+    return np.array(rows, np.float32).reshape(-1, 7)

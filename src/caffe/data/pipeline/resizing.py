@@ -1,0 +1,106 @@
+"""resize_param of SSD: images of one size, and what becomes of their boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from caffe.data.pipeline.boxes import SIDES
+from caffe.errors import DataError
+from caffe.proto import caffe_pb2
+
+__all__ = ["Resize"]
+
+_Resize = caffe_pb2.ResizeParameter
+_METHODS = {
+    _Resize.LINEAR: cv2.INTER_LINEAR,
+    _Resize.AREA: cv2.INTER_AREA,
+    _Resize.NEAREST: cv2.INTER_NEAREST,
+    _Resize.CUBIC: cv2.INTER_CUBIC,
+    _Resize.LANCZOS4: cv2.INTER_LANCZOS4,
+}
+_BORDERS = {
+    _Resize.CONSTANT: cv2.BORDER_CONSTANT,
+    _Resize.MIRRORED: cv2.BORDER_REFLECT_101,
+    _Resize.REPEAT_NEAREST: cv2.BORDER_REPLICATE,
+}
+
+
+class Resize:
+    """Resizes images (H, W, C) as a ResizeParameter says, with one of its interp_mode at random.
+
+    WARP gives height x width. FIT_SMALL_SIZE keeps the aspect ratio, so that the image covers height x width.
+    FIT_LARGE_SIZE_AND_PAD keeps it so that the image fits within, and pads around it.
+    Source: SSD's im_transforms.cpp, which ignores `prob` as well.
+    """
+
+    def __init__(self, param: Any) -> None:
+        """`param` is a ResizeParameter; DataError for sizes that are missing or values that do not fit."""
+        self.param = param
+        if not (param.height and param.width):
+            raise DataError(f"resize_param has height {param.height} and width {param.width}; set both")
+        if param.prob != 1:
+            raise DataError(f"resize_param.prob is {param.prob:g}, but all images get one size; write prob: 1")
+        scales = (param.height_scale, param.width_scale)
+        if any(scales) and not (all(scales) and param.resize_mode == _Resize.FIT_SMALL_SIZE):
+            raise DataError("resize_param: height_scale and width_scale go together, with FIT_SMALL_SIZE; remove them")
+        self.methods = [_METHODS[mode] for mode in param.interp_mode] or [cv2.INTER_LINEAR]
+        self.random = len(self.methods) > 1
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width of an image of this size when it is resized."""
+        param = self.param
+        if param.resize_mode == _Resize.FIT_SMALL_SIZE:
+            return self._inner(height, width)
+        return param.height, param.width
+
+    def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The pixels (H, W, C) resized."""
+        method = self.methods[rng.integers(len(self.methods))] if self.random else self.methods[0]
+        rows, columns = self._inner(*pixels.shape[:2])
+        if (rows, columns) != pixels.shape[:2]:
+            pixels = cv2.resize(pixels, (columns, rows), interpolation=method)
+        if self.param.resize_mode != _Resize.FIT_LARGE_SIZE_AND_PAD:
+            return pixels
+        top, left = (self.param.height - rows) // 2, (self.param.width - columns) // 2
+        bottom, right = self.param.height - rows - top, self.param.width - columns - left
+        border, value = _BORDERS[self.param.pad_mode], self._padding(pixels)
+        return cv2.copyMakeBorder(pixels, top, bottom, left, right, border, value=value)
+
+    def moved(self, rows: np.ndarray, height: int, width: int) -> np.ndarray:
+        """The boxes (M, 7) of an image of this size, in shares of the resized one."""
+        result = rows.copy()
+        if self.param.resize_mode != _Resize.FIT_LARGE_SIZE_AND_PAD:
+            result[:, SIDES] = np.clip(rows[:, SIDES], 0, 1)
+            return result
+        inner = self._inner(height, width)
+        for axis, (part, whole) in enumerate(zip(inner[::-1], (self.param.width, self.param.height), strict=True)):
+            offset = (whole - part) // 2
+            for column in (2 + axis, 4 + axis):
+                result[:, column] = (np.clip(rows[:, column], 0, 1) * part + offset) / whole
+        return result
+
+    def stretch(self, height: int, width: int) -> tuple[float, float]:
+        """What the crop's boxes are multiplied by in x and y: its size over width_scale and height_scale."""
+        if not self.param.height_scale:
+            return 1.0, 1.0
+        return width / self.param.width_scale, height / self.param.height_scale
+
+    def _inner(self, height: int, width: int) -> tuple[int, int]:
+        """The size of the image itself, without padding."""
+        param = self.param
+        if param.resize_mode == _Resize.WARP:
+            return param.height, param.width
+        aspect = np.float32(width) / np.float32(height)
+        wide = aspect > np.float32(param.width) / np.float32(param.height)
+        if wide == (param.resize_mode == _Resize.FIT_SMALL_SIZE):
+            return param.height, max(1, int(aspect * np.float32(param.height)))
+        return max(1, int(np.float32(param.width) / aspect)), param.width
+
+    def _padding(self, pixels: np.ndarray) -> list[float]:
+        values, channels = list(self.param.pad_value), pixels.shape[2] if pixels.ndim == 3 else 1
+        if len(values) not in (0, 1, channels):
+            raise DataError(f"has {channels} channels, but pad_value is given {len(values)} times; give 1 or all")
+        return values * channels if len(values) == 1 else values or [0.0] * channels

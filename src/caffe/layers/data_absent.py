@@ -1,0 +1,162 @@
+"""Data layers of forks that build, so that a net can be looked at, changed and fed, but read nothing themselves."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from caffe.layers.base import Source
+
+__all__ = ["POSE_IMAGE_DATA", "BoxData", "SegData", "VideoData", "VideoSegmentationData", "VideoWithVoxelTruthData"]
+
+_VIDEO = (
+    "ignore_label",
+    "is_flow",
+    "new_length",
+    "num_truth_channels",
+    "truth_scale",
+    "use_image",
+    "use_temporal_jitter",
+)
+_LENGTH = 16
+"""Frames of a clip where new_length is not written, as in C3D's own nets."""
+_TSN = ("fix_crop", "multi_scale", "scale_ratios", "max_distort", "is_flow", "more_fix_crop", "stride")
+_SSD = ("resize_param", "noise_param", "crop_h", "crop_w", "distort_param", "expand_param", "emit_constraint")
+
+
+class _Absent(Source, abstract=True):
+    """Base of layers that know the shapes of their tops, and raise an error when a run asks them for data."""
+
+    more_options = ("transform_param", "data_param", "image_data_param")
+    honours = tuple(f"ImageDataParameter.{name}" for name in _VIDEO) + tuple(
+        f"TransformationParameter.{name}" for name in (*_TSN, *_SSD)
+    )
+
+    def setup(self, *bottoms: Tensor) -> None:
+        self.shapes = self.declared()[: len(self.spec.top)]
+        self.require(min(min(shape) for shape in self.shapes) > 0, f"gives a top of shape {self.shapes}; set all sizes")
+
+    def declared(self) -> list[tuple[int, ...]]:
+        """The shapes of the tops, as the fields give them."""
+        raise NotImplementedError(self.type)
+
+    def deliver(self) -> tuple[Tensor | None, ...] | None:
+        self.error(
+            'builds with the shapes that its fields give, but this package does not read its files; write "Input" in '
+            "its place and fill the blobs, or a layer of your own (docs/layers_own.md)"
+        )
+
+    def sides(self, height: int = 0, width: int = 0) -> tuple[int, int]:
+        """Height and width of the images: the crop, else resize_param, else these."""
+        param = self.spec.transform_param
+        if param.crop_size:
+            return param.crop_size, param.crop_size
+        if param.crop_h and param.crop_w:
+            return param.crop_h, param.crop_w
+        if param.HasField("resize_param"):
+            return param.resize_param.height, param.resize_param.width
+        fact = "its fields do not give the size of images; write crop_size in transform_param"
+        self.require(height > 0 and width > 0, fact)
+        return height, width
+
+
+class VideoData(_Absent, bottoms=0, tops=(1, 2)):
+    """Clips or frames of videos, and labels if there is a second top. The net builds; a run needs data from elsewhere.
+
+    tops: by the fields: image_data_param (C3D), or source of video_data_param alone (video-caffe): clips
+    (N, 3, new_length, H, W), label (N, 1, 1, 1, 1) or (N); with num_segments, modality or name_pattern (TSN): frames as
+    channels, 3 (RGB) or 2 (FLOW) times new_length num_segments, label (N, 1, 1, 1); data_param (SSD): frames
+    (N, 3, H, W), label (N)
+
+    Source: C3D's, TSN's and SSD's video_data_layer.cpp.
+    """
+
+    def declared(self) -> list[tuple[int, ...]]:
+        opt, images = self.opt, self.spec.image_data_param
+        if self.spec.HasField("image_data_param"):
+            sides = self.sides(images.new_height, images.new_width)
+            return [(images.batch_size, 3, images.new_length, *sides), (images.batch_size, 1, 1, 1, 1)]
+        if opt.source and not any(map(opt.HasField, ("num_segments", "modality", "name_pattern"))):
+            sides = self.sides(opt.new_height, opt.new_width)
+            return [(opt.batch_size, 3, opt.new_length, *sides), (opt.batch_size,)]
+        if opt.source:
+            channels = (2 if opt.modality == opt.FLOW else 3) * opt.new_length * opt.num_segments
+            sides = self.sides(opt.new_height, opt.new_width)
+            return [(opt.batch_size, channels, *sides), (opt.batch_size, 1, 1, 1)]
+        count = self.spec.data_param.batch_size
+        return [(count, 3, *self.sides()), (count,)]
+
+
+class BoxData(_Absent, bottoms=0, tops=(1, 2), options="data_param"):
+    """Images and the cells of YOLO's grid that have an object. The net builds; a run needs data from elsewhere.
+
+    tops: data (N, 3, H, W), cells (N, 7 side^2)
+
+    Source: yeahkun's box_data_layer.cpp, whose records have fields that no Datum of others has.
+    """
+
+    honours = (*_Absent.honours, "DataParameter.side")
+
+    def declared(self) -> list[tuple[int, ...]]:
+        count, side = self.opt.batch_size, self.opt.side
+        return [(count, 3, *self.sides()), (count, 7 * side * side)]
+
+
+class SegData(_Absent, bottoms=0, tops=2):
+    """Images and maps of classes, scaled at random. The net builds; a run needs data from elsewhere.
+
+    tops: data (N, 3, H, W), classes (N, 1, H, W) of crop_size, or crop_height and crop_width
+
+    Source: lxx1991's caffe_mpi, seg_data_layer.cpp. ImageSegData reads the same lists, without random scales.
+    """
+
+    honours = (*_Absent.honours, "TransformationParameter.crop_height", "TransformationParameter.crop_width")
+
+    def declared(self) -> list[tuple[int, ...]]:
+        count = self.opt.batch_size if self.opt.HasField("batch_size") else 1
+        param = self.spec.transform_param
+        sides = self.sides(param.crop_height, param.crop_width)
+        return [(count, 3, *sides), (count, 1, *sides)]
+
+
+class VideoSegmentationData(_Absent, bottoms=0, tops=2, options="image_data_param"):
+    """Clips of videos and the class of each voxel. The net builds; a run needs data from elsewhere.
+
+    tops: clips (N, 3, new_length, H, W), classes (N, 1, new_length, H, W)
+
+    Source: C3D's video_segmentation_data_layer.cpp.
+    """
+
+    def declared(self) -> list[tuple[int, ...]]:
+        opt = self.opt
+        length = opt.new_length if opt.HasField("new_length") else _LENGTH
+        rest = (length, *self.sides(opt.new_height, opt.new_width))
+        return [(opt.batch_size, 3, *rest), (opt.batch_size, self._channels(), *rest)]
+
+    def _channels(self) -> int:
+        return 1
+
+
+class VideoWithVoxelTruthData(VideoSegmentationData, bottoms=0, tops=2, options="image_data_param"):
+    """Clips of videos and values of each voxel, such as the optical flow. The net builds; a run needs other data.
+
+    tops: clips (N, 3, new_length, H, W), values (N, num_truth_channels, new_length, H, W)
+
+    Source: C3D's video_with_voxel_truth_data_layer.cpp.
+    """
+
+    def _channels(self) -> int:
+        return self.opt.num_truth_channels
+
+
+class POSE_IMAGE_DATA(_Absent, bottoms=0, tops=2, options="pose_image_data_param"):  # noqa: N801 - the type's name
+    """Images of people and maps of their joints. The net builds; a run needs data from elsewhere.
+
+    tops: data (N, 3, new_height, new_width), maps (N, key_point_num, out_height, out_width)
+
+    Source: xiaolonw's pose_image_data_layer.cpp.
+    """
+
+    def declared(self) -> list[tuple[int, ...]]:
+        opt = self.opt
+        maps = (opt.batch_size, opt.key_point_num, opt.out_height, opt.out_width)
+        return [(opt.batch_size, 3, opt.new_height, opt.new_width), maps]
