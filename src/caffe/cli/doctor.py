@@ -1,0 +1,74 @@
+"""`caffe doctor`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag
+
+JSON = Flag("json", "", "Write findings and figures into this file.")
+BUDGET = Flag("budget", 60, "Seconds that the examination may take.")
+FIX = Flag("fix", "", "Write the solver and the net with the proven changes into this folder; comments are kept.")
+WEIGHTS = "weights"
+
+_WORDS = ("error", "warning", "note")
+
+
+@command(WEIGHTS, "gpu", JSON, BUDGET, FIX, task="train", arguments="SOLVER")
+def doctor(flags: SimpleNamespace, display: Display) -> int:
+    """Examine a training run before it is started.
+
+    The files are looked at first, then the data, then the net at its first step, then short runs. A finding that names
+    a change is tried: the same steps, seeds and data with only that change. What does not help is a note. Findings
+    come in order of importance, each with its code, its place, its evidence and what to change.
+
+    The exit code is 0 without errors and warnings, and 3 with.
+
+        caffe doctor solver.prototxt
+        caffe doctor solver.prototxt -json report.json -fix patched/
+    """
+    from caffe.cli import _device
+    from caffe.doctor import diagnose
+
+    _device.use(flags.gpu, "doctor", f'"-gpu {flags.gpu}"')
+    report = diagnose(flags.arguments[0], flags.weights, float(flags.budget))
+    for line in report.lines:
+        print(f"{line.name}: {line.figure}")
+    print()
+    for finding in report.findings:
+        print(_text(finding))
+    print(_summary(report))
+    if flags.json:
+        _write(flags.json, report)
+    if flags.fix:
+        for path in report.fix(flags.fix):
+            print(f"written: {path}")
+    return 3 if report.alarms else 0
+
+
+def _text(finding: Any) -> str:
+    place = f"{finding.place}: " if finding.place else ""
+    lines = [f"{finding.severity.word} {finding.code}: {place}{finding.message}"]
+    lines += [f"  evidence: {finding.evidence}"] if finding.evidence else []
+    lines += [f"  change:   {finding.advice}"]
+    lines += [f"  tried:    {finding.proof.text}"] if finding.proof else []
+    lines += [f"  follows from {finding.follows}"] if finding.follows else []
+    return "\n".join(lines)
+
+
+def _summary(report: Any) -> str:
+    counts = {word: sum(f.severity.word == word for f in report.findings) for word in _WORDS}
+    found = ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for word, count in counts.items())
+    return f"{found}; {report.seconds:.1f} s, of which the files took {report.static_seconds:.2f} s"
+
+
+def _write(path: str, report: Any) -> None:
+    import json
+
+    from caffe.proto import files
+
+    with files.atomic(path) as file:
+        file.write((json.dumps(report.as_dict(), indent=2) + "\n").encode())

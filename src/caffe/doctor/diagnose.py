@@ -1,0 +1,104 @@
+"""Runs the checks on a case and ranks what they found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe.doctor.case import Case
+from caffe.doctor.check import Stage, checks
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+from caffe.errors import CaffeError
+from caffe.proto import files
+
+__all__ = ["Report", "diagnose"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings in order of importance, the figures, and how long it took. `static_seconds` is the first stage."""
+
+    case: Case
+    findings: list[Finding]
+    lines: list[Line]
+    seconds: float
+    static_seconds: float
+
+    @property
+    def alarms(self) -> list[Finding]:
+        """The errors and warnings."""
+        return [finding for finding in self.findings if finding.severity > Severity.NOTE]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON has it."""
+        return {
+            "findings": [finding.as_dict() for finding in self.findings],
+            "checks": [line.as_dict() for line in self.lines],
+            "seconds": round(self.seconds, 3),
+        }
+
+    def fix(self, folder: str | Path) -> list[Path]:
+        """Write the solver and the net with the proven changes into a folder; comments are kept. Raises FileError."""
+        solver, net = self.case.solver_source, self.case.net_source
+        written = []
+        for finding in self.alarms:
+            if finding.change is not None and (finding.certain or finding.proof) and net is not None:
+                finding.change.write(solver, net)
+        for source in (solver, net):
+            if source is not None:
+                path = Path(folder) / Path(source.path).name
+                with files.atomic(path) as file:
+                    file.write(source.text.encode())
+                written.append(path)
+        return written
+
+
+def diagnose(
+    path: str | Path, weights: str = "", budget: float = 60.0, tell: Callable[[Finding | Line], None] | None = None
+) -> Report:
+    """Examine a solver prototxt within about `budget` seconds.
+
+    `tell` hears of each figure and finding as it comes. Raises CaffeError for files that cannot be read or built.
+    """
+    begin = time.monotonic()
+    exam = Exam(Case(path, weights), budget)
+    findings: list[Finding] = []
+    lines: list[Line] = []
+    static = 0.0
+    for check in checks():
+        if check.stage > Stage.FILES and not static:
+            static = time.monotonic() - begin
+        try:
+            for found in check().examine(exam):
+                if isinstance(found, Line):
+                    lines.append(found)
+                else:
+                    findings.append(found)
+                if tell is not None:
+                    tell(found)
+        except CaffeError:
+            if not any(finding.severity == Severity.ERROR for finding in findings):
+                raise
+            break  # an error that was found keeps the net from being built
+    for finding in findings:
+        exam.prove(finding)
+    return Report(exam.case, _ranked(findings), lines, time.monotonic() - begin, static)
+
+
+def _ranked(findings: list[Finding]) -> list[Finding]:
+    """By severity, then by what the replay gained. Symptoms become notes that follow from the first cause."""
+    causes = [finding for finding in findings if finding.severity > Severity.NOTE and not finding.symptom]
+    if causes:
+        first = min(causes, key=lambda finding: (-finding.severity, -_weight(finding)))
+        for finding in findings:
+            if finding.symptom:
+                finding.severity, finding.follows = Severity.NOTE, first.code
+    return sorted(findings, key=lambda finding: (-finding.severity, finding.symptom, -_weight(finding), finding.code))
+
+
+def _weight(finding: Finding) -> float:
+    return finding.proof.gain if finding.proof else (0.3 if finding.certain else 0.0)

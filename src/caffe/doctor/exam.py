@@ -1,0 +1,180 @@
+"""One examination: the case, what was measured of it so far, and the replay of changes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from caffe.doctor.case import Case, close, quiet
+from caffe.doctor.changes import Change
+from caffe.doctor.finding import Finding, Proof, Severity
+from caffe.doctor.head import Head, find_head
+from caffe.doctor.measure import BlobFacts, LayerFacts, measure
+from caffe.doctor.sample import Sample, read_sample
+from caffe.doctor.trial import Outcome, Trials
+from caffe.layers.base import Source
+
+__all__ = ["Exam"]
+
+_LEAST_STEPS, _FEW_STEPS, _MOST_STEPS = 30, 60, 100
+_GAIN = 0.15
+"""The difference in quality from which on a change has helped."""
+_MOST = 0.4
+"""The part of what a run is short of that a change must bring where it brings less than `_GAIN`."""
+_HEALTHY = 0.85
+_LEARNS = 0.5
+
+
+@dataclass
+class Exam:
+    """What the checks work with. `budget` is in seconds.
+
+    All that costs time is measured when a check first asks for it. `steps` is the length of a trial.
+    """
+
+    case: Case
+    budget: float = 60.0
+    begin: float = field(default_factory=time.monotonic)
+
+    # -- the net ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _facts(self) -> tuple[list[LayerFacts], list[BlobFacts]]:
+        solver = self.case.solver(seed=self.trials.seed)
+        try:
+            with quiet():
+                return measure(solver)
+        finally:
+            close(solver)
+
+    @property
+    def layers(self) -> list[LayerFacts]:
+        """What passed through each layer at the first step."""
+        return self._facts[0]
+
+    @property
+    def blobs(self) -> list[BlobFacts]:
+        """The learnable blobs at the first step."""
+        return self._facts[1]
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the train net's blobs."""
+        solver = self.case.solver(seed=self.trials.seed)
+        try:
+            return {name: tuple(blob.shape) for name, blob in solver.net.blobs.items()}
+        finally:
+            close(solver)
+
+    @cached_property
+    def head(self) -> Head | None:
+        return find_head(self.case.train)
+
+    # -- the data --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sample(self) -> Sample:
+        """A part of the training data."""
+        return self._sample(test=False)
+
+    @cached_property
+    def test_sample(self) -> Sample | None:
+        """A part of the test data; None where nothing is tested."""
+        return self._sample(test=True) if self.case.tests else None
+
+    def _sample(self, test: bool) -> Sample:
+        solver = self.case.solver(seed=self.trials.seed)
+        try:
+            net = solver.test_nets[0] if test else solver.net
+            with quiet():
+                return read_sample(net, seconds=min(10.0, self.budget / 12))
+        finally:
+            close(solver)
+
+    def inputs(self) -> list[str]:
+        """The names of the data layers' tops that are no labels."""
+        labels = {self.head.labels} if self.head else set()
+        nodes = [node for node in self.case.train.nodes if issubclass(node.kind, Source)]
+        return [top for node in nodes for top in node.spec.top[:1] if top not in labels]
+
+    # -- trials ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def trials(self) -> Trials:
+        return Trials(self.case, self.begin + self.budget)
+
+    @cached_property
+    def steps(self) -> int:
+        """The steps of a trial: as many as let about twenty trials fit into the time."""
+        probe = self.trials.run(None, _LEAST_STEPS)
+        if probe.failed is not None or probe.error or not probe.seconds:
+            return _LEAST_STEPS
+        most = self.budget / 15 / (probe.seconds / _LEAST_STEPS)
+        return next((steps for steps in (_MOST_STEPS, _FEW_STEPS) if steps <= most), _LEAST_STEPS)
+
+    @cached_property
+    def base(self) -> Outcome:
+        """The run as it is."""
+        return self.trials.run(None, self.steps)
+
+    @cached_property
+    def long(self) -> Outcome:
+        """The run as it is over more steps, for nets that begin slowly; `base` where that shows enough."""
+        if self.base.quality >= _LEARNS or self.base.failed is not None or self.base.error:
+            return self.base
+        left = self.trials.limit - time.monotonic()
+        a_step = self.trials.expected_seconds(self.steps) / self.steps
+        steps = min(5 * self.steps, int(left / 4 / a_step)) if a_step else self.steps
+        return self.trials.run(None, steps) if steps > self.steps else self.base
+
+    @property
+    def learns(self) -> bool:
+        """Whether the run as it is gets on, if not well."""
+        return self.long.quality >= _LEARNS
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no change can improve the run by much."""
+        return self.base.quality >= _HEALTHY
+
+    def proof(self, change: Change) -> Proof | None:
+        """What the replay of a change shows; None where there is no time for it, or it does not run."""
+        if self.healthy or not self.trials.time_for(self.steps):
+            return None
+        after = self.trials.run(change, self.steps)
+        if after.error:
+            return None
+        before = max(self.base.quality, self.long.quality)
+        return Proof(
+            f"as it is: {self.base.text}", f"{change.text}: {after.text}", after.quality - before, after.quality
+        )
+
+    def prove(self, finding: Finding) -> Finding:
+        """Replay the finding's change; a finding whose change does not help is a note, unless its fact is enough."""
+        if finding.change is not None and finding.proof is None:
+            finding.proof = self.proof(finding.change)
+        if not finding.certain and not finding.symptom and not self.helps(finding.proof):
+            finding.severity = Severity.NOTE
+        return finding
+
+    @staticmethod
+    def helps(proof: Proof | None) -> bool:
+        """Whether a proof shows that the change made the run better: by much, or by most of what was missing."""
+        if proof is None:
+            return False
+        missing = 1 - (proof.quality - proof.gain)
+        return proof.gain >= _GAIN or (proof.gain >= _GAIN / 2 and proof.gain >= _MOST * missing)
+
+    def first_that_helps(self, changes: list[Change]) -> tuple[Change, Proof] | None:
+        """The change with the best result, tried in this order until one makes the run healthy."""
+        best: tuple[Change, Proof] | None = None
+        for change in changes:
+            proof = self.proof(change)
+            if proof is None or not self.helps(proof):
+                continue
+            if best is None or proof.gain > best[1].gain + 0.05:
+                best = change, proof
+            if self.trials.run(change, self.steps).quality >= _HEALTHY:
+                break
+        return best

@@ -1,0 +1,177 @@
+"""Short training runs with and without a change: the same steps, seeds and data."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from caffe.doctor.case import Case, close, quiet
+from caffe.doctor.changes import Change
+from caffe.doctor.head import Head, find_head
+from caffe.errors import CaffeError
+
+__all__ = ["Outcome", "Trials"]
+
+_BLOWN_UP = 1e6
+"""A loss so many times as large as the first ends a trial."""
+_PROGRESS = 0.7
+"""What a loss that fell to 0 counts where it may have fallen to the loss of saying the mean only."""
+
+
+@dataclass
+class Outcome:
+    """What a trial showed.
+
+    `losses` are those of the steps, `failed` the step with the first that is NaN, infinite or beyond all measure.
+    `loss` and `right` are the mean loss and the share of right answers after the steps, on batches of the test net, or
+    of the train net where there is none; `chance` is what they are without looking at the input (see Head.chance).
+    `error` is the message where it did not run to its end.
+    """
+
+    losses: np.ndarray
+    failed: int | None = None
+    loss: float = math.nan
+    right: float = math.nan
+    own: float = math.nan
+    """The mean value of the judged loss alone, without those of other layers."""
+    chance: float = math.nan
+    classes: bool = False
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def first(self) -> float:
+        return float(self.losses[0]) if len(self.losses) else math.nan
+
+    @property
+    def last(self) -> float:
+        """The mean loss of the last quarter of the steps; infinite where the run failed."""
+        if self.failed is not None or not len(self.losses):
+            return math.inf
+        return float(self.losses[-max(1, len(self.losses) // 4) :].mean())
+
+    @property
+    def quality(self) -> float:
+        """From 0, no better than without looking at the input, to 1, everything right; -1 for a run that failed."""
+        if self.error or self.failed is not None:
+            return -1.0
+        if self.classes and math.isfinite(self.right):
+            return max(0.0, (self.right - self.chance) / max(1e-6, 1 - self.chance))
+        progress = 1 - self.last / self.first if self.first > 0 else 0.0
+        known = math.isfinite(self.chance) and self.chance > 0 and math.isfinite(self.own)
+        against_chance = 1 - self.own / self.chance if known else progress
+        return max(0.0, min(1.0, max(against_chance, _PROGRESS * progress)))
+
+    @property
+    def text(self) -> str:
+        """The result in a few words."""
+        if self.error:
+            return "does not run"
+        steps = len(self.losses)
+        if self.failed is not None:
+            value = self.losses[self.failed]
+            return f"loss {'NaN' if math.isnan(value) else f'{value:.3g}'} at step {self.failed}"
+        right = f", {100 * self.right:.0f} % right" if self.classes and math.isfinite(self.right) else ""
+        return f"loss {self.last:.3g}{right} after {steps} steps"
+
+
+@dataclass
+class Trials:
+    """Runs trials of a case and keeps their outcomes. `limit` is the time when no further one may begin."""
+
+    case: Case
+    limit: float = math.inf
+    outcomes: dict[tuple[Change | None, int, int], Outcome] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        return int(self.case.param.random_seed) if self.case.param.random_seed >= 0 else 1
+
+    def run(self, change: Change | None, steps: int, repeat: int = 0) -> Outcome:
+        """The outcome of `steps` updates with the change; `repeat` numbers runs with other seeds."""
+        key = (change, steps, repeat)
+        if key not in self.outcomes:
+            self.outcomes[key] = self._run(change, steps, self.seed + 1000 * repeat)
+        return self.outcomes[key]
+
+    def expected_seconds(self, steps: int) -> float:
+        """How long a trial takes, from those that were run to their end."""
+        known = [(outcome.seconds, key[1]) for key, outcome in self.outcomes.items() if outcome.failed is None]
+        return max((seconds / max(1, count) for seconds, count in known), default=0.0) * steps
+
+    def time_for(self, steps: int) -> bool:
+        """Whether there is time for another trial."""
+        return time.monotonic() + self.expected_seconds(steps) < self.limit
+
+    def _run(self, change: Change | None, steps: int, seed: int) -> Outcome:
+        begin = time.monotonic()
+        with quiet():
+            try:
+                solver = self.case.solver(change, seed)
+            except CaffeError as error:
+                return Outcome(np.empty(0), error=str(error))
+            try:
+                solver.net.slim()
+                outcome = _trained(solver, steps)
+                if outcome.failed is None:
+                    _judge(solver, self.case, outcome)
+            except CaffeError as error:
+                outcome = Outcome(np.empty(0), error=str(error))
+            finally:
+                close(solver)
+        outcome.seconds = time.monotonic() - begin
+        return outcome
+
+
+def _trained(solver: Any, steps: int) -> Outcome:
+    losses: list[float] = []
+
+    class Listener:
+        def iterated(self, solver: Any, iteration: int, loss: float, rate: float) -> None:
+            losses.append(loss)
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: None
+
+    solver.watchers.append(Listener())
+    for step in range(steps):
+        solver.step(1)
+        if not math.isfinite(losses[-1]) or abs(losses[-1]) > _BLOWN_UP * max(1.0, abs(losses[0])):
+            return Outcome(np.array(losses), failed=step)
+    return Outcome(np.array(losses))
+
+
+def _judge(solver: Any, case: Case, outcome: Outcome, items: int = 1000, batches: int = 10) -> None:
+    """Fill in the loss and the share of right answers on some batches."""
+    net = solver.test_nets[0] if solver.test_nets else solver.net
+    if net is not solver.net:
+        net.share_with(solver.net)
+    view = case.test if solver.test_nets else case.train
+    head = find_head(view)
+    losses, right, labels, own, seen = [], [], [], [], 0
+    for _ in range(batches):
+        losses.append(net.forward_loss())
+        if head is not None and {head.outputs, head.labels} <= set(net.blobs):
+            outputs, given = net.blobs[head.outputs].data, net.blobs[head.labels].data
+            right.append(head.share_right(outputs, given))
+            own += [float(net.blobs[top].data.mean()) for top in head.node.spec.top[:1] if top in net.blobs]
+            labels.append(given.reshape(len(given), -1).copy() if given.ndim else given.copy())
+            seen += len(given)
+        if seen >= items:
+            break
+    outcome.loss = float(np.mean(losses))
+    outcome.own = float(np.mean(own)) if own else math.nan
+    if head is not None and labels:
+        _compare(outcome, head, right, labels)
+    if not math.isfinite(outcome.loss):
+        outcome.failed = len(outcome.losses) - 1
+
+
+def _compare(outcome: Outcome, head: Head, right: list[float], labels: list[np.ndarray]) -> None:
+    outcome.classes = head.classes
+    outcome.right = float(np.mean(right)) if head.classes else math.nan
+    outcome.chance = head.chance(np.concatenate(labels))
