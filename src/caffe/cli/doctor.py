@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import Flag
+from caffe.cli.flags import Flag, UsageError
 
 JSON = Flag("json", "", "Write findings and figures into this file.")
 BUDGET = Flag("budget", 60, "Seconds that the examination may take.")
 FIX = Flag("fix", "", "Write the solver and the net with the proven changes into this folder; comments are kept.")
-WEIGHTS = "weights"
+LOG = Flag("log", "", "Read the log of a run that is over, ours or real Caffe's, instead of examining a solver.")
 
 _WORDS = ("error", "warning", "note")
 
 
-@command(WEIGHTS, "gpu", JSON, BUDGET, FIX, task="train", arguments="SOLVER")
+@command("weights", "gpu", JSON, BUDGET, FIX, LOG, task="train", arguments="[SOLVER]")
 def doctor(flags: SimpleNamespace, display: Display) -> int:
     """Examine a training run before it is started.
 
@@ -29,7 +30,12 @@ def doctor(flags: SimpleNamespace, display: Display) -> int:
 
         caffe doctor solver.prototxt
         caffe doctor solver.prototxt -json report.json -fix patched/
+        caffe doctor -log train.log
     """
+    if bool(flags.log) == bool(flags.arguments):
+        raise UsageError("caffe: error: 'doctor' takes a solver, or the log of a run by -log FILE: one of the two")
+    if flags.log:
+        return _read_log(flags)
     from caffe.cli import _device
     from caffe.doctor import diagnose
 
@@ -42,7 +48,7 @@ def doctor(flags: SimpleNamespace, display: Display) -> int:
         print(_text(finding))
     print(_summary(report))
     if flags.json:
-        _write(flags.json, report)
+        _write(flags.json, report.as_dict())
     if flags.fix:
         for path in report.fix(flags.fix):
             print(f"written: {path}")
@@ -65,10 +71,24 @@ def _summary(report: Any) -> str:
     return f"{found}; {report.seconds:.1f} s, of which the files took {report.static_seconds:.2f} s"
 
 
-def _write(path: str, report: Any) -> None:
+def _read_log(flags: SimpleNamespace) -> int:
+    from caffe.doctor.log_reading import read_log
+
+    begin = time.monotonic()
+    findings = read_log(flags.log)
+    for finding in findings:
+        print(_text(finding))
+    print("" if findings else "the log shows nothing unusual")
+    if flags.json:
+        shown = [finding.as_dict() for finding in findings]
+        _write(flags.json, {"findings": shown, "checks": [], "seconds": round(time.monotonic() - begin, 3)})
+    return 3 if any(finding.severity.word != "note" for finding in findings) else 0
+
+
+def _write(path: str, content: dict[str, Any]) -> None:
     import json
 
     from caffe.proto import files
 
     with files.atomic(path) as file:
-        file.write((json.dumps(report.as_dict(), indent=2) + "\n").encode())
+        file.write((json.dumps(content, indent=2) + "\n").encode())
