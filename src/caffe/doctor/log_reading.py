@@ -119,8 +119,8 @@ def _overfits(log: _Log) -> Iterator[Finding]:
         yield Finding(
             "overfits",
             Severity.WARNING,
-            f"the test loss is least at iteration {at:.0f} ({losses[best]:.4g}) and grows to {losses[-1]:.4g}, while the "
-            "training loss falls",
+            f"the test loss is least at iteration {at:.0f} ({losses[best]:.4g}) and grows to {losses[-1]:.4g}, while "
+            "the training loss falls",
             f"take the snapshot of about iteration {at:.0f}; more data, weight decay or dropout",
             f"{100 * (losses[-1] / losses[best] - 1):.0f} % above its least value",
             place=log.place(at),
