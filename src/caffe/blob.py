@@ -299,15 +299,32 @@ class ParamBlob(Blob):
             self.write_diff(value, private=False)
 
     def use_weights(self, other: ParamBlob) -> None:
-        """Use the data of another net's blob, which has the same parameter; the diff becomes this blob's own."""
-        diff = Memory(self.shape, self.parameter)
-        diff.take_over(self.diff_memory)
+        """Use the data of another net's blob; the diff becomes this blob's own.
+
+        Nets that use the weights which this blob had go on using them, and so do arrays of them.
+        """
+        if self.weights is other.weights:
+            return
+        former = self.parameter
+        if self.gradient is not None:
+            diff = Memory(self.shape, former)
+            diff.take_over(self.diff_memory)
+            self.gradient.forget_loan()
+            self.diff_memory = diff
         for memory in (self.weights, self.gradient):
-            if memory is not None:
-                memory.forget_loan()
+            if memory is not None and memory.holder == self._holder:
+                memory.holder = lambda: former  # the layer is about to have another parameter
         self.data_memory = self._own = self.weights = other.weights  # type: ignore[assignment]
-        self._view = other._view
-        self.diff_memory, self.gradient = diff, None
+        self._view, self.gradient = other._view, None
+
+    def apart(self, layer: nn.Module, parameter_name: str) -> ParamBlob:
+        """A blob for a layer that shares this one in its net and gets weights of its own: the diff stays shared."""
+        if self._layer is layer:
+            return self
+        blob = ParamBlob(layer, parameter_name, self.name)
+        blob.data_memory = blob._own = blob.weights = self.weights  # type: ignore[assignment]
+        blob.diff_memory, blob.gradient, blob._view = self.diff_memory, None, self._view
+        return blob
 
     def lie_over(self, other: ParamBlob, shape: tuple[int, ...]) -> None:
         """Be the data and diff of `other` under another shape. The layer's parameter becomes a view of the other's."""

@@ -210,14 +210,22 @@ MISTAKES = [
     Mistake(
         "a net shares the gradients of the net whose weights it uses",
         "blob.py",
-        "self.diff_memory, self.gradient = diff, None",
-        "self.diff_memory = self.gradient = other.gradient",
+        "self._view, self.gradient = other._view, None",
+        "self._view, self.diff_memory, self.gradient = other._view, other.gradient, other.gradient",
         seed=1,
+    ),
+    Mistake(
+        "sharing the weights that a blob has already forgets what was written into them",
+        "blob.py",
+        "        if self.weights is other.weights:\n            return\n        former",
+        "        for memory in (self.weights, self.gradient):\n            memory and memory.forget_loan()\n        former",
+        seed=2102395,
+        mode="mirror",
     ),
     Mistake(
         "the former gradient's array stays connected to another net's",
         "blob.py",
-        "                memory.forget_loan()",
+        "            self.gradient.forget_loan()",
         "                pass",
         mode="mirror",
         seed=1058,
@@ -323,8 +331,8 @@ MISTAKES = [
     Mistake(
         "a net adds to the gradients of the net whose weights it uses",
         "net/graph/gradients.py",
-        "    guests = [blob for blob in blobs if blob.gradient is None]\n    before",
-        "    guests: list[ParamBlob] = []\n    before",
+        "    guests = list({id(blob.parameter): blob for blob in blobs if blob.gradient is None}.values())",
+        "    guests: list[ParamBlob] = []",
         seed=8,
     ),
     Mistake(

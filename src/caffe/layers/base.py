@@ -213,7 +213,10 @@ class Layer(nn.Module):
         parameter = owner.parameter
         changed = getattr(self, self._blob_names[index]) is not parameter
         if changed:
-            self._param_blobs[index].use_weights(owner)
+            blob = self._param_blobs[index]
+            if blob.weights is not owner.weights:
+                blob = self._param_blobs[index] = blob.apart(self, self._blob_names[index])
+                blob.use_weights(owner)
             setattr(self, self._blob_names[index], parameter)
         return changed
 

@@ -18,7 +18,7 @@ from caffe.names import Named, Results, unknown
 from caffe.net import batches, store
 from caffe.net.graph.assemble import assemble, load_param
 from caffe.net.graph.build import located
-from caffe.net.graph.gradients import first_diffs, gradients_apart
+from caffe.net.graph.gradients import first_diffs, gradients_apart, have_several_diffs
 from caffe.net.graph.shapes import infer_tops
 from caffe.net.graph.step import Learnable, Step
 from caffe.net.measure import debug
@@ -106,6 +106,7 @@ class Net(Views):
         self.runners = Runners(self.steps, self.name, self.outputs, self.device, self.precision, self.loss_scale)
         self.turns = Turns(self.name, [self.blobs[name] for name in self.inputs])
         self._first_diffs = first_diffs(graph.steps)
+        self._several_diffs = False
         self._refresh_params()
         log.info("net.cpp:257", "Network initialization done.")
 
@@ -169,14 +170,14 @@ class Net(Views):
     @in_turn
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
-        if self.keep_diffs or self._watched or self._diffs_matter():
+        if self.keep_diffs or self._watched or self._several_diffs or self._diffs_matter():
             loss = self.forward_loss()
             self.backward()
             return loss
         for entry in self.learnable:
             entry.blob.settle_diff()
         self.turns.check_inputs()
-        with lent_copies_follow(), gradients_apart([entry.blob for entry in self.learnable]):
+        with lent_copies_follow(), gradients_apart([blob for step in self.steps for blob in step.params]):
             return self.runners.step()
 
     def _diffs_matter(self) -> bool:
@@ -337,7 +338,11 @@ class Net(Views):
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of the layers of `other` that have the same names: one memory for both nets."""
+        places = [[step.layer.param_blobs.index(blob) for blob in step.params] for step in self.steps]
         if store.share(self, other):
+            for step, indices in zip(self.steps, places, strict=True):
+                step.params = [step.layer.param_blobs[index] for index in indices]
+            self._several_diffs = have_several_diffs(self.steps)
             self._refresh_params()
             self.runners.rebuild()
 

@@ -14,7 +14,15 @@ from caffe import log
 from caffe.blob import Blob, ParamBlob
 from caffe.net.graph.step import Step
 
-__all__ = ["first_diffs", "gradients_apart", "loss_with_gradient_of", "mark_backward", "roots", "trace_back"]
+__all__ = [
+    "first_diffs",
+    "gradients_apart",
+    "have_several_diffs",
+    "loss_with_gradient_of",
+    "mark_backward",
+    "roots",
+    "trace_back",
+]
 
 
 def mark_backward(steps: Sequence[Step], force: bool) -> None:
@@ -97,10 +105,17 @@ def first_diffs(steps: Sequence[Step]) -> list[tuple[Blob, float]]:
     return list(found.values())
 
 
+def have_several_diffs(steps: Sequence[Step]) -> bool:
+    """Whether blobs that use one parameter have diffs of their own, which a pass of the whole net cannot tell apart."""
+    diffs: dict[int, int] = {}
+    blobs = [blob for step in steps for blob in step.params]
+    return any(diffs.setdefault(id(blob.parameter), id(blob.diff_memory)) != id(blob.diff_memory) for blob in blobs)
+
+
 @contextmanager
 def gradients_apart(blobs: Sequence[ParamBlob]) -> Iterator[None]:
     """Let autograd add the gradients of weights that belong to another net to these blobs' own diffs."""
-    guests = [blob for blob in blobs if blob.gradient is None]
+    guests = list({id(blob.parameter): blob for blob in blobs if blob.gradient is None}.values())
     before = [blob.parameter.grad for blob in guests]
     for blob in guests:
         blob.parameter.grad = None
