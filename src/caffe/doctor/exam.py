@@ -108,9 +108,9 @@ class Exam:
     def steps(self) -> int:
         """The steps of a trial: as many as let about twenty trials fit into the time."""
         probe = self.trials.run(None, _LEAST_STEPS)
-        if probe.failed is not None or probe.error or not probe.seconds:
+        if probe.failed is not None or probe.error or not probe.work:
             return _LEAST_STEPS
-        most = self.budget / 15 / (probe.seconds / _LEAST_STEPS)
+        most = self.budget / 15 / (probe.work / _LEAST_STEPS)
         return next((steps for steps in (_MOST_STEPS, _FEW_STEPS) if steps <= most), _LEAST_STEPS)
 
     @cached_property

@@ -16,18 +16,22 @@ CLASSIFYING = ("SoftmaxWithLoss", "MultinomialLogisticLoss", "InfogainLoss", "Hi
 
 @dataclass(frozen=True)
 class Head:
-    """A loss or Accuracy layer: `outputs` and `labels` name its bottoms. `classes` tells whether labels are numbers."""
+    """A loss or Accuracy layer: `outputs` and `labels` name its bottoms. `classes` tells whether labels are numbers of
+    classes, `axis` where those lie in the outputs."""
 
     node: Node
     outputs: str
     labels: str
     classes: bool
+    axis: int = 1
 
     def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """The share of items whose largest output is that of their label; NaN for shapes that do not fit."""
-        if outputs.ndim < 2 or outputs.shape[0] == 0 or outputs.size // outputs.shape[1] != labels.size:
+        if not -outputs.ndim <= self.axis < outputs.ndim or not outputs.size:
             return float("nan")
-        return float((outputs.argmax(1).ravel() == labels.ravel()).mean())
+        if outputs.size // outputs.shape[self.axis] != labels.size:
+            return float("nan")
+        return float((outputs.argmax(self.axis).ravel() == labels.ravel()).mean())
 
     def chance(self, labels: np.ndarray) -> float:
         """The share that is right when the most frequent class is always said; or the loss of saying the mean."""
@@ -50,7 +54,9 @@ def find_head(view: View) -> Head | None:
     if not plain:
         return None
     node = plain[-1]
-    return Head(node, node.spec.bottom[0], node.spec.bottom[1], node.type in CLASSIFYING)
+    spec = node.spec
+    axis = spec.accuracy_param.axis if node.type == "Accuracy" else spec.softmax_param.axis
+    return Head(node, spec.bottom[0], spec.bottom[1], node.type in CLASSIFYING, axis)
 
 
 def _is_loss(node: Node) -> bool:

@@ -41,6 +41,8 @@ class Outcome:
     chance: float = math.nan
     classes: bool = False
     seconds: float = 0.0
+    work: float = 0.0
+    """Seconds without those in which other programs had the machine, as far as that is known."""
     error: str = ""
 
     @property
@@ -60,7 +62,8 @@ class Outcome:
         if self.error or self.failed is not None:
             return -1.0
         if self.classes and math.isfinite(self.right):
-            return max(0.0, (self.right - self.chance) / max(1e-6, 1 - self.chance))
+            grown = max(1.0, self.last / self.first) if self.first > 0 else 1.0  # wrong answers, given for certain
+            return max(0.0, (self.right - self.chance) / max(1e-6, 1 - self.chance) / grown)
         progress = 1 - self.last / self.first if self.first > 0 else 0.0
         known = math.isfinite(self.chance) and self.chance > 0 and math.isfinite(self.own)
         against_chance = 1 - self.own / self.chance if known else progress
@@ -108,7 +111,7 @@ class Trials:
         return time.monotonic() + self.expected_seconds(steps) < self.limit
 
     def _run(self, change: Change | None, steps: int, seed: int) -> Outcome:
-        begin = time.monotonic()
+        begin, busy = time.monotonic(), time.process_time()
         with quiet():
             try:
                 solver = self.case.solver(change, seed)
@@ -124,6 +127,7 @@ class Trials:
             finally:
                 close(solver)
         outcome.seconds = time.monotonic() - begin
+        outcome.work = min(outcome.seconds, time.process_time() - busy)
         return outcome
 
 
