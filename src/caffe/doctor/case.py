@@ -11,7 +11,7 @@ from typing import Any
 
 from caffe.doctor.changes import Change
 from caffe.doctor.view import View
-from caffe.proto import caffe_pb2, upgrade
+from caffe.proto import caffe_pb2, upgrade, weights
 from caffe.proto.source import Entry, Source
 from caffe.solver import get_solver
 
@@ -34,25 +34,37 @@ class Case:
     """A solver prototxt and all that it names.
 
     `param` is the SolverParameter without its net, `net` the NetParameter of the train net with the layers of all
-    phases, `train` and `test` the layers of one phase. `weights` are files to fine-tune from. Raises FileError,
+    phases, `train` and `test` the layers of one phase. `start` names weight files to fine-tune from. Raises FileError,
     ProtoError, SolverError and NetError for what cannot be read.
     """
 
-    def __init__(self, path: str | Path, weights: str = "") -> None:
+    def __init__(self, path: str | Path, start: str = "") -> None:
         self.path = str(path)
         self.param = upgrade.read_solver(path)
-        if weights:
+        if start:
             self.param.ClearField("weights")
-            self.param.weights.append(weights)
+            self.param.weights.append(start)
         self.net_path = self.param.train_net or self.param.net
         self.net = upgrade.read_net(self.net_path) if self.net_path else self._own_net()
         self.apart = [upgrade.read_net(name) for name in self.param.test_net] + list(self.param.test_net_param)
         for name in ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param"):
             self.param.ClearField(name)
-        self.train = View(self.net, caffe_pb2.TRAIN, self.param.train_state)
-        state = self.param.test_state[0] if self.param.test_state else caffe_pb2.NetState()
         self.tests = bool(self.param.test_iter)
-        self.test = View(self.apart[0] if self.apart else self.net, caffe_pb2.TEST, state)
+        self.train, self.test = self._views(self.net)
+
+    def _views(self, net: Any) -> tuple[View, View]:
+        state = self.param.test_state[0] if self.param.test_state else caffe_pb2.NetState()
+        test = View(self.apart[0] if self.apart else net, caffe_pb2.TEST, state)
+        return View(net, caffe_pb2.TRAIN, self.param.train_state), test
+
+    def views(self, change: Change | None) -> tuple[View, View]:
+        """The layers of TRAIN and of TEST with a change."""
+        if change is None:
+            return self.train, self.test
+        net = caffe_pb2.NetParameter()
+        net.CopyFrom(self.net)
+        change.apply(caffe_pb2.SolverParameter(), net)
+        return self._views(net)
 
     def _own_net(self) -> Any:
         field = "train_net_param" if self.param.HasField("train_net_param") else "net_param"
@@ -65,6 +77,15 @@ class Case:
     def loaded(self) -> bool:
         """Whether training begins with weights from a file."""
         return bool(self.param.weights)
+
+    @cached_property
+    def stored(self) -> dict[str, list[tuple[int, ...]]]:
+        """The shapes of the blobs in the weight files, by layer; layers without blobs are left out."""
+        found: dict[str, list[tuple[int, ...]]] = {}
+        for name in (each.strip() for names in self.param.weights for each in names.split(",")):
+            with weights.opened(name) as layers:
+                found |= {key: [array.shape for array in arrays] for key, arrays in layers.items() if arrays}
+        return found
 
     # -- as text ---------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ def diagnose(
             break  # an error that was found keeps the net from being built
     for finding in findings:
         exam.prove(finding)
+    exam.close()
     return Report(exam.case, _ranked(findings), lines, time.monotonic() - begin, static)
 
 

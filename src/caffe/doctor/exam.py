@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from caffe.doctor.case import Case, close, quiet
 from caffe.doctor.changes import Change
 from caffe.doctor.finding import Finding, Proof, Severity
 from caffe.doctor.head import Head, find_head
+from caffe.doctor.kept import ITEMS, ByHeart, Kept, keep
 from caffe.doctor.measure import BlobFacts, LayerFacts, measure
+from caffe.doctor.range_test import Rates, growing, read_rates
 from caffe.doctor.sample import Sample, read_sample
 from caffe.doctor.trial import Outcome, Trials
 from caffe.layers.base import Source
@@ -24,6 +30,8 @@ _MOST = 0.4
 """The part of what a run is short of that a change must bring where it brings less than `_GAIN`."""
 _HEALTHY = 0.85
 _LEARNS = 0.5
+_LONG = 5
+"""How many times as long a second comparison is."""
 
 
 @dataclass
@@ -125,7 +133,7 @@ class Exam:
             return self.base
         left = self.trials.limit - time.monotonic()
         a_step = self.trials.expected_seconds(self.steps) / self.steps
-        steps = min(5 * self.steps, int(left / 4 / a_step)) if a_step else self.steps
+        steps = min(_LONG * self.steps, int(left / 4 / a_step)) if a_step else self.steps
         return self.trials.run(None, steps) if steps > self.steps else self.base
 
     @property
@@ -138,17 +146,75 @@ class Exam:
         """Whether no change can improve the run by much."""
         return self.base.quality >= _HEALTHY
 
-    def proof(self, change: Change) -> Proof | None:
-        """What the replay of a change shows; None where there is no time for it, or it does not run."""
+    def proof(self, change: Change, patient: bool = True) -> Proof | None:
+        """What the replay of a change shows; None where there is no time for it, or it does not run.
+
+        `patient` allows for a second comparison over more steps, for runs that begin slowly.
+        """
         if self.healthy or not self.trials.time_for(self.steps):
             return None
         after = self.trials.run(change, self.steps)
         if after.error:
             return None
         before = max(self.base.quality, self.long.quality)
-        return Proof(
-            f"as it is: {self.base.text}", f"{change.text}: {after.text}", after.quality - before, after.quality
-        )
+        proof = self._compared(change, self.base, after, before)
+        if not patient or self.long is self.base or (self.helps(proof) and not self.learns):
+            return proof
+        # what begins slowly, with the change or without, is compared over more steps
+        steps = len(self.long.losses)
+        later = self.trials.run(change, steps) if self.trials.time_for(steps) else after
+        return proof if later is after or later.error else self._compared(change, self.long, later, before)
+
+    @staticmethod
+    def _compared(change: Change, before: Outcome, after: Outcome, quality: float) -> Proof:
+        gain = after.quality - quality
+        return Proof(f"as it is: {before.text}", f"{change.text}: {after.text}", gain, after.quality)
+
+    def long_proof(self, change: Change) -> Proof | None:
+        """The replay over more steps, for changes whose effect takes long; also of runs that begin well."""
+        steps = _LONG * self.steps
+        if self.base.failed is not None or not self.trials.time_for(2 * steps):
+            return self.proof(change)
+        before, after = self.trials.run(None, steps), self.trials.run(change, steps)
+        if after.error:
+            return None
+        proof = self._compared(change, before, after, before.quality)
+        return proof if self.helps(proof) else self.proof(change)
+
+    # -- figures ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def folder(self) -> Path:
+        """A folder for files of this examination; `close` removes it."""
+        return Path(tempfile.mkdtemp(prefix="caffe_doctor_"))
+
+    def close(self) -> None:
+        """Remove what was written."""
+        if "folder" in self.__dict__:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def kept(self, items: int, plain: bool) -> Kept | None:
+        """The change that keeps some items in memory; None where that cannot be done."""
+        return keep(self.case.train, self.sample.arrays, items, plain, self.folder)
+
+    @cached_property
+    def by_heart(self) -> ByHeart:
+        """Whether the net learns twenty items by heart."""
+        kept, steps = self.kept(ITEMS, plain=True), 2 * self.steps
+        if kept is None or not self.trials.time_for(steps):
+            return ByHeart(None)
+        return ByHeart(self.trials.run(kept, steps), kept.items)
+
+    @cached_property
+    def rates(self) -> Rates | None:
+        """The range test, around the rate at which updates are of the usual size."""
+        given = float(self.case.param.base_lr)
+        ratios = [blob.ratio for blob in self.blobs if blob.index == 0 and blob.update and math.isfinite(blob.ratio)]
+        largest, steps = max(ratios, default=0.0), max(self.steps, _FEW_STEPS)
+        if largest <= 0 or given <= 0 or self.base.error or not self.trials.time_for(steps):
+            return None
+        low, high = given * 1e-6 / largest, given * 1.0 / largest
+        return read_rates(self.trials.run(growing(low, high, steps), steps), low, high, steps, given)
 
     def prove(self, finding: Finding) -> Finding:
         """Replay the finding's change; a finding whose change does not help is a note, unless its fact is enough."""
@@ -170,11 +236,15 @@ class Exam:
         """The change with the best result, tried in this order until one makes the run healthy."""
         best: tuple[Change, Proof] | None = None
         for change in changes:
-            proof = self.proof(change)
+            proof = self.proof(change, patient=False)
             if proof is None or not self.helps(proof):
                 continue
             if best is None or proof.gain > best[1].gain + 0.05:
                 best = change, proof
             if self.trials.run(change, self.steps).quality >= _HEALTHY:
                 break
+        if best is None and changes and not self.healthy:
+            change = max(changes, key=lambda each: self.trials.run(each, self.steps).quality)
+            proof = self.proof(change)
+            best = (change, proof) if proof is not None and self.helps(proof) else None
         return best

@@ -12,6 +12,7 @@ import numpy as np
 from caffe.doctor.case import Case, close, quiet
 from caffe.doctor.changes import Change
 from caffe.doctor.head import Head, find_head
+from caffe.doctor.view import View
 from caffe.errors import CaffeError
 
 __all__ = ["Outcome", "Trials"]
@@ -29,6 +30,7 @@ class Outcome:
     `losses` are those of the steps, `failed` the step with the first that is NaN, infinite or beyond all measure.
     `loss` and `right` are the mean loss and the share of right answers after the steps, on batches of the test net, or
     of the train net where there is none; `chance` is what they are without looking at the input (see Head.chance).
+    `right` of a loss over one quantity counts the answers that are right when they are rounded.
     `error` is the message where it did not run to its end.
     """
 
@@ -43,6 +45,9 @@ class Outcome:
     seconds: float = 0.0
     work: float = 0.0
     """Seconds without those in which other programs had the machine, as far as that is known."""
+    step_seconds: float = 0.0
+    spread: float = 1.0
+    """How much the outputs differ from item to item, against their size."""
     error: str = ""
 
     @property
@@ -55,6 +60,11 @@ class Outcome:
         if self.failed is not None or not len(self.losses):
             return math.inf
         return float(self.losses[-max(1, len(self.losses) // 4) :].mean())
+
+    @property
+    def grown(self) -> bool:
+        """Whether the run failed, or its loss has become far larger than at its begin."""
+        return self.failed is not None or self.last > 2 * max(self.first, 1e-3)
 
     @property
     def quality(self) -> float:
@@ -121,7 +131,7 @@ class Trials:
                 solver.net.slim()
                 outcome = _trained(solver, steps)
                 if outcome.failed is None:
-                    _judge(solver, self.case, outcome)
+                    _judge(solver, self.case.views(change), outcome)
             except CaffeError as error:
                 outcome = Outcome(np.empty(0), error=str(error))
             finally:
@@ -142,19 +152,20 @@ def _trained(solver: Any, steps: int) -> Outcome:
             return lambda *_: None
 
     solver.watchers.append(Listener())
+    begin = time.monotonic()
     for step in range(steps):
         solver.step(1)
         if not math.isfinite(losses[-1]) or abs(losses[-1]) > _BLOWN_UP * max(1.0, abs(losses[0])):
             return Outcome(np.array(losses), failed=step)
-    return Outcome(np.array(losses))
+    return Outcome(np.array(losses), step_seconds=(time.monotonic() - begin) / max(1, steps))
 
 
-def _judge(solver: Any, case: Case, outcome: Outcome, items: int = 1000, batches: int = 10) -> None:
+def _judge(solver: Any, views: tuple[View, View], outcome: Outcome, items: int = 1000, batches: int = 10) -> None:
     """Fill in the loss and the share of right answers on some batches."""
     net = solver.test_nets[0] if solver.test_nets else solver.net
     if net is not solver.net:
         net.share_with(solver.net)
-    view = case.test if solver.test_nets else case.train
+    view = views[1] if solver.test_nets else views[0]
     head = find_head(view)
     losses, right, labels, own, seen = [], [], [], [], 0
     for _ in range(batches):
@@ -165,6 +176,7 @@ def _judge(solver: Any, case: Case, outcome: Outcome, items: int = 1000, batches
             own += [float(net.blobs[top].data.mean()) for top in head.node.spec.top[:1] if top in net.blobs]
             labels.append(given.reshape(len(given), -1).copy() if given.ndim else given.copy())
             seen += len(given)
+            outcome.spread = _spread(outputs)
         if seen >= items:
             break
     outcome.loss = float(np.mean(losses))
@@ -175,7 +187,13 @@ def _judge(solver: Any, case: Case, outcome: Outcome, items: int = 1000, batches
         outcome.failed = len(outcome.losses) - 1
 
 
+def _spread(outputs: np.ndarray) -> float:
+    flat = outputs.reshape(len(outputs), -1) if outputs.ndim else outputs.reshape(1, 1)
+    size = float(np.abs(flat).mean())
+    return float(flat.std(0).mean() / size) if size and len(flat) > 1 else 1.0
+
+
 def _compare(outcome: Outcome, head: Head, right: list[float], labels: list[np.ndarray]) -> None:
     outcome.classes = head.classes
-    outcome.right = float(np.mean(right)) if head.classes else math.nan
+    outcome.right = float(np.mean(right))
     outcome.chance = head.chance(np.concatenate(labels))

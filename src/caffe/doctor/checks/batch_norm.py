@@ -23,7 +23,8 @@ class BatchNorm(Check):
         view = exam.case.train
         norms = [node for node in view.nodes if node.type == "BatchNorm"]
         frozen = [node for node in norms if node.spec.batch_norm_param.use_global_stats]
-        if frozen and not exam.case.loaded:
+        frozen = [node for node in frozen if node.name not in exam.case.stored]
+        if frozen:
             edits = tuple(SetField(node.index, "batch_norm_param.use_global_stats", "") for node in frozen)
             yield Finding(
                 "batch-norm-frozen",
@@ -36,7 +37,7 @@ class BatchNorm(Check):
                 change=Change("no use_global_stats", edits),
                 certain=True,
             )
-        if len(norms) > len(frozen):
+        if any(not node.spec.batch_norm_param.use_global_stats for node in norms):
             yield from self._batch(exam)
         for node in norms:
             maker = view.maker(node, node.spec.bottom[0])

@@ -33,7 +33,7 @@ class Diverges(Check):
                 f"loss {float(last.mean()):.4g}; a guess has about {math.log(10):.2g} with 10 classes",
                 symptom=True,
             )
-        elif base.failed is not None or base.last > 2 * max(base.first, 1e-3):
+        elif base.grown:
             yield Finding(
                 "diverges",
                 Severity.ERROR,

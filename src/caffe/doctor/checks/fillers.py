@@ -44,9 +44,7 @@ class Fillers(Check):
     stage = Stage.START
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
-        if exam.case.loaded:
-            return
-        nodes = [node for node in exam.case.train.nodes if filler(node) is not None]
+        nodes = [n for n in exam.case.train.nodes if filler(n) is not None and n.name not in exam.case.stored]
         facts = {layer.name: layer for layer in exam.layers}
         sizes = [facts[node.name].std for node in nodes if node.name in facts]
         if sizes:
@@ -56,7 +54,7 @@ class Fillers(Check):
             )
         equal = self._equal(exam, nodes)
         if equal:
-            yield self._all_equal(exam, equal)
+            yield self._all_equal(exam, equal, [node for node in nodes if filler(node).type == "constant"])
             return
         random = [node for node in nodes if filler(node).type in ("gaussian", "uniform")]
         if not random:
@@ -75,7 +73,7 @@ class Fillers(Check):
                 exam, "activations-vanish", worst, random, "gives almost the same for every input", evidence
             )
         worst = max(stds, key=lambda name: stds[name], default="")
-        if worst and stds[worst] > _LARGE:
+        if worst and stds[worst] > _LARGE and not full:  # numbers that saturate units do no more harm than that
             evidence = f"standard deviation {stds[worst]:.1e}, usual is about 1"
             yield self._finding(
                 exam, "activations-explode", worst, random, "gives numbers that are too large", evidence
@@ -93,7 +91,7 @@ class Fillers(Check):
         return found
 
     @staticmethod
-    def _all_equal(exam: Exam, nodes: list[Node]) -> Finding:
+    def _all_equal(exam: Exam, nodes: list[Node], constant: list[Node]) -> Finding:
         value = filler(nodes[0]).value
         return Finding(
             "weights-all-equal",
@@ -104,7 +102,7 @@ class Fillers(Check):
             f"{len(nodes)} layer(s) with equal weights",
             layer=nodes[0].name,
             place=exam.case.place(nodes[0].index, f"{OPTIONS[nodes[0].type]}.weight_filler"),
-            change=refill(nodes),
+            change=refill(constant),
         )
 
     @staticmethod

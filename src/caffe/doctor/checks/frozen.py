@@ -24,9 +24,9 @@ class Frozen(Check):
             yield self._nothing(exam)
             return
         frozen = [blob for blob in weights if blob.lr_mult == 0]
-        if not frozen or exam.case.loaded:
+        names = [blob.layer for blob in frozen if blob.layer not in exam.case.stored]
+        if not names:
             return
-        names = [blob.layer for blob in frozen]
         nodes = [node for node in exam.case.train.nodes if node.name in names and node.spec.param]
         if not nodes:
             return
@@ -37,7 +37,7 @@ class Frozen(Check):
             Severity.WARNING,
             f"layers {listed} have lr_mult 0 and no weights from a file: they keep their random first weights",
             "set lr_mult to 1, or give trained weights with -weights",
-            f"{len(frozen)} of {len(weights)} learned layers do not learn",
+            f"{len(names)} of {len(weights)} learned layers do not learn",
             layer=nodes[0].name,
             place=exam.case.place(nodes[0].index, "param.lr_mult"),
             change=Change(f"lr_mult 1 in {', '.join(node.name for node in nodes[:4])}", tuple(edits)),

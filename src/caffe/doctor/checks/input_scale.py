@@ -48,7 +48,7 @@ class InputScale(Check):
         mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
         low, high = float(x.min()), float(x.max())
         yield Line(f'input "{name}"', f"{low:.3g} to {high:.3g}, mean {mean:.3g}, standard deviation {std:.3g}")
-        if len(x) > 1 and float(x.reshape(len(x), -1).var(0).max()) == 0:
+        if len(x) > 1 and bool((x == x[:1]).all()):
             yield Finding(
                 "constant-input",
                 Severity.ERROR,

@@ -15,6 +15,7 @@ from caffe.doctor.view import Node
 _RARE = 0.05
 """The share of the rarest class against that of an even split, below which classes are not balanced."""
 _MOST = 0.9
+_HALF = 0.5
 
 
 class Labels(Check):
@@ -63,7 +64,8 @@ class Labels(Check):
     @staticmethod
     def _balance(exam: Exam, source: Node, values: np.ndarray, counts: np.ndarray) -> Iterator[Finding]:
         even, most = counts.sum() / len(values), float(counts.max() / counts.sum())
-        if len(values) > 1 and exam.sample.whole and (most > _MOST or counts.min() < _RARE * even):
+        lopsided = most > _HALF and len(values) > 2 and counts.min() < 4 * _RARE * even
+        if len(values) > 1 and exam.sample.whole and (most > _MOST or counts.min() < _RARE * even or lopsided):
             yield Finding(
                 "class-imbalance",
                 Severity.WARNING,

@@ -21,6 +21,7 @@ class Momentum(Check):
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         momentum = exam.case.param.momentum
         if momentum >= _HIGH and exam.case.param.type != "AdaDelta":
+            change = Change("momentum 0.9", (SetField(None, "momentum", "0.9"),))
             yield Finding(
                 "momentum-too-high",
                 Severity.ERROR if momentum >= 1 else Severity.WARNING,
@@ -28,6 +29,7 @@ class Momentum(Check):
                 f"lower momentum from {momentum:g} to 0.9",
                 "usual is 0.9",
                 place=exam.case.place(None, "momentum"),
-                change=Change("momentum 0.9", (SetField(None, "momentum", "0.9"),)),
+                change=change,
+                proof=exam.long_proof(change) if momentum < 1 else None,
                 certain=momentum >= 1,
             )

@@ -28,12 +28,18 @@ class Rate(Check):
         yield Line("update against weights", f"{largest:.1e} at most in the first step (usual: about 1e-3)")
         yield Line("the run as it is", exam.base.text)
         rate = exam.case.param.base_lr
-        if exam.learns or exam.base.error or rate <= 0:
+        if exam.base.error or rate <= 0 or (exam.learns and not exam.base.grown):
             return
         if exam.base.failed is not None or exam.base.losses.max() > 2 * exam.base.first or largest > 0.1:
             yield from self._search(exam, [rate / 10, rate / 100, rate / 1000], largest, high=True)
         if exam.base.failed is None and largest < 10 * _USUAL and self._reach(exam, largest) < _REACH:
-            yield from self._search(exam, [rate * 10, rate * 100, rate * 1000, rate * 1e4], largest, high=False)
+            yield from self._search(exam, self._higher(rate, largest), largest, high=False)
+
+    @staticmethod
+    def _higher(rate: float, ratio: float) -> list[float]:
+        """Rates to try, the first that by which an update is about 1/1000 of the weights."""
+        power = max(1, round(math.log10(_USUAL / ratio))) if ratio > 0 else 2
+        return [rate * 10**each for each in (power, power + 1, power + 2, power - 1) if each > 0]
 
     @staticmethod
     def _reach(exam: Exam, ratio: float) -> float:
