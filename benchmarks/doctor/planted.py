@@ -132,8 +132,8 @@ def _layers() -> Iterator[Run]:
     yield _run("mlp", "frozen-layers", mlp(h1=FROZEN))
     yield _run("curves", "frozen-layers", curves(h2=FROZEN))
     yield _run("norm", "batch-norm-frozen", norm(stats="use_global_stats: true"))
-    yield _run("norm", "batch-too-small", norm(batch=1))
-    yield _run("norm", "batch-too-small", norm(batch=2))
+    yield _run("norm", "batch-too-small", norm(batch=1), also="rate-too-high")
+    yield _run("norm", "batch-too-small", norm(batch=2), also="rate-too-high")
     yield _run("mlp", "unused-layer", mlp(unit="TanH").replace('"h2" top: "out"', '"h1" top: "out"'), GOOD["tanh"])
     yield _run("small", "loss-missing", small(end=loss().splitlines(keepends=True)[0]))
 

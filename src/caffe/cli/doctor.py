@@ -13,12 +13,13 @@ from caffe.cli.flags import Flag, UsageError
 JSON = Flag("json", "", "Write findings and figures into this file.")
 BUDGET = Flag("budget", 60, "Seconds that the examination may take.")
 FIX = Flag("fix", "", "Write the solver and the net with the proven changes into this folder; comments are kept.")
+PLOT = Flag("plot", "", "Draw what was measured into this folder (needs matplotlib).")
 LOG = Flag("log", "", "Read the log of a run that is over, ours or real Caffe's, instead of examining a solver.")
 
 _WORDS = ("error", "warning", "note")
 
 
-@command("weights", "gpu", JSON, BUDGET, FIX, LOG, task="train", arguments="[SOLVER]")
+@command("weights", "gpu", JSON, BUDGET, FIX, PLOT, LOG, task="train", arguments="[SOLVER]")
 def doctor(flags: SimpleNamespace, display: Display) -> int:
     """Examine a training run before it is started.
 
@@ -30,6 +31,7 @@ def doctor(flags: SimpleNamespace, display: Display) -> int:
 
         caffe doctor solver.prototxt
         caffe doctor solver.prototxt -json report.json -fix patched/
+        caffe doctor solver.prototxt -plot pictures/
         caffe doctor -log train.log
     """
     if bool(flags.log) == bool(flags.arguments):
@@ -52,6 +54,9 @@ def doctor(flags: SimpleNamespace, display: Display) -> int:
     if flags.fix:
         for path in report.fix(flags.fix):
             print(f"written: {path}")
+    if flags.plot:
+        for path in report.draw(flags.plot):
+            print(f"drawn: {path}")
     return 3 if report.alarms else 0
 
 

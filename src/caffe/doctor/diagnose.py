@@ -12,7 +12,7 @@ from caffe.doctor.case import Case
 from caffe.doctor.check import Stage, checks
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, FileError, require_extra
 from caffe.proto import files
 
 __all__ = ["Report", "diagnose"]
@@ -27,6 +27,7 @@ class Report:
     lines: list[Line]
     seconds: float
     static_seconds: float
+    exam: Exam
 
     @property
     def alarms(self) -> list[Finding]:
@@ -40,6 +41,16 @@ class Report:
             "checks": [line.as_dict() for line in self.lines],
             "seconds": round(self.seconds, 3),
         }
+
+    def draw(self, folder: str | Path) -> list[Path]:
+        """Draw what was measured into a folder, with matplotlib. Raises MissingExtra and FileError."""
+        require_extra("matplotlib", "plot", "drawing pictures")
+        from caffe.doctor import pictures
+
+        try:
+            return pictures.draw(self.exam, Path(folder))
+        except OSError as error:
+            raise FileError(f"cannot write pictures into {folder}: {error.strerror}") from error
 
     def fix(self, folder: str | Path) -> list[Path]:
         """Write the solver and the net with the proven changes into a folder; comments are kept. Raises FileError."""
@@ -87,7 +98,7 @@ def diagnose(
     for finding in findings:
         exam.prove(finding)
     exam.close()
-    return Report(exam.case, _ranked(findings), lines, time.monotonic() - begin, static)
+    return Report(exam.case, _ranked(findings), lines, time.monotonic() - begin, static, exam)
 
 
 def _ranked(findings: list[Finding]) -> list[Finding]:
@@ -98,7 +109,17 @@ def _ranked(findings: list[Finding]) -> list[Finding]:
         for finding in findings:
             if finding.symptom:
                 finding.severity, finding.follows = Severity.NOTE, first.code
-    return sorted(findings, key=lambda finding: (-finding.severity, finding.symptom, -_weight(finding), finding.code))
+    ranked = sorted(findings, key=_order)
+    repairs: dict[Any, str] = {}
+    for finding in ranked:  # what one change repairs has one cause
+        edits = finding.change.edits if finding.change else ()
+        if edits and finding.severity > Severity.NOTE and repairs.setdefault(edits, finding.code) != finding.code:
+            finding.severity, finding.follows = Severity.NOTE, repairs[edits]
+    return sorted(ranked, key=_order)
+
+
+def _order(finding: Finding) -> tuple[int, bool, float, str]:
+    return -finding.severity, finding.symptom, -_weight(finding), finding.code
 
 
 def _weight(finding: Finding) -> float:

@@ -129,7 +129,7 @@ class Exam:
     @cached_property
     def long(self) -> Outcome:
         """The run as it is over more steps, for nets that begin slowly; `base` where that shows enough."""
-        if self.base.quality >= _LEARNS or self.base.failed is not None or self.base.error:
+        if self.healthy or self.base.failed is not None or self.base.error:
             return self.base
         left = self.trials.limit - time.monotonic()
         a_step = self.trials.expected_seconds(self.steps) / self.steps
@@ -139,7 +139,7 @@ class Exam:
     @property
     def learns(self) -> bool:
         """Whether the run as it is gets on, if not well."""
-        return self.long.quality >= _LEARNS
+        return self.base.quality >= _LEARNS or self.long.quality >= _LEARNS
 
     @property
     def healthy(self) -> bool:

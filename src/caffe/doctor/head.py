@@ -47,6 +47,13 @@ class Head:
             return float(-(flat.mean(0) * np.log(p) + (1 - flat.mean(0)) * np.log(1 - p)).sum())
         return float(flat.var(0).sum() / 2)
 
+    def floor(self, labels: np.ndarray) -> float:
+        """The least loss that there is: above 0 where targets lie between 0 and 1, as those of an autoencoder."""
+        if self.node.type != "SigmoidCrossEntropyLoss":
+            return 0.0
+        t = labels.reshape(len(labels), -1).astype(np.float64).clip(1e-12, 1 - 1e-12)
+        return float(-(t * np.log(t) + (1 - t) * np.log(1 - t)).sum(1).mean())
+
 
 def find_head(view: View) -> Head | None:
     """The layer by which to judge: an Accuracy layer, else the last loss with labels; None where there is none."""

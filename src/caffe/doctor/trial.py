@@ -20,7 +20,7 @@ __all__ = ["Outcome", "Trials"]
 _BLOWN_UP = 1e6
 """A loss so many times as large as the first ends a trial."""
 _PROGRESS = 0.7
-"""What a loss that fell to 0 counts where it may have fallen to the loss of saying the mean only."""
+"""What a loss that fell to 0 counts where nobody knows the loss of a guess."""
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Outcome:
     own: float = math.nan
     """The mean value of the judged loss alone, without those of other layers."""
     chance: float = math.nan
+    floor: float = 0.0
     classes: bool = False
     seconds: float = 0.0
     work: float = 0.0
@@ -74,10 +75,11 @@ class Outcome:
         if self.classes and math.isfinite(self.right):
             grown = max(1.0, self.last / self.first) if self.first > 0 else 1.0  # wrong answers, given for certain
             return max(0.0, (self.right - self.chance) / max(1e-6, 1 - self.chance) / grown)
-        progress = 1 - self.last / self.first if self.first > 0 else 0.0
-        known = math.isfinite(self.chance) and self.chance > 0 and math.isfinite(self.own)
-        against_chance = 1 - self.own / self.chance if known else progress
-        return max(0.0, min(1.0, max(against_chance, _PROGRESS * progress)))
+        if math.isfinite(self.chance) and self.chance > self.floor and math.isfinite(self.own):
+            share = 1 - (self.own - self.floor) / (self.chance - self.floor)
+        else:
+            share = _PROGRESS * (1 - self.last / self.first) if self.first > 0 else 0.0
+        return max(0.0, min(1.0, share))
 
     @property
     def text(self) -> str:
@@ -196,4 +198,5 @@ def _spread(outputs: np.ndarray) -> float:
 def _compare(outcome: Outcome, head: Head, right: list[float], labels: list[np.ndarray]) -> None:
     outcome.classes = head.classes
     outcome.right = float(np.mean(right))
-    outcome.chance = head.chance(np.concatenate(labels))
+    given = np.concatenate(labels)
+    outcome.chance, outcome.floor = head.chance(given), 0.0 if head.classes else head.floor(given)

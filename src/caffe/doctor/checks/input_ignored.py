@@ -18,7 +18,7 @@ class InputIgnored(Check):
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
-        run = exam.long
+        run = exam.base if exam.learns else exam.long
         if run.failed is not None or run.error or exam.head is None:
             return
         yield Line("answers", f"{100 * run.spread:.2g} % of their size is the difference from input to input")
