@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.doctor import data, judge
 from benchmarks.doctor.healthy import healthy
 from benchmarks.doctor.nets import Run, solver_text
+from benchmarks.doctor.others import others
 from benchmarks.doctor.planted import planted
 
 
@@ -39,7 +40,9 @@ def main() -> int:
 
 
 def _chosen(arguments: argparse.Namespace) -> list[Run]:
-    runs = [*(planted() if arguments.kind != "healthy" else ()), *(healthy() if arguments.kind != "planted" else ())]
+    runs = [*planted(), *healthy(), *others()]
+    if arguments.kind != "both":
+        runs = [run for run in runs if bool(run.codes) == (arguments.kind == "planted")]
     words = [word for word in arguments.only.split(",") if word]
     number, count = (int(each) for each in arguments.part.split("/"))
     runs = _numbered(runs)

@@ -95,7 +95,9 @@ def _special() -> Iterator[Run]:
     for momentum in (0, 0.5, 0.95):
         rate = 0.1 * (1 - momentum) * 2
         yield _run("small", f"momentum {momentum}", small(), {"momentum": momentum, "base_lr": f"{rate:.3g}"})
-    yield _run("norm", "global statistics with weights", norm(stats="use_global_stats: true"), {"base_lr": 0.002}, "norm")
+    yield _run(
+        "norm", "global statistics with weights", norm(stats="use_global_stats: true"), {"base_lr": 0.002}, "norm"
+    )
     yield _run("curves", "ReLU", curves(unit="ReLU"), {"base_lr": 0.01})
     yield Run("ok small clip", small(), {**GOOD["small"], **M, "clip_gradients": 5})
 
@@ -107,7 +109,10 @@ def _auxiliary() -> str:
     aux += 'layer { name: "aux_relu" type: "ReLU" bottom: "aux_ip" top: "aux_ip" }\n' + drop("aux_ip", 0.7)
     aux += 'layer { name: "aux_out" type: "InnerProduct" bottom: "aux_ip" top: "aux_out" inner_product_param { '
     aux += 'num_output: 10 weight_filler { type: "xavier" } } }\n'
-    aux += loss("aux_out").splitlines(keepends=True)[1].replace('"loss"', '"aux_loss"').replace(
-        "}\n", " loss_weight: 0.3 include { phase: TRAIN } }\n"
+    aux += (
+        loss("aux_out")
+        .splitlines(keepends=True)[1]
+        .replace('"loss"', '"aux_loss"')
+        .replace("}\n", " loss_weight: 0.3 include { phase: TRAIN } }\n")
     )
     return mlp(unit="TanH", aux=aux)

@@ -51,11 +51,13 @@ def trained(solver_path: Path, net_path: Path) -> float:
 def line(result: dict[str, Any]) -> str:
     """One result in a line."""
     codes, alarms = result["codes"], [alarm["code"] for alarm in result["alarms"]]
-    good = _first(result) if codes else not alarms
+    good = _first(result) if codes else not alarms and "error" not in result
     base = next((check["figure"] for check in result.get("checks", []) if check["name"] == "the run as it is"), "")
     notes = ",".join(note["code"] for note in result["notes"])
     fixed = f" fixed {result['fixed']:.3g}" if "fixed" in result else ""
-    text = f"{'ok ' if good else 'BAD'} {result['name']:36} {','.join(alarms)} ({notes}) {result['seconds']:.0f}s {base}"
+    text = (
+        f"{'ok ' if good else 'BAD'} {result['name']:36} {','.join(alarms)} ({notes}) {result['seconds']:.0f}s {base}"
+    )
     return text + fixed + result.get("error", "")[:200]
 
 
@@ -71,7 +73,7 @@ def report(folder: Path) -> int:
     found = [r for r in ill if any(alarm["code"] in r["codes"] for alarm in r["alarms"])]
     first = [r for r in ill if _first(r)]
     alarms = [(alarm["code"] in r["codes"]) for r in results for alarm in r["alarms"]]
-    quiet = [r for r in well if not r["alarms"]]
+    quiet = [r for r in well if not r["alarms"] and "error" not in r]
     print(f"\n{len(ill)} planted faults, {len(well)} healthy runs")
     print(f"found (recall): {_share(len(found), len(ill))}; an accepted cause first: {_share(len(first), len(ill))}")
     print(f"precision of errors and warnings: {_share(sum(alarms), len(alarms))}")

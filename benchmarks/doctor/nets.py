@@ -102,7 +102,9 @@ def lenet(filler: str = XAVIER, scale: str = "scale: 0.00390625", batch: int = 6
     text = data("mnist", batch, 100, scale, "Data")
     text += conv("conv1", "data", "num_output: 12 kernel_size: 5", filler) + pool("conv1", "pool1")
     text += conv("conv2", "pool1", "num_output: 24 kernel_size: 5", filler, param=more.get("conv2", ""))
-    text += pool("conv2", "pool2") + dense("ip1", "pool2", int(more.get("width", "100")), filler, more.get("bias", "value: 0"))
+    text += pool("conv2", "pool2") + dense(
+        "ip1", "pool2", int(more.get("width", "100")), filler, more.get("bias", "value: 0")
+    )
     text += over("ReLU", "ip1") + more.get("drop", "") + dense("out", "ip1", int(more.get("classes", "10")), filler)
     return text + (end or loss())
 
@@ -113,7 +115,9 @@ def small(source: str = "digits", filler: str = XAVIER, batch: int = 50, unit: s
     text += conv("conv1", "data", "num_output: 16 kernel_size: 3 pad: 1", filler, param=more.get("conv1", ""))
     text += over(unit, "conv1") + pool("conv1", "pool1")
     text += conv("conv2", "pool1", "num_output: 24 kernel_size: 3", filler) + over(unit, "conv2")
-    text += dense("ip1", "conv2", int(more.get("width", "64")), filler, more.get("bias", "value: 0")) + over(unit, "ip1")
+    text += dense("ip1", "conv2", int(more.get("width", "64")), filler, more.get("bias", "value: 0")) + over(
+        unit, "ip1"
+    )
     return text + more.get("drop", "") + dense("out", "ip1", 10, filler) + more.get("end", loss())
 
 
@@ -121,30 +125,43 @@ def mlp(source: str = "digits", filler: str = XAVIER, unit: str = "Sigmoid", bat
     """A net of three fully connected layers."""
     text = data(source, batch) + more.get("over_data", "")
     width, bias = int(more.get("width", "60")), more.get("bias", "value: 0")
-    text += dense("h1", "data", int(more.get("first", str(width))), filler, bias, param=more.get("h1", "")) + over(unit, "h1")
+    text += dense("h1", "data", int(more.get("first", str(width))), filler, bias, param=more.get("h1", "")) + over(
+        unit, "h1"
+    )
     text += more.get("drop", "") + dense("h2", "h1", width, filler, bias) + over(unit, "h2")
-    return text + more.get("aux", "") + dense("out", "h2", int(more.get("classes", "10")), filler) + more.get("end", loss())
+    return (
+        text
+        + more.get("aux", "")
+        + dense("out", "h2", int(more.get("classes", "10")), filler)
+        + more.get("end", loss())
+    )
 
 
-def norm(source: str = "digits", batch: int = 50, stats: str = "", unit: str = "ReLU", filler: str = XAVIER, **more: str) -> str:
+def norm(
+    source: str = "digits", batch: int = 50, stats: str = "", unit: str = "ReLU", filler: str = XAVIER, **more: str
+) -> str:
     """A net with BatchNorm and Scale after each convolution."""
     text, bottom = data(source, batch), "data"
     for name, outputs in (("conv1", 16), ("conv2", 24)):
         text += conv(name, bottom, f"num_output: {outputs} kernel_size: 3 bias_term: false", filler)
-        text += over("BatchNorm", name, f"batch_norm_param {{ {stats} }}") + over("Scale", name, "scale_param { bias_term: true }")
+        text += over("BatchNorm", name, f"batch_norm_param {{ {stats} }}") + over(
+            "Scale", name, "scale_param { bias_term: true }"
+        )
         text, bottom = text + over(unit, name), name
     return text + more.get("drop", "") + dense("out", bottom, 10, filler) + more.get("end", loss())
 
 
-def lstm(source: str = "sequence", batch: int = 16, filler: str = 'type: "uniform" min: -0.1 max: 0.1', **more: str) -> str:
+def lstm(
+    source: str = "sequence", batch: int = 16, filler: str = 'type: "uniform" min: -0.1 max: 0.1', **more: str
+) -> str:
     """An LSTM that says the next symbol of each stream."""
     text = data(source, batch, 50, kind="HDF5Data")
     text += 'layer { name: "embed" type: "Embed" bottom: "data" top: "embed" embed_param { input_dim: 8 num_output: 16 '
     text += 'bias_term: false weight_filler { type: "uniform" min: -0.5 max: 0.5 } } }\n'
     text += f'layer {{ name: "lstm" type: "LSTM" bottom: "embed" bottom: "cont" top: "lstm" {more.get("params", "")}\n'
-    text += f'  recurrent_param {{ num_output: {more.get("width", "48")} weight_filler {{ {filler} }} }} }}\n'
+    text += f"  recurrent_param {{ num_output: {more.get('width', '48')} weight_filler {{ {filler} }} }} }}\n"
     text += 'layer { name: "out" type: "InnerProduct" bottom: "lstm" top: "out"\n'
-    text += f'  inner_product_param {{ axis: 2 num_output: 8 weight_filler {{ {more.get("top", XAVIER)} }} }} }}\n'
+    text += f"  inner_product_param {{ axis: 2 num_output: 8 weight_filler {{ {more.get('top', XAVIER)} }} }} }}\n"
     return text + loss(axis="axis: 2")
 
 

@@ -76,9 +76,21 @@ def _rates() -> Iterator[Run]:
 
 
 def _solvers() -> Iterator[Run]:
-    for base, net, decay in (("lenet", lenet(), 1), ("small", small(), 0.5), ("curves", curves(), 2), ("norm", norm(), 10)):
-        yield _run(base, "weight-decay-too-high", net, {"weight_decay": decay}, "rate-too-high" if base == "norm" else "")
-    for base, net, momentum in (("small", small(), 0.999), ("lenet", lenet(), 0.998), ("small", small(), 1.0), ("tanh", mlp(unit="TanH"), 0.999)):
+    for base, net, decay in (
+        ("lenet", lenet(), 1),
+        ("small", small(), 0.5),
+        ("curves", curves(), 2),
+        ("norm", norm(), 10),
+    ):
+        yield _run(
+            base, "weight-decay-too-high", net, {"weight_decay": decay}, "rate-too-high" if base == "norm" else ""
+        )
+    for base, net, momentum in (
+        ("small", small(), 0.999),
+        ("lenet", lenet(), 0.998),
+        ("small", small(), 1.0),
+        ("tanh", mlp(unit="TanH"), 0.999),
+    ):
         yield _run(base, "momentum-too-high", net, {"momentum": momentum}, "rate-too-high")
     yield _run("small", "rate-not-finite", small(), {"lr_policy": '"poly"', "power": 1, "max_iter": None})
     yield _run("curves", "schedule", curves(), {"lr_policy": '"step"', "gamma": 0.1, "stepsize": 100000})
@@ -93,7 +105,14 @@ def _solvers() -> Iterator[Run]:
 
 
 def _fillers() -> Iterator[Run]:
-    for base, net in (("lenet", lenet), ("small", small), ("mlp", mlp), ("norm", norm), ("auto", auto), ("curves", curves)):
+    for base, net in (
+        ("lenet", lenet),
+        ("small", small),
+        ("mlp", mlp),
+        ("norm", norm),
+        ("auto", auto),
+        ("curves", curves),
+    ):
         yield _run(base, "weights-all-equal", net(filler=CONSTANT if base != "lenet" else 'type: "constant"'))
     yield _run("lstm", "weights-all-equal", lstm(filler='type: "constant"', top=CONSTANT))
     for base, net in (("lenet", lenet(gauss(1e-4))), ("small", small(filler=gauss(1e-4))), ("auto", auto(gauss(1e-4)))):
@@ -160,5 +179,10 @@ def _data() -> Iterator[Run]:
     yield _run("norm", "train-test-overlap", norm("digits_overlap"))
     mixed = lenet().replace("scale: 0.00390625", "scale: 1", 2).replace("scale: 1 ", "scale: 0.00390625 ", 1)
     yield _run("lenet", "phase-mismatch", mixed)
-    yield Run("lenet: weights-not-loaded", lenet().replace('"conv', '"c').replace('"ip1', '"i').replace('"out"', '"o"'),
-              GOOD["lenet"], ("weights-not-loaded",), "lenet")
+    yield Run(
+        "lenet: weights-not-loaded",
+        lenet().replace('"conv', '"c').replace('"ip1', '"i').replace('"out"', '"o"'),
+        GOOD["lenet"],
+        ("weights-not-loaded",),
+        "lenet",
+    )

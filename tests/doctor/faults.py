@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -53,10 +54,18 @@ def over(kind, blob):
     return f'layer {{{{ name: "{blob}_{kind.lower()}" type: "{kind}" bottom: "{blob}" top: "{blob}" }}}}\n'
 
 
-def net(filler='type: "xavier"', bias="value: 0", width=40, unit="ReLU"):
+def net(filler='type: "xavier"', bias="value: 0", width=40, unit="ReLU", outputs=10, end=""):
     first = dense("h1", "data", width, filler, bias) + over(unit, "h1")
     second = dense("h2", "h1", width, filler, bias) + over(unit, "h2")
-    return DATA + first + second + dense("out", "h2", 10, filler) + LOSS
+    end = end.replace("{", "{{").replace("}", "}}")
+    return DATA + first + second + dense("out", "h2", outputs, filler) + (end or LOSS)
+
+
+def deep(unit, layers=6):
+    """A net of many layers."""
+    names = ["data", *(f"d{number}" for number in range(layers))]
+    text = "".join(dense(top, bottom, 40) + over(unit, top) for bottom, top in itertools.pairwise(names))
+    return DATA + text + dense("out", names[-1], 10) + LOSS
 
 
 def write_data(folder: Path, scale=1.0, labels=None):

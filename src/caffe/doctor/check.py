@@ -18,12 +18,14 @@ __all__ = ["Check", "Stage", "checks", "codes"]
 
 
 class Stage(IntEnum):
-    """What a check looks at. The stages follow one another; the first needs no data and no step."""
+    """What a check looks at. The stages follow one another; the first needs no data and no step, the last
+    only tells figures, after the findings are proved."""
 
     FILES = 0
     DATA = 1
     START = 2
     RUN = 3
+    FIGURES = 4
 
 
 class Check(ABC):

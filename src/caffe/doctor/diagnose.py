@@ -80,10 +80,15 @@ def diagnose(
     findings: list[Finding] = []
     lines: list[Line] = []
     static = 0.0
-    for check in checks():
-        if check.stage > Stage.FILES and not static:
-            static = time.monotonic() - begin
-        try:
+    proved = 0
+    try:
+        for check in checks():
+            if check.stage > Stage.FILES and not static:
+                static = time.monotonic() - begin
+            if check.stage > Stage.RUN:
+                for finding in findings[proved:]:
+                    exam.prove(finding)
+                proved = len(findings)
             for found in check().examine(exam):
                 if isinstance(found, Line):
                     lines.append(found)
@@ -91,13 +96,13 @@ def diagnose(
                     findings.append(found)
                 if tell is not None:
                     tell(found)
-        except CaffeError:
-            if not any(finding.severity == Severity.ERROR for finding in findings):
-                raise
-            break  # an error that was found keeps the net from being built
-    for finding in findings:
+    except CaffeError:
+        if not any(finding.severity == Severity.ERROR for finding in findings):
+            raise  # else it is the error that was found which keeps the net from being built
+    finally:
+        exam.close()
+    for finding in findings[proved:]:
         exam.prove(finding)
-    exam.close()
     return Report(exam.case, _ranked(findings), lines, time.monotonic() - begin, static, exam)
 
 

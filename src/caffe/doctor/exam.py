@@ -30,6 +30,7 @@ _MOST = 0.4
 """The part of what a run is short of that a change must bring where it brings less than `_GAIN`."""
 _HEALTHY = 0.85
 _LEARNS = 0.5
+_AS_GOOD, _PATIENCE, _LONGEST = 0.95, 0.6, 20
 _LONG = 5
 """How many times as long a second comparison is."""
 
@@ -44,6 +45,8 @@ class Exam:
     case: Case
     budget: float = 60.0
     begin: float = field(default_factory=time.monotonic)
+    swept: Change | None = None
+    """The change of the range test."""
 
     # -- the net ---------------------------------------------------------------------------------------------------
 
@@ -210,11 +213,12 @@ class Exam:
         """The range test, around the rate at which updates are of the usual size."""
         given = float(self.case.param.base_lr)
         ratios = [blob.ratio for blob in self.blobs if blob.index == 0 and blob.update and math.isfinite(blob.ratio)]
-        largest, steps = max(ratios, default=0.0), max(self.steps, _FEW_STEPS)
+        largest, steps = max(ratios, default=0.0), _MOST_STEPS
         if largest <= 0 or given <= 0 or self.base.error or not self.trials.time_for(steps):
             return None
         low, high = given * 1e-6 / largest, given * 1.0 / largest
-        return read_rates(self.trials.run(growing(low, high, steps), steps), low, high, steps, given)
+        self.swept = growing(low, high, steps)
+        return read_rates(self.trials.run(self.swept, steps), low, high, steps, given)
 
     def prove(self, finding: Finding) -> Finding:
         """Replay the finding's change; a finding whose change does not help is a note, unless its fact is enough."""
@@ -222,7 +226,25 @@ class Exam:
             finding.proof = self.proof(finding.change)
         if not finding.certain and not finding.symptom and not self.helps(finding.proof):
             finding.severity = Severity.NOTE
+        if finding.may_pass and finding.proof is not None and finding.severity > Severity.NOTE:
+            self._let_pass(finding, finding.proof)
         return finding
+
+    def _let_pass(self, finding: Finding, proof: Proof) -> None:
+        """Make a note of what the run overcomes by itself: it comes as far as with the change, only later."""
+        later = self.patient
+        if later.quality >= max(_HEALTHY, _AS_GOOD * proof.quality):
+            finding.severity = Severity.NOTE
+            finding.message += f"; the run overcomes it by itself: {later.text}"
+
+    @cached_property
+    def patient(self) -> Outcome:
+        """The run as it is over as many steps as there is time for, and at most its own."""
+        a_step = self.trials.expected_seconds(self.steps) / self.steps
+        left = _PATIENCE * max(0.0, self.trials.limit - time.monotonic())
+        steps = min(_LONGEST * self.steps, int(left / a_step) if a_step else 0, self.case.param.max_iter or 1 << 30)
+        enough = self.base.failed is None and not self.base.error and steps > len(self.long.losses)
+        return self.trials.run(None, steps) if enough else self.long
 
     @staticmethod
     def helps(proof: Proof | None) -> bool:

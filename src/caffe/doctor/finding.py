@@ -58,6 +58,8 @@ class Finding:
     follows: str = ""
     certain: bool = False
     """Whether the fact alone is enough, so that a change that does not help in a short run refutes nothing."""
+    may_pass: bool = False
+    """Whether a run may overcome this by itself: where it does in some thousand steps, it is a slow start, a note."""
     symptom: bool = False
     """Whether this only tells that something is wrong: a note that follows from the cause, where one is found."""
 

@@ -75,7 +75,11 @@ def _histogram(axis: Any, name: str, values: np.ndarray) -> None:
     axis.set_title(f"{_short(name)}\nstd {std:.2g}" if values.size else f"{_short(name)}\nnone", fontsize=8)
     if values.size and std:
         end = float(np.abs(values).max())
-        axis.hist(values, bins=41, range=(-end, end), color="tab:blue", log=False)
+        counts, _, _ = axis.hist(values, bins=41, range=(-end, end), color="tab:blue")
+        zeros, others = float((values == 0).mean()), float(np.delete(counts, len(counts) // 2).max())
+        if zeros > 0.1 and others:  # zeros of a rectifier would hide all else
+            axis.set_ylim(0, 1.25 * others)
+            axis.text(0.98, 0.97, f"0: {100 * zeros:.0f} %", ha="right", va="top", fontsize=7, transform=axis.transAxes)
         axis.set_xticks([-end, 0, end], [f"{-end:.1g}", "0", f"{end:.1g}"], fontsize=7)
     else:
         axis.text(0.5, 0.5, "all alike" if values.size else "no values", ha="center", transform=axis.transAxes)
@@ -167,7 +171,7 @@ def _filters(exam: Exam) -> Figure | None:
     page = Figure(figsize=(9, 4.6), layout="constrained")
     page.suptitle(f'Filters of the first learned layer "{name}"')
     for axis, (when, weights) in zip(page.subplots(1, 2), pairs.items(), strict=True):
-        axis.imshow(_tiles(weights[:_FILTERS]), cmap="gray")
+        axis.imshow(_tiles(weights[:_FILTERS]), cmap=mpl.colormaps["gray"].with_extremes(bad="lightsteelblue"))
         axis.set_title(when)
         axis.set_axis_off()
     return page
@@ -176,8 +180,11 @@ def _filters(exam: Exam) -> Figure | None:
 def _trials(exam: Exam) -> Figure | None:
     """The losses of the run as it is and of the best changes."""
     steps = exam.steps
-    runs = [(change, run) for (change, count, _), run in exam.trials.outcomes.items() if count == steps and not run.error]
+    runs = [
+        (change, run) for (change, count, _), run in exam.trials.outcomes.items() if count == steps and not run.error
+    ]
     runs = [(change, run) for change, run in runs if len(run.losses) > 2 and (change is None or change.edits)]
+    runs = [(change, run) for change, run in runs if change is None or change != exam.swept]
     runs.sort(key=lambda pair: (pair[0] is not None, -pair[1].quality))
     if not runs:
         return None
@@ -187,7 +194,9 @@ def _trials(exam: Exam) -> Figure | None:
     top = 2 * max(finite, default=1.0)
     for change, run in runs[:_CURVES]:
         width = 2.2 if change is None else 1.2
-        axis.plot(np.minimum(run.losses, top), linewidth=width, label=_short(f"{change.text if change else 'as it is'}", 70))
+        axis.plot(
+            np.minimum(run.losses, top), linewidth=width, label=_short(f"{change.text if change else 'as it is'}", 70)
+        )
     axis.set_xlabel("step")
     axis.set_ylabel("loss")
     axis.set_title("The run as it is, and with one change each")
@@ -196,16 +205,16 @@ def _trials(exam: Exam) -> Figure | None:
 
 
 def _tiles(weights: np.ndarray) -> np.ndarray:
-    """Filters (N, C, H, W) as one image, each stretched to 0 ... 1, with lines between them."""
+    """Filters (N, C, H, W) as one image, each stretched to 0 ... 1, with a line of NaN around it."""
     count, columns = len(weights), math.ceil(math.sqrt(len(weights)))
     images = [_image(each) for each in weights]
     height, width = images[0].shape[:2]
-    shape = (-(-count // columns) * (height + 1) - 1, columns * (width + 1) - 1, *images[0].shape[2:])
-    page = np.ones(shape)
+    shape = (-(-count // columns) * (height + 1) + 1, columns * (width + 1) + 1, *images[0].shape[2:])
+    page = np.full(shape, np.nan if images[0].ndim == 2 else 1.0)
     for number, image in enumerate(images):
         row, column = divmod(number, columns)
         low, high = image.min(), image.max()
-        top, left = row * (height + 1), column * (width + 1)
+        top, left = 1 + row * (height + 1), 1 + column * (width + 1)
         page[top : top + height, left : left + width] = (image - low) / ((high - low) or 1)
     return page
 

@@ -46,4 +46,5 @@ class DeadUnits(Check):
             place=exam.case.place(maker.index, f"{OPTIONS[maker.type]}.bias_filler") if maker else "",
             change=Change(f"bias_filler 0 in {', '.join(n.name for n in negative)}", tuple(edits)) if edits else None,
             symptom=not edits,
+            may_pass=True,
         )

@@ -14,7 +14,7 @@ class FirstLoss(Check):
     """Compares the first loss with that of a guess."""
 
     codes = ()
-    stage = Stage.RUN
+    stage = Stage.FIGURES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         head, base = exam.head, exam.base
@@ -33,7 +33,7 @@ class ByHeart(Check):
     """Trains on twenty items without weight decay and dropout."""
 
     codes = ()
-    stage = Stage.RUN
+    stage = Stage.FIGURES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         if exam.base.failed is None and not exam.base.error:
@@ -44,7 +44,7 @@ class RateRange(Check):
     """Raises the rate step by step, from one at which nothing moves to one at which all breaks."""
 
     codes = ()
-    stage = Stage.RUN
+    stage = Stage.FIGURES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         found = exam.rates

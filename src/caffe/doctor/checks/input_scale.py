@@ -76,6 +76,7 @@ class InputScale(Check):
             layer=node.name,
             place=exam.case.place(node.index, "transform_param.scale"),
             change=change,
+            may_pass=True,
         )
 
 

@@ -66,4 +66,5 @@ class Rate(Check):
             place=exam.case.place(None, "base_lr"),
             change=change,
             proof=proof,
+            may_pass=not high,
         )

@@ -27,7 +27,9 @@ class WeightsGiven(Check):
             return
         learned = [node for node in case.train.nodes if node.type in OPTIONS]
         missing = [node for node in learned if node.name not in case.stored]
-        yield Line("weights", f"{len(learned) - len(missing)} of {len(learned)} learned layers get theirs from the file")
+        yield Line(
+            "weights", f"{len(learned) - len(missing)} of {len(learned)} learned layers get theirs from the file"
+        )
         # a last layer of another name is how one asks for a new one
         low = [node for node in missing if any(other in learned for other in case.train.after(node))]
         if not low:
