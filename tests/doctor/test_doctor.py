@@ -56,40 +56,40 @@ def data(tmp_path):
 
 @pytest.mark.parametrize("code", FAULTS)
 def test_a_planted_fault_comes_first(code, tmp_path):
-    report = diagnose(faults.write(tmp_path, **FAULTS[code]), budget=5)
+    report = diagnose(faults.write(tmp_path, **FAULTS[code]), budget=4)
     assert report.alarms, report.lines
     assert report.alarms[0].code == code, [finding.as_dict() for finding in report.findings]
     assert report.alarms[0].place.startswith(str(tmp_path))
 
 
-@pytest.mark.parametrize("rate", [0.03, 0.1, 0.2])
+@pytest.mark.parametrize("rate", [0.03, 0.2])
 @pytest.mark.parametrize("unit", ["ReLU", "TanH"])
 def test_a_healthy_net_raises_no_alarm(rate, unit, tmp_path):
     path = faults.write(tmp_path, faults.net(unit=unit), solver=[("base_lr: 0.1", f"base_lr: {rate}")])
-    assert diagnose(path, budget=5).alarms == []
+    assert diagnose(path, budget=4).alarms == []
 
 
 def test_input_of_a_wrong_scale(tmp_path):
     faults.write_data(tmp_path, scale=1e-4)
-    report = diagnose(faults.write(tmp_path), budget=5)
+    report = diagnose(faults.write(tmp_path), budget=4)
     assert report.alarms[0].code == "input-scale"
     assert report.alarms[0].proof.gain > 0.5
 
 
 def test_labels_in_order_are_found(tmp_path):
     faults.write_data(tmp_path, labels=np.sort)
-    assert "label-order" in [finding.code for finding in diagnose(faults.write(tmp_path), budget=5).alarms]
+    assert "label-order" in [finding.code for finding in diagnose(faults.write(tmp_path), budget=4).alarms]
 
 
 def test_consequences_follow_from_the_cause(tmp_path):
-    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=5)
+    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=4)
     assert [(f.severity.word, f.follows) for f in report.findings if f.code == "diverges"] == [
         ("note", "rate-too-high")
     ]
 
 
 def test_the_proven_change_is_written_with_comments_kept(tmp_path):
-    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=5)
+    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=4)
     (tmp_path / "fixed").mkdir()
     assert len(report.fix(tmp_path / "fixed")) == 2
     text = (tmp_path / "fixed" / "solver.prototxt").read_text()

@@ -25,12 +25,14 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Proof:
-    """What the replay of a change showed. `quality` is that of the changed run, `gain` its difference to the other."""
+    """What the replay of a change showed. `quality` is that of the changed run, `gain` its difference to the other,
+    `steps` how many there were."""
 
     before: str
     after: str
     gain: float
     quality: float
+    steps: int = 0
 
     @property
     def text(self) -> str:
