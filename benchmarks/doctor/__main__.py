@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.doctor import data, judge
+from benchmarks.doctor import data, examples, judge
 from benchmarks.doctor.healthy import healthy
 from benchmarks.doctor.nets import Run, solver_text
 from benchmarks.doctor.others import others
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _chosen(arguments: argparse.Namespace) -> list[Run]:
-    runs = [*planted(), *healthy(), *others()]
+    runs = [*planted(), *healthy(), *others(), *(Run(f"ok {name}", "", {}) for name in examples.SOLVERS)]
     if arguments.kind != "both":
         runs = [run for run in runs if bool(run.codes) == (arguments.kind == "planted")]
     words = [word for word in arguments.only.split(",") if word]
@@ -97,6 +97,10 @@ def _examined(run: Run, folder: Path, arguments: argparse.Namespace) -> dict[str
 
 def _written(run: Run, here: Path, data_folder: Path) -> Path:
     here.mkdir(exist_ok=True)
+    if not run.net:  # an example
+        examples.make(data_folder)
+        os.chdir(data_folder)
+        return Path("examples") / f"{run.name.removeprefix('ok ')}.prototxt"
     (here / "net.prototxt").write_text(run.net.replace("@", str(data_folder)))
     (here / "solver.prototxt").write_text(solver_text(run, here / "net.prototxt", here))
     return here / "solver.prototxt"

@@ -117,3 +117,22 @@ def test_there_is_always_a_range():
     found = read_rates(Outcome(np.full(60, 2.3)), 1e-6, 1.0, 60, 0.01)
     assert found is not None
     assert found.low < found.suggested < found.high
+
+
+SEQUENCE = """layer {{ name: "data" type: "ArrayData" top: "data" top: "label"
+  array_data_param {{ source: "{folder}/words.npz" batch_size: 16 }} }}
+layer {{ name: "embed" type: "Embed" bottom: "data" top: "embed"
+  embed_param {{ input_dim: 40 num_output: 16 weight_filler {{ type: "uniform" min: -0.5 max: 0.5 }} }} }}
+layer {{ name: "out" type: "InnerProduct" bottom: "embed" top: "out"
+  inner_product_param {{ axis: 2 num_output: 40 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" softmax_param {{ axis: 2 }} }}
+"""
+
+
+def test_classes_along_the_last_axis_and_symbols_as_inputs(tmp_path):
+    words = np.random.default_rng(2).integers(40, size=(500, 8))
+    np.savez(tmp_path / "words.npz", data=words.astype(np.float32), label=((7 * words) % 40).astype(np.float32))
+    tests = [("test_iter: 4\ntest_interval: 500\n", ""), ("base_lr: 0.1", "base_lr: 1")]
+    report = diagnose(faults.write(tmp_path, SEQUENCE, solver=tests), budget=4)
+    assert report.alarms == []
+    assert "% right" in next(line.figure for line in report.lines if line.name == "the run as it is")

@@ -8,7 +8,7 @@ import numpy as np
 
 from caffe.doctor.view import Node, View
 
-__all__ = ["CLASSIFYING", "Head", "find_head"]
+__all__ = ["CLASSIFYING", "Head", "class_axis", "find_head"]
 
 CLASSIFYING = ("SoftmaxWithLoss", "MultinomialLogisticLoss", "InfogainLoss", "HingeLoss", "FocalLoss", "Accuracy")
 """Layers whose second bottom holds the numbers of classes."""
@@ -64,9 +64,13 @@ def find_head(view: View) -> Head | None:
     if not plain:
         return None
     node = plain[-1]
+    return Head(node, node.spec.bottom[0], node.spec.bottom[1], node.type in CLASSIFYING, class_axis(node))
+
+
+def class_axis(node: Node) -> int:
+    """The axis of the first bottom along which a loss or Accuracy layer has its classes."""
     spec = node.spec
-    axis = spec.accuracy_param.axis if node.type == "Accuracy" else spec.softmax_param.axis
-    return Head(node, spec.bottom[0], spec.bottom[1], node.type in CLASSIFYING, axis)
+    return int(spec.accuracy_param.axis if node.type == "Accuracy" else spec.softmax_param.axis)
 
 
 def _is_loss(node: Node) -> bool:

@@ -26,7 +26,8 @@ class InputScale(Check):
         for name in exam.inputs():
             x = exam.sample.arrays.get(name)
             node = next(node for node in exam.case.train.nodes if name in node.spec.top)
-            if x is not None and x.size:
+            numbers = any(other.type == "Embed" for other in exam.case.train.readers(node) if name in other.spec.bottom)
+            if x is not None and x.size and not numbers:
                 yield from self._look(exam, name, node, x)
 
     def _look(self, exam: Exam, name: str, node: Node, x: np.ndarray) -> Iterator[Finding | Line]:

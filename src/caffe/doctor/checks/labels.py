@@ -9,7 +9,7 @@ import numpy as np
 from caffe.doctor.check import Check, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
-from caffe.doctor.head import CLASSIFYING
+from caffe.doctor.head import CLASSIFYING, class_axis
 from caffe.doctor.view import Node
 
 _RARE = 0.05
@@ -33,7 +33,9 @@ class Labels(Check):
             if labels is None or source is None or not labels.size:
                 continue
             shape = exam.shapes.get(node.spec.bottom[0], ())
-            yield from self._look(exam, node, source, labels, shape[1] if len(shape) > 1 else 0)
+            axis = class_axis(node)
+            classes = shape[axis] if len(shape) > 1 and -len(shape) <= axis < len(shape) else 0
+            yield from self._look(exam, node, source, labels, classes)
             return
 
     def _look(self, exam: Exam, node: Node, source: Node, labels: np.ndarray, classes: int) -> Iterator[Finding | Line]:
