@@ -46,7 +46,8 @@ def data(name: str, batch: int = 50, test: int = 100, scale: str = "", kind: str
             source = f'array_data_param {{ source: "@/{name}_{phase.lower()}.npz" batch_size: {size} shuffle: true }}'
         if "sorted" in name:
             source = source.replace(" shuffle: true", "")
-        text += f'layer {{\n  name: "data" type: "{kind}" {tops}\n  include {{ phase: {phase} }}\n{transform}  {source}\n}}\n'
+        head = f'layer {{\n  name: "data" type: "{kind}" {tops}\n  include {{ phase: {phase} }}\n'
+        text += f"{head}{transform}  {source}\n}}\n"
     return text
 
 

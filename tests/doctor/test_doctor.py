@@ -118,3 +118,17 @@ def test_each_code_belongs_to_one_check():
 def test_each_code_is_in_the_document():
     page = (ROOT / "docs" / "doctor.md").read_text()
     assert set(re.findall(r"^\| `([\w.-]+)` \|", page, re.M)) == {*codes(), "overfits"}
+
+
+def test_pictures(tmp_path, capsys):
+    path = faults.write(tmp_path)
+    assert main(["doctor", str(path), "-budget", "4", "-plot", str(tmp_path / "pictures")]) == 0
+    assert "drawn: " in capsys.readouterr().out
+    names = {file.stem for file in (tmp_path / "pictures").iterdir()}
+    assert names == {"activations", "gradients", "rates", "updates", "classes", "mean", "filters", "trials"}
+
+
+def test_pictures_cannot_be_written_over_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["doctor", str(faults.write(tmp_path)), "-budget", "4", "-plot", str(tmp_path / "file")]) == 1
+    assert "cannot write pictures" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
@@ -136,3 +137,25 @@ def test_classes_along_the_last_axis_and_symbols_as_inputs(tmp_path):
     report = diagnose(faults.write(tmp_path, SEQUENCE, solver=tests), budget=4)
     assert report.alarms == []
     assert "% right" in next(line.figure for line in report.lines if line.name == "the run as it is")
+
+
+IMAGES = """layer {{ name: "data" type: "ImageData" top: "data" top: "label"
+  transform_param {{ scale: 0.00390625 }}
+  image_data_param {{ source: "{folder}/list.txt" batch_size: 8 new_height: 8 new_width: 8 }} }}
+"""
+
+
+def test_training_that_waits_for_large_images(tmp_path):
+    rng = np.random.default_rng(3)
+    rows = []
+    for number in range(16):
+        picture = np.kron(rng.integers(256, size=(8, 8, 3)), np.ones((60, 60, 1))).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+        rows.append(f"{tmp_path / f'{number}.png'} {number % 2}\n")
+    (tmp_path / "list.txt").write_text("".join(rows))
+    text = IMAGES + faults.dense("h1", "data", 10) + faults.over("ReLU", "h1") + faults.dense("out", "h1", 2)
+    text += faults.LOSS[faults.LOSS.index('layer {{ name: "loss"') :]
+    tests = [("test_iter: 4\ntest_interval: 500\n", ""), ("base_lr: 0.1", "base_lr: 0.01")]
+    report = diagnose(faults.write(tmp_path, text, solver=tests), budget=8)
+    assert [finding.code for finding in report.alarms] == ["input-starved"]
+    assert "kept in memory" in report.alarms[0].proof.text

@@ -154,12 +154,14 @@ def _trained(solver: Any, steps: int) -> Outcome:
             return lambda *_: None
 
     solver.watchers.append(Listener())
-    begin = time.monotonic()
+    spans = np.zeros(steps)
     for step in range(steps):
+        begin = time.monotonic()
         solver.step(1)
+        spans[step] = time.monotonic() - begin
         if not math.isfinite(losses[-1]) or abs(losses[-1]) > _BLOWN_UP * max(1.0, abs(losses[0])):
             return Outcome(np.array(losses), failed=step)
-    return Outcome(np.array(losses), step_seconds=(time.monotonic() - begin) / max(1, steps))
+    return Outcome(np.array(losses), step_seconds=float(np.median(spans)) if steps else 0.0)
 
 
 def _judge(solver: Any, views: tuple[View, View], outcome: Outcome, items: int = 1000, batches: int = 10) -> None:

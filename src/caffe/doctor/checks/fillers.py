@@ -119,7 +119,7 @@ class Fillers(Check):
             layer=layer,
             place=exam.case.place(node.index, f"{OPTIONS[node.type]}.weight_filler"),
             change=refill(nodes),
-            may_pass=True,
+            may_pass=code == "activations-vanish",
         )
 
 

@@ -82,7 +82,7 @@ class Records(Check):
             yield Finding(
                 "validation-too-good",
                 Severity.WARNING,
-                f"the test data hold {len(tested)} of {len(classes)} classes: who always says one of them is right often",
+                f"the test data hold {len(tested)} of {len(classes)} classes: saying always one is right often",
                 "draw the test items from the same classes as the training items",
                 f"{theirs.size:,} labels of {len(tested)} classes",
                 layer=node.name,
