@@ -44,7 +44,7 @@ class Exam:
 
     case: Case
     budget: float = 60.0
-    begin: float = field(default_factory=time.monotonic)
+    begin: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
     swept: Change | None = None
     """The change of the range test."""
 
@@ -113,7 +113,7 @@ class Exam:
 
     @cached_property
     def trials(self) -> Trials:
-        return Trials(self.case, self.begin + self.budget)
+        return Trials(self.case, self.budget, self.begin)
 
     @cached_property
     def steps(self) -> int:
@@ -134,7 +134,7 @@ class Exam:
         """The run as it is over more steps, for nets that begin slowly; `base` where that shows enough."""
         if self.healthy or self.base.failed is not None or self.base.error:
             return self.base
-        left = self.trials.limit - time.monotonic()
+        left = self.trials.left
         a_step = self.trials.expected_seconds(self.steps) / self.steps
         steps = min(_LONG * self.steps, int(left / 4 / a_step)) if a_step else self.steps
         return self.trials.run(None, steps) if steps > self.steps else self.base
@@ -254,7 +254,7 @@ class Exam:
     def patient(self) -> Outcome:
         """The run as it is over as many steps as there is time for, and at most its own."""
         a_step = self.trials.expected_seconds(self.steps) / self.steps
-        left = _PATIENCE * max(0.0, self.trials.limit - time.monotonic())
+        left = _PATIENCE * self.trials.left
         steps = min(_LONGEST * self.steps, int(left / a_step) if a_step else 0, self.case.param.max_iter or 1 << 30)
         enough = self.base.failed is None and not self.base.error and steps > len(self.long.losses)
         return self.trials.run(None, steps) if enough else self.long

@@ -96,10 +96,14 @@ class Outcome:
 
 @dataclass
 class Trials:
-    """Runs trials of a case and keeps their outcomes. `limit` is the time when no further one may begin."""
+    """Runs trials of a case and keeps their outcomes. `budget` is the time after which no further one may begin.
+
+    Time in which other programs had the machine does not count, up to as much again, so that a busy machine changes the
+    seconds and not the findings."""
 
     case: Case
-    limit: float = math.inf
+    budget: float = math.inf
+    begin: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
     outcomes: dict[tuple[Change | None, int, int], Outcome] = field(default_factory=dict)
 
     @property
@@ -113,14 +117,20 @@ class Trials:
             self.outcomes[key] = self._run(change, steps, self.seed + 1000 * repeat)
         return self.outcomes[key]
 
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        wall, busy = time.monotonic() - self.begin[0], time.process_time() - self.begin[1]
+        return max(0.0, self.budget - max(wall / 2, min(wall, busy)))
+
     def expected_seconds(self, steps: int) -> float:
         """How long a trial takes, from those that were run to their end."""
-        known = [(outcome.seconds, key[1]) for key, outcome in self.outcomes.items() if outcome.failed is None]
+        known = [(outcome.work, key[1]) for key, outcome in self.outcomes.items() if outcome.failed is None]
         return max((seconds / max(1, count) for seconds, count in known), default=0.0) * steps
 
     def time_for(self, steps: int) -> bool:
         """Whether there is time for another trial."""
-        return time.monotonic() + self.expected_seconds(steps) < self.limit
+        return self.expected_seconds(steps) < self.left
 
     def _run(self, change: Change | None, steps: int, seed: int) -> Outcome:
         begin, busy = time.monotonic(), time.process_time()
