@@ -26,6 +26,7 @@ FLOORS = [
     "net.measure net",
     "solver",
     "pictures io train_log draw plot coord_map classifier detector models torch",
+    "doctor",
     "cli",
     "_caffe pycaffe",
 ]

@@ -57,7 +57,7 @@ def read(path: PathLike, message: M) -> M:
     found = detect.kind(memoryview(content))
     if found not in ("text", "empty") and b"\0" in content and not content.startswith(_UTF16):
         raise detect.reject(path, found, "text")
-    return parse(_decode(content), message, os.fspath(path))
+    return parse(decode(content), message, os.fspath(path))
 
 
 def parse(text: str, message: M, name: str = "<text>") -> M:
@@ -81,7 +81,7 @@ def layer_line(path: PathLike, index: int, name: str | None = None) -> int | Non
     With `name`, the block of that name whose index is nearest: in old files, upgrading moves layers. None if there is
     no such block. Reads the file again: ask only when an error needs it.
     """
-    blocks = list(_layer_blocks(_decode(files.read_text_bytes(path))))
+    blocks = list(_layer_blocks(decode(files.read_text_bytes(path))))
     if name is None:
         return blocks[index][0] if 0 <= index < len(blocks) else None
     named = [(abs(place - index), line) for place, (line, own) in enumerate(blocks) if (own or "") == name]
@@ -93,7 +93,7 @@ def field_line(path: PathLike, name: str) -> int | None:
 
     Reads the file again: ask only when an error needs it.
     """
-    content, depth, before = _decode(files.read_bytes(path)), 0, -1
+    content, depth, before = decode(files.read_bytes(path)), 0, -1
     for match in _TOKEN.finditer(content):
         token = match.group(1)
         if before >= 0 and token in (":", "{"):
@@ -334,7 +334,7 @@ def _plans(descriptor: Descriptor) -> dict[str, _Plan]:
     return {field.name: (field, field.name in repeated, _CONVERT[field.type]) for field in descriptor.fields}
 
 
-def _decode(content: bytes) -> str:
+def decode(content: bytes) -> str:
     """UTF-8, else Latin-1 (comments of old files); UTF-16 by its mark. Line ends become those of Unix."""
     try:
         text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")

@@ -63,6 +63,10 @@ class Stream(ABC):
                 return f"{name} is {str(value)[:50]}, expected a whole number of at least 0"
         return ""
 
+    def count(self) -> int:
+        """The number of records in one pass over the data, or 0 where only reading them all would tell."""
+        return 0
+
     def close(self) -> None:  # noqa: B027  most streams hold nothing open
         """Let go of files."""
 

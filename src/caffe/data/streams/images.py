@@ -36,6 +36,9 @@ class ImageStream(PictureStream):
         self.rand_skip = 0
         self._order: tuple[tuple[int, int], np.ndarray] | None = None
 
+    def count(self) -> int:
+        return len(self.lines)
+
     def start(self, seed: int) -> State:
         skip = int(generator(seed, 0, _SKIP).integers(self.rand_skip)) if self.rand_skip else 0
         if self.rand_skip:

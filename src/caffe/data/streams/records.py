@@ -55,6 +55,9 @@ class RecordStream(PictureStream):
             key, _ = next(islice(records, skip + self.shard.rank, None))
         return {"seed": seed, "batch": 0, "key": key.hex(), "skipped": 0}
 
+    def count(self) -> int:
+        return self.source.count()
+
     def fault(self, state: State) -> str:
         fault, key = super().fault(state), state["key"]
         if fault:

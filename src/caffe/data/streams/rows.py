@@ -44,6 +44,9 @@ class RowStream(Stream):
         self._loaded: tuple[str, Arrays] | None = None
         self._order: tuple[tuple[int, int, int], np.ndarray] | None = None
 
+    def count(self) -> int:
+        return sum(len(self.read(path, self.names)[0]) for path in self.files)
+
     def start(self, seed: int) -> State:
         return {"seed": seed, "batch": 0, "pass": 0, "file": 0, "row": self.shard.rank}
 

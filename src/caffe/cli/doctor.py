@@ -1,0 +1,99 @@
+"""`caffe doctor`."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag, UsageError
+
+JSON = Flag("json", "", "Write findings and figures into this file.")
+BUDGET = Flag("budget", 60, "Seconds that the examination may take.")
+FIX = Flag("fix", "", "Write the solver and the net with the proven changes into this folder; comments are kept.")
+PLOT = Flag("plot", "", "Draw what was measured into this folder (needs matplotlib).")
+LOG = Flag("log", "", "Read the log of a run that is over, ours or real Caffe's, instead of examining a solver.")
+
+_WORDS = ("error", "warning", "note")
+
+
+@command("weights", "gpu", JSON, BUDGET, FIX, PLOT, LOG, task="train", arguments="[SOLVER]")
+def doctor(flags: SimpleNamespace, display: Display) -> int:
+    """Examine a training run before it is started.
+
+    The files are looked at first, then the data, then the net at its first step, then short runs. A finding that names
+    a change is tried: the same steps, seeds and data with only that change. What does not help is a note. Findings
+    come in order of importance, each with its code, its place, its evidence and what to change.
+
+    The exit code is 0 without errors and warnings, and 3 with.
+
+        caffe doctor solver.prototxt
+        caffe doctor solver.prototxt -json report.json -fix patched/
+        caffe doctor solver.prototxt -plot pictures/
+        caffe doctor -log train.log
+    """
+    if bool(flags.log) == bool(flags.arguments):
+        raise UsageError("caffe: error: 'doctor' takes a solver, or the log of a run by -log FILE: one of the two")
+    if flags.log:
+        return _read_log(flags)
+    from caffe.cli import _device
+    from caffe.doctor import diagnose
+
+    _device.use(flags.gpu, "doctor", f'"-gpu {flags.gpu}"')
+    report = diagnose(flags.arguments[0], flags.weights, float(flags.budget))
+    for line in report.lines:
+        print(f"{line.name}: {line.figure}")
+    print()
+    for finding in report.findings:
+        print(_text(finding))
+    print(_summary(report))
+    if flags.json:
+        _write(flags.json, report.as_dict())
+    if flags.fix:
+        for path in report.fix(flags.fix):
+            print(f"written: {path}")
+    if flags.plot:
+        for path in report.draw(flags.plot):
+            print(f"drawn: {path}")
+    return 3 if report.alarms else 0
+
+
+def _text(finding: Any) -> str:
+    place = f"{finding.place}: " if finding.place else ""
+    lines = [f"{finding.severity.word} {finding.code}: {place}{finding.message}"]
+    lines += [f"  evidence: {finding.evidence}"] if finding.evidence else []
+    lines += [f"  change:   {finding.advice}"]
+    lines += [f"  tried:    {finding.proof.text}"] if finding.proof else []
+    lines += [f"  follows from {finding.follows}"] if finding.follows else []
+    return "\n".join(lines)
+
+
+def _summary(report: Any) -> str:
+    counts = {word: sum(f.severity.word == word for f in report.findings) for word in _WORDS}
+    found = ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for word, count in counts.items())
+    return f"{found}; {report.seconds:.1f} s, of which the files took {report.static_seconds:.2f} s"
+
+
+def _read_log(flags: SimpleNamespace) -> int:
+    from caffe.doctor.log_reading import read_log
+
+    begin = time.monotonic()
+    findings = read_log(flags.log)
+    for finding in findings:
+        print(_text(finding))
+    print("" if findings else "the log shows nothing unusual")
+    if flags.json:
+        shown = [finding.as_dict() for finding in findings]
+        _write(flags.json, {"findings": shown, "checks": [], "seconds": round(time.monotonic() - begin, 3)})
+    return 3 if any(finding.severity.word != "note" for finding in findings) else 0
+
+
+def _write(path: str, content: dict[str, Any]) -> None:
+    import json
+
+    from caffe.proto import files
+
+    with files.atomic(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())

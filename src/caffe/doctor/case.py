@@ -1,0 +1,153 @@
+"""What is examined: a solver, its net as written and as built, and where each field stands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from caffe.doctor.changes import Change
+from caffe.doctor.view import View
+from caffe.proto import caffe_pb2, upgrade, weights
+from caffe.proto.source import Entry, Source
+from caffe.solver import get_solver
+
+__all__ = ["Case", "close", "quiet"]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No log lines below an error: what the doctor tries out is no run of the user's."""
+    logger = logging.getLogger("caffe")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class Case:
+    """A solver prototxt and all that it names.
+
+    `param` is the SolverParameter without its net, `net` the NetParameter of the train net with the layers of all
+    phases, `train` and `test` the layers of one phase. `start` names weight files to fine-tune from. Raises FileError,
+    ProtoError, SolverError and NetError for what cannot be read.
+    """
+
+    def __init__(self, path: str | Path, start: str = "") -> None:
+        self.path = str(path)
+        self.param = upgrade.read_solver(path)
+        if start:
+            self.param.ClearField("weights")
+            self.param.weights.append(start)
+        self.net_path = self.param.train_net or self.param.net
+        self.net = upgrade.read_net(self.net_path) if self.net_path else self._own_net()
+        self.apart = [upgrade.read_net(name) for name in self.param.test_net] + list(self.param.test_net_param)
+        for name in ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param"):
+            self.param.ClearField(name)
+        self.tests = bool(self.param.test_iter)
+        self.train, self.test = self._views(self.net)
+
+    def _views(self, net: Any) -> tuple[View, View]:
+        state = self.param.test_state[0] if self.param.test_state else caffe_pb2.NetState()
+        test = View(self.apart[0] if self.apart else net, caffe_pb2.TEST, state)
+        return View(net, caffe_pb2.TRAIN, self.param.train_state), test
+
+    def views(self, change: Change | None) -> tuple[View, View]:
+        """The layers of TRAIN and of TEST with a change."""
+        if change is None:
+            return self.train, self.test
+        net = caffe_pb2.NetParameter()
+        net.CopyFrom(self.net)
+        change.apply(caffe_pb2.SolverParameter(), net)
+        return self._views(net)
+
+    def _own_net(self) -> Any:
+        field = "train_net_param" if self.param.HasField("train_net_param") else "net_param"
+        net = caffe_pb2.NetParameter()
+        net.CopyFrom(getattr(self.param, field))
+        upgrade.upgrade_net(net, self.path)
+        return net
+
+    @property
+    def loaded(self) -> bool:
+        """Whether training begins with weights from a file."""
+        return bool(self.param.weights)
+
+    @cached_property
+    def stored(self) -> dict[str, list[tuple[int, ...]]]:
+        """The shapes of the blobs in the weight files, by layer; layers without blobs are left out."""
+        found: dict[str, list[tuple[int, ...]]] = {}
+        for name in (each.strip() for names in self.param.weights for each in names.split(",")):
+            with weights.opened(name) as layers:
+                found |= {key: [array.shape for array in arrays] for key, arrays in layers.items() if arrays}
+        return found
+
+    # -- as text ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def solver_source(self) -> Source:
+        return Source(self.path)
+
+    @cached_property
+    def net_source(self) -> Source | None:
+        return Source(self.net_path) if self.net_path else None
+
+    def place(self, layer: int | None, path: str = "") -> str:
+        """`file:line` of a field of the solver (None) or of a layer; of the layer where it does not give the field."""
+        source = self.solver_source if layer is None else self.net_source
+        if source is None:
+            return self.path
+        blocks = source.layers()
+        root: Entry | None = None
+        if layer is not None:
+            if layer >= len(blocks):
+                return str(source.path)
+            root = blocks[layer]
+        entry = source.find(root, path) if path else None
+        while entry is None and "." in path:
+            path = path.rpartition(".")[0]
+            entry = source.find(root, path)
+        at = entry or root
+        return f"{source.path}:{source.line(at.start)}" if at else str(source.path)
+
+    # -- as a run --------------------------------------------------------------------------------------------------
+
+    def parameters(self, change: Change | None = None, seed: int | None = None) -> Any:
+        """The SolverParameter of a trial: with the change, without displays, tests, snapshots and a stop at NaN."""
+        param, net = caffe_pb2.SolverParameter(), caffe_pb2.NetParameter()
+        param.CopyFrom(self.param)
+        net.CopyFrom(self.net)
+        if change is not None:
+            change.apply(param, net)
+        if self.apart:
+            param.train_net_param.CopyFrom(net)
+            for test in self.apart:
+                param.test_net_param.add().CopyFrom(test)
+        else:
+            param.net_param.CopyFrom(net)
+        param.display = param.snapshot = 0
+        param.snapshot_after_train = param.debug_info = False
+        param.snapshot_format = param.BINARYPROTO
+        param.nan_patience = 0
+        if param.test_iter:
+            param.test_interval = 1 << 30
+        param.test_initialization = False
+        if seed is not None:
+            param.random_seed = seed
+        return param
+
+    def solver(self, change: Change | None = None, seed: int | None = None) -> Any:
+        """A solver for a trial, in the present mode. The caller closes its nets."""
+        with quiet():
+            return get_solver(self.parameters(change, seed), source=None)
+
+
+def close(solver: Any) -> None:
+    """Close the nets of a solver."""
+    for net in solver.nets:
+        net.close()

@@ -1,0 +1,148 @@
+"""Changes of a solver and its net: tried on the messages, and written into the files with their comments kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from caffe.proto import text
+from caffe.proto.source import Source
+
+__all__ = ["AddLayer", "Change", "RemoveLayer", "SetField", "SetInputs"]
+
+
+@dataclass(frozen=True)
+class SetField:
+    """Give a field a value, as text of a prototxt. `layer` is the layer's index in the net; None is the solver.
+
+    `path` is such as `inner_product_param.weight_filler.type` or `param[1].lr_mult`. The value "" clears the field.
+    """
+
+    layer: int | None
+    path: str
+    value: str
+
+    def apply(self, solver: Any, net: Any) -> None:
+        message = solver if self.layer is None else net.layer[self.layer]
+        *parents, last = self.path.split(".")
+        for part in parents:
+            message = _inner(message, part)
+        message.ClearField(last.partition("[")[0])
+        if self.value:
+            text.parse(f"{last}{'' if self.value.startswith('{') else ':'} {self.value}", message)
+
+    def write(self, solver: Source, net: Source) -> None:
+        source = solver if self.layer is None else net
+        root = None if self.layer is None else net.layers()[self.layer]
+        if self.value:
+            source.set(root, self.path, self.value)
+        elif (entry := source.find(root, self.path)) is not None:
+            source.remove(entry)
+
+
+@dataclass(frozen=True)
+class SetInputs:
+    """Let a layer read other blobs."""
+
+    layer: int
+    bottoms: tuple[str, ...]
+
+    def apply(self, solver: Any, net: Any) -> None:
+        net.layer[self.layer].bottom[:] = self.bottoms
+
+    def write(self, solver: Source, net: Source) -> None:
+        for index, name in enumerate(self.bottoms):
+            net.set(net.layers()[self.layer], f"bottom[{index}]", f'"{name}"')
+
+
+@dataclass(frozen=True)
+class RemoveLayer:
+    """Take a layer of one bottom and one top out of the net; those that read its top read its bottom."""
+
+    layer: int
+
+    def apply(self, solver: Any, net: Any) -> None:
+        spec = net.layer[self.layer]
+        old, new = spec.top[0], spec.bottom[0]
+        for other in net.layer[self.layer + 1 :]:
+            other.bottom[:] = [new if name == old else name for name in other.bottom]
+        del net.layer[self.layer]
+
+    def write(self, solver: Source, net: Source) -> None:
+        block = net.layers()[self.layer]
+        old, new = (_string(net, block, name) for name in ("top", "bottom"))
+        for index in range(self.layer + 1, len(net.layers())):
+            for number in range(len(net.layers()[index].all("bottom"))):
+                entry = net.layers()[index].all("bottom")[number]
+                if net.text[entry.value + 1 : entry.end - 1] == old:
+                    net.set(net.layers()[index], f"bottom[{number}]", f'"{new}"')
+        net.remove(net.layers()[self.layer])
+
+
+@dataclass(frozen=True)
+class AddLayer:
+    """Put a layer in place over a blob, after another layer; `block` is its text."""
+
+    after: int
+    block: str
+
+    def apply(self, solver: Any, net: Any) -> None:
+        added = type(net)()
+        text.parse(self.block, added)
+        layers = [*net.layer[: self.after + 1], *added.layer, *net.layer[self.after + 1 :]]
+        copies = [type(layer)() for layer in layers]
+        for copy, layer in zip(copies, layers, strict=True):
+            copy.CopyFrom(layer)
+        del net.layer[:]
+        net.layer.extend(copies)
+
+    def write(self, solver: Source, net: Source) -> None:
+        net.insert_after(net.layers()[self.after], self.block)
+
+
+Edit = SetField | SetInputs | RemoveLayer | AddLayer
+
+
+@dataclass(frozen=True)
+class Change:
+    """Edits that belong together. `text` names them in a sentence: "base_lr 0.01", "ReLU after ip1"."""
+
+    text: str
+    edits: tuple[Edit, ...]
+
+    def apply(self, solver: Any, net: Any) -> None:
+        """Change the messages."""
+        for edit in self._ordered():
+            edit.apply(solver, net)
+
+    def write(self, solver: Source, net: Source) -> None:
+        """Change the texts."""
+        for edit in self._ordered():
+            edit.write(solver, net)
+
+    def _ordered(self) -> list[Edit]:
+        """Fields first, then layers from the last to the first, so that the indices hold."""
+        moves: list[RemoveLayer | AddLayer] = []
+        fields: list[Edit] = []
+        for edit in self.edits:
+            if isinstance(edit, (RemoveLayer, AddLayer)):
+                moves.append(edit)
+            else:
+                fields.append(edit)
+        moves.sort(key=lambda edit: -(edit.layer if isinstance(edit, RemoveLayer) else edit.after))
+        return [*fields, *moves]
+
+
+def _inner(message: Any, part: str) -> Any:
+    name, _, index = part.partition("[")
+    if not index:
+        return getattr(message, name)
+    wanted, items = int(index.rstrip("]")), getattr(message, name)
+    while len(items) <= wanted:
+        items.add()
+    return items[wanted]
+
+
+def _string(source: Source, block: Any, name: str) -> str:
+    entry = block.all(name)[0]
+    return source.text[entry.value + 1 : entry.end - 1]

@@ -1,0 +1,1 @@
+"""The checks of `caffe doctor`, one a file. A module here needs no other mention."""

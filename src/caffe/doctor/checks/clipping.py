@@ -1,0 +1,31 @@
+"""`clip-too-strong`: clip_gradients leaves next to nothing of the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from caffe.doctor.changes import Change, SetField
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+
+
+class Clipping(Check):
+    """Trains without the limit where a run with one does not get on."""
+
+    codes = ("clip-too-strong",)
+    stage = Stage.RUN
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        clip = exam.case.param.clip_gradients
+        if clip <= 0 or exam.learns or exam.base.error:
+            return
+        yield Finding(
+            "clip-too-strong",
+            Severity.WARNING,
+            f"clip_gradients is {clip:g}: gradients are made shorter until nothing moves",
+            f"leave out clip_gradients, or raise it to about {max(1.0, 1000 * clip):g}",
+            "usual is 1 to 35",
+            place=exam.case.place(None, "clip_gradients"),
+            change=Change("no clip_gradients", (SetField(None, "clip_gradients", ""),)),
+        )

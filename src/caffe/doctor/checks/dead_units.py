@@ -1,0 +1,50 @@
+"""`dead-units`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from caffe.doctor.changes import Change, Edit, SetField
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.checks.fillers import OPTIONS
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+
+_MANY = 0.5
+
+
+class DeadUnits(Check):
+    """Looks for rectified units that are 0 for every item, and for the biases that keep them there."""
+
+    codes = ("dead-units",)
+    stage = Stage.START
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        relus = [layer for layer in exam.layers if layer.type == "ReLU"]
+        if not relus:
+            return
+        worst = max(relus, key=lambda layer: layer.dead)
+        yield Line("dead units at the first step", f"{100 * worst.dead:.0f} % at most, in {worst.name}")
+        if worst.dead < _MANY:
+            return
+        view = exam.case.train
+        relu = view.named(worst.name)
+        maker = next((node for node in view.before(relu) if node.type in OPTIONS), None) if relu else None
+        negative = [
+            node
+            for node in view.nodes
+            if node.type in OPTIONS and getattr(node.spec, OPTIONS[node.type]).bias_filler.value < 0
+        ]
+        edits: list[Edit] = [SetField(node.index, f"{OPTIONS[node.type]}.bias_filler.value", "0") for node in negative]
+        yield Finding(
+            "dead-units",
+            Severity.WARNING,
+            f'{100 * worst.dead:.0f} % of the units of "{worst.name}" are 0 for every input: no gradient reaches them',
+            "let biases begin at 0 or a little above" if negative else "see the other findings, or use PReLU",
+            f"{100 * worst.dead:.0f} %, usual is under 20 %",
+            layer=maker.name if maker else worst.name,
+            place=exam.case.place(maker.index, f"{OPTIONS[maker.type]}.bias_filler") if maker else "",
+            change=Change(f"bias_filler 0 in {', '.join(n.name for n in negative)}", tuple(edits)) if edits else None,
+            symptom=not edits,
+            may_pass=True,
+        )

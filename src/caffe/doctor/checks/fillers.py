@@ -1,0 +1,127 @@
+"""`weights-all-equal`, `activations-vanish`, `activations-explode`, `activations-saturate`: first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from caffe.doctor.changes import Change, SetField
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+from caffe.doctor.view import Node
+
+OPTIONS = {
+    "Convolution": "convolution_param",
+    "Deconvolution": "convolution_param",
+    "InnerProduct": "inner_product_param",
+    "LSTM": "recurrent_param",
+    "RNN": "recurrent_param",
+    "Embed": "embed_param",
+}
+_SMALL, _LARGE, _FULL = 1e-2, 1e2, 0.5
+
+
+def filler(node: Node) -> Any:
+    """The weight filler of a layer; None for layers without."""
+    options = OPTIONS.get(node.type)
+    return getattr(node.spec, options).weight_filler if options else None
+
+
+def refill(nodes: list[Node], kind: str = "xavier") -> Change:
+    """The change that gives layers weights of a filler that looks at their sizes."""
+    edits = tuple(
+        SetField(node.index, f"{OPTIONS[node.type]}.weight_filler", f'{{ type: "{kind}" }}') for node in nodes
+    )
+    names = ", ".join(node.name for node in nodes[:3]) + (" ..." if len(nodes) > 3 else "")
+    return Change(f"weight_filler {kind} in {names}", edits)
+
+
+class Fillers(Check):
+    """Follows the size of the activations through the net with the fillers as they are."""
+
+    codes = ("weights-all-equal", "activations-vanish", "activations-explode", "activations-saturate")
+    stage = Stage.START
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        nodes = [n for n in exam.case.train.nodes if filler(n) is not None and n.name not in exam.case.stored]
+        facts = {layer.name: layer for layer in exam.layers}
+        sizes = [facts[node.name].std for node in nodes if node.name in facts]
+        if sizes:
+            yield Line(
+                "activations at the first step",
+                f"standard deviation {sizes[0]:.2g} in the first learned layer, {sizes[-1]:.2g} in the last",
+            )
+        equal = self._equal(exam, nodes)
+        if equal:
+            yield self._all_equal(exam, equal, [node for node in nodes if filler(node).type == "constant"])
+            return
+        random = [node for node in nodes if filler(node).type in ("gaussian", "uniform")]
+        if not random:
+            return
+        stds = {node.name: facts[node.name].std for node in random if node.name in facts}
+        full = [layer for layer in exam.layers if layer.saturated > _FULL]
+        if full:
+            evidence = (
+                f"{100 * full[0].saturated:.0f} % of its numbers are at the ends of the range, usual is under 10 %"
+            )
+            yield self._finding(exam, "activations-saturate", full[0].name, random, "stands at its limits", evidence)
+        worst = min(stds, key=lambda name: stds[name], default="")
+        if worst and stds[worst] < _SMALL:
+            evidence = f"standard deviation {stds[worst]:.1e}, usual is about 1"
+            yield self._finding(
+                exam, "activations-vanish", worst, random, "gives almost the same for every input", evidence
+            )
+        worst = max(stds, key=lambda name: stds[name], default="")
+        if worst and stds[worst] > _LARGE and not full:  # numbers that saturate units do no more harm than that
+            evidence = f"standard deviation {stds[worst]:.1e}, usual is about 1"
+            yield self._finding(
+                exam, "activations-explode", worst, random, "gives numbers that are too large", evidence
+            )
+
+    @staticmethod
+    def _equal(exam: Exam, nodes: list[Node]) -> list[Node]:
+        """Layers whose units all begin with the same weights, and that other learned layers follow."""
+        found = []
+        for node in nodes:
+            follows = any(other in nodes for other in exam.case.train.after(node))
+            many = getattr(node.spec, OPTIONS[node.type]).num_output > 1
+            if filler(node).type == "constant" and many and follows and not _frozen(node):
+                found.append(node)
+        return found
+
+    @staticmethod
+    def _all_equal(exam: Exam, nodes: list[Node], constant: list[Node]) -> Finding:
+        value = filler(nodes[0]).value
+        return Finding(
+            "weights-all-equal",
+            Severity.ERROR,
+            f'layer "{nodes[0].name}": all weights begin as {value:g} (weight_filler constant, the default), so all '
+            "of its units stay alike",
+            'give it weight_filler { type: "xavier" }, or "msra" before ReLUs',
+            f"{len(nodes)} layer(s) with equal weights",
+            layer=nodes[0].name,
+            place=exam.case.place(nodes[0].index, f"{OPTIONS[nodes[0].type]}.weight_filler"),
+            change=refill(constant),
+        )
+
+    @staticmethod
+    def _finding(exam: Exam, code: str, layer: str, nodes: list[Node], fact: str, evidence: str) -> Finding:
+        node = next((node for node in nodes if node.name == layer), nodes[0])
+        own = filler(node)
+        text = f"std: {own.std:g}" if own.type == "gaussian" else f"min: {own.min:g} max: {own.max:g}"
+        return Finding(
+            code,
+            Severity.WARNING,
+            f'layer "{layer}" {fact} with its first weights (weight_filler {own.type}, {text})',
+            'fill the weights by the layers\' sizes: weight_filler { type: "xavier" }, or "msra" before ReLUs',
+            evidence,
+            layer=layer,
+            place=exam.case.place(node.index, f"{OPTIONS[node.type]}.weight_filler"),
+            change=refill(nodes),
+            may_pass=code == "activations-vanish",
+        )
+
+
+def _frozen(node: Node) -> bool:
+    return bool(node.spec.param) and node.spec.param[0].lr_mult == 0

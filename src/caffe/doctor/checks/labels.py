@@ -1,0 +1,99 @@
+"""`label-range`, `class-imbalance`, `label-order`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+from caffe.doctor.head import CLASSIFYING, class_axis
+from caffe.doctor.view import Node
+
+_RARE = 0.05
+"""The share of the rarest class against that of an even split, below which classes are not balanced."""
+_MOST = 0.9
+_HALF = 0.5
+
+
+class Labels(Check):
+    """Looks at the labels of classifiers."""
+
+    codes = ("label-range", "class-imbalance", "label-order")
+    stage = Stage.DATA
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        for node in exam.case.train.nodes:
+            if node.type not in CLASSIFYING or node.type == "Accuracy" or len(node.spec.bottom) < 2:
+                continue
+            labels = exam.sample.arrays.get(node.spec.bottom[1])
+            source = next((other for other in exam.case.train.nodes if node.spec.bottom[1] in other.spec.top), None)
+            if labels is None or source is None or not labels.size:
+                continue
+            shape = exam.shapes.get(node.spec.bottom[0], ())
+            axis = class_axis(node)
+            classes = shape[axis] if len(shape) > 1 and -len(shape) <= axis < len(shape) else 0
+            yield from self._look(exam, node, source, labels, classes)
+            return
+
+    def _look(self, exam: Exam, node: Node, source: Node, labels: np.ndarray, classes: int) -> Iterator[Finding | Line]:
+        flat, place = labels.ravel(), exam.case.place(source.index)
+        ignored = node.spec.loss_param.ignore_label if node.spec.loss_param.HasField("ignore_label") else None
+        flat = flat[flat != ignored] if ignored is not None else flat
+        wrong = flat[(flat < 0) | (flat >= classes) | (flat != np.round(flat))] if classes else flat[:0]
+        values, counts = np.unique(flat, return_counts=True)
+        yield Line(
+            "labels",
+            f"{len(values)} classes, {values[0]:g} to {values[-1]:g}; {counts.min():,} to {counts.max():,} items each",
+        )
+        if len(wrong):
+            yield Finding(
+                "label-range",
+                Severity.ERROR,
+                f'layer "{source.name}" gives label {wrong[0]:g}; the outputs are classes 0 to {classes - 1}',
+                f"number the classes from 0, or give the last layer {int(values.max()) + 1} outputs",
+                f"{len(wrong):,} of {len(flat):,} labels",
+                layer=source.name,
+                place=place,
+                certain=True,
+            )
+            return
+        yield from self._balance(exam, source, values, counts)
+        yield from self._order(exam, source, flat, len(values))
+
+    @staticmethod
+    def _balance(exam: Exam, source: Node, values: np.ndarray, counts: np.ndarray) -> Iterator[Finding]:
+        even, most = counts.sum() / len(values), float(counts.max() / counts.sum())
+        lopsided = most > _HALF and len(values) > 2 and counts.min() < 4 * _RARE * even
+        if len(values) > 1 and exam.sample.whole and (most > _MOST or counts.min() < _RARE * even or lopsided):
+            yield Finding(
+                "class-imbalance",
+                Severity.WARNING,
+                f"{100 * most:.0f} % of the labels are class {values[counts.argmax()]:g}, and {counts.min():,} are "
+                f"class {values[counts.argmin()]:g}",
+                "weigh the classes (InfogainLoss), or repeat the rare ones in the database",
+                f"{counts.min():,} to {counts.max():,} items a class",
+                layer=source.name,
+                place=exam.case.place(source.index),
+                certain=True,
+            )
+
+    @staticmethod
+    def _order(exam: Exam, source: Node, flat: np.ndarray, classes: int) -> Iterator[Finding]:
+        if len(flat) < 4 * exam.sample.batch or exam.sample.batch < 2:
+            return
+        same = float((flat[1:] == flat[:-1]).mean())
+        by_chance = float(((np.unique(flat, return_counts=True)[1] / len(flat)) ** 2).sum())
+        if same > 0.9 and (by_chance < 0.8 or (classes == 1 and not exam.sample.whole)):
+            yield Finding(
+                "label-order",
+                Severity.WARNING,
+                "the items come sorted by class: most batches hold one class only",
+                "shuffle them: caffe convert_imageset -shuffle, or shuffle: true in the data layer",
+                f"{100 * same:.0f} % of the items have the label of the one before, by chance {100 * by_chance:.0f} %",
+                layer=source.name,
+                place=exam.case.place(source.index),
+                certain=True,
+            )

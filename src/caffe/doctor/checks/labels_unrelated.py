@@ -1,0 +1,65 @@
+"""`labels-unrelated`: the labels have nothing to do with the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+
+_MOST = 1500
+_LEAST = 100
+_FAILS = 0.1
+
+
+class LabelsUnrelated(Check):
+    """Compares what the nearest neighbours' labels tell with a guess, where training does no better than a guess."""
+
+    codes = ("labels-unrelated",)
+    stage = Stage.RUN
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        found = neighbours(exam)
+        if found is None:
+            return
+        right, chance, items = found
+        yield Line("nearest neighbours", f"{100 * right:.0f} % right, a guess {100 * chance:.0f} %")
+        least = chance + 3 * float(np.sqrt(chance * (1 - chance) / items))
+        if right > least or exam.long.quality > _FAILS or exam.long.failed is not None or not exam.by_heart.learned:
+            return
+        source = next(node for node in exam.case.train.nodes if exam.head and exam.head.labels in node.spec.top)
+        yield Finding(
+            "labels-unrelated",
+            Severity.ERROR,
+            "the labels have nothing to do with the inputs: the net learns some items by heart, and others not at all",
+            "look at items with their labels (caffe preview); check how the list of labels was made and shuffled",
+            f"the nearest of {items} items has the same label in {100 * right:.0f} %, by chance {100 * chance:.0f} %; "
+            f"{exam.by_heart.text}",
+            layer=source.name,
+            place=exam.case.place(source.index),
+            certain=True,
+        )
+
+
+def neighbours(exam: Exam) -> tuple[float, float, int] | None:
+    """The share of items whose nearest neighbour has their label, the share of the largest class, and their number.
+    None where the task is none of one class an item."""
+    names, head = exam.inputs(), exam.head
+    if head is None or not head.classes or len(names) != 1:
+        return None
+    x, y = exam.sample.arrays.get(names[0]), exam.sample.arrays.get(head.labels)
+    if x is None or y is None or len(x) != len(y) or y.size != len(y) or len(x) < _LEAST or not np.isfinite(x).all():
+        return None
+    x, y = x[:_MOST].reshape(min(len(x), _MOST), -1).astype(np.float32), y[:_MOST].ravel()
+    x, kept = np.unique(x, axis=0, return_index=True)  # a copy would be its own neighbour
+    y = y[kept]
+    if len(x) < _LEAST:
+        return None
+    squares = np.square(x).sum(1)
+    distance = squares[:, None] + squares[None, :] - 2 * (x @ x.T)
+    np.fill_diagonal(distance, np.inf)
+    _, counts = np.unique(y, return_counts=True)
+    return float((y[distance.argmin(1)] == y).mean()), float(counts.max() / len(y)), len(x)

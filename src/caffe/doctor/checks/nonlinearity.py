@@ -1,0 +1,59 @@
+"""`no-nonlinearity`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from caffe.doctor.changes import AddLayer, Change
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+from caffe.doctor.view import Node, View
+
+_LINEAR = ("Dropout", "Scale", "Bias", "BatchNorm", "Flatten", "Reshape", "Power", "Split")
+
+
+class NoNonlinearity(Check):
+    """Looks for two fully connected layers, one over the other, that are together no more than one."""
+
+    codes = ("no-nonlinearity",)
+    stage = Stage.START
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        view = exam.case.train
+        pairs = [(node, above) for node in view.nodes if (above := self._above(view, node)) is not None]
+        if not pairs:
+            return
+        blocks = [
+            AddLayer(node.index, f'layer {{ name: "{node.name}_relu" type: "ReLU" bottom: "{top}" top: "{top}" }}')
+            for node, _ in pairs
+            for top in [node.spec.top[0]]
+        ]
+        first, second = pairs[0]
+        yield Finding(
+            "no-nonlinearity",
+            Severity.WARNING,
+            f'layers "{first.name}" and "{second.name}" have no nonlinearity between them: together they can do '
+            "no more than one linear layer",
+            f'put a ReLU over the top of "{first.name}"',
+            f"{len(pairs)} pair(s) of linear layers",
+            layer=first.name,
+            place=exam.case.place(first.index),
+            certain=True,
+            change=Change(f"ReLU after {', '.join(node.name for node, _ in pairs)}", tuple(blocks)),
+        )
+
+    @staticmethod
+    def _above(view: View, node: Node) -> Node | None:
+        """The fully connected layer that reads the top of one directly, unless a bottleneck is meant."""
+        if node.type != "InnerProduct":
+            return None
+        here = node
+        while True:
+            readers = view.readers(here)
+            if len(readers) != 1 or readers[0].type not in (*_LINEAR, "InnerProduct"):
+                return None
+            here = readers[0]
+            if here.type == "InnerProduct":
+                wide = node.spec.inner_product_param.num_output >= here.spec.inner_product_param.num_output
+                return here if wide else None

@@ -1,0 +1,43 @@
+"""`softmax-twice`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from caffe.doctor.changes import Change, RemoveLayer, SetInputs
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+
+_TWICE = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
+
+
+class SoftmaxTwice(Check):
+    """Looks for a loss that begins with the function by which its bottom was made."""
+
+    codes = ("softmax-twice",)
+    stage = Stage.FILES
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        view = exam.case.train
+        for node in view.nodes:
+            if node.type not in _TWICE:
+                continue
+            maker = view.maker(node, node.spec.bottom[0])
+            if maker is None or maker.type != _TWICE[node.type]:
+                continue
+            alone = len(view.readers(maker)) == 1 and len(exam.case.test.nodes) > 0 and maker.in_place
+            bottoms = (maker.spec.bottom[0], *node.spec.bottom[1:])
+            edit = RemoveLayer(maker.index) if alone else SetInputs(node.index, bottoms)
+            yield Finding(
+                "softmax-twice",
+                Severity.WARNING,
+                f'layer "{node.name}" ({node.type}) computes a {maker.type} of its bottom, which layer "{maker.name}" '
+                "has done already: the gradient becomes small",
+                f'let "{node.name}" read "{bottoms[0]}" instead of "{node.spec.bottom[0]}"',
+                f"two layers of {maker.type} before one loss",
+                layer=node.name,
+                place=exam.case.place(node.index, "bottom"),
+                change=Change(f'"{node.name}" reads "{bottoms[0]}"', (edit,)),
+                certain=True,
+            )

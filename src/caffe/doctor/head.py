@@ -1,0 +1,78 @@
+"""Where a net is judged: the outputs that a loss compares with labels, and what is right without the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe.doctor.view import Node, View
+
+__all__ = ["CLASSIFYING", "Head", "class_axis", "find_head"]
+
+CLASSIFYING = ("SoftmaxWithLoss", "MultinomialLogisticLoss", "InfogainLoss", "HingeLoss", "FocalLoss", "Accuracy")
+"""Layers whose second bottom holds the numbers of classes."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A loss or Accuracy layer: `outputs` and `labels` name its bottoms. `classes` tells whether labels are numbers of
+    classes, `axis` where those lie in the outputs."""
+
+    node: Node
+    outputs: str
+    labels: str
+    classes: bool
+    axis: int = 1
+
+    def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        """The share of items whose largest output is that of their label; NaN for shapes that do not fit."""
+        if not self.classes:
+            same = outputs.size == labels.size and labels.size == len(labels)
+            return float((np.round(outputs).ravel() == labels.ravel()).mean()) if same else float("nan")
+        if not -outputs.ndim <= self.axis < outputs.ndim or not outputs.size:
+            return float("nan")
+        if outputs.size // outputs.shape[self.axis] != labels.size:
+            return float("nan")
+        return float((outputs.argmax(self.axis).ravel() == labels.ravel()).mean())
+
+    def chance(self, labels: np.ndarray) -> float:
+        """The share that is right when the most frequent class is always said; or the loss of saying the mean."""
+        if self.classes:
+            _, counts = np.unique(labels.ravel(), return_counts=True)
+            return float(counts.max() / counts.sum())
+        flat = labels.reshape(len(labels), -1).astype(np.float64)
+        if self.node.type == "SigmoidCrossEntropyLoss":
+            p = flat.mean(0).clip(1e-12, 1 - 1e-12)
+            return float(-(flat.mean(0) * np.log(p) + (1 - flat.mean(0)) * np.log(1 - p)).sum())
+        return float(flat.var(0).sum() / 2)
+
+    def floor(self, labels: np.ndarray) -> float:
+        """The least loss that there is: above 0 where targets lie between 0 and 1, as those of an autoencoder."""
+        if self.node.type != "SigmoidCrossEntropyLoss":
+            return 0.0
+        t = labels.reshape(len(labels), -1).astype(np.float64).clip(1e-12, 1 - 1e-12)
+        return float(-(t * np.log(t) + (1 - t) * np.log(1 - t)).sum(1).mean())
+
+
+def find_head(view: View) -> Head | None:
+    """The layer by which to judge: an Accuracy layer, else the last loss with labels; None where there is none."""
+    losses = [node for node in view.nodes if len(node.spec.bottom) >= 2 and (node.type == "Accuracy" or _is_loss(node))]
+    losses.sort(key=lambda node: (node.type == "Accuracy", node.number))
+    # Accuracy layers with top_k count others than the best, and auxiliary ones come first: the last plain one counts
+    plain = [node for node in losses if node.type != "Accuracy" or node.spec.accuracy_param.top_k == 1]
+    if not plain:
+        return None
+    node = plain[-1]
+    return Head(node, node.spec.bottom[0], node.spec.bottom[1], node.type in CLASSIFYING, class_axis(node))
+
+
+def class_axis(node: Node) -> int:
+    """The axis of the first bottom along which a loss or Accuracy layer has its classes."""
+    spec = node.spec
+    return int(spec.accuracy_param.axis if node.type == "Accuracy" else spec.softmax_param.axis)
+
+
+def _is_loss(node: Node) -> bool:
+    """Whether the layer counts in the loss."""
+    return any(node.spec.loss_weight) if node.spec.loss_weight else bool(node.kind.default_loss_weight)

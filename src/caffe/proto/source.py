@@ -1,0 +1,181 @@
+"""The text of a prototxt as a tree with places: where a field stands, and how to change it and keep the comments."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from caffe.proto import files, text
+from caffe.proto.files import PathLike
+
+__all__ = ["Entry", "Source"]
+
+_TOKEN = re.compile(
+    r"""(?P<skip>\s+|\#[^\n]*) | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*') | (?P<mark>[{}<>\[\]:,;])
+    | (?P<word>[^\s{}<>\[\]:,;\#"']+) | (?P<other>.)""",
+    re.VERBOSE,
+)
+_CLOSER = {"{": "}", "<": ">"}
+
+
+@dataclass
+class Entry:
+    """A field as it is written: `text[start:end]`. The value is `text[value:end]`, `inner` the fields in its braces.
+
+    `close` is where the closing brace of a message stands, or -1 for a field without braces.
+    """
+
+    name: str
+    start: int
+    value: int
+    end: int
+    close: int = -1
+    inner: list[Entry] = field(default_factory=list)
+
+    def all(self, name: str) -> list[Entry]:
+        """The fields of that name inside."""
+        return [entry for entry in self.inner if entry.name == name]
+
+
+class Source:
+    """A prototxt file that parses, as text.
+
+        source = Source("net.prototxt")
+        layer = source.layer(3)
+        source.line(layer.start)                                   # the line where the block begins
+        source.set(layer, "inner_product_param.num_output", "100") # in `source.text`
+
+    Edits change `text` and the tree. Everything around the edit, comments included, stays.
+    """
+
+    def __init__(self, path: PathLike, content: str | None = None) -> None:
+        self.path = path
+        self.text = text.decode(files.read_text_bytes(path)) if content is None else content
+        self._read()
+
+    def _read(self) -> None:
+        self._breaks = [match.start() for match in re.finditer("\n", self.text)]
+        tokens = [match for match in _TOKEN.finditer(self.text) if match.lastgroup != "skip"]
+        self.entries, _ = _fields(tokens, 0, "")
+
+    def line(self, at: int) -> int:
+        """The number of the line of a character, from 1."""
+        return bisect_right(self._breaks, at - 1) + 1
+
+    def layers(self) -> list[Entry]:
+        """The blocks `layer` and `layers`, in their order."""
+        return [entry for entry in self.entries if entry.name in ("layer", "layers")]
+
+    def find(self, root: Entry | None, path: str) -> Entry | None:
+        """The field at a path such as `param[1].lr_mult` inside `root`, or in the whole file for None."""
+        found = root
+        for name, index in _steps(path):
+            inner = self.entries if found is None else found.inner
+            named = [entry for entry in inner if entry.name == name]
+            if not -len(named) <= index < len(named):
+                return None
+            found = named[index]
+        return found
+
+    def set(self, root: Entry | None, path: str, value: str) -> None:
+        """Give the field at a path the value, written as in a prototxt; the field is added where it is missing."""
+        steps, here = _steps(path), root
+        for depth, (name, index) in enumerate(steps):
+            inner = self.entries if here is None else here.inner
+            named = [entry for entry in inner if entry.name == name]
+            if -len(named) <= index < len(named):
+                here = named[index]
+                continue
+            names = [name for name, _ in steps[depth:]]
+            missing = max(0, index + 1 - len(named)) if depth < len(steps) - 1 else 1
+            self._insert(here, [f"{name} {{ }}"] * (missing - 1) + [_nested(names, value)])
+            return
+        assert here is not None
+        self._replace(here.start, here.end, _nested([steps[-1][0]], value))
+
+    def remove(self, entry: Entry) -> None:
+        """Take a field out, with its line if nothing else stands there."""
+        start, end = entry.start, entry.end
+        begin, after = self.text.rfind("\n", 0, start) + 1, self.text.find("\n", end)
+        after = len(self.text) if after < 0 else after + 1
+        if not self.text[begin:start].strip() and not self.text[end:after].strip():
+            start, end = begin, after
+        self._replace(start, end, "")
+
+    def insert_after(self, entry: Entry, block: str) -> None:
+        """Put a block on the lines after a field of the file."""
+        end = self.text.find("\n", entry.end)
+        end = len(self.text) if end < 0 else end
+        self._replace(end, end, "\n" + block)
+
+    def _insert(self, root: Entry | None, lines: list[str]) -> None:
+        """Add fields at the end of a message, on its line or on lines of their own as the others are."""
+        if root is None:
+            text_end = len(self.text.rstrip())
+            self._replace(text_end, text_end, "".join(f"\n{line}" for line in lines))
+            return
+        if self.line(root.value) == self.line(root.close):
+            before = "" if self.text[root.close - 1].isspace() else " "
+            self._replace(root.close, root.close, before + " ".join(lines) + " ")
+            return
+        margin = self.text[self.text.rfind("\n", 0, root.close) + 1 : root.close]
+        if margin.strip():  # the brace does not begin its line
+            self._replace(root.close, root.close, " ".join(lines) + " ")
+        else:
+            begin = root.close - len(margin)
+            self._replace(begin, begin, "".join(f"{margin}  {line}\n" for line in lines))
+
+    def _replace(self, start: int, end: int, new: str) -> None:
+        self.text = self.text[:start] + new + self.text[end:]
+        self._read()
+
+
+def _steps(path: str) -> list[tuple[str, int]]:
+    """`param[1].lr_mult` as [("param", 1), ("lr_mult", 0)]."""
+    steps = []
+    for part in path.split("."):
+        name, _, index = part.partition("[")
+        steps.append((name, int(index.rstrip("]")) if index else 0))
+    return steps
+
+
+def _nested(names: list[str], value: str) -> str:
+    """`a { b { c: 1 } }` for the names a, b, c; a value in braces is that of a message."""
+    last = f"{names[-1]} {value}" if value.startswith("{") else f"{names[-1]}: {value}"
+    return "".join(f"{name} {{ " for name in names[:-1]) + last + " }" * (len(names) - 1)
+
+
+def _fields(tokens: list[re.Match[str]], at: int, closer: str) -> tuple[list[Entry], int]:
+    """The fields from token `at` to the closing mark, and the number of that mark."""
+    found: list[Entry] = []
+    while at < len(tokens) and tokens[at].group() != closer:
+        word = tokens[at]
+        at += 1
+        if word.lastgroup != "word":
+            continue
+        if at < len(tokens) and tokens[at].group() == ":":
+            at += 1
+        if at < len(tokens):
+            entry, at = _value(word, tokens, at)
+            found.append(entry)
+    return found, at
+
+
+def _value(word: re.Match[str], tokens: list[re.Match[str]], at: int) -> tuple[Entry, int]:
+    """The field of a name with the value that begins at token `at`, and the number of the token after it."""
+    mark, last = tokens[at].group(), at
+    if mark in _CLOSER:
+        inner, close = _fields(tokens, at + 1, _CLOSER[mark])
+        close = min(close, len(tokens) - 1)
+        places = word.start(), tokens[at].start(), tokens[close].end(), tokens[close].start()
+        return Entry(word.group(), *places, inner), close + 1
+    if mark == "[":
+        while last + 1 < len(tokens) and tokens[last].group() != "]":
+            last += 1
+    elif mark == "-":
+        last = min(at + 1, len(tokens) - 1)
+    elif tokens[at].lastgroup == "string":  # strings side by side are one
+        while last + 1 < len(tokens) and tokens[last + 1].lastgroup == "string":
+            last += 1
+    return Entry(word.group(), word.start(), tokens[at].start(), tokens[last].end()), last + 1
