@@ -93,7 +93,8 @@ def near(found: np.ndarray, expected: np.ndarray, name: str = "") -> None:
 @pytest.mark.parametrize("kind", sorted({case.type for case in CASES}))
 def test_every_layer_type(kind):
     refused = []
-    for case in [replace(case, phase=caffe_pb2.TEST) for case in CASES if case.type == kind]:
+    cases = [case for case in CASES if case.type == kind and "test" not in case.skip]
+    for case in [replace(case, phase=caffe_pb2.TEST) for case in cases]:
         one = case.build(torch.float32).eval()
         bottoms = [x.detach() for x in case.bottoms_as(torch.float32)]
         expected = [x.detach() for x in as_tuple(case.build(torch.float32).eval().forward(*bottoms))]

@@ -39,6 +39,12 @@ CASES = {
     'layer { name: "more" type: "Axpy" bottom: "s" bottom: "a" bottom: "b" top: "y"',
     "BatchNorm": 'type: "BatchNorm" bottom: "a" top: "y"',
     "Bias": 'type: "Bias" bottom: "a" top: "y" bias_param { filler { value: 0.3 } }',
+    "CConvolution": 'type: "CConvolution" bottom: "a" top: "y" convolution_param { num_output: 5 kernel_size: 2 '
+    'weight_filler { type: "xavier" } }',
+    "CConvolutionDepthwise": 'type: "CConvolutionDepthwise" bottom: "a" top: "y" convolution_param { kernel_size: 2 '
+    'weight_filler { type: "xavier" } }',
+    "CInnerProduct": 'type: "CInnerProduct" bottom: "a" top: "y" cinner_product_param { num_output: 6 '
+    'weight_filler { type: "xavier" } }',
     "Clip": 'type: "Clip" bottom: "a" top: "y" clip_param { min: -0.5 max: 0.5 }',
     "Concat": 'type: "Concat" bottom: "a" bottom: "b" top: "y"',
     "Convolution": 'type: "Convolution" bottom: "a" top: "y" convolution_param { num_output: 5 kernel_size: 2 '
@@ -85,6 +91,7 @@ CASES = {
     "ShuffleChannel": 'type: "ShuffleChannel" bottom: "a" top: "y" shuffle_channel_param { group: 4 }',
     "Silence": 'type: "Silence" bottom: "b" } layer { name: "more" type: "ReLU" bottom: "a" top: "y"',
     "Slice": 'type: "Slice" bottom: "a" top: "y" top: "rest" slice_param { slice_point: 3 }',
+    "Switch": 'type: "Switch" bottom: "a" bottom: "b" top: "y"',
     "Swish": 'type: "Swish" bottom: "a" top: "y" swish_param { beta: 1.5 }',
     "Transpose": 'type: "Transpose" bottom: "a" top: "y" transpose_param { dim: 0 dim: 2 dim: 1 dim: 3 }',
     "Upsample": 'type: "Upsample" bottom: "a" top: "y" upsample_param { scale: 2 }',

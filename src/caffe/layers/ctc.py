@@ -242,6 +242,8 @@ class CTCDecoder(_CTCDecoder, bottoms=(2, 3), tops=(1, 3)):
     Source: ChWick/caffe, ctc_decoder_layer.cpp; senlinuc/caffe_ocr.
     """
 
+    traceable = False
+
     def setup(self, x: Tensor, indicator: Tensor, *label: Tensor) -> None:
         self.check_scores(x)
         for i, y in enumerate((indicator, *label), 1):
@@ -292,6 +294,7 @@ class LabelsequenceAccuracy(Layer, bottoms=2):
 
     constant = (0, 1)
     exempt = (0, 1)
+    traceable = False
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, T, C): items, steps, scores"

@@ -152,6 +152,8 @@ class Resample(_Sized, bottoms=(1, 2)):
     Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), resample_layer.cu.
     """
 
+    traceable = False  # OpenVINO does not come to an end with it
+
     def setup(self, x: Tensor, other: Tensor | None = None) -> None:
         opt = self.opt
         self.require(opt.type != AREA, "type: AREA is not known to the source; write LINEAR, CUBIC or NEAREST")

@@ -208,6 +208,7 @@ class Switch(Layer, bottoms=(1, None)):
     """
 
     lowering = Lowering.FOLLOW
+    traceable = False
 
     def setup(self, *bottoms: Tensor) -> None:
         for i, x in enumerate(bottoms):

@@ -85,7 +85,7 @@ class _Margin(Layer, abstract=True):
 
     exempt = (1,)
     constant = (1,)
-    effects = Effects.CHECKS | Effects.BUFFERS
+    effects = Effects.VALUES | Effects.CHECKS | Effects.BUFFERS
     weight: Tensor
     runs: Tensor
 
@@ -166,10 +166,16 @@ class MarginInnerProduct(_Margin, bottoms=2, tops=(1, 2)):
             y = plain if self.times == 1 else (psi.where(named, plain) + share * plain) / (1 + share)
         else:
             if has_values(x):
-                with torch.no_grad():
-                    self.weight.div_(torch.linalg.vector_norm(self.weight, dim=1, keepdim=True))
+                self.normalize()
             y = _Sphere.apply(rows, self.weight, named, share, self.times)
         return (y, share.detach())[: self.top_count]
+
+    @torch.no_grad()
+    def normalize(self) -> None:
+        """Bring the weights of each class to length 1, as the source's forward does; those that have it stay."""
+        length = torch.linalg.vector_norm(self.weight, dim=1, keepdim=True)
+        if bool(((length - 1).abs() > 1e-6).any()):
+            self.weight.div_(length)
 
 
 class LargeMarginInnerProduct(_Margin, bottoms=2, tops=(1, 2), options="largemargin_inner_product_param"):

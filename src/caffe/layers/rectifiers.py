@@ -176,7 +176,6 @@ class SpatialDropout(Layer):
     Source: Tompson et al., arXiv:1411.4280; TimoSaemann/caffe-enet, spatial_dropout_layer.cpp.
     """
 
-    lowering = Lowering.FOLLOW
     effects = Effects.RANDOM
 
     @property

@@ -109,6 +109,7 @@ class ContinuationIndicator(Source, bottoms=(0, 1)):
 
     exempt = (0,)
     effects = Effects.NONE
+    traceable = False
 
     def setup(self, *bottoms: Tensor) -> None:
         opt = self.opt
@@ -142,6 +143,7 @@ class ReverseTime(Layer, bottoms=2):
 
     constant = (1,)
     exempt = (1,)
+    traceable = False
 
     def setup(self, x: Tensor, lengths: Tensor) -> None:
         self.require(self.opt.HasField("copy_remaining"), "copy_remaining must be given, true or false")

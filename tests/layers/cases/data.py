@@ -4,4 +4,21 @@ from tests.layers.case import Case
 
 ELSEWHERE = dict.fromkeys(("Data", "HDF5Data", "ImageData", "WindowData"), "tests/layers/test_data.py")
 ELSEWHERE["ArrayData"] = "tests/layers/test_data_more.py"
+ELSEWHERE["AnnotatedData"] = "tests/layers/test_data_annotated.py"
+ELSEWHERE.update(
+    dict.fromkeys(("DenseImageData", "ImageLabelmapData", "ImageSegData"), "tests/layers/test_data_maps.py")
+)
+ELSEWHERE.update(
+    dict.fromkeys(
+        (
+            "BoxData",
+            "POSE_IMAGE_DATA",
+            "SegData",
+            "VideoData",
+            "VideoSegmentationData",
+            "VideoWithVoxelTruthData",
+        ),
+        "tests/layers/test_data_maps.py",
+    )
+)
 CASES: list[Case] = []

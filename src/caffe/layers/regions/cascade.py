@@ -28,6 +28,7 @@ class DecodeBBox(Layer, bottoms=(2, 3)):
     no gradient. Source: Cai and Vasconcelos, arXiv:1712.00726.
     """
 
+    effects = Effects.VALUES  # in TRAIN, how many regions there are
     exempt = (0, 1, 2)
     more_options = ("bbox_reg_param",)
 
@@ -42,8 +43,7 @@ class DecodeBBox(Layer, bottoms=(2, 3)):
             fact = f"{self.bottom_name(2)} has shape {shape_text(truth.shape)}, expected ({count}, 6)"
             self.require(truth.dim() > 1 and truth.shape[0] == count and truth.numel() > 0, fact)
         self.normal = normal_of(self)
-        if train:
-            self.effects, self.traceable = Effects.VALUES, False
+        self.effects, self.traceable = (Effects.VALUES, False) if train else (Effects.NONE, True)
 
     def forward(self, deltas: Tensor, rois: Tensor, truth: Tensor | None = None) -> Tensor:
         rois = rois.detach().flatten(1)

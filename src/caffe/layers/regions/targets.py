@@ -173,6 +173,7 @@ class BboxAccuracy(Layer, bottoms=3, tops=(1, 2)):
     constant = (0, 1, 2)
     exempt = (0, 1, 2)
     more_options = ("bbox_reg_param",)
+    traceable = False
 
     def setup(self, deltas: Tensor, rois: Tensor, truth: Tensor) -> None:
         aware, count = self.spec.bbox_reg_param.cls_aware, rois.shape[0] if rois.dim() else 0

@@ -91,6 +91,8 @@ class DetectionLoss(_DetectionLoss, Loss, bottoms=2):
     Source: Redmon et al., arXiv:1506.02640; yeahkun/caffe-yolo, detection_loss_layer.cpp.
     """
 
+    effects = Effects.VALUES
+
     def setup(self, x: Tensor, rows: Tensor) -> None:
         self.check_grid(x, rows)
 

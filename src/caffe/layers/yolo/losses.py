@@ -125,7 +125,7 @@ class RegionLoss(_RegionLoss, bottoms=2):
     their anchors, k = 0.01. Source: arXiv:1612.08242; eric612/MobileNet-YOLO, region_loss_layer.cpp.
     """
 
-    effects = Effects.CHECKS | Effects.BUFFERS
+    effects = Effects.VALUES | Effects.BUFFERS
 
     def setup(self, x: Tensor, rows: Tensor) -> None:
         opt = self.opt
@@ -217,6 +217,8 @@ class Yolov3(_Yolov3, bottoms=2):
     use_logic_gradient multiplies the gradient of all but w, h by s (1 - s). iou_loss IOU or GIOU: x, y, w, h add
     iou_normalizer (1 - GIOU), d its slope. Source: arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_layer.cpp.
     """
+
+    effects = Effects.VALUES
 
     def setup(self, x: Tensor, rows: Tensor) -> None:
         opt = self.opt
