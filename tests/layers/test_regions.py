@@ -112,3 +112,10 @@ def test_what_pooling_of_regions_refuses():
     options = "psroi_pooling_param { spatial_scale: 0.25 output_dim: 2 group_size: 2 }"
     assert_rejected("PSROIPooling", options, x, rois, says="18 channels, expected output_dim x group_size^2 = 8")
     assert_rejected("PSROIPooling", options.replace("output_dim: 2", ""), x, rois, says="output_dim must be given")
+
+
+def test_no_regions_of_another_shape_are_refused():
+    x, rois = (1, 2, 4, 4), (0, 5, 3)
+    assert_rejected("ROIPooling", POOL, x, rois, says="expected (R, 5)")
+    options = "roi_align_param { pooled_h: 2 pooled_w: 2 sampling_ratio: 2 }"
+    assert_rejected("ROIAlign", options, x, rois, says="expected (R, 5)")

@@ -38,7 +38,7 @@ class DecodeBBox(Layer, bottoms=(2, 3)):
         count = deltas.shape[0] if deltas.dim() else 0
         for i, x, columns in ((0, deltas, 8), (1, rois, 5)):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected ({count}, {columns})"
-            self.require(x.dim() > 1 and x.shape[:2] == (count, columns) and x.numel() == count * columns, fact)
+            self.require(x.dim() > 1 and x.shape[:2] == (count, columns) and x.shape[2:].numel() == 1, fact)
         if truth is not None:
             fact = f"{self.bottom_name(2)} has shape {shape_text(truth.shape)}, expected ({count}, 6)"
             self.require(truth.dim() > 1 and truth.shape[0] == count and truth.numel() > 0, fact)

@@ -84,7 +84,7 @@ class BoxAnnotatorOHEM(Layer, bottoms=4, tops=2):
         fact = (
             f"{self.bottom_name(0)} has shape {shape_text(rois.shape)}, expected (R, 5): rows [image, x1, y1, x2, y2]"
         )
-        self.require(rois.dim() > 1 and rois.shape[1] == 5 and rois.numel() == 5 * count, fact)
+        self.require(rois.dim() > 1 and rois.shape[:2] == (count, 5) and rois.shape[2:].numel() == 1, fact)
         for i, x in ((1, losses), (2, labels)):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected {count} elements, one a region"
             self.require(x.numel() == count, fact)

@@ -20,7 +20,7 @@ def check_regions(layer: Layer, x: Tensor, rois: Tensor) -> None:
     fact = f"{layer.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W) with at least one cell"
     layer.require(x.dim() == 4 and x.shape[2] > 0 and x.shape[3] > 0, fact)
     fact = f"{layer.bottom_name(1)} has shape {shape_text(rois.shape)}, expected (R, 5): rows [image, x1, y1, x2, y2]"
-    layer.require(rois.dim() >= 2 and rois.shape[1] == 5 and rois.numel() == 5 * rois.shape[0], fact)
+    layer.require(rois.dim() >= 2 and rois.shape[1] == 5 and rois.shape[2:].numel() == 1, fact)
 
 
 def pooled_sizes(layer: Layer) -> tuple[int, int]:
