@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+BUDGET = 60
+"""Seconds: far more than any examination of these nets takes, so that the machine's speed decides nothing."""
 SOLVER = """# a solver
 net: "{net}"
 test_iter: 4

@@ -8,11 +8,13 @@ import re
 import numpy as np
 import pytest
 
+from caffe import CaffeError
 from caffe.cli import main
 from caffe.doctor import diagnose
 from caffe.doctor.check import checks, codes
 from tests.conftest import ROOT
 from tests.doctor import faults
+from tests.doctor.faults import BUDGET
 
 GAUSS = 'type: "gaussian" std: {}'
 FAULTS = {
@@ -56,7 +58,7 @@ def data(tmp_path):
 
 @pytest.mark.parametrize("code", FAULTS)
 def test_a_planted_fault_comes_first(code, tmp_path):
-    report = diagnose(faults.write(tmp_path, **FAULTS[code]), budget=4)
+    report = diagnose(faults.write(tmp_path, **FAULTS[code]), budget=BUDGET)
     assert report.alarms, report.lines
     assert report.alarms[0].code == code, [finding.as_dict() for finding in report.findings]
     assert report.alarms[0].place.startswith(str(tmp_path))
@@ -66,36 +68,74 @@ def test_a_planted_fault_comes_first(code, tmp_path):
 @pytest.mark.parametrize("unit", ["ReLU", "TanH"])
 def test_a_healthy_net_raises_no_alarm(rate, unit, tmp_path):
     path = faults.write(tmp_path, faults.net(unit=unit), solver=[("base_lr: 0.1", f"base_lr: {rate}")])
-    assert diagnose(path, budget=4).alarms == []
+    assert diagnose(path, budget=BUDGET).alarms == []
 
 
 def test_input_of_a_wrong_scale(tmp_path):
     faults.write_data(tmp_path, scale=1e-4)
-    report = diagnose(faults.write(tmp_path), budget=4)
+    report = diagnose(faults.write(tmp_path), budget=BUDGET)
     assert report.alarms[0].code == "input-scale"
     assert report.alarms[0].proof.gain > 0.5
 
 
 def test_labels_in_order_are_found(tmp_path):
     faults.write_data(tmp_path, labels=np.sort)
-    assert "label-order" in [finding.code for finding in diagnose(faults.write(tmp_path), budget=4).alarms]
+    assert "label-order" in [finding.code for finding in diagnose(faults.write(tmp_path), budget=BUDGET).alarms]
 
 
 def test_consequences_follow_from_the_cause(tmp_path):
-    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=4)
+    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=BUDGET)
     assert [(f.severity.word, f.follows) for f in report.findings if f.code == "diverges"] == [
         ("note", "rate-too-high")
     ]
 
 
 def test_the_proven_change_is_written_with_comments_kept(tmp_path):
-    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=4)
-    (tmp_path / "fixed").mkdir()
-    assert len(report.fix(tmp_path / "fixed")) == 2
-    text = (tmp_path / "fixed" / "solver.prototxt").read_text()
+    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=BUDGET)
+    written = report.fix(tmp_path / "fixed")
+    assert [path.name for path in written] == ["solver.prototxt", "net.prototxt"]
+    text = written[0].read_text()
     assert "# a solver\n" in text
     assert "  # the rate\n" in text
     assert "base_lr: 30" not in text
+    assert f'net: "{written[1]}"' in text
+    with pytest.raises(CaffeError, match="would replace the present ones"):
+        report.fix(tmp_path)
+
+
+def test_several_changes_are_written_at_their_layers(tmp_path):
+    """A layer that one change adds does not shift the layer that another one means."""
+    narrow = "(?s)num_output: 40(.*?)num_output: 40", r"num_output: 40\1num_output: 2"
+    plants = [*FAULTS["no-nonlinearity"]["changes"], narrow]
+    report = diagnose(faults.write(tmp_path, changes=plants), budget=BUDGET)
+    assert {"no-nonlinearity", "narrow-layer"} <= {finding.code for finding in report.alarms}
+    fixed = diagnose(report.fix(tmp_path / "fixed")[0], budget=BUDGET)
+    assert fixed.alarms == []
+
+
+def test_changes_cannot_be_written_into_an_old_net(tmp_path):
+    path = faults.write(tmp_path, **FAULTS["rate-too-high"])
+    net = tmp_path / "net.prototxt"
+    old = 'input: "unused"\ninput_shape { dim: 1 }\n' + faults.net().format(folder=tmp_path)
+    net.write_text(old)
+    report = diagnose(path, budget=BUDGET)
+    with pytest.raises(CaffeError, match="upgrade_net_proto_text"):
+        report.fix(tmp_path / "fixed")
+    assert not (tmp_path / "fixed").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (["-budget", "0"], "expected seconds above 0"),
+        (["-log", "x.log", "-fix", "y"], "-fix is for a solver"),
+        ([], "one of the two"),
+    ],
+)
+def test_wrong_flags(words, fact, tmp_path, capsys):
+    given = words if "-log" in words or not words else [str(faults.write(tmp_path)), *words]
+    assert main(["doctor", *given]) == 1
+    assert fact in capsys.readouterr().err
 
 
 def test_command_and_its_exit_codes(tmp_path, capsys):
@@ -106,7 +146,7 @@ def test_command_and_its_exit_codes(tmp_path, capsys):
     report = json.loads((tmp_path / "report.json").read_text())
     assert [finding["code"] for finding in report["findings"]] == ["rate-not-finite"]
     assert report["seconds"] > 0
-    assert main(["doctor", str(faults.write(tmp_path)), "-budget", "5"]) == 0
+    assert main(["doctor", str(faults.write(tmp_path)), "-budget", str(BUDGET)]) == 0
     assert main(["doctor", str(tmp_path / "none.prototxt")]) == 1
 
 
@@ -122,7 +162,7 @@ def test_each_code_is_in_the_document():
 
 def test_pictures(tmp_path, capsys):
     path = faults.write(tmp_path)
-    assert main(["doctor", str(path), "-budget", "4", "-plot", str(tmp_path / "pictures")]) == 0
+    assert main(["doctor", str(path), "-budget", str(BUDGET), "-plot", str(tmp_path / "pictures")]) == 0
     assert "drawn: " in capsys.readouterr().out
     names = {file.stem for file in (tmp_path / "pictures").iterdir()}
     assert names == {"activations", "gradients", "rates", "updates", "classes", "mean", "filters", "trials"}
@@ -130,5 +170,5 @@ def test_pictures(tmp_path, capsys):
 
 def test_pictures_cannot_be_written_over_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert main(["doctor", str(faults.write(tmp_path)), "-budget", "4", "-plot", str(tmp_path / "file")]) == 1
+    assert main(["doctor", str(faults.write(tmp_path)), "-budget", str(BUDGET), "-plot", str(tmp_path / "file")]) == 1
     assert "cannot write pictures" in capsys.readouterr().err

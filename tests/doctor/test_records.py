@@ -13,6 +13,7 @@ from caffe.doctor import diagnose
 from caffe.doctor.range_test import read_rates
 from caffe.doctor.trial import Outcome
 from tests.doctor import faults
+from tests.doctor.faults import BUDGET
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def data(tmp_path):
 
 
 def alarms(path, weights=""):
-    return [finding.code for finding in diagnose(path, weights, budget=4).alarms]
+    return [finding.code for finding in diagnose(path, weights, budget=BUDGET).alarms]
 
 
 def rewrite(folder, name, change):
@@ -57,7 +58,7 @@ def test_a_test_of_few_classes(tmp_path):
 
 def test_labels_that_have_nothing_to_do_with_the_items(tmp_path):
     faults.write_data(tmp_path, labels=np.random.default_rng(1).permutation)
-    report = diagnose(faults.write(tmp_path, solver=[("base_lr: 0.1", "base_lr: 0.03")]), budget=4)
+    report = diagnose(faults.write(tmp_path, solver=[("base_lr: 0.1", "base_lr: 0.03")]), budget=BUDGET)
     assert report.alarms[0].code == "labels-unrelated"
     assert "20 items" in report.alarms[0].evidence
 
@@ -73,10 +74,10 @@ def test_weights_of_layers_with_other_names(tmp_path):
     weights = trained(faults.write(tmp_path), tmp_path / "w.caffemodel")
     assert alarms(tmp_path / "solver.prototxt", weights) == []
     slow = [("base_lr: 0.1", "base_lr: 0.001")]
-    report = diagnose(faults.write(tmp_path, changes=[('"h1"', '"fc1"')], solver=slow), weights, budget=4)
+    report = diagnose(faults.write(tmp_path, changes=[('"h1"', '"fc1"')], solver=slow), weights, budget=BUDGET)
     assert report.alarms[0].code == "weights-not-loaded"
     everything = [('name: "(h1|h2|out)"', 'name: "new_\\1"')]
-    report = diagnose(faults.write(tmp_path, changes=everything), weights, budget=4)
+    report = diagnose(faults.write(tmp_path, changes=everything), weights, budget=BUDGET)
     assert [(f.code, f.severity.word) for f in report.alarms] == [("weights-not-loaded", "error")]
 
 
@@ -93,7 +94,7 @@ def test_frozen_layers_need_weights_of_their_own(tmp_path):
 
 
 def test_figures_of_babysitting(tmp_path):
-    report = diagnose(faults.write(tmp_path), budget=4)
+    report = diagnose(faults.write(tmp_path), budget=BUDGET)
     lines = {line.name: line for line in report.lines}
     assert "a guess among 10 has 2.3" in lines["first loss"].figure
     assert lines["learned by heart"].data["learned"]
@@ -134,7 +135,7 @@ def test_classes_along_the_last_axis_and_symbols_as_inputs(tmp_path):
     words = np.random.default_rng(2).integers(40, size=(500, 8))
     np.savez(tmp_path / "words.npz", data=words.astype(np.float32), label=((7 * words) % 40).astype(np.float32))
     tests = [("test_iter: 4\ntest_interval: 500\n", ""), ("base_lr: 0.1", "base_lr: 1")]
-    report = diagnose(faults.write(tmp_path, SEQUENCE, solver=tests), budget=4)
+    report = diagnose(faults.write(tmp_path, SEQUENCE, solver=tests), budget=BUDGET)
     assert report.alarms == []
     assert "% right" in next(line.figure for line in report.lines if line.name == "the run as it is")
 
@@ -156,6 +157,6 @@ def test_training_that_waits_for_large_images(tmp_path):
     text = IMAGES + faults.dense("h1", "data", 10) + faults.over("ReLU", "h1") + faults.dense("out", "h1", 2)
     text += faults.LOSS[faults.LOSS.index('layer {{ name: "loss"') :]
     tests = [("test_iter: 4\ntest_interval: 500\n", ""), ("base_lr: 0.1", "base_lr: 0.01")]
-    report = diagnose(faults.write(tmp_path, text, solver=tests), budget=8)
+    report = diagnose(faults.write(tmp_path, text, solver=tests), budget=BUDGET)
     assert [finding.code for finding in report.alarms] == ["input-starved"]
     assert "kept in memory" in report.alarms[0].proof.text

@@ -58,8 +58,7 @@ def shares(*shape: int) -> Bottom:
 class Case:
     """One layer with options and bottoms. A bottom given by its shape alone has values from -2 to 2.
 
-    `skip` names checks of test_conformance that do not apply, each with the reason; "check" is `caffe check`, "test"
-    a run in TEST.
+    `skip` names checks of test_conformance that do not apply, each with the reason; "test" is a run in TEST.
     """
 
     type: str

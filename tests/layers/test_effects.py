@@ -120,9 +120,14 @@ def test_every_declared_effect_is_seen(tmp_path):
     found["Pooling"] |= observed(alone("Pooling", [(1, 1, 4, 4)], stochastic), [torch.ones(1, 1, 4, 4)])
     pyramid = "spp_param { pool: STOCHASTIC pyramid_height: 2 }"
     found["SPP"] |= observed(alone("SPP", [(1, 1, 4, 4)], pyramid), [torch.ones(1, 1, 4, 4)])
-    found["Lstm"] |= Effects.BUFFERS  # with batch_size it goes on where it was: test_sequences
-    found["SegAccuracy"] |= Effects.BUFFERS  # it adds up until it is reset: test_labels_of_cells
-    found["ProposalTarget"] |= Effects.RANDOM  # it draws where there are more regions than places: test_region_targets
+    goes_on = "lstm_param { num_output: 3 batch_size: 2 weight_filler { type: 'xavier' } }"
+    found["Lstm"] |= observed(alone("Lstm", [(6, 3), (6,)], goes_on), [torch.randn(6, 3), torch.ones(6)])
+    adds_up = alone("SegAccuracy", [(1, 2, 2, 2), (1, 1, 2, 2)], "seg_accuracy_param { reset: false }")
+    found["SegAccuracy"] |= observed(adds_up, [torch.randn(1, 2, 2, 2), torch.ones(1, 1, 2, 2)])
+    few = "proposal_target_param { cls_num: 2 batch_size: 2 img_width: 60 img_height: 60 }"
+    boxes = torch.tensor([[0.0, 0, 0, 9 + i, 9] for i in range(8)])
+    truth = torch.tensor([[0.0, 0, 0, 9, 9, 1, 0]])
+    found["ProposalTarget"] |= observed(alone("ProposalTarget", [(8, 5), (1, 7)], few, tops=6), [boxes, truth])
     own = {name for name in layer_types() if layer_class(name).__module__.startswith("caffe.")}
     found["DummyData"] |= Effects.CALLS  # its first run fills constants, later runs leave them to the user
     declared = {name: layer_class(name).effects & STATE for name in own - {*NEED_FILES, "Python"}}

@@ -42,7 +42,7 @@ def nets() -> Iterator[tuple[str, Any, int]]:
     folders = (ROOT / folder for folder in ("benchmarks", "examples", "models"))
     for path in sorted(path for folder in folders for path in folder.rglob("*.prototxt")):
         name = str(path.relative_to(ROOT))
-        if "solver" in name or "ssd_shapes" in name:  # the layers of detectors look at values
+        if "solver" in name or "ssd_shapes" in name:  # detectors read boxes, which `fed` does not make
             continue
         given = upgrade.read_net(path)
         if any(layer.type == "Input" for layer in given.layer):

@@ -18,7 +18,7 @@ def average(flags: SimpleNamespace, display: Display) -> None:
 
     Writes the mean of weight files of one run (.caffemodel or HDF5) into -out. A .solverstate among them stands for
     the moving average that it holds (ema_decay in the solver). With -model, the net of that prototxt is run over
-    -iterations training batches to compute the statistics of its BatchNorm layers anew, which averaged weights need.
+    -iterations training batches to compute the statistics of its BatchNorm layers again, which averaged weights need.
 
         caffe average net_iter_8000.caffemodel net_iter_9000.caffemodel -o net_mean.caffemodel
         caffe average net_iter_9000.solverstate -o net_ema.caffemodel

@@ -12,7 +12,11 @@ from caffe.cli.flags import Flag, UsageError
 
 JSON = Flag("json", "", "Write findings and figures into this file.")
 BUDGET = Flag("budget", 60, "Seconds that the examination may take.")
-FIX = Flag("fix", "", "Write the solver and the net with the proven changes into this folder; comments are kept.")
+FIX = Flag(
+    "fix",
+    "",
+    "Write copies of solver and net with the changes of all errors and warnings into this folder; comments are kept.",
+)
 PLOT = Flag("plot", "", "Draw what was measured into this folder (needs matplotlib).")
 LOG = Flag("log", "", "Read the log of a run that is over, ours or real Caffe's, instead of examining a solver.")
 
@@ -38,6 +42,8 @@ def doctor(flags: SimpleNamespace, display: Display) -> int:
         raise UsageError("caffe: error: 'doctor' takes a solver, or the log of a run by -log FILE: one of the two")
     if flags.log:
         return _read_log(flags)
+    if flags.budget <= 0:
+        raise UsageError(f"caffe: error: -budget {flags.budget}: expected seconds above 0")
     from caffe.cli import _device
     from caffe.doctor import diagnose
 
@@ -79,6 +85,8 @@ def _summary(report: Any) -> str:
 def _read_log(flags: SimpleNamespace) -> int:
     from caffe.doctor.log_reading import read_log
 
+    if given := [f"-{name}" for name in ("weights", "gpu", "fix", "plot") if getattr(flags, name)]:
+        raise UsageError(f"caffe: error: {', '.join(given)} is for a solver, not for the log of a run; remove it")
     begin = time.monotonic()
     findings = read_log(flags.log)
     for finding in findings:

@@ -11,6 +11,7 @@ from typing import Any
 
 from caffe.doctor.changes import Change
 from caffe.doctor.view import View
+from caffe.errors import ProtoError
 from caffe.proto import caffe_pb2, upgrade, weights
 from caffe.proto.source import Entry, Source
 from caffe.solver import get_solver
@@ -50,7 +51,8 @@ class Case:
         for name in ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param"):
             self.param.ClearField(name)
         self.tests = bool(self.param.test_iter)
-        self.train, self.test = self._views(self.net)
+        with quiet():
+            self.train, self.test = self._views(self.net)
 
     def _views(self, net: Any) -> tuple[View, View]:
         state = self.param.test_state[0] if self.param.test_state else caffe_pb2.NetState()
@@ -102,18 +104,30 @@ class Case:
         source = self.solver_source if layer is None else self.net_source
         if source is None:
             return self.path
-        blocks = source.layers()
-        root: Entry | None = None
-        if layer is not None:
-            if layer >= len(blocks):
-                return str(source.path)
-            root = blocks[layer]
+        root = None if layer is None else self._block(source, layer)
+        if layer is not None and root is None:
+            return str(source.path)
         entry = source.find(root, path) if path else None
         while entry is None and "." in path:
             path = path.rpartition(".")[0]
             entry = source.find(root, path)
         at = entry or root
         return f"{source.path}:{source.line(at.start)}" if at else str(source.path)
+
+    def _block(self, source: Source, layer: int) -> Entry | None:
+        """The block of a layer: that of its name whose number is nearest, since upgrading an old file adds layers."""
+        name = self.net.layer[layer].name
+        blocks = [pair for pair in enumerate(source.layers()) if source.string(pair[1], "name") == name]
+        return min(blocks, key=lambda pair: abs(pair[0] - layer))[1] if blocks else None
+
+    def check_editable(self) -> None:
+        """Raise a ProtoError for files into which changes cannot be written: their layers must be blocks of today."""
+        way = "write the net into a file of its own, as `caffe upgrade_net_proto_text` does"
+        if self.net_source is None:
+            raise ProtoError(f"{self.path}: the net stands in the solver, where changes cannot be written: {way}")
+        blocks = self.net_source.layers()
+        if len(blocks) != len(self.net.layer) or any(block.name == "layers" for block in blocks):
+            raise ProtoError(f"{self.net_path}: has the form of an older Caffe, where changes cannot be written: {way}")
 
     # -- as a run --------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ class SetField:
     layer: int | None
     path: str
     value: str
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        return "field", self.layer, self.path
 
     def apply(self, solver: Any, net: Any) -> None:
         message = solver if self.layer is None else net.layer[self.layer]
@@ -47,6 +52,10 @@ class SetInputs:
     layer: int
     bottoms: tuple[str, ...]
 
+    @property
+    def place(self) -> tuple[Any, ...]:
+        return "inputs", self.layer
+
     def apply(self, solver: Any, net: Any) -> None:
         net.layer[self.layer].bottom[:] = self.bottoms
 
@@ -61,6 +70,10 @@ class RemoveLayer:
 
     layer: int
 
+    @property
+    def place(self) -> tuple[Any, ...]:
+        return "layer", self.layer
+
     def apply(self, solver: Any, net: Any) -> None:
         spec = net.layer[self.layer]
         old, new = spec.top[0], spec.bottom[0]
@@ -70,7 +83,7 @@ class RemoveLayer:
 
     def write(self, solver: Source, net: Source) -> None:
         block = net.layers()[self.layer]
-        old, new = (_string(net, block, name) for name in ("top", "bottom"))
+        old, new = (net.string(block, name) for name in ("top", "bottom"))
         for index in range(self.layer + 1, len(net.layers())):
             for number in range(len(net.layers()[index].all("bottom"))):
                 entry = net.layers()[index].all("bottom")[number]
@@ -85,6 +98,10 @@ class AddLayer:
 
     after: int
     block: str
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        return "layer", self.after, self.block
 
     def apply(self, solver: Any, net: Any) -> None:
         added = type(net)()
@@ -120,6 +137,14 @@ class Change:
         for edit in self._ordered():
             edit.write(solver, net)
 
+    @classmethod
+    def together(cls, changes: Sequence[Change]) -> Change:
+        """Several changes as one. Of two values for one field, or two fates of a layer, the first counts."""
+        edits: dict[tuple[Any, ...], Edit] = {}
+        for edit in (edit for change in changes for edit in change.edits):
+            edits.setdefault(edit.place, edit)
+        return cls(", ".join(change.text for change in changes), tuple(edits.values()))
+
     def _ordered(self) -> list[Edit]:
         """Fields first, then layers from the last to the first, so that the indices hold."""
         moves: list[RemoveLayer | AddLayer] = []
@@ -141,8 +166,3 @@ def _inner(message: Any, part: str) -> Any:
     while len(items) <= wanted:
         items.add()
     return items[wanted]
-
-
-def _string(source: Source, block: Any, name: str) -> str:
-    entry = block.all(name)[0]
-    return source.text[entry.value + 1 : entry.end - 1]

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from caffe.doctor.case import Case
+from caffe.doctor.changes import Change
 from caffe.doctor.check import Stage, checks
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.errors import CaffeError, FileError, require_extra
 from caffe.proto import files
+from caffe.proto.source import Source
 
 __all__ = ["Report", "diagnose"]
 
@@ -53,19 +55,25 @@ class Report:
             raise FileError(f"cannot write pictures into {folder}: {error.strerror}") from error
 
     def fix(self, folder: str | Path) -> list[Path]:
-        """Write the solver and the net with the proven changes into a folder; comments are kept. Raises FileError."""
-        solver, net = self.case.solver_source, self.case.net_source
-        written = []
-        for finding in self.alarms:
-            if finding.change is not None and (finding.certain or finding.proof) and net is not None:
-                finding.change.write(solver, net)
-        for source in (solver, net):
-            if source is not None:
-                path = Path(folder) / Path(source.path).name
-                with files.atomic(path) as file:
-                    file.write(source.text.encode())
-                written.append(path)
-        return written
+        """Write the solver and the net with the changes of all alarms into a folder, which is made if need be.
+
+        Comments are kept, and the solver names the new net. Raises ProtoError for files that cannot be changed, and
+        FileError.
+        """
+        self.case.check_editable()
+        solver, net = sources = Source(self.case.path), Source(self.case.net_path)
+        paths = [Path(folder) / Path(source.path).name for source in sources]
+        present = {Path(source.path).resolve() for source in sources}
+        if paths[0] == paths[1] or present & {path.resolve() for path in paths}:
+            raise FileError(f"{folder}: the changed files would replace the present ones; give another folder")
+        Change.together([finding.change for finding in self.alarms if finding.change is not None]).write(solver, net)
+        field = next(name for name in ("train_net", "net") if solver.find(None, name) is not None)
+        solver.set(None, field, f'"{paths[1]}"')
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for path, source in zip(paths, sources, strict=True):
+            with files.atomic(path) as file:
+                file.write(source.text.encode())
+        return paths
 
 
 def diagnose(

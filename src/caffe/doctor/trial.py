@@ -14,6 +14,7 @@ from caffe.doctor.changes import Change
 from caffe.doctor.head import Head, find_head
 from caffe.doctor.view import View
 from caffe.errors import CaffeError
+from caffe.solver import Watcher
 
 __all__ = ["Outcome", "Trials"]
 
@@ -156,12 +157,9 @@ class Trials:
 def _trained(solver: Any, steps: int) -> Outcome:
     losses: list[float] = []
 
-    class Listener:
+    class Listener(Watcher):
         def iterated(self, solver: Any, iteration: int, loss: float, rate: float) -> None:
             losses.append(loss)
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *_: None
 
     solver.watchers.append(Listener())
     spans = np.zeros(steps)

@@ -133,8 +133,8 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
 
     tops: one for each `shape` (or num, channels, height, width), or all of the one given
 
-    A top with a constant filler (the default, 0) is filled once and then left alone; others anew on every forward.
-    Where all are 0, which blobs hold from the first, the tops are never touched: they can serve as inputs.
+    A top with a constant filler (the default, 0) is filled once and then left alone; other tops get new values in every
+    forward. Where all are 0, which blobs hold from the first, the tops are never touched: they can serve as inputs.
     Source: BVLC dummy_data_layer.cpp.
     """
 

@@ -152,7 +152,7 @@ class Resample(_Sized, bottoms=(1, 2)):
     Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), resample_layer.cu.
     """
 
-    traceable = False  # OpenVINO does not come to an end with it
+    traceable = False  # OpenVINO's compile_model does not return for it
 
     def setup(self, x: Tensor, other: Tensor | None = None) -> None:
         opt = self.opt

@@ -186,7 +186,7 @@ class LABEL_DROPOUT(Layer, bottoms=2, options="label_drop_param"):  # noqa: N801
     constant = (1,)
     exempt = (1,)
     effects = Effects.RANDOM
-    traceable = False  # in TEST, too, it draws anew at each run
+    traceable = False  # each run draws other random numbers, in TEST too
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         fact = f"bottoms have shapes {shape_text(x.shape)} and {shape_text(label.shape)}"

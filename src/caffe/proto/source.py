@@ -67,6 +67,11 @@ class Source:
         """The blocks `layer` and `layers`, in their order."""
         return [entry for entry in self.entries if entry.name in ("layer", "layers")]
 
+    def string(self, root: Entry, name: str) -> str:
+        """The text of the first field of that name, without its quotes; empty where there is none."""
+        found = root.all(name)
+        return self.text[found[0].value : found[0].end].strip("\"'") if found else ""
+
     def find(self, root: Entry | None, path: str) -> Entry | None:
         """The field at a path such as `param[1].lr_mult` inside `root`, or in the whole file for None."""
         found = root

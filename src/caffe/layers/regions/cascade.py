@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, has_values, shape_text
+from caffe.layers.regions.rois import example_regions
 from caffe.layers.support.boxes import best, decode_deltas, nms
 from caffe.proto import caffe_pb2
 
@@ -44,6 +45,12 @@ class DecodeBBox(Layer, bottoms=(2, 3)):
             self.require(truth.dim() > 1 and truth.shape[0] == count and truth.numel() > 0, fact)
         self.normal = normal_of(self)
         self.effects, self.traceable = (Effects.VALUES, False) if train else (Effects.NONE, True)
+
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        """Regions, and a truth that none of them overlaps."""
+        if index == 1:
+            return example_regions(x, 1)
+        return torch.zeros_like(x) if index == 2 else None
 
     def forward(self, deltas: Tensor, rois: Tensor, truth: Tensor | None = None) -> Tensor:
         rois = rois.detach().flatten(1)

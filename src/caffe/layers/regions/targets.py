@@ -8,6 +8,7 @@ from torch import Tensor
 from caffe import log
 from caffe.layers.base import Effects, Layer, has_values, shape_text
 from caffe.layers.regions.cascade import denormalized, normal_of
+from caffe.layers.regions.rois import example_regions
 from caffe.layers.support.boxes import batched_nms, best, decode_deltas, encode_deltas, overlaps
 from caffe.layers.support.values import untraced
 
@@ -257,6 +258,14 @@ class FrcnnOutput(_FrcnnOutput, bottoms=4):
         if self.opt.save_output_param.output_directory:
             fact = "save_output_param has no effect: no files are written; see the rows of the top"
             log.warning("targets.py", f'layer "{self.name}" ({self.type}): {fact}')
+
+    def example(self, index: int, x: Tensor) -> Tensor | None:
+        """Regions of one image, and the image's size."""
+        if index == 2:
+            return torch.cat([example_regions(x.flatten(1)[:, :5], 1), torch.ones_like(x.flatten(1)[:, 5:])], 1).view(
+                x.shape
+            )
+        return torch.full_like(x, 60) if index == 3 else None
 
     def forward(self, score: Tensor, deltas: Tensor, rois: Tensor, size: Tensor) -> Tensor:
         return untraced(self._detect)(score, deltas, rois, size)
