@@ -200,3 +200,12 @@ def test_a_label_that_is_no_class_is_an_error(kind, options):
     grid[0, 18 + 4] = 7
     with pytest.raises(LayerError, match="holds the label 7, expected 0 to 1"):
         apply("DetectionLoss", f"detection_loss_param {{ {ONE} }}", np.zeros((2, 108)), grid)
+
+
+def test_options_without_effect_are_told(caplog):
+    text = "yolov3_param { num_class: 2 num: 1 biases: [10, 13] mask: 0 noobject_scale: 2 side: 13 }"
+    build("Yolov3", text, (1, 7, 2, 2), (1, 5))
+    assert "noobject_scale, side have no effect, as in the fork that has them" in caplog.text
+    caplog.clear()
+    build("Yolov3", text.replace("noobject_scale: 2 side: 13", ""), (1, 7, 2, 2), (1, 5))
+    assert "no effect" not in caplog.text

@@ -251,7 +251,17 @@ class Threshold(Layer):
         return (x > self.opt.threshold).to(x.dtype)
 
 
-class Dropout(Layer):
+class RandomInTraining(Layer, abstract=True):
+    """Base of the layers that draw random numbers in TRAIN only."""
+
+    effects = Effects.RANDOM
+
+    @property
+    def effects_now(self) -> Effects:
+        return self.effects if self.training else Effects.NONE
+
+
+class Dropout(RandomInTraining):
     """Sets a random share of the elements to zero while training and scales up the others.
 
     bottom x, top y of the same shape
@@ -264,11 +274,6 @@ class Dropout(Layer):
     """
 
     lowering = Lowering.FOLLOW
-    effects = Effects.RANDOM
-
-    @property
-    def effects_now(self) -> Effects:
-        return self.effects if self.training else Effects.NONE
 
     def forward(self, x: Tensor) -> Tensor:
         ratio = self.opt.dropout_ratio

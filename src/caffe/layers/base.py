@@ -11,13 +11,13 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
-from caffe import filler, lazy_zeros
+from caffe import filler, lazy_zeros, log
 from caffe.blob import Blob, ParamBlob
 from caffe.blob_vec import BlobVec
 from caffe.errors import LayerError
 from caffe.layers.support import dry
 from caffe.layers.support.effects import Effects, Held, RandomState, repeating
-from caffe.layers.support.options import Options, field_of, from_text
+from caffe.layers.support.options import Options, field_of, from_text, written
 from caffe.layers.support.values import exported, has_values, is_exported
 from caffe.limits import check_size
 from caffe.proto import caffe_pb2, extend
@@ -66,6 +66,8 @@ class Layer(nn.Module):
     """Fields of LayerParameter that the type reads beside `options`."""
     honours: ClassVar[tuple[str, ...]] = ()
     """Fields of forks, such as "TransformationParameter.resize_param", that the type has and others refuse."""
+    without_effect: ClassVar[tuple[str, ...]] = ()
+    """Options that change nothing in the fork that has them. A warning names those that are given."""
     channels_last: ClassVar[bool] = False
     """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
     lowering: Lowering = Lowering.NEVER
@@ -128,6 +130,9 @@ class Layer(nn.Module):
         self._fillers: dict[str, Any] = {}
         self.train(phase == caffe_pb2.TRAIN)
         self._check_counts()
+        if given := written(self.opt, self.without_effect):
+            fact = "have no effect, as in the fork that has them" if len(given) > 1 else "has no effect, as in its fork"
+            log.warning("base.py", f'layer "{self.name}" ({self.type}): {", ".join(given)} {fact}')
 
     # -- what a layer type writes ----------------------------------------------------------------------------------
 

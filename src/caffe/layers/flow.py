@@ -28,6 +28,8 @@ class Correlation(Layer, bottoms=2):
     Source: Dosovitskiy et al., arXiv:1504.06852 (FlowNet); lmb-freiburg/flownet2, correlation_layer.cu.
     """
 
+    without_effect = ("do_abs",)
+
     flat = False
     """Whether places are moved along the rows only."""
 

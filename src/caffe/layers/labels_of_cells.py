@@ -28,6 +28,8 @@ class SegAccuracy(Layer, bottoms=2):
     Source: Chen et al., arXiv:1606.00915 (DeepLab), seg_accuracy_layer.cpp.
     """
 
+    without_effect = ("metric",)
+
     constant = (0, 1)
     exempt = (0, 1)
     effects = Effects.CHECKS | Effects.BUFFERS

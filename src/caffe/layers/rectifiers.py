@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, Lowering, shape_text
+from caffe.layers.activation import RandomInTraining
+from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.proto import caffe_pb2
 
 __all__ = ["APL", "SELU", "CReLU", "EltwiseAffine", "Insanity", "Mish", "NegReLU", "Noise", "ReLU6", "ScaleFilter"]
@@ -109,7 +110,7 @@ class SELU(Layer):
         return F.elu(x, self.opt.alpha) * self.factor
 
 
-class Insanity(Layer):
+class Insanity(RandomInTraining):
     """ReLU whose negative side is divided by a number that each element draws while training.
 
     bottom x, top y of the same shape
@@ -119,12 +120,6 @@ class Insanity(Layer):
 
     Source: Xu et al., arXiv:1505.00853; happynear/caffe-windows, insanity_layer.cpp.
     """
-
-    effects = Effects.RANDOM
-
-    @property
-    def effects_now(self) -> Effects:
-        return self.effects if self.training else Effects.NONE
 
     def setup(self, x: Tensor) -> None:
         low, high = self.opt.lb, self.opt.ub
@@ -136,7 +131,7 @@ class Insanity(Layer):
         return torch.where(x > 0, x, x / by)
 
 
-class ScaleFilter(Layer):
+class ScaleFilter(RandomInTraining):
     """Multiplies each channel of each item by a random number while training.
 
     bottom x (N, C, ...), top y of the same shape
@@ -145,12 +140,6 @@ class ScaleFilter(Layer):
 
     Source: OpenVINO training toolbox, scale_filter_layer.cpp.
     """
-
-    effects = Effects.RANDOM
-
-    @property
-    def effects_now(self) -> Effects:
-        return self.effects if self.training else Effects.NONE
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
@@ -166,7 +155,7 @@ class ScaleFilter(Layer):
         return x * scales.uniform_(self.opt.min_scale, self.opt.max_scale)
 
 
-class SpatialDropout(Layer):
+class SpatialDropout(RandomInTraining):
     """Sets a random share of the channels to zero while training and scales up the others.
 
     bottom x (N, C, ...), top y of the same shape
@@ -175,12 +164,6 @@ class SpatialDropout(Layer):
 
     Source: Tompson et al., arXiv:1411.4280; TimoSaemann/caffe-enet, spatial_dropout_layer.cpp.
     """
-
-    effects = Effects.RANDOM
-
-    @property
-    def effects_now(self) -> Effects:
-        return self.effects if self.training else Effects.NONE
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
@@ -220,7 +203,7 @@ class EltwiseAffine(Layer):
         return x * self.slope.reshape(each) + self.offset.reshape(each)
 
 
-class Noise(Layer):
+class Noise(RandomInTraining):
     """Adds normal noise while training.
 
     bottom x, top y of the same shape
@@ -229,12 +212,6 @@ class Noise(Layer):
 
     Source: happynear/caffe-windows, noise_layer.cpp.
     """
-
-    effects = Effects.RANDOM
-
-    @property
-    def effects_now(self) -> Effects:
-        return self.effects if self.training else Effects.NONE
 
     def setup(self, x: Tensor) -> None:
         self.require(self.opt.gaussian_std > 0, "gaussian_std must be given and positive")
@@ -254,6 +231,11 @@ class APL(Layer):
     normal with 0.5 if no filler is given. decay_mult and save_mem have no effect.
     Source: Agostinelli et al., arXiv:1412.6830, apl_layer.cpp.
     """
+
+    without_effect = (
+        "decay_mult",
+        "save_mem",
+    )
 
     slope: Tensor
     offset: Tensor

@@ -290,6 +290,11 @@ class ImResize(_Planes):
     Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, imresize_layer.cpp.
     """
 
+    without_effect = (
+        "start_scale",
+        "scale_gap",
+    )
+
     constant = (0,)
 
     def setup(self, x: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from caffe.errors import NetError, did_you_mean
 from caffe.proto import caffe_pb2, extend, schema
 
-__all__ = ["Options", "field_of", "from_text"]
+__all__ = ["Options", "field_of", "from_text", "written"]
 
 Options = str | Mapping[str, Any] | type[Message] | None
 """The class argument `options`."""
@@ -77,6 +77,12 @@ def from_text(param: Any, defaults: Mapping[str, Any], error: Callable[[str], No
             wanted = type(defaults[name]).__name__
             error(f"option {name} is {value!r}, expected a value of the type of its default: {wanted}")
     return SimpleNamespace(**{**defaults, **given})
+
+
+def written(options: Any, names: Sequence[str]) -> list[str]:
+    """Those of the names that the prototxt gives a value."""
+    fields = {field.name for field, _ in options.ListFields()} if isinstance(options, Message) else set()
+    return [name for name in names if name in fields]
 
 
 def _snake_case(type_name: str) -> str:

@@ -218,6 +218,11 @@ class Yolov3(_Yolov3, bottoms=2):
     iou_normalizer (1 - GIOU), d its slope. Source: arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_layer.cpp.
     """
 
+    without_effect = (
+        "noobject_scale",
+        "side",
+    )
+
     effects = Effects.VALUES
 
     def setup(self, x: Tensor, rows: Tensor) -> None:
@@ -295,6 +300,12 @@ class YoloSeg(Loss, bottoms=(2, 3)):
     num_class, class_scale and use_logic_gradient have no effect, as in the source.
     Source: eric612/MobileNet-YOLO, yolo_seg.cpp.
     """
+
+    without_effect = (
+        "num_class",
+        "class_scale",
+        "use_logic_gradient",
+    )
 
     constant = (1, 2)
     exempt = (1, 2)

@@ -112,6 +112,8 @@ class YoloDetectionOutput(_Detections, bottoms=(1, 2)):
     Source: Redmon and Farhadi, arXiv:1612.08242; eric612/MobileNet-YOLO, yolo_detection_output_layer.cpp.
     """
 
+    without_effect = ("label_map_file",)
+
     def setup(self, *bottoms: Tensor) -> None:
         self.check(bottoms)
         self.require(self.opt.coords == 4, f"coords is {self.opt.coords}, expected 4")
