@@ -182,6 +182,8 @@ class Memory:
 
     def drop(self, reason: str) -> None:
         """Free the value. The shape stays, and a lent array its connection; reading raises a CaffeError."""
+        if self._loan is None and self.missing == reason:
+            return
         self._loan = self._loan if self.lent else None
         self._put_zeros(self.shape, self._value)
         self.missing = reason

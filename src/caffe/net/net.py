@@ -201,9 +201,11 @@ class Net(Views):
         before, after = self.callbacks["before_backward"], self.callbacks["after_backward"]
         with torch.autograd.set_multithreading_enabled(False):
             for index in range(first, last - 1, -1):
-                _call(before, index)
+                if before:
+                    _call(before, index)
                 self.backward_step(index)
-                _call(after, index)
+                if after:
+                    _call(after, index)
 
     def _forward(self, first: int, last: int) -> float:
         self.turns.check_inputs()
@@ -211,9 +213,11 @@ class Net(Views):
         losses = []
         with torch.no_grad():  # layers that run backward switch it on; saying so once for all others saves time
             for index in range(first, last + 1):
-                _call(before, index)
+                if before:
+                    _call(before, index)
                 losses += self.forward_step(index)
-                _call(after, index)
+                if after:
+                    _call(after, index)
         return float(sum(loss.item() for loss in losses))
 
     def forward_step(self, index: int) -> list[torch.Tensor]:

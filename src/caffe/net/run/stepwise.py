@@ -43,12 +43,12 @@ def _fill(step: Step, made: Sequence[Tensor | None], bottoms: Sequence[Tensor]) 
     if step.shares:
         _share(step, made, bottoms[0])
         return
-    wary = step.wary or len(bottoms) != 1
+    wary, only = step.wary or len(bottoms) != 1, bottoms[0] if bottoms else None
     for blob, top in zip(step.tops, made, strict=True):
         if top is None:
             continue
         value = top.detach() if top.requires_grad else top
-        if wary or top._is_view() or top is bottoms[0]:
+        if wary or top is only or top._is_view():
             blob.write(*_apart(step, value, top, made, bottoms), foreign=step.layer.lends)
         else:
             blob.write(value)
