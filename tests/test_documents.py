@@ -24,7 +24,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 
 def blocks(path: Path, kind: str = "") -> list[str]:
     """The blocks between fences of a document that are of this kind."""
-    return re.findall(rf"^```{kind}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+    return re.findall(rf"^```{kind}(?: title=.*)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
