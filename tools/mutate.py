@@ -30,6 +30,7 @@ TESTS = {
     "cli": ["cli"],
     "proto": ["proto", "test_errors.py", "test_bad_input.py"],
 }
+NOTICED, SURVIVES, TOO_LONG = "noticed", "SURVIVES", "TOO LONG"
 _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -99,8 +100,8 @@ def _changed(node: ast.AST) -> str | None:
     return None
 
 
-def survives(mutant: Mutant, tree: Path, folder: str, seconds: float) -> bool:
-    """Whether the tests of a folder pass in a tree that holds the mutant."""
+def fate(mutant: Mutant, tree: Path, folder: str, seconds: float) -> str:
+    """What the tests of a folder do in a tree that holds the mutant: NOTICED, SURVIVES or TOO LONG."""
     target = tree / mutant.path.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
     target.write_text(original[: mutant.start] + mutant.text + original[mutant.end :], encoding="utf-8")
@@ -109,9 +110,10 @@ def survives(mutant: Mutant, tree: Path, folder: str, seconds: float) -> bool:
     options = ["-q", "-x", "-m", "not long", "-p", "no:cacheprovider"]
     try:
         words = [sys.executable, "-m", "pytest", *options, *tests]
-        return subprocess.run(words, cwd=tree, env=env, capture_output=True, timeout=seconds).returncode == 0
+        done = subprocess.run(words, cwd=tree, env=env, capture_output=True, timeout=seconds)
+        return NOTICED if done.returncode else SURVIVES
     except subprocess.TimeoutExpired:
-        return False
+        return TOO_LONG
     finally:
         target.write_text(original, encoding="utf-8")
 
@@ -130,21 +132,20 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", default=list(TESTS), help="folders of src/caffe")
     parser.add_argument("--count", type=int, default=60, help="mutants in all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=400, help="tests that take longer count as failed")
+    parser.add_argument("--seconds", type=float, default=400, help="the longest time of the tests")
     given = parser.parse_args()
     draw = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name) / "tree"
         ignored = shutil.ignore_patterns(".venv*", ".git", "site", "*_lmdb", "__pycache__")
         shutil.copytree(ROOT, tree, ignore=ignored)
-        alive = 0
+        fates: list[str] = []
         for number in range(given.count):
             folder = given.folders[number % len(given.folders)]
             mutant = random_mutant(ROOT / "src/caffe" / folder, draw)
-            lives = survives(mutant, tree, folder, given.seconds)
-            alive += lives
-            print(f"{number + 1:3d} {'SURVIVES' if lives else 'noticed '} {mutant}", flush=True)
-    print(f"{alive} of {given.count} mutants survive")
+            fates.append(fate(mutant, tree, folder, given.seconds))
+            print(f"{number + 1:3d} {fates[-1]:8} {mutant}", flush=True)
+    print(f"{fates.count(SURVIVES)} of {given.count} mutants survive, {fates.count(TOO_LONG)} took too long")
 
 
 if __name__ == "__main__":
