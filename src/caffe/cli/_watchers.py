@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caffe import log, plot
 from caffe.cli.display import Bar, Display
 from caffe.errors import CaffeError
 from caffe.solver.watchers import Watcher
+from caffe.watch import Epochs, Reports, Watch
 
 if TYPE_CHECKING:
     from caffe.solver.run import TrainingRun
 
-__all__ = ["Progress", "Recorder"]
+__all__ = ["Progress", "Recorder", "finish", "followers"]
 
 
 class Progress(Watcher):
@@ -81,3 +83,17 @@ class Recorder(Watcher):
             log.warning("caffe", f"the curves were not drawn: {error}")
             return False
         return True
+
+
+def followers(param: Any, command: str) -> list[Watcher]:
+    """What tells findings and epochs. Findings are kept beside the snapshots, where there are any."""
+    prefix = param.snapshot_prefix if param.snapshot or param.snapshot_after_train else ""
+    there = prefix and os.path.isdir(os.path.dirname(prefix) or ".")
+    return [Watch(Reports(f"{prefix}_findings.jsonl" if there else None, command)), Epochs()]
+
+
+def finish(watchers: list[Watcher]) -> None:
+    """Wait for the commands that findings have started, also where the run ended with an error."""
+    for watcher in watchers:
+        if isinstance(watcher, Watch):
+            watcher.reports.finish()
