@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from caffe import log, plot
@@ -85,15 +86,32 @@ class Recorder(Watcher):
         return True
 
 
-def followers(param: Any, command: str) -> list[Watcher]:
-    """What tells findings and epochs. Findings are kept beside the snapshots, where there are any."""
+def followers(param: Any, flags: SimpleNamespace) -> list[Watcher]:
+    """What writes event files, and what tells findings and epochs.
+
+    Findings are kept in the folder of the event files, or beside the snapshots, where there are any.
+    """
     prefix = param.snapshot_prefix if param.snapshot or param.snapshot_after_train else ""
     there = prefix and os.path.isdir(os.path.dirname(prefix) or ".")
-    return [Watch(Reports(f"{prefix}_findings.jsonl" if there else None, command)), Epochs()]
+    path = f"{prefix}_findings.jsonl" if there else ""
+    made: list[Watcher] = []
+    events = None
+    if flags.logdir:
+        from caffe.watch.events import Events
+
+        events = Events(flags.logdir)
+        made, path = [events], os.path.join(flags.logdir, "findings.jsonl")
+    if flags.watch == "on":
+        made += [Watch(Reports(path, flags.on_finding), events.found if events else None), Epochs()]
+    return made
 
 
 def finish(watchers: list[Watcher]) -> None:
-    """Wait for the commands that findings have started, also where the run ended with an error."""
+    """Close what the run has kept open, also where it ended with an error."""
+    from caffe.watch.events import Events
+
     for watcher in watchers:
         if isinstance(watcher, Watch):
             watcher.reports.finish()
+        elif isinstance(watcher, Events):
+            watcher.close()

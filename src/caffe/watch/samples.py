@@ -18,7 +18,8 @@ __all__ = ["Samples"]
 
 _SHARE = 1000
 """How many times as long as a sample takes the run goes on without one."""
-_GAP = 10
+_GAP, _FREE = 10, 5
+"""Iterations between two samples, and how many are taken at the beginning whatever they cost."""
 _WINDOW = 15
 """Samples in which a unit must stay without a gradient to count as dead."""
 _LOW, _RUN = 3, 3
@@ -49,7 +50,7 @@ class Samples:
         self.units = list(_rectified(net))
         self.ratios: dict[str, list[float]] = {}
         self.next, self.due = 0, False
-        self._seen, self._rest, self._cost = 0, 0.0, 0.0
+        self._seen, self._taken, self._rest, self._cost = 0, 0, 0.0, 0.0
 
     def before(self, iteration: int) -> None:
         """Decide whether this iteration is due, and look at the gradients if so."""
@@ -78,7 +79,8 @@ class Samples:
                 del self.ratios[entry.layer][:-_RUN]
         now = time.perf_counter()
         self.due, self.next = False, iteration + _GAP
-        self._rest = now + _SHARE * (self._cost + now - begin)
+        self._taken += 1
+        self._rest = now + _SHARE * (self._cost + now - begin) if self._taken > _FREE else 0.0
 
     def _close_window(self) -> None:
         shares = [float(1 - units.alive.float().mean()) if units.alive is not None else 0.0 for units in self.units]
