@@ -199,7 +199,7 @@ def test_rules_on_curves():
     assert codes(FALLING) == []
     assert codes(2.3 + 0.02 * rng.standard_normal(500)) == ["nothing-learns"]
     assert codes(2.3 + 0.02 * rng.standard_normal(500), fresh=False) == []
-    assert codes(2.3 + 0.02 * rng.standard_normal(150)) == []
+    assert codes(2.3 + 0.02 * rng.standard_normal(250)) == []
     swinging = np.where(np.arange(300) // 25 % 2, 3.5, 0.5) + 0.1 * rng.random(300)
     assert codes([*np.full(20, 2.3), *swinging]) == ["oscillates"]
     noisy = 2.3 * rng.chisquare(1, 1000)  # a batch of one item

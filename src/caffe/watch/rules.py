@@ -14,7 +14,8 @@ from caffe.watch.samples import Samples
 
 __all__ = ["State", "examine"]
 
-_LEAST, _PATIENCE, _QUICK = 200, 2000, 100
+_LEAST, _PATIENCE, _QUICK = 300, 5000, 100
+"""Iterations in which a loss may stay where it is: at least, at most, and where updates are tiny."""
 _SMALL, _LARGE, _USUAL = 1e-5, 0.3, "usual is about 1e-3"
 _APART, _SERIOUS, _LOST = 1.3, 0.25, 0.01
 """How far a test loss must grow against its least value, and against the first one; and what accuracy must fall by."""
@@ -62,7 +63,7 @@ def _diverges(state: State) -> Iterator[Finding]:
 def _flat(state: State) -> Iterator[Finding]:
     course, losses = state.course, state.course.means
     ratio = state.samples.largest_ratio
-    wait = min(max(_LEAST, state.length // 10), _PATIENCE)
+    wait = min(max(_LEAST, state.length // 5), _PATIENCE)
     tiny = ratio is not None and ratio < _SMALL
     wait = _QUICK if tiny else (min(wait, max(_QUICK, state.length // 2)) if state.over else wait)
     if not state.fresh or course.count < wait or flat_share(losses) is None or stuck(np.array(course.recent), 20):
@@ -70,7 +71,8 @@ def _flat(state: State) -> Iterator[Finding]:
     quarter, tenth = losses[: max(1, len(losses) // 4)], losses[-max(1, len(losses) // 10) :]
     begin = float(quarter.mean())
     unsure = not tiny and float(quarter.std()) / np.sqrt(len(quarter)) > FLAT / 2 * begin
-    if unsure or max(abs(begin - tenth.mean()), abs(begin - course.start)) > 2 * FLAT * begin:
+    limit = FLAT if tiny else FLAT / 2
+    if unsure or abs(begin - tenth.mean()) > limit * begin or abs(begin - course.start) > 2 * FLAT * begin:
         return
     size = f"; updates are {ratio:.0e} of the weights, {_USUAL}" if ratio is not None else ""
     yield Finding(
