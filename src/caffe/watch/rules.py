@@ -117,7 +117,7 @@ def _overfits(state: State) -> Iterator[Finding]:
 
 def _underfits(state: State) -> Iterator[Finding]:
     course, losses, tests = state.course, state.course.means, state.course.tested("loss")
-    if not state.fresh or course.count < max(500, state.length // 2) or len(tests) < 3 or not len(losses):
+    if not state.fresh or course.count < max(1000, 3 * state.length // 4) or len(tests) < 3 or not len(losses):
         return
     now = float(losses[-max(1, len(losses) // 4) :].mean())
     high = now > _BARELY * course.start > 0 and tests[-1] > _BARELY * tests[0] > 0
