@@ -27,7 +27,7 @@ FLOORS = [
     "solver",
     "pictures io train_log draw plot reliability coord_map classifier detector models torch",
     "doctor",
-    "watch",
+    "watch exercise",
     "cli",
     "_caffe pycaffe",
 ]

@@ -105,7 +105,8 @@ def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
 
     from caffe.pictures import whitening
 
-    undo, images = _undo(layer), []
+    undo = _undo(layer)
+    images: list[Any] = []
     while len(images) < _IMAGES:
         net.forward()
         images += [undo(image) for image in net.blobs[layer.spec.top[0]].data]
