@@ -26,7 +26,7 @@ def healthy(student):
 
 
 def test_make_and_mark(capsys, monkeypatch):
-    monkeypatch.setattr("caffe.exercise.make.STEPS", 60)
+    monkeypatch.setattr("caffe.exercise.writing.STEPS", 60)
     flags = ["exercise", "make", "-codes", "rate-too-high,snapshot-never", "-students", "3", "-o", "class"]
     assert main(flags) == 0
     students = ["student01", "student02", "student03"]

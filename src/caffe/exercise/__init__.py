@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caffe.exercise.make import codes, make
-from caffe.exercise.mark import Mark, mark
+from caffe.exercise.marking import Mark, mark
+from caffe.exercise.writing import codes, make
 
 __all__ = ["Mark", "codes", "make", "mark"]

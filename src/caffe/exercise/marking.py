@@ -13,7 +13,7 @@ from caffe.doctor.check import checks
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Severity
 from caffe.errors import CaffeError, FileError
-from caffe.exercise.make import KEY, STATIC, quality, sources
+from caffe.exercise.writing import KEY, STATIC, quality, sources
 
 __all__ = ["Mark", "mark"]
 
