@@ -25,8 +25,9 @@ FLOORS = [
     "net.run",
     "net.measure net",
     "solver",
-    "pictures io train_log draw plot coord_map classifier detector models torch",
+    "pictures io train_log draw plot reliability coord_map classifier detector models torch",
     "doctor",
+    "watch exercise",
     "cli",
     "_caffe pycaffe",
 ]

@@ -8,11 +8,21 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import COMPILE, ENGINE, PRECISION
+from caffe.cli.flags import COMPILE, ENGINE, PRECISION, Flag
 from caffe.errors import CaffeError
 
+MC = Flag(
+    "mc",
+    0,
+    "Monte Carlo dropout: run each batch so many times with dropout switched on, and tell accuracy and calibration of "
+    "the mean prediction beside those of the usual one, and the variance.",
+)
+RELIABILITY = Flag("reliability", "", "Draw the reliability plot of -mc into this file (.png, .pdf, .svg).")
 
-@command("model", "weights", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION, task="train")
+_FLAGS = ("model", "weights", "iterations", "gpu", "level", "stage")
+
+
+@command(*_FLAGS, COMPILE, ENGINE, MC, PRECISION, RELIABILITY, task="train")
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 
@@ -20,6 +30,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     the mean loss.
 
         caffe test -model lenet_train_test.prototxt -weights lenet_iter_10000.caffemodel -iterations 100
+        caffe test -model net.prototxt -weights net.caffemodel -mc 50 -reliability reliability.png
     """
     if not flags.model:
         raise CaffeError("Need a model definition to score: give one with -model FILE")
@@ -27,6 +38,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError("Need model weights to score: give a .caffemodel with -weights FILE")
     if flags.iterations < 1:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
+    _check_monte_carlo(flags)
     from caffe.cli import _device, _nets
     from caffe.net import store
 
@@ -37,11 +49,32 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     net = _nets.open_net(flags, "TEST", flags.precision)
     try:
         store.load(net, [path.strip() for path in flags.weights.split(",")])
+        if flags.mc:
+            from caffe.cli import _monte_carlo
+
+            return _monte_carlo.score(net, flags.iterations, flags.mc, flags.reliability, display)
         net.optimize(compile=flags.compile, engine=flags.engine)
         display.say(_nets.summary(net))
         _score(net, flags.iterations, display)
     finally:
         net.close()
+
+
+def _check_monte_carlo(flags: SimpleNamespace) -> None:
+    if flags.mc < 0 or (flags.reliability and not flags.mc):
+        fact = (
+            f"-mc {flags.mc}: expected at least 1"
+            if flags.mc
+            else "-reliability draws what -mc N finds: give that, too"
+        )
+        raise CaffeError(fact)
+    used = {"compile": flags.compile, "engine": flags.engine != "torch", "precision": flags.precision}
+    if flags.mc and (given := [f"-{name}" for name, value in used.items() if value]):
+        raise CaffeError(f"-mc runs layer by layer, in 32 bits, on torch; remove {', '.join(given)}")
+    if flags.reliability:
+        from caffe import plot
+
+        plot.check_output(flags.reliability)
 
 
 def _score(net: Any, iterations: int, display: Display) -> None:

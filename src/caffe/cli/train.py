@@ -11,7 +11,7 @@ from caffe.cli import signals
 from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import COMPILE, PRECISION, Flag, precision_name
-from caffe.errors import CaffeError, did_you_mean
+from caffe.errors import CaffeError, did_you_mean, require_extra
 
 NAN = Flag(
     "nan",
@@ -20,13 +20,31 @@ NAN = Flag(
     "warn and go on. By default as the solver says.",
 )
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
-
+WATCH = Flag(
+    "watch",
+    "on",
+    "Look at the run while it goes on: a warning where the loss barely changes, swings or is NaN, where the net "
+    "overfits or underfits, where updates are too large, and where units die; and a line for each epoch. on or off.",
+)
+ON_FINDING = Flag(
+    "on_finding",
+    "",
+    "A command that the shell runs at each such warning, with the finding as JSON on its standard input, and "
+    "CAFFE_FINDING, CAFFE_ITERATION and CAFFE_MESSAGE in its environment.",
+)
+LOGDIR = Flag(
+    "logdir",
+    "",
+    "Write TensorBoard's event files into this folder: loss, tests, rate, histograms, sizes of updates, input images, "
+    "filters, the net's graph, and what the watcher finds (needs the package tensorboard).",
+)
 
 _NAN = ("stop", "warn")
+_WATCH = ("on", "off")
 _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
 
 
-@command(*_FLAGS, COMPILE, NAN, PLOT, PRECISION, task="train")
+@command(*_FLAGS, COMPILE, LOGDIR, NAN, ON_FINDING, PLOT, PRECISION, WATCH, task="train")
 def train(flags: SimpleNamespace, display: Display) -> None:
     """Train a model, finetune one, or resume a run.
 
@@ -34,6 +52,11 @@ def train(flags: SimpleNamespace, display: Display) -> None:
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
     ends the run with an error (see -nan).
+
+    The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
+    length of the training data is known, each epoch ends with a line.
+
+        caffe train -solver solver.prototxt -logdir runs/first      # then: tensorboard --logdir runs
 
         caffe train -solver solver.prototxt
         caffe train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel
@@ -47,7 +70,7 @@ def train(flags: SimpleNamespace, display: Display) -> None:
         if flags.compile:
             solver.net.compile()
         else:
-            solver.net.slim()
+            solver.net.slim(_inputs(solver.net) if flags.logdir else ())
         if flags.snapshot:
             log.info("caffe.cpp:235", f"Resuming from {flags.snapshot}")
             solver.restore(flags.snapshot)
@@ -68,6 +91,12 @@ def _check(flags: SimpleNamespace) -> None:
         signals.check_effect(name, getattr(flags, name))
     if flags.nan not in ("", *_NAN):
         raise CaffeError(f"-nan {flags.nan}: expected stop or warn{did_you_mean(flags.nan, _NAN)}")
+    if flags.watch not in _WATCH:
+        raise CaffeError(f"-watch {flags.watch}: expected on or off{did_you_mean(flags.watch, _WATCH)}")
+    if flags.on_finding and flags.watch == "off":
+        raise CaffeError("-on_finding runs a command for what the watcher finds, and -watch off switches that off")
+    if flags.logdir:
+        require_extra("tensorboard", "tensorboard", "-logdir")
     if flags.plot:
         from caffe import plot
 
@@ -121,6 +150,7 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
     recorder = _watch.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
+    solver.watchers += _watch.followers(solver.param, flags)
     display.say(_nets.summary(solver.net))
     for index, net in enumerate(solver.test_nets):
         display.say(_nets.summary(net, f" net {index}" if len(solver.test_nets) > 1 else ""))
@@ -136,10 +166,17 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
         try:
             solver.solve()
         finally:
+            _watch.finish(solver.watchers)
             if recorder and recorder.draw():
                 tell(f"the curves are in {flags.plot}", style="")
     if solver.stopped:
         tell(_way_back(solver, flags))
+
+
+def _inputs(net: Any) -> list[str]:
+    """The images that data layers deliver."""
+    tops = [step.tops[0] for step in net.steps if not step.bottoms and step.tops]
+    return [top.name for top in tops if len(top.shape) == 4]
 
 
 def _way_back(solver: Any, flags: SimpleNamespace) -> str:
@@ -147,7 +184,7 @@ def _way_back(solver: Any, flags: SimpleNamespace) -> str:
     if solver.health.good_iter != solver.iter:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
     words = ["caffe", "train", "-solver", flags.solver, "-snapshot", solver.health.good]
-    for name in ("gpu", "level", "stage", "precision", "nan", "import"):
-        words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) else []
+    for name in ("gpu", "level", "stage", "precision", "nan", "watch", "on_finding", "logdir", "import"):
+        words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) not in ("", 0, "on") else []
     words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)
     return f"resume with: {shlex.join(words)}"

@@ -262,26 +262,29 @@ class RandomInTraining(Layer, abstract=True):
 
 
 class Dropout(RandomInTraining):
-    """Sets a random share of the elements to zero while training and scales up the others.
+    """Sets a random share of the elements to zero while training, and scales so that the expectation is the same.
 
     bottom x, top y of the same shape
 
         TRAIN  y = mask x / (1 - dropout_ratio), mask = 1 with probability 1 - dropout_ratio
         TEST   y = x
+        scale_train: false       TRAIN  y = mask x        TEST  y = (1 - dropout_ratio) x
 
-    A ratio outside [0, 1] is accepted until a forward pass in TRAIN needs it, as Caffe does.
-    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp.
+    `net.monte_carlo()` lets a net in TEST draw masks, too. A ratio outside [0, 1] is accepted until a forward pass in
+    TRAIN needs it, as Caffe does.
+    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp; scale_train: py-faster-rcnn's.
     """
 
     lowering = Lowering.FOLLOW
+    honours = ("DropoutParameter.scale_train",)
 
     def forward(self, x: Tensor) -> Tensor:
-        ratio = self.opt.dropout_ratio
+        ratio, scaled = self.opt.dropout_ratio, self.opt.scale_train
         if not self.training:
-            return x
+            return x if scaled else x * (1 - ratio)
         if not 0 <= ratio <= 1:
             return x if x.is_meta else self.error(f"dropout_ratio {ratio:g} is no probability; give one from 0 to 1")
-        return F.dropout(x, ratio)
+        return F.dropout(x, ratio) if scaled else x * torch.empty_like(x).bernoulli_(1 - ratio)
 
 
 class _PReLU(torch.autograd.Function):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -360,6 +361,10 @@ class Source(Layer, abstract=True):
     def position(self) -> bytes:
         """Where in its data the source stands: what a snapshot keeps so that a run resumes with the next record."""
         return b""
+
+    def mark(self) -> Callable[[], bytes]:
+        """A function that tells later what `position` tells now: for those who mark each step and rarely ask."""
+        return partial(bytes, self.position())
 
     def seek(self, position: bytes) -> None:
         """Go to a place that `position` returned."""

@@ -88,7 +88,10 @@ class StreamSource(Source, abstract=True):
         return self.state.get("skipped", 0)
 
     def position(self) -> bytes:
-        return json.dumps(self.state).encode()
+        return _encoded(self.state)
+
+    def mark(self) -> Callable[[], bytes]:
+        return partial(_encoded, self.state)  # each batch brings a new state and leaves the old one as it was
 
     def seek(self, position: bytes) -> None:
         state = self._state_at(position)
@@ -316,6 +319,10 @@ def normalised(pixels: Tensor, transformer: BatchTransformer) -> Tensor:
     x = x - mean if len(mean) else x
     x = x / std if len(std) else x
     return x * float(transformer.scale) if transformer.scale != 1 else x
+
+
+def _encoded(state: State) -> bytes:
+    return json.dumps(state).encode()
 
 
 def _tensors(arrays: Arrays, count: int, pin: bool) -> tuple[Tensor, ...]:

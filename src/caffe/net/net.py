@@ -23,7 +23,7 @@ from caffe.net.graph.step import Learnable, Step
 from caffe.net.measure import debug
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.precision import check as check_precision
-from caffe.net.run import stepwise
+from caffe.net.run import monte_carlo, stepwise
 from caffe.net.run.denormals import flush_in_worker_threads
 from caffe.net.run.module import NetModule
 from caffe.net.run.runners import Runners
@@ -313,6 +313,11 @@ class Net(Views):
     def stepwise(self) -> None:
         """Let `forward()` run layer by layer again, and every run fill every blob: undo the three above."""
         self.runners.stepwise()
+
+    def monte_carlo(self, on: bool = True) -> None:
+        """Let Dropout layers of a net in TEST draw masks, so that each run gives another sample; or no more."""
+        monte_carlo.switch(self.layers, self.phase, on)
+        self.runners.rebuild()
 
     # -- weights ---------------------------------------------------------------------------------------------------
 

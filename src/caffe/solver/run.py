@@ -31,6 +31,11 @@ class TrainingRun(Protocol):
     current_step: int
 
     @property
+    def stopped(self) -> bool:
+        """Whether the last run of `solve` or `step` ended on request."""
+        ...
+
+    @property
     def nets(self) -> tuple[Net, ...]:
         """The train net and the test nets, as snapshots number them."""
         ...

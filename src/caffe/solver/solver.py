@@ -126,8 +126,7 @@ class Solver(Uncopied):
             self.restore(resume_file)
         if self.param.snapshot_after_train:
             snapshot.check_prefix(self.param)
-        for watcher in self.watchers:
-            watcher.started(self)
+        self._tell(Watcher.started)
         self.step(self.param.max_iter - self.iter)
         if self.param.snapshot_after_train and not _due(self.iter, self.param.snapshot):
             self._snapshot()
@@ -135,8 +134,7 @@ class Solver(Uncopied):
             log.info("solver.cpp:311", "Optimization stopped early.")
         else:
             self._conclude()
-        for watcher in self.watchers:
-            watcher.finished(self)
+        self._tell(Watcher.finished)
 
     def step(self, iterations: int) -> None:
         """Train for a number of iterations, with the tests, displays and snapshots that fall due."""
@@ -152,14 +150,14 @@ class Solver(Uncopied):
                     break
             for on_start, _ in self._callbacks:
                 on_start()
+            self._tell(Watcher.begins, self.iter)
             loss = self._gradients()
             if _due(self.iter, self.param.display):
                 self._display()
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             rate = self.apply_update()
-            for watcher in self.watchers:
-                watcher.iterated(self, self.iter - 1, loss, rate)
+            self._tell(Watcher.iterated, self.iter - 1, loss, rate)
             if self._take("snapshot") or _due(self.iter, self.param.snapshot):
                 self._snapshot()
             if self._take("stop"):
@@ -171,6 +169,7 @@ class Solver(Uncopied):
         self.net.debug_info = self.param.debug_info and _due(self.iter, self.param.display)
         loss = sum(self.net.forward_backward() for _ in range(self.param.iter_size)) / self.param.iter_size
         self._losses.append(loss)
+        self._tell(Watcher.computed, self.iter, loss)
         self.health.hear(self.iter, loss)
         return loss
 
@@ -258,6 +257,11 @@ class Solver(Uncopied):
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
+    def _tell(self, event: Callable[..., None], *facts: Any) -> None:
+        """Tell all watchers of an event, which is a method of `Watcher`."""
+        for watcher in self.watchers:
+            getattr(watcher, event.__name__)(self, *facts)
+
     def _smoothed(self) -> float:
         """The mean of the last `average_loss` losses."""
         return sum(self._losses) / len(self._losses)
@@ -274,8 +278,7 @@ class Solver(Uncopied):
         self._display_time, self._display_iter = now, self.iter
         outputs = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}
         log_outputs("solver.cpp:258", "Train", self.net, outputs)
-        for watcher in self.watchers:
-            watcher.displayed(self, self.iter, loss, outputs)
+        self._tell(Watcher.displayed, self.iter, loss, outputs)
 
     # -- testing ---------------------------------------------------------------------------------------------------
 
@@ -305,8 +308,7 @@ class Solver(Uncopied):
                 return
             if index == 0:
                 self.policy.tested(net, loss)
-            for watcher in self.watchers:
-                watcher.tested(self, self.iter, index, outputs)
+            self._tell(Watcher.tested, self.iter, index, outputs)
 
     def _test(self, index: int, stopped: Callable[[], bool]) -> tuple[float, dict[str, list[float]]]:
         """The mean loss and outputs of a test net; nothing where `stopped`, asked before each batch, says so."""
@@ -345,8 +347,7 @@ class Solver(Uncopied):
         """Write weights and solver state under `snapshot_prefix`; returns the path of the state."""
         with self.average.suspended():
             path = snapshot.save(self)
-        for watcher in self.watchers:
-            watcher.snapshotted(self, path)
+        self._tell(Watcher.snapshotted, path)
         return path
 
     def save_average(self, path: str | Path) -> None:
