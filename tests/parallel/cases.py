@@ -91,6 +91,15 @@ layer { name: "ends" type: "Silence" bottom: "db_label" bottom: "list" bottom: "
 layer { name: "trained_ends" type: "Silence" bottom: "rows_2" bottom: "classes_2" bottom: "memory"
   bottom: "memory_label" include { phase: TRAIN } }
 """
+_RELU = 'layer { name: "relu" type: "ReLU" bottom: "ip1" top: "ip1" }'
+_DROP = 'layer { name: "drop" type: "Dropout" bottom: "ip1" top: "ip1" }'
+_NORM = """layer { name: "norm" type: "BatchNorm" bottom: "ip1" top: "norm" }
+layer { name: "scale" type: "Scale" bottom: "norm" top: "scaled" scale_param { bias_term: true } }
+layer { name: "back" type: "ReLU" bottom: "scaled" top: "scaled" relu_param { negative_slope: 0.3 } }
+layer { name: "next" type: "InnerProduct" bottom: "scaled" top: "next"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "next_ends" type: "EuclideanLoss" bottom: "next" bottom: "rows" top: "distance" }
+"""
 SEEN = ("db", "db_label", "list", "list_label", "window", "window_label", "rows", "classes", "rows_2", "memory")
 
 
@@ -183,10 +192,22 @@ def rules(size: int) -> Found:
 
 
 @case
+def over_all(size: int) -> Found:
+    """BatchNorm, Dropout and ignored labels of one process, by the options for them."""
+    layers = _LAYERS.replace(_RELU, _RELU + _DROP + _NORM)
+    layers = layers.replace('"classes" top: "loss"', '"classes" top: "loss" loss_param { ignore_label: 1 }')
+    options = "global_batch_norm: true global_normalization: true global_dropout: true"
+    made = solver(WHOLE // size, 'type: "SGD" momentum: 0.9 iter_size: 2 ' + options, layers)
+    made.net.slim()
+    found = trained(made, 5)
+    close(made)
+    return found
+
+
+@case
 def resumed(size: int) -> Found:
     """A run with dropout that is broken off after a test and goes on in another solver, beside one that is not."""
-    ip2 = 'layer { name: "ip2"'
-    dropout = _LAYERS.replace(ip2, 'layer { name: "drop" type: "Dropout" bottom: "ip1" top: "ip1" }' + ip2)
+    dropout = _LAYERS.replace(_RELU, _RELU + _DROP)
     options = f'type: "Adam" momentum: 0.9 snapshot_prefix: "snap_{size}"'
     whole, first, second = (solver(WHOLE // size, options, dropout) for _ in range(3))
     found: Found = {}

@@ -71,7 +71,8 @@ def test_each_process_reads_its_part_of_the_whole_batch(found, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_weights_and_losses_are_those_of_one_process(found, size):
-    for name, parts in (("every_source", ("weight", "losses")), ("rules", ("SGD", "Adam", "LARS", "LAMB"))):
+    cases = dict.fromkeys(("every_source", "over_all"), ("weight", "losses"))
+    for name, parts in {**cases, "rules": ("SGD", "Adam", "LARS", "LAMB")}.items():
         expected = chosen(found(name, 1), *parts)
         for rank in range(size):
             near(chosen(found(name, size, rank), *parts), expected)

@@ -375,7 +375,7 @@ class Source(Layer, abstract=True):
         return batch // processes
 
     def deal(self, first: int, step: int) -> bool:
-        """Deliver every `step`-th batch from now on, after passing over `first`; False where it cannot pass over any."""
+        """Deliver every `step`-th batch from now on, after passing over `first`; False where it can pass over none."""
         return False
 
     def close(self) -> None:

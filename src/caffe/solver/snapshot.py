@@ -88,8 +88,9 @@ def _head(solver: TrainingRun, model_path: str, places: Sequence[Place], buffers
     head = caffe_pb2.SolverState(iter=solver.iter, learned_net=model_path, current_step=solver.current_step)
     head.type = solver.param.type
     head.random_state = kept.random_state(solver.net.device)
-    if solver.together.several:
-        head.processes, head.run_seed = solver.together.group.size, solver.together.seed
+    head.processes = solver.together.group.size
+    if solver.together.seeds:
+        head.run_seed = solver.together.seed
     for place in places:
         head.source.add(net=place.net, layer=place.layer, position=place.position, batch=place.batch)
     solver.average.write(head)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from caffe import log, mode
 from caffe.errors import ParallelError, SolverError
-from caffe.layers.activation import Dropout
 from caffe.layers.base import Source
 from caffe.layers.support.effects import Effects
 from caffe.net import Net
 from caffe.parallel.group import Group
 from caffe.solver import kept
+from caffe.solver.over_all import join_layers
 from caffe.solver.reduction import Reduction
 from caffe.solver.rules import Rule
 
@@ -61,10 +61,15 @@ class Together:
         self._tested = [0] * (len(nets) - 1)  # for each test net: batches since its sources were at one place
         self._dealt = [False] * (len(nets) - 1)
         self._reduction: Reduction | None = None
+        join_layers(nets[0], param, group)
         if self.several:
             _check_rule(rule)
-            self._check_random()
             self.equalize()
+
+    @property
+    def seeds(self) -> bool:
+        """Whether the random numbers of each iteration follow from `seed`."""
+        return self.several or self.param.global_dropout
 
     @property
     def several(self) -> bool:
@@ -103,22 +108,11 @@ class Together:
         with torch.no_grad():
             self.group.send([tensor.detach() for tensor in tensors])
 
-    def _check_random(self) -> None:
-        """Raise a SolverError where masks of one process are asked for and a layer draws otherwise."""
-        if not self.param.global_dropout:
-            return
-        for layer in self._nets[0].layers:
-            if Effects.RANDOM in layer.effects and not isinstance(layer, Dropout | Source):
-                raise SolverError(
-                    f'global_dropout is set, but layer "{layer.name}" ({layer.type}) draws random numbers that only '
-                    "one process with the whole batch could draw; remove global_dropout"
-                )
-
     # -- in each iteration -----------------------------------------------------------------------------------------
 
     def begin(self, iteration: int) -> None:
         """Seed what is random in the layers of this iteration: by the run, the iteration, and the process."""
-        if self.several or self.param.global_dropout:
+        if self.seeds:
             own = 0 if self.param.global_dropout else self.group.rank
             torch.manual_seed(_mixed(self.seed, iteration, own))
 
@@ -274,7 +268,7 @@ def common_seed(group: Group, param: Any) -> int:
     if param.random_seed >= 0:
         mode.set_random_seed(param.random_seed)
         return int(param.random_seed) % (1 << 31)
-    if group.size == 1:
+    if group.size == 1 and not param.global_dropout:
         return 0
     seed = group.share(int(torch.randint(1 << 31, ())))
     mode.set_random_seed(seed)
