@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 SOURCE = ROOT / "src"
 FLOORS = [
     "errors log limits timer registry torch_internals",
+    "parallel",
     "proto",
     "python_code mode lazy_zeros memory parameter_memory blob blob_vec filler names uncopied",
     "data.databases data.pipeline data.streams data.tools data",

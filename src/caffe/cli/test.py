@@ -79,7 +79,7 @@ def _check_monte_carlo(flags: SimpleNamespace) -> None:
 
 def _score(net: Any, iterations: int, display: Display) -> None:
     from caffe.solver.detections import VERSIONS, Precisions
-    from caffe.solver.outputs import Means
+    from caffe.solver.outputs import Means, outputs_of
 
     log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
     total: float = 0
@@ -89,8 +89,8 @@ def _score(net: Any, iterations: int, display: Display) -> None:
     with display.bar(f"test {net.name}", iterations) as bar:
         for iteration in range(iterations):
             total += net.evaluate()
-            means.add(net, names)
-            precisions.add(net, [name for name in net.outputs if name in judged])
+            means.add(outputs_of(net, names))
+            precisions.add(outputs_of(net, [name for name in net.outputs if name in judged]))
             for name in names:
                 for value in net.blobs[name].data.flat:
                     log.info("caffe.cpp:304", f"Batch {iteration}, {name} = {log.number(value)}")

@@ -19,6 +19,14 @@ NAN = Flag(
     "What a loss that stays NaN does: stop (after nan_patience iterations, which the solver sets, 10 by default), or "
     "warn and go on. By default as the solver says.",
 )
+PROCS = Flag(
+    "procs",
+    0,
+    "How many processes train together on this machine, each with the batch of the file; by default one a device of "
+    "-gpu.",
+)
+DIVIDE = Flag("divide_batch", False, "Divide the batch of the file among the processes, instead of taking it in each.")
+TIMEOUT = Flag("timeout", 600, "Seconds that a process waits for the others before the run ends.")
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 WATCH = Flag(
     "watch",
@@ -44,8 +52,8 @@ _WATCH = ("on", "off")
 _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
 
 
-@command(*_FLAGS, COMPILE, LOGDIR, NAN, ON_FINDING, PLOT, PRECISION, WATCH, task="train")
-def train(flags: SimpleNamespace, display: Display) -> None:
+@command(*_FLAGS, PROCS, DIVIDE, TIMEOUT, COMPILE, LOGDIR, NAN, ON_FINDING, PLOT, PRECISION, WATCH, task="train")
+def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
 
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
@@ -56,16 +64,30 @@ def train(flags: SimpleNamespace, display: Display) -> None:
     The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
     length of the training data is known, each epoch ends with a line.
 
-        caffe train -solver solver.prototxt -logdir runs/first      # then: tensorboard --logdir runs
+    With -procs N, or -gpu with several devices, N processes train together: each takes its own records and a step uses
+    the mean gradient of all. Started by torchrun, the command finds the other processes, also on other machines.
 
         caffe train -solver solver.prototxt
         caffe train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel
         caffe train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
+        caffe train -solver solver.prototxt -logdir runs/first      # then: tensorboard --logdir runs
+        caffe train -solver solver.prototxt -procs 2
     """
     _check(flags)
+    from caffe.cli import _processes
+
+    code = _processes.started(flags)
+    if code is None:
+        param = _parameters(flags)
+        with _processes.joined(flags):
+            _train(flags, param, display)
+    return code or 0
+
+
+def _train(flags: SimpleNamespace, param: Any, display: Display) -> None:
     from caffe.solver import get_solver
 
-    solver = get_solver(_parameters(flags), source=flags.solver)
+    solver = get_solver(param, source=flags.solver)
     try:
         if flags.compile:
             solver.net.compile()
@@ -125,12 +147,14 @@ def _parameters(flags: SimpleNamespace) -> Any:
 
 
 def _choose_device(param: Any, flags: SimpleNamespace) -> None:
-    from caffe.cli import _device
+    from caffe.cli import _device, _processes
 
     wanted, purpose = flags.gpu, f'"-gpu {flags.gpu}"'
     if not wanted and param.HasField("solver_mode") and param.solver_mode == param.GPU:
-        wanted, purpose = str(param.device_id), f'{flags.solver} ("solver_mode: GPU")'
-    numbers = _device.use(wanted, "caffe.cpp:204", purpose)
+        wanted = "all" if _processes.launched() else str(param.device_id)
+        purpose = f'{flags.solver} ("solver_mode: GPU")'
+    numbers = _processes.device_of(_device.gpus(wanted), wanted)
+    numbers = _device.use(",".join(map(str, numbers)) or wanted, "caffe.cpp:204", purpose)
     if len(numbers) > 1:
         raise CaffeError(f"-gpu {flags.gpu}: training runs on one device; name one of {numbers}")
     if numbers:

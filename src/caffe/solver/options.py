@@ -20,6 +20,7 @@ __all__ = ["check", "check_own"]
 
 _OURS = 20000  # fields from here on are our own additions
 _GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
+_GENERAL |= {"global_batch_norm", "global_normalization", "global_dropout"}
 _GENERAL |= {
     "eval_type",
     "ap_version",

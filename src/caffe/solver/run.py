@@ -10,6 +10,7 @@ from caffe.net import Net
 from caffe.solver.ema import MovingAverage
 from caffe.solver.policy import Policy
 from caffe.solver.rules import Rule
+from caffe.solver.together import Together
 
 __all__ = ["TrainingRun"]
 
@@ -26,6 +27,8 @@ class TrainingRun(Protocol):
     history: list[Tensor]
     """What the update rule keeps of earlier gradients."""
     average: MovingAverage
+    together: Together
+    """What the solvers of several processes do together."""
     iter: int
     """The number of updates done."""
     current_step: int

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from caffe import log, mode
+from caffe import log
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
+from caffe.parallel import group as parallel
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import text
 from caffe.solver import nets, resume, snapshot
@@ -22,10 +23,12 @@ from caffe.solver.health import Health
 from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check, check_own
-from caffe.solver.outputs import gathering, log_outputs
+from caffe.solver.outputs import log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.settings import load, located
+from caffe.solver.testing import run_test
+from caffe.solver.together import Together, common_seed
 from caffe.solver.watchers import Watcher
 from caffe.uncopied import Uncopied
 
@@ -77,12 +80,15 @@ class Solver(Uncopied):
         check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
         check(self.param, self.source)
-        if self.param.random_seed >= 0:
-            mode.set_random_seed(self.param.random_seed)
+        group = parallel.current()
+        seed = common_seed(group, self.param)
+        if group.rank:
+            self.param.ClearField("weights")  # process 0 sends its own
         self.net: Net = nets.train_net(self.param, device, python_layers)
         try:
             self.rule.bind(self.net)
             self.test_nets: list[Net] = nets.test_nets(self.param, self.net, device, python_layers)
+            self.together = Together(group, self.param, self.rule, self.nets, seed)
         except BaseException:
             self.net.close()
             raise
@@ -150,7 +156,6 @@ class Solver(Uncopied):
                     break
             for on_start, _ in self._callbacks:
                 on_start()
-            self._tell(Watcher.begins, self.iter)
             loss = self._gradients()
             if _due(self.iter, self.param.display):
                 self._display()
@@ -158,16 +163,19 @@ class Solver(Uncopied):
                 on_gradients_ready()
             rate = self.apply_update()
             self._tell(Watcher.iterated, self.iter - 1, loss, rate)
-            if self._take("snapshot") or _due(self.iter, self.param.snapshot):
+            if self.together.meets("snapshot", self._requests) or _due(self.iter, self.param.snapshot):
                 self._snapshot()
-            if self._take("stop"):
+            if self.together.meets("stop", self._requests):
                 self._stopping = True
                 break
 
     def _gradients(self) -> float:
         """Add up the gradients of `iter_size` batches; returns their mean loss."""
         self.net.debug_info = self.param.debug_info and _due(self.iter, self.param.display)
+        self.together.begin(self.iter)
+        self._tell(Watcher.begins, self.iter)
         loss = sum(self.net.forward_backward() for _ in range(self.param.iter_size)) / self.param.iter_size
+        loss = self.together.reduce(self.iter, loss, self._requests)
         self._losses.append(loss)
         self._tell(Watcher.computed, self.iter, loss)
         self.health.hear(self.iter, loss)
@@ -249,7 +257,7 @@ class Solver(Uncopied):
     def _conclude(self) -> None:
         """After the last update: one more loss and one more test, where they fall due."""
         if _due(self.iter, self.param.display):
-            self._losses.append(self.net.evaluate())
+            self._losses.append(self.together.mean(self.net.evaluate()))
             log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(self._smoothed())}")
         if _due(self.iter, self.param.test_interval):
             self._run_tests()
@@ -277,6 +285,7 @@ class Solver(Uncopied):
         )
         self._display_time, self._display_iter = now, self.iter
         outputs = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}
+        outputs = self.together.mean_outputs(outputs)
         log_outputs("solver.cpp:258", "Train", self.net, outputs)
         self._tell(Watcher.displayed, self.iter, loss, outputs)
 
@@ -296,44 +305,27 @@ class Solver(Uncopied):
         stop wait for the next iteration of `step`. The tests that `test_interval` asks for are another matter: they
         meet requests between two batches, and the policy and the watchers are told the result.
         """
-        with self.average.applied(), undisturbed(self.test_nets[index], self.net):
-            return self._test(index, lambda: False)[1]
+        aside = self.together.testing_aside(index)
+        with self.average.applied(), aside, undisturbed(self.test_nets[index], self.net):
+            return run_test(self, index, lambda: False)[1]
 
     def _run_tests(self) -> None:
         """The tests that fall due in training, until one is stopped."""
         for index, net in enumerate(self.test_nets):
             with self.average.applied():
-                loss, outputs = self._test(index, self._stopped_in_test)
+                loss, outputs = run_test(self, index, self._stopped_in_test)
             if self._stopping:
                 return
             if index == 0:
                 self.policy.tested(net, loss)
             self._tell(Watcher.tested, self.iter, index, outputs)
 
-    def _test(self, index: int, stopped: Callable[[], bool]) -> tuple[float, dict[str, list[float]]]:
-        """The mean loss and outputs of a test net; nothing where `stopped`, asked before each batch, says so."""
-        log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
-        net, count = self.test_nets[index], self.param.test_iter[index]
-        net.share_with(self.net)
-        loss, gathered = 0.0, gathering(self.param)
-        for _ in range(count):
-            if stopped():
-                log.info("solver.cpp:396", "Test interrupted.")
-                return 0.0, {}
-            loss += net.evaluate()
-            gathered.add(net)
-        outputs = gathered.outputs(count)
-        loss /= max(count, 1)
-        if self.param.test_compute_loss:
-            log.info("solver.cpp:401", f"Test loss: {log.number(loss)}")
-        log_outputs("solver.cpp:414", "Test", net, outputs)
-        return loss, outputs
-
     def _stopped_in_test(self) -> bool:
         """Meet the requests that came in during a test; True if it is to stop."""
-        if self._take("snapshot"):
+        self.together.agree(self._requests)
+        if self.together.meets("snapshot", self._requests):
             self._snapshot()
-        self._stopping = self._take("stop")
+        self._stopping = self.together.meets("stop", self._requests)
         return self._stopping
 
     # -- snapshots and requests ------------------------------------------------------------------------------------
@@ -377,11 +369,6 @@ class Solver(Uncopied):
             hint = did_you_mean(action, ("snapshot", "stop"))
             raise SolverError(f'unknown request "{action}"{hint}; expected "snapshot" or "stop"')
         self._requests.add(action)
-
-    def _take(self, action: str) -> bool:
-        asked = action in self._requests
-        self._requests.discard(action)
-        return asked
 
     # -- pycaffe ---------------------------------------------------------------------------------------------------
 

@@ -48,10 +48,11 @@ class Before:
             kept.set_buffer(layer, name, value.clone())
 
 
-def first_bad(net: Net, before: Before, passes: int, loss: float) -> Finding:
+def first_bad(net: Net, before: Before, passes: int, loss: float, alone: bool = True) -> Finding:
     """Run the batches of a step again, layer by layer, and tell where the first value is that is not finite.
 
-    The weights must still be those of the step. Training goes on as if this had not been run.
+    The weights must still be those of the step. Training continues as if this had not been run. The step is not
+    repeated if this process is not `alone`, because the other processes do not take part.
     """
     broken = [entry for entry in net.learnable if not bool(entry.tensor.isfinite().all())]
     if broken:  # backward brings them from the top down, so the last layer is nearest to where they arose
@@ -61,6 +62,8 @@ def first_bad(net: Net, before: Before, passes: int, loss: float) -> Finding:
             f'"{entry.layer}" not finite: a gradient was too large, or no number',
             layer=entry.layer,
         )
+    if not alone:
+        return _finding(f"the loss is {loss:g}; run in one process to find the layer")
     if any(layer.effects & Effects.CALLS and not isinstance(layer, Source) for layer in net.layers):
         return _finding(f"the loss is {loss:g}; the step holds Python code, and is not run again to find the layer")
     with kept.undisturbed(net, net), torch.no_grad():

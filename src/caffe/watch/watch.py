@@ -63,7 +63,8 @@ class Watch(Watcher):
             if iteration >= self.state.samples.next:
                 self.state.samples.before(iteration)
         elif self._before is not None and not {"diverges", "non-finite-data"} & self.reports.told:
-            self._report(iteration, first_bad(solver.net, self._before, solver.param.iter_size, loss))
+            alone = not solver.together.several
+            self._report(iteration, first_bad(solver.net, self._before, solver.param.iter_size, loss, alone))
 
     def iterated(self, solver: TrainingRun, iteration: int, loss: float, rate: float) -> None:
         if self.state is None:
