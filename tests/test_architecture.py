@@ -27,6 +27,7 @@ FLOORS = [
     "solver",
     "pictures io train_log draw plot coord_map classifier detector models torch",
     "doctor",
+    "ensemble",
     "cli",
     "_caffe pycaffe",
 ]

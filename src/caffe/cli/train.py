@@ -22,38 +22,85 @@ NAN = Flag(
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 
 
+MEMBERS = Flag(
+    "members",
+    1,
+    "Train so many nets, one after another, with different seeds. Their files have _member1 and so on after "
+    "snapshot_prefix, and `caffe test -ensemble` scores them together.",
+)
+
 _NAN = ("stop", "warn")
 _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
 
 
-@command(*_FLAGS, COMPILE, NAN, PLOT, PRECISION, task="train")
+@command(*_FLAGS, COMPILE, MEMBERS, NAN, PLOT, PRECISION, task="train")
 def train(flags: SimpleNamespace, display: Display) -> None:
     """Train a model, finetune one, or resume a run.
 
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
-    ends the run with an error (see -nan).
+    ends the run with an error (see -nan). `-snapshot last` resumes from the newest snapshot under snapshot_prefix; with
+    -members it leaves out the members that are done.
 
         caffe train -solver solver.prototxt
         caffe train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel
         caffe train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
+        caffe train -solver solver.prototxt -members 5
     """
     _check(flags)
+    param = _parameters(flags)
+    if flags.members == 1:
+        _train(param, flags, display, _state(flags, param.snapshot_prefix))
+        return
+    from caffe.cli import _members
+
+    _members.check(param, flags.solver, flags.snapshot)
+    for member, own, plot in _members.each(param, flags.members, flags.plot):
+        state = _state(flags, own.snapshot_prefix, required=False)
+        if state and _members.done(own, state):
+            _tell(display, f"member {member}: done already, {state}")
+            continue
+        _tell(display, f"member {member} of {flags.members}: seed {own.random_seed}")
+        if _train(own, SimpleNamespace(**{**vars(flags), "plot": plot}), display, state):
+            return
+    _tell(display, _members.how_to_score(param, flags.members))
+
+
+def _tell(display: Display, text: str) -> None:
+    display.say(text)
+    log.info("caffe", text)
+
+
+def _state(flags: SimpleNamespace, prefix: str, required: bool = True) -> str:
+    """The solver state that -snapshot names; an empty text where there is none to begin from."""
+    if flags.snapshot != "last":
+        return str(flags.snapshot)
+    from caffe.solver import snapshot
+
+    found = snapshot.newest(prefix)
+    if found is None and required:
+        raise CaffeError(f'-snapshot last: there is no snapshot "{prefix}_iter_*.solverstate"; train without -snapshot')
+    return found or ""
+
+
+def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> bool:
+    """Train one net; True if the run was stopped."""
     from caffe.solver import get_solver
 
-    solver = get_solver(_parameters(flags), source=flags.solver)
+    solver = get_solver(param, source=flags.solver)
     try:
         if flags.compile:
             solver.net.compile()
         else:
             solver.net.slim()
-        if flags.snapshot:
-            log.info("caffe.cpp:235", f"Resuming from {flags.snapshot}")
-            solver.restore(flags.snapshot)
+        if state:
+            log.info("caffe.cpp:235", f"Resuming from {state}")
+            solver.restore(state)
         log.info("caffe.cpp:239", "Starting Optimization")
         _run(solver, flags, display)
         log.info("caffe.cpp:250", "Optimization Done.")
+        return bool(solver.stopped)
     finally:
         for net in (solver.net, *solver.test_nets):
             net.close()
@@ -64,6 +111,8 @@ def _check(flags: SimpleNamespace) -> None:
         raise CaffeError("Need a solver definition to train: give one with -solver FILE")
     if flags.snapshot and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    if flags.members < 1:
+        raise CaffeError(f"-members {flags.members}: expected at least 1")
     for name in signals.FLAGS.values():
         signals.check_effect(name, getattr(flags, name))
     if flags.nan not in ("", *_NAN):
@@ -146,7 +195,8 @@ def _way_back(solver: Any, flags: SimpleNamespace) -> str:
     """The command line that goes on where a stopped run ended, or that there is no snapshot of it."""
     if solver.health.good_iter != solver.iter:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
-    words = ["caffe", "train", "-solver", flags.solver, "-snapshot", solver.health.good]
+    state = ["-members", str(flags.members), "-snapshot", "last"] if flags.members > 1 else []
+    words = ["caffe", "train", "-solver", flags.solver, *(state or ["-snapshot", solver.health.good])]
     for name in ("gpu", "level", "stage", "precision", "nan", "import"):
         words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) else []
     words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)
