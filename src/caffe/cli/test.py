@@ -18,19 +18,43 @@ MC = Flag(
     "the mean prediction beside those of the usual one, and the variance.",
 )
 RELIABILITY = Flag("reliability", "", "Draw the reliability plot of -mc into this file (.png, .pdf, .svg).")
+ENSEMBLE = Flag(
+    "ensemble",
+    False,
+    "Score the files of -weights as members of an ensemble, and not one loaded over the other.",
+)
+COMBINE = Flag(
+    "combine",
+    "probabilities",
+    "How members become one: probabilities (their mean), logits (the geometric mean), votes, or weights (a weighted "
+    "mean of the probabilities, fitted on the data of -validation).",
+)
+VALIDATION = Flag(
+    "validation", "", "The source of validation data, such as a database, for -combine weights; not the test data."
+)
+JSON = Flag("json", "", "Write the table of an ensemble into this file.")
+_OF_ENSEMBLES = (COMBINE, VALIDATION, JSON)
 
-_FLAGS = ("model", "weights", "iterations", "gpu", "level", "stage")
 
-
-@command(*_FLAGS, COMPILE, ENGINE, MC, PRECISION, RELIABILITY, task="train")
+@command(
+    *("model", "weights", "iterations", "gpu", "level", "stage"),
+    *(COMPILE, ENGINE, MC, PRECISION, RELIABILITY, ENSEMBLE, *_OF_ENSEMBLES),
+    task="train",
+)
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 
     Runs its test net over -iterations batches. Prints every output of every batch, and at the end the mean of each and
     the mean loss.
 
+    With -ensemble each file of -weights is a member: a .caffemodel, a .solverstate for the moving average in it, or a
+    quoted pattern for several. -model is one net for all, or one for each. The table shows the accuracy and the loss of
+    each member and of the ensemble, the spread of the members, and what the ensemble gains.
+
         caffe test -model lenet_train_test.prototxt -weights lenet_iter_10000.caffemodel -iterations 100
         caffe test -model net.prototxt -weights net.caffemodel -mc 50 -reliability reliability.png
+        caffe test -model lenet_train_test.prototxt -weights a.caffemodel,b.caffemodel -ensemble -iterations 100
+        caffe test -model lenet_train_test.prototxt -weights 'lenet_member*_iter_10000.caffemodel' -ensemble
     """
     if not flags.model:
         raise CaffeError("Need a model definition to score: give one with -model FILE")
@@ -39,6 +63,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     if flags.iterations < 1:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
     _check_monte_carlo(flags)
+    _check_ensemble(flags)
     from caffe.cli import _device, _nets
     from caffe.net import store
 
@@ -46,6 +71,11 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         log.info("caffe.cpp:264", f"Use GPU with device ID {numbers[0]}")
     else:
         log.info("caffe.cpp:275", "Use CPU.")
+    if flags.ensemble:
+        from caffe.cli import _ensemble
+
+        _ensemble.run(flags, display)
+        return
     net = _nets.open_net(flags, "TEST", flags.precision)
     try:
         store.load(net, [path.strip() for path in flags.weights.split(",")])
@@ -58,6 +88,14 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         _score(net, flags.iterations, display)
     finally:
         net.close()
+
+
+def _check_ensemble(flags: SimpleNamespace) -> None:
+    given = [f"-{flag.name}" for flag in _OF_ENSEMBLES if getattr(flags, flag.name) != flag.default]
+    if given and not flags.ensemble:
+        raise CaffeError(f"{', '.join(given)}: is for ensembles; add -ensemble, or remove it")
+    if flags.ensemble and flags.mc:
+        raise CaffeError("-mc and -ensemble: give one of the two")
 
 
 def _check_monte_carlo(flags: SimpleNamespace) -> None:

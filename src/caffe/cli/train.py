@@ -47,19 +47,29 @@ LOGDIR = Flag(
     "filters, the net's graph, and what the watcher finds (needs the package tensorboard).",
 )
 
+MEMBERS = Flag(
+    "members",
+    1,
+    "Train so many nets, one after another, with different seeds. Their files have _member1 and so on after "
+    "snapshot_prefix, and `caffe test -ensemble` scores them together.",
+)
+
 _NAN = ("stop", "warn")
 _WATCH = ("on", "off")
 _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
 
 
-@command(*_FLAGS, PROCS, DIVIDE, TIMEOUT, COMPILE, LOGDIR, NAN, ON_FINDING, PLOT, PRECISION, WATCH, task="train")
+@command(
+    *_FLAGS, PROCS, DIVIDE, TIMEOUT, COMPILE, LOGDIR, MEMBERS, NAN, ON_FINDING, PLOT, PRECISION, WATCH, task="train"
+)
 def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
 
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
-    ends the run with an error (see -nan).
+    ends the run with an error (see -nan). `-snapshot last` resumes from the newest snapshot under snapshot_prefix; with
+    -members it leaves out the members that are done.
 
     The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
     length of the training data is known, each epoch ends with a line.
@@ -72,6 +82,7 @@ def train(flags: SimpleNamespace, display: Display) -> int:
         caffe train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
         caffe train -solver solver.prototxt -logdir runs/first      # then: tensorboard --logdir runs
         caffe train -solver solver.prototxt -procs 2
+        caffe train -solver solver.prototxt -members 5
     """
     _check(flags)
     from caffe.cli import _processes
@@ -80,11 +91,48 @@ def train(flags: SimpleNamespace, display: Display) -> int:
     if code is None:
         param = _parameters(flags)
         with _processes.joined(flags):
-            _train(flags, param, display)
+            if flags.members == 1:
+                _train(param, flags, display, _state(flags, param.snapshot_prefix))
+            else:
+                _train_members(param, flags, display)
     return code or 0
 
 
-def _train(flags: SimpleNamespace, param: Any, display: Display) -> None:
+def _train_members(param: Any, flags: SimpleNamespace, display: Display) -> None:
+    """Train the nets of an ensemble, one after another."""
+    from caffe.cli import _members
+
+    _members.check(param, flags.solver, flags.snapshot)
+    for member, own, plot in _members.each(param, flags.members, flags.plot):
+        state = _state(flags, own.snapshot_prefix, required=False)
+        if state and _members.done(own, state):
+            _tell(display, f"member {member}: done already, {state}")
+            continue
+        _tell(display, f"member {member} of {flags.members}: seed {own.random_seed}")
+        if _train(own, SimpleNamespace(**{**vars(flags), "plot": plot}), display, state):
+            return
+    _tell(display, _members.how_to_score(param, flags.members))
+
+
+def _tell(display: Display, text: str) -> None:
+    display.say(text)
+    log.info("caffe", text)
+
+
+def _state(flags: SimpleNamespace, prefix: str, required: bool = True) -> str:
+    """The solver state that -snapshot names; an empty text where there is none to begin from."""
+    if flags.snapshot != "last":
+        return str(flags.snapshot)
+    from caffe.solver import snapshot
+
+    found = snapshot.newest(prefix)
+    if found is None and required:
+        raise CaffeError(f'-snapshot last: there is no snapshot "{prefix}_iter_*.solverstate"; train without -snapshot')
+    return found or ""
+
+
+def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> bool:
+    """Train one net; True if the run was stopped."""
     from caffe.solver import get_solver
 
     solver = get_solver(param, source=flags.solver)
@@ -93,12 +141,13 @@ def _train(flags: SimpleNamespace, param: Any, display: Display) -> None:
             solver.net.compile()
         else:
             solver.net.slim(_inputs(solver.net) if flags.logdir else ())
-        if flags.snapshot:
-            log.info("caffe.cpp:235", f"Resuming from {flags.snapshot}")
-            solver.restore(flags.snapshot)
+        if state:
+            log.info("caffe.cpp:235", f"Resuming from {state}")
+            solver.restore(state)
         log.info("caffe.cpp:239", "Starting Optimization")
         _run(solver, flags, display)
         log.info("caffe.cpp:250", "Optimization Done.")
+        return bool(solver.stopped)
     finally:
         for net in (solver.net, *solver.test_nets):
             net.close()
@@ -109,6 +158,8 @@ def _check(flags: SimpleNamespace) -> None:
         raise CaffeError("Need a solver definition to train: give one with -solver FILE")
     if flags.snapshot and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    if flags.members < 1:
+        raise CaffeError(f"-members {flags.members}: expected at least 1")
     for name in signals.FLAGS.values():
         signals.check_effect(name, getattr(flags, name))
     if flags.nan not in ("", *_NAN):
@@ -207,7 +258,8 @@ def _way_back(solver: Any, flags: SimpleNamespace) -> str:
     """The command line that goes on where a stopped run ended, or that there is no snapshot of it."""
     if solver.health.good_iter != solver.iter:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
-    words = ["caffe", "train", "-solver", flags.solver, "-snapshot", solver.health.good]
+    state = ["-members", str(flags.members), "-snapshot", "last"] if flags.members > 1 else []
+    words = ["caffe", "train", "-solver", flags.solver, *(state or ["-snapshot", solver.health.good])]
     for name in ("gpu", "level", "stage", "precision", "nan", "watch", "on_finding", "logdir", "import"):
         words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) not in ("", 0, "on") else []
     words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)

@@ -8,7 +8,9 @@ that Caffe passes over, so that a run resumed from it goes on exactly as if it h
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ from caffe.solver.health import broken_layer
 from caffe.solver.run import TrainingRun
 from caffe.solver.together import Buffer, Place
 
-__all__ = ["check_prefix", "save"]
+__all__ = ["check_prefix", "newest", "save"]
 
 
 def check_prefix(param: Any) -> None:
@@ -43,6 +45,15 @@ def check_prefix(param: Any) -> None:
             os.stat(f"{prefix}_iter_{param.max_iter}.solverstate.h5")  # a name that is too long
     except OSError as error:
         raise SolverError(f'snapshot_prefix "{prefix}": cannot write to folder "{folder}": {error.strerror}') from error
+
+
+def newest(prefix: str) -> str | None:
+    """The solver state with the highest iteration under a snapshot_prefix; None where there is none."""
+    found = {}
+    for path in glob.glob(f"{glob.escape(prefix)}_iter_*.solverstate*"):
+        if match := re.fullmatch(r"_iter_(\d+)\.solverstate(\.h5)?", path[len(prefix) :]):
+            found[int(match[1])] = path
+    return found[max(found)] if found else None
 
 
 def save(solver: TrainingRun) -> str:
