@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -100,3 +103,17 @@ def test_a_run_goes_on_from_a_snapshot_as_if_it_had_not_stopped(found, size, cap
             {f"second {name}": value[rank::size] for name, value in alone.items()},
             chosen(found("resumed", size, rank), "second read"),
         )
+
+
+def test_the_flow_of_caffe_s_train_script(place):
+    flat = 'layer { name: "flow" type: "InnerProduct" bottom: "rows" top: "flow" inner_product_param { num_output: 2 '
+    text = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 4 display: 0 net_param { layer { name: "h" type: "HDF5Data" '
+    text += f'top: "rows" hdf5_data_param {{ source: "files.txt" batch_size: 6 }} }} {flat} '
+    text += 'weight_filler { type: "xavier" } } } layer { name: "loss" type: "Reduction" bottom: "flow" top: "loss" '
+    text += "loss_weight: 1 reduction_param { operation: SUMSQ } } }"
+    (place / "flow.prototxt").write_text(text)
+    done = subprocess.run([sys.executable, "-m", "tests.parallel.train_flow", "flow.prototxt", "flow"], timeout=120)
+    assert done.returncode == 0
+    first, second = (dict(np.load(place / f"flow_{rank}.npz")) for rank in range(2))
+    same(second, first)
+    assert np.abs(first["flow"]).max() > 0

@@ -41,7 +41,8 @@ def train(flags: SimpleNamespace, display: Display) -> int:
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
-    ends the run with an error (see -nan).
+    ends the run with an error (see -nan). -snapshot auto resumes from the newest whole snapshot of the solver's prefix,
+    and starts from the beginning where there is none: for runs that something starts again.
 
     With -procs N, or -gpu with several devices, N processes train together: each takes its own records and a step uses
     the mean gradient of all. Started by torchrun, the command finds the other processes, also on other machines.
@@ -70,7 +71,10 @@ def _train(flags: SimpleNamespace, param: Any, display: Display) -> None:
             solver.net.compile()
         else:
             solver.net.slim()
-        if flags.snapshot:
+        if flags.snapshot == "auto":
+            path = solver.restore_newest()
+            log.info("caffe.cpp:235", f"Resuming from {path}" if path else "There is no snapshot yet: starting anew")
+        elif flags.snapshot:
             log.info("caffe.cpp:235", f"Resuming from {flags.snapshot}")
             solver.restore(flags.snapshot)
         log.info("caffe.cpp:239", "Starting Optimization")
@@ -84,7 +88,7 @@ def _train(flags: SimpleNamespace, param: Any, display: Display) -> None:
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
         raise CaffeError("Need a solver definition to train: give one with -solver FILE")
-    if flags.snapshot and flags.weights:
+    if flags.snapshot not in ("", "auto") and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     for name in signals.FLAGS.values():
         signals.check_effect(name, getattr(flags, name))
@@ -110,7 +114,7 @@ def _parameters(flags: SimpleNamespace) -> Any:
         param.nan_patience = 0
     elif flags.nan == "stop" and param.nan_patience == 0:
         param.ClearField("nan_patience")
-    if flags.snapshot or flags.weights:
+    if flags.snapshot not in ("", "auto") or flags.weights:
         param.ClearField("weights")
     if flags.weights:
         param.weights.append(flags.weights)

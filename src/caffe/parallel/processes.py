@@ -40,6 +40,8 @@ class Processes(Group):
     def __init__(
         self, store: dist.Store, rank: int, size: int, device: torch.device | str = "cpu", limit: float = LIMIT
     ) -> None:
+        if dist.is_initialized():
+            raise ParallelError("this process belongs to a group already; a process trains in one group at a time")
         self.rank, self.size, self.limit = rank, size, limit
         self.host = socket.gethostname()
         self._device = torch.device(device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ from caffe.solver.health import broken_layer
 from caffe.solver.run import TrainingRun
 from caffe.solver.together import Buffer, Place
 
-__all__ = ["check_prefix", "save"]
+__all__ = ["check_prefix", "newest", "save"]
+
+_STATE = re.compile(r"_iter_(\d+)\.solverstate(\.h5)?$")
 
 
 def check_prefix(param: Any) -> None:
@@ -45,6 +48,17 @@ def check_prefix(param: Any) -> None:
         raise SolverError(f'snapshot_prefix "{prefix}": cannot write to folder "{folder}": {error.strerror}') from error
 
 
+def newest(param: Any) -> list[str]:
+    """The states under `snapshot_prefix`, those of the latest iterations first."""
+    prefix = Path(f"{param.snapshot_prefix}_iter_")
+    found = []
+    for path in prefix.parent.glob("*") if prefix.parent.is_dir() else ():
+        match = _STATE.search(path.name)
+        if match and path.name[: match.start()] + "_iter_" == prefix.name:
+            found.append((int(match[1]), str(path)))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
 def save(solver: TrainingRun) -> str:
     """Write a solver's weights, then its state; returns the state's path. On an error earlier snapshots are intact.
 
@@ -60,7 +74,8 @@ def save(solver: TrainingRun) -> str:
     _keep_good_weights(solver, model_path)
     existed, alone = os.path.exists(model_path), ""
     try:
-        with files.put_back(model_path):  # an earlier state of this iteration must not be left with other weights
+        with files.put_back(model_path), files.put_back(state_path):
+            Path(state_path).unlink(missing_ok=True)  # never beside other weights, even if the process is killed now
             log.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} {model_path}")
             (solver.net.save_hdf5 if hdf5 else solver.net.save)(model_path, diffs=solver.param.snapshot_diff)
             alone = "" if existed else f"; {model_path} is whole, but has no state beside it"

@@ -64,7 +64,7 @@ class Together:
         join_layers(nets[0], param, group)
         if self.several:
             _check_rule(rule)
-            self.equalize()
+            self.deal_tests()
 
     @property
     def seeds(self) -> bool:
@@ -80,6 +80,8 @@ class Together:
 
     def equalize(self) -> None:
         """Give every process the weights of process 0 and its places in the data."""
+        if not self.several:
+            return
         places = self.group.share([source.position() for _, source in kept.sources(self._nets)])
         for (_, source), place in zip(kept.sources(self._nets), places, strict=True):
             if source.position() != place:
