@@ -74,12 +74,17 @@ def test_each_process_reads_its_part_of_the_whole_batch(found, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_weights_and_losses_are_those_of_one_process(found, size):
-    cases = dict.fromkeys(("every_source", "over_all"), ("weight", "losses"))
+    cases = dict.fromkeys(("every_source", "overlapped", "over_all"), ("weight", "losses"))
     for name, parts in {**cases, "rules": ("SGD", "Adam", "LARS", "LAMB")}.items():
         expected = chosen(found(name, 1), *parts)
         for rank in range(size):
             near(chosen(found(name, size, rank), *parts), expected)
             same(chosen(found(name, size, rank), *parts), chosen(found(name, size), *parts))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_are_sent_while_backward_runs(found, size):
+    assert found("overlapped", size)["sent early"] >= 2
 
 
 @pytest.mark.parametrize("size", SIZES)

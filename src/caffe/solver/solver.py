@@ -178,8 +178,11 @@ class Solver(Uncopied):
         """Add up the gradients of `iter_size` batches; returns their mean loss."""
         self.net.debug_info = self.param.debug_info and _due(self.iter, self.param.display)
         self.together.begin(self.iter)
-        loss = sum(self.net.forward_backward() for _ in range(self.param.iter_size)) / self.param.iter_size
-        loss = self.together.reduce(self.iter, loss, self._requests)
+        total = 0.0
+        for left in range(self.param.iter_size - 1, -1, -1):
+            self.together.before_pass(last=not left)
+            total += self.net.forward_backward()
+        loss = self.together.reduce(self.iter, total / self.param.iter_size, self._requests)
         self._losses.append(loss)
         self.health.hear(self.iter, loss)
         return loss

@@ -118,16 +118,26 @@ class Together:
             own = 0 if self.param.global_dropout else self.group.rank
             torch.manual_seed(_mixed(self.seed, iteration, own))
 
+    @property
+    def reduction(self) -> Reduction:
+        """What averages the gradients."""
+        if self._reduction is None:
+            self._reduction = Reduction(self.group, self._nets[0])
+        return self._reduction
+
+    def before_pass(self, last: bool) -> None:
+        """Let the last pass of an iteration send gradients while it runs backward, if layer_wise_reduce says so."""
+        if last and self.several and self.param.layer_wise_reduce:
+            self.reduction.arm()
+
     def reduce(self, iteration: int, loss: float, requests: set[str]) -> float:
         """Average the gradients; returns the mean loss. Takes the requests of all processes into `agreed`."""
         if not self.several:
             return loss
-        if self._reduction is None:
-            self._reduction = Reduction(self.group, self._nets[0])
         check = self._checksum() if iteration % _CHECK_EVERY == 0 else 0.0
         asked = [float(name in requests) for name in REQUESTS]
         requests.clear()
-        mean, agreed_check, *flags = self._reduction.run([loss, check, *asked])
+        mean, agreed_check, *flags = self.reduction.run([loss, check, *asked])
         if abs(agreed_check - check) > 0.1:
             raise ParallelError(
                 f"rank {self.group.rank}: iteration {iteration}: the weights are not those of the other processes. "
