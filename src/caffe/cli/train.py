@@ -68,8 +68,10 @@ def train(flags: SimpleNamespace, display: Display) -> int:
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
-    ends the run with an error (see -nan). `-snapshot last` resumes from the newest snapshot under snapshot_prefix; with
-    -members it leaves out the members that are done.
+    ends the run with an error (see -nan).
+
+    `-snapshot auto` resumes from the newest whole snapshot under snapshot_prefix, and starts from the beginning if
+    there is none; `-snapshot last` needs one. With -members, members that are done are left out.
 
     The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
     length of the training data is known, each epoch ends with a line.
@@ -120,15 +122,24 @@ def _tell(display: Display, text: str) -> None:
 
 
 def _state(flags: SimpleNamespace, prefix: str, required: bool = True) -> str:
-    """The solver state that -snapshot names; an empty text where there is none to begin from."""
-    if flags.snapshot != "last":
+    """The solver state that -snapshot names; an empty text if there is none to begin from."""
+    if flags.snapshot not in ("last", "auto") or (flags.snapshot == "auto" and required):
         return str(flags.snapshot)
     from caffe.solver import snapshot
 
     found = snapshot.newest(prefix)
-    if found is None and required:
+    if not found and required:
         raise CaffeError(f'-snapshot last: there is no snapshot "{prefix}_iter_*.solverstate"; train without -snapshot')
-    return found or ""
+    return found[0] if found else ""
+
+
+def _resume(solver: Any, state: str) -> None:
+    if state == "auto":
+        path = solver.restore_newest()
+        log.info("caffe.cpp:235", f"Resuming from {path}" if path else "There is no snapshot yet: starting anew")
+    elif state:
+        log.info("caffe.cpp:235", f"Resuming from {state}")
+        solver.restore(state)
 
 
 def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> bool:
@@ -141,9 +152,7 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
             solver.net.compile()
         else:
             solver.net.slim(_inputs(solver.net) if flags.logdir else ())
-        if state:
-            log.info("caffe.cpp:235", f"Resuming from {state}")
-            solver.restore(state)
+        _resume(solver, state)
         log.info("caffe.cpp:239", "Starting Optimization")
         _run(solver, flags, display)
         log.info("caffe.cpp:250", "Optimization Done.")
@@ -156,7 +165,7 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
         raise CaffeError("Need a solver definition to train: give one with -solver FILE")
-    if flags.snapshot and flags.weights:
+    if flags.snapshot not in ("", "auto") and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     if flags.members < 1:
         raise CaffeError(f"-members {flags.members}: expected at least 1")
@@ -190,7 +199,7 @@ def _parameters(flags: SimpleNamespace) -> Any:
         param.nan_patience = 0
     elif flags.nan == "stop" and param.nan_patience == 0:
         param.ClearField("nan_patience")
-    if flags.snapshot or flags.weights:
+    if flags.snapshot not in ("", "auto") or flags.weights:
         param.ClearField("weights")
     if flags.weights:
         param.weights.append(flags.weights)

@@ -169,7 +169,7 @@ class Net(Views):
     @in_turn
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
-        if self.keep_diffs or self._watched or self._several_diffs or self._diffs_matter():
+        if not self.runs_as_one:
             loss = self.forward_loss()
             self.backward()
             return loss
@@ -178,6 +178,11 @@ class Net(Views):
         self.turns.check_inputs()
         with lent_copies_follow(), gradients_apart([blob for step in self.steps for blob in step.params]):
             return self.runners.step()
+
+    @property
+    def runs_as_one(self) -> bool:
+        """Whether `forward_backward` runs the graph as one piece, and not layer by layer."""
+        return not (self.keep_diffs or self._watched or self._several_diffs or self._diffs_matter())
 
     def _diffs_matter(self) -> bool:
         """Whether a user keeps a diff, which the pass must fill, or has written one that backward starts from."""

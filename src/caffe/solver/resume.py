@@ -38,16 +38,25 @@ def restore(solver: TrainingRun, path: str | Path) -> None:
     if not together.several:
         Plan.read(solver, path).apply()
         return
-    plan = Plan.read(solver, path) if not together.group.rank else None
-    stored = together.group.share(None if plan is None else files.read_bytes(path))
-    if plan is None:
+    stored = together.group.share(b"" if together.group.rank else _restored(solver, path))
+    if isinstance(stored, CaffeError):
+        raise stored
+    if together.group.rank:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, Path(path).name)
-            copy.write_bytes(stored or b"")
-            plan = Plan.read(solver, copy, weights=False)
-    plan.apply()
+            copy.write_bytes(stored)
+            Plan.read(solver, copy, weights=False).apply()
     together.send_weights()
     together.deal_tests()
+
+
+def _restored(solver: TrainingRun, path: str | Path) -> bytes | CaffeError:
+    """The content of the state that the solver now is in, or why it is not."""
+    try:
+        Plan.read(solver, path).apply()
+        return files.read_bytes(path)
+    except CaffeError as error:
+        return error
 
 
 @dataclass

@@ -64,7 +64,7 @@ class Together:
         join_layers(nets[0], param, group)
         if self.several:
             _check_rule(rule)
-            self.equalize()
+            self.deal_tests()
 
     @property
     def seeds(self) -> bool:
@@ -80,6 +80,8 @@ class Together:
 
     def equalize(self) -> None:
         """Give every process the weights of process 0 and its places in the data."""
+        if not self.several:
+            return
         places = self.group.share([source.position() for _, source in kept.sources(self._nets)])
         for (_, source), place in zip(kept.sources(self._nets), places, strict=True):
             if source.position() != place:
@@ -116,16 +118,26 @@ class Together:
             own = 0 if self.param.global_dropout else self.group.rank
             torch.manual_seed(_mixed(self.seed, iteration, own))
 
+    @property
+    def reduction(self) -> Reduction:
+        """What averages the gradients."""
+        if self._reduction is None:
+            self._reduction = Reduction(self.group, self._nets[0])
+        return self._reduction
+
+    def before_pass(self, last: bool) -> None:
+        """Let the last pass of an iteration send gradients while it runs backward, if layer_wise_reduce says so."""
+        if last and self.several and self.param.layer_wise_reduce:
+            self.reduction.arm()
+
     def reduce(self, iteration: int, loss: float, requests: set[str]) -> float:
         """Average the gradients; returns the mean loss. Takes the requests of all processes into `agreed`."""
         if not self.several:
             return loss
-        if self._reduction is None:
-            self._reduction = Reduction(self.group, self._nets[0])
         check = self._checksum() if iteration % _CHECK_EVERY == 0 else 0.0
         asked = [float(name in requests) for name in REQUESTS]
         requests.clear()
-        mean, agreed_check, *flags = self._reduction.run([loss, check, *asked])
+        mean, agreed_check, *flags = self.reduction.run([loss, check, *asked])
         if abs(agreed_check - check) > 0.1:
             raise ParallelError(
                 f"rank {self.group.rank}: iteration {iteration}: the weights are not those of the other processes. "
