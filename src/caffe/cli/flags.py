@@ -80,7 +80,8 @@ CAFFE = [
     Flag(
         "snapshot",
         "",
-        "Solver state (.solverstate) to resume training from; auto: the newest whole one; last: the newest, which must exist.",
+        "Solver state (.solverstate) to resume training from; auto: the newest whole one; last: the newest, which must "
+        "exist.",
     ),
     Flag("weights", "", "Trained weights to start from, files separated by ','. Not together with -snapshot."),
     Flag("iterations", 50, "How many batches to run."),
