@@ -65,6 +65,8 @@ _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLA
 def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
 
+    Without -solver the present folder's solver.prototxt is taken, as `caffe new` writes it.
+
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
@@ -84,8 +86,10 @@ def train(flags: SimpleNamespace, display: Display) -> int:
         caffe train -solver solver.prototxt -procs 2
         caffe train -solver solver.prototxt -members 5
     """
+    from caffe.cli import _processes, _project
+
+    _project.complete_train(flags)
     _check(flags)
-    from caffe.cli import _processes
 
     code = _processes.started(flags)
     if code is None:
@@ -155,7 +159,9 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
 
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
-        raise CaffeError("Need a solver definition to train: give one with -solver FILE")
+        raise CaffeError(
+            "Need a solver definition to train: give one with -solver FILE, or go to the folder of a project"
+        )
     if flags.snapshot and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     if flags.members < 1:
