@@ -40,7 +40,7 @@ def test_from_a_folder_to_an_answer_without_flags(digits, capsys):
     run("classify", "../images/above", "-ext", "png", "-model", ".")
     assert capsys.readouterr().out.count("above\n") >= 20
     folder = ModelFolder.open(".")
-    assert folder.weights.name == "project_iter_16.caffemodel"
+    assert folder.weights.name == "project_best.caffemodel"
 
 
 def test_pictures_are_prepared_as_in_training(digits):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from caffe.errors import CaffeError
+from caffe.zoo.folder import ModelFolder
 
 __all__ = ["complete_test", "complete_train"]
 
@@ -14,8 +15,8 @@ _SOLVER = "solver.prototxt"
 
 
 def complete_train(flags: SimpleNamespace) -> None:
-    """Take solver.prototxt of the present folder where no solver is given."""
-    if not flags.solver and os.path.isfile(_SOLVER):
+    """Take the solver of the project in the present folder where no solver is given."""
+    if not flags.solver and os.path.isfile(_SOLVER) and ModelFolder.is_one("."):
         flags.solver = _SOLVER
 
 
@@ -24,7 +25,6 @@ def complete_test(flags: SimpleNamespace, default_iterations: int = 50) -> None:
     if flags.model or flags.weights or not os.path.isfile("train_val.prototxt"):
         return
     from caffe.proto import upgrade
-    from caffe.zoo import ModelFolder
 
     if not ModelFolder.is_one("."):
         return
@@ -36,8 +36,6 @@ def complete_test(flags: SimpleNamespace, default_iterations: int = 50) -> None:
 
 def model_folder(name: str) -> Path | None:
     """The folder of a model: `name`, or the present one where there is no name and it is a project."""
-    from caffe.zoo import ModelFolder
-
     if not name:
         return Path() if ModelFolder.is_one(".") else None
     if os.path.isdir(name):

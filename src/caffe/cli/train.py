@@ -54,9 +54,23 @@ MEMBERS = Flag(
     "snapshot_prefix, and `caffe test -ensemble` scores them together.",
 )
 
+KEEP = Flag("keep", "", "best: keep the weights of the best test in SNAPSHOT_PREFIX_best.caffemodel.")
+KEEP_LAST = Flag("keep_last", 0, "Keep so many snapshots of the run, and remove older ones of it; 0 keeps all.")
+RESUME = Flag("resume", False, "Go on from the newest whole snapshot; begin where there is none.")
+
 _NAN = ("stop", "warn")
 _WATCH = ("on", "off")
-_FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
+_GOALS = (KEEP, KEEP_LAST, RESUME)
+_FLAGS: tuple[str | Flag, ...] = (
+    *_GOALS,
+    "solver",
+    "snapshot",
+    "weights",
+    "gpu",
+    "level",
+    "stage",
+    *signals.FLAGS.values(),
+)
 
 
 @command(
@@ -65,13 +79,17 @@ _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLA
 def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
 
-    Without -solver the present folder's solver.prototxt is taken, as `caffe new` writes it.
+    Without -solver that of the project in the present folder is taken (see `caffe new`).
 
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
     ends the run with an error (see -nan). `-snapshot last` resumes from the newest snapshot under snapshot_prefix; with
     -members it leaves out the members that are done.
+
+    -keep best keeps the weights of the best test, and the solver's `early_stop { patience: 5 }` ends a run whose tests
+    do not get better; `max_epochs` and `test_every_epoch` are lengths in epochs. `-resume` goes on from the newest
+    whole snapshot, and begins where there is none. A summary ends the run.
 
     The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
     length of the training data is known, each epoch ends with a line.
@@ -124,7 +142,11 @@ def _tell(display: Display, text: str) -> None:
 
 
 def _state(flags: SimpleNamespace, prefix: str, required: bool = True) -> str:
-    """The solver state that -snapshot names; an empty text where there is none to begin from."""
+    """The solver state that -snapshot or -resume names; an empty text where there is none to begin from."""
+    if flags.resume:
+        from caffe.cli import _goals
+
+        return _goals.newest_whole(prefix)
     if flags.snapshot != "last":
         return str(flags.snapshot)
     from caffe.solver import snapshot
@@ -164,6 +186,8 @@ def _check(flags: SimpleNamespace) -> None:
         )
     if flags.snapshot and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    if flags.resume and flags.snapshot:
+        raise CaffeError("-resume finds the snapshot itself: give -snapshot or -resume")
     if flags.members < 1:
         raise CaffeError(f"-members {flags.members}: expected at least 1")
     for name in signals.FLAGS.values():
@@ -184,9 +208,11 @@ def _check(flags: SimpleNamespace) -> None:
 
 def _parameters(flags: SimpleNamespace) -> Any:
     """The solver's parameters with what the flags add; sets the mode to CPU or GPU."""
+    from caffe.cli import _goals
     from caffe.proto import upgrade
 
     param = upgrade.read_solver(flags.solver)
+    _goals.set_goals(param, flags)
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     _choose_device(param, flags)
@@ -224,13 +250,15 @@ def _choose_device(param: Any, flags: SimpleNamespace) -> None:
 
 
 def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
-    from caffe.cli import _nets
+    from caffe.cli import _goals, _nets
     from caffe.cli import _watchers as _watch
 
     effects = {name: getattr(flags, flag) for name, flag in signals.FLAGS.items()}
     recorder = _watch.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
+    summary = _goals.Summary(flags.solver, flags.solver == "solver.prototxt")
+    solver.watchers.append(summary)
     solver.watchers += _watch.followers(solver.param, flags)
     display.say(_nets.summary(solver.net))
     for index, net in enumerate(solver.test_nets):
@@ -250,6 +278,9 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
             _watch.finish(solver.watchers)
             if recorder and recorder.draw():
                 tell(f"the curves are in {flags.plot}", style="")
+    for line in summary.lines(solver):
+        display.say(line)
+        log.info("summary", line)
     if solver.stopped:
         tell(_way_back(solver, flags))
 
@@ -266,7 +297,19 @@ def _way_back(solver: Any, flags: SimpleNamespace) -> str:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
     state = ["-members", str(flags.members), "-snapshot", "last"] if flags.members > 1 else []
     words = ["caffe", "train", "-solver", flags.solver, *(state or ["-snapshot", solver.health.good])]
-    for name in ("gpu", "level", "stage", "precision", "nan", "watch", "on_finding", "logdir", "import"):
+    for name in (
+        "gpu",
+        "level",
+        "stage",
+        "precision",
+        "nan",
+        "keep",
+        "keep_last",
+        "watch",
+        "on_finding",
+        "logdir",
+        "import",
+    ):
         words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) not in ("", 0, "on") else []
     words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)
     return f"resume with: {shlex.join(words)}"

@@ -118,6 +118,11 @@ def solver(plan: Plan) -> str:
         (f'snapshot_prefix: "snapshots/{plan.name}"', "under this name"),
         ("random_seed: 1", "the same run each time; another number gives another one"),
     ]
+    lines += [
+        ("keep_best: true", "the weights of the best test stay (BVLC's Caffe: remove this line and the next two)"),
+        ("keep_last: 2", "of the others the last two, to go on from"),
+        (f"early_stop {{ patience: {max(5, plan.epochs // 3)} }}", "the end, if so many tests bring nothing better"),
+    ]
     if plan.weights:
         lines.insert(1, (f'weights: "{plan.weights}"', "training starts from these weights"))
     width = max(len(text) for text, _ in lines)

@@ -17,7 +17,7 @@ from caffe.net import Net
 from caffe.parallel import group as parallel
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import text
-from caffe.solver import nets, resume, snapshot
+from caffe.solver import epochs, goals, nets, resume, snapshot
 from caffe.solver.ema import MovingAverage
 from caffe.solver.health import Health
 from caffe.solver.kept import undisturbed
@@ -74,6 +74,7 @@ class Solver(Uncopied):
             if self.param.HasField("type"):
                 log.warning("solver.py", f"{self.forced_type}Solver: taking the place of type {self.param.type!r}")
             self.param.type = self.forced_type
+        epochs.resolve(self.param, python_layers)
         self.momentum = momentum_policy(self.param)
         self.rule = rule_class(self.param.type)(self.param)
         self.policy = policy_class(self.param.lr_policy)(self.param)
@@ -101,7 +102,7 @@ class Solver(Uncopied):
             for entry in self.net.learnable
         ]
         self.average = MovingAverage(self.param.ema_decay, self.net.learnable)
-        self.watchers: list[Watcher] = []
+        self.watchers: list[Watcher] = goals.watchers(self.param)
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self._requests: set[str] = set()
         self._stopping = False
