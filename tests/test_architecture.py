@@ -28,7 +28,7 @@ FLOORS = [
     "solver",
     "pictures io train_log draw plot reliability coord_map classifier detector models torch",
     "doctor",
-    "watch exercise ensemble search",
+    "zoo project watch exercise ensemble search",
     "cli",
     "_caffe pycaffe",
 ]

@@ -54,9 +54,23 @@ MEMBERS = Flag(
     "snapshot_prefix, and `caffe test -ensemble` scores them together.",
 )
 
+KEEP = Flag("keep", "", "best: keep the weights of the best test in SNAPSHOT_PREFIX_best.caffemodel.")
+KEEP_LAST = Flag("keep_last", 0, "Keep so many snapshots of the run, and remove older ones of it; 0 keeps all.")
+RESUME = Flag("resume", False, "The same as -snapshot auto.")
+
 _NAN = ("stop", "warn")
 _WATCH = ("on", "off")
-_FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
+_GOALS = (KEEP, KEEP_LAST, RESUME)
+_FLAGS: tuple[str | Flag, ...] = (
+    *_GOALS,
+    "solver",
+    "snapshot",
+    "weights",
+    "gpu",
+    "level",
+    "stage",
+    *signals.FLAGS.values(),
+)
 
 
 @command(
@@ -65,13 +79,18 @@ _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLA
 def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
 
+    Without -solver that of the project in the present folder is taken (see `caffe new`).
+
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
     ends the run with an error (see -nan).
 
-    `-snapshot auto` resumes from the newest whole snapshot under snapshot_prefix, and starts from the beginning if
-    there is none; `-snapshot last` needs one. With -members, members that are done are left out.
+    -resume, or -snapshot auto, resumes from the newest whole snapshot under snapshot_prefix, and starts from the
+    beginning if there is none; -snapshot last needs one. With -members, members that are done are left out.
+
+    -keep best keeps the weights of the best test, and the solver's `early_stop { patience: 5 }` ends a run whose tests
+    do not get better; `max_epochs` and `test_every_epoch` are lengths in epochs. A summary ends the run.
 
     The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
     length of the training data is known, each epoch ends with a line.
@@ -86,8 +105,10 @@ def train(flags: SimpleNamespace, display: Display) -> int:
         caffe train -solver solver.prototxt -procs 2
         caffe train -solver solver.prototxt -members 5
     """
+    from caffe.cli import _processes, _project
+
+    _project.complete_train(flags)
     _check(flags)
-    from caffe.cli import _processes
 
     code = _processes.started(flags)
     if code is None:
@@ -164,9 +185,15 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
 
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
-        raise CaffeError("Need a solver definition to train: give one with -solver FILE")
+        raise CaffeError(
+            "Need a solver definition to train: give one with -solver FILE, or go to the folder of a project"
+        )
     if flags.snapshot not in ("", "auto") and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    if flags.resume and flags.snapshot:
+        raise CaffeError("-resume finds the snapshot itself: give -snapshot or -resume")
+    if flags.resume:
+        flags.snapshot = "auto"
     if flags.members < 1:
         raise CaffeError(f"-members {flags.members}: expected at least 1")
     for name in signals.FLAGS.values():
@@ -187,9 +214,11 @@ def _check(flags: SimpleNamespace) -> None:
 
 def _parameters(flags: SimpleNamespace) -> Any:
     """The solver's parameters with what the flags add; sets the mode to CPU or GPU."""
+    from caffe.cli import _goals
     from caffe.proto import upgrade
 
     param = upgrade.read_solver(flags.solver)
+    _goals.set_goals(param, flags)
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     _choose_device(param, flags)
@@ -227,13 +256,15 @@ def _choose_device(param: Any, flags: SimpleNamespace) -> None:
 
 
 def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
-    from caffe.cli import _nets
+    from caffe.cli import _goals, _nets
     from caffe.cli import _watchers as _watch
 
     effects = {name: getattr(flags, flag) for name, flag in signals.FLAGS.items()}
     recorder = _watch.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
+    summary = _goals.Summary(flags.solver, flags.solver == "solver.prototxt")
+    solver.watchers.append(summary)
     solver.watchers += _watch.followers(solver.param, flags)
     display.say(_nets.summary(solver.net))
     for index, net in enumerate(solver.test_nets):
@@ -253,6 +284,9 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
             _watch.finish(solver.watchers)
             if recorder and recorder.draw():
                 tell(f"the curves are in {flags.plot}", style="")
+    for line in summary.lines(solver):
+        display.say(line)
+        log.info("summary", line)
     if solver.stopped:
         tell(_way_back(solver, flags))
 
@@ -269,7 +303,19 @@ def _way_back(solver: Any, flags: SimpleNamespace) -> str:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
     state = ["-members", str(flags.members), "-snapshot", "last"] if flags.members > 1 else []
     words = ["caffe", "train", "-solver", flags.solver, *(state or ["-snapshot", solver.health.good])]
-    for name in ("gpu", "level", "stage", "precision", "nan", "watch", "on_finding", "logdir", "import"):
+    for name in (
+        "gpu",
+        "level",
+        "stage",
+        "precision",
+        "nan",
+        "keep",
+        "keep_last",
+        "watch",
+        "on_finding",
+        "logdir",
+        "import",
+    ):
         words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) not in ("", 0, "on") else []
     words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)
     return f"resume with: {shlex.join(words)}"

@@ -7,7 +7,7 @@ one error names the file.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from caffe.proto import detect, files, state, weights
 from caffe.solver import kept
 from caffe.solver.run import TrainingRun
 
-__all__ = ["Plan", "restore"]
+__all__ = ["Plan", "first_whole", "restore"]
 
 _OWNERS = ("policy", "loss_scale", "rule")
 
@@ -48,6 +48,21 @@ def restore(solver: TrainingRun, path: str | Path) -> None:
             Plan.read(solver, copy, weights=False).apply()
     together.send_weights()
     together.deal_tests()
+
+
+def first_whole(paths: Sequence[str], restore: Callable[[str], None]) -> str:
+    """Restore the first of several states that can be read; returns its path, empty if there are no states."""
+    for path in paths:
+        try:
+            restore(path)
+            return path
+        except FileError as error:
+            log.warning("snapshot.py", f"{error}: going on from the snapshot before it")
+    if paths:
+        raise FileError(
+            f"none of {len(paths)} snapshots is whole, {paths[0]} first; remove them to train from the start"
+        )
+    return ""
 
 
 def _restored(solver: TrainingRun, path: str | Path) -> bytes | CaffeError:

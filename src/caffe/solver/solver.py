@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 
 from caffe import log
-from caffe.errors import FileError, SolverError, did_you_mean
+from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.parallel import group as parallel
 from caffe.parallel.group import Member
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import text
-from caffe.solver import nets, resume, snapshot
+from caffe.solver import epochs, goals, nets, resume, snapshot
 from caffe.solver.ema import MovingAverage
 from caffe.solver.health import Health
 from caffe.solver.kept import undisturbed
@@ -75,6 +75,7 @@ class Solver(Uncopied):
             if self.param.HasField("type"):
                 log.warning("solver.py", f"{self.forced_type}Solver: taking the place of type {self.param.type!r}")
             self.param.type = self.forced_type
+        epochs.resolve(self.param, python_layers)
         self.momentum = momentum_policy(self.param)
         self.rule = rule_class(self.param.type)(self.param)
         self.policy = policy_class(self.param.lr_policy)(self.param)
@@ -103,7 +104,7 @@ class Solver(Uncopied):
             for entry in self.net.learnable
         ]
         self.average = MovingAverage(self.param.ema_decay, self.net.learnable)
-        self.watchers: list[Watcher] = []
+        self.watchers: list[Watcher] = goals.watchers(self.param)
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self._requests: set[str] = set()
         self._stopping = False
@@ -345,17 +346,12 @@ class Solver(Uncopied):
         self.health.saved(str(path), self.iter)
 
     def restore_newest(self) -> str:
-        """Continue from the newest whole state under `snapshot_prefix`; returns its path, empty where there is none.
+        """Continue from the newest whole state under `snapshot_prefix`; returns its path, empty if there is no state.
 
-        Those that cannot be read are passed over, with a warning.
+        A state that cannot be read causes a warning. Raises FileError if there are states, and none can be read.
         """
-        for path in self.together.group.share(snapshot.newest(self.param.snapshot_prefix)):
-            try:
-                self.restore(path)
-                return path
-            except FileError as error:
-                log.warning("snapshot.py", f"{error}: going on from the snapshot before it")
-        return ""
+        paths = self.together.group.share(snapshot.newest(self.param.snapshot_prefix))
+        return resume.first_whole(paths, self.restore)
 
     def request(self, action: str) -> None:
         """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler.
