@@ -27,6 +27,7 @@ FLOORS = [
     "solver",
     "pictures io train_log draw plot coord_map classifier detector models torch",
     "doctor",
+    "monitor",
     "cli",
     "_caffe pycaffe",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,12 +22,18 @@ NAN = Flag(
 )
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 
+MONITOR = Flag(
+    "monitor",
+    False,
+    "Show the run as a page in the browser while it goes on (see: caffe help monitor). It reads the file of -log; "
+    "without one the log is written to SNAPSHOT_PREFIX_train.log.",
+)
 
 _NAN = ("stop", "warn")
 _FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
 
 
-@command(*_FLAGS, COMPILE, NAN, PLOT, PRECISION, task="train")
+@command(*_FLAGS, COMPILE, MONITOR, NAN, PLOT, PRECISION, task="train")
 def train(flags: SimpleNamespace, display: Display) -> None:
     """Train a model, finetune one, or resume a run.
 
@@ -40,9 +47,15 @@ def train(flags: SimpleNamespace, display: Display) -> None:
         caffe train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
     """
     _check(flags)
+    param = _parameters(flags)
+    with _monitored(param, flags, display):
+        _train(param, flags, display)
+
+
+def _train(param: Any, flags: SimpleNamespace, display: Display) -> None:
     from caffe.solver import get_solver
 
-    solver = get_solver(_parameters(flags), source=flags.solver)
+    solver = get_solver(param, source=flags.solver)
     try:
         if flags.compile:
             solver.net.compile()
@@ -59,6 +72,15 @@ def train(flags: SimpleNamespace, display: Display) -> None:
             net.close()
 
 
+def _monitored(param: Any, flags: SimpleNamespace, display: Display) -> Any:
+    """A block in which the monitor shows the run, if it is asked for."""
+    if not flags.monitor:
+        return nullcontext()
+    from caffe.cli import _monitor
+
+    return _monitor.beside([flags.log] if flags.log else [], param.snapshot_prefix, display)
+
+
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
         raise CaffeError("Need a solver definition to train: give one with -solver FILE")
@@ -68,6 +90,10 @@ def _check(flags: SimpleNamespace) -> None:
         signals.check_effect(name, getattr(flags, name))
     if flags.nan not in ("", *_NAN):
         raise CaffeError(f"-nan {flags.nan}: expected stop or warn{did_you_mean(flags.nan, _NAN)}")
+    if flags.monitor:
+        from caffe.cli import _monitor
+
+        _monitor.check()
     if flags.plot:
         from caffe import plot
 
