@@ -25,7 +25,7 @@ FLOORS = [
     "net.run",
     "net.measure net",
     "solver",
-    "pictures io train_log draw plot coord_map classifier detector models torch",
+    "pictures io train_log draw plot coord_map classifier detector models torch inside",
     "doctor",
     "monitor",
     "cli",

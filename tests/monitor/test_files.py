@@ -182,6 +182,10 @@ def test_findings_warnings_and_a_failure(tmp_path):
     assert [finding["code"] for finding in run.facts.findings] == ["rate-too-high", "dead-units"]
     assert run.facts.lines == ["warning: careful"]
     assert run.report["findings"] == [{"code": "c"}]
+    with open(path, "a") as file:
+        file.write("F1129 10:00:03.000000 1 caffe] Iteration 43: the loss is nan: training stops\n")
+    board = Board([path])
+    assert read_all(board).runs[0].state() == "failed"
 
 
 def test_alerts_tell_what_is_new(tmp_path):
@@ -226,7 +230,10 @@ def test_event_files(tmp_path):
             writer.add_histogram("weights/ip", np.linspace(-1, 2, 300), begin)
             writer.add_image("data", np.zeros((3, 4, 5), np.uint8), begin)
             writer.add_text("findings", "diverges: the loss is NaN", begin)
-    board = read_all(Board([tmp_path]))
+    first = read_all(Board([tmp_path]))
+    for source in first.runs[0].sources.values():
+        assert index.save(source)
+    board = read_all(Board([tmp_path]))  # an index is no event file
     (run,) = board.runs
     assert run.messages == []
     np.testing.assert_array_equal(run.curves["loss"].y, [*range(20), *range(40, 70)])

@@ -21,7 +21,7 @@ _FINDING = re.compile(r"([\w.-]+): (.*)", re.DOTALL)
 
 def is_event_file(path: Path) -> bool:
     """Whether a file's name is that of an event file."""
-    return "tfevents" in path.name
+    return "tfevents" in path.name and not path.name.startswith(".")
 
 
 class EventSource(Source):

@@ -38,7 +38,8 @@ def paths(path: Path) -> tuple[Path, Path]:
     """Where the index of a file may lie: beside it, or in the user's cache."""
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return path.with_name(f".{path.name}.caffe-index"), cache / "cafetiere" / "monitor" / f"{name}.caffe-index"
+    shown = path.name.replace("tfevents", "events")  # TensorBoard reads every file whose name has that word
+    return path.with_name(f".{shown}.caffe-index"), cache / "cafetiere" / "monitor" / f"{name}.caffe-index"
 
 
 def save(source: Source) -> bool:

@@ -100,7 +100,9 @@ class _Lines(LogReader):
     def read(self, lines: Iterable[str]) -> None:
         """As the base; also what stands around the lines of training."""
         for line in lines:
-            if "Iteration " in line or "net output #" in line or "Test score" in line:
+            if line[:1] in ("W", "E", "F") and _STAMPED.match(line):
+                self._other(line)  # whatever it speaks of
+            elif "Iteration " in line or "net output #" in line or "Test score" in line:
                 self._time(line)
                 if match := _TRAIN.search(line):
                     self._trained(match[1], float(match[2]))
