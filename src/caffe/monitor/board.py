@@ -74,9 +74,10 @@ class Board:
             try:
                 looked = run.look() if look else False
                 different, unread = run.poll()
-            except (CaffeError, OSError) as error:
-                different, unread, looked = run.message != str(error), False, False
-                run.message, run.reading = str(error), False
+            except Exception as error:  # whatever is the matter with one run, the others go on
+                text = str(error) if isinstance(error, CaffeError | OSError) else f"cannot be read: {error!r}"
+                different, unread, looked = run.message != text, False, False
+                run.message, run.reading = text, False
             if different or looked:
                 changed.add(run.number)
             more |= unread
