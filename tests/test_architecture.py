@@ -26,9 +26,9 @@ FLOORS = [
     "net.run",
     "net.measure net",
     "solver",
-    "pictures io train_log draw plot reliability coord_map classifier detector models torch",
+    "pictures io train_log draw plot reliability coord_map classifier detector models torch inside",
     "doctor",
-    "zoo project watch exercise ensemble search",
+    "zoo project watch exercise ensemble search monitor",
     "cli",
     "_caffe pycaffe",
 ]

@@ -63,7 +63,7 @@ def joined(flags: SimpleNamespace) -> Iterator[None]:
     if environment.rank():
         log.logger.setLevel(logging.ERROR)  # process 0 tells everything
         flags.plot = flags.logdir = flags.on_finding = ""
-        flags.watch = "off"
+        flags.watch, flags.monitor = "off", False
     processes = environment.join(mode.device(), flags.timeout)
     shard.divide_batches(flags.divide_batch)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,12 @@ MEMBERS = Flag(
 KEEP = Flag("keep", "", "best: keep the weights of the best test in SNAPSHOT_PREFIX_best.caffemodel.")
 KEEP_LAST = Flag("keep_last", 0, "Keep so many snapshots of the run, and remove older ones of it; 0 keeps all.")
 RESUME = Flag("resume", False, "The same as -snapshot auto.")
+MONITOR = Flag(
+    "monitor",
+    False,
+    "Show the run as a page in the browser while it goes on (see: caffe help monitor). It reads the file of -log; "
+    "without one the log is written to SNAPSHOT_PREFIX_train.log.",
+)
 
 _NAN = ("stop", "warn")
 _WATCH = ("on", "off")
@@ -74,7 +81,9 @@ _FLAGS: tuple[str | Flag, ...] = (
 
 
 @command(
-    *_FLAGS, PROCS, DIVIDE, TIMEOUT, COMPILE, LOGDIR, MEMBERS, NAN, ON_FINDING, PLOT, PRECISION, WATCH, task="train"
+    *(*_FLAGS, PROCS, DIVIDE, TIMEOUT, COMPILE, LOGDIR, MEMBERS),
+    *(MONITOR, NAN, ON_FINDING, PLOT, PRECISION, WATCH),
+    task="train",
 )
 def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
@@ -113,7 +122,7 @@ def train(flags: SimpleNamespace, display: Display) -> int:
     code = _processes.started(flags)
     if code is None:
         param = _parameters(flags)
-        with _processes.joined(flags):
+        with _processes.joined(flags), _monitored(param, flags, display):
             if flags.members == 1:
                 _train(param, flags, display, _state(flags, param.snapshot_prefix))
             else:
@@ -183,6 +192,15 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
             net.close()
 
 
+def _monitored(param: Any, flags: SimpleNamespace, display: Display) -> Any:
+    """A block in which the monitor shows the run, if it is asked for."""
+    if not flags.monitor:
+        return nullcontext()
+    from caffe.cli import _monitor
+
+    return _monitor.beside([flags.log] if flags.log else [], param.snapshot_prefix, display)
+
+
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
         raise CaffeError(
@@ -206,6 +224,10 @@ def _check(flags: SimpleNamespace) -> None:
         raise CaffeError("-on_finding runs a command for what the watcher finds, and -watch off switches that off")
     if flags.logdir:
         require_extra("tensorboard", "tensorboard", "-logdir")
+    if flags.monitor:
+        from caffe.cli import _monitor
+
+        _monitor.check()
     if flags.plot:
         from caffe import plot
 
