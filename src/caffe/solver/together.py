@@ -76,6 +76,11 @@ class Together:
         """Whether there are other processes."""
         return self.group.size > 1
 
+    @property
+    def records(self) -> int:
+        """How many records a pass of all processes takes, of the source that takes the most."""
+        return max([_batch(source) for source in self._nets[0].sources.values()], default=0) * self.group.size
+
     # -- at the start ----------------------------------------------------------------------------------------------
 
     def equalize(self) -> None:
