@@ -16,16 +16,17 @@ from caffe.errors import FileError, did_you_mean, require_extra
 from caffe.pictures.series import Curves, Series
 from caffe.proto.files import refuse_special
 
-__all__ = ["Curves", "LogReader", "Series", "check_output", "draw", "read_log"]
+__all__ = ["NUMBER", "Curves", "LogReader", "Series", "check_output", "draw", "read_log"]
 
-_NUMBER = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))"
+NUMBER = r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf))"
+"""A number as a log has it."""
 _LINES = {
     "solving": re.compile(r"\] Solving (\S.*)"),
-    "loss": re.compile(rf"\bIteration (\d+)(?: \([^)]*\))?, loss = {_NUMBER}"),
-    "rate": re.compile(rf"\bIteration (\d+), lr = {_NUMBER}"),
-    "testing": re.compile(r"\bIteration (\d+), Testing net(?: \(#(\d+)\))?"),
-    "output": re.compile(rf"\bTest net output #\d+: (.+?) = {_NUMBER}(\s+\(\*)?"),
-    "score": re.compile(rf"\bTest score #(\d+): {_NUMBER}"),
+    "loss": re.compile(rf"\bIteration (\d{{1,18}})(?: \([^)]*\))?, loss = {NUMBER}"),
+    "rate": re.compile(rf"\bIteration (\d{{1,18}}), lr = {NUMBER}"),
+    "testing": re.compile(r"\bIteration (\d{1,18}), Testing net(?: \(#(\d{1,18})\))?"),
+    "output": re.compile(rf"\bTest net output #\d+: (.+?) = {NUMBER}(\s+\(\*)?"),
+    "score": re.compile(rf"\bTest score #(\d{{1,18}}): {NUMBER}"),
 }
 
 

@@ -121,6 +121,33 @@ def test_files_that_are_no_logs_get_a_message(tmp_path):
     assert all(not run.curves for run in board.runs)
 
 
+def test_damaged_logs_are_read_as_far_as_they_make_sense(tmp_path):
+    rng = np.random.default_rng(0)
+    text = shared("golden/logs/train.log").read_bytes()
+    pieces = [
+        b"nan",
+        b"-inf",
+        b"1e999",
+        b"9" * 30,
+        b"1.2.3",
+        b"\xff\0",
+        b"\n",
+        b"W1399 99:99:99.9",
+        b"= ",
+        b"lr",
+        b"Iteration ",
+    ]
+    for number in range(80):
+        damaged = bytearray(text)
+        for at in rng.integers(0, len(text), 40):
+            damaged[at : at + rng.integers(0, 5)] = pieces[rng.integers(len(pieces))]
+        path = tmp_path / f"{number}.log"
+        path.write_bytes(damaged)
+        run = read_all(Board([path])).runs[0]
+        assert not run.message, run.message
+        assert all((np.diff(arrays.x) > 0).all() for arrays in run.curves.values())
+
+
 def test_a_path_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(FileError, match=r"nothing\.log: there is no such file or folder"):
         Board([tmp_path / "nothing.log"])

@@ -60,7 +60,8 @@ class Curve:
             room = max(256, total + total // 4)
             self._memory = Arrays(*(np.concatenate([old, np.empty(room - count, old.dtype)]) for old in self.arrays))
         for memory, new in zip(self._memory, (self._x, self._y, self._seconds), strict=True):
-            memory[count:total] = new
+            with np.errstate(over="ignore"):  # a loss beyond float32 counts as infinite
+                memory[count:total] = new
         begin = self.arrays.seconds[-1] if count else -np.inf
         seconds = self._memory.seconds[count:total]
         np.fmax(np.maximum.accumulate(seconds), begin, out=seconds)

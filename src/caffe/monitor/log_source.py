@@ -10,16 +10,21 @@ from typing import Any
 
 from caffe.monitor.facts import Facts
 from caffe.monitor.source import Source
-from caffe.plot import LogReader
+from caffe.plot import NUMBER, LogReader
 
 __all__ = ["LogSource"]
 
 _STAMP = re.compile(r"[IWEF](?:\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d\.\d+)")
 _STAMPED = re.compile(r"[IWEF]\d{4,8} \d\d:")
-_TRAIN = re.compile(r"Train net output #\d+: (.+?) = ([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))")
-_FINDING = re.compile(r"watch\] (\S+) at iteration (\d+): (.*)")
+_TRAIN = re.compile(rf"Train net output #\d+: (.+?) = {NUMBER}")
+_USUAL = re.compile(
+    r"(I(?:\d{4})?\d{4} \d\d:\d\d:\d\d)(\.\d+) +\d+ [^\]]+\] +(?:"
+    rf"Iteration (\d{{1,18}})(?: \([^)]*\))?, (loss|lr) = {NUMBER}|Train net output #\d+: (\S+) = {NUMBER})"
+)
+"""The lines of which a long log consists; one match instead of a search for each kind."""
+_FINDING = re.compile(r"watch\] (\S+) at iteration (\d{1,18}): (.*)")
 _LAYER = re.compile(r"\] (\S+) -> (\S+?)( \(in-place\))?$")
-_SHAPE = re.compile(r"Top shape: ([\d ]*)\(")
+_SHAPE = re.compile(r"Top shape: ((?:\d{1,18} )*)\(", re.ASCII)
 _BLOCKS = {"Initializing solver from parameters:": "solver", "Initializing net from parameters:": "net"}
 _FIRST_DAY = date(2000, 1, 1)  # of the made-up year of the first line
 _LONGEST = 1 << 20  # bytes without an end of line that a log may hold
@@ -78,6 +83,7 @@ class _Lines(LogReader):
         self._year, self._month = _FIRST_DAY.year, 0
         self._days: dict[tuple[str, str], int] = {}
         self._outputs: dict[str, int] = {}
+        self._second, self._whole = "", 0.0
 
     def state(self) -> dict[str, Any]:
         """What of the reader a later process needs."""
@@ -99,8 +105,19 @@ class _Lines(LogReader):
 
     def read(self, lines: Iterable[str]) -> None:
         """As the base; also what stands around the lines of training."""
+        usual, add = _USUAL.match, self._add
         for line in lines:
-            if line[:1] in ("W", "E", "F") and _STAMPED.match(line):
+            match = usual(line)
+            if match is not None:
+                self._stamp(match[1], match[2])
+                if match[3] is None:
+                    self._trained(match[6], float(match[7]))
+                elif match[4] == "lr":
+                    add("rate", int(match[3]), float(match[5]))
+                else:
+                    self._outputs = {}
+                    add("loss", int(match[3]), float(match[5]))
+            elif line[:1] in ("W", "E", "F") and _STAMPED.match(line):
                 self._other(line)  # whatever it speaks of
             elif "Iteration " in line or "net output #" in line or "Test score" in line:
                 self._time(line)
@@ -111,7 +128,15 @@ class _Lines(LogReader):
             else:
                 self._other(line)
 
+    def _stamp(self, second: str, fraction: str) -> None:
+        """The time of a line, from its stamp up to the second and the rest; most lines are of a known second."""
+        if second != self._second or self.start is None:
+            self._time(f"{second}.0")
+            self._second, self._whole = second, self.now
+        self.now = self._whole + float(fraction)
+
     def _time(self, line: str) -> None:
+        self._second = ""
         match = _STAMP.match(line)
         if match is None:
             return
