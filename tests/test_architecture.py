@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 SOURCE = ROOT / "src"
 FLOORS = [
     "errors log limits timer registry torch_internals",
+    "parallel",
     "proto",
     "python_code mode lazy_zeros memory parameter_memory blob blob_vec filler names uncopied",
     "data.databases data.pipeline data.streams data.tools data",
@@ -25,9 +26,9 @@ FLOORS = [
     "net.run",
     "net.measure net",
     "solver",
-    "pictures io train_log draw plot coord_map classifier detector models torch inside",
+    "pictures io train_log draw plot reliability coord_map classifier detector models torch inside",
     "doctor",
-    "monitor",
+    "zoo project watch exercise ensemble search monitor",
     "cli",
     "_caffe pycaffe",
 ]

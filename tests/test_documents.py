@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "examples/*/README.md")
+    for pattern in ("*.md", "docs/*.md", "docs/course/*.md", "examples/*/README.md")
     for path in ROOT.glob(pattern)
     if path.name != "CHANGELOG.md"
 )
@@ -24,7 +24,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 
 def blocks(path: Path, kind: str = "") -> list[str]:
     """The blocks between fences of a document that are of this kind."""
-    return re.findall(rf"^```{kind}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+    return re.findall(rf"^```{kind}(?: title=.*)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
@@ -75,4 +75,4 @@ def test_pages_that_come_from_the_code_are_current():
 
 def test_the_site_has_every_page():
     named = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
-    assert named == {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert named == {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}

@@ -18,9 +18,9 @@ from typing import Any
 
 from benchmarks.doctor import data, examples, judge
 from benchmarks.doctor.healthy import healthy
-from benchmarks.doctor.nets import Run, solver_text
 from benchmarks.doctor.others import others
-from benchmarks.doctor.planted import planted
+from caffe.exercise.nets import Run, solver_text
+from caffe.exercise.planted import planted
 
 
 def main() -> int:

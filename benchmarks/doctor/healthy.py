@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.doctor.nets import Run, auto, curves, lenet, loss, lstm, mlp, norm, small
-from benchmarks.doctor.planted import ADAM, FROZEN, GOOD, M, drop, gauss
+from caffe.exercise.nets import Run, auto, curves, lenet, loss, lstm, mlp, norm, small
+from caffe.exercise.planted import ADAM, FROZEN, GOOD, M, drop, gauss
 
 __all__ = ["healthy"]
 

@@ -15,8 +15,8 @@ def weights(name: str, folder: Path) -> Path:
     """The weights of a healthy net after some training."""
     import caffe
     from benchmarks.doctor.healthy import BASES
-    from benchmarks.doctor.nets import Run, solver_text
-    from benchmarks.doctor.planted import GOOD
+    from caffe.exercise.nets import Run, solver_text
+    from caffe.exercise.planted import GOOD
 
     path = folder / "data" / f"{name}.caffemodel"
     if not path.exists():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.doctor.nets import Run, data, dense, loss, over
-from benchmarks.doctor.nets import conv as convolution
-from benchmarks.doctor.planted import ADAM, M, drop, gauss
+from caffe.exercise.nets import Run, data, dense, loss, over
+from caffe.exercise.nets import conv as convolution
+from caffe.exercise.planted import ADAM, M, drop, gauss
 
 __all__ = ["others"]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from caffe.blob import Blob
     from caffe.classifier import Classifier
     from caffe.detector import Detector
+    from caffe.ensemble.net import Ensemble
     from caffe.layers.python import PythonLayer as Layer
     from caffe.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
     from caffe.net import Net
@@ -55,6 +56,7 @@ _HOMES = {
     "Blob": "caffe.blob",
     "Classifier": "caffe.classifier",
     "Detector": "caffe.detector",
+    "Ensemble": "caffe.ensemble.net",
     "Layer": "caffe.layers.python:PythonLayer",
     "NetSpec": "caffe.net_spec",
     "Timer": "caffe.timer",
@@ -87,6 +89,7 @@ __all__ = [
     "CaffeError",
     "Classifier",
     "Detector",
+    "Ensemble",
     "Layer",
     "NesterovSolver",
     "Net",

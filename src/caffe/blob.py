@@ -291,6 +291,13 @@ class ParamBlob(Blob):
         else:
             self.write_diff(torch.zeros(self.shape, device=self.parameter.device))
 
+    def adopt_diff(self, value: Tensor) -> None:
+        """Make `value` the diff: see Gradient.adopt."""
+        if self.gradient is not None:
+            self.gradient.adopt(value)
+        else:
+            self.write_diff(value, private=False)
+
     def borrow_diff(self, value: Tensor) -> None:
         """Make `value` the diff: see Gradient.borrow."""
         if self.gradient is not None:

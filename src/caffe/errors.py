@@ -28,6 +28,7 @@ __all__ = [
     "NoSuchBlob",
     "NoSuchIndex",
     "NotATop",
+    "ParallelError",
     "ProtoError",
     "RecordError",
     "SolverError",
@@ -97,6 +98,10 @@ class SolverError(CaffeError):
 
 class DataError(CaffeError):
     """A record of a data source that cannot be used; names the source and the key."""
+
+
+class ParallelError(CaffeError):
+    """Processes that train together and cannot: one is lost, does not come, or holds other weights."""
 
 
 class MissingExtra(CaffeError, ImportError):

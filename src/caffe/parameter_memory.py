@@ -218,6 +218,15 @@ class Gradient(ParameterMemory):
             self.forget_loan()
             self.holder().grad, self._borrowed = None, (value, value._version)
 
+    def adopt(self, value: Tensor) -> None:
+        """Make `value`, of the parameter's shape, the gradient itself where nobody looks, else copy it."""
+        parameter = self.holder()
+        if self.lent or self.views or value.stride() != parameter.stride():
+            self.write(value)
+        else:
+            self.forget_loan()
+            parameter.grad, self._borrowed = value, None
+
     def settle(self) -> None:
         """Copy a borrowed tensor, whose owner is about to change it."""
         if self._borrowed is not None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from caffe.cli import main
+from caffe.errors import DataError
+from caffe.pictures.whitening import prepare
 from tests.data.helpers import images, write_lmdb
 
 NET = """
@@ -59,3 +64,38 @@ def test_what_cannot_be_shown_is_one_error(given, part, work, capsys):
     assert main(["preview", *given]) == 1
     assert part in capsys.readouterr().err
     assert not (work / "preview.png").exists()
+
+
+def test_prepare_draws_whitening(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    blurred = rng.random((1200, 3, 6, 5)).cumsum(2).cumsum(3)  # neighbours are alike
+    np.savez("d.npz", data=blurred.astype(np.float32))
+    Path("net.prototxt").write_text(
+        'layer { name: "d" type: "ArrayData" top: "data" array_data_param { source: "d.npz" batch_size: 100 } }'
+    )
+    assert main(["preview", "net.prototxt", "-o", "grid.png", "-prepare", "drawn"]) == 0
+    out = capsys.readouterr().out
+    assert "1000 images, 90 numbers each" in out
+    spread = re.search(r"^PCA-whitened: mean \S+, standard deviation of a number (\S+),", out, re.M)
+    assert float(spread[1]) > 0.2  # of 100 images ten times over it would be less
+    for name in ("images", "covariance", "spectrum", "eigenvectors"):
+        assert Path(f"drawn/{name}.png").stat().st_size > 5000
+
+
+def test_whitening_makes_the_covariance_one():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4000, 1, 3, 5)).cumsum(3)
+    found = prepare(x)
+    for name in ("PCA-whitened", "ZCA-whitened"):
+        flat = found.steps[name].reshape(4000, -1)
+        covariance = flat.T @ flat / 4000
+        assert np.abs(covariance - np.diag(np.diagonal(covariance))).max() < (1e-9 if name[0] == "P" else 0.2)
+        assert np.diagonal(covariance) == pytest.approx(1, abs=0.2)
+    normalised = found.steps["normalised"]
+    assert normalised.mean(0) == pytest.approx(0, abs=1e-9)
+    assert normalised.std(0) == pytest.approx(1)
+    zca, centred = found.steps["ZCA-whitened"], found.steps["minus the mean"]
+    assert np.corrcoef(zca.ravel(), centred.ravel())[0, 1] > 0.4  # it stays an image
+    with pytest.raises(DataError, match="expected two images"):
+        prepare(x[:1])

@@ -107,6 +107,37 @@ def test_quirk_v0_padding_replaces_the_convolution_s_own():
     assert [(list(layer.bottom), list(layer.convolution_param.pad)) for layer in upgraded] == [(["x"], [2])]
 
 
+PADDED = 'input: "x" input: "y" layers { layer { name: "p" type: "padding" pad: 2 } bottom: "x" %s top: "p" } '
+
+
+@pytest.mark.parametrize(
+    ("padding", "reader", "message"),
+    [
+        ("", 'type: "relu" } bottom: "p"', 'only "conv" and "pool" can take over'),
+        ("", 'type: "conv" } bottom: "p" bottom: "x"', "expected 1 bottom, got 2"),
+        ("", 'type: "conv" } bottom: "x" bottom: "p"', "expected 1 bottom, got 2"),
+        ('bottom: "y"', 'type: "pool" } bottom: "p"', r"2 bottom\(s\) and 1 top\(s\), expected 1 and 1"),
+        ('top: "q"', 'type: "pool" } bottom: "p"', r"1 bottom\(s\) and 2 top\(s\), expected 1 and 1"),
+        ("", 'type: "conv" } bottom: "z"', 'bottom "z" is unknown'),
+    ],
+)
+def test_v0_padding_that_nothing_can_take_over_is_refused(padding, reader, message):
+    with pytest.raises(ProtoError, match=message):
+        net(PADDED % padding + f'layers {{ layer {{ name: "c" {reader} top: "c" }}')
+
+
+@pytest.mark.parametrize("kind", ["conv", "pool"])
+def test_v0_padding_goes_to_its_reader_only(kind):
+    layers = net(
+        PADDED % ""
+        + f'layers {{ layer {{ name: "c" type: "{kind}" pad: 1 }} bottom: "x" top: "c" }}'
+        + f'layers {{ layer {{ name: "d" type: "{kind}" }} bottom: "p" top: "d" }}'
+    ).layer
+    options = [layer.convolution_param if kind == "conv" else layer.pooling_param for layer in layers]
+    pads = [list(opt.pad) if kind == "conv" else [opt.pad] for opt in options]
+    assert [(list(layer.bottom), pad) for layer, pad in zip(layers, pads, strict=True)] == [(["x"], [1]), (["x"], [2])]
+
+
 def test_v0_options_of_another_type_are_logged_in_order(caplog):
     caplog.set_level(logging.ERROR, logger="caffe")
     net(

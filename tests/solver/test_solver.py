@@ -160,6 +160,17 @@ def test_tests_take_means_with_the_trained_weights():
         assert got[name] == [pytest.approx(np.mean([output[name] for output in outputs]), rel=1e-5)]
 
 
+def test_a_limit_of_0_leaves_no_gradient_and_a_negative_one_all():
+    def step(limit: str) -> float:
+        solver = get_solver(small.param(f"momentum: 0 weight_decay: 0 {limit}"))
+        before = solver.net.params["ip2"][0].data.copy()
+        solver.step(1)
+        return float(np.abs(solver.net.params["ip2"][0].data - before).max())
+
+    assert step("clip_gradients: 0") == 0
+    assert step("clip_gradients: -1") == step("") > 0
+
+
 @pytest.mark.parametrize("size", [1, 4])
 def test_gradients_are_clipped_before_they_are_divided_by_iter_size(size, lines):
     solver = get_solver(small.param(f"clip_gradients: 0.01 momentum: 0 weight_decay: 0 iter_size: {size}"))

@@ -124,7 +124,11 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
     from caffe import log, python_code
     from caffe.cli import display, imports, logs
 
-    with display.choose(values.verbose) as screen, logs.session(values, screen.handler):
+    if _follows():
+        values.log = values.log_dir = ""
+    reads_a_log = any(flag.name == "log" for flag in entry.reads)  # its -log is the input, not where to write the log
+    logged = SimpleNamespace(**{**vars(values), "log": ""}) if reads_a_log else values
+    with display.choose(values.verbose or _follows()) as screen, logs.session(logged, screen.handler):
         for name in unread:
             log.warning("caffe", f"flag -{name} has no meaning for '{entry.name}' and is not used")
         own = getattr(values, "import")
@@ -132,6 +136,11 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
             imports.load(own)
         with python_code.switched(values.python_layers):
             return entry.run(values, screen) or 0
+
+
+def _follows() -> bool:
+    """Whether this process is one of several and not the first, which alone shows and logs what they do."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
 
 
 def _show_version() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from caffe import log, plot
 from caffe.cli.display import Bar, Display
 from caffe.errors import CaffeError
 from caffe.solver.watchers import Watcher
+from caffe.watch import Epochs, Reports, Watch
 
 if TYPE_CHECKING:
     from caffe.solver.run import TrainingRun
 
-__all__ = ["Progress", "Recorder"]
+__all__ = ["Progress", "Recorder", "finish", "followers"]
 
 
 class Progress(Watcher):
@@ -81,3 +84,34 @@ class Recorder(Watcher):
             log.warning("caffe", f"the curves were not drawn: {error}")
             return False
         return True
+
+
+def followers(param: Any, flags: SimpleNamespace) -> list[Watcher]:
+    """What writes event files, and what tells findings and epochs.
+
+    Findings are kept in the folder of the event files, or beside the snapshots, where there are any.
+    """
+    prefix = param.snapshot_prefix if param.snapshot or param.snapshot_after_train else ""
+    there = prefix and os.path.isdir(os.path.dirname(prefix) or ".")
+    path = f"{prefix}_findings.jsonl" if there else ""
+    made: list[Watcher] = []
+    events = None
+    if flags.logdir:
+        from caffe.watch.events import Events
+
+        events = Events(flags.logdir)
+        made, path = [events], os.path.join(flags.logdir, "findings.jsonl")
+    if flags.watch == "on":
+        made += [Watch(Reports(path, flags.on_finding), events.found if events else None), Epochs()]
+    return made
+
+
+def finish(watchers: list[Watcher]) -> None:
+    """Close what the run has kept open, also where it ended with an error."""
+    from caffe.watch.events import Events
+
+    for watcher in watchers:
+        if isinstance(watcher, Watch):
+            watcher.reports.finish()
+        elif isinstance(watcher, Events):
+            watcher.close()

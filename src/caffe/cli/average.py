@@ -40,20 +40,14 @@ def average(flags: SimpleNamespace, display: Display) -> None:
 
 def _recompute(flags: SimpleNamespace, display: Display, spec: Any, arrays: dict[str, Any]) -> None:
     """Put the statistics that the averaged weights have on the training data into `arrays`."""
-    import tempfile
-    from pathlib import Path
-
     from caffe.cli import _device, _nets
-    from caffe.proto import weight_average as average
+    from caffe.ensemble import members
     from caffe.solver import statistics
 
     _device.use(flags.gpu, "caffe", f'"-gpu {flags.gpu}"')
     net = _nets.open_net(flags, "TRAIN")
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "mean.h5")
-            average.save(path, spec, arrays)
-            net.copy_from(path)
+        members.assign(net, spec, arrays)
         with display.bar("statistics", flags.iterations) as bar:
             names = statistics.recompute(net, flags.iterations, lambda done: bar.update(done, ""))
         for name in names:

@@ -176,9 +176,10 @@ def command_help(entry: Command) -> str:
 
 
 def values(entry: Command, given: Mapping[str, str | int | bool], words: list[str]) -> SimpleNamespace:
-    """What the command's function gets: its flags and the general ones as attributes, and `arguments`."""
+    """What the command's function gets: its flags and the general ones as attributes, `arguments`, and `given`, the
+    flags of the command line."""
     result = flags.values((*entry.reads, *flags.GENERAL, *flags.GLOG), given)
-    result.arguments = words
+    result.arguments, result.given = words, dict(given)
     return result
 
 

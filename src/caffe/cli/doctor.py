@@ -11,7 +11,7 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag, UsageError
 
 JSON = Flag("json", "", "Write findings and figures into this file.")
-BUDGET = Flag("budget", 60, "Seconds that the examination may take.")
+BUDGET = Flag("budget", -1, "Seconds that the examination may take; 60 if not given.")
 FIX = Flag(
     "fix",
     "",
@@ -20,6 +20,7 @@ FIX = Flag(
 PLOT = Flag("plot", "", "Draw what was measured into this folder (needs matplotlib).")
 LOG = Flag("log", "", "Read the log of a run that is over, ours or real Caffe's, instead of examining a solver.")
 
+_BUDGET = 60
 _WORDS = ("error", "warning", "note")
 
 
@@ -42,13 +43,15 @@ def doctor(flags: SimpleNamespace, display: Display) -> int:
         raise UsageError("caffe: error: 'doctor' takes a solver, or the log of a run by -log FILE: one of the two")
     if flags.log:
         return _read_log(flags)
-    if flags.budget <= 0:
+    if flags.budget <= 0 and flags.budget != BUDGET.default:
         raise UsageError(f"caffe: error: -budget {flags.budget}: expected seconds above 0")
     from caffe.cli import _device
     from caffe.doctor import diagnose
 
     _device.use(flags.gpu, "doctor", f'"-gpu {flags.gpu}"')
-    report = diagnose(flags.arguments[0], flags.weights, float(flags.budget))
+    report = diagnose(
+        flags.arguments[0], flags.weights, float(_BUDGET if flags.budget == BUDGET.default else flags.budget)
+    )
     for line in report.lines:
         print(f"{line.name}: {line.figure}")
     print()
@@ -85,7 +88,9 @@ def _summary(report: Any) -> str:
 def _read_log(flags: SimpleNamespace) -> int:
     from caffe.doctor.log_reading import read_log
 
-    if given := [f"-{name}" for name in ("weights", "gpu", "fix", "plot") if getattr(flags, name)]:
+    given = [f"-{name}" for name in ("weights", "gpu", "fix", "plot") if getattr(flags, name)]
+    given += ["-budget"] * (flags.budget != BUDGET.default)
+    if given:
         raise UsageError(f"caffe: error: {', '.join(given)} is for a solver, not for the log of a run; remove it")
     begin = time.monotonic()
     findings = read_log(flags.log)

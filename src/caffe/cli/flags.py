@@ -77,7 +77,12 @@ CAFFE = [
     Flag("phase", "", "TRAIN or TEST: the phase of the net that 'time' builds."),
     Flag("level", 0, "Level of the net's state, which layers' include and exclude rules refer to."),
     Flag("stage", "", "Stages of the net's state, separated by ','."),
-    Flag("snapshot", "", "Solver state (.solverstate) to resume training from."),
+    Flag(
+        "snapshot",
+        "",
+        "Solver state (.solverstate) to resume training from; auto: the newest whole one; last: the newest, which must "
+        "exist.",
+    ),
     Flag("weights", "", "Trained weights to start from, files separated by ','. Not together with -snapshot."),
     Flag("iterations", 50, "How many batches to run."),
     Flag("sigint_effect", "stop", "What an interrupt (Ctrl-C) does to training: snapshot, stop or none."),

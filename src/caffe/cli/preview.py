@@ -11,11 +11,18 @@ from caffe.cli.flags import Flag
 from caffe.cli.plot import OUT
 from caffe.errors import CaffeError, NetError
 
+_IMAGES = 1000
 COUNT = Flag("count", 64, "How many images the picture shows.")
+PREPARE = Flag(
+    "prepare",
+    "",
+    "Also draw into this folder what preparation makes of a thousand images: mean, normalisation, PCA and ZCA "
+    "whitening, covariance, spectrum and eigenvectors (needs matplotlib).",
+)
 SEED = Flag("seed", 0, "Seed of the random draws.")
 
 
-@command("phase", "level", "stage", OUT, COUNT, SEED, task="data", arguments="MODEL")
+@command("phase", "level", "stage", OUT, COUNT, PREPARE, SEED, task="data", arguments="MODEL")
 def preview(flags: SimpleNamespace, display: Display) -> None:
     """Show what a net's data layer delivers, in one picture.
 
@@ -24,6 +31,7 @@ def preview(flags: SimpleNamespace, display: Display) -> None:
     data layers alone; the first of them in -phase (TRAIN if not given) is shown.
 
         caffe preview train_val.prototxt -o grid.png
+        caffe preview train_val.prototxt -prepare pictures/
     """
     phase = flags.phase or "TRAIN"
     if phase not in ("TRAIN", "TEST"):
@@ -38,9 +46,12 @@ def preview(flags: SimpleNamespace, display: Display) -> None:
     try:
         layer = next(layer for layer in net.layers if layer.type != "Input")
         _draw(net, layer, flags.count, out)
+        drawn = _prepare(net, layer, flags.prepare) if flags.prepare else []
     finally:
         net.close()
     print(f'wrote {out}: layer "{layer.name}" ({layer.type}), {phase}')
+    for line in drawn:
+        print(line)
 
 
 def _sources(flags: SimpleNamespace, phase: str) -> Any:
@@ -88,6 +99,26 @@ def _draw(net: Any, layer: Any, count: int, out: str) -> None:
     write_picture(out, grid(pictures[:count], captions[:count]))
 
 
+def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
+    """Draw what preparation makes of a thousand images; returns what to print."""
+    import numpy as np
+
+    from caffe.pictures import whitening
+
+    undo = _undo(layer)
+    images: list[Any] = []
+    while len(images) < _IMAGES:
+        net.forward()
+        images += [undo(image) for image in net.blobs[layer.spec.top[0]].data.copy()]  # the next batch takes its place
+    prepared = whitening.prepare(np.stack(images[:_IMAGES]))
+    lines = [f"{len(images[:_IMAGES])} images, {len(prepared.values)} numbers each"]
+    for name, step in prepared.steps.items():
+        numbers = step.mean(), step.std(0).mean(), step.min(), step.max()
+        text = "mean {:.3g}, standard deviation of a number {:.3g}, from {:.3g} to {:.3g}".format(*numbers)
+        lines.append(f"{name}: {text}")
+    return [*lines, *(f"drawn: {path}" for path in whitening.draw(prepared, folder))]
+
+
 def _undo(layer: Any) -> Any:
     """A function that turns a top's image back into pixels, as far as that does not depend on where it was cut."""
     import numpy as np
@@ -95,7 +126,7 @@ def _undo(layer: Any) -> Any:
     from caffe.data.pipeline.transformer import BatchTransformer
 
     param = layer.spec.transform_param
-    if layer.type in ("HDF5Data", "DummyData") or param.whitening_file:
+    if layer.type in ("HDF5Data", "DummyData") or _plain_arrays(layer) or param.whitening_file:
         return lambda image: image
     made = BatchTransformer(param, layer.phase)
     scale = layer.opt.scale if layer.type == "WindowData" else float(made.scale)
@@ -112,6 +143,11 @@ def _undo(layer: Any) -> Any:
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
     return undone
+
+
+def _plain_arrays(layer: Any) -> bool:
+    """Whether the layer delivers arrays as they are, which need not be pixels."""
+    return layer.type == "ArrayData" and not layer.spec.HasField("transform_param")
 
 
 def _boxes(rows: Any, count: int) -> list[Any] | None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.proto.printing import repeated_fields
 
 
 @command(task="nets", arguments="NET")
@@ -51,6 +50,8 @@ def _plain(field: Any) -> bool:
 
 
 def _value(field: Any, value: Any) -> str:
+    from caffe.proto.printing import repeated_fields
+
     values = value if field.name in repeated_fields(field.containing_type) else [value]
     if field.enum_type is not None:
         return " ".join(field.enum_type.values_by_number[number].name for number in values)

@@ -12,7 +12,7 @@ from caffe.cli import signals
 from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import COMPILE, PRECISION, Flag, precision_name
-from caffe.errors import CaffeError, did_you_mean
+from caffe.errors import CaffeError, did_you_mean, require_extra
 
 NAN = Flag(
     "nan",
@@ -20,8 +20,44 @@ NAN = Flag(
     "What a loss that stays NaN does: stop (after nan_patience iterations, which the solver sets, 10 by default), or "
     "warn and go on. By default as the solver says.",
 )
+PROCS = Flag(
+    "procs",
+    0,
+    "How many processes train together on this machine, each with the batch of the file; by default one a device of "
+    "-gpu.",
+)
+DIVIDE = Flag("divide_batch", False, "Divide the batch of the file among the processes, instead of taking it in each.")
+TIMEOUT = Flag("timeout", 600, "Seconds that a process waits for the others before the run ends.")
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
+WATCH = Flag(
+    "watch",
+    "on",
+    "Look at the run while it goes on: a warning where the loss barely changes, swings or is NaN, where the net "
+    "overfits or underfits, where updates are too large, and where units die; and a line for each epoch. on or off.",
+)
+ON_FINDING = Flag(
+    "on_finding",
+    "",
+    "A command that the shell runs at each such warning, with the finding as JSON on its standard input, and "
+    "CAFFE_FINDING, CAFFE_ITERATION and CAFFE_MESSAGE in its environment.",
+)
+LOGDIR = Flag(
+    "logdir",
+    "",
+    "Write TensorBoard's event files into this folder: loss, tests, rate, histograms, sizes of updates, input images, "
+    "filters, the net's graph, and what the watcher finds (needs the package tensorboard).",
+)
 
+MEMBERS = Flag(
+    "members",
+    1,
+    "Train so many nets, one after another, with different seeds. Their files have _member1 and so on after "
+    "snapshot_prefix, and `caffe test -ensemble` scores them together.",
+)
+
+KEEP = Flag("keep", "", "best: keep the weights of the best test in SNAPSHOT_PREFIX_best.caffemodel.")
+KEEP_LAST = Flag("keep_last", 0, "Keep so many snapshots of the run, and remove older ones of it; 0 keeps all.")
+RESUME = Flag("resume", False, "The same as -snapshot auto.")
 MONITOR = Flag(
     "monitor",
     False,
@@ -30,29 +66,114 @@ MONITOR = Flag(
 )
 
 _NAN = ("stop", "warn")
-_FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
+_WATCH = ("on", "off")
+_GOALS = (KEEP, KEEP_LAST, RESUME)
+_FLAGS: tuple[str | Flag, ...] = (
+    *_GOALS,
+    "solver",
+    "snapshot",
+    "weights",
+    "gpu",
+    "level",
+    "stage",
+    *signals.FLAGS.values(),
+)
 
 
-@command(*_FLAGS, COMPILE, MONITOR, NAN, PLOT, PRECISION, task="train")
-def train(flags: SimpleNamespace, display: Display) -> None:
+@command(
+    *(*_FLAGS, PROCS, DIVIDE, TIMEOUT, COMPILE, LOGDIR, MEMBERS),
+    *(MONITOR, NAN, ON_FINDING, PLOT, PRECISION, WATCH),
+    task="train",
+)
+def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
+
+    Without -solver that of the project in the present folder is taken (see `caffe new`).
 
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
     ends the run with an error (see -nan).
 
+    -resume, or -snapshot auto, resumes from the newest whole snapshot under snapshot_prefix, and starts from the
+    beginning if there is none; -snapshot last needs one. With -members, members that are done are left out.
+
+    -keep best keeps the weights of the best test, and the solver's `early_stop { patience: 5 }` ends a run whose tests
+    do not get better; `max_epochs` and `test_every_epoch` are lengths in epochs. A summary ends the run.
+
+    The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
+    length of the training data is known, each epoch ends with a line.
+
+    With -procs N, or -gpu with several devices, N processes train together: each takes its own records and a step uses
+    the mean gradient of all. Started by torchrun, the command finds the other processes, also on other machines.
+
         caffe train -solver solver.prototxt
         caffe train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel
         caffe train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
+        caffe train -solver solver.prototxt -logdir runs/first      # then: tensorboard --logdir runs
+        caffe train -solver solver.prototxt -procs 2
+        caffe train -solver solver.prototxt -members 5
     """
+    from caffe.cli import _processes, _project
+
+    _project.complete_train(flags)
     _check(flags)
-    param = _parameters(flags)
-    with _monitored(param, flags, display):
-        _train(param, flags, display)
+
+    code = _processes.started(flags)
+    if code is None:
+        param = _parameters(flags)
+        with _processes.joined(flags), _monitored(param, flags, display):
+            if flags.members == 1:
+                _train(param, flags, display, _state(flags, param.snapshot_prefix))
+            else:
+                _train_members(param, flags, display)
+    return code or 0
 
 
-def _train(param: Any, flags: SimpleNamespace, display: Display) -> None:
+def _train_members(param: Any, flags: SimpleNamespace, display: Display) -> None:
+    """Train the nets of an ensemble, one after another."""
+    from caffe.cli import _members
+
+    _members.check(param, flags.solver, flags.snapshot)
+    for member, own, plot in _members.each(param, flags.members, flags.plot):
+        state = _state(flags, own.snapshot_prefix, required=False)
+        if state and _members.done(own, state):
+            _tell(display, f"member {member}: done already, {state}")
+            continue
+        _tell(display, f"member {member} of {flags.members}: seed {own.random_seed}")
+        if _train(own, SimpleNamespace(**{**vars(flags), "plot": plot}), display, state):
+            return
+    _tell(display, _members.how_to_score(param, flags.members))
+
+
+def _tell(display: Display, text: str) -> None:
+    display.say(text)
+    log.info("caffe", text)
+
+
+def _state(flags: SimpleNamespace, prefix: str, required: bool = True) -> str:
+    """The solver state that -snapshot names; an empty text if there is none to begin from."""
+    if flags.snapshot not in ("last", "auto") or (flags.snapshot == "auto" and required):
+        return str(flags.snapshot)
+    from caffe.solver import snapshot
+
+    found = snapshot.newest(prefix)
+    if not found and required:
+        raise CaffeError(f'-snapshot last: there is no snapshot "{prefix}_iter_*.solverstate"; train without -snapshot')
+    return found[0] if found else ""
+
+
+def _resume(solver: Any, state: str) -> None:
+    if state == "auto":
+        path = solver.restore_newest()
+        log.info("caffe.cpp:235", f"Resuming from {path}" if path else "There is no snapshot yet: starting anew")
+    elif state:
+        log.info("caffe.cpp:235", f"Resuming from {state}")
+        solver.restore(state)
+
+
+def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> bool:
+    """Train one net; True if the run was stopped."""
     from caffe.solver import get_solver
 
     solver = get_solver(param, source=flags.solver)
@@ -60,13 +181,12 @@ def _train(param: Any, flags: SimpleNamespace, display: Display) -> None:
         if flags.compile:
             solver.net.compile()
         else:
-            solver.net.slim()
-        if flags.snapshot:
-            log.info("caffe.cpp:235", f"Resuming from {flags.snapshot}")
-            solver.restore(flags.snapshot)
+            solver.net.slim(_inputs(solver.net) if flags.logdir else ())
+        _resume(solver, state)
         log.info("caffe.cpp:239", "Starting Optimization")
         _run(solver, flags, display)
         log.info("caffe.cpp:250", "Optimization Done.")
+        return bool(solver.stopped)
     finally:
         for net in (solver.net, *solver.test_nets):
             net.close()
@@ -83,13 +203,27 @@ def _monitored(param: Any, flags: SimpleNamespace, display: Display) -> Any:
 
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
-        raise CaffeError("Need a solver definition to train: give one with -solver FILE")
-    if flags.snapshot and flags.weights:
+        raise CaffeError(
+            "Need a solver definition to train: give one with -solver FILE, or go to the folder of a project"
+        )
+    if flags.snapshot not in ("", "auto") and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    if flags.resume and flags.snapshot:
+        raise CaffeError("-resume finds the snapshot itself: give -snapshot or -resume")
+    if flags.resume:
+        flags.snapshot = "auto"
+    if flags.members < 1:
+        raise CaffeError(f"-members {flags.members}: expected at least 1")
     for name in signals.FLAGS.values():
         signals.check_effect(name, getattr(flags, name))
     if flags.nan not in ("", *_NAN):
         raise CaffeError(f"-nan {flags.nan}: expected stop or warn{did_you_mean(flags.nan, _NAN)}")
+    if flags.watch not in _WATCH:
+        raise CaffeError(f"-watch {flags.watch}: expected on or off{did_you_mean(flags.watch, _WATCH)}")
+    if flags.on_finding and flags.watch == "off":
+        raise CaffeError("-on_finding runs a command for what the watcher finds, and -watch off switches that off")
+    if flags.logdir:
+        require_extra("tensorboard", "tensorboard", "-logdir")
     if flags.monitor:
         from caffe.cli import _monitor
 
@@ -102,9 +236,11 @@ def _check(flags: SimpleNamespace) -> None:
 
 def _parameters(flags: SimpleNamespace) -> Any:
     """The solver's parameters with what the flags add; sets the mode to CPU or GPU."""
+    from caffe.cli import _goals
     from caffe.proto import upgrade
 
     param = upgrade.read_solver(flags.solver)
+    _goals.set_goals(param, flags)
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     _choose_device(param, flags)
@@ -114,7 +250,7 @@ def _parameters(flags: SimpleNamespace) -> Any:
         param.nan_patience = 0
     elif flags.nan == "stop" and param.nan_patience == 0:
         param.ClearField("nan_patience")
-    if flags.snapshot or flags.weights:
+    if flags.snapshot not in ("", "auto") or flags.weights:
         param.ClearField("weights")
     if flags.weights:
         param.weights.append(flags.weights)
@@ -122,12 +258,14 @@ def _parameters(flags: SimpleNamespace) -> Any:
 
 
 def _choose_device(param: Any, flags: SimpleNamespace) -> None:
-    from caffe.cli import _device
+    from caffe.cli import _device, _processes
 
     wanted, purpose = flags.gpu, f'"-gpu {flags.gpu}"'
     if not wanted and param.HasField("solver_mode") and param.solver_mode == param.GPU:
-        wanted, purpose = str(param.device_id), f'{flags.solver} ("solver_mode: GPU")'
-    numbers = _device.use(wanted, "caffe.cpp:204", purpose)
+        wanted = "all" if _processes.launched() else str(param.device_id)
+        purpose = f'{flags.solver} ("solver_mode: GPU")'
+    numbers = _processes.device_of(_device.gpus(wanted), wanted)
+    numbers = _device.use(",".join(map(str, numbers)) or wanted, "caffe.cpp:204", purpose)
     if len(numbers) > 1:
         raise CaffeError(f"-gpu {flags.gpu}: training runs on one device; name one of {numbers}")
     if numbers:
@@ -140,13 +278,16 @@ def _choose_device(param: Any, flags: SimpleNamespace) -> None:
 
 
 def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
-    from caffe.cli import _nets
+    from caffe.cli import _goals, _nets
     from caffe.cli import _watchers as _watch
 
     effects = {name: getattr(flags, flag) for name, flag in signals.FLAGS.items()}
     recorder = _watch.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
+    summary = _goals.Summary(flags.solver, flags.solver == "solver.prototxt")
+    solver.watchers.append(summary)
+    solver.watchers += _watch.followers(solver.param, flags)
     display.say(_nets.summary(solver.net))
     for index, net in enumerate(solver.test_nets):
         display.say(_nets.summary(net, f" net {index}" if len(solver.test_nets) > 1 else ""))
@@ -162,18 +303,41 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
         try:
             solver.solve()
         finally:
+            _watch.finish(solver.watchers)
             if recorder and recorder.draw():
                 tell(f"the curves are in {flags.plot}", style="")
+    for line in summary.lines(solver):
+        display.say(line)
+        log.info("summary", line)
     if solver.stopped:
         tell(_way_back(solver, flags))
+
+
+def _inputs(net: Any) -> list[str]:
+    """The images that data layers deliver."""
+    tops = [step.tops[0] for step in net.steps if not step.bottoms and step.tops]
+    return [top.name for top in tops if len(top.shape) == 4]
 
 
 def _way_back(solver: Any, flags: SimpleNamespace) -> str:
     """The command line that goes on where a stopped run ended, or that there is no snapshot of it."""
     if solver.health.good_iter != solver.iter:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
-    words = ["caffe", "train", "-solver", flags.solver, "-snapshot", solver.health.good]
-    for name in ("gpu", "level", "stage", "precision", "nan", "import"):
-        words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) else []
+    state = ["-members", str(flags.members), "-snapshot", "last"] if flags.members > 1 else []
+    words = ["caffe", "train", "-solver", flags.solver, *(state or ["-snapshot", solver.health.good])]
+    for name in (
+        "gpu",
+        "level",
+        "stage",
+        "precision",
+        "nan",
+        "keep",
+        "keep_last",
+        "watch",
+        "on_finding",
+        "logdir",
+        "import",
+    ):
+        words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) not in ("", 0, "on") else []
     words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)
     return f"resume with: {shlex.join(words)}"

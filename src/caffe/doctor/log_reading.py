@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from caffe import train_log
+from caffe.doctor.curves import UNDERFLOW, first_broken, flat_share, grown, least_test_loss, stuck
 from caffe.doctor.finding import Finding, Severity
 from caffe.errors import FileError
 from caffe.proto import files
@@ -18,8 +19,7 @@ from caffe.proto import files
 __all__ = ["read_log"]
 
 _HEADS = ("NumIters", "Seconds", "LearningRate")
-_UNDERFLOW = 87.3365
-_FLAT, _APART, _STALL = 0.02, 1.1, 5.0
+_STALL = 5.0
 
 
 class _Log(NamedTuple):
@@ -54,10 +54,10 @@ def read_log(path: str | Path) -> list[Finding]:
 
 
 def _diverged(log: _Log) -> Iterator[Finding]:
-    bad = np.flatnonzero(~np.isfinite(log.losses))
-    if len(bad):
-        at = log.iterations[bad[0]]
-        before = log.losses[: bad[0]][-1:]
+    bad = first_broken(log.losses)
+    if bad is not None:
+        at = log.iterations[bad]
+        before = log.losses[:bad][-1:]
         yield Finding(
             "diverges",
             Severity.ERROR,
@@ -67,18 +67,17 @@ def _diverged(log: _Log) -> Iterator[Finding]:
             place=log.place(at),
         )
         return
-    stuck = np.isclose(log.losses[-3:], _UNDERFLOW, rtol=1e-3)
-    if len(stuck) and stuck.all():
-        at = log.iterations[np.flatnonzero(np.isclose(log.losses, _UNDERFLOW, rtol=1e-3))[0]]
+    if stuck(log.losses, min(3, len(log.losses))):
+        at = log.iterations[np.flatnonzero(np.isclose(log.losses, UNDERFLOW, rtol=1e-3))[0]]
         yield Finding(
             "loss-stuck-at-87.3",
             Severity.ERROR,
-            f"the loss stays at {_UNDERFLOW} from iteration {at:.0f} on: the right class has a probability of 0",
+            f"the loss stays at {UNDERFLOW} from iteration {at:.0f} on: the right class has a probability of 0",
             "lower base_lr, or scale the input down",
             "87.3365 is -ln of the least float32",
             place=log.place(at),
         )
-    elif len(log.losses) > 3 and log.losses[-3:].min() > 2 * log.losses[0] > 0:
+    elif grown(log.losses, log.losses[0]):
         yield Finding(
             "diverges",
             Severity.ERROR,
@@ -90,17 +89,17 @@ def _diverged(log: _Log) -> Iterator[Finding]:
 
 def _flat(log: _Log) -> Iterator[Finding]:
     losses = log.losses[np.isfinite(log.losses)]
-    if len(losses) < 8 or np.isclose(losses[-1], _UNDERFLOW, rtol=1e-3) or len(losses) < len(log.losses):
+    if len(losses) < 8 or np.isclose(losses[-1], UNDERFLOW, rtol=1e-3) or len(losses) < len(log.losses):
         return
-    quarter = max(1, len(losses) // 4)
-    begin, end = losses[:quarter].mean(), losses[-quarter:].mean()
-    if begin > 0 and abs(begin - end) < _FLAT * begin:
+    share = flat_share(losses)
+    if share is not None:
+        end = losses[-max(1, len(losses) // 4) :].mean()
         yield Finding(
             "nothing-learns",
             Severity.WARNING,
             f"the loss has stayed at {end:.4g} from beginning to end",
             "caffe doctor on the solver tries rates, fillers and input scales",
-            f"{100 * abs(begin - end) / begin:.1f} % of change in {log.iterations[-1]:.0f} iterations",
+            f"{100 * share:.1f} % of change in {log.iterations[-1]:.0f} iterations",
             place=log.place(log.iterations[-1]),
         )
 
@@ -108,13 +107,9 @@ def _flat(log: _Log) -> Iterator[Finding]:
 def _overfits(log: _Log) -> Iterator[Finding]:
     column = next((name for row in log.test for name in row if "loss" in name.lower()), "")
     rows = [row for row in log.test if column in row and math.isfinite(row[column])]
-    if len(rows) < 4:
-        return
     losses = np.array([row[column] for row in rows])
-    best = int(losses.argmin())
-    quarter = max(1, len(log.losses) // 4)
-    falls = log.losses[-quarter:].mean() < log.losses[: 2 * quarter].mean()
-    if best < len(losses) - 2 and losses[-1] > _APART * losses[best] and falls:
+    best = least_test_loss(losses, log.losses)
+    if best is not None:
         at = rows[best]["NumIters"]
         yield Finding(
             "overfits",

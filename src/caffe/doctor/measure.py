@@ -25,6 +25,11 @@ class BlobFacts:
     gradient: float
     update: float
     lr_mult: float
+    decay_mult: float = 1.0
+    half_square: float = 0.0
+    """Half the sum of the squares of the values, which L2 regularisation adds to the loss."""
+    sum_abs: float = 0.0
+    """The sum of their magnitudes, which L1 adds."""
 
     @property
     def ratio(self) -> float:
@@ -75,7 +80,11 @@ def measure(solver: Any, batches: int = 2) -> tuple[list[LayerFacts], list[BlobF
     blobs = []
     for entry, old, gradient in zip(net.learnable, before, gradients, strict=True):
         update = _size((entry.tensor.detach() - old).numpy())
-        blobs.append(BlobFacts(entry.layer, entry.index, _size(old.numpy()), gradient, update, entry.lr_mult))
+        sums = float(old.square().sum()) / 2, float(old.abs().sum())
+        size = _size(old.numpy())
+        blobs.append(
+            BlobFacts(entry.layer, entry.index, size, gradient, update, entry.lr_mult, entry.decay_mult, *sums)
+        )
     layers = [_facts(layer, tops[layer.name], grads[layer.name]) for layer in net.layers if layer.name in tops]
     return layers, blobs
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering
+from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2
 
 __all__ = [
@@ -262,26 +263,40 @@ class RandomInTraining(Layer, abstract=True):
 
 
 class Dropout(RandomInTraining):
-    """Sets a random share of the elements to zero while training and scales up the others.
+    """Sets a random share of the elements to zero while training, and scales so that the expectation is the same.
 
     bottom x, top y of the same shape
 
         TRAIN  y = mask x / (1 - dropout_ratio), mask = 1 with probability 1 - dropout_ratio
         TEST   y = x
+        scale_train: false       TRAIN  y = mask x        TEST  y = (1 - dropout_ratio) x
 
-    A ratio outside [0, 1] is accepted until a forward pass in TRAIN needs it, as Caffe does.
-    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp.
+    `net.monte_carlo()` lets a net in TEST draw masks, too. A ratio outside [0, 1] is accepted until a forward pass in
+    TRAIN needs it, as Caffe does.
+    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp; scale_train: py-faster-rcnn's.
     """
 
     lowering = Lowering.FOLLOW
+    honours = ("DropoutParameter.scale_train",)
+    processes: Group = ALONE  # that drop as one process with the batches of all
 
     def forward(self, x: Tensor) -> Tensor:
-        ratio = self.opt.dropout_ratio
+        ratio, scaled = self.opt.dropout_ratio, self.opt.scale_train
         if not self.training:
-            return x
+            return x if scaled else x * (1 - ratio)
         if not 0 <= ratio <= 1:
             return x if x.is_meta else self.error(f"dropout_ratio {ratio:g} is no probability; give one from 0 to 1")
-        return F.dropout(x, ratio)
+        if self.processes.size > 1 and not x.is_meta:
+            return x * self._mask(x, ratio)
+        return F.dropout(x, ratio) if scaled else x * torch.empty_like(x).bernoulli_(1 - ratio)
+
+    def _mask(self, x: Tensor, ratio: float) -> Tensor:
+        """This process's rows of the mask that one process draws for the batches of all."""
+        rank, size = self.processes.rank, self.processes.size
+        order = torch.channels_last if x.dim() == 4 and not x.is_contiguous() else torch.contiguous_format
+        whole = torch.ones((len(x) * size, *x.shape[1:]), dtype=x.dtype, device=x.device).to(memory_format=order)
+        drawn = F.dropout(whole, ratio) if self.opt.scale_train else torch.empty_like(whole).bernoulli_(1 - ratio)
+        return drawn[rank::size]
 
 
 class _PReLU(torch.autograd.Function):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from caffe import filler, lazy_zeros, log
 from caffe.blob import Blob, ParamBlob
 from caffe.blob_vec import BlobVec
+from caffe.data.pipeline import shard
 from caffe.errors import LayerError
 from caffe.layers.support import dry
 from caffe.layers.support.effects import Effects, Held, RandomState, repeating
@@ -361,11 +363,25 @@ class Source(Layer, abstract=True):
         """Where in its data the source stands: what a snapshot keeps so that a run resumes with the next record."""
         return b""
 
+    def mark(self) -> Callable[[], bytes]:
+        """A function that tells later what `position` tells now: for those who mark each step and rarely ask."""
+        return partial(bytes, self.position())
+
     def seek(self, position: bytes) -> None:
         """Go to a place that `position` returned."""
 
     def check_position(self, position: bytes) -> None:
         """Raise an error for a position that `seek` cannot go to; moves nothing."""
+
+    def own_batch(self, batch: int) -> int:
+        """This process's part of the batch that the file gives, where that is the batch of all processes."""
+        processes = shard.divisor() if self.phase == caffe_pb2.TRAIN else 1
+        self.require(batch % processes == 0, f"batch_size {batch} cannot be divided among {processes} processes")
+        return batch // processes
+
+    def deal(self, first: int, step: int) -> bool:
+        """Deliver every `step`-th batch from now on, after passing over `first`; False where it can pass over none."""
+        return False
 
     def close(self) -> None:
         """Stop worker threads and close files."""

@@ -16,7 +16,7 @@ from caffe import log
 from caffe.data.databases.base import open_source
 from caffe.data.databases.datum import DatumReader
 from caffe.data.pipeline import shard
-from caffe.data.pipeline.prefetch import Arrays, Prefetcher, State, Stream
+from caffe.data.pipeline.prefetch import Arrays, Dealt, Prefetcher, State, Stream
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.arrays import read_npy, read_npz
 from caffe.data.streams.decoding import PictureStream
@@ -48,16 +48,23 @@ class StreamSource(Source, abstract=True):
 
     stream: Stream | None = None
     state: State
+    _ahead, _step = 0, 1
     _prefetcher: Prefetcher[tuple[Tensor, ...]] | None = None
+
+    @property
+    def batch_option(self) -> Any:
+        """The options that give the batch size."""
+        return self.opt
 
     @property
     def batch_size(self) -> int:
         """How many images or rows a batch has."""
-        return self.opt.batch_size
+        return self.batch_option.batch_size
 
     def open(self, make: Callable[[], Stream]) -> None:
         """Open the stream, go to its start and learn the shapes; errors name this layer."""
         self.require(self.batch_size > 0, f"batch_size is {self.batch_size}, expected at least 1")
+        self.batch_option.batch_size = self.own_batch(self.batch_size)
         self.require(self.spec.data_param.prefetch > 0, "data_param.prefetch is 0, expected at least 1")
         seed = int(torch.randint(1 << 62, (), device="cpu"))  # caffe.set_random_seed fixes it
         with self.naming():
@@ -75,9 +82,11 @@ class StreamSource(Source, abstract=True):
                 self.stream.transformer.late = on_gpu and self.stream.transformer.plain
             prepare = partial(_tensors, count=len(self.spec.top), pin=on_gpu)
             depth = self.spec.data_param.prefetch
-            self._prefetcher = Prefetcher(self.stream, self.state, depth, self.name, prepare)
+            stream = self.stream if self._step == 1 else Dealt(self.stream, self._ahead, self._step)
+            self._prefetcher = Prefetcher(stream, self.state, depth, self.name, prepare)
         with self.naming():
             tensors, self.state = self._prefetcher.next()
+        self._ahead = self._step - 1
         if isinstance(self.stream, PictureStream) and self.stream.transformer.late:
             return normalised(self.moved(tensors[0]), self.stream.transformer), *tensors[1:]
         return tensors
@@ -88,7 +97,10 @@ class StreamSource(Source, abstract=True):
         return self.state.get("skipped", 0)
 
     def position(self) -> bytes:
-        return json.dumps(self.state).encode()
+        return _encoded(self.state)
+
+    def mark(self) -> Callable[[], bytes]:
+        return partial(_encoded, self.state)  # each batch brings a new state and leaves the old one as it was
 
     def seek(self, position: bytes) -> None:
         state = self._state_at(position)
@@ -100,6 +112,11 @@ class StreamSource(Source, abstract=True):
         if self.stream is not None:
             fault = self.stream.fault(state)
             self.require(not fault, f"cannot go to position {position[:200]!r}: {fault}")
+
+    def deal(self, first: int, step: int) -> bool:
+        self._stop()
+        self._ahead, self._step = first, step
+        return True
 
     def _state_at(self, position: bytes) -> State:
         """The state that the bytes stand for."""
@@ -316,6 +333,10 @@ def normalised(pixels: Tensor, transformer: BatchTransformer) -> Tensor:
     x = x - mean if len(mean) else x
     x = x / std if len(std) else x
     return x * float(transformer.scale) if transformer.scale != 1 else x
+
+
+def _encoded(state: State) -> bytes:
+    return json.dumps(state).encode()
 
 
 def _tensors(arrays: Arrays, count: int, pin: bool) -> tuple[Tensor, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 from torch import Tensor
 
@@ -34,8 +35,8 @@ class AnnotatedData(Data, bottoms=0, tops=(1, 2)):
     honours = (*SSD_CROPS, *_STEPS)
 
     @property
-    def batch_size(self) -> int:
-        return self.spec.data_param.batch_size
+    def batch_option(self) -> Any:
+        return self.spec.data_param
 
     def setup(self, *bottoms: Tensor) -> None:
         for name in _OF_OTHERS:

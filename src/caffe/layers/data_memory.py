@@ -14,10 +14,12 @@ from torch import Tensor
 
 from caffe import filler, log
 from caffe.data.databases.datum import DatumReader, planes
+from caffe.data.pipeline import shard
 from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.errors import DataError
 from caffe.layers.base import Effects, Layer, Source, has_values, shape_text
+from caffe.proto import caffe_pb2
 from caffe.proto.caffe_pb2 import FillerParameter
 
 __all__ = ["DummyData", "HDF5Output", "MemoryData"]
@@ -30,13 +32,25 @@ class _Rows(Source, abstract=True):
     batch_size: int
     _arrays: tuple[Tensor, Tensor] | None = None
     _next = 0
+    _ahead, _step = 0, 1
 
     def deliver(self) -> tuple[Tensor, Tensor]:
         if self._arrays is None:
             self.error("has no data; call net.set_input_arrays(data, labels) or the layer's set_arrays before forward")
-        start, stop = self._next, self._next + self.batch_size
+        count = len(self._arrays[0])
+        share = shard.current() if self.phase == caffe_pb2.TRAIN else shard.WHOLE
+        start = (self._next + self._ahead * self.batch_size) % count
+        stop = start + self.batch_size * share.size
         self._next = stop % len(self._arrays[0])
-        return self._arrays[0][start:stop], self._arrays[1][start:stop]
+        self._ahead = self._step - 1
+        if share.size == 1:
+            return self._arrays[0][start:stop], self._arrays[1][start:stop]
+        rows = torch.arange(start + share.rank, stop, share.size) % count
+        return self._arrays[0][rows], self._arrays[1][rows]
+
+    def deal(self, first: int, step: int) -> bool:
+        self._ahead, self._step = first, step
+        return True
 
     def position(self) -> bytes:
         return json.dumps({"row": self._next}).encode()
@@ -80,7 +94,7 @@ class MemoryData(_Rows, bottoms=0, tops=2):
 
     def setup(self, *bottoms: Tensor) -> None:
         opt = self.opt
-        self.batch_size = opt.batch_size
+        self.batch_size = self.own_batch(opt.batch_size)
         self.shape = (opt.channels, opt.height, opt.width)
         if not all((opt.batch_size, *self.shape)):
             got = f"{opt.batch_size}, {opt.channels}, {opt.height}, {opt.width}"
@@ -161,6 +175,9 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
             _fill(shape, param) if param.type != "constant" or (first and param.value) else None
             for param, shape in zip(self.fillers, self.shapes, strict=True)
         )
+
+    def deal(self, first: int, step: int) -> bool:
+        return all(param.type == "constant" for param in self.fillers)  # all batches are the same
 
     def _legacy(self) -> bool:
         opt = self.opt

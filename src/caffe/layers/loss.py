@@ -12,6 +12,7 @@ from torch import Tensor
 from caffe.layers.base import Layer, Loss, shape_text
 from caffe.layers.support.exact import is_exact, tell
 from caffe.layers.support.labels import class_labels
+from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2, weights
 
 FLT_MIN = 1.1754943508222875e-38
@@ -58,6 +59,8 @@ class Normalized(Loss, abstract=True):
     normalization = VALID
     ignore: int | None = None
     """The label that does not count, if there is one."""
+    processes: Group = ALONE
+    """Over whose batches VALID counts."""
 
     def setup(self, *bottoms: Any, **_: Any) -> None:
         param = self.spec.loss_param
@@ -75,9 +78,16 @@ class Normalized(Loss, abstract=True):
         if self.normalization == PRE_FIXED:
             return total / self.fixed
         if self.normalization == VALID and valid is not None:
-            return total / valid.sum().clamp(min=1)
+            count = valid.sum()
+            return total / (self._mean_count(count) if self.processes.size > 1 else count.clamp(min=1))
         sizes = {FULL: outer * inner, VALID: outer * inner, BATCH_SIZE: outer, NONE: 1}
         return total / max(1, sizes[self.normalization])
+
+    def _mean_count(self, own: Tensor) -> Tensor:
+        """The items that count in the batches of all processes, divided by the number of processes."""
+        count = own.to(torch.float32, copy=True)
+        self.processes.sum(count)
+        return count.clamp(min=1) / self.processes.size
 
 
 class Softmax(Layer):

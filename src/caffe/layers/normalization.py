@@ -13,6 +13,8 @@ from torch import Tensor
 from caffe.layers.base import Effects, Layer, Lowering, shape_text
 from caffe.layers.pooling import Grid, mean_pool
 from caffe.layers.support.exact import is_exact, tell
+from caffe.parallel.differentiable import summed
+from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2
 
 __all__ = ["LRN", "MVN", "BatchNorm", "Normalize", "SimpleNormalize"]
@@ -89,6 +91,7 @@ class BatchNorm(_Scaled):
     mean: Tensor
     variance: Tensor
     factor: Tensor
+    processes: Group = ALONE  # whose batches count as one
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
@@ -114,8 +117,11 @@ class BatchNorm(_Scaled):
         if self.uses_running:
             mean, variance = self.running()
             return _batch_norm(x, weight, bias, mean, variance, False, self.opt.eps)
-        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
-        y = _batch_norm(x, weight, bias, mean, variance, True, self.opt.eps)
+        if self.processes.size > 1:
+            y, mean, variance = _joint_batch_norm(x, weight, bias, self.opt.eps, self.processes)
+        else:
+            mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
+            y = _batch_norm(x, weight, bias, mean, variance, True, self.opt.eps)
         self.learn(x, mean, variance)
         return y
 
@@ -202,6 +208,22 @@ def _batch_norm(
 ) -> Tensor:
     """torch's kernel. In training it fills `mean` and `variance` with those of the batch, variance over m - 1."""
     return torch.batch_norm(x, weight, bias, mean, variance, training, 1.0, eps, torch.backends.cudnn.enabled)
+
+
+def _joint_batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, processes: Group
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y with the statistics of the batches of all processes, the mean, and the variance over m - 1."""
+    axes, each = [0, *range(2, x.dim())], (-1, *[1] * (x.dim() - 2))
+    wide = x.float()
+    sums = torch.cat([wide.sum(axes), wide.new_tensor([x.numel() / x.shape[1]])])
+    *_, count = total = summed(sums, processes)
+    mean = total[:-1] / count
+    centred = wide - mean.view(each)
+    variance = summed(centred.square().sum(axes), processes) / count
+    scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
+    y = centred * scale.view(each) + (0 if bias is None else bias.view(each))
+    return y.to(x.dtype), mean.detach(), (variance * count / (count - 1).clamp(min=1)).detach()
 
 
 class _AcrossChannels(torch.autograd.Function):

@@ -23,7 +23,7 @@ from caffe.net.graph.step import Learnable, Step
 from caffe.net.measure import debug
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.precision import check as check_precision
-from caffe.net.run import stepwise
+from caffe.net.run import monte_carlo, stepwise
 from caffe.net.run.denormals import flush_in_worker_threads
 from caffe.net.run.module import NetModule
 from caffe.net.run.runners import Runners
@@ -169,7 +169,7 @@ class Net(Views):
     @in_turn
     def forward_backward(self) -> float:
         """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
-        if self.keep_diffs or self._watched or self._several_diffs or self._diffs_matter():
+        if not self.runs_as_one:
             loss = self.forward_loss()
             self.backward()
             return loss
@@ -178,6 +178,11 @@ class Net(Views):
         self.turns.check_inputs()
         with lent_copies_follow(), gradients_apart([blob for step in self.steps for blob in step.params]):
             return self.runners.step()
+
+    @property
+    def runs_as_one(self) -> bool:
+        """Whether `forward_backward` runs the graph as one piece, and not layer by layer."""
+        return not (self.keep_diffs or self._watched or self._several_diffs or self._diffs_matter())
 
     def _diffs_matter(self) -> bool:
         """Whether a user keeps a diff, which the pass must fill, or has written one that backward starts from."""
@@ -313,6 +318,11 @@ class Net(Views):
     def stepwise(self) -> None:
         """Let `forward()` run layer by layer again, and every run fill every blob: undo the three above."""
         self.runners.stepwise()
+
+    def monte_carlo(self, on: bool = True) -> None:
+        """Let Dropout layers of a net in TEST draw masks, so that each run gives another sample; or no more."""
+        monte_carlo.switch(self.layers, self.phase, on)
+        self.runners.rebuild()
 
     # -- weights ---------------------------------------------------------------------------------------------------
 

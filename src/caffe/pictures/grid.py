@@ -11,7 +11,7 @@ import numpy as np
 from caffe.errors import DataError, FileError
 from caffe.proto import files
 
-__all__ = ["grid", "viewable", "write_picture"]
+__all__ = ["grid", "image_tiles", "viewable", "write_picture"]
 
 _GAP, _TEXT, _WIDEST = 4, 14, 256
 _PAPER, _INK = 255, 0
@@ -47,6 +47,11 @@ def grid(pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int =
         cell = canvas[top + len(picture) : top + len(picture) + _TEXT, left : left + width - _GAP]
         cell[...] = _text(caption, cell.shape[1])
     return canvas
+
+
+def image_tiles(images: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W), in BGR where C is 3, as one picture in RGB."""
+    return np.ascontiguousarray(grid([viewable(image) for image in images], [""] * len(images))[..., ::-1])
 
 
 def write_picture(path: str, pixels: np.ndarray) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from caffe import log
 from caffe.errors import SolverError
-from caffe.net import Net
 
 __all__ = ["VERSIONS", "Precisions", "average_precision"]
 
@@ -27,10 +26,9 @@ class Precisions:
         self.version, self.show = version or VERSIONS[0], show
         self.rows: dict[str, list[np.ndarray]] = {}
 
-    def add(self, net: Net, names: Sequence[str] | None = None) -> None:
-        """Take the outputs of a batch, or those of these names."""
-        for name in net.outputs if names is None else names:
-            values = net.blobs[name].data
+    def add(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Take the outputs of a batch by name."""
+        for name, values in batch.items():
             if values.ndim != 4 or values.shape[3] != 5:
                 raise SolverError(
                     f'test output "{name}" has shape {values.shape}, expected the (1, 1, K, 5) of a DetectionEvaluate '

@@ -12,7 +12,16 @@ from caffe.layers.base import Layer, Source
 from caffe.net import Net
 from caffe.parameter_memory import collect_lent_copies
 
-__all__ = ["buffers", "check_random_state", "random_state", "set_buffer", "set_random_state", "sources", "undisturbed"]
+__all__ = [
+    "buffers",
+    "check_random_state",
+    "get_buffer",
+    "random_state",
+    "set_buffer",
+    "set_random_state",
+    "sources",
+    "undisturbed",
+]
 
 _CUDA_STATE = 16  # bytes of the state of a GPU's generator: seed and offset
 
@@ -32,6 +41,13 @@ def buffers(nets: Sequence[Net]) -> Iterator[tuple[int, Layer, str, Tensor]]:
             for name, value in layer.state_dict(keep_vars=True).items():
                 if id(value) not in blobs and not isinstance(value, nn.Parameter) and value.is_floating_point():
                     yield number, layer, name, value
+
+
+def get_buffer(layer: Layer, name: str) -> Tensor:
+    """The layer's buffer `name`, which may be one of a module inside the layer."""
+    *parents, last = name.split(".")
+    value: Tensor = getattr(layer.get_submodule(".".join(parents)), last)
+    return value
 
 
 def set_buffer(layer: Layer, name: str, value: Tensor) -> None:

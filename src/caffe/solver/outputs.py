@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from caffe.errors import SolverError
 from caffe.net import Net
 from caffe.solver.detections import Precisions
 
-__all__ = ["Means", "gathering", "log_outputs"]
+__all__ = ["Means", "gathering", "log_outputs", "outputs_of"]
 
 
 def log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]) -> None:
@@ -35,16 +35,21 @@ def gathering(param: Any) -> Means | Precisions:
     return Means()
 
 
+def outputs_of(net: Net, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """A net's outputs of the last batch, or the blobs of these names: copies."""
+    return {name: net.blobs[name].data.copy() for name in (net.outputs if names is None else names)}
+
+
 class Means:
     """The mean of each output over the batches, element by element."""
 
     def __init__(self) -> None:
         self.sums: dict[str, np.ndarray] = {}
 
-    def add(self, net: Net, names: Sequence[str] | None = None) -> None:
-        """Take the outputs of a batch, or those of these names."""
-        for name in net.outputs if names is None else names:
-            values = net.blobs[name].data.ravel().astype(np.float64)
+    def add(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Take the outputs of a batch by name."""
+        for name, array in batch.items():
+            values = array.ravel().astype(np.float64)
             if name in self.sums and self.sums[name].shape != values.shape:
                 fact = f"{values.size} values in one batch and {self.sums[name].size} in another"
                 raise SolverError(

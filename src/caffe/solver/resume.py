@@ -6,7 +6,8 @@ one error names the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +20,58 @@ from torch import Tensor
 from caffe import log
 from caffe.errors import CaffeError, FileError, SolverError
 from caffe.layers.base import Layer, Source, shape_text
-from caffe.proto import detect, state, weights
+from caffe.proto import detect, files, state, weights
 from caffe.solver import kept
 from caffe.solver.run import TrainingRun
 
-__all__ = ["Plan", "restore"]
+__all__ = ["Plan", "first_whole", "restore"]
 
 _OWNERS = ("policy", "loss_scale", "rule")
 
 
 def restore(solver: TrainingRun, path: str | Path) -> None:
-    """Bring a solver into the state of a file, with the weights it names; on an error the solver is as before."""
-    Plan.read(solver, path).apply()
+    """Bring a solver into the state of a file, with the weights it names; on an error the solver is as before.
+
+    Of several processes all call; process 0 reads the files and sends them.
+    """
+    together = solver.together
+    if not together.several:
+        Plan.read(solver, path).apply()
+        return
+    stored = together.group.share(b"" if together.group.rank else _restored(solver, path))
+    if isinstance(stored, CaffeError):
+        raise stored
+    if together.group.rank:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, Path(path).name)
+            copy.write_bytes(stored)
+            Plan.read(solver, copy, weights=False).apply()
+    together.send_weights()
+    together.deal_tests()
+
+
+def first_whole(paths: Sequence[str], restore: Callable[[str], None]) -> str:
+    """Restore the first of several states that can be read; returns its path, empty if there are no states."""
+    for path in paths:
+        try:
+            restore(path)
+            return path
+        except FileError as error:
+            log.warning("snapshot.py", f"{error}: going on from the snapshot before it")
+    if paths:
+        raise FileError(
+            f"none of {len(paths)} snapshots is whole, {paths[0]} first; remove them to train from the start"
+        )
+    return ""
+
+
+def _restored(solver: TrainingRun, path: str | Path) -> bytes | CaffeError:
+    """The content of the state that the solver now is in, or why it is not."""
+    try:
+        Plan.read(solver, path).apply()
+        return files.read_bytes(path)
+    except CaffeError as error:
+        return error
 
 
 @dataclass
@@ -53,12 +94,12 @@ class Plan:
     buffers: list[tuple[Layer, str, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, solver: TrainingRun, path: str | Path) -> Plan:
-        """Read a state and check it against the solver. Raises `FileError` and `SolverError`."""
+    def read(cls, solver: TrainingRun, path: str | Path, weights: bool = True) -> Plan:
+        """Read a state, and with `weights` find those it names. Raises `FileError` and `SolverError`."""
         head, history = state.read(path)
         _check_head(head, path)
         _check_history(solver, head, history, path)
-        model = state.find_weights(head.learned_net, path) if head.HasField("learned_net") else None
+        model = state.find_weights(head.learned_net, path) if weights and head.HasField("learned_net") else None
         tensors = [
             torch.from_numpy(array).reshape(own.shape) for array, own in zip(history, solver.history, strict=True)
         ]
@@ -97,7 +138,9 @@ class Plan:
 
     def _read_buffers(self) -> None:
         """What layers keep from batch to batch; those that the state does not know keep what they have."""
-        stored = state.arrays(self.head.buffer, "buffer", self.path)
+        own = [entry for entry in self.head.buffer if entry.process == self.solver.together.group.rank]
+        first = [entry for entry in self.head.buffer if not entry.process]
+        stored = state.arrays(own or first, "buffer", self.path)
         for net, layer, name, value in kept.buffers(self.solver.nets):
             array = stored.get((net, layer.name, name))
             if array is None:
@@ -137,6 +180,7 @@ class Plan:
         solver.iter, solver.current_step = head.iter, head.current_step
         for layer, name, value in self.buffers:
             kept.set_buffer(layer, name, value)
+        solver.together.resumed(head)
         if head.HasField("random_state"):
             kept.set_random_state(head.random_state, solver.net.device)
         if head.average and not solver.average.decay:

@@ -37,6 +37,8 @@ class Rule:
     """Whether a step needs all of a tensor, such as its norm, and not just any part."""
     decoupled: ClassVar[bool] = False
     """Whether weight decay shrinks the weights beside the step instead of adding to the gradient."""
+    parallel: ClassVar[bool] = True
+    """Whether a step needs nothing but the mean gradient, so that several processes can train together."""
     options: ClassVar[tuple[str, ...]] = ()
     """The fields from 20000 up that the rule reads."""
     kernel: ClassVar[Kernel | None] = None

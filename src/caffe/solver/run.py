@@ -10,6 +10,7 @@ from caffe.net import Net
 from caffe.solver.ema import MovingAverage
 from caffe.solver.policy import Policy
 from caffe.solver.rules import Rule
+from caffe.solver.together import Together
 
 __all__ = ["TrainingRun"]
 
@@ -26,9 +27,22 @@ class TrainingRun(Protocol):
     history: list[Tensor]
     """What the update rule keeps of earlier gradients."""
     average: MovingAverage
+    together: Together
+    """What the solvers of several processes do together."""
     iter: int
     """The number of updates done."""
     current_step: int
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last run of `solve` or `step` ended on request."""
+        ...
+
+    def request(self, action: str) -> None:
+        """Ask for "snapshot" or "stop" at the next chance."""
+
+    def save_average(self, path: str) -> None:
+        """Write the moving average of the weights."""
 
     @property
     def nets(self) -> tuple[Net, ...]:

@@ -32,6 +32,7 @@ class Search(Rule, abstract=True):
     """
 
     history = 0
+    parallel = False
     options: ClassVar[tuple[str, ...]] = ("max_evaluations",)
     limit = math.inf
     """The most weights that the rule can work with."""

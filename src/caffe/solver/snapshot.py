@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,11 @@ from caffe.proto import caffe_pb2, files, state, weights
 from caffe.solver import kept
 from caffe.solver.health import broken_layer
 from caffe.solver.run import TrainingRun
+from caffe.solver.together import Buffer, Place
 
-__all__ = ["check_prefix", "save"]
+__all__ = ["check_prefix", "newest", "save"]
+
+_STATE = re.compile(r"_iter_(\d+)\.solverstate(\.h5)?$")
 
 
 def check_prefix(param: Any) -> None:
@@ -43,23 +48,41 @@ def check_prefix(param: Any) -> None:
         raise SolverError(f'snapshot_prefix "{prefix}": cannot write to folder "{folder}": {error.strerror}') from error
 
 
+def newest(prefix: str) -> list[str]:
+    """The states under a `snapshot_prefix`, those of the latest iterations first."""
+    start = Path(f"{prefix}_iter_")
+    found = []
+    for path in start.parent.glob("*") if start.parent.is_dir() else ():
+        match = _STATE.search(path.name)
+        if match and path.name[: match.start()] + "_iter_" == start.name:
+            found.append((int(match[1]), str(path)))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
 def save(solver: TrainingRun) -> str:
-    """Write a solver's weights, then its state; returns the state's path. On an error earlier snapshots are intact."""
+    """Write a solver's weights, then its state; returns the state's path. On an error earlier snapshots are intact.
+
+    Of several processes all call, and process 0 writes.
+    """
     hdf5 = solver.param.snapshot_format == solver.param.HDF5
     base, end = f"{solver.param.snapshot_prefix}_iter_{solver.iter}", ".h5" if hdf5 else ""
     model_path, state_path = f"{base}.caffemodel{end}", f"{base}.solverstate{end}"
     kind = "HDF5 file" if hdf5 else "binary proto file"
+    places, buffers = solver.together.places(), solver.together.buffers()
+    if solver.together.group.rank:
+        return state_path
     _keep_good_weights(solver, model_path)
     existed, alone = os.path.exists(model_path), ""
     try:
-        with files.put_back(model_path):  # an earlier state of this iteration must not be left with other weights
+        with files.put_back(model_path), files.put_back(state_path):
+            Path(state_path).unlink(missing_ok=True)  # never beside other weights, even if the process is killed now
             log.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} {model_path}")
             (solver.net.save_hdf5 if hdf5 else solver.net.save)(model_path, diffs=solver.param.snapshot_diff)
             alone = "" if existed else f"; {model_path} is whole, but has no state beside it"
             place = "sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284"
             log.info(place, f"Snapshotting solver state to {kind} {state_path}")
             history = [tensor.cpu().numpy() for tensor in solver.history]
-            (state.write_hdf5 if hdf5 else state.write)(state_path, _head(solver, model_path), history)
+            (state.write_hdf5 if hdf5 else state.write)(state_path, _head(solver, model_path, places, buffers), history)
     except FileError as error:
         raise SolverError(
             f"no snapshot at iteration {solver.iter}: {error}{alone}; earlier snapshots are intact"
@@ -75,20 +98,22 @@ def _keep_good_weights(solver: TrainingRun, path: str) -> None:
         raise SolverError(f"{fact}, and {path} exists; it is left as it is. Remove it, or change snapshot_prefix")
 
 
-def _head(solver: TrainingRun, model_path: str) -> Any:
+def _head(solver: TrainingRun, model_path: str, places: Sequence[Place], buffers: Sequence[Buffer]) -> Any:
     """The state without its history."""
     head = caffe_pb2.SolverState(iter=solver.iter, learned_net=model_path, current_step=solver.current_step)
     head.type = solver.param.type
     head.random_state = kept.random_state(solver.net.device)
-    for net, source in kept.sources(solver.nets):
-        head.source.add(net=net, layer=source.name, position=source.position())
+    head.processes = solver.together.group.size
+    if solver.together.seeds:
+        head.run_seed = solver.together.seed
+    for place in places:
+        head.source.add(net=place.net, layer=place.layer, position=place.position, batch=place.batch)
     solver.average.write(head)
     for owner, part in (("policy", solver.policy), ("loss_scale", solver.net.loss_scale)):
         for name, number in part.memory().items() if part is not None else ():
             head.memory.add(layer=owner, name=name, value=weights.blob_to_proto(np.array(number, np.float64)))
     for name, tensor in solver.rule.memory().items():
         head.memory.add(layer="rule", name=name, value=weights.blob_to_proto(tensor.cpu().numpy()))
-    for net, layer, name, value in kept.buffers(solver.nets):
-        array = value.cpu().numpy()
-        head.buffer.add(net=net, layer=layer.name, name=name, value=weights.blob_to_proto(array))
+    for process, net, layer, name, array in buffers:
+        head.buffer.add(net=net, layer=layer, name=name, value=weights.blob_to_proto(array), process=process)
     return head

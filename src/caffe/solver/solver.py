@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,21 +10,26 @@ from typing import Any, ClassVar
 
 import torch
 
-from caffe import log, mode
+from caffe import log
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
+from caffe.parallel import group as parallel
+from caffe.parallel.group import Member
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import text
-from caffe.solver import nets, resume, snapshot
+from caffe.solver import epochs, goals, nets, resume, snapshot
 from caffe.solver.ema import MovingAverage
 from caffe.solver.health import Health
 from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check, check_own
-from caffe.solver.outputs import gathering, log_outputs
+from caffe.solver.outputs import log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
 from caffe.solver.settings import load, located
+from caffe.solver.testing import run_test
+from caffe.solver.together import Together, common_seed
+from caffe.solver.update import clipping, lay_like
 from caffe.solver.watchers import Watcher
 from caffe.uncopied import Uncopied
 
@@ -71,18 +75,23 @@ class Solver(Uncopied):
             if self.param.HasField("type"):
                 log.warning("solver.py", f"{self.forced_type}Solver: taking the place of type {self.param.type!r}")
             self.param.type = self.forced_type
+        epochs.resolve(self.param, python_layers)
         self.momentum = momentum_policy(self.param)
         self.rule = rule_class(self.param.type)(self.param)
         self.policy = policy_class(self.param.lr_policy)(self.param)
         check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
         check(self.param, self.source)
-        if self.param.random_seed >= 0:
-            mode.set_random_seed(self.param.random_seed)
+        group = parallel.current()
+        seed = common_seed(group, self.param)
+        if group.rank:
+            self.param.ClearField("weights")  # process 0 sends its own
         self.net: Net = nets.train_net(self.param, device, python_layers)
         try:
             self.rule.bind(self.net)
             self.test_nets: list[Net] = nets.test_nets(self.param, self.net, device, python_layers)
+            self.together = Together(group, self.param, self.rule, self.nets, seed)
+            self.together.equalize()
         except BaseException:
             self.net.close()
             raise
@@ -95,7 +104,7 @@ class Solver(Uncopied):
             for entry in self.net.learnable
         ]
         self.average = MovingAverage(self.param.ema_decay, self.net.learnable)
-        self.watchers: list[Watcher] = []
+        self.watchers: list[Watcher] = goals.watchers(self.param)
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self._requests: set[str] = set()
         self._stopping = False
@@ -126,8 +135,7 @@ class Solver(Uncopied):
             self.restore(resume_file)
         if self.param.snapshot_after_train:
             snapshot.check_prefix(self.param)
-        for watcher in self.watchers:
-            watcher.started(self)
+        self._tell(Watcher.started)
         self.step(self.param.max_iter - self.iter)
         if self.param.snapshot_after_train and not _due(self.iter, self.param.snapshot):
             self._snapshot()
@@ -135,8 +143,7 @@ class Solver(Uncopied):
             log.info("solver.cpp:311", "Optimization stopped early.")
         else:
             self._conclude()
-        for watcher in self.watchers:
-            watcher.finished(self)
+        self._tell(Watcher.finished)
 
     def step(self, iterations: int) -> None:
         """Train for a number of iterations, with the tests, displays and snapshots that fall due."""
@@ -158,19 +165,25 @@ class Solver(Uncopied):
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             rate = self.apply_update()
-            for watcher in self.watchers:
-                watcher.iterated(self, self.iter - 1, loss, rate)
-            if self._take("snapshot") or _due(self.iter, self.param.snapshot):
+            self._tell(Watcher.iterated, self.iter - 1, loss, rate)
+            if self.together.meets("snapshot", self._requests) or _due(self.iter, self.param.snapshot):
                 self._snapshot()
-            if self._take("stop"):
+            if self.together.meets("stop", self._requests):
                 self._stopping = True
                 break
 
     def _gradients(self) -> float:
         """Add up the gradients of `iter_size` batches; returns their mean loss."""
         self.net.debug_info = self.param.debug_info and _due(self.iter, self.param.display)
-        loss = sum(self.net.forward_backward() for _ in range(self.param.iter_size)) / self.param.iter_size
+        self.together.begin(self.iter)
+        self._tell(Watcher.begins, self.iter)
+        total = 0.0
+        for left in range(self.param.iter_size - 1, -1, -1):
+            self.together.before_pass(last=not left)
+            total += self.net.forward_backward()
+        loss = self.together.reduce(self.iter, total / self.param.iter_size, self._requests)
         self._losses.append(loss)
+        self._tell(Watcher.computed, self.iter, loss)
         self.health.hear(self.iter, loss)
         return loss
 
@@ -184,7 +197,8 @@ class Solver(Uncopied):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         with lent_copies_follow():
             if self._gradients_fit():
-                self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+                scale = clipping(self.param.clip_gradients, self._present_diffs()) / self.param.iter_size
+                self.rule.apply(self._updates(rate), self.iter + 1, scale)
             for entry in self.net.learnable:
                 entry.blob.advance()
         self.iter += 1
@@ -207,16 +221,10 @@ class Solver(Uncopied):
         for index, entry in enumerate(learnable):
             tensor = entry.tensor
             diff = entry.blob.read_diff()
-            self._lay_history_like(tensor, range(index, len(self.history), len(learnable)))
+            lay_like(tensor, self.history, range(index, len(self.history), len(learnable)))
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
             history, owner = self.history[index :: len(learnable)], None if entry.blob.tied else entry.blob
             yield Update(tensor.data, diff, history, local_rate, local_decay, owner)
-
-    def _lay_history_like(self, tensor: torch.Tensor, indices: range) -> None:
-        """Keep a blob's histories in the memory order of its data, which a look at `net.params` can change."""
-        for index in indices:
-            if self.history[index].stride() != tensor.stride():
-                self.history[index] = torch.empty_like(tensor, requires_grad=False).copy_(self.history[index])
 
     @property
     def lr(self) -> float:
@@ -231,32 +239,21 @@ class Solver(Uncopied):
         self.current_step = step
         return rate
 
-    def _clipping(self) -> float:
-        """What to multiply all gradients with so that their common L2 norm is at most `clip_gradients`."""
-        limit = self.param.clip_gradients
-        if limit < 0:
-            return 1.0
-        grads = self._present_diffs()
-        norm = math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in grads))
-        if not norm > limit:
-            return 1.0
-        log.info(
-            "sgd_solver.cpp:99",
-            f"Gradient clipping: scaling down gradients (L2 norm {log.number(norm)} > {log.number(limit)}) "
-            f"by scale factor {log.number(limit / norm)}",
-        )
-        return limit / norm
-
     def _conclude(self) -> None:
         """After the last update: one more loss and one more test, where they fall due."""
         if _due(self.iter, self.param.display):
-            self._losses.append(self.net.evaluate())
+            self._losses.append(self.together.mean(self.net.evaluate()))
             log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(self._smoothed())}")
         if _due(self.iter, self.param.test_interval):
             self._run_tests()
         log.info("solver.cpp:332", "Optimization Done.")
 
     # -- telling ---------------------------------------------------------------------------------------------------
+
+    def _tell(self, event: Callable[..., None], *facts: Any) -> None:
+        """Tell all watchers of an event, which is a method of `Watcher`."""
+        for watcher in self.watchers:
+            getattr(watcher, event.__name__)(self, *facts)
 
     def _smoothed(self) -> float:
         """The mean of the last `average_loss` losses."""
@@ -273,9 +270,9 @@ class Solver(Uncopied):
         )
         self._display_time, self._display_iter = now, self.iter
         outputs = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}
+        outputs = self.together.mean_outputs(outputs)
         log_outputs("solver.cpp:258", "Train", self.net, outputs)
-        for watcher in self.watchers:
-            watcher.displayed(self, self.iter, loss, outputs)
+        self._tell(Watcher.displayed, self.iter, loss, outputs)
 
     # -- testing ---------------------------------------------------------------------------------------------------
 
@@ -293,45 +290,27 @@ class Solver(Uncopied):
         stop wait for the next iteration of `step`. The tests that `test_interval` asks for are another matter: they
         meet requests between two batches, and the policy and the watchers are told the result.
         """
-        with self.average.applied(), undisturbed(self.test_nets[index], self.net):
-            return self._test(index, lambda: False)[1]
+        aside = self.together.testing_aside(index)
+        with self.average.applied(), aside, undisturbed(self.test_nets[index], self.net):
+            return run_test(self, index, lambda: False)[1]
 
     def _run_tests(self) -> None:
         """The tests that fall due in training, until one is stopped."""
         for index, net in enumerate(self.test_nets):
             with self.average.applied():
-                loss, outputs = self._test(index, self._stopped_in_test)
+                loss, outputs = run_test(self, index, self._stopped_in_test)
             if self._stopping:
                 return
             if index == 0:
                 self.policy.tested(net, loss)
-            for watcher in self.watchers:
-                watcher.tested(self, self.iter, index, outputs)
-
-    def _test(self, index: int, stopped: Callable[[], bool]) -> tuple[float, dict[str, list[float]]]:
-        """The mean loss and outputs of a test net; nothing where `stopped`, asked before each batch, says so."""
-        log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
-        net, count = self.test_nets[index], self.param.test_iter[index]
-        net.share_with(self.net)
-        loss, gathered = 0.0, gathering(self.param)
-        for _ in range(count):
-            if stopped():
-                log.info("solver.cpp:396", "Test interrupted.")
-                return 0.0, {}
-            loss += net.evaluate()
-            gathered.add(net)
-        outputs = gathered.outputs(count)
-        loss /= max(count, 1)
-        if self.param.test_compute_loss:
-            log.info("solver.cpp:401", f"Test loss: {log.number(loss)}")
-        log_outputs("solver.cpp:414", "Test", net, outputs)
-        return loss, outputs
+            self._tell(Watcher.tested, self.iter, index, outputs)
 
     def _stopped_in_test(self) -> bool:
         """Meet the requests that came in during a test; True if it is to stop."""
-        if self._take("snapshot"):
+        self.together.agree(self._requests)
+        if self.together.meets("snapshot", self._requests):
             self._snapshot()
-        self._stopping = self._take("stop")
+        self._stopping = self.together.meets("stop", self._requests)
         return self._stopping
 
     # -- snapshots and requests ------------------------------------------------------------------------------------
@@ -345,8 +324,7 @@ class Solver(Uncopied):
         """Write weights and solver state under `snapshot_prefix`; returns the path of the state."""
         with self.average.suspended():
             path = snapshot.save(self)
-        for watcher in self.watchers:
-            watcher.snapshotted(self, path)
+        self._tell(Watcher.snapshotted, path)
         return path
 
     def save_average(self, path: str | Path) -> None:
@@ -367,6 +345,14 @@ class Solver(Uncopied):
             resume.restore(self, path)
         self.health.saved(str(path), self.iter)
 
+    def restore_newest(self) -> str:
+        """Continue from the newest whole state under `snapshot_prefix`; returns its path, empty if there is no state.
+
+        A state that cannot be read causes a warning. Raises FileError if there are states, and none can be read.
+        """
+        paths = self.together.group.share(snapshot.newest(self.param.snapshot_prefix))
+        return resume.first_whole(paths, self.restore)
+
     def request(self, action: str) -> None:
         """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler.
 
@@ -377,16 +363,29 @@ class Solver(Uncopied):
             raise SolverError(f'unknown request "{action}"{hint}; expected "snapshot" or "stop"')
         self._requests.add(action)
 
-    def _take(self, action: str) -> bool:
-        asked = action in self._requests
-        self._requests.discard(action)
-        return asked
-
     # -- pycaffe ---------------------------------------------------------------------------------------------------
 
-    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
-        """Call two functions in every iteration: before the gradients are computed, and before they are applied."""
-        self._callbacks.append((on_start, on_gradients_ready))
+    def add_callback(
+        self, on_start: Callable[[], Any] | Member, on_gradients_ready: Callable[[], Any] | None = None
+    ) -> None:
+        """Call two functions in every iteration: before the gradients are computed, and before they are applied.
+
+        A single argument is a `caffe.NCCL`: the solver trains together with those of the other processes from now on.
+        """
+        if isinstance(on_start, Member):
+            self.join(on_start.group)
+        elif on_gradients_ready is None:
+            raise SolverError(
+                "add_callback: expected two functions, on_start and on_gradients_ready, or one caffe.NCCL"
+            )
+        else:
+            self._callbacks.append((on_start, on_gradients_ready))
+
+    def join(self, group: parallel.Group) -> None:
+        """Train together with the solvers of the other processes of a group from now on."""
+        if self.together.group is not group:
+            seed = group.share(common_seed(group, self.param))
+            self.together = Together(group, self.param, self.rule, self.nets, seed)
 
     def share_weights(self, net: Net) -> None:
         """Let `net` use the train net's weights."""

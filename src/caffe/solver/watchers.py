@@ -13,6 +13,12 @@ class Watcher:
     def started(self, solver: TrainingRun) -> None:
         """`solve` begins; a snapshot, if any, is restored."""
 
+    def begins(self, solver: TrainingRun, iteration: int) -> None:
+        """Iteration `iteration` begins: its first batch is not read yet."""
+
+    def computed(self, solver: TrainingRun, iteration: int, loss: float) -> None:
+        """The loss and the gradients of an iteration are known; the weights are those that gave them."""
+
     def iterated(self, solver: TrainingRun, iteration: int, loss: float, rate: float) -> None:
         """Iteration `iteration` is done: its own loss (not smoothed) and the rate it used."""
 

@@ -12,6 +12,10 @@ CASES = [
     Case("Clip", "min_above_max", ((3, 5),), "clip_param { min: 0.7 max: -1.1 }"),
     Case("Dropout", "train", ((5, 7, 11),), "dropout_param { dropout_ratio: 0.3 }", skip=RANDOM),
     Case("Dropout", "test", ((2, 3, 5),), "dropout_param { dropout_ratio: 0.3 }", phase=TEST),
+    Case("Dropout", "vanilla_train", ((5, 7, 11),), "dropout_param { scale_train: false }", skip=RANDOM),
+    Case(
+        "Dropout", "vanilla_test", ((2, 3, 5),), "dropout_param { dropout_ratio: 0.3 scale_train: false }", phase=TEST
+    ),
     Case("Dropout", "ratio_one", ((2, 3, 5),), "dropout_param { dropout_ratio: 1 }"),
     Case("ELU", "default", ((2, 3, 5),)),
     Case("ELU", "alpha", ((3, 7),), "elu_param { alpha: 0.3 }"),

@@ -17,7 +17,7 @@ import numpy as np
 from caffe.data.pipeline.shard import WHOLE, Shard
 from caffe.errors import DataError
 
-__all__ = ["Arrays", "Prefetcher", "State", "Stream"]
+__all__ = ["Arrays", "Dealt", "Prefetcher", "State", "Stream"]
 
 State = dict[str, Any]
 Arrays = tuple[np.ndarray, ...]
@@ -53,6 +53,12 @@ class Stream(ABC):
         arrays, state = self.batch(state)
         return lambda: arrays, state
 
+    def after(self, state: State, count: int) -> State:
+        """The state `count` batches after `state`."""
+        for _ in range(count):
+            _, state = self.begin(state)
+        return state
+
     def fault(self, state: State) -> str:
         """Why the stream cannot go on from a state that something else may have written; empty where it can.
 
@@ -69,6 +75,28 @@ class Stream(ABC):
 
     def close(self) -> None:  # noqa: B027  most streams hold nothing open
         """Let go of files."""
+
+
+class Dealt(Stream):
+    """Every `step`-th batch of a stream, the first after passing over `ahead` of them; states are the stream's own."""
+
+    def __init__(self, stream: Stream, ahead: int, step: int) -> None:
+        self._stream, self._ahead, self._step = stream, ahead, step
+
+    def start(self, seed: int) -> State:
+        return self._stream.start(seed)
+
+    def shapes(self, state: State) -> list[tuple[int, ...]]:
+        return self._stream.shapes(state)
+
+    def batch(self, state: State) -> tuple[Arrays, State]:
+        finish, state = self.begin(state)
+        return finish(), state
+
+    def begin(self, state: State) -> tuple[Callable[[], Arrays], State]:
+        made = self._stream.begin(self._stream.after(state, self._ahead))
+        self._ahead = self._step - 1
+        return made
 
 
 def _as_it_is(arrays: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from caffe.errors import DataError
 
-__all__ = ["WHOLE", "Shard", "assign", "count", "current", "rank"]
+__all__ = ["WHOLE", "Shard", "assign", "count", "current", "divide_batches", "divisor", "rank"]
 
 
 class Shard(NamedTuple):
@@ -16,15 +16,31 @@ class Shard(NamedTuple):
     rank: int
     size: int
 
+    def place(self, own: int) -> int:
+        """Which item of the batches of all processes, taken as one, is item `own` of this process's batch."""
+        return own * self.size + self.rank
+
 
 WHOLE = Shard(0, 1)
 _NAMES = {"rank": "RANK", "count": "WORLD_SIZE"}
 _assigned: dict[str, int] = {}
+_divide = False
 
 
 def assign(**numbers: int) -> None:
     """Set `rank` or `count`, or both, in place of what the environment says."""
     _assigned.update({_NAMES[name]: number for name, number in numbers.items()})
+
+
+def divide_batches(divide: bool) -> None:
+    """Let each process take its part of the batch that a file gives for TRAIN, instead of a batch of that size."""
+    global _divide
+    _divide = divide
+
+
+def divisor() -> int:
+    """What to divide a batch by."""
+    return count() if _divide else 1
 
 
 def rank() -> int:

@@ -16,6 +16,7 @@ from caffe.data.pipeline.distortion import Distortion, Expansion, Noise, Part
 from caffe.data.pipeline.resizing import Resize
 from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.samplers import Samplers
+from caffe.data.pipeline.shard import WHOLE, Shard
 from caffe.data.pipeline.targets import Numbers, Place
 from caffe.errors import DataError
 from caffe.proto import caffe_pb2
@@ -152,9 +153,12 @@ class BatchTransformer:
             pixels = self.degrade(pixels, rng)
         return planes(pixels), label
 
-    def batch(self, count: int, rng: np.random.Generator | None = None) -> Batch:
-        """An empty batch to add `count` images to; `rng` is needed where `random` is true."""
-        return Batch(self, count, rng)
+    def batch(self, count: int, rng: np.random.Generator | None = None, shard: Shard = WHOLE) -> Batch:
+        """An empty batch to add `count` images to; `rng` is needed where `random` is true.
+
+        The batches of the processes of `shard` that have the same `rng` get the random numbers of one batch.
+        """
+        return Batch(self, count, rng, shard)
 
     @property
     def plain(self) -> bool:
@@ -170,8 +174,11 @@ class BatchTransformer:
 class Batch:
     """Images on their way through a `BatchTransformer`: cropped as they come, then normalised together."""
 
-    def __init__(self, transformer: BatchTransformer, count: int, rng: np.random.Generator | None) -> None:
+    def __init__(
+        self, transformer: BatchTransformer, count: int, rng: np.random.Generator | None, shard: Shard = WHOLE
+    ) -> None:
         self.transformer = transformer
+        self.shard = shard
         self.count = count
         self.places: list[Place] = []
         self.sizes: list[tuple[int, int]] = []
@@ -182,7 +189,7 @@ class Batch:
             if rng is None:
                 raise ValueError("random crops or mirroring need a generator")
             self._rng = rng
-            self._draws: list[list[int]] = rng.integers(1 << 62, size=(count, 3)).tolist()
+            self._draws: list[list[int]] = self._mine(rng.integers(1 << 62, size=(count * shard.size, 3))).tolist()
 
     def add(self, image: np.ndarray, label: Any = 0) -> None:
         """Add the next image (C, H, W), uint8 or float32; DataError if it does not fit the ones before."""
@@ -211,7 +218,7 @@ class Batch:
             block = result[part]
             np.copyto(block, self.pixels[part])
             if made.noise:
-                block += self._rng.standard_normal(block.shape, np.float32) * made.noise
+                block += self._noise(block.shape) * made.noise
             if mean is not None:
                 block -= mean
             if std is not None:
@@ -264,11 +271,22 @@ class Batch:
             place = self.places[start]
             yield slice(start, start + step), (made.mean.window(place, self.shape), made.std.window(place, self.shape))
 
+    def _mine(self, drawn: np.ndarray) -> np.ndarray:
+        """This process's part of what was drawn for all."""
+        return drawn[self.shard.rank :: self.shard.size]
+
+    def _noise(self, shape: Shape) -> np.ndarray:
+        """Normal numbers for images (N, C, H, W)."""
+        if self.shard.size == 1:
+            return self._rng.standard_normal(shape, np.float32)
+        return self._mine(self._rng.standard_normal((shape[0] * self.shard.size, *shape[1:]), np.float32))
+
     def _cut_out(self, result: np.ndarray) -> None:
         """Set a square of each image to 0; it is centred within the image and may stick out of it."""
         height, width = result.shape[2:]
         side = self.transformer.cutout
-        centres = self._rng.integers((height, width), size=(self.count, 2)).tolist()
+        drawn = self._rng.integers((height, width), size=(self.count * self.shard.size, 2))
+        centres = self._mine(drawn).tolist()
         for image, (row, column) in zip(result, centres, strict=True):
             top, left = row - side // 2, column - side // 2
             image[:, max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 0
@@ -285,7 +303,8 @@ class Batch:
         labels[np.arange(self.count), self.labels] = 1
         if made.mixup:
             partners = self._rng.permutation(self.count)
-            shares = self._rng.beta(made.mixup, made.mixup, self.count).astype(np.float32)
+            drawn = self._rng.beta(made.mixup, made.mixup, self.count * self.shard.size)
+            shares = self._mine(drawn).astype(np.float32)
             labels = shares[:, None] * labels + (1 - shares[:, None]) * labels[partners]
             weights = shares[:, None, None, None]
             result = weights * result + (1 - weights) * result[partners]

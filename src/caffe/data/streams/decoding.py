@@ -40,7 +40,9 @@ class PictureStream(Stream):
 
     A subclass tells which pictures come, one for each place that it can continue from. They are decoded by `workers`
     threads (0: one a processor); the order and the random numbers do not depend on the threads. A picture that cannot
-    be used is an error, or with `skip` passed over and counted: `skipped` of the state tells how many were.
+    be used is an error, or with `skip` passed over and counted: `skipped` of the state tells how many were. Of several
+    processes one that skips takes its next picture earlier, which it takes again in the next batch: the places of all
+    stay together.
     """
 
     def __init__(self, transformer: BatchTransformer, batch_size: int) -> None:
@@ -52,7 +54,10 @@ class PictureStream(Stream):
 
     @abstractmethod
     def pictures(self, state: State) -> Iterator[tuple[State, Picture]]:
-        """The pictures from `state` on without end, each with what of the state is its place."""
+        """This process's pictures from `state` on without end, each with what of the state is its place.
+
+        A place is that of the picture of process 0, from which those of the other processes follow.
+        """
 
     def shapes(self, state: State) -> list[tuple[int, ...]]:
         for number, (_, picture) in enumerate(self.pictures(state)):
@@ -70,12 +75,15 @@ class PictureStream(Stream):
 
     def begin(self, state: State) -> tuple[Callable[[], Arrays], State]:
         seed, number = state["seed"], state["batch"]
-        batch = self.transformer.batch(self.batch_size, generator(seed, number, self._use(_CROPS)))
+        batch = self.transformer.batch(self.batch_size, generator(seed, number, _CROPS), self.shard)
         skipped = in_row = tried = 0
         pictures = self.pictures(state)
+        places: list[State] = []
         try:
             while len(batch.places) < self.batch_size:
-                chunk = [picture for _, picture in islice(pictures, self.batch_size - len(batch.places))]
+                found = list(islice(pictures, self.batch_size - len(batch.places)))
+                places += [place for place, _ in found]
+                chunk = [picture for _, picture in found]
                 for picture, load in self._loading(chunk, seed, number, tried):
                     try:
                         batch.add(*load())
@@ -84,10 +92,21 @@ class PictureStream(Stream):
                         skipped, in_row = skipped + 1, in_row + 1
                         self._refuse(picture, error, in_row, state["skipped"] + skipped)
                 tried += len(chunk)
-            place, _ = next(pictures)
+            places.append(next(pictures)[0])
         finally:
             pictures.close()  # type: ignore[attr-defined]
+        place = places[-1 if self.shard.size == 1 else self.batch_size]
         return batch.finish, {**state, **place, "batch": number + 1, "skipped": state["skipped"] + skipped}
+
+    def after(self, state: State, count: int) -> State:
+        if self.skip or not count:
+            return super().after(state, count)
+        pictures = self.pictures(state)
+        try:
+            place, _ = next(islice(pictures, count * self.batch_size, None))
+        finally:
+            pictures.close()  # type: ignore[attr-defined]
+        return {**state, **place, "batch": state["batch"] + count}
 
     def close(self) -> None:
         if self._pool is not None:
@@ -100,7 +119,7 @@ class PictureStream(Stream):
         """Each picture with a function that returns it or raises its error; where that helps, loaded in parallel."""
 
         def load(index: int, picture: Picture) -> Loaded:
-            return self.transformer.varied(*picture.load(), seed, number, self._use(index))
+            return self.transformer.varied(*picture.load(), seed, number, self.shard.place(index))
 
         workers = self.workers or cores()
         if workers == 1 or not (chunk[0].heavy or self.transformer.augmented or self.transformer.reshaping):
@@ -119,9 +138,6 @@ class PictureStream(Stream):
             for future in futures:
                 future.cancel()
             wait(futures)
-
-    def _use(self, use: int) -> int:
-        return use | self.shard.rank << 32
 
     def _refuse(self, picture: Picture, error: DataError, in_row: int, total: int = 1) -> None:
         """Raise the error of a picture, or tell it where damaged ones are skipped."""

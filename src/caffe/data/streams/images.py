@@ -45,17 +45,16 @@ class ImageStream(PictureStream):
             log.info("image_data_layer.cpp:63", f"Skipping first {skip} data points.")
         if skip >= len(self.lines):
             raise DataError(f"rand_skip passes over {skip} images of a list of {len(self.lines)}; lower rand_skip")
-        return {"seed": seed, "batch": 0, "pass": 0, "line": skip + self.shard.rank, "skipped": 0}
+        return {"seed": seed, "batch": 0, "pass": 0, "line": skip, "skipped": 0}
 
     def pictures(self, state: State) -> Iterator[tuple[State, Picture]]:
         number, line = state["pass"], state["line"]
         while True:
             number, line = number + line // len(self.lines), line % len(self.lines)
-            name, label = self._line(state["seed"], number, line)
-            yield (
-                {"pass": number, "line": line},
-                Picture(f'image "{self.root + name}"', partial(self._load, name, label)),
-            )
+            further, index = divmod(line + self.shard.rank, len(self.lines))
+            name, label = self._line(state["seed"], number + further, index)
+            picture = Picture(f'image "{self.root + name}"', partial(self._load, name, label))
+            yield {"pass": number, "line": line}, picture
             line += self.shard.size
 
     def _line(self, seed: int, number: int, index: int) -> tuple[str, int]:

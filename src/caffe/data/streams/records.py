@@ -52,7 +52,7 @@ class RecordStream(PictureStream):
             skip = int(generator(seed, 0, _SKIP).integers(self.rand_skip))
             log.info("data_layer.cpp:52", f"Skipping first {skip} data points.")
         with closing(self.source.records()) as records:
-            key, _ = next(islice(records, skip + self.shard.rank, None))
+            key, _ = next(islice(records, skip, None))
         return {"seed": seed, "batch": 0, "key": key.hex(), "skipped": 0}
 
     def count(self) -> int:
@@ -72,9 +72,14 @@ class RecordStream(PictureStream):
 
     def pictures(self, state: State) -> Iterator[tuple[State, Picture]]:
         with closing(self.source.records(bytes.fromhex(state["key"]))) as records:
-            for key, value in islice(records, 0, None, self.shard.size):
+            for key, value in records:
+                place = {"key": key.hex()}
+                if self.shard.rank:
+                    key, value = next(islice(records, self.shard.rank - 1, None))
                 name = f'"{self.source.path}": record {show_key(key)}'
-                yield {"key": key.hex()}, Picture(name, partial(self.read, value), not self.read.knows(value))
+                yield place, Picture(name, partial(self.read, value), not self.read.knows(value))
+                for _ in islice(records, self.shard.size - self.shard.rank - 1):
+                    pass
 
     def close(self) -> None:
         super().close()

@@ -48,7 +48,7 @@ class RowStream(Stream):
         return sum(len(self.read(path, self.names)[0]) for path in self.files)
 
     def start(self, seed: int) -> State:
-        return {"seed": seed, "batch": 0, "pass": 0, "file": 0, "row": self.shard.rank}
+        return {"seed": seed, "batch": 0, "pass": 0, "file": 0, "row": 0}
 
     def fault(self, state: State) -> str:
         fault, place, row = super().fault(state), state["file"], state["row"]
@@ -78,11 +78,11 @@ class RowStream(Stream):
         tops, after = self._rows_at(state)
         if self.transformer is None:
             return lambda: tops, after
-        rng = generator(state["seed"], state["batch"], _CROPS + self.shard.rank)
-        batch = self.transformer.batch(self.batch_size, rng)
+        rng = generator(state["seed"], state["batch"], _CROPS)
+        batch = self.transformer.batch(self.batch_size, rng, self.shard)
         for number, image in enumerate(tops[0]):
             try:
-                use = number | self.shard.rank << 32
+                use = self.shard.place(number)
                 batch.add(*self.transformer.varied(image, 0, state["seed"], state["batch"], use))
             except DataError as error:
                 raise DataError(f"an image {error}") from error
@@ -98,19 +98,20 @@ class RowStream(Stream):
         tops = tuple(
             np.empty((self.batch_size, *array.shape[1:]), kind) for array, kind in zip(first, kinds, strict=True)
         )
-        filled, step = 0, self.shard.size
-        while filled < self.batch_size:
+        filled, left, first_own, step = 0, self.batch_size * self.shard.size, self.shard.rank, self.shard.size
+        while left:  # rows of the batches of all processes, of which every `step`-th is this one's
             arrays = self._file(seed, passes, place)
             total = len(arrays[0])
-            take = max(0, min(self.batch_size - filled, -((row - total) // step)))
-            rows: np.ndarray | slice = slice(row, row + take * step, step)
+            take = min(left, total - row)
+            rows: np.ndarray | slice = slice(row + first_own, row + take, step)
+            own = len(range(first_own, take, step))
             if self.shuffle:
                 rows = self._rows(seed, passes, place, total)[rows]
             for top, array in zip(tops, arrays, strict=True):
-                top[filled : filled + take] = array[rows]
-            filled, row = filled + take, row + take * step
+                top[filled : filled + own] = array[rows]
+            filled, left, row, first_own = filled + own, left - take, row + take, (first_own - take) % step
             if row >= total:
-                place, row = place + 1, row - total
+                place, row = place + 1, 0
                 if place == len(self.files):
                     passes, place = passes + 1, 0
         return tops, {"seed": seed, "batch": state["batch"] + 1, "pass": passes, "file": place, "row": row}

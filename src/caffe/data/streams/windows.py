@@ -46,15 +46,19 @@ class WindowStream(Stream):
         self.opt = opt
         self.transformer = transformer
         self.scale = np.float32(opt.scale)
-        foreground = int(np.float32(opt.batch_size) * np.float32(opt.fg_fraction))
-        self.counts = (opt.batch_size - foreground, foreground)
         self._cache: dict[str, np.ndarray] = {}
-        for kind, found, count in zip(("background", "foreground"), windows[1:], self.counts, strict=True):
+        counts = self._counts(opt.batch_size)
+        for kind, found, count in zip(("background", "foreground"), windows[1:], counts, strict=True):
             if count and not len(found):
                 raise DataError(
                     f'"{opt.source}" has no {kind} windows, but each batch needs {count}; '
                     f"change the thresholds, fg_fraction or the file"
                 )
+
+    def _counts(self, size: int) -> tuple[int, int]:
+        """How many windows of background and of foreground a batch of `size` has."""
+        foreground = int(np.float32(size) * np.float32(self.opt.fg_fraction))
+        return size - foreground, foreground
 
     def start(self, seed: int) -> State:
         return {"seed": seed, "batch": 0}
@@ -63,15 +67,17 @@ class WindowStream(Stream):
         crop = self.transformer.crop
         return [(self.opt.batch_size, 3, crop, crop), (self.opt.batch_size,)]
 
+    def after(self, state: State, count: int) -> State:
+        return {**state, "batch": state["batch"] + count}
+
     def batch(self, state: State) -> tuple[Arrays, State]:
         data, labels = (np.zeros(shape, np.float32) for shape in self.shapes(state))
-        draws = (
-            generator(state["seed"], state["batch"], self.shard.rank)
-            .integers(1 << 62, size=(self.opt.batch_size, 2))
-            .tolist()
-        )
-        for item, (draw, flip) in enumerate(draws):
-            rows = self.windows.background if item < self.counts[0] else self.windows.foreground
+        rank, size = self.shard
+        drawn = generator(state["seed"], state["batch"]).integers(1 << 62, size=(self.opt.batch_size * size, 2))
+        background = self._counts(self.opt.batch_size * size)[0]
+        for item, (draw, flip) in enumerate(drawn[rank::size].tolist()):
+            behind = self.shard.place(item) < background
+            rows = self.windows.background if behind else self.windows.foreground
             image, labels[item], *corners = rows[draw % len(rows)].tolist()
             mirrored = self.transformer.mirror and flip % 2 == 1
             self._warp(data[item], self.windows.paths[image], tuple(corners), mirrored)

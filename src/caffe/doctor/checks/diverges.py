@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator
 
 from caffe.doctor.check import Check, Stage
+from caffe.doctor.curves import UNDERFLOW
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
-
-_UNDERFLOW = 87.3365
-"""-ln of the least float32: the loss of a class whose probability is 0."""
 
 
 class Diverges(Check):
@@ -24,11 +22,11 @@ class Diverges(Check):
         if base.error:
             return
         last = base.losses[-max(1, len(base.losses) // 4) :]
-        if base.failed is None and math.isclose(float(last.max()), _UNDERFLOW, rel_tol=1e-3):
+        if base.failed is None and math.isclose(float(last.max()), UNDERFLOW, rel_tol=1e-3):
             yield Finding(
                 "loss-stuck-at-87.3",
                 Severity.ERROR,
-                f"the loss stays at {_UNDERFLOW}: the softmax gives the right class a probability of 0",
+                f"the loss stays at {UNDERFLOW}: the softmax gives the right class a probability of 0",
                 "the outputs have grown too large: lower base_lr, or scale the input down",
                 f"loss {float(last.mean()):.4g}; a guess has about {math.log(10):.2g} with 10 classes",
                 symptom=True,

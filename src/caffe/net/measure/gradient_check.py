@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from caffe.layers.base import Layer, as_tuple
 from caffe.layers.support.exact import exact_gradients
 from caffe.net.graph.step import Step
 
-__all__ = ["Slope", "check", "gradients", "objective", "run", "slopes"]
+__all__ = ["FINE", "TOLERANCE", "Slope", "check", "gradients", "objective", "run", "slopes"]
 
 _Example = Callable[[Tensor], Tensor | None]
 
@@ -29,6 +29,9 @@ ones avoid kinks of forward, larger ones the rounding of layers that compute in 
 
 TOLERANCE = 1e-4
 """The largest difference, relative to the slope, that counts as a right gradient."""
+
+FINE = 1e-7
+"""An error below which a gradient is right beyond doubt."""
 
 _KINK = 1e-5
 """How much the differences to both sides of an element of a top may disagree, relative to its change, before the
@@ -58,6 +61,10 @@ class Slope:
     scale: float
     doubt: float = 0.0
     notes: tuple[str, ...] = ()
+    kinks: int = 0
+    """Elements of tops that have a kink within the step, and are left out."""
+    size: int = 0
+    """Elements of the bottom or blob."""
 
     @property
     def error(self) -> float:
@@ -76,8 +83,11 @@ class Slope:
         return "right" if doubt <= 0.011 else "no slope"
 
 
-def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
+def check(net: Any, seed: int = 1, layer: str = "", elements: int = 0) -> list[tuple[Layer, list[Slope]]]:
     """Each layer of a Net with the slopes of its bottoms and blobs that have a gradient. The net is used up.
+
+    With a name `layer` the others only run forward. Beside the random directions, so many `elements` of each bottom and
+    blob are checked by themselves, chosen at random; the step that shows the smallest error then counts.
 
     Values come from the net's data layers and fillers, and are moved a little at random so that no blob is constant and
     no two elements are equal; inputs that the user would fill get normal ones, and 0 or 1 where they are labels.
@@ -90,15 +100,16 @@ def check(net: Any, seed: int = 1) -> list[tuple[Layer, list[Slope]]]:
     values: dict[int, Tensor] = {}
     found = []
     for step in net.steps:
-        layer = step.layer.double()
+        own = step.layer.double()
         with torch.no_grad():
-            for blob in layer.tensors:
+            for blob in own.tensors:
                 if isinstance(blob, nn.Parameter):
                     blob.add_(_normal(blob, generator), alpha=0.1)
         bottoms = [values[id(blob)] for blob in step.bottoms]
-        found.append((layer, _check_layer(layer, bottoms, generator)))
+        if layer in ("", own.name):
+            found.append((own, _check_layer(own, bottoms, generator, elements)))
         with torch.no_grad(), exact_gradients():
-            tops = layer(*bottoms)
+            tops = own(*bottoms)
         given = [None] * len(step.tops) if tops is None else as_tuple(tops)
         made = [
             _user_input(blob, blob in labels, examples.get(blob, ()), generator) if x is None else x
@@ -129,18 +140,34 @@ def _shrink(net: Any) -> None:
         net.reshape()
 
 
-def slopes(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator, directions: int = 3) -> list[Slope]:
-    """The slopes of a layer at `bottoms` (of which those that require a gradient count), each in several directions."""
+def slopes(
+    layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator, directions: int = 3, elements: int = 0
+) -> list[Slope]:
+    """The slopes of a layer at `bottoms` (of which those that require a gradient count), each in several directions.
+
+    `elements` as in `check`.
+    """
     with exact_gradients() as notes:
         wanted = gradients(layer, bottoms)
         tops = run(layer, bottoms) if wanted else ()
         few = sum(x.numel() for x in (*tops, *(x for _, x, _ in wanted))) < _MANY
         lines = (
-            (name, _Line(layer, bottoms, tops, x, grad, _normal(x, generator)))
+            (name, _Line(layer, bottoms, tops, x, grad, along))
             for name, x, grad in wanted
-            for _ in range(directions if few else 1)
+            for along in _directions(x, directions if few else 1, elements, generator)
         )
-        return [line.slope(name, notes) for name, line in lines]
+        return [line.slope(name, notes, patient=elements > 0) for name, line in lines]
+
+
+def _directions(x: Tensor, count: int, elements: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Random directions, then those of single elements."""
+    for _ in range(count):
+        yield _normal(x, generator)
+    if elements:
+        for index in torch.randperm(x.numel(), generator=generator)[:elements].tolist():
+            along = torch.zeros(x.numel(), dtype=x.dtype, device=x.device)
+            along[index] = 1
+            yield along.view(x.shape)
 
 
 class _Line:
@@ -161,13 +188,18 @@ class _Line:
         size = x.detach().square().mean().sqrt().item() if x.numel() else 0.0
         self.size = size if math.isfinite(size) and size > 1e-30 else 1.0
 
-    def slope(self, name: str, notes: Set[str]) -> Slope:
-        """The slope by the first step that shows a right gradient, else by the most certain one."""
+    def slope(self, name: str, notes: Set[str], patient: bool = False) -> Slope:
+        """The slope by the first step that shows a right gradient, else by the most certain one.
+
+        If `patient`, of several steps the one with the smallest error counts.
+        """
         found: list[Slope] = []
         for step in STEPS:
             found.append(self._measured(name, step, tuple(sorted(notes))))
-            if found[-1].verdict == "right":
+            if found[-1].verdict == "right" and (not patient or found[-1].error <= FINE):
                 return found[-1]
+        if any(slope.verdict == "right" for slope in found):
+            return min((slope for slope in found if slope.verdict == "right"), key=lambda slope: slope.error)
         pairs = [(a, b, abs((a.numeric - a.backward) - (b.numeric - b.backward))) for a, b in itertools.pairwise(found)]
         a, b, change = min(pairs, key=lambda pair: (not math.isfinite(pair[2]), pair[2]))
         nearest = min(a, b, key=lambda slope: slope.error)
@@ -177,6 +209,10 @@ class _Line:
         h = step * self.size
         up, down = self._moved(h), self._moved(-h)
         weights = self._without_kinks(up, down)
+        kinks = 0
+        if weights is not None:
+            pairs = zip(weights, self.weights, strict=True)
+            kinks = sum(int(((left == 0) & (whole != 0)).sum()) for left, whole in pairs)
         grad = self.grad if weights is None else self._gradient(weights)
         weights = weights or self.weights
         terms = zip(weights, up, down, strict=True)  # subtracted before they are added up: less rounding
@@ -186,7 +222,7 @@ class _Line:
         usual = max(along.norm().item(), 1e-5 * values / self.size, 1e-300)
         backward = along.sum().item()
         scale = max([usual, *(abs(slope) for slope in (numeric, backward) if math.isfinite(slope))])
-        return Slope(name, backward, numeric, scale, _ROUNDING * values / h, notes)
+        return Slope(name, backward, numeric, scale, _ROUNDING * values / h, notes, kinks, self.x.numel())
 
     def _moved(self, h: float) -> list[Tensor]:
         """The tops at `h` along the line."""
@@ -259,14 +295,14 @@ def run(layer: Layer, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return as_tuple(layer(*bottoms))
 
 
-def _check_layer(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator) -> list[Slope]:
+def _check_layer(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator, elements: int = 0) -> list[Slope]:
     """The slopes at a place near `bottoms`, and at other ones while some cannot be told."""
     passed_by = {*layer.constant, *layer.exempt}
     passed_by.update(index for index, wanted in enumerate(layer.spec.propagate_down) if not wanted)
     found: list[Slope] = []
     for _ in range(3):
         near = [x if i in passed_by else _moved(x, generator) for i, x in enumerate(bottoms)]
-        found = slopes(layer, near, generator) if near or list(layer.parameters()) else []
+        found = slopes(layer, near, generator, elements=elements) if near or list(layer.parameters()) else []
         if all(slope.verdict != "no slope" for slope in found):
             break
         if any(not math.isfinite(slope.numeric) for slope in found):  # a logarithm or a root

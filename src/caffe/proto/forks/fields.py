@@ -133,7 +133,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
     "DataParameter": {"side": (of.YOLO, "")},
     "DropoutParameter": {
         "sample_weights_test": (of.SEGNET, ""),
-        "scale_train": ("py-faster-rcnn", 'write a "Power" layer behind it, with scale: 1 - dropout_ratio in TRAIN'),
+        "scale_train": ("py-faster-rcnn", "remove it: this layer scales while training"),
     },
     "FillerParameter": {"scale": (of.INTEL, 'write type: "gaussian" with the std that is meant')},
     "ImageDataParameter": {

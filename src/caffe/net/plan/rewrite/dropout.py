@@ -17,7 +17,8 @@ def drop_dropout(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     left = []
     for call in calls:
         call = replace(call, reads=tuple((place.get(read, read), cut) for read, cut in call.reads))
-        if type(call.layer) is Dropout and not call.layer.training and call.writes[0] not in wanted:
+        layer = call.layer
+        if type(layer) is Dropout and not layer.training and layer.opt.scale_train and call.writes[0] not in wanted:
             place[call.writes[0]] = call.reads[0][0]
         else:
             left.append(call)

@@ -93,7 +93,12 @@ class _Normalized:
         return z
 
     def _fits(self, x: Tensor) -> bool:
-        if x.device.type != "cpu" or torch.compiler.is_compiling() or self.norm.uses_running:
+        if (
+            x.device.type != "cpu"
+            or torch.compiler.is_compiling()
+            or self.norm.uses_running
+            or self.norm.processes.size > 1
+        ):
             return False
         if not torch.ops.aten.is_non_overlapping_and_dense(x):
             return False  # a part of a blob, as Slice makes it: torch's kernel with `out` computes something else

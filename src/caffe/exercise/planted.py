@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.doctor.nets import Run, auto, curves, lenet, loss, lstm, mlp, norm, over, small
+from caffe.exercise.nets import NETS, Run, auto, curves, lenet, loss, lstm, mlp, norm, over, small
 
 __all__ = ["GOOD", "planted"]
 
@@ -105,15 +105,8 @@ def _solvers() -> Iterator[Run]:
 
 
 def _fillers() -> Iterator[Run]:
-    for base, net in (
-        ("lenet", lenet),
-        ("small", small),
-        ("mlp", mlp),
-        ("norm", norm),
-        ("auto", auto),
-        ("curves", curves),
-    ):
-        yield _run(base, "weights-all-equal", net(filler=CONSTANT if base != "lenet" else 'type: "constant"'))
+    for base in ("lenet", "small", "mlp", "norm", "auto", "curves"):
+        yield _run(base, "weights-all-equal", NETS[base](filler=CONSTANT if base != "lenet" else 'type: "constant"'))
     yield _run("lstm", "weights-all-equal", lstm(filler='type: "constant"', top=CONSTANT))
     for base, net in (("lenet", lenet(gauss(1e-4))), ("small", small(filler=gauss(1e-4))), ("auto", auto(gauss(1e-4)))):
         yield _run(base, "activations-vanish", net)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["NETS", "Run", "solver_text"]
@@ -183,4 +183,12 @@ def curves(source: str = "curves", filler: str = XAVIER, unit: str = "TanH", bat
     return text + dense("out", "h2", 2, filler) + loss(kind="EuclideanLoss")
 
 
-NETS = {"lenet": lenet, "small": small, "mlp": mlp, "norm": norm, "lstm": lstm, "auto": auto, "curves": curves}
+NETS: dict[str, Callable[..., str]] = {
+    "lenet": lenet,
+    "small": small,
+    "mlp": mlp,
+    "norm": norm,
+    "lstm": lstm,
+    "auto": auto,
+    "curves": curves,
+}

@@ -1,0 +1,78 @@
+"""`caffe train` in several processes: which to start, what each runs on, and how they join."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+from caffe import log, mode
+from caffe.cli import _device
+from caffe.data.pipeline import shard
+from caffe.data.pipeline.pool import cores
+from caffe.errors import CaffeError, ParallelError
+from caffe.parallel import environment, group
+from caffe.parallel.environment import launched
+from caffe.parallel.launch import launch
+
+__all__ = ["device_of", "joined", "launched", "started"]
+
+
+def started(flags: SimpleNamespace) -> int | None:
+    """Start the processes that the flags ask for and return their exit code; None where this process trains itself."""
+    if environment.launched():
+        return None
+    if flags.procs < 0:
+        raise CaffeError(f"-procs {flags.procs}: expected the number of processes, 1 or more")
+    numbers = _device.gpus(flags.gpu)
+    count = flags.procs or max(1, len(numbers))
+    if len(numbers) > 1 and count != len(numbers):
+        raise CaffeError(f"-procs {count} and -gpu {flags.gpu}: one process a device needs -procs {len(numbers)}")
+    if count == 1:
+        return None
+    words = [f"-{name}={_text(value)}" for name, value in flags.given.items() if name != "procs"]
+    return launch(["-m", "caffe", "train", *words], count, cores())
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def device_of(numbers: list[int], wanted: str) -> list[int]:
+    """The one of these GPUs that this process runs on; all of them where no launcher has started it."""
+    if not numbers or not environment.launched():
+        return numbers
+    local = environment.local_rank()
+    if local >= len(numbers):
+        raise CaffeError(
+            f"-gpu {wanted}: process {local} of this machine has no device: there are {len(numbers)}; start as many "
+            "processes as devices"
+        )
+    return [numbers[local]]
+
+
+@contextmanager
+def joined(flags: SimpleNamespace) -> Iterator[None]:
+    """Join the other processes for the block, as the launcher's environment says; alone where there is no launcher.
+
+    Errors of the block get the process's number in front.
+    """
+    if flags.timeout < 1:
+        raise CaffeError(f"-timeout {flags.timeout}: expected seconds, 1 or more")
+    if environment.rank():
+        log.logger.setLevel(logging.ERROR)  # process 0 tells everything
+        flags.plot = flags.logdir = flags.on_finding = ""
+        flags.watch, flags.monitor = "off", False
+    processes = environment.join(mode.device(), flags.timeout)
+    shard.divide_batches(flags.divide_batch)
+    try:
+        with group.joined(processes):
+            yield
+    except ParallelError:
+        raise
+    except CaffeError as error:
+        raise (error if processes.size == 1 else error.reworded(f"{processes}: {error}")) from error.__cause__
+    finally:
+        shard.divide_batches(False)
+        processes.leave()

@@ -1,0 +1,130 @@
+"""`phase-mismatch` against the deploy net: what TEST does to its input, and what the net for use leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from caffe.doctor.case import quiet
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line, Severity
+from caffe.doctor.view import View
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2, upgrade
+
+_LEARNED = {
+    "Convolution": "convolution_param",
+    "Deconvolution": "convolution_param",
+    "InnerProduct": "inner_product_param",
+}
+_PASSED = (
+    *("Dropout", "Accuracy", "Silence", "Split", "Softmax"),
+    *("Slice", "Concat", "Reshape", "Flatten", "Permute"),
+)
+"""Layers that a net for use may have or leave out: without effect in TEST, or for training in pairs."""
+_ENDS = ("_train_test", "_train_val", "_train", "_trainval")
+
+
+class Deploy(Check):
+    """Compares the net that is tested with the one for use, which lies beside it as deploy.prototxt or the like, or as
+    lenet.prototxt beside lenet_train_test.prototxt.
+
+    A file is the net for use if most of its learned layers have the names of the trained ones. Its layers must have
+    the same options, its input the channels and, before an InnerProduct layer, the size that TEST gives; and what TEST
+    computes on the way must be there.
+    """
+
+    codes = ()  # phase-mismatch, which is that of the check of TRAIN and TEST
+    stage = Stage.FILES
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        case = exam.case
+        view = case.test if case.tests else case.train
+        for path in _beside(case.net_path or case.path):
+            try:
+                with quiet():
+                    deploy = View(upgrade.read_net(path), caffe_pb2.TEST, caffe_pb2.NetState())
+            except CaffeError:
+                continue
+            names = {node.name for node in deploy.nodes if node.type in _LEARNED}
+            mine = {node.name for node in view.nodes if node.type in _LEARNED}
+            if not mine or len(names & mine) <= len(mine) / 2:
+                continue
+            facts = [*_options(view, deploy), *_absent(view, deploy), *_input(view, deploy)]
+            if facts:
+                yield _finding(path, facts)
+            else:
+                yield Line("net for use", f"{path} has the layers and the input of TEST")
+
+
+def _beside(path: str) -> list[Path]:
+    """The files beside a net that by their names may be its net for use."""
+    folder, stem = Path(path).parent, Path(path).stem
+    base = next((stem.removesuffix(end) for end in _ENDS if stem.endswith(end)), stem)
+    names = ["deploy", f"{base}_deploy", f"{base}-deploy", f"deploy_{base}", base]
+    found = [folder / f"{name}.prototxt" for name in names if name != stem]
+    return [file for file in found if file.is_file()]
+
+
+def _options(view: View, deploy: View) -> Iterator[str]:
+    """Learned layers whose options differ in more than fillers."""
+    for node in view.nodes:
+        other = deploy.named(node.name)
+        field = _LEARNED.get(node.type)
+        if field and other is not None and other.type == node.type:
+            pair = [_plain(getattr(each.spec, field)) for each in (node, other)]
+            if pair[0] != pair[1]:
+                yield f'layer "{node.name}" has other options: {_text(pair[0])} in TEST, {_text(pair[1])} there'
+
+
+def _absent(view: View, deploy: View) -> Iterator[str]:
+    """Layers on the way from the data to the last learned layer that the net for use does not have."""
+    learned = [node for node in view.nodes if node.type in _LEARNED and deploy.named(node.name)]
+    way = list(view.before(learned[-1])) if learned else []
+    kinds = [node.type for node in deploy.nodes]
+    for node in sorted(way, key=lambda node: node.number):
+        have, need = kinds.count(node.type), sum(other.type == node.type for other in way)
+        if node.spec.bottom and node.type not in _PASSED and have < need and deploy.named(node.name) is None:
+            yield f'layer "{node.name}" ({node.type}) is missing there'
+
+
+def _input(view: View, deploy: View) -> Iterator[str]:
+    """An input of other channels; or of another size, where the net has layers that depend on it."""
+    source = next((node for node in view.nodes if not node.spec.bottom and node.spec.top), None)
+    given = next((node for node in deploy.nodes if node.type == "Input"), None)
+    if source is None or given is None or not given.spec.input_param.shape:
+        return
+    sizes = list(given.spec.input_param.shape[0].dim)
+    crop = source.spec.transform_param.crop_size
+    fixed = any(node.type == "InnerProduct" for node in deploy.nodes)
+    if len(sizes) == 4 and crop and fixed and sizes[2:] != [crop, crop]:
+        yield f"its input is {sizes[2]} x {sizes[3]}, and that of TEST {crop} x {crop}"
+    means = len(source.spec.transform_param.mean_value)
+    if len(sizes) == 4 and means > 1 and sizes[1] != means:
+        yield f"its input has {sizes[1]} channels, and mean_value of TEST {means}"
+
+
+def _plain(options: Any) -> Any:
+    plain = type(options)()
+    plain.CopyFrom(options)
+    for name in ("weight_filler", "bias_filler", "engine"):
+        plain.ClearField(name)
+    return plain
+
+
+def _text(options: Any) -> str:
+    return " ".join(str(options).split()) or "none"
+
+
+def _finding(path: Path, facts: list[str]) -> Finding:
+    return Finding(
+        "phase-mismatch",
+        Severity.WARNING,
+        f"the net for use differs from the one that is tested: {facts[0]}",
+        f"give {path} the same layers and input",
+        f"{len(facts)} {'difference' if len(facts) == 1 else 'differences'}: {'; '.join(facts[:5])}",
+        place=str(path),
+        certain=True,
+    )

@@ -1,0 +1,37 @@
+"""The first loss with regularisation switched up: the term that weight decay adds must grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from caffe.doctor.check import Check, Stage
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Line
+
+_TIMES = 1000
+
+
+class Regularisation(Check):
+    """Adds the term of weight decay, which Caffe leaves out of the loss that it shows, to the first loss.
+
+    The term is weight_decay times the sum of decay_mult w^2 / 2, or of decay_mult |w| for L1. By hand, one switches the
+    decay up and sees the loss rise above that of a guess.
+    """
+
+    codes = ()
+    stage = Stage.FIGURES
+
+    def examine(self, exam: Exam) -> Iterator[Finding | Line]:
+        decay, first = float(exam.case.param.weight_decay), exam.base.first
+        if exam.base.error:
+            return
+        if decay <= 0:
+            yield Line("first loss with regularisation", "weight_decay is 0: nothing is added")
+            return
+        term = decay * sum(blob.decay_mult * _penalty(exam, blob) for blob in exam.blobs)
+        figure = f"{first:.3g} + {term:.3g}; with {_TIMES} times the decay {first:.3g} + {_TIMES * term:.3g}"
+        yield Line("first loss with regularisation", figure, {"first": first, "term": term, "times": _TIMES})
+
+
+def _penalty(exam: Exam, blob: object) -> float:
+    return float(getattr(blob, "sum_abs" if exam.case.param.regularization_type == "L1" else "half_square"))

@@ -1,0 +1,82 @@
+"""Marks exercises: whether the cause is named, and whether the run does well again in a replay."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe.doctor.case import Case
+from caffe.doctor.check import checks
+from caffe.doctor.exam import Exam
+from caffe.doctor.finding import Finding, Severity
+from caffe.errors import CaffeError, FileError
+from caffe.exercise.writing import KEY, STATIC, quality, sources
+
+__all__ = ["Mark", "mark"]
+
+_ENOUGH = 0.8
+"""The part of the way from the planted run to the healthy one that a repair must go."""
+_BUDGET = 5.0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a student's answer is worth: a point for the cause, and one for the repair."""
+
+    student: str
+    named: bool
+    mended: bool
+    text: str
+
+    @property
+    def points(self) -> int:
+        return int(self.named) + int(self.mended)
+
+
+def mark(folder: str | Path) -> list[Mark]:
+    """Mark all students of a folder. Raises FileError where there is no key."""
+    top = Path(folder)
+    keys = sorted((top / KEY).glob("*/key.json"))
+    if not keys:
+        raise FileError(f"{folder}: has no {KEY}/*/key.json; give a folder that `caffe exercise make` has written")
+    return [_marked(top / path.parent.name, json.loads(path.read_text())) for path in keys]
+
+
+def _marked(folder: Path, key: dict[str, Any]) -> Mark:
+    answer_path = folder / "answer.txt"
+    words = answer_path.read_text().split() if answer_path.exists() else []
+    answer = words[0].strip(".,:;").lower() if words else ""
+    named = answer in key["codes"]
+    fact = f"{answer or 'no answer'}, {'right' if named else 'it was ' + ' or '.join(key['codes'])}"
+    mended, text = _mended(folder, key)
+    return Mark(folder.name, named, mended, f"{fact}; {text}")
+
+
+def _mended(folder: Path, key: dict[str, Any]) -> tuple[bool, str]:
+    """Whether the run as it is now does well, and what it came to."""
+    try:
+        if sources(folder) != key["sources"]:
+            return False, "the data layers read something else"
+        now = quality(folder)
+        code = key["codes"][0]
+        if code in STATIC:
+            with contextlib.chdir(folder):
+                still = _found(code)
+            return not still, f"{code} is {'still there' if still else 'gone'}"
+    except (CaffeError, OSError) as error:
+        return False, f"does not run: {error}"
+    need = key["ill"] + _ENOUGH * (key["well"] - key["ill"])
+    return now >= need, f"quality {max(0.0, now):.2f}, it was {max(0.0, key['ill']):.2f}, healthy is {key['well']:.2f}"
+
+
+def _found(code: str) -> bool:
+    """Whether the doctor's check of that code finds it in the run of this folder."""
+    exam = Exam(Case("solver.prototxt"), _BUDGET)
+    try:
+        found = [each for check in checks() if code in check.codes for each in check().examine(exam)]
+    finally:
+        exam.close()
+    return any(isinstance(each, Finding) and each.code == code and each.severity > Severity.NOTE for each in found)

@@ -1,0 +1,1 @@
+"""Processes that train together: how they are started, find each other, and exchange what they compute."""

@@ -1,0 +1,142 @@
+"""What a launcher tells its processes: torchrun's environment, which `caffe train --procs` sets as well."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from caffe import log
+from caffe.errors import ParallelError
+from caffe.parallel.group import ALONE, Group
+from caffe.parallel.processes import LIMIT, Processes
+
+__all__ = ["LAUNCHER", "join", "launched", "local_rank", "rank", "watch_launcher"]
+
+LAUNCHER = "CAFFE_LAUNCHER"
+"""The variable by which `caffe train --procs` gives its process number."""
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_SIOCGIFADDR = 0x8915
+_LOOK = 0.5  # seconds from look to look whether the launcher is there
+
+
+def launched() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return _number("WORLD_SIZE", 1) > 1
+
+
+def rank() -> int:
+    """The number of this process, 0 where it is alone."""
+    return _number("RANK", 0) if launched() else 0
+
+
+def local_rank() -> int:
+    """The number of this process among those of its machine."""
+    return _number("LOCAL_RANK", 0) if launched() else 0
+
+
+def join(device: torch.device | str = "cpu", limit: float = LIMIT) -> Group:
+    """The group that the launcher's environment describes, connected; a group of one where there is no launcher.
+
+    Raises ParallelError for an environment that is not whole and for processes that do not come.
+    """
+    if not launched():
+        return ALONE
+    missing = [name for name in _NEEDED if not os.environ.get(name)]
+    if missing:
+        raise ParallelError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; start the processes with "
+            "torchrun, or with caffe train --procs N"
+        )
+    watch_launcher()
+    _share_processors()
+    _choose_interface()
+    try:
+        store, number, size = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=limit))))
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        fact = str(error).partition("\n")[0]
+        raise ParallelError(f"rank {rank()}: cannot meet the other processes at {place}: {fact}") from error
+    return Processes(store, number, size, device, limit)
+
+
+def watch_launcher() -> None:
+    """End this process soon after its launcher has gone: a launcher that is killed cannot end it itself."""
+    parent = os.getppid()
+    known = os.environ.get(LAUNCHER)
+    if known is not None and int(known) != parent:
+        os._exit(1)  # it went before this process looked
+    if known is not None or "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_watch, args=(parent,), name="caffe launcher watch", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)  # without a word: standard error may lead to a pipe that nobody reads any more
+
+
+def _share_processors() -> None:
+    """Give each process of a machine its share of the processors; torchrun gives one, unless OMP_NUM_THREADS is set."""
+    if LAUNCHER in os.environ or os.environ.get("OMP_NUM_THREADS", "1") != "1":
+        return
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, available // _number("LOCAL_WORLD_SIZE", 1)))
+
+
+def _choose_interface() -> None:
+    """Name the network interface that leads to the other machines: gloo would take that of this machine's name.
+
+    Raises ParallelError where the way to the other machines is the loopback, over which none is reached.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ or _number("LOCAL_WORLD_SIZE", 1) == _number("WORLD_SIZE", 1):
+        return
+    place = os.environ["MASTER_ADDR"]
+    name = _interface_to(place)
+    if name == "lo":
+        raise ParallelError(
+            f'rank {rank()}: MASTER_ADDR "{place}" leads to the loopback interface, over which no other machine is '
+            "reached; give the address of a network, or set GLOO_SOCKET_IFNAME to its interface (ip addr lists them)"
+        )
+    if name:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+        log.info("parallel.py", f"gloo uses the interface {name}, which leads to {place}")
+
+
+def _interface_to(host: str) -> str:
+    """The name of the interface with the address from which `host` is reached; empty where that is not known."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            mine = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                if _address(probe, name) == mine:
+                    return name
+    except OSError:
+        pass
+    return ""
+
+
+def _address(probe: socket.socket, name: str) -> str:
+    """The IPv4 address of an interface; empty where it has none, or the system does not tell."""
+    try:
+        import fcntl
+
+        answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", name[:15].encode()))
+    except (OSError, ImportError):
+        return ""
+    return socket.inet_ntoa(answer[20:24])
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise ParallelError(f'the environment variable {name} is "{text}", expected a whole number') from None

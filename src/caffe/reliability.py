@@ -1,0 +1,111 @@
+"""How sure a net is, and how often it is right when it is: Monte Carlo dropout, and reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe.errors import CaffeError, require_extra
+from caffe.net import Net
+from caffe.net.run.monte_carlo import first_repeated
+from caffe.proto import files
+
+__all__ = ["Reliability", "draw", "samples", "softmax"]
+
+BINS = 10
+
+
+def samples(net: Net, runs: int, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Run a net in TEST once as usual, and `runs` times with dropout, on one batch.
+
+    The batch is the next one of its data layers, or what its inputs hold. Returns the blobs `names` of the usual run,
+    and of the others with an axis of runs in front. Only the layers that depend on dropout are run again. Dropout is
+    off afterwards.
+    """
+    if runs < 1:
+        raise CaffeError(f"runs is {runs}, expected at least 1")
+    net.monte_carlo(False)
+    net.forward_loss()
+    plain = {name: net.blobs[name].data.copy() for name in names}
+    net.monte_carlo()
+    try:
+        start = net.layer_names[first_repeated(net.steps)]
+        drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for _ in range(runs):
+            net.forward(start=start)
+            for name in names:
+                drawn[name].append(net.blobs[name].data.copy())
+    finally:
+        net.monte_carlo(False)
+    return plain, {name: np.stack(each) for name, each in drawn.items()}
+
+
+def softmax(scores: np.ndarray, axis: int) -> np.ndarray:
+    """Probabilities along an axis."""
+    powers = np.exp(scores.astype(np.float64) - scores.max(axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis, keepdims=True))
+
+
+class Reliability:
+    """Gathers probabilities with the labels that were right.
+
+    In each of ten bins of confidence (the largest probability), a reliable net is right as often as it is confident.
+    """
+
+    def __init__(self) -> None:
+        self.confidence: list[np.ndarray] = []
+        self.right: list[np.ndarray] = []
+
+    def add(self, probabilities: np.ndarray, labels: np.ndarray) -> None:
+        """Take probabilities (items, classes), and the number of the right class for each item."""
+        self.confidence.append(probabilities.max(1))
+        self.right.append(probabilities.argmax(1) == labels)
+
+    def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each bin: mean confidence, share that is right (both NaN in an empty one), and the number of items."""
+        confidence, right = np.concatenate(self.confidence), np.concatenate(self.right)
+        place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+        count = np.bincount(place, minlength=BINS)
+        sums = [np.bincount(place, weights=values, minlength=BINS) for values in (confidence, right)]
+        mean = [np.where(count > 0, each / np.maximum(count, 1), np.nan) for each in sums]
+        return mean[0], mean[1], count
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: how far confidence and the share of right answers are apart, on average.
+
+        Source: Guo et al., arXiv:1706.04599.
+        """
+        confidence, right, count = self.bins()
+        return float(np.nansum(np.abs(confidence - right) * count) / count.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of items that are right."""
+        return float(np.concatenate(self.right).mean())
+
+
+def draw(kinds: dict[str, Reliability], path: str | Path) -> None:
+    """Draw the reliability of kinds of prediction, by name, into a picture. Raises MissingExtra and FileError."""
+    figures: Any = require_extra("matplotlib.figure", "plot", "drawing a reliability plot")
+    page = figures.Figure(figsize=(4.6 * len(kinds), 5.2), layout="constrained")
+    columns = page.subplots(2, len(kinds), squeeze=False, sharex=True, height_ratios=(3, 1))
+    edges = np.arange(BINS) / BINS + 0.5 / BINS
+    for (top, bottom), (name, kind) in zip(columns.T, kinds.items(), strict=True):
+        confidence, right, count = kind.bins()
+        top.bar(edges, np.nan_to_num(right), 0.9 / BINS, color="tab:blue", label="right")
+        top.plot([0, 1], [0, 1], color="tab:gray", linestyle="--", label="as sure as right")
+        top.plot(confidence, right, "o", color="tab:orange", markersize=4, label="mean of a bin")
+        top.set_title(f"{name}: {100 * kind.accuracy:.1f} % right\ncalibration error {kind.error:.3f}", fontsize=10)
+        top.set_ylim(0, 1)
+        top.set_ylabel("share that is right")
+        top.legend(loc="upper left", fontsize=8)
+        bottom.bar(edges, count, 0.9 / BINS, color="tab:gray")
+        bottom.set_xlim(0, 1)
+        bottom.set_xlabel("confidence")
+        bottom.set_ylabel("items")
+    with files.atomic(path) as file:
+        page.savefig(file, format=Path(path).suffix.lstrip(".").lower() or "png", dpi=110)

@@ -1,0 +1,315 @@
+"""What the solvers of several processes do together: equal weights at the start, mean gradients, equal decisions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caffe import log, mode
+from caffe.errors import ParallelError, SolverError
+from caffe.layers.base import Source
+from caffe.layers.support.effects import Effects
+from caffe.net import Net
+from caffe.parallel.group import Group
+from caffe.solver import kept
+from caffe.solver.over_all import join_layers
+from caffe.solver.reduction import Reduction
+from caffe.solver.rules import Rule
+
+__all__ = ["Buffer", "Place", "Together", "common_seed"]
+
+REQUESTS = ("snapshot", "stop")
+_CHECK_EVERY = 100  # iterations from check to check that all processes have the same weights
+_CHECK_VALUES = 1 << 12  # a sum of so many equal numbers of this size is exact in float32
+
+
+class Place(NamedTuple):
+    """Where a data source stands: number of its net, its name, its position, and records that all take at a time."""
+
+    net: int
+    layer: str
+    position: bytes
+    batch: int
+
+
+class Buffer(NamedTuple):
+    """What a layer of a process keeps from batch to batch: number of the net, names of layer and buffer, numbers."""
+
+    process: int
+    net: int
+    layer: str
+    name: str
+    array: np.ndarray
+
+
+class Together:
+    """A solver's part in a group of processes; alone it does what a single process needs and costs nothing.
+
+    `agreed` are the requests of any process that every process meets now.
+    """
+
+    def __init__(self, group: Group, param: Any, rule: Rule, nets: Sequence[Net], seed: int) -> None:
+        self.group, self.param, self.seed = group, param, seed
+        self.agreed: set[str] = set()
+        self._nets = nets
+        self._tested = [0] * (len(nets) - 1)  # for each test net: batches since its sources were at one place
+        self._dealt = [False] * (len(nets) - 1)
+        self._reduction: Reduction | None = None
+        join_layers(nets[0], param, group)
+        if self.several:
+            _check_rule(rule)
+            self.deal_tests()
+
+    @property
+    def seeds(self) -> bool:
+        """Whether the random numbers of each iteration follow from `seed`."""
+        return self.several or self.param.global_dropout
+
+    @property
+    def several(self) -> bool:
+        """Whether there are other processes."""
+        return self.group.size > 1
+
+    # -- at the start ----------------------------------------------------------------------------------------------
+
+    def equalize(self) -> None:
+        """Give every process the weights of process 0 and its places in the data."""
+        if not self.several:
+            return
+        places = self.group.share([source.position() for _, source in kept.sources(self._nets)])
+        for (_, source), place in zip(kept.sources(self._nets), places, strict=True):
+            if source.position() != place:
+                source.seek(place)
+        self.send_weights()
+        self.deal_tests()
+
+    def deal_tests(self) -> None:
+        """Begin to deal the batches of the test nets, from where their sources are."""
+        if not self.several:
+            return
+        for index, net in enumerate(self._nets[1:]):
+            self._tested[index], self._dealt[index] = 0, _can_be_dealt(net)
+            if self._dealt[index]:
+                for source in net.sources.values():
+                    source.deal(self.group.rank, self.group.size)
+
+    def send_weights(self) -> None:
+        """Copy all blobs of process 0's nets, trained or not, into those of the others."""
+        blobs = {id(blob): blob for net in self._nets for layer in net.layers for blob in layer.param_blobs}
+        self._send(blob.parameter for blob in blobs.values())
+        for blob in blobs.values():
+            blob.advance()
+
+    def _send(self, tensors: Iterable[Tensor]) -> None:
+        with torch.no_grad():
+            self.group.send([tensor.detach() for tensor in tensors])
+
+    # -- in each iteration -----------------------------------------------------------------------------------------
+
+    def begin(self, iteration: int) -> None:
+        """Seed what is random in the layers of this iteration: by the run, the iteration, and the process."""
+        if self.seeds:
+            own = 0 if self.param.global_dropout else self.group.rank
+            torch.manual_seed(_mixed(self.seed, iteration, own))
+
+    @property
+    def reduction(self) -> Reduction:
+        """What averages the gradients."""
+        if self._reduction is None:
+            self._reduction = Reduction(self.group, self._nets[0])
+        return self._reduction
+
+    def before_pass(self, last: bool) -> None:
+        """Let the last pass of an iteration send gradients while it runs backward, if layer_wise_reduce says so."""
+        if last and self.several and self.param.layer_wise_reduce:
+            self.reduction.arm()
+
+    def reduce(self, iteration: int, loss: float, requests: set[str]) -> float:
+        """Average the gradients; returns the mean loss. Takes the requests of all processes into `agreed`."""
+        if not self.several:
+            return loss
+        check = self._checksum() if iteration % _CHECK_EVERY == 0 else 0.0
+        asked = [float(name in requests) for name in REQUESTS]
+        requests.clear()
+        mean, agreed_check, *flags = self.reduction.run([loss, check, *asked])
+        if abs(agreed_check - check) > 0.1:
+            raise ParallelError(
+                f"rank {self.group.rank}: iteration {iteration}: the weights are not those of the other processes. "
+                "Something has changed them in some processes only, such as a callback; go on from a snapshot"
+            )
+        self.agreed = {name for name, flag in zip(REQUESTS, flags, strict=True) if flag > 0}
+        return mean
+
+    def agree(self, requests: set[str]) -> None:
+        """Take the requests of all processes into `agreed`, between two iterations."""
+        if self.several:
+            found = self.group.gather(set(requests))
+            requests.clear()
+            self.agreed = set().union(*found)
+
+    def meets(self, action: str, requests: set[str]) -> bool:
+        """Whether to meet a request now: one that all processes agreed on; alone, one that is there."""
+        asked = action in (self.agreed if self.several else requests)
+        requests -= set() if self.several else {action}
+        return asked
+
+    def mean(self, number: float) -> float:
+        """The mean of a number over the processes."""
+        return sum(self.group.gather(number)) / self.group.size
+
+    def _checksum(self) -> float:
+        """A number from 0 to 4095 that follows from the bits of all weights."""
+        total = 0
+        for entry in self._nets[0].learnable:
+            if entry.tensor.requires_grad:
+                bits = entry.tensor.detach().contiguous().view(torch.int32)
+                total += int(bits.sum(dtype=torch.int64))
+        return float(total % 4093 % _CHECK_VALUES)
+
+    def mean_outputs(self, outputs: dict[str, list[float]]) -> dict[str, list[float]]:
+        """The means of the train net's outputs over the processes; this process's own where they differ in number."""
+        if not self.several:
+            return outputs
+        found = self.group.gather(outputs)
+        return {
+            name: [sum(column) / len(found) for column in zip(*(each[name] for each in found), strict=True)]
+            if len({len(each[name]) for each in found}) == 1
+            else values
+            for name, values in outputs.items()
+        }
+
+    # -- tests -----------------------------------------------------------------------------------------------------
+
+    def share_statistics(self) -> None:
+        """Give every process the statistics of process 0, which are those that snapshots hold."""
+        if self.several:
+            learnable = self._nets[0].learnable
+            self._send(entry.tensor for entry in learnable if not isinstance(entry.tensor, nn.Parameter))
+
+    def batches(self, index: int, count: int, run: Callable[[], Any], stopped: Callable[[], bool]) -> list[Any] | None:
+        """The results of `run` for `count` batches of a test net, in their order; None where `stopped` says so.
+
+        Process r runs every batch whose number, counted over all tests, is r modulo the number of processes. Where a
+        net cannot pass over batches, every process runs all of them.
+        """
+        size = self.group.size if self._dealt[index] else 1
+        own: list[tuple[int, Any]] = []
+        for first in range(0, count, size):
+            if stopped():
+                return None
+            part = range(first, min(first + size, count))
+            own += [
+                (place, run()) for place in part if size == 1 or self._owner(index, place - first) == self.group.rank
+            ]
+            self._tested[index] += len(part)
+        if size == 1:
+            return [result for _, result in own]
+        found = dict(pair for pairs in self.group.gather(own) for pair in pairs)
+        return [found[place] for place in sorted(found)]
+
+    def _owner(self, index: int, ahead: int = 0) -> int:
+        """The process that runs the test batch `ahead` of the next one."""
+        return (self._tested[index] + ahead) % self.group.size
+
+    @contextmanager
+    def testing_aside(self, index: int) -> Iterator[None]:
+        """Count the batches that the block runs as not run; their sources must be brought back before it ends."""
+        before = self._tested[index]
+        try:
+            yield
+        finally:
+            self._tested[index] = before
+            if self._dealt[index]:
+                begun = before > self.group.rank
+                for source in self._nets[1 + index].sources.values():
+                    source.deal(self.group.size - 1 if begun else self.group.rank, self.group.size)
+
+    # -- snapshots -------------------------------------------------------------------------------------------------
+
+    def places(self) -> list[Place]:
+        """Where the data sources stand, for all processes as one."""
+        own = [
+            Place(net, source.name, source.position(), _batch(source) * (1 if net else self.group.size))
+            for net, source in kept.sources(self._nets)
+        ]
+        found = self.group.gather(own)
+        return [found[self._holder(places[0].net)][number] for number, places in enumerate(zip(*found, strict=True))]
+
+    def buffers(self) -> list[Buffer]:
+        """What layers keep from batch to batch, of every process."""
+        own = [(net, layer.name, name, value.cpu().numpy()) for net, layer, name, value in kept.buffers(self._nets)]
+        found = self.group.gather(own) if own else []
+        return [Buffer(process, *each) for process, held in enumerate(found) for each in held]
+
+    def resumed(self, state: Any) -> None:
+        """Go on with the seed of a SolverState; a line tells what another number of processes changes."""
+        if state.HasField("run_seed"):
+            self.seed = state.run_seed
+        if state.processes == self.group.size:
+            return
+        before = {source.layer: source.batch for source in state.source if source.net == 0 and source.batch}
+        now = {source.name: _batch(source) * self.group.size for source in self._nets[0].sources.values()}
+        other = [
+            f"{name} {now[name]}, before {count}" for name, count in before.items() if now.get(name, count) != count
+        ]
+        data = f"steps take other numbers of records ({', '.join(other)})" if other else "steps take the same records"
+        log.warning(
+            "snapshot.py",
+            f"the state is of {state.processes} process(es), this run has {self.group.size}: weights, histories and "
+            f"places in the data go on exactly, and {data}; random numbers of layers such as Dropout are others",
+        )
+
+    def _holder(self, net: int) -> int:
+        """The process whose sources of a net have come as far as all processes together have."""
+        if net == 0 or not self._dealt[net - 1] or not self._tested[net - 1]:
+            return 0
+        return self._owner(net - 1, -1)
+
+
+def common_seed(group: Group, param: Any) -> int:
+    """The seed of a run, from 0: that of the solver, or one that all processes draw together.
+
+    The random generators are seeded by it, so that all fill and shuffle alike.
+    """
+    if param.random_seed >= 0:
+        mode.set_random_seed(param.random_seed)
+        return int(param.random_seed) % (1 << 31)
+    if group.size == 1 and not param.global_dropout:
+        return 0
+    seed = group.share(int(torch.randint(1 << 31, ())))
+    mode.set_random_seed(seed)
+    return seed
+
+
+def _check_rule(rule: Rule) -> None:
+    if not rule.parallel:
+        raise SolverError(
+            f'solver type "{type(rule).__name__}": searches along a line, which needs all data in one process; train '
+            "with one process, or with another type"
+        )
+
+
+def _can_be_dealt(net: Net) -> bool:
+    """Whether a batch of the net says nothing of the next, and its sources can pass over batches."""
+    sources = net.sources.values()
+    state = Effects.BUFFERS | Effects.CALLS | Effects.RANDOM
+    layers = [layer for layer in net.layers if not isinstance(layer, Source)]
+    if any(layer.effects_now & state for layer in layers) or any(kept.buffers([net])):
+        return False
+    return all(source.user_fed or source.deal(0, 1) for source in sources)
+
+
+def _batch(source: Source) -> int:
+    return int(getattr(source, "batch_size", 0) or 0)
+
+
+def _mixed(seed: int, iteration: int, process: int) -> int:
+    """A seed that follows from three numbers."""
+    text = f"{seed} {iteration} {process}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "little")

@@ -1,0 +1,9 @@
+"""What follows a training run: findings while it goes on, lines for each epoch, and TensorBoard's event files."""
+
+from __future__ import annotations
+
+from caffe.watch.epochs import Epochs
+from caffe.watch.reports import Reports
+from caffe.watch.watch import Watch
+
+__all__ = ["Epochs", "Reports", "Watch"]

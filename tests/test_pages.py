@@ -1,0 +1,82 @@
+"""The blocks of the documents, run in the order of their page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+
+from caffe.proto import caffe_pb2
+from tests.conftest import ROOT
+
+# Pages whose blocks need no files but those of `make demo`, and pages that begin without them.
+PAGES = ["README.md", "docs/layers_own.md", "docs/solvers.md", "docs/speed.md"]
+FROM_THE_START = ["docs/tour.md"]
+BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```', re.M | re.S)
+DEMO = "examples/mnist/lenet_demo_solver.prototxt"
+
+
+def run(folder: Path, *words: str) -> str:
+    """What a program prints, run in a folder as after the installation."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def copy_examples(folder: Path) -> Path:
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("*_lmdb"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder as it is after `make demo`."""
+    folder = copy_examples(tmp_path_factory.mktemp("pages"))
+    (folder / "demo").mkdir()
+    for words in (["data", "mnist", "-o", "examples/mnist"], ["train", "-solver", DEMO]):
+        run(folder, sys.executable, "-W", "ignore", "-m", "caffe", *words)
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_run_after_the_demo(page, place):
+    run_blocks(page, place)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", FROM_THE_START)
+def test_the_blocks_of_a_page_run(page, tmp_path):
+    run_blocks(page, copy_examples(tmp_path))
+
+
+def run_blocks(page: str, place: Path) -> None:
+    """Write the files of a page, and run its commands, then its Python."""
+    script = []
+    for kind, title, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        if title:
+            (place / title).write_text(text)
+        elif kind == "python":
+            script.append(text)
+        elif kind == "prototxt":
+            text_format.Parse(text, caffe_pb2.SolverParameter())
+        elif not kind:
+            run_commands(place, text)
+    if script:
+        (place / "page.py").write_text("\n".join(script))
+        run(place, sys.executable, "page.py")
+
+
+def run_commands(folder: Path, text: str) -> None:
+    """Run the lines of a block that are commands of ours, and the shell's `mkdir`."""
+    ours = f"{sys.executable} -W ignore -m caffe "
+    for line in text.splitlines():
+        if line.startswith(("caffe ", "mkdir ")):
+            run(folder, "bash", "-c", re.sub("^caffe ", ours, line))
