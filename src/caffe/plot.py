@@ -22,11 +22,11 @@ NUMBER = r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf))"
 """A number as a log has it."""
 _LINES = {
     "solving": re.compile(r"\] Solving (\S.*)"),
-    "loss": re.compile(rf"\bIteration (\d{1, 18})(?: \([^)]*\))?, loss = {NUMBER}"),
-    "rate": re.compile(rf"\bIteration (\d{1, 18}), lr = {NUMBER}"),
+    "loss": re.compile(rf"\bIteration (\d{{1,18}})(?: \([^)]*\))?, loss = {NUMBER}"),
+    "rate": re.compile(rf"\bIteration (\d{{1,18}}), lr = {NUMBER}"),
     "testing": re.compile(r"\bIteration (\d{1,18}), Testing net(?: \(#(\d{1,18})\))?"),
     "output": re.compile(rf"\bTest net output #\d+: (.+?) = {NUMBER}(\s+\(\*)?"),
-    "score": re.compile(rf"\bTest score #(\d{1, 18}): {NUMBER}"),
+    "score": re.compile(rf"\bTest score #(\d{{1,18}}): {NUMBER}"),
 }
 
 

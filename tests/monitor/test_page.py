@@ -31,10 +31,12 @@ def browser(tmp_path) -> Iterator[Browser]:
 
 def test_curves_grow_and_nothing_is_fetched_from_elsewhere(browser, tmp_path):
     path = log(tmp_path / "a.log", 20)
-    log(tmp_path / "b.log", 10, rate=0.5)
+    log(tmp_path / "b.log", 10)
     with served(Board([path, tmp_path / "b.log"])) as url:
         browser.open(url)
         browser.wait(f"{CHART}.runs.length === 2")
+        flat = f"{CHART.replace('loss', 'rate')}.plot"
+        browser.wait(f"{flat}.scales.y.min < 0.09 && {flat}.scales.y.max > 0.11 && {flat}.scales.y.max < 0.3")
         before = browser.value(LAST)
         with open(path, "a") as file:
             file.writelines(lines(i, 0.1) for i in range(200, 400, 10))

@@ -77,6 +77,17 @@ def test_a_runs_details_its_net_and_tables(site):
     assert fetch(f"{site}api/system")["cores"] >= 1
 
 
+def test_a_confusion_matrix_beside_the_log(tmp_path):
+    path = log(tmp_path / "a.log", 3)
+    (tmp_path / "a_confusion.csv").write_text("is \\ called,cat,dog\ncat,3,1\ndog,0,2\n")
+    (tmp_path / "a_confusion_old.csv").write_text("cat,3,x\ncat,3,x\n")
+    with served(Board([path])) as url:
+        assert fetch(f"{url}api/run?run=0")["confusions"] == ["a_confusion.csv", "a_confusion_old.csv"]
+        assert fetch(f"{url}api/confusion?run=0") == {"names": ["cat", "dog"], "rows": [[3, 1], [0, 2]]}
+        assert "is no table of counts" in fetch(f"{url}api/confusion?run=0&number=1")["error"]
+        assert "has 2 confusion matrices" in fetch(f"{url}api/confusion?run=0&number=2")["error"]
+
+
 @pytest.mark.parametrize(
     ("query", "told"),
     [

@@ -14,7 +14,7 @@ from typing import Any
 from caffe import log
 from caffe.cli import logs
 from caffe.cli.display import Display
-from caffe.errors import require_extra
+from caffe.errors import FileError, require_extra
 
 __all__ = ["beside", "check"]
 
@@ -28,12 +28,15 @@ def check() -> None:
 
 
 @contextmanager
-def beside(paths: list[str], prefix: str, display: Display) -> Iterator[None]:
+def beside(log_file: str, logdir: str, prefix: str, display: Display) -> Iterator[None]:
     """Show the files that a run writes in the browser while the block runs.
 
-    Without any the run's log is also written to `PREFIX_train.log`.
+    Without both the run's log is also written to `PREFIX_train.log`.
     """
     with ExitStack() as stack:
+        paths = [path for path in (log_file, logdir) if path]
+        if logdir:
+            _make(logdir)
         if not paths:
             folder = os.path.dirname(prefix) or "."
             paths = [f"{prefix}_train.log" if prefix and os.path.isdir(folder) else "caffe_train.log"]
@@ -47,6 +50,13 @@ def beside(paths: list[str], prefix: str, display: Display) -> Iterator[None]:
             finally:
                 process.terminate()
         _tell(display, f"The monitor has ended with the run; to see it again: caffe monitor {shlex.join(paths)}")
+
+
+def _make(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot write event files into {folder}: {error.strerror}") from error
 
 
 def _tell(display: Display, text: str) -> None:

@@ -54,8 +54,8 @@ RESUME = Flag("resume", False, "The same as -snapshot auto.")
 MONITOR = Flag(
     "monitor",
     False,
-    "Show the run as a page in the browser while it goes on (see: caffe help monitor). It reads the file of -log; "
-    "without one the log is written to SNAPSHOT_PREFIX_train.log.",
+    "Show the run as a page in the browser while it goes on (see: caffe help monitor). It reads the files of "
+    "-log and -logdir; without both the log is written to SNAPSHOT_PREFIX_train.log.",
 )
 
 _NAN = ("stop", "warn")
@@ -191,7 +191,7 @@ def _monitored(param: Any, flags: SimpleNamespace, display: Display) -> Any:
         return nullcontext()
     from caffe.cli import _monitor
 
-    return _monitor.beside([flags.log] if flags.log else [], param.snapshot_prefix, display)
+    return _monitor.beside(flags.log, flags.logdir, param.snapshot_prefix, display)
 
 
 def _check(flags: SimpleNamespace) -> None:

@@ -17,6 +17,7 @@ from caffe.monitor.run import Run
 __all__ = ["Board", "is_log"]
 
 _PAUSE, _LOOK = 1.0, 5.0  # seconds between two readings, and between two searches for new files
+_CALM, _LAZY = 60.0, 3.0  # after so many seconds without a change, pauses are so many times as long
 _DEPTH = 6
 
 
@@ -87,19 +88,21 @@ class Board:
 
     def _follow(self) -> None:
         looked = -_LOOK
-        was_reading = True
+        was_reading, active = True, time.monotonic()
         while not self._stop.is_set():
-            look = time.monotonic() - looked >= _LOOK
+            pace = _LAZY if time.monotonic() - active > _CALM else 1.0
+            look = time.monotonic() - looked >= _LOOK * pace
             looked = time.monotonic() if look else looked
             changed, more = self.read(look)
             if was_reading and not more:
                 changed |= {run.number for run in self.runs}
             was_reading = more
             if changed:
+                active = time.monotonic()
                 for listener in list(self.listeners):
                     listener(changed)
             if not more:
-                self._stop.wait(_PAUSE)
+                self._stop.wait(_PAUSE * pace)
 
     def _name(self, given: Path, path: Path) -> str:
         """A name that no other run has: the path below the given folder, or as much of the path as is needed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import time
 from collections.abc import Iterator
@@ -137,6 +138,15 @@ class Run:
                     getattr(made, name).setdefault(tag, []).extend(places)
             made.lines += facts.lines
         return made
+
+    @property
+    def confusions(self) -> list[Path]:
+        """Confusion matrices beside the run, as `caffe test -confusion` writes them."""
+        start = "" if self.path.is_dir() else self.path.stem
+        with suppress(OSError):
+            found = sorted(self.folder.glob(f"{glob.escape(start)}*confusion*"))
+            return [path for path in found if path.suffix in (".csv", ".png", ".svg") and path.is_file()]
+        return []
 
     @property
     def messages(self) -> list[str]:

@@ -114,6 +114,7 @@ class _Answers:
             "curves": self._curves,
             "histograms": lambda query: views.histograms(self._one(query), query.get("tag", "")),
             "image": lambda query: views.image(self._one(query), query.get("tag", ""), _whole(query, "number", 0)),
+            "confusion": lambda query: views.confusion(self._one(query), _whole(query, "number", 0)),
             "net": lambda query: views.net_picture(self._one(query)),
             "table": lambda query: views.table(self._some(query), query.get("tag", "")),
             "system": lambda query: self.system.load(),

@@ -61,11 +61,11 @@ class Tail:
         `advance` tells how many of them were used.
         """
         try:
-            files.refuse_special(self.path)
             status = os.stat(self.path)
             seen = (status.st_ino, status.st_size, status.st_mtime_ns)
             if seen == self._seen:
                 return None
+            files.refuse_special(self.path)
             with open(self.path, "rb") as file:
                 replaced = not self._same(file, status.st_size)
                 if replaced:

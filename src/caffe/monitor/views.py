@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, FileError
 from caffe.monitor.curve import window
 from caffe.monitor.event_source import read_value
 from caffe.monitor.run import Run
+from caffe.proto import files
 
-__all__ = ["curves", "detail", "histograms", "image", "net_picture", "row", "table"]
+__all__ = ["confusion", "curves", "detail", "histograms", "image", "net_picture", "row", "table"]
 
 _COLUMNS = (2, 4000)
 _BINS = 60
@@ -67,6 +68,7 @@ def detail(run: Run) -> dict[str, Any]:
         "shapes": facts.shapes,
         "images": {tag: [place[0] for place in places] for tag, places in facts.images.items()},
         "histograms": {tag: len(places) for tag, places in facts.histograms.items()},
+        "confusions": [path.name for path in run.confusions],
         "doctor": {"file": report.get("file"), "findings": report["findings"]} if report else None,
     }
 
@@ -126,6 +128,23 @@ def image(run: Run, tag: str, number: int) -> bytes:
             f'run "{run.name}" has {len(places)} pictures "{tag}"; expected a number below that, not {number}'
         )
     return bytes(read_value(run.folder, places[number], tag).image.encoded_image_string)
+
+
+def confusion(run: Run, number: int) -> Any:
+    """A confusion matrix beside the run: the names of classes and rows of counts, or the bytes of a picture."""
+    paths = run.confusions
+    if not 0 <= number < len(paths):
+        raise CaffeError(f'run "{run.name}" has {len(paths)} confusion matrices; expected a number below that')
+    content = files.read_bytes(paths[number])
+    if paths[number].suffix != ".csv":
+        return content
+    try:
+        head, *rows = list(csv.reader(io.StringIO(content.decode())))
+        return {"names": head[1:], "rows": [[int(cell) for cell in row[1:]] for row in rows]}
+    except ValueError as error:
+        raise FileError(
+            f"{paths[number]}: is no table of counts as caffe test -confusion writes it: {error}"
+        ) from error
 
 
 def net_picture(run: Run) -> bytes:

@@ -116,12 +116,14 @@ export class Chart {
 
   range(low, high) {
     if (low === null || high === null) return state.scale === "log" ? [0.1, 1] : [0, 1];
-    if (state.scale === "log") return uPlot.rangeLog(low, high, 10, false);
+    if (state.scale === "log") return uPlot.rangeLog(low, high > low ? high : low * 1.01, 10, false);
     if (state.scale === "inner" && this.plot) {
       const all = this.plot.data.slice(1).flatMap(values => values.filter(value => value !== null)).sort((a, b) => a - b);
       if (all.length) [low, high] = [all[Math.floor(all.length * 0.01)], all[Math.ceil(all.length * 0.98) - 1]];
     }
-    return uPlot.rangeNum(low, high > low ? high : low + 1e-9, 0.08, true);
+    const least = Math.max(Math.abs(low), Math.abs(high)) * 1e-6 || 1e-12;   // a curve that is flat stays in the middle
+    if (high - low < least) return [low - (0.2 * Math.abs(low) || 1), high + (0.2 * Math.abs(high) || 1)];
+    return uPlot.rangeNum(low, high, 0.08, true);
   }
 
   selected(plot) {

@@ -16,14 +16,14 @@ export async function showRun(place, id, openRun) {
     place.replaceChildren(make("p", {class: "empty", text: error.message}));
     return;
   }
-  const key = JSON.stringify([id, css("--ink"), run.found, run.doctor, run.lines, run.images, run.histograms, run.has_net, run.solver, [...state.runs.keys()].length]);
+  const key = JSON.stringify([id, css("--ink"), run.found, run.doctor, run.lines, run.images, run.histograms, run.confusions, run.has_net, run.solver, [...state.runs.keys()].length]);
   if (shown === place && key === seen) {      // only the figures have changed: what is open stays open
     place.querySelector("dl.facts").replaceWith(facts(run));
     return;
   }
   shown = place;
   seen = key;
-  place.replaceChildren(...[chooser(run, openRun), findings(run), doctor(run), pictures(run), histograms(run), net(run), texts(run)].filter(Boolean));
+  place.replaceChildren(...[chooser(run, openRun), findings(run), doctor(run), confusions(run), pictures(run), histograms(run), net(run), texts(run)].filter(Boolean));
 }
 
 const card = (title, ...children) => make("section", {class: "card", "aria-label": title}, make("h2", {text: title}), ...children);
@@ -97,6 +97,34 @@ function pictures(run) {
     tell(steps.length - 1);
     return make("figure", {}, make("figcaption", {}, make("b", {text: tag}), step), image, input);
   })));
+}
+
+function confusions(run) {
+  if (!run.confusions.length) return null;
+  return card("Confusion matrix", ...run.confusions.map((name, index) => {
+    const place = make("div", {class: "scroll confusion", tabindex: 0, role: "region", "aria-label": `Confusion matrix ${name}`});
+    if (!name.endsWith(".csv")) {
+      place.append(make("img", {src: address("confusion", {run: run.id, number: index}), alt: `Confusion matrix ${name}`}));
+    } else {
+      ask("confusion", {run: run.id, number: index}).then(found => place.append(matrix(found)), error => { place.textContent = error.message; });
+    }
+    return make("figure", {}, make("figcaption", {class: "hint", text: name}), place);
+  }));
+}
+
+// A row for each class that items are, a column for each that they are called.
+function matrix({names, rows}) {
+  const head = make("tr", {}, make("th", {text: "is \\ called"}), ...names.map(name => make("th", {scope: "col", text: name})));
+  const body = rows.map((row, at) => {
+    const total = row.reduce((sum, count) => sum + count, 0) || 1;
+    return make("tr", {}, make("th", {scope: "row", text: names[at]}), ...row.map((count, column) => {
+      const cell = make("td", {class: "number", text: count || ""});
+      const shade = column === at ? "--good" : "--bad";
+      if (count) cell.style.background = `color-mix(in srgb, var(${shade}) ${Math.round(10 + 60 * count / total)}%, transparent)`;
+      return cell;
+    }));
+  });
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
 }
 
 function histograms(run) {
