@@ -27,7 +27,7 @@ FLOORS = [
     "solver",
     "pictures io train_log draw plot coord_map classifier detector models torch",
     "doctor",
-    "ensemble search",
+    "ensemble race search",
     "cli",
     "_caffe pycaffe",
 ]
