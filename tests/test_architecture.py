@@ -28,7 +28,7 @@ FLOORS = [
     "solver",
     "pictures io train_log draw plot reliability coord_map classifier detector models torch",
     "doctor",
-    "zoo project watch exercise ensemble",
+    "zoo project evaluation watch exercise ensemble",
     "cli",
     "_caffe pycaffe",
 ]
