@@ -15,9 +15,9 @@ from caffe.errors import CaffeError
 
 @command("gpu", task="tools")
 def device_query(flags: SimpleNamespace, display: Display) -> None:
-    """Show what the CPU and the GPUs of this machine are.
+    """Describe the CPU and the GPUs of this machine.
 
-    `-gpu 0,1` or `-gpu all` tells which GPUs to describe; asking for one that cannot be used is an error.
+    `-gpu 0,1` or `-gpu all` selects the GPUs to describe. It is an error if one of them cannot be used.
 
         caffe device_query -gpu all
     """
