@@ -26,9 +26,9 @@ FLOORS = [
     "net.run",
     "net.measure net",
     "solver",
-    "pictures io train_log draw plot reliability coord_map classifier detector models torch",
+    "pictures io train_log draw plot reliability coord_map classifier detector models torch inside",
     "doctor",
-    "watch exercise ensemble",
+    "zoo project watch exercise ensemble race search monitor",
     "cli",
     "_caffe pycaffe",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,17 @@ from caffe.errors import FileError, did_you_mean, require_extra
 from caffe.pictures.series import Curves, Series
 from caffe.proto.files import refuse_special
 
-__all__ = ["Curves", "Series", "check_output", "draw", "read_log"]
+__all__ = ["NUMBER", "Curves", "LogReader", "Series", "check_output", "draw", "read_log"]
 
-_NUMBER = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))"
+NUMBER = r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf))"
+"""A number as a log has it."""
 _LINES = {
     "solving": re.compile(r"\] Solving (\S.*)"),
-    "loss": re.compile(rf"\bIteration (\d+)(?: \([^)]*\))?, loss = {_NUMBER}"),
-    "rate": re.compile(rf"\bIteration (\d+), lr = {_NUMBER}"),
-    "testing": re.compile(r"\bIteration (\d+), Testing net(?: \(#(\d+)\))?"),
-    "output": re.compile(rf"\bTest net output #\d+: (.+?) = {_NUMBER}(\s+\(\*)?"),
-    "score": re.compile(rf"\bTest score #(\d+): {_NUMBER}"),
+    "loss": re.compile(rf"\bIteration (\d{{1,18}})(?: \([^)]*\))?, loss = {NUMBER}"),
+    "rate": re.compile(rf"\bIteration (\d{{1,18}}), lr = {NUMBER}"),
+    "testing": re.compile(r"\bIteration (\d{1,18}), Testing net(?: \(#(\d{1,18})\))?"),
+    "output": re.compile(rf"\bTest net output #\d+: (.+?) = {NUMBER}(\s+\(\*)?"),
+    "score": re.compile(rf"\bTest score #(\d{{1,18}}): {NUMBER}"),
 }
 
 
@@ -38,7 +39,7 @@ def read_log(path: str | Path) -> Curves:
     try:
         refuse_special(path, pipes=True)
         with open(path, encoding="utf-8", errors="replace") as file:
-            _Reader(curves).read(file)
+            LogReader(curves).read(file)
     except OSError as error:
         raise FileError(f"cannot read the log {path}: {error.strerror}") from error
     if curves.empty:
@@ -46,15 +47,19 @@ def read_log(path: str | Path) -> Curves:
     return curves
 
 
-class _Reader:
-    """Follows a log line by line: test results belong to the last line that announced a test."""
+class LogReader:
+    """Follows a log line by line: test results belong to the last line that announced a test.
 
-    def __init__(self, curves: Curves) -> None:
+    A subclass keeps what each kind of line tells in its own way.
+    """
+
+    def __init__(self, curves: Any = None) -> None:
         self.curves = curves
         self.iteration = self.net = 0
         self.seen: dict[str, int] = {}
 
-    def read(self, lines: Any) -> None:
+    def read(self, lines: Iterable[str]) -> None:
+        """Read lines, which follow those that were read before."""
         for line in lines:
             if not any(word in line for word in ("Iteration", "Test ", "Solving ")):
                 continue
@@ -64,24 +69,35 @@ class _Reader:
                     break
 
     def solving(self, net: str) -> None:
+        """The line that names the net."""
         self.curves.net = net.strip()
 
     def loss(self, iteration: str, value: str) -> None:
+        """The training loss of an iteration."""
         self.curves.loss.add(int(iteration), float(value))
 
     def rate(self, iteration: str, value: str) -> None:
+        """The learning rate of an iteration."""
         self.curves.rate.add(int(iteration), float(value))
 
     def testing(self, iteration: str, net: str | None) -> None:
+        """A test begins."""
         self.iteration, self.net, self.seen = int(iteration), int(net or 0), {}
 
     def output(self, name: str, value: str, weighted: str | None) -> None:
+        """A result of a test; `weighted` is given for one that counts in the loss."""
         count = self.seen[name] = self.seen.get(name, 0) + 1
-        label = f"{name}[{count - 1}]" if count > 1 else name  # a vector is printed as lines of one name
-        self.curves.add_test(self.net, label, self.iteration, float(value), weighted is not None)
+        self.tested(
+            f"{name}[{count - 1}]" if count > 1 else name, value, weighted is not None
+        )  # a vector: lines of one name
+
+    def tested(self, name: str, value: str, is_loss: bool) -> None:
+        """A result of a test under a name of its own."""
+        self.curves.add_test(self.net, name, self.iteration, float(value), is_loss)
 
     def score(self, index: str, value: str) -> None:
-        self.curves.add_test(self.net, f"score {index}", self.iteration, float(value), False)
+        """A result of a test, as Caffe of 2013 wrote it."""
+        self.tested(f"score {index}", value, False)
 
 
 def check_output(path: str | Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, NoReturn
+from typing import ClassVar
 
 import numpy as np
+import torch.distributed as dist
 
 from caffe import log
 from caffe.data.pipeline import shard
 from caffe.errors import CaffeError
 from caffe.net import Net
+from caffe.parallel.group import Member
+from caffe.parallel.processes import Processes
 from caffe.solver import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -18,6 +21,7 @@ from caffe.solver import (
     NesterovSolver,
     RMSPropSolver,
     SGDSolver,
+    Solver,
     get_solver,
 )
 from caffe.timer import Timer
@@ -101,27 +105,46 @@ def set_multiprocess(multiprocess: bool) -> None:
 
 
 def has_nccl() -> bool:
-    """Whether `NCCL` can be used. Always False, as in a Caffe built without it."""
-    return False
+    """Whether several processes can train together here, by `NCCL`: on torch.distributed, also without a GPU."""
+    return dist.is_available()
 
 
-class NCCL:
-    """pycaffe's handle of a group of GPUs that train together. It is not supported here.
+class NCCL(Member):
+    """pycaffe's handle of the processes that train together: NCCL between GPUs, gloo between CPUs.
 
-    Scripts should check `has_nccl()`. Otherwise they get an error that names the alternative.
+        uid = caffe.NCCL.new_uid()                 # once; then in each process, after set_solver_count and -rank:
+        nccl = caffe.NCCL(solver, uid)
+        nccl.bcast()
+        solver.add_callback(nccl)
+        solver.step(1000)
+
+    It waits for all processes. Gradients are averaged before the callbacks of the solver hear of them.
     """
 
-    def __init__(self, solver: Any, uid: str) -> None:
-        self._refuse()
+    _stores: ClassVar[list[dist.TCPStore]] = []
+    """Where the processes of this process's uids meet."""
+
+    def __init__(self, solver: Solver, uid: str) -> None:
+        host, _, port = str(uid).rpartition(":")
+        if not host or not port.isdigit():
+            raise CaffeError(f"NCCL: the uid is {uid!r:.80}, expected one that caffe.NCCL.new_uid() returned")
+        place = shard.current()
+        if not isinstance(solver, Solver):
+            raise CaffeError(f"NCCL: got {solver!r:.80} as solver, expected one such as caffe.SGDSolver(file)")
+        if place.size == 1:
+            raise CaffeError("NCCL: one process has nobody to train with; call caffe.set_solver_count(N) before")
+        store = dist.TCPStore(host, int(port), is_master=False, wait_for_workers=False)
+        self.group = Processes(store, place.rank, place.size, solver.net.device)
+        self._solver = solver
 
     @staticmethod
     def new_uid() -> str:
-        """Raises CaffeError: see the class."""
-        NCCL._refuse()
+        """A name for a group of processes, which they use to meet; the process that calls this must live on."""
+        store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+        NCCL._stores.append(store)
+        return f"localhost:{store.port}"
 
-    @staticmethod
-    def _refuse() -> NoReturn:
-        raise CaffeError(
-            "caffe.NCCL is not available here (caffe.has_nccl() is False); train with the command "
-            "`caffe train -solver FILE -gpu all`, or on one device without NCCL"
-        )
+    def bcast(self) -> None:
+        """Give every process the weights of process 0, and its places in the data."""
+        self._solver.join(self.group)
+        self._solver.together.equalize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -68,14 +69,16 @@ def test_what_cannot_be_shown_is_one_error(given, part, work, capsys):
 def test_prepare_draws_whitening(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    blurred = rng.random((1200, 3, 12, 11)).cumsum(2).cumsum(3)  # neighbours are alike
+    blurred = rng.random((1200, 3, 6, 5)).cumsum(2).cumsum(3)  # neighbours are alike
     np.savez("d.npz", data=blurred.astype(np.float32))
     Path("net.prototxt").write_text(
         'layer { name: "d" type: "ArrayData" top: "data" array_data_param { source: "d.npz" batch_size: 100 } }'
     )
     assert main(["preview", "net.prototxt", "-o", "grid.png", "-prepare", "drawn"]) == 0
     out = capsys.readouterr().out
-    assert "1000 images, 396 numbers each" in out
+    assert "1000 images, 90 numbers each" in out
+    spread = re.search(r"^PCA-whitened: mean \S+, standard deviation of a number (\S+),", out, re.M)
+    assert float(spread[1]) > 0.2  # of 100 images ten times over it would be less
     for name in ("images", "covariance", "spectrum", "eigenvectors"):
         assert Path(f"drawn/{name}.png").stat().st_size > 5000
 

@@ -33,7 +33,7 @@ def lines(text, once_per_process=False):
     """(severity, place, message) of each log line; a line without a head belongs to the message before it."""
     found = []
     for line in text.splitlines():
-        if " watch] epoch " in line:  # the watcher's, which Caffe does not have
+        if " watch] epoch " in line or " summary] " in line:  # lines that Caffe does not have
             continue
         if match := LINE.match(line):
             found.append(list(match.groups()))

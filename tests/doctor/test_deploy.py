@@ -57,6 +57,10 @@ def test_what_differs_is_named(case):
         *(f"models/{name}/solver" for name in ("bvlc_alexnet", "bvlc_googlenet", "bvlc_reference_caffenet")),
         "examples/recurrent/lstm_solver",
         "examples/ssd_shapes/ssd_solver",
+        "examples/mnist/lenet_solver",
+        "examples/siamese/mnist_siamese_solver",
+        "examples/cifar10/cifar10_quick_solver",
+        "examples/cifar10/cifar10_full_solver",
     ],
 )
 def test_nets_for_use_of_ours_have_no_finding(solver, monkeypatch):

@@ -133,10 +133,13 @@ def test_changes_cannot_be_written_into_an_old_net(tmp_path):
         ([], "one of the two"),
     ],
 )
-def test_wrong_flags(words, fact, tmp_path, capsys):
+def test_wrong_flags(words, fact, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.log").write_text("a log of the user's\n")
     given = words if "-log" in words or not words else [str(faults.write(tmp_path)), *words]
     assert main(["doctor", *given]) == 1
     assert fact in capsys.readouterr().err
+    assert (tmp_path / "x.log").read_text() == "a log of the user's\n"
 
 
 def test_command_and_its_exit_codes(tmp_path, capsys):

@@ -17,7 +17,7 @@ from google.protobuf import text_format
 
 from caffe.parallel import environment, group
 from caffe.proto import caffe_pb2
-from caffe.solver import Solver, get_solver
+from caffe.solver import Solver, get_solver, reduction
 from tests.data.helpers import images, write_lmdb, write_png
 
 Found = dict[str, np.ndarray]
@@ -189,6 +189,50 @@ def rules(size: int) -> Found:
         found.update({f"{kind} {name}": value for name, value in trained(made, 6).items()})
         close(made)
     return found
+
+
+@case
+def overlapped(size: int) -> Found:
+    """Small buckets, sent while backward runs; two layers share their weights."""
+    twin = 'layer { name: "twin" type: "InnerProduct" bottom: "rows" top: "twin" include { phase: TRAIN } '
+    twin += 'param { name: "w" } param { name: "b" } '
+    twin += 'inner_product_param { num_output: 3 weight_filler { type: "xavier" } } } '
+    layers = _LAYERS + twin + twin.replace('"twin"', '"other"').replace('"rows"', '"rows_2"')
+    layers += 'layer { name: "apart" type: "EuclideanLoss" bottom: "twin" bottom: "other" top: "apart" '
+    layers += "include { phase: TRAIN } }"
+    whole = reduction._FIRST, reduction._LATER
+    reduction._FIRST, reduction._LATER = 4, 16
+    try:
+        made = solver(WHOLE // size, 'type: "SGD" momentum: 0.9 iter_size: 2', layers)
+        found = trained(made, 5)
+        if size > 1:
+            found["sent early"] = np.array(_sent_early(made))
+        close(made)
+    finally:
+        reduction._FIRST, reduction._LATER = whole
+    return found
+
+
+def _sent_early(made: Solver) -> int:
+    """How many buckets of an iteration are sent before its backward pass ends."""
+    own, early = made.together.reduction, 0
+    begin, finish = own.group.start_sum, made.together.reduce
+    ended = False
+
+    def start_sum(values: Any) -> Any:
+        nonlocal early
+        early += not ended
+        return begin(values)
+
+    def reduce(*arguments: Any) -> float:
+        nonlocal ended
+        ended = True
+        return finish(*arguments)
+
+    own.group.start_sum, made.together.reduce = start_sum, reduce  # type: ignore[method-assign]
+    made.step(1)
+    own.group.start_sum = begin  # type: ignore[method-assign]
+    return early
 
 
 @case

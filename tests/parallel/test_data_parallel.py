@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -71,12 +74,17 @@ def test_each_process_reads_its_part_of_the_whole_batch(found, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_weights_and_losses_are_those_of_one_process(found, size):
-    cases = dict.fromkeys(("every_source", "over_all"), ("weight", "losses"))
+    cases = dict.fromkeys(("every_source", "overlapped", "over_all"), ("weight", "losses"))
     for name, parts in {**cases, "rules": ("SGD", "Adam", "LARS", "LAMB")}.items():
         expected = chosen(found(name, 1), *parts)
         for rank in range(size):
             near(chosen(found(name, size, rank), *parts), expected)
             same(chosen(found(name, size, rank), *parts), chosen(found(name, size), *parts))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_are_sent_while_backward_runs(found, size):
+    assert found("overlapped", size)["sent early"] >= 2
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -100,3 +108,17 @@ def test_a_run_goes_on_from_a_snapshot_as_if_it_had_not_stopped(found, size, cap
             {f"second {name}": value[rank::size] for name, value in alone.items()},
             chosen(found("resumed", size, rank), "second read"),
         )
+
+
+def test_the_flow_of_caffe_s_train_script(place):
+    flat = 'layer { name: "flow" type: "InnerProduct" bottom: "rows" top: "flow" inner_product_param { num_output: 2 '
+    text = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 4 display: 0 net_param { layer { name: "h" type: "HDF5Data" '
+    text += f'top: "rows" hdf5_data_param {{ source: "files.txt" batch_size: 6 }} }} {flat} '
+    text += 'weight_filler { type: "xavier" } } } layer { name: "loss" type: "Reduction" bottom: "flow" top: "loss" '
+    text += "loss_weight: 1 reduction_param { operation: SUMSQ } } }"
+    (place / "flow.prototxt").write_text(text)
+    done = subprocess.run([sys.executable, "-m", "tests.parallel.train_flow", "flow.prototxt", "flow"], timeout=120)
+    assert done.returncode == 0
+    first, second = (dict(np.load(place / f"flow_{rank}.npz")) for rank in range(2))
+    same(second, first)
+    assert np.abs(first["flow"]).max() > 0

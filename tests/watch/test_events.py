@@ -7,6 +7,9 @@ import pytest
 
 from caffe.cli import main
 from caffe.errors import MissingExtra
+from caffe.monitor.board import Board
+from caffe.monitor.net_of_run import net_of
+from tests.monitor.helpers import read_all
 from tests.watch.test_watch import SOLVER
 
 NET = """
@@ -51,6 +54,11 @@ def test_event_files(folder):
     assert '"diverges"' in (folder / "runs" / "findings.jsonl").read_text()
     broken = accumulator.EventAccumulator("runs").Reload()
     assert "findings/text_summary" in broken.Tags()["tensors"]
+    run = read_all(Board(["good"])).runs[0]  # the monitor reads what was written
+    assert run.facts.settings["max_iter"] == "60"
+    net, shapes = net_of(run)
+    assert [layer.type for layer in net.layer][1:] == ["Convolution", "InnerProduct", "SoftmaxWithLoss"]
+    assert shapes["conv1"] == (20, 5, 5, 4)
 
 
 def test_without_the_package(monkeypatch):

@@ -211,7 +211,7 @@ def test_rules_on_curves():
 def test_rules_on_tests():
     worse = [
         {"loss": loss, "accuracy": right}
-        for loss, right in zip([2.3, 1, 0.8, 1.2, 1.4], [0.1, 0.7, 0.8, 0.7, 0.6], strict=True)
+        for loss, right in zip([2.3, 1, 0.8, 1.1, 1.2, 1.4], [0.1, 0.7, 0.8, 0.7, 0.6, 0.6], strict=True)
     ]
     better = [{**test, "accuracy": 0.1 * number} for number, test in enumerate(worse)]
     assert codes(FALLING, worse) == ["overfits"]

@@ -126,7 +126,9 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
 
     if _follows():
         values.log = values.log_dir = ""
-    with display.choose(values.verbose or _follows()) as screen, logs.session(values, screen.handler):
+    reads_a_log = any(flag.name == "log" for flag in entry.reads)  # its -log is the input, not where to write the log
+    logged = SimpleNamespace(**{**vars(values), "log": ""}) if reads_a_log else values
+    with display.choose(values.verbose or _follows()) as screen, logs.session(logged, screen.handler):
         for name in unread:
             log.warning("caffe", f"flag -{name} has no meaning for '{entry.name}' and is not used")
         own = getattr(values, "import")

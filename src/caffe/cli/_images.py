@@ -23,7 +23,10 @@ __all__ = ["number", "numbers", "read_array", "read_mean", "settings", "swap_col
 def settings(flags: SimpleNamespace) -> dict[str, Any]:
     """`mean`, `input_scale`, `raw_scale` and `channel_swap` for a Classifier or Detector; sets the device, too."""
     if not (flags.model_def and flags.pretrained_model):
-        raise CaffeError("Need a model to run: give its prototxt with -model_def, its weights with -pretrained_model")
+        raise CaffeError(
+            "Need a model to run: give its prototxt with -model_def, its weights with -pretrained_model (to classify, "
+            "-model with a model folder will do)"
+        )
     _device.use(flags.gpu, "caffe", f'"-gpu {flags.gpu}"')
     return {
         "mean": read_mean(flags.mean_file) if flags.mean_file else None,

@@ -14,8 +14,8 @@ __all__ = ["check", "done", "each", "how_to_score"]
 
 def check(param: Any, solver: str, snapshot: str) -> None:
     """Raise an error for a solver that leaves no files of its members, and a state that only one can have."""
-    if snapshot not in ("", "last"):
-        raise CaffeError(f"-snapshot {snapshot}: with -members, `-snapshot last` resumes each from its newest one")
+    if snapshot not in ("", "last", "auto"):
+        raise CaffeError(f"-snapshot {snapshot}: with -members, `-snapshot auto` resumes each from its newest one")
     if not param.HasField("snapshot_prefix"):
         raise CaffeError(f"{solver}: -members needs snapshot_prefix, which says where the nets are written")
     if not param.snapshot_after_train:

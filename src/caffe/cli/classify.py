@@ -10,7 +10,7 @@ from typing import Any
 from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import ENGINE, Flag
-from caffe.errors import CaffeError, FileError
+from caffe.errors import CaffeError, DataError, FileError
 from caffe.proto.files import refuse_special
 
 MODEL_DEF = Flag("model_def", "", "Net to run (deploy prototxt).")
@@ -27,28 +27,82 @@ EXT = Flag("ext", "jpg", "Which files of a folder are images.")
 LABELS = Flag("labels", "", "File with the name of a class in each line, for the list of the best classes.")
 
 TRANSFORM = (MODEL_DEF, PRETRAINED_MODEL, "gpu", MEAN_FILE, INPUT_SCALE, RAW_SCALE, CHANNEL_SWAP)
+_BY_FLAGS = (
+    MODEL_DEF,
+    PRETRAINED_MODEL,
+    MEAN_FILE,
+    INPUT_SCALE,
+    RAW_SCALE,
+    CHANNEL_SWAP,
+    CENTER_ONLY,
+    IMAGES_DIM,
+    LABELS,
+)
 _BEST = 5
 
 
-@command(*TRANSFORM, CENTER_ONLY, IMAGES_DIM, EXT, LABELS, ENGINE, task="train", arguments="IMAGES [OUT]")
+@command("model", *TRANSFORM, CENTER_ONLY, IMAGES_DIM, EXT, LABELS, ENGINE, task="train", arguments="IMAGES [OUT]")
 def classify(flags: SimpleNamespace, display: Display) -> None:
     """Classify images.
+
+    -model FOLDER names a project, or a model folder whose readme.md describes the preprocessing. In the folder of a project
+    it is optional. Otherwise flags give net, weights and preprocessing.
 
     IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1. A net with one channel also
     accepts grey images (N, H, W). Prints the best classes of each image, and writes the scores (N, classes) to OUT, a
     .npy file.
 
+        caffe classify rose.jpg -model flowers
         caffe classify cat.jpg scores.npy -model_def deploy.prototxt -pretrained_model net.caffemodel
     """
+    source, out = [*flags.arguments, ""][:2]
+    if out and not out.endswith(".npy"):
+        raise CaffeError(f"{out}: the scores are written as an array; the output's name must end in .npy")
+    names, scores, classes = _by_folder(flags, source) or _by_flags(flags, source)
+    _print(names, scores, classes)
+    if out:
+        import numpy as np
+
+        from caffe.proto import files
+
+        with files.atomic(out) as file:
+            np.save(file, scores)
+        print(f"wrote {out}")
+
+
+def _by_folder(flags: SimpleNamespace, source: str) -> tuple[list[str], Any, list[str]] | None:
+    """Names of images, scores and classes by the model folder of -model; None if the net is given by other flags."""
+    from caffe.cli import _project
+
+    given = [f"-{flag.name}" for flag in _BY_FLAGS if getattr(flags, flag.name) != flag.default]
+    if flags.model and given:
+        raise CaffeError(f"-model tells how images are prepared: remove {', '.join(given)}, or give -model_def")
+    folder = None if given else _project.model_folder(flags.model)
+    if folder is None:
+        return None
+    from caffe.cli import _device
+    from caffe.data.streams.images import read_image
+    from caffe.zoo import Predictor
+
+    _device.use(flags.gpu, "caffe", f'"-gpu {flags.gpu}"')
+    predictor = Predictor(folder, flags.engine)
+    found = _image_files(source, flags.ext)
+    pictures = []
+    for path in found:
+        try:
+            pictures.append(read_image(path))
+        except DataError as error:
+            raise FileError(f'the image "{path}" {error}') from error
+    return found, predictor.predict(pictures), predictor.labels
+
+
+def _by_flags(flags: SimpleNamespace, source: str) -> tuple[list[str], Any, list[str]]:
+    """Names of images, scores and classes by the net that the flags name."""
     import numpy as np
 
     from caffe.classifier import Classifier
     from caffe.cli import _images
-    from caffe.proto import files
 
-    source, out = [*flags.arguments, ""][:2]
-    if out and not out.endswith(".npy"):
-        raise CaffeError(f"{out}: the scores are written as an array; the output's name must end in .npy")
     chosen = _images.settings(flags)
     dims = _images.numbers(flags, "images_dim")
     if dims is not None and (len(dims) != 2 or min(dims) < 1):
@@ -59,14 +113,15 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
     images = _read(source, flags.ext, classifier.blobs[classifier.inputs[0]].shape[1] != 1)
     classifier.optimize(engine=flags.engine)
     scores = classifier.predict([image for _, image in images], not flags.center_only)
-    for (name, _), row in zip(images, scores.reshape(len(images), -1), strict=True):
+    return [name for name, _ in images], scores, names
+
+
+def _print(names: list[str], scores: Any, classes: list[str]) -> None:
+    """The best classes of each image."""
+    for name, row in zip(names, scores.reshape(len(names), -1), strict=True):
         print(name)
-        for index in np.argsort(row)[::-1][:_BEST]:
-            print(f"  {row[index]:.4f}  {names[index]}")
-    if out:
-        with files.atomic(out) as file:
-            np.save(file, scores)
-        print(f"wrote {out}")
+        for index in row.argsort()[::-1][:_BEST]:
+            print(f"  {row[index]:.4f}  {classes[index]}")
 
 
 def class_names(path: str, classes: int) -> list[str]:
@@ -90,9 +145,14 @@ def _read(path: str, ext: str, color: bool) -> list[tuple[str, Any]]:
 
     if path.endswith(".npy"):
         return [(f"{path}[{index}]", image) for index, image in enumerate(_images.read_array(path))]
+    return [(name, io.load_image(name, color)) for name in _image_files(path, ext)]
+
+
+def _image_files(path: str, ext: str) -> list[str]:
+    """The path of an image, or those of the images in a folder."""
     if not os.path.isdir(path):
-        return [(path, io.load_image(path, color))]
-    found = sorted(Path(path).glob(f"*.{ext}"))
+        return [path]
+    found = sorted(map(str, Path(path).glob(f"*.{ext}")))
     if not found:
         raise FileError(f"the folder {path} has no images *.{ext}; -ext tells how their names end")
-    return [(str(name), io.load_image(name, color)) for name in found]
+    return found

@@ -16,8 +16,9 @@ SEED = Flag("seed", 1, "Another number gives other exercises.")
 
 @command(CODES, OUT, SEED, STUDENTS, task="train", arguments="make|mark [FOLDER]")
 def exercise(flags: SimpleNamespace, display: Display) -> None:
-    """Create exercises in debugging training runs, and mark the answers.
+    """Write exercises for students, and mark the answers.
 
+    The task is to find what is wrong with a training run.
     `make` writes a folder for each student, with a solver, a net and data, and FOLDER/key for the teacher. Each run
     contains one fault, which is verified by replay. Net, data, seed and batch differ between students. The student
     writes the code of the cause to answer.txt and repairs the files. `mark` gives one point for the cause and one for

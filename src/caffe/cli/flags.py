@@ -19,6 +19,8 @@ __all__ = [
     "GENERAL",
     "GLOG",
     "PRECISION",
+    "PROCS",
+    "TIMEOUT",
     "Flag",
     "UsageError",
     "known_flags",
@@ -77,7 +79,12 @@ CAFFE = [
     Flag("phase", "", "TRAIN or TEST: the phase of the net that 'time' builds."),
     Flag("level", 0, "Level of the net's state, which layers' include and exclude rules refer to."),
     Flag("stage", "", "Stages of the net's state, separated by ','."),
-    Flag("snapshot", "", "Solver state (.solverstate) to resume training from."),
+    Flag(
+        "snapshot",
+        "",
+        "Solver state (.solverstate) to resume training from; auto: the newest whole one; last: the newest, which must "
+        "exist.",
+    ),
     Flag("weights", "", "Trained weights to start from, files separated by ','. Not together with -snapshot."),
     Flag("iterations", 50, "How many batches to run."),
     Flag("sigint_effect", "stop", "What an interrupt (Ctrl-C) does to training: snapshot, stop or none."),
@@ -93,6 +100,15 @@ PRECISION = Flag(
     "losses and statistics stay fp32.",
 )
 """Of the commands that run a net as one piece."""
+
+PROCS = Flag(
+    "procs",
+    0,
+    "How many processes train together on this machine, each with the batch of the file; by default one a device of "
+    "-gpu.",
+)
+TIMEOUT = Flag("timeout", 600, "Seconds that a process waits for the others before the run ends.")
+"""Of the commands that run in several processes."""
 
 _PRECISIONS = {"fp32": "FLOAT", "bf16": "BFLOAT16", "fp16": "FLOAT16"}
 

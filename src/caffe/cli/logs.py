@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from caffe import log
 from caffe.errors import FileError
 
-__all__ = ["session"]
+__all__ = ["also", "session"]
 
 _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
@@ -53,6 +53,20 @@ def session(flags: SimpleNamespace, short: logging.Handler | None) -> Iterator[N
         log.logger.setLevel(before[1])
         for handler in files:
             handler.close()
+
+
+@contextmanager
+def also(path: str) -> Iterator[None]:
+    """Write the full lines into one more file, at its end, while the block runs."""
+    handler, level = _file(Path(path)), log.logger.level
+    log.logger.addHandler(handler)
+    log.logger.setLevel(min(level, logging.INFO))
+    try:
+        yield
+    finally:
+        log.logger.removeHandler(handler)
+        log.logger.setLevel(level)
+        handler.close()
 
 
 class _LogFile(logging.FileHandler):

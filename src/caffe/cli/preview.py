@@ -109,7 +109,7 @@ def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
     images: list[Any] = []
     while len(images) < _IMAGES:
         net.forward()
-        images += [undo(image) for image in net.blobs[layer.spec.top[0]].data]
+        images += [undo(image) for image in net.blobs[layer.spec.top[0]].data.copy()]  # the next batch takes its place
     prepared = whitening.prepare(np.stack(images[:_IMAGES]))
     lines = [f"{len(images[:_IMAGES])} images, {len(prepared.values)} numbers each"]
     for name, step in prepared.steps.items():

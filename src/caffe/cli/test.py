@@ -44,6 +44,8 @@ _OF_ENSEMBLES = (COMBINE, VALIDATION, JSON)
 def test(flags: SimpleNamespace, display: Display) -> None:
     """Score a model.
 
+    In the folder of a project (`caffe new`), net, weights and number of batches are found without flags.
+
     Runs its test net over -iterations batches. Prints every output of every batch, and at the end the mean of each and
     the mean loss.
 
@@ -56,6 +58,9 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         caffe test -model lenet_train_test.prototxt -weights a.caffemodel,b.caffemodel -ensemble -iterations 100
         caffe test -model lenet_train_test.prototxt -weights 'lenet_member*_iter_10000.caffemodel' -ensemble
     """
+    from caffe.cli import _project
+
+    _project.complete_test(flags)
     if not flags.model:
         raise CaffeError("Need a model definition to score: give one with -model FILE")
     if not flags.weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ from caffe import log
 from caffe.cli import signals
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import COMPILE, PRECISION, Flag, precision_name
+from caffe.cli.flags import COMPILE, PRECISION, PROCS, TIMEOUT, Flag, precision_name
 from caffe.errors import CaffeError, did_you_mean, require_extra
 
 NAN = Flag(
@@ -19,14 +20,7 @@ NAN = Flag(
     "What a loss that stays NaN does: stop (after nan_patience iterations, which the solver sets, 10 by default), or "
     "warn and go on. By default as the solver says.",
 )
-PROCS = Flag(
-    "procs",
-    0,
-    "How many processes train together on this machine, each with the batch of the file; by default one a device of "
-    "-gpu.",
-)
 DIVIDE = Flag("divide_batch", False, "Divide the batch of the file among the processes, instead of taking it in each.")
-TIMEOUT = Flag("timeout", 600, "Seconds that a process waits for the others before the run ends.")
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 WATCH = Flag(
     "watch",
@@ -54,22 +48,51 @@ MEMBERS = Flag(
     "snapshot_prefix, and `caffe test -ensemble` scores them together.",
 )
 
+KEEP = Flag("keep", "", "best: keep the weights of the best test in SNAPSHOT_PREFIX_best.caffemodel.")
+KEEP_LAST = Flag("keep_last", 0, "Keep so many snapshots of the run, and remove older ones of it; 0 keeps all.")
+RESUME = Flag("resume", False, "The same as -snapshot auto.")
+MONITOR = Flag(
+    "monitor",
+    False,
+    "Show the run as a page in the browser while it goes on (see: caffe help monitor). It reads the files of "
+    "-log and -logdir; without both the log is written to SNAPSHOT_PREFIX_train.log.",
+)
+
 _NAN = ("stop", "warn")
 _WATCH = ("on", "off")
-_FLAGS = ("solver", "snapshot", "weights", "gpu", "level", "stage", *signals.FLAGS.values())
+_GOALS = (KEEP, KEEP_LAST, RESUME)
+_FLAGS: tuple[str | Flag, ...] = (
+    *_GOALS,
+    "solver",
+    "snapshot",
+    "weights",
+    "gpu",
+    "level",
+    "stage",
+    *signals.FLAGS.values(),
+)
 
 
 @command(
-    *_FLAGS, PROCS, DIVIDE, TIMEOUT, COMPILE, LOGDIR, MEMBERS, NAN, ON_FINDING, PLOT, PRECISION, WATCH, task="train"
+    *(*_FLAGS, PROCS, DIVIDE, TIMEOUT, COMPILE, LOGDIR, MEMBERS),
+    *(MONITOR, NAN, ON_FINDING, PLOT, PRECISION, WATCH),
+    task="train",
 )
 def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
 
+    Without -solver that of the project in the present folder is taken (see `caffe new`).
+
     Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
     finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
     -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
-    ends the run with an error (see -nan). `-snapshot last` resumes from the newest snapshot under snapshot_prefix; with
-    -members it leaves out the members that are done.
+    ends the run with an error (see -nan).
+
+    -resume, or -snapshot auto, resumes from the newest whole snapshot under snapshot_prefix, and starts from the
+    beginning if there is none; -snapshot last needs one. With -members, members that are done are left out.
+
+    -keep best keeps the weights of the best test, and the solver's `early_stop { patience: 5 }` ends a run whose tests
+    do not get better; `max_epochs` and `test_every_epoch` are lengths in epochs. A summary ends the run.
 
     The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
     length of the training data is known, each epoch ends with a line.
@@ -84,13 +107,15 @@ def train(flags: SimpleNamespace, display: Display) -> int:
         caffe train -solver solver.prototxt -procs 2
         caffe train -solver solver.prototxt -members 5
     """
-    _check(flags)
-    from caffe.cli import _processes
+    from caffe.cli import _processes, _project
 
-    code = _processes.started(flags)
+    _project.complete_train(flags)
+    _check(flags)
+
+    code = _processes.started("train", flags)
     if code is None:
         param = _parameters(flags)
-        with _processes.joined(flags):
+        with _processes.joined(flags, flags.divide_batch), _monitored(param, flags, display):
             if flags.members == 1:
                 _train(param, flags, display, _state(flags, param.snapshot_prefix))
             else:
@@ -120,15 +145,24 @@ def _tell(display: Display, text: str) -> None:
 
 
 def _state(flags: SimpleNamespace, prefix: str, required: bool = True) -> str:
-    """The solver state that -snapshot names; an empty text where there is none to begin from."""
-    if flags.snapshot != "last":
+    """The solver state that -snapshot names; an empty text if there is none to begin from."""
+    if flags.snapshot not in ("last", "auto") or (flags.snapshot == "auto" and required):
         return str(flags.snapshot)
     from caffe.solver import snapshot
 
     found = snapshot.newest(prefix)
-    if found is None and required:
+    if not found and required:
         raise CaffeError(f'-snapshot last: there is no snapshot "{prefix}_iter_*.solverstate"; train without -snapshot')
-    return found or ""
+    return found[0] if found else ""
+
+
+def _resume(solver: Any, state: str) -> None:
+    if state == "auto":
+        path = solver.restore_newest()
+        log.info("caffe.cpp:235", f"Resuming from {path}" if path else "There is no snapshot yet: starting anew")
+    elif state:
+        log.info("caffe.cpp:235", f"Resuming from {state}")
+        solver.restore(state)
 
 
 def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> bool:
@@ -141,9 +175,7 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
             solver.net.compile()
         else:
             solver.net.slim(_inputs(solver.net) if flags.logdir else ())
-        if state:
-            log.info("caffe.cpp:235", f"Resuming from {state}")
-            solver.restore(state)
+        _resume(solver, state)
         log.info("caffe.cpp:239", "Starting Optimization")
         _run(solver, flags, display)
         log.info("caffe.cpp:250", "Optimization Done.")
@@ -153,11 +185,26 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
             net.close()
 
 
+def _monitored(param: Any, flags: SimpleNamespace, display: Display) -> Any:
+    """A block in which the monitor shows the run, if it is asked for."""
+    if not flags.monitor:
+        return nullcontext()
+    from caffe.cli import _monitor
+
+    return _monitor.beside(flags.log, flags.logdir, param.snapshot_prefix, display)
+
+
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
-        raise CaffeError("Need a solver definition to train: give one with -solver FILE")
-    if flags.snapshot and flags.weights:
+        raise CaffeError(
+            "Need a solver definition to train: give one with -solver FILE, or go to the folder of a project"
+        )
+    if flags.snapshot not in ("", "auto") and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    if flags.resume and flags.snapshot:
+        raise CaffeError("-resume finds the snapshot itself: give -snapshot or -resume")
+    if flags.resume:
+        flags.snapshot = "auto"
     if flags.members < 1:
         raise CaffeError(f"-members {flags.members}: expected at least 1")
     for name in signals.FLAGS.values():
@@ -170,6 +217,10 @@ def _check(flags: SimpleNamespace) -> None:
         raise CaffeError("-on_finding runs a command for what the watcher finds, and -watch off switches that off")
     if flags.logdir:
         require_extra("tensorboard", "tensorboard", "-logdir")
+    if flags.monitor:
+        from caffe.cli import _monitor
+
+        _monitor.check()
     if flags.plot:
         from caffe import plot
 
@@ -178,9 +229,11 @@ def _check(flags: SimpleNamespace) -> None:
 
 def _parameters(flags: SimpleNamespace) -> Any:
     """The solver's parameters with what the flags add; sets the mode to CPU or GPU."""
+    from caffe.cli import _goals
     from caffe.proto import upgrade
 
     param = upgrade.read_solver(flags.solver)
+    _goals.set_goals(param, flags)
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     _choose_device(param, flags)
@@ -190,7 +243,7 @@ def _parameters(flags: SimpleNamespace) -> Any:
         param.nan_patience = 0
     elif flags.nan == "stop" and param.nan_patience == 0:
         param.ClearField("nan_patience")
-    if flags.snapshot or flags.weights:
+    if flags.snapshot not in ("", "auto") or flags.weights:
         param.ClearField("weights")
     if flags.weights:
         param.weights.append(flags.weights)
@@ -218,13 +271,15 @@ def _choose_device(param: Any, flags: SimpleNamespace) -> None:
 
 
 def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
-    from caffe.cli import _nets
+    from caffe.cli import _goals, _nets
     from caffe.cli import _watchers as _watch
 
     effects = {name: getattr(flags, flag) for name, flag in signals.FLAGS.items()}
     recorder = _watch.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
+    summary = _goals.Summary(flags.solver, flags.solver == "solver.prototxt")
+    solver.watchers.append(summary)
     solver.watchers += _watch.followers(solver.param, flags)
     display.say(_nets.summary(solver.net))
     for index, net in enumerate(solver.test_nets):
@@ -244,6 +299,9 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
             _watch.finish(solver.watchers)
             if recorder and recorder.draw():
                 tell(f"the curves are in {flags.plot}", style="")
+    for line in summary.lines(solver):
+        display.say(line)
+        log.info("summary", line)
     if solver.stopped:
         tell(_way_back(solver, flags))
 
@@ -260,7 +318,19 @@ def _way_back(solver: Any, flags: SimpleNamespace) -> str:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
     state = ["-members", str(flags.members), "-snapshot", "last"] if flags.members > 1 else []
     words = ["caffe", "train", "-solver", flags.solver, *(state or ["-snapshot", solver.health.good])]
-    for name in ("gpu", "level", "stage", "precision", "nan", "watch", "on_finding", "logdir", "import"):
+    for name in (
+        "gpu",
+        "level",
+        "stage",
+        "precision",
+        "nan",
+        "keep",
+        "keep_last",
+        "watch",
+        "on_finding",
+        "logdir",
+        "import",
+    ):
         words += [f"-{name}", str(getattr(flags, name))] if getattr(flags, name) not in ("", 0, "on") else []
     words += ["-compile"] * flags.compile + ["-nopython_layers"] * (not flags.python_layers)
     return f"resume with: {shlex.join(words)}"

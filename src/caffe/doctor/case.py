@@ -11,8 +11,8 @@ from typing import Any
 
 from caffe.doctor.changes import Change
 from caffe.doctor.view import View
-from caffe.errors import ProtoError
-from caffe.proto import caffe_pb2, upgrade, weights
+from caffe.errors import FileError, ProtoError
+from caffe.proto import caffe_pb2, files, upgrade, weights
 from caffe.proto.source import Entry, Source
 from caffe.solver import get_solver
 
@@ -128,6 +128,27 @@ class Case:
         blocks = self.net_source.layers()
         if len(blocks) != len(self.net.layer) or any(block.name == "layers" for block in blocks):
             raise ProtoError(f"{self.net_path}: has the form of an older Caffe, where changes cannot be written: {way}")
+
+    def write(self, change: Change, folder: str | Path) -> list[Path]:
+        """Write the solver and the net with a change into a folder, which is made if need be; returns their paths.
+
+        Comments are kept, and the solver names the new net. Raises ProtoError for files that cannot be changed, and
+        FileError.
+        """
+        self.check_editable()
+        solver, net = sources = Source(self.path), Source(self.net_path)
+        paths = [Path(folder) / Path(source.path).name for source in sources]
+        present = {Path(source.path).resolve() for source in sources}
+        if paths[0] == paths[1] or present & {path.resolve() for path in paths}:
+            raise FileError(f"{folder}: the changed files would replace the present ones; give another folder")
+        change.write(solver, net)
+        field = next(name for name in ("train_net", "net") if solver.find(None, name) is not None)
+        solver.set(None, field, f'"{paths[1]}"')
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for path, source in zip(paths, sources, strict=True):
+            with files.atomic(path) as file:
+                file.write(source.text.encode())
+        return paths
 
     # -- as a run --------------------------------------------------------------------------------------------------
 

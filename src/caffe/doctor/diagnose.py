@@ -14,8 +14,6 @@ from caffe.doctor.check import Stage, checks
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.errors import CaffeError, FileError, require_extra
-from caffe.proto import files
-from caffe.proto.source import Source
 
 __all__ = ["Report", "diagnose"]
 
@@ -60,20 +58,8 @@ class Report:
         Comments are kept, and the solver names the new net. Raises ProtoError for files that cannot be changed, and
         FileError.
         """
-        self.case.check_editable()
-        solver, net = sources = Source(self.case.path), Source(self.case.net_path)
-        paths = [Path(folder) / Path(source.path).name for source in sources]
-        present = {Path(source.path).resolve() for source in sources}
-        if paths[0] == paths[1] or present & {path.resolve() for path in paths}:
-            raise FileError(f"{folder}: the changed files would replace the present ones; give another folder")
-        Change.together([finding.change for finding in self.alarms if finding.change is not None]).write(solver, net)
-        field = next(name for name in ("train_net", "net") if solver.find(None, name) is not None)
-        solver.set(None, field, f'"{paths[1]}"')
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for path, source in zip(paths, sources, strict=True):
-            with files.atomic(path) as file:
-                file.write(source.text.encode())
-        return paths
+        changes = [finding.change for finding in self.alarms if finding.change is not None]
+        return self.case.write(Change.together(changes), folder)
 
 
 def diagnose(

@@ -12,6 +12,7 @@ import numpy as np
 
 from caffe import mode
 from caffe.doctor.head import Head, find_head
+from caffe.doctor.sources import source_options
 from caffe.doctor.view import View
 from caffe.ensemble import combine as combining
 from caffe.ensemble.members import Member, load
@@ -216,24 +217,13 @@ def sources_replaced(model: Any, source: str) -> Any:
     net = upgrade.read_net(model) if isinstance(model, str) else model
     changed = caffe_pb2.NetParameter()
     changed.CopyFrom(net)
-    layers = [changed.layer[node.index] for node in View(net, caffe_pb2.TEST, caffe_pb2.NetState()).nodes]
-    options = [each for layer in layers if not layer.bottom for each in _with_source(layer)]
+    options = source_options(changed, caffe_pb2.TEST)
     for each in options:
-        before = [each.source] if isinstance(each.source, str) else list(each.source)
-        if before == [source]:
+        if each.source == source:
             raise NetError(
                 f"{source} is the test data itself; weights are fitted on validation data, which are other items"
             )
-        if isinstance(each.source, str):
-            each.source = source
-        else:
-            each.source[:] = [source]
+        each.replace(source)
     if not options:
         raise NetError(f"{model}: has no data layer in the phase TEST whose source could be replaced by {source}")
     return changed
-
-
-def _with_source(layer: Any) -> list[Any]:
-    """The options of a layer that name a source."""
-    options = [value for field, value in layer.ListFields() if field.name.endswith("_param")]
-    return [each for each in options if hasattr(each, "source")]

@@ -19,11 +19,11 @@ def _save(folder: Path, name: str, data: np.ndarray, label: np.ndarray, train: i
     np.savez(folder / f"{name}_test.npz", data=data[train:], label=label[train:])
 
 
-def drawn_digits(seed: int, count: int = 1797) -> tuple[np.ndarray, np.ndarray]:
-    """Digits drawn by OpenCV, moved, of several sizes and blurred: (count, 1, 8, 8) from 0 to 1, and what they are."""
+def drawn_digits(seed: int, count: int = 1797, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Digits drawn by OpenCV, moved and with noise: images (count, 1, size, size) from 0 to 1, and what they are."""
     rng = np.random.default_rng(seed)
     label = rng.integers(10, size=count)
-    images = np.empty((count, 1, 8, 8))
+    images = np.empty((count, 1, size, size))
     for image, digit in zip(images, label, strict=True):
         canvas = np.zeros((32, 32), np.uint8)
         place = int(5 + rng.integers(-3, 4)), int(27 + rng.integers(-3, 4))
@@ -32,7 +32,7 @@ def drawn_digits(seed: int, count: int = 1797) -> tuple[np.ndarray, np.ndarray]:
             int(rng.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX])),
         )
         cv2.putText(canvas, str(digit), place, font, scale, 255, int(rng.integers(2, 5)), cv2.LINE_AA)
-        image[0] = cv2.resize(canvas, (8, 8), interpolation=cv2.INTER_AREA) / 255
+        image[0] = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA) / 255
     return np.clip(images + 0.08 * rng.standard_normal(images.shape), 0, 1), label
 
 

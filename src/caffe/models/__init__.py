@@ -10,13 +10,14 @@ published Caffe models (but for MobileNet v2's), so that their weight files fit.
 
 from __future__ import annotations
 
-from caffe.models.classic import alexnet, lenet, vgg16, vgg19
+from caffe.models.classic import alexnet, cifar_quick, lenet, vgg16, vgg19
 from caffe.models.googlenet import googlenet
 from caffe.models.mobile import mobilenet_v1, mobilenet_v2, squeezenet
 from caffe.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 
 __all__ = [
     "alexnet",
+    "cifar_quick",
     "googlenet",
     "lenet",
     "mobilenet_v1",

@@ -1,4 +1,4 @@
-"""LeNet, AlexNet and VGG: chains of convolutions and fully connected layers."""
+"""LeNet, CIFAR quick, AlexNet and VGG: chains of convolutions and fully connected layers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,34 @@ from caffe.net_spec import NetSpec, Top
 from caffe.net_spec import layers as L
 from caffe.net_spec import params as P
 
-__all__ = ["alexnet", "lenet", "vgg16", "vgg19"]
+__all__ = ["alexnet", "cifar_quick", "lenet", "vgg16", "vgg19"]
 
 
-def lenet(batch: int = 64, classes: int = 10, size: int = 28, train: bool = False) -> Any:
+def lenet(batch: int = 64, classes: int = 10, size: int = 28, train: bool = False, channels: int = 1) -> Any:
     """LeNet as Caffe trains it on MNIST; 431,080 parameters. Source: LeCun et al. 1998; BVLC examples/mnist."""
-    n = begin(batch, 1, size)
+    n = begin(batch, channels, size)
     conv(n, "conv1", n.data, 20, 5, weight_filler={"type": "xavier"})
     n.pool1 = L.Pooling(n.conv1, pool=P.Pooling.MAX, kernel_size=2, stride=2)
     conv(n, "conv2", n.pool1, 50, 5, weight_filler={"type": "xavier"})
     n.pool2 = L.Pooling(n.conv2, pool=P.Pooling.MAX, kernel_size=2, stride=2)
     n.relu1 = L.ReLU(fc(n, "ip1", n.pool2, 500), in_place=True)
     return end(n, "LeNet", fc(n, "ip2", n.relu1, classes), train)
+
+
+def cifar_quick(batch: int = 100, classes: int = 10, size: int = 32, train: bool = False, channels: int = 3) -> Any:
+    """The small net of BVLC's example cifar10_quick, with fillers for any input; 145,578 parameters.
+
+    Source: Krizhevsky's cuda-convnet; BVLC examples/cifar10.
+    """
+    n = begin(batch, channels, size)
+    conv(n, "conv1", n.data, 32, 5, pad=2)
+    n.pool1 = L.Pooling(n.conv1, pool=P.Pooling.MAX, kernel_size=3, stride=2)
+    n.relu1 = L.ReLU(n.pool1, in_place=True)
+    for number, outputs in ((2, 32), (3, 64)):
+        x = conv_relu(n, f"conv{number}", n[f"pool{number - 1}"], outputs, 5, f"relu{number}", pad=2)
+        n[f"pool{number}"] = L.Pooling(x, pool=P.Pooling.AVE, kernel_size=3, stride=2)
+    hidden = fc(n, "ip1", n.pool3, 64, 0.05)
+    return end(n, "CIFAR10_quick", fc(n, "ip2", hidden, classes, 0.1), train)
 
 
 def alexnet(batch: int = 10, classes: int = 1000, size: int = 227, train: bool = False) -> Any:

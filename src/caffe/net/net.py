@@ -168,7 +168,7 @@ class Net(Views):
     @in_turn
     def forward_backward(self) -> float:
         """Run forward and backward for training. Adds to the parameter diffs and returns the loss."""
-        if self.keep_diffs or self._watched or self._several_diffs or self._diffs_matter():
+        if not self.runs_as_one:
             loss = self.forward_loss()
             self.backward()
             return loss
@@ -177,6 +177,11 @@ class Net(Views):
         self.turns.check_inputs()
         with lent_copies_follow(), gradients_apart([blob for step in self.steps for blob in step.params]):
             return self.runners.step()
+
+    @property
+    def runs_as_one(self) -> bool:
+        """Whether `forward_backward` runs the graph as one piece, and not layer by layer."""
+        return not (self.keep_diffs or self._watched or self._several_diffs or self._diffs_matter())
 
     def _diffs_matter(self) -> bool:
         """Whether the user holds an array of a diff, which the pass must fill, or wrote an initial diff."""

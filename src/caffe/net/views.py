@@ -15,6 +15,7 @@ from caffe.layers.base import Layer, Source
 from caffe.names import Named
 from caffe.net import table
 from caffe.net.graph.step import Learnable, Step
+from caffe.parallel.group import Member
 from caffe.uncopied import Uncopied
 
 __all__ = ["Views"]
@@ -103,9 +104,14 @@ class Views(Uncopied, ABC):
         """Call `callback(layer index)` before each layer runs backward."""
         self._add_callback("before_backward", callback)
 
-    def after_backward(self, callback: Callable[[int], Any]) -> None:
-        """Call `callback(layer index)` after each layer has run backward."""
-        self._add_callback("after_backward", callback)
+    def after_backward(self, callback: Callable[[int], Any] | Member) -> None:
+        """Call `callback(layer index)` after each layer has run backward.
+
+        A `caffe.NCCL`, by which Caffe's scripts ask to reduce gradients layer by layer, changes nothing here: whether a
+        solver does so follows from its `layer_wise_reduce`.
+        """
+        if not isinstance(callback, Member):
+            self._add_callback("after_backward", callback)
 
     def _add_callback(self, when: str, callback: Callable[[int], Any]) -> None:
         if not callable(callback):

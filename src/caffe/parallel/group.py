@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-__all__ = ["ALONE", "Alone", "Group", "Pending", "current", "joined"]
+__all__ = ["ALONE", "Alone", "Group", "Member", "Pending", "current", "joined"]
 
 Value = TypeVar("Value")
 
@@ -59,6 +59,12 @@ class Group(ABC):
     def sum(self, values: Tensor) -> None:
         """Add up a contiguous tensor over the processes, in place."""
         self.start_sum(values).wait()
+
+
+class Member(ABC):
+    """What stands for a group where pycaffe's scripts give a solver and a net something to reduce gradients with."""
+
+    group: Group
 
 
 class _Done(Pending):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,29 +40,53 @@ class Processes(Group):
     def __init__(
         self, store: dist.Store, rank: int, size: int, device: torch.device | str = "cpu", limit: float = LIMIT
     ) -> None:
+        if dist.is_initialized():
+            raise ParallelError("this process belongs to a group already; a process trains in one group at a time")
         self.rank, self.size, self.limit = rank, size, limit
         self.host = socket.gethostname()
         self._device = torch.device(device)
-        self._store = dist.PrefixStore("caffe", store)
         self._lost: ParallelError | None = None
-        self._meet()
-        backend = backend_for(self._device)
-        with self._noticing("connecting to the others"):
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=limit))
-
-    def _meet(self) -> None:
-        """Wait until every process is there. Raises ParallelError that names those that do not come."""
         try:
-            self._store.set_timeout(timedelta(seconds=self.limit))
-            self._store.set(f"here/{self.rank}", f"{self.host}, process {os.getpid()}")
-            missing = self._absent("here", self.limit)
+            token = self._meet(store)
         except RuntimeError as error:
+            if isinstance(error, ParallelError):
+                raise
             raise ParallelError(f"{self}: cannot reach the store where the processes meet: {error}") from error
-        if missing:
-            raise ParallelError(
-                f"{self}: waited {self.limit:g} s for rank {_listed(missing)} of {self.size}, which did not come; "
-                "look for errors of theirs, and whether their machines reach this one (MASTER_ADDR, firewall)"
-            )
+        self._store = dist.PrefixStore(f"caffe/{token}", store)
+        own, wait = dist.PrefixStore(token, store), timedelta(seconds=limit)
+        with self._noticing("connecting to the others"):
+            dist.init_process_group(backend_for(self._device), store=own, rank=rank, world_size=size, timeout=wait)
+
+    def _meet(self, store: dist.Store) -> str:
+        """Wait until every process is there; returns a token that processes of an earlier attempt do not have.
+
+        A launcher that starts the processes again may keep the store. Process 0 offers a token, the others answer with
+        a word of their own, and process 0 confirms these words. Raises ParallelError that names who does not come.
+        """
+        store.set_timeout(timedelta(seconds=self.limit))
+        deadline, word, token = time.monotonic() + self.limit, secrets.token_hex(8), ""
+        if not self.rank:
+            token = word
+            store.set("caffe/offer", token)
+        while time.monotonic() < deadline:
+            if self.rank and store.check(["caffe/offer"]) and (offer := store.get("caffe/offer").decode()) != token:
+                token = offer
+                store.set(f"caffe/{token}/word/{self.rank}", word)
+            if not self.rank and not self._silent(store, token):
+                words = [store.get(f"caffe/{token}/word/{other}").decode() for other in range(1, self.size)]
+                store.set(f"caffe/{token}/go", " ".join([word, *words]))
+            if token and store.check([f"caffe/{token}/go"]) and word in store.get(f"caffe/{token}/go").decode():
+                return token
+            time.sleep(_POLL)
+        absent = self._silent(store, token) if token else [0]
+        raise ParallelError(
+            f"{self}: waited {self.limit:g} s for rank {_listed(absent or [0])} of {self.size}, which did not come; "
+            "look for errors of theirs, and whether their machines reach this one (MASTER_ADDR, firewall)"
+        )
+
+    def _silent(self, store: dist.Store, token: str) -> list[int]:
+        """The processes that have not answered the offer of a token."""
+        return [rank for rank in range(1, self.size) if not store.check([f"caffe/{token}/word/{rank}"])]
 
     # -- exchanging ------------------------------------------------------------------------------------------------
 

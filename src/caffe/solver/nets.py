@@ -14,9 +14,19 @@ from caffe.net import Net, store
 from caffe.net.plan.precision import dtype_of
 from caffe.proto import caffe_pb2, hdf5, upgrade
 
-__all__ = ["test_nets", "train_net"]
+__all__ = ["test_nets", "train_net", "train_spec"]
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+
+def train_spec(param: Any) -> Any:
+    """A copy of the NetParameter of the train net."""
+    spec = caffe_pb2.NetParameter()
+    for field in _TRAIN_FIELDS:
+        if param.HasField(field):
+            source = getattr(param, field)
+            spec.CopyFrom(upgrade.read_net(source) if isinstance(source, str) else source)
+    return spec
 
 
 def train_net(param: Any, device: torch.device | str | None, python_layers: bool | None) -> Net:

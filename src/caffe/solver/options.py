@@ -10,7 +10,7 @@ from caffe import log
 from caffe.errors import SolverError, did_you_mean
 from caffe.proto.forks import effects, foreign_value
 from caffe.proto.forks.fields import REFUSED, WITHOUT_EFFECT
-from caffe.solver import detections, snapshot
+from caffe.solver import detections, goals, snapshot
 from caffe.solver.momentum import Momentum
 from caffe.solver.policy import Policy
 from caffe.solver.rules import Rule, rule_class, rule_types
@@ -21,6 +21,7 @@ __all__ = ["check", "check_own"]
 _OURS = 20000  # fields from here on are our own additions
 _GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
 _GENERAL |= {"global_batch_norm", "global_normalization", "global_dropout"}
+_GENERAL |= {"max_epochs", "test_every_epoch", "keep_best", "keep_last", "early_stop"}
 _GENERAL |= {
     "eval_type",
     "ap_version",
@@ -42,6 +43,7 @@ def check(param: Any, source: str | Path | None = None) -> None:
         kind = param.regularization_type
         hint = foreign_value(kind) or did_you_mean(kind, ("L1", "L2"))
         raise SolverError(f'unknown regularization_type "{param.regularization_type}"{hint}; expected "L1" or "L2"')
+    goals.check(param)
     effects.refuse_solver(param)
     detections.check(param)
     check_ranges(param, source)

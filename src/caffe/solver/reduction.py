@@ -1,49 +1,67 @@
-"""The gradients of several processes, averaged."""
+"""The gradients of several processes, averaged, while backward still runs where that can be."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from caffe.errors import ParallelError
 from caffe.net import Net
-from caffe.parallel.group import Group
+from caffe.parallel.group import Group, Pending
 
 __all__ = ["Reduction"]
 
 _ROOM = 16  # numbers that go with the gradients
+_FIRST, _LATER = 1 << 18, 25 << 18  # elements of a bucket: 1 MB for the first, 25 MB for others, as DDP's
+
+
+@dataclass
+class _Bucket:
+    """Gradients that are added up together: a tensor, and the views of it for the blobs of these numbers."""
+
+    flat: Tensor
+    views: dict[int, Tensor]
+    missing: set[int] = field(default_factory=set)
+    """The blobs whose gradient is not in `flat` yet, while backward runs."""
+    pending: Pending | None = None
 
 
 class Reduction:
     """Averages a net's gradients over the processes of a group, with a few numbers beside them.
 
-    The gradients are copied into one tensor, which is added up over the processes and divided by their number. The
-    parameters' gradients then lie in that tensor. Its layout is that of the parameters when it was made.
+    The gradients are copied into a few tensors, the buckets, which are added up over the processes and divided by their
+    number; the parameters' gradients then lie in them. Buckets follow the order of backward. After `arm` a bucket is
+    sent as soon as backward has made its gradients, the buckets in their order; the last one waits for `run`.
     """
 
     def __init__(self, group: Group, net: Net) -> None:
-        self.group = group
+        self.group, self._net = group, net
         self.waited = 0.0
         """Seconds of the last reduction in which this process waited for others."""
-        self._blobs = [entry.blob for entry in net.learnable if entry.tensor.requires_grad]
-        layout = [(tuple(blob.parameter.shape), blob.parameter.stride()) for blob in self._blobs]
-        self._check_layout(layout)
-        count = sum(blob.parameter.numel() for blob in self._blobs)
-        self._flat = torch.zeros(count + _ROOM, device=net.device)
-        self._views: list[Tensor] = []
-        start = 0
-        for blob in self._blobs:
-            self._views.append(_part(self._flat, start, blob.parameter))
-            start += blob.parameter.numel()
-        self._numbers = self._flat[count:]
+        self._blobs = [entry.blob for entry in reversed(net.learnable) if entry.tensor.requires_grad]
+        self._parameters = [blob.parameter for blob in self._blobs]
+        self._check_layout([(tuple(parameter.shape), parameter.stride()) for parameter in self._parameters])
+        self._buckets = [self._bucket(part) for part in _parts([blob.count for blob in self._blobs])]
+        self._numbers = self._buckets[-1].flat[-_ROOM:]
+        self._armed, self._hooked = False, False
 
     @property
     def bytes(self) -> int:
         """What a reduction adds up, in bytes. A ring of n processes sends 2 (n - 1) / n times as much from each."""
-        return self._flat.numel() * self._flat.element_size()
+        return sum(bucket.flat.numel() * bucket.flat.element_size() for bucket in self._buckets)
+
+    def _bucket(self, part: Sequence[int]) -> _Bucket:
+        last = not part or part[-1] == len(self._blobs) - 1
+        count = sum(self._parameters[index].numel() for index in part) + _ROOM * last
+        flat, start, views = torch.zeros(count, device=self._net.device), 0, {}
+        for index in part:
+            views[index] = _part(flat, start, self._parameters[index])
+            start += self._parameters[index].numel()
+        return _Bucket(flat, views)
 
     def _check_layout(self, layout: object) -> None:
         """Raise ParallelError unless the parameters of all processes lie in memory alike."""
@@ -55,25 +73,90 @@ class Reduction:
                 "every process must build the same net, with the same versions of this package and of PyTorch"
             )
 
+    # -- while backward runs ---------------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Send buckets from the next backward pass on as they are filled, where the pass tells when that is."""
+        self._armed = self._can_overlap()
+        if self._armed and not self._hooked:
+            for index, parameter in enumerate(self._parameters):
+                parameter.register_post_accumulate_grad_hook(self._hook(index))
+            self._hooked = True
+        for bucket in self._buckets:
+            bucket.missing, bucket.pending = set(bucket.views), None
+
+    def _can_overlap(self) -> bool:
+        """Whether one backward pass of autograd makes each gradient at once, in the parameter that has the hook."""
+        net = self._net
+        plain = net.runs_as_one and net.loss_scale is None and net.device.type == "cpu" and len(self._buckets) > 1
+        same = all(blob.parameter is own for blob, own in zip(self._blobs, self._parameters, strict=True))
+        return plain and same and not any(blob.tied for blob in self._blobs)
+
+    def _hook(self, index: int) -> Callable[[Tensor], None]:
+        bucket = next(bucket for bucket in self._buckets if index in bucket.views)
+
+        def made(parameter: Tensor) -> None:
+            if self._armed and parameter.grad is not None:
+                with torch.no_grad():
+                    _copy(parameter.grad, bucket.views[index])
+                bucket.missing.discard(index)
+                self._send_filled()
+
+        return made
+
+    def _send_filled(self) -> None:
+        """Send the buckets that are filled, except the last, until one that is not."""
+        for bucket in self._buckets[:-1]:
+            if bucket.missing:
+                return
+            if bucket.pending is None:
+                bucket.pending = self.group.start_sum(bucket.flat)
+
+    # -- after backward --------------------------------------------------------------------------------------------
+
     @torch.no_grad()
     def run(self, numbers: Sequence[float]) -> list[float]:
         """Replace each gradient by its mean over the processes; returns the means of `numbers`."""
         if len(numbers) > _ROOM:
             raise ValueError(f"{len(numbers)} numbers, expected at most {_ROOM}")
-        for blob, view in zip(self._blobs, self._views, strict=True):
-            diff = blob.present_diff()
-            if diff is None:
-                view.zero_()
-            elif diff.data_ptr() != view.data_ptr():
-                view.copy_(diff)
+        self._armed = False
         self._numbers[: len(numbers)] = torch.tensor(list(numbers))
+        for bucket in self._buckets:
+            if bucket.pending is None:
+                for index, view in bucket.views.items():
+                    _copy(self._blobs[index].present_diff(), view)
+                bucket.pending = self.group.start_sum(bucket.flat)
         begin = time.perf_counter()
-        self.group.sum(self._flat)
+        for bucket in self._buckets:
+            assert bucket.pending is not None
+            bucket.pending.wait()
+            bucket.pending = None
+            bucket.flat.mul_(1 / self.group.size)
+            for index, view in bucket.views.items():
+                self._blobs[index].adopt_diff(view)
         self.waited = time.perf_counter() - begin
-        self._flat.mul_(1 / self.group.size)
-        for blob, view in zip(self._blobs, self._views, strict=True):
-            blob.adopt_diff(view)
         return self._numbers[: len(numbers)].tolist()
+
+
+def _parts(counts: Sequence[int]) -> list[list[int]]:
+    """The numbers of the blobs of each bucket; one without blobs where there are none."""
+    parts: list[list[int]] = [[]]
+    filled, limit = 0, _FIRST
+    for index, count in enumerate(counts):
+        if filled and filled + count > limit:
+            parts.append([])
+            filled, limit = 0, _LATER
+        parts[-1].append(index)
+        filled += count
+    return parts
+
+
+def _copy(diff: Tensor | None, view: Tensor) -> None:
+    """Copy a gradient, None for zeros, unless it lies there already."""
+    if diff is None:
+        view.zero_()
+    elif diff.data_ptr() != view.data_ptr():
+        view.copy_(diff)
 
 
 def _part(flat: Tensor, start: int, parameter: Tensor) -> Tensor:

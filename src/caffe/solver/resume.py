@@ -7,7 +7,7 @@ one error names the file.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from caffe.proto import detect, files, state, weights
 from caffe.solver import kept
 from caffe.solver.run import TrainingRun
 
-__all__ = ["Plan", "restore"]
+__all__ = ["Plan", "first_whole", "restore"]
 
 _OWNERS = ("policy", "loss_scale", "rule")
 
@@ -38,16 +38,40 @@ def restore(solver: TrainingRun, path: str | Path) -> None:
     if not together.several:
         Plan.read(solver, path).apply()
         return
-    plan = Plan.read(solver, path) if not together.group.rank else None
-    stored = together.group.share(None if plan is None else files.read_bytes(path))
-    if plan is None:
+    stored = together.group.share(b"" if together.group.rank else _restored(solver, path))
+    if isinstance(stored, CaffeError):
+        raise stored
+    if together.group.rank:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, Path(path).name)
-            copy.write_bytes(stored or b"")
-            plan = Plan.read(solver, copy, weights=False)
-    plan.apply()
+            copy.write_bytes(stored)
+            Plan.read(solver, copy, weights=False).apply()
     together.send_weights()
     together.deal_tests()
+
+
+def first_whole(paths: Sequence[str], restore: Callable[[str], None]) -> str:
+    """Restore the first of several states that can be read; returns its path, empty if there are no states."""
+    for path in paths:
+        try:
+            restore(path)
+            return path
+        except FileError as error:
+            log.warning("snapshot.py", f"{error}: going on from the snapshot before it")
+    if paths:
+        raise FileError(
+            f"none of {len(paths)} snapshots is whole, {paths[0]} first; remove them to train from the start"
+        )
+    return ""
+
+
+def _restored(solver: TrainingRun, path: str | Path) -> bytes | CaffeError:
+    """The content of the state that the solver now is in, or why it is not."""
+    try:
+        Plan.read(solver, path).apply()
+        return files.read_bytes(path)
+    except CaffeError as error:
+        return error
 
 
 @dataclass

@@ -38,6 +38,12 @@ class TrainingRun(Protocol):
         """Whether the last run of `solve` or `step` ended on request."""
         ...
 
+    def request(self, action: str) -> None:
+        """Ask for "snapshot" or "stop" at the next chance."""
+
+    def save_average(self, path: str) -> None:
+        """Write the moving average of the weights."""
+
     @property
     def nets(self) -> tuple[Net, ...]:
         """The train net and the test nets, as snapshots number them."""

@@ -8,7 +8,6 @@ that Caffe passes over, so that a run resumed from it goes on exactly as if it h
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import re
 import tempfile
@@ -27,6 +26,8 @@ from caffe.solver.run import TrainingRun
 from caffe.solver.together import Buffer, Place
 
 __all__ = ["check_prefix", "newest", "save"]
+
+_STATE = re.compile(r"_iter_(\d+)\.solverstate(\.h5)?$")
 
 
 def check_prefix(param: Any) -> None:
@@ -47,13 +48,15 @@ def check_prefix(param: Any) -> None:
         raise SolverError(f'snapshot_prefix "{prefix}": cannot write to folder "{folder}": {error.strerror}') from error
 
 
-def newest(prefix: str) -> str | None:
-    """The solver state with the highest iteration under a snapshot_prefix; None where there is none."""
-    found = {}
-    for path in glob.glob(f"{glob.escape(prefix)}_iter_*.solverstate*"):
-        if match := re.fullmatch(r"_iter_(\d+)\.solverstate(\.h5)?", path[len(prefix) :]):
-            found[int(match[1])] = path
-    return found[max(found)] if found else None
+def newest(prefix: str) -> list[str]:
+    """The states under a `snapshot_prefix`, those of the latest iterations first."""
+    start = Path(f"{prefix}_iter_")
+    found = []
+    for path in start.parent.glob("*") if start.parent.is_dir() else ():
+        match = _STATE.search(path.name)
+        if match and path.name[: match.start()] + "_iter_" == start.name:
+            found.append((int(match[1]), str(path)))
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def save(solver: TrainingRun) -> str:
@@ -71,7 +74,8 @@ def save(solver: TrainingRun) -> str:
     _keep_good_weights(solver, model_path)
     existed, alone = os.path.exists(model_path), ""
     try:
-        with files.put_back(model_path):  # an earlier state of this iteration must not be left with other weights
+        with files.put_back(model_path), files.put_back(state_path):
+            Path(state_path).unlink(missing_ok=True)  # never beside other weights, even if the process is killed now
             log.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} {model_path}")
             (solver.net.save_hdf5 if hdf5 else solver.net.save)(model_path, diffs=solver.param.snapshot_diff)
             alone = "" if existed else f"; {model_path} is whole, but has no state beside it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from caffe import log
 from caffe.errors import SolverError, did_you_mean
 from caffe.net import Net
 from caffe.parallel import group as parallel
+from caffe.parallel.group import Member
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import text
-from caffe.solver import nets, resume, snapshot
+from caffe.solver import epochs, goals, nets, resume, snapshot
 from caffe.solver.ema import MovingAverage
 from caffe.solver.health import Health
 from caffe.solver.kept import undisturbed
@@ -29,6 +29,7 @@ from caffe.solver.rules import Update, rule_class
 from caffe.solver.settings import load, located
 from caffe.solver.testing import run_test
 from caffe.solver.together import Together, common_seed
+from caffe.solver.update import clipping, lay_like
 from caffe.solver.watchers import Watcher
 from caffe.uncopied import Uncopied
 
@@ -74,6 +75,7 @@ class Solver(Uncopied):
             if self.param.HasField("type"):
                 log.warning("solver.py", f"{self.forced_type}Solver: taking the place of type {self.param.type!r}")
             self.param.type = self.forced_type
+        epochs.resolve(self.param, python_layers)
         self.momentum = momentum_policy(self.param)
         self.rule = rule_class(self.param.type)(self.param)
         self.policy = policy_class(self.param.lr_policy)(self.param)
@@ -89,6 +91,7 @@ class Solver(Uncopied):
             self.rule.bind(self.net)
             self.test_nets: list[Net] = nets.test_nets(self.param, self.net, device, python_layers)
             self.together = Together(group, self.param, self.rule, self.nets, seed)
+            self.together.equalize()
         except BaseException:
             self.net.close()
             raise
@@ -101,7 +104,7 @@ class Solver(Uncopied):
             for entry in self.net.learnable
         ]
         self.average = MovingAverage(self.param.ema_decay, self.net.learnable)
-        self.watchers: list[Watcher] = []
+        self.watchers: list[Watcher] = goals.watchers(self.param)
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self._requests: set[str] = set()
         self._stopping = False
@@ -174,8 +177,11 @@ class Solver(Uncopied):
         self.net.debug_info = self.param.debug_info and _due(self.iter, self.param.display)
         self.together.begin(self.iter)
         self._tell(Watcher.begins, self.iter)
-        loss = sum(self.net.forward_backward() for _ in range(self.param.iter_size)) / self.param.iter_size
-        loss = self.together.reduce(self.iter, loss, self._requests)
+        total = 0.0
+        for left in range(self.param.iter_size - 1, -1, -1):
+            self.together.before_pass(last=not left)
+            total += self.net.forward_backward()
+        loss = self.together.reduce(self.iter, total / self.param.iter_size, self._requests)
         self._losses.append(loss)
         self._tell(Watcher.computed, self.iter, loss)
         self.health.hear(self.iter, loss)
@@ -191,7 +197,8 @@ class Solver(Uncopied):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         with lent_copies_follow():
             if self._gradients_fit():
-                self.rule.apply(self._updates(rate), self.iter + 1, self._clipping() / self.param.iter_size)
+                scale = clipping(self.param.clip_gradients, self._present_diffs()) / self.param.iter_size
+                self.rule.apply(self._updates(rate), self.iter + 1, scale)
             for entry in self.net.learnable:
                 entry.blob.advance()
         self.iter += 1
@@ -214,16 +221,10 @@ class Solver(Uncopied):
         for index, entry in enumerate(learnable):
             tensor = entry.tensor
             diff = entry.blob.read_diff()
-            self._lay_history_like(tensor, range(index, len(self.history), len(learnable)))
+            lay_like(tensor, self.history, range(index, len(self.history), len(learnable)))
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
             history, owner = self.history[index :: len(learnable)], None if entry.blob.tied else entry.blob
             yield Update(tensor.data, diff, history, local_rate, local_decay, owner)
-
-    def _lay_history_like(self, tensor: torch.Tensor, indices: range) -> None:
-        """Keep a blob's histories in the memory order of its data, which a look at `net.params` can change."""
-        for index in indices:
-            if self.history[index].stride() != tensor.stride():
-                self.history[index] = torch.empty_like(tensor, requires_grad=False).copy_(self.history[index])
 
     @property
     def lr(self) -> float:
@@ -237,22 +238,6 @@ class Solver(Uncopied):
         rate = self.policy.at(self.iter, step)
         self.current_step = step
         return rate
-
-    def _clipping(self) -> float:
-        """What to multiply all gradients with so that their common L2 norm is at most `clip_gradients`."""
-        limit = self.param.clip_gradients
-        if limit < 0:
-            return 1.0
-        grads = self._present_diffs()
-        norm = math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in grads))
-        if not norm > limit:
-            return 1.0
-        log.info(
-            "sgd_solver.cpp:99",
-            f"Gradient clipping: scaling down gradients (L2 norm {log.number(norm)} > {log.number(limit)}) "
-            f"by scale factor {log.number(limit / norm)}",
-        )
-        return limit / norm
 
     def _conclude(self) -> None:
         """After the last update: one more loss and one more test, where they fall due."""
@@ -360,6 +345,14 @@ class Solver(Uncopied):
             resume.restore(self, path)
         self.health.saved(str(path), self.iter)
 
+    def restore_newest(self) -> str:
+        """Continue from the newest whole state under `snapshot_prefix`; returns its path, empty if there is no state.
+
+        A state that cannot be read causes a warning. Raises FileError if there are states, and none can be read.
+        """
+        paths = self.together.group.share(snapshot.newest(self.param.snapshot_prefix))
+        return resume.first_whole(paths, self.restore)
+
     def request(self, action: str) -> None:
         """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler.
 
@@ -372,9 +365,27 @@ class Solver(Uncopied):
 
     # -- pycaffe ---------------------------------------------------------------------------------------------------
 
-    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
-        """Call two functions in every iteration: before the gradients are computed, and before they are applied."""
-        self._callbacks.append((on_start, on_gradients_ready))
+    def add_callback(
+        self, on_start: Callable[[], Any] | Member, on_gradients_ready: Callable[[], Any] | None = None
+    ) -> None:
+        """Call two functions in every iteration: before the gradients are computed, and before they are applied.
+
+        A single argument is a `caffe.NCCL`: the solver trains together with those of the other processes from now on.
+        """
+        if isinstance(on_start, Member):
+            self.join(on_start.group)
+        elif on_gradients_ready is None:
+            raise SolverError(
+                "add_callback: expected two functions, on_start and on_gradients_ready, or one caffe.NCCL"
+            )
+        else:
+            self._callbacks.append((on_start, on_gradients_ready))
+
+    def join(self, group: parallel.Group) -> None:
+        """Train together with the solvers of the other processes of a group from now on."""
+        if self.together.group is not group:
+            seed = group.share(common_seed(group, self.param))
+            self.together = Together(group, self.param, self.rule, self.nets, seed)
 
     def share_weights(self, net: Net) -> None:
         """Let `net` use the train net's weights."""

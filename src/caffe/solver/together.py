@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from caffe import log, mode
 from caffe.errors import ParallelError, SolverError
 from caffe.layers.base import Source
+from caffe.layers.data_memory import HDF5Output
 from caffe.layers.support.effects import Effects
 from caffe.net import Net
 from caffe.parallel.group import Group
@@ -64,7 +65,8 @@ class Together:
         join_layers(nets[0], param, group)
         if self.several:
             _check_rule(rule)
-            self.equalize()
+            _check_writers(nets)
+            self.deal_tests()
 
     @property
     def seeds(self) -> bool:
@@ -76,10 +78,17 @@ class Together:
         """Whether there are other processes."""
         return self.group.size > 1
 
+    @property
+    def records(self) -> int:
+        """How many records a pass of all processes takes, of the source that takes the most."""
+        return max([_batch(source) for source in self._nets[0].sources.values()], default=0) * self.group.size
+
     # -- at the start ----------------------------------------------------------------------------------------------
 
     def equalize(self) -> None:
         """Give every process the weights of process 0 and its places in the data."""
+        if not self.several:
+            return
         places = self.group.share([source.position() for _, source in kept.sources(self._nets)])
         for (_, source), place in zip(kept.sources(self._nets), places, strict=True):
             if source.position() != place:
@@ -116,16 +125,26 @@ class Together:
             own = 0 if self.param.global_dropout else self.group.rank
             torch.manual_seed(_mixed(self.seed, iteration, own))
 
+    @property
+    def reduction(self) -> Reduction:
+        """What averages the gradients."""
+        if self._reduction is None:
+            self._reduction = Reduction(self.group, self._nets[0])
+        return self._reduction
+
+    def before_pass(self, last: bool) -> None:
+        """Let the last pass of an iteration send gradients while it runs backward, if layer_wise_reduce says so."""
+        if last and self.several and self.param.layer_wise_reduce:
+            self.reduction.arm()
+
     def reduce(self, iteration: int, loss: float, requests: set[str]) -> float:
         """Average the gradients; returns the mean loss. Takes the requests of all processes into `agreed`."""
         if not self.several:
             return loss
-        if self._reduction is None:
-            self._reduction = Reduction(self.group, self._nets[0])
         check = self._checksum() if iteration % _CHECK_EVERY == 0 else 0.0
         asked = [float(name in requests) for name in REQUESTS]
         requests.clear()
-        mean, agreed_check, *flags = self._reduction.run([loss, check, *asked])
+        mean, agreed_check, *flags = self.reduction.run([loss, check, *asked])
         if abs(agreed_check - check) > 0.1:
             raise ParallelError(
                 f"rank {self.group.rank}: iteration {iteration}: the weights are not those of the other processes. "
@@ -281,6 +300,17 @@ def _check_rule(rule: Rule) -> None:
             f'solver type "{type(rule).__name__}": searches along a line, which needs all data in one process; train '
             "with one process, or with another type"
         )
+
+
+def _check_writers(nets: Sequence[Net]) -> None:
+    """Raise a SolverError for a layer that would write one file in every process."""
+    for net in nets:
+        for layer in net.layers:
+            if isinstance(layer, HDF5Output):
+                raise SolverError(
+                    f'layer "{layer.name}" (HDF5Output): every process would write "{layer.path}"; train with one '
+                    "process, or remove the layer"
+                )
 
 
 def _can_be_dealt(net: Net) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from caffe import log
 from caffe.blob import ParamBlob
 
-__all__ = ["Update", "alike", "flat"]
+__all__ = ["Update", "alike", "clipping", "flat", "lay_like"]
 
 _PIECE = 1 << 18
 """Elements of a piece: the fastest of 2^15 to 2^22 on a processor with 2 MB of cache a core."""
@@ -59,3 +61,25 @@ def alike(tensors: Sequence[Tensor]) -> bool:
         tensor.stride() == first.stride() and tensor.dtype == first.dtype and tensor.device == first.device
         for tensor in tensors
     )
+
+
+def lay_like(tensor: Tensor, history: list[Tensor], indices: Iterable[int]) -> None:
+    """Keep a blob's histories in the memory order of its data, which a look at `net.params` can change."""
+    for index in indices:
+        if history[index].stride() != tensor.stride():
+            history[index] = torch.empty_like(tensor, requires_grad=False).copy_(history[index])
+
+
+def clipping(limit: float, grads: Sequence[Tensor]) -> float:
+    """What to multiply all gradients with so that their common L2 norm is at most `limit`; below 0 there is none."""
+    if limit < 0:
+        return 1.0
+    norm = math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in grads))
+    if not norm > limit:
+        return 1.0
+    log.info(
+        "sgd_solver.cpp:99",
+        f"Gradient clipping: scaling down gradients (L2 norm {log.number(norm)} > {log.number(limit)}) "
+        f"by scale factor {log.number(limit / norm)}",
+    )
+    return limit / norm

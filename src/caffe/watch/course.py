@@ -66,14 +66,17 @@ class Course:
 
 
 class Swings:
-    """Counts how often the loss, after it had fallen, rises above where it began: single batches do not do that."""
+    """Counts how often the loss, after it had fallen, rises above where it began.
 
-    _LOW, _HIGH, _NOISE, _SPAN = 0.7, 1.2, 5.0, 500
+    The loss is a running mean of about eight batches, as single ones may be far off.
+    """
+
+    _LOW, _HIGH, _NOISE, _SPAN, _MEMORY = 0.7, 1.2, 2.5, 500, 0.125
 
     def __init__(self) -> None:
         self.low = self.high = float("nan")
         self.at: deque[int] = deque(maxlen=16)
-        self._fallen = False
+        self._fallen, self._mean = False, 0.0
 
     def begin(self, start: float, noise: float) -> None:
         """Take the loss at the beginning and its noise."""
@@ -82,9 +85,10 @@ class Swings:
 
     def add(self, iteration: int, loss: float) -> None:
         """The loss of an iteration."""
-        if loss < self.low:
+        self._mean = loss if iteration == 1 else self._mean + self._MEMORY * (loss - self._mean)
+        if self._mean < self.low:
             self._fallen = True
-        elif loss > self.high and self._fallen:
+        elif self._mean > self.high and self._fallen:
             self._fallen = False
             self.at.append(iteration)
 

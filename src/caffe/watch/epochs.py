@@ -6,24 +6,13 @@ import math
 from collections.abc import Sequence
 
 from caffe import log
-from caffe.layers.data import StreamSource
 from caffe.solver import Watcher
+from caffe.solver.epochs import records
 from caffe.solver.run import TrainingRun
 
-__all__ = ["Epochs", "records"]
+__all__ = ["Epochs"]
 
 _LINES, _LOOKS = 100, 50
-
-
-def records(net: object) -> tuple[int, int]:
-    """How many records a net's data layers read in a batch, and how many there are; (0, 0) where that is not known.
-
-    Of several data layers the longest counts.
-    """
-    layers = [layer for layer in getattr(net, "layers", ()) if isinstance(layer, StreamSource) and layer.stream]
-    counts = [(layer.stream.count(), layer.batch_size) for layer in layers if layer.stream is not None]
-    count, batch = max(counts, default=(0, 0))
-    return (batch, count) if count and batch else (0, 0)
 
 
 class Epochs(Watcher):

@@ -15,6 +15,7 @@ from caffe.errors import CaffeError, FileError, require_extra
 from caffe.net import Net
 from caffe.net.graph.step import Step
 from caffe.pictures.grid import image_tiles
+from caffe.proto import text
 from caffe.solver import Watcher
 from caffe.solver.run import TrainingRun
 
@@ -30,7 +31,7 @@ class Events(Watcher):
     - histograms of weights and of gradients, and `updates/LAYER`, an update's size against that of the weights
     - images: a batch of each data layer, and the first layer's filters as they change
     - the graph: a node for each layer, with its options and the shapes of its tops
-    - texts: what the watcher finds
+    - texts: the solver, and what the watcher finds
 
     Losses are a thousand points at most; histograms and filters twenty. Raises MissingExtra and FileError.
     """
@@ -52,6 +53,7 @@ class Events(Watcher):
         length = max(1, solver.param.max_iter - solver.iter)
         self._every, self._look = max(1, length // _POINTS), max(1, length // _LOOKS)
         config: Any = require_extra("tensorboard.compat.proto.config_pb2", "tensorboard", "writing a graph")
+        self.writer.add_text("solver", text.dumps(solver.param))
         self.writer.file_writer.add_graph((graph(solver.net), config.RunMetadata()))
         self._filters(solver)
 

@@ -17,8 +17,9 @@ __all__ = ["State", "examine"]
 _LEAST, _PATIENCE, _QUICK = 300, 5000, 100
 """Iterations in which a loss may stay where it is: at least, at most, and where updates are tiny."""
 _SMALL, _LARGE, _USUAL = 1e-5, 0.3, "usual is about 1e-3"
-_APART, _SERIOUS, _LOST = 1.3, 0.25, 0.01
-"""How far a test loss must grow against its least value, and against the first one; and what accuracy must fall by."""
+_APART, _SERIOUS, _LOST, _SINCE = 1.3, 0.25, 0.01, 3
+"""How far the test loss must grow against its least value, and against the first one; what accuracy must fall by;
+and in how many tests since then."""
 _BARELY, _SWINGS = 0.85, 3
 _DEAD = 0.5
 
@@ -100,7 +101,10 @@ def _overfits(state: State) -> Iterator[Finding]:
     tests, right = state.course.tested("loss"), state.course.tested("accuracy")
     tests = tests[np.isfinite(tests)]
     best = least_test_loss(tests, state.course.means, _APART)
-    if best is None or tests[-2] < _APART * tests[best] or state.course.means[-1] > tests[-1] / 2:
+    if best is None or state.course.means[-1] > tests[-1] / 2:
+        return
+    since = tests[best + 1 :]
+    if len(since) < max(_SINCE, len(tests) // 4) or since.min() < _APART * tests[best]:
         return
     if tests[-1] < _SERIOUS * tests[0]:
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,17 @@ _LEARNED = {
     "Deconvolution": "convolution_param",
     "InnerProduct": "inner_product_param",
 }
-_PASSED = ("Dropout", "Accuracy", "Silence", "Split", "Softmax")
-"""Layers that a net for use may have or leave out."""
-_NAMES = ("deploy.prototxt", "*_deploy.prototxt", "*-deploy.prototxt", "deploy_*.prototxt")
+_PASSED = (
+    *("Dropout", "Accuracy", "Silence", "Split", "Softmax"),
+    *("Slice", "Concat", "Reshape", "Flatten", "Permute"),
+)
+"""Layers that a net for use may have or leave out: without effect in TEST, or for training in pairs."""
+_ENDS = ("_train_test", "_train_val", "_train", "_trainval")
 
 
 class Deploy(Check):
-    """Compares the net that is tested with the one for use, which lies beside it as deploy.prototxt or the like.
+    """Compares the net that is tested with the one for use, which lies beside it as deploy.prototxt or the like, or as
+    lenet.prototxt beside lenet_train_test.prototxt.
 
     A file is the net for use if most of its learned layers have the names of the trained ones. Its layers must have
     the same options, its input the channels and, before an InnerProduct layer, the size that TEST gives; and what TEST
@@ -57,10 +60,12 @@ class Deploy(Check):
 
 
 def _beside(path: str) -> list[Path]:
-    """The files beside a net that may be its net for use."""
-    folder, own = Path(path).parent, os.path.realpath(path)
-    found = {file for name in _NAMES for file in folder.glob(name)}
-    return sorted(file for file in found if os.path.realpath(file) != own)
+    """The files beside a net that by their names may be its net for use."""
+    folder, stem = Path(path).parent, Path(path).stem
+    base = next((stem.removesuffix(end) for end in _ENDS if stem.endswith(end)), stem)
+    names = ["deploy", f"{base}_deploy", f"{base}-deploy", f"deploy_{base}", base]
+    found = [folder / f"{name}.prototxt" for name in names if name != stem]
+    return [file for file in found if file.is_file()]
 
 
 def _options(view: View, deploy: View) -> Iterator[str]:

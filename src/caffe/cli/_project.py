@@ -1,0 +1,43 @@
+"""What train, test and classify take from a project folder when they are not told more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+from caffe.errors import CaffeError
+from caffe.zoo.folder import ModelFolder
+
+__all__ = ["complete_test", "complete_train"]
+
+_SOLVER = "solver.prototxt"
+
+
+def complete_train(flags: SimpleNamespace) -> None:
+    """Take the solver of the project in the present folder where no solver is given."""
+    if not flags.solver and os.path.isfile(_SOLVER) and ModelFolder.is_one("."):
+        flags.solver = _SOLVER
+
+
+def complete_test(flags: SimpleNamespace, default_iterations: int = 50) -> None:
+    """Take net, best weights and length of a test from the project in the present folder, where none is given."""
+    if flags.model or flags.weights or not os.path.isfile("train_val.prototxt"):
+        return
+    from caffe.proto import upgrade
+
+    if not ModelFolder.is_one("."):
+        return
+    flags.model, flags.weights = "train_val.prototxt", os.path.relpath(ModelFolder.open(".").weights)
+    if flags.iterations == default_iterations and os.path.isfile(_SOLVER):
+        tests = upgrade.read_solver(_SOLVER).test_iter
+        flags.iterations = tests[0] if tests else flags.iterations
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of a model: `name`, or the present one where there is no name and it is a project."""
+    if not name:
+        return Path() if ModelFolder.is_one(".") else None
+    if os.path.isdir(name):
+        return Path(name)
+    raise CaffeError(f'-model "{name}": no such folder; give the folder of a project, or of a model with a readme.md')

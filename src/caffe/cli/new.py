@@ -1,0 +1,93 @@
+"""`caffe new`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag
+from caffe.errors import CaffeError
+
+if TYPE_CHECKING:
+    from caffe.project.sources import Source
+
+IMAGES = Flag("images", "", "Folder with a folder of pictures for each class, or with train/ and val/ that have these.")
+CSV = Flag("csv", "", "Table: of files and labels (names are relative to -images, or to the table), or of numbers.")
+ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels.")
+NET = Flag(
+    "net",
+    "",
+    "lenet, cifar_quick, alexnet, googlenet, resnet18, resnet50, mobilenet_v2 or squeezenet; by default lenet for "
+    "small grey pictures, else cifar_quick.",
+)
+FINETUNE = Flag("finetune", "", "Weights of the net (.caffemodel) to start from; the last layer is learned afresh.")
+VAL = Flag("val", 20, "Percentage of each class that validates, where the data are not divided already.")
+GROUP = Flag(
+    "group",
+    "",
+    "Pictures that stay together when the data are divided: folder for those of one folder within a class, or a "
+    "regular expression for a part of their path, such as '(object[0-9]+)'.",
+)
+SEED = Flag("seed", 1, "Seed of the division into training and validation.")
+SIZE = Flag("size", 0, "Side of the pictures that the net takes, in pixels; 0 leaves it to the command.")
+BATCH = Flag("batch", 0, "Pictures in a batch; 0 leaves it to the command.")
+EPOCHS = Flag("epochs", 0, "How often all pictures are trained on; 0 leaves it to the command.")
+
+_OWN = (IMAGES, CSV, ARRAYS, NET, FINETUNE, VAL, GROUP, SEED, SIZE, BATCH, EPOCHS)
+
+
+@command(*_OWN, task="train", arguments="PROJECT")
+def new(flags: SimpleNamespace, display: Display) -> None:
+    """Make a project from a folder of pictures: all that training needs.
+
+    Looks at the pictures (damaged ones, copies, sizes, balance), divides them, and writes the folder PROJECT:
+    databases, mean, train_val.prototxt, deploy.prototxt, solver.prototxt, labels.txt and a README.md with the next
+    commands. Classes are found by the names of their folders. Folders train/ and val/ (or valid/, validation/) are
+    taken as they are. `caffe train` in PROJECT needs no arguments.
+
+        caffe new flowers -images photos
+        caffe new flowers -images photos -net resnet18 -finetune resnet18.caffemodel
+        caffe new parts -csv parts.csv -group '(series[0-9]+)'
+    """
+    from caffe import project
+
+    settings = project.Settings(flags.net, flags.finetune, flags.val, flags.seed, flags.size, flags.batch, flags.epochs)
+    for name in ("size", "batch", "epochs", "seed"):
+        if getattr(flags, name) < 0:
+            raise CaffeError(f"-{name} {getattr(flags, name)}: expected a number that is not negative")
+    source = _source(flags)
+    with display.bar("new", 0) as bar:
+        plan, looked = project.make(
+            flags.arguments[0], source, settings, lambda what, done, total: bar.update(done, what, total)
+        )
+    print(f"{len(looked.pictures):,} pictures of {len(plan.classes)} classes: {_named(plan.classes)}")
+    print(f"{plan.train:,} to train on, {plan.val:,} to validate with")
+    for note in looked.notes:
+        print(f"note: {note}")
+    print(f"{plan.net} with pictures of {plan.side} pixels, {plan.epochs} epochs of {plan.iterations} iterations")
+    print(f"wrote {Path(flags.arguments[0])}; next: cd {flags.arguments[0]}; caffe train")
+
+
+def _named(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:10]) + (" ..." if len(classes) > 10 else "")
+
+
+def _source(flags: SimpleNamespace) -> Source:
+    """The examples that the flags name."""
+    from caffe import project
+
+    if (flags.arrays and (flags.csv or flags.images)) or not (flags.arrays or flags.csv or flags.images):
+        raise CaffeError("Need the data: give one of -images FOLDER, -csv FILE and -arrays FILE.npz")
+    if flags.group and not (flags.images and not flags.csv):
+        raise CaffeError("-group is about the folders of -images; in a table groups are a column named group")
+    made: Any
+    if flags.csv:
+        made = project.ListSource(flags.csv, flags.images)
+    elif flags.arrays:
+        made = project.ArraySource.from_npz(flags.arrays)
+    else:
+        made = project.FolderSource(flags.images, flags.group)
+    return made

@@ -1,0 +1,1 @@
+"""The monitor: curves and pictures of training runs as a page in the browser. See `caffe monitor`."""

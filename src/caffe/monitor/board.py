@@ -1,0 +1,139 @@
+"""All runs: found in the given files and folders, and read by one thread as they grow."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from caffe.errors import CaffeError, FileError
+from caffe.monitor.alerts import Alerts
+from caffe.monitor.event_source import is_event_file
+from caffe.monitor.run import Run
+
+__all__ = ["Board", "is_log"]
+
+_PAUSE, _LOOK = 1.0, 5.0  # seconds between two readings, and between two searches for new files
+_CALM, _LAZY = 60.0, 3.0  # after so many seconds without a change, pauses are so many times as long
+_DEPTH = 6
+
+
+class Board:
+    """The runs of the page. `listeners` are called, in the reading thread, with the numbers of runs that changed."""
+
+    def __init__(self, paths: Sequence[str | Path], alerts: Alerts | None = None) -> None:
+        self.paths = [Path(path) for path in paths]
+        for path in self.paths:
+            if not os.path.exists(path):
+                fact = f"{path}: there is no such file or folder (current folder: {os.getcwd()})"
+                raise FileError(f"{fact}; give logs of training runs, or folders with logs or event files")
+        self.runs: list[Run] = []
+        self.listeners: list[Callable[[set[int]], None]] = []
+        self.alerts = alerts
+        self._known: set[Path] = set()
+        self._real: set[Path] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
+        self.find()
+
+    def start(self) -> None:
+        """Begin to read, in a thread of its own."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading and write the indexes."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for run in self.runs:
+            run.keep(last=True)
+
+    def find(self) -> set[int]:
+        """Add the runs that are new in the given folders; returns their numbers."""
+        new = set()
+        for given in self.paths:
+            for path in _runs_below(given):
+                if path in self._known:
+                    continue
+                real = path.resolve()
+                self._known.add(path)
+                if real not in self._real:
+                    self._real.add(real)
+                    new.add(len(self.runs))
+                    self.runs.append(Run(len(self.runs), self._name(given, path), path))
+        return new
+
+    def read(self, look: bool = True) -> tuple[set[int], bool]:
+        """Read a piece of each run: the numbers of those that changed, and whether more follows at once."""
+        changed, more = self.find() if look else set(), False
+        for run in self.runs:
+            if self._stop.is_set():
+                break
+            try:
+                looked = run.look() if look else False
+                different, unread = run.poll()
+            except Exception as error:  # whatever is the matter with one run, the others go on
+                text = str(error) if isinstance(error, CaffeError | OSError) else f"cannot be read: {error!r}"
+                different, unread, looked = run.message != text, False, False
+                run.message, run.reading = text, False
+            if different or looked:
+                changed.add(run.number)
+            more |= unread
+            if self.alerts and not run.reading:
+                self.alerts.check(run)
+        return changed, more
+
+    def _follow(self) -> None:
+        looked = -_LOOK
+        was_reading, active = True, time.monotonic()
+        while not self._stop.is_set():
+            pace = _LAZY if time.monotonic() - active > _CALM else 1.0
+            look = time.monotonic() - looked >= _LOOK * pace
+            looked = time.monotonic() if look else looked
+            changed, more = self.read(look)
+            if was_reading and not more:
+                changed |= {run.number for run in self.runs}
+            was_reading = more
+            if changed:
+                active = time.monotonic()
+                for listener in list(self.listeners):
+                    listener(changed)
+            if not more:
+                self._stop.wait(_PAUSE * pace)
+
+    def _name(self, given: Path, path: Path) -> str:
+        """A name that no other run has: the path below the given folder, or as much of the path as is needed."""
+        name = str(path.relative_to(given)) if path != given else path.name or str(path.resolve())
+        if path == given or name == ".":
+            name = path.resolve().name
+        taken = {run.name for run in self.runs}
+        parts = list(path.resolve().parts)
+        for count in range(1, len(parts)):
+            if name not in taken:
+                return name
+            name = str(Path(*parts[-count:]))
+        return str(path.resolve())
+
+
+def is_log(path: Path) -> bool:
+    """Whether the name of a file in a folder is that of a log."""
+    return ".log" in path.name.lower() and not path.name.startswith(".") and not path.is_symlink()
+
+
+def _runs_below(path: Path, depth: int = 0) -> Iterator[Path]:
+    """The logs in a folder and in those below it, and the folders with event files; a file is itself."""
+    if not path.is_dir():
+        yield path
+        return
+    with suppress(OSError):
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        if any(is_event_file(Path(entry.name)) for entry in entries):
+            yield path
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and depth < _DEPTH and not entry.name.startswith("."):
+                yield from _runs_below(Path(entry.path), depth + 1)
+            elif entry.is_file() and is_log(Path(entry.path)):
+                yield Path(entry.path)

@@ -1,0 +1,104 @@
+"""A small binary file beside a log: what was read of it, so that the next start reads only what was added.
+
+The file begins with the magic word and the length of a header. The header is JSON: the state of the source, its facts,
+and for each curve its number of points. The arrays follow, iterations, values and seconds of one curve after another;
+they are mapped into memory, not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe.errors import FileError
+from caffe.monitor.curve import Arrays, Curve
+from caffe.monitor.facts import Facts
+from caffe.monitor.source import Source
+from caffe.proto import files
+
+__all__ = ["load", "paths", "save"]
+
+_MAGIC = b"CAFEIDX1"
+_TYPES: tuple[np.dtype[Any], ...] = (
+    np.dtype("<i8"),
+    np.dtype("<f8"),
+    np.dtype("<f4"),
+)  # iterations, seconds, values: no padding is needed
+
+
+def paths(path: Path) -> tuple[Path, Path]:
+    """Where the index of a file may lie: beside it, or in the user's cache."""
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    shown = path.name.replace("tfevents", "events")  # TensorBoard reads every file whose name has that word
+    return path.with_name(f".{shown}.caffe-index"), cache / "cafetiere" / "monitor" / f"{name}.caffe-index"
+
+
+def save(source: Source) -> bool:
+    """Write the index of a source; False where neither place can be written."""
+    curves = {tag: curve.arrays for tag, curve in source.curves.items()}
+    header = {
+        "state": source.state(),
+        "facts": asdict(source.facts),
+        "message": source.tail.message,
+        "curves": [[tag, len(arrays.x)] for tag, arrays in curves.items()],
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + 12) % 8)
+    for target in paths(source.path):
+        with suppress(FileError, OSError):
+            if target.parent != source.path.parent:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic(target) as file:
+                file.write(_MAGIC + struct.pack("<I", len(text)) + text)
+                for number, kind in enumerate(_TYPES):
+                    for arrays in curves.values():
+                        file.write(np.ascontiguousarray(_ordered(arrays)[number], kind).tobytes())
+            return True
+    return False
+
+
+def load(source: Source) -> bool:
+    """Fill a source from its index; False where there is none that fits, and the source is as new."""
+    for path in paths(source.path):
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
+            if _load(source, path):
+                return True
+    return False
+
+
+def _load(source: Source, path: Path) -> bool:
+    with open(path, "rb") as file:
+        magic, length = file.read(8), struct.unpack("<I", file.read(4))[0]
+        if magic != _MAGIC:
+            return False
+        header = json.loads(file.read(length))
+    total = sum(count for _, count in header["curves"])
+    begin = 12 + length
+    if os.path.getsize(path) != begin + total * sum(kind.itemsize for kind in _TYPES):
+        return False
+    columns: list[Any] = []
+    for kind in _TYPES:
+        columns.append(np.memmap(path, kind, "r", begin, (total,)) if total else np.empty(0, kind))
+        begin += total * kind.itemsize
+    facts = Facts(**header["facts"])
+    source.restore(header["state"])
+    at = 0
+    for tag, count in header["curves"]:
+        x, seconds, y = (np.asarray(column[at : at + count]) for column in columns)
+        source.curves[tag] = Curve(Arrays(x, y, seconds))
+        at += count
+    source.facts, source.tail.message = facts, header["message"]
+    return True
+
+
+def _ordered(arrays: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return arrays.x, arrays.seconds, arrays.y

@@ -1,0 +1,206 @@
+"""A run: the files that tell of it, and what they tell together."""
+
+from __future__ import annotations
+
+import glob
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe.monitor import index
+from caffe.monitor.curve import Arrays, speed
+from caffe.monitor.event_source import EventSource, is_event_file
+from caffe.monitor.facts import Facts
+from caffe.monitor.log_source import LogSource
+from caffe.monitor.source import Source
+
+__all__ = ["FindingsSource", "Run"]
+
+_WORTH = 256 << 10  # bytes of a file from which on it gets an index
+_LARGEST_REPORT = 4 << 20
+_SILENT = 120.0
+
+
+class FindingsSource(Source):
+    """The lines of JSON that a watched run writes for what it finds."""
+
+    def use(self, data: bytes) -> int:
+        """Read whole lines."""
+        end = data.rfind(b"\n") + 1
+        for line in data[:end].splitlines():
+            with suppress(ValueError, AttributeError):
+                found = json.loads(line)
+                found["code"], found["message"]
+                self.facts.found(found)
+        return end
+
+    def restarted(self) -> None:
+        """As the base."""
+        super().restarted()
+        self.facts = Facts()
+
+
+class Run:
+    """One row of the page: a log, or a folder with event files. `folder` is where reports of it may lie."""
+
+    def __init__(self, number: int, name: str, path: Path) -> None:
+        self.number, self.name, self.path = number, name, path
+        self.sources: dict[Path, Source] = {}
+        self.reading = True
+        self.message = ""
+        self.report: dict[str, Any] | None = None
+        self._saved: dict[Path, int] = {}
+        self._merged: tuple[tuple[Any, ...], dict[str, Arrays]] = ((), {})
+        self._report_seen: dict[Path, int] = {}
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run's files."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def look(self) -> bool:
+        """Look for files of the run that are new, and for the doctor's report; whether there are some."""
+        before = len(self.sources), self.report
+        if not self.sources and not is_event_file(self.path) and not self.path.is_dir():
+            self._begin(LogSource(self.path))
+        elif is_event_file(self.path) and not self.sources:
+            self._begin(EventSource(self.path))
+        elif self.path.is_dir():
+            for path in sorted(self.path.iterdir()):
+                if path not in self.sources and is_event_file(path):
+                    self._begin(EventSource(path))
+                elif path not in self.sources and path.name == "findings.jsonl":
+                    self._begin(FindingsSource(path))
+        if not self.path.is_dir():
+            beside = self.path.with_name(f"{self.path.stem}_findings.jsonl")
+            if beside not in self.sources and beside.exists():
+                self._begin(FindingsSource(beside))
+        self._find_report()
+        return before != (len(self.sources), self.report)
+
+    def poll(self) -> tuple[bool, bool]:
+        """Read what was added to each file: whether anything changed, and whether more follows."""
+        results = [source.poll() for source in list(self.sources.values())]
+        self.reading = any(more for _, more in results)
+        if not self.reading:
+            self.keep()
+        return any(changed for changed, _ in results), self.reading
+
+    def keep(self, last: bool = False) -> None:
+        """Write the indexes of files of which much is new."""
+        for path, source in self.sources.items():
+            done, saved = source.tail.offset, self._saved.get(path, 0)
+            if done >= _WORTH and (done < saved or done - saved > max(_WORTH, saved // 4) or (last and done != saved)):
+                index.save(source)
+                self._saved[path] = done
+
+    @property
+    def curves(self) -> dict[str, Arrays]:
+        """The curves by tag, joined where several files tell of them, and "speed" in iterations a second."""
+        key = tuple(curve.arrays for source in self.sources.values() for curve in source.curves.values())
+        kept, merged = self._merged
+        if len(kept) != len(key) or any(one is not other for one, other in zip(kept, key, strict=True)):
+            merged = {}
+            for tag, arrays in self._parts():
+                merged[tag] = _joined(merged[tag], arrays) if tag in merged else arrays
+            if "loss" in merged:
+                merged["speed"] = speed(merged["loss"])
+            self._merged = (key, merged)
+        return merged
+
+    def _parts(self) -> Iterator[tuple[str, Arrays]]:
+        events = [source for source in self.sources.values() if isinstance(source, EventSource)]
+        first = min((source.begin for source in events if source.begin is not None), default=0.0)
+        for source in self.sources.values():
+            shift = source.begin - first if isinstance(source, EventSource) and source.begin is not None else 0.0
+            for tag, curve in source.curves.items():
+                x, y, seconds = curve.arrays
+                yield tag, Arrays(x, y, seconds + shift) if shift else curve.arrays
+
+    @property
+    def facts(self) -> Facts:
+        """What the files tell beside the curves, put together."""
+        made = Facts()
+        for source in self.sources.values():
+            facts = source.facts
+            for name in ("net_name", "solver", "net", "ended", "shapes", "graph"):
+                setattr(made, name, getattr(facts, name) or getattr(made, name))
+            for finding in facts.findings:
+                made.found(finding)
+            for name in ("images", "histograms"):
+                for tag, places in getattr(facts, name).items():
+                    getattr(made, name).setdefault(tag, []).extend(places)
+            made.lines += facts.lines
+        return made
+
+    @property
+    def confusions(self) -> list[Path]:
+        """Confusion matrices beside the run, as `caffe test -confusion` writes them."""
+        start = "" if self.path.is_dir() else self.path.stem
+        with suppress(OSError):
+            found = sorted(self.folder.glob(f"{glob.escape(start)}*confusion*"))
+            return [path for path in found if path.suffix in (".csv", ".png", ".svg") and path.is_file()]
+        return []
+
+    @property
+    def messages(self) -> list[str]:
+        """What is the matter with the files."""
+        return [text for text in [self.message, *(s.tail.message for s in self.sources.values())] if text]
+
+    def state(self) -> str:
+        """ "reading", "training", "silent", "finished", "stopped", "failed", or "no data"."""
+        if self.reading:
+            return "reading"
+        ended = self.facts.ended
+        if ended:
+            return ended
+        if not self.curves:
+            return "no data"
+        modified = max(
+            (source.tail.modified or _modified(source.path) for source in self.sources.values()), default=0.0
+        )
+        return "training" if time.time() - modified < _SILENT else "silent"
+
+    def _begin(self, source: Source) -> None:
+        if index.load(source):
+            self._saved[source.path] = source.tail.offset
+        self.sources = {**self.sources, source.path: source}
+
+    def _find_report(self) -> None:
+        """Take the newest JSON file of the folder that `caffe doctor -json` wrote."""
+        with suppress(OSError):
+            for path in _json_files(self.folder, int(time.monotonic() / 5)):
+                status = path.stat()
+                if self._report_seen.get(path) != status.st_mtime_ns and status.st_size < _LARGEST_REPORT:
+                    self._report_seen[path] = status.st_mtime_ns
+                    with suppress(ValueError, AttributeError):
+                        content = json.loads(path.read_bytes())
+                        if isinstance(content.get("findings"), list) and "seconds" in content:
+                            self.report = {"file": path.name, **content}
+
+
+def _joined(before: Arrays, after: Arrays) -> Arrays:
+    """Two parts of a run; where they overlap, the later one counts."""
+    if not len(after.x):
+        return before
+    count = int(np.searchsorted(before.x, after.x[0]))
+    return Arrays(*(np.concatenate([one[:count], other]) for one, other in zip(before, after, strict=True)))
+
+
+@lru_cache(1024)
+def _json_files(folder: Path, moment: int) -> list[Path]:
+    """The JSON files of a folder, listed once a `moment` for all of its runs."""
+    return sorted(folder.glob("*.json"))
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

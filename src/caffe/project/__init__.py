@@ -1,0 +1,8 @@
+"""Projects: from a folder of pictures, or a table, to a folder that `caffe train` trains in."""
+
+from __future__ import annotations
+
+from caffe.project.make import Settings, make
+from caffe.project.sources import ArraySource, FolderSource, ListSource
+
+__all__ = ["ArraySource", "FolderSource", "ListSource", "Settings", "make"]

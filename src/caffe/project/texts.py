@@ -1,0 +1,170 @@
+"""The files of a project that people read: nets, solver and README, each line with its reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from caffe.project.plan import Plan
+from caffe.proto.printing import dumps
+
+__all__ = ["deploy_net", "readme", "solver", "train_net"]
+
+_CLASSIFIERS = ("InnerProduct", "Convolution")
+
+
+def train_net(plan: Plan) -> str:
+    """`train_val.prototxt`: two Data layers, then the layers of the net."""
+    net = _built(plan, train=True)
+    body = [layer for layer in net.layer if layer.type != "Input"]
+    text = [
+        f"# {plan.net} for {len(plan.classes)} classes: {', '.join(plan.classes[:8])}"
+        + (" ..." if len(plan.classes) > 8 else ""),
+        "# Draw it with: caffe draw train_val.prototxt net.svg",
+        f'name: "{plan.name}"',
+        _data_layer(plan, "TRAIN"),
+        _data_layer(plan, "TEST"),
+    ]
+    return "\n".join(text) + "\n" + "".join(_layer(plan, layer) for layer in body)
+
+
+def deploy_net(plan: Plan) -> str:
+    """`deploy.prototxt`: the net for use, from a picture to the probabilities of the classes."""
+    net = _built(plan, train=False)
+    return (
+        "# The net for use: one picture in, the probability of each line of labels.txt out.\n"
+        f'name: "{plan.name}"\n' + "".join(_layer(plan, layer) for layer in net.layer)
+    )
+
+
+def _built(plan: Plan, train: bool) -> Any:
+    own = {"channels": plan.channels} if plan.net in ("lenet", "cifar_quick") else {}
+    batch = plan.batch if train else 1
+    net = plan.kind.build(batch=batch, classes=len(plan.classes), size=plan.side, train=train, **own)
+    if plan.weights:
+        _rename_last(net, plan.name)
+    return net
+
+
+def _rename_last(net: Any, name: str) -> None:
+    """Give the last layer with weights another name, so that weights of other classes are not copied into it."""
+    last = [layer for layer in net.layer if layer.type in _CLASSIFIERS][-1]
+    old, new = last.top[0], f"{last.name}_{name}"
+    last.name = new
+    last.top[0] = new
+    for param in last.param:
+        param.lr_mult *= 10
+    for layer in net.layer:
+        layer.bottom[:] = [new if bottom == old else bottom for bottom in layer.bottom]
+        if layer is not last:
+            layer.top[:] = [new if top == old else top for top in layer.top]
+
+
+def _layer(plan: Plan, layer: Any) -> str:
+    note = ""
+    if plan.weights and layer.name.endswith(f"_{plan.name}") and layer.type in _CLASSIFIERS:
+        note = "# New, as the classes are others: it learns ten times as fast as the layers with given weights.\n"
+    inner = "".join(f"  {line}\n" for line in dumps(layer).splitlines())
+    return f"{note}layer {{\n{inner}}}\n"
+
+
+def _data_layer(plan: Plan, phase: str) -> str:
+    train, prep = phase == "TRAIN", plan.preparation
+    lines = ["layer {", '  name: "data"', '  type: "Data"', '  top: "data"', '  top: "label"']
+    lines += [f"  include {{ phase: {phase} }}", "  transform_param {"]
+    if train and plan.mirror:
+        lines.append("    mirror: true  # half of the pictures are flipped left to right; remove it where sides matter")
+    if prep.crop:
+        how = "another part each time, so that the place does not matter" if train else "the centre"
+        lines.append(f"    crop_size: {prep.crop}  # of {prep.resize[0]} pixels: {how}")
+    of = "of the pictures that the weights were trained on" if plan.weights and plan.kind.mean else "of all pixels"
+    for value, color in zip(prep.mean, ("blue", "green", "red") if len(prep.mean) == 3 else ("grey",), strict=True):
+        lines.append(
+            f"    mean_value: {value:.6g}  # the mean {color} {of} is subtracted, so that the input lies around 0"
+        )
+    if prep.scale != 1:
+        lines.append(f"    scale: {prep.scale:.8g}  # then the values are brought to about -2 ... 2")
+    count, batch = (plan.train, plan.batch) if train else (plan.val, plan.test_batch)
+    steps = plan.iterations if train else plan.test_iter
+    lines += [
+        "  }",
+        "  data_param {",
+        f'    source: "{"train" if train else "val"}_lmdb"  # {count:,} pictures'
+        + (", in random order" if train else ", never trained on"),
+        "    backend: LMDB",
+        f"    batch_size: {batch}  # {steps} batches are all pictures"
+        + ("; halve it where memory is short" if train else f"{'' if count % batch == 0 else ', some of them twice'}"),
+        "  }",
+        "}",
+    ]
+    return "\n".join(lines)
+
+
+def solver(plan: Plan) -> str:
+    """`solver.prototxt`."""
+    each, total = plan.iterations, plan.max_iter
+    lines = [
+        ('net: "train_val.prototxt"', "the net, with its two data layers"),
+        (f"test_iter: {plan.test_iter}", f"batches of a test: all {plan.val:,} validation pictures"),
+        (f"test_interval: {each}", f"a test after each epoch ({plan.train:,} pictures / {plan.batch} a batch)"),
+        ("test_initialization: false", "nothing is learned yet, so nothing is tested"),
+        (f"base_lr: {plan.rate:g}", _rate_note(plan)),
+        ('lr_policy: "poly"', "the rate falls in a straight line to 0, so that the end is calm"),
+        ("power: 1", "the straight line"),
+        ("momentum: 0.9", "each step keeps 0.9 of the one before: smoother and faster"),
+        (f"weight_decay: {0.0005:g}", "large weights are punished a little, against learning by heart"),
+        (f"max_iter: {total}", f"{plan.epochs} epochs of {each} iterations"),
+        (f"display: {max(1, each // 2)}", "a line in the log twice an epoch"),
+        (f"snapshot: {_snapshot_interval(plan)}", "weights are saved so often"),
+        (f'snapshot_prefix: "snapshots/{plan.name}"', "under this name"),
+        ("random_seed: 1", "the same run each time; another number gives another one"),
+    ]
+    lines += [
+        ("keep_best: true", "the weights of the best test stay (BVLC's Caffe: remove this line and the next two)"),
+        ("keep_last: 2", "of the others the last two, to go on from"),
+        (f"early_stop {{ patience: {max(5, plan.epochs // 3)} }}", "the end, if so many tests bring nothing better"),
+    ]
+    if plan.weights:
+        lines.insert(1, (f'weights: "{plan.weights}"', "training starts from these weights"))
+    width = max(len(text) for text, _ in lines)
+    return "".join(f"{text.ljust(width)}  # {why}\n" for text, why in lines)
+
+
+def _snapshot_interval(plan: Plan) -> int:
+    """A fifth of the run, in whole epochs."""
+    return max(1, plan.epochs // 5) * plan.iterations
+
+
+def _rate_note(plan: Plan) -> str:
+    if plan.weights:
+        return "small, because the weights are good already"
+    return "the length of a step: smaller if the loss becomes NaN, larger if it hardly falls"
+
+
+def readme(plan: Plan, facts: dict[str, str], notes: list[str], counts: list[tuple[str, int, int]]) -> str:
+    """README.md: front matter as model folders have, the five commands, and what was seen in the data."""
+    front = "".join(f"{key}: {value}\n" for key, value in facts.items())
+    table = "".join(f"| {label} | {train:,} | {val:,} |\n" for label, train, val in counts)
+    seen = "".join(f"- {note}\n" for note in notes) or "- nothing to complain of\n"
+    return f"""---
+{front}---
+# {plan.name}
+
+A classifier of pictures into {len(plan.classes)} classes, by {plan.net}. The commands, in this folder:
+
+```
+caffe train
+caffe test
+caffe classify PICTURE.jpg
+caffe doctor -solver solver.prototxt
+caffe draw train_val.prototxt net.svg
+```
+
+`caffe train` writes weights into `snapshots`. To use them elsewhere, take `deploy.prototxt`, the `.caffemodel`,
+`labels.txt` and this file.
+
+| class | to train on | to validate with |
+| --- | --- | --- |
+{table}
+What was seen in the data:
+
+{seen}"""

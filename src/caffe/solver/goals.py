@@ -1,0 +1,157 @@
+"""What a run keeps and when it ends: the best weights, the last snapshots, and early stopping."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from caffe import log
+from caffe.errors import SolverError, did_you_mean
+from caffe.proto import files
+from caffe.solver import snapshot
+from caffe.solver.run import TrainingRun
+from caffe.solver.watchers import Watcher
+
+__all__ = ["Best", "Last", "best_path", "check", "watchers"]
+
+
+def check(param: Any) -> None:
+    """Raise a `SolverError` for settings that cannot be met."""
+    if param.HasField("early_stop") and param.early_stop.patience < 1:
+        raise SolverError(f"patience is {param.early_stop.patience} in early_stop, expected at least 1")
+    if param.keep_last < 0:
+        raise SolverError(f"keep_last is {param.keep_last}, expected 0 or more")
+    asked = "keep_best" if param.keep_best else "early_stop" if param.HasField("early_stop") else ""
+    if asked and not (param.test_iter and (param.test_interval or param.test_every_epoch)):
+        raise SolverError(f"{asked} is set, but the run has no tests; set test_iter and test_interval")
+    if param.keep_best:
+        if not param.HasField("snapshot_prefix"):
+            raise SolverError("keep_best is set but snapshot_prefix is not; say where the best weights go")
+        snapshot.check_prefix(param)
+
+
+def watchers(param: Any) -> list[Watcher]:
+    """The watchers of a solver's own settings."""
+    made: list[Watcher] = []
+    if param.keep_best or param.HasField("early_stop"):
+        made.append(Best(param))
+    if param.keep_last:
+        made.append(Last(param.keep_last))
+    return made
+
+
+def best_path(param: Any) -> Path:
+    """The file of the best weights."""
+    end = ".h5" if param.snapshot_format == param.HDF5 else ""
+    return Path(f"{param.snapshot_prefix}_best.caffemodel{end}")
+
+
+class Best(Watcher):
+    """Follows the best test of a run: keeps its weights, and asks for a stop where no better one comes.
+
+    The output that counts is that of `early_stop.output`, or else the first whose name has "accuracy" in it, of which
+    the largest value is best, or else the first loss, of which the smallest is. `value` and `iteration` are those of
+    the best test so far (`iteration` -1 before the first), and `stopped` tells that this ended the run. A run that is
+    resumed goes on from what PREFIX_best.json says.
+    """
+
+    def __init__(self, param: Any) -> None:
+        self.param = param
+        self.output = ""
+        self.sign = 1
+        self.value = math.nan
+        self.iteration = -1
+        self.stopped = False
+        self._waited = 0
+
+    def started(self, solver: TrainingRun) -> None:
+        if not self.param.keep_best or not solver.iter:
+            return
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            facts = json.loads(self._notes.read_text())
+            if int(facts["iteration"]) <= solver.iter:
+                self.value, self.iteration = float(facts["value"]), int(facts["iteration"])
+                self._waited = int(facts["waited"])
+
+    @property
+    def _notes(self) -> Path:
+        return best_path(self.param).with_name(f"{Path(self.param.snapshot_prefix).name}_best.json")
+
+    def tested(self, solver: TrainingRun, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
+        if net_index:
+            return
+        self.output = self.output or self._chosen(solver, outputs)
+        value = sum(outputs[self.output]) / len(outputs[self.output])
+        gain = self.param.early_stop.min_gain
+        if math.isfinite(value) and (self.iteration < 0 or self.sign * (value - self.value) > gain):
+            self.value, self.iteration, self._waited = value, iteration, 0
+            self._keep(solver)
+            return
+        self._waited += iteration > self.iteration
+        self._note(solver)
+        if self.param.HasField("early_stop") and self._waited >= self.param.early_stop.patience and not self.stopped:
+            self.stopped = True
+            log.info(
+                "goals", f"Iteration {iteration}: stops early: {self._waited} tests without a better {self.says()}"
+            )
+            solver.request("stop")
+
+    def says(self) -> str:
+        """`accuracy than 0.97 at iteration 300`."""
+        return f"{self.output} than {log.number(self.value)} at iteration {self.iteration}"
+
+    def _chosen(self, solver: TrainingRun, outputs: dict[str, list[float]]) -> str:
+        wanted = self.param.early_stop.output
+        if wanted and wanted not in outputs:
+            hint = did_you_mean(wanted, outputs)
+            raise SolverError(f'early_stop: the test net has no output "{wanted}"{hint} (it has: {", ".join(outputs)})')
+        losses = [name for name in outputs if solver.test_nets[0].blob_loss_weights.get(name)]
+        right = [name for name in outputs if "accuracy" in name.lower()]
+        name = wanted or next(iter(right + losses), "")
+        if not name:
+            raise SolverError(f"early_stop and keep_best need an accuracy or a loss; outputs are: {', '.join(outputs)}")
+        self.sign = -1 if name in losses or "loss" in name.lower() else 1
+        return name
+
+    def _keep(self, solver: TrainingRun) -> None:
+        """Write the weights that were tested: their moving average where there is one."""
+        if not self.param.keep_best:
+            return
+        path = best_path(self.param)
+        if not solver.together.group.rank:
+            if solver.average.tensors is not None:
+                solver.save_average(str(path))
+            else:
+                (solver.net.save_hdf5 if path.suffix == ".h5" else solver.net.save)(path)
+        self._note(solver)
+        log.info("goals", f"Iteration {self.iteration}: best {self.output} so far, {log.number(self.value)}: {path}")
+
+    def _note(self, solver: TrainingRun) -> None:
+        if self.param.keep_best and not solver.together.group.rank:
+            facts = {"output": self.output, "value": self.value, "iteration": self.iteration, "waited": self._waited}
+            with files.atomic(self._notes) as file:
+                file.write(json.dumps(facts).encode())
+
+
+class Last(Watcher):
+    """Removes the snapshots that this run has written, but for the last `count`."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._written: list[str] = []
+
+    def snapshotted(self, solver: TrainingRun, path: str) -> None:
+        if path in self._written:
+            self._written.remove(path)
+        self._written.append(path)
+        while len(self._written) > self.count:
+            state = self._written.pop(0)
+            if solver.together.group.rank:
+                continue
+            base, _, end = state.rpartition(".solverstate")
+            for old in (state, f"{base}.caffemodel{end}"):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(old).unlink()
