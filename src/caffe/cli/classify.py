@@ -45,8 +45,8 @@ _BEST = 5
 def classify(flags: SimpleNamespace, display: Display) -> None:
     """Classify images.
 
-    -model FOLDER names a project, or a model folder whose readme.md describes the preprocessing. In the folder of a project
-    it is optional. Otherwise flags give net, weights and preprocessing.
+    -model FOLDER names a project, or a model folder whose readme.md describes the preprocessing. In the folder of a
+    project it is optional. Otherwise flags give net, weights and preprocessing.
 
     IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1. A net with one channel also
     accepts grey images (N, H, W). Prints the best classes of each image, and writes the scores (N, classes) to OUT, a
