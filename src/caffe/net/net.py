@@ -49,8 +49,7 @@ class Net(Views):
     `forward` and `backward` run layer by layer and fill every blob and diff. `forward_backward` runs the whole graph at
     once (NetModule), and keeps only the diffs of parameters, unless `keep_diffs` is set. `precision`, torch.bfloat16 or
     on a GPU torch.float16, applies to runs of the whole graph; runs layer by layer are float32. With `python_layers`
-    False, a net with a Python layer, which would run a module's code, raises an error before anything is imported (None
-    follows CAFFE_PYTHON_LAYERS).
+    False, a net with a Python layer raises an error before code is imported (None: see CAFFE_PYTHON_LAYERS).
     """
 
     def __init__(
@@ -284,11 +283,11 @@ class Net(Views):
     def optimize(self, keep: Sequence[str] = (), compile: bool = False, engine: str = "torch") -> None:
         """Optimize `forward()` of a net in TEST: it then computes only the outputs and the blobs `keep`.
 
-        Layers are fused and their weights reordered; later changes of weights are detected. Reading the data of any
-        other blob raises an error. Partial runs and runs with callbacks still go layer by layer, and `stepwise()`
-        disables the optimization. Blobs kept by earlier calls stay kept until then. `compile` uses torch.compile at the
-        first run, with the weights as constants: if they change, the net runs uncompiled. `engine="openvino"` runs the
-        net with OpenVINO on the CPU. Raises NetError, and CaffeError if there is no compiler or no OpenVINO.
+        Layers are fused and their weights reordered; later changes of weights are detected. Reading another blob's data
+        is an error. Partial runs and runs with callbacks still go layer by layer. `stepwise()` disables all this; until
+        then blobs kept by earlier calls stay kept. `compile` uses torch.compile, with weights as constants: if they
+        change, the net runs uncompiled. `engine="openvino"` runs the net with OpenVINO on the CPU. Raises NetError, and
+        CaffeError if there is no compiler or no OpenVINO.
         """
         if self.phase != caffe_pb2.TEST:
             raise NetError(f'net "{self.name}": optimize is for a net in TEST, this one is in TRAIN; build one in TEST')
