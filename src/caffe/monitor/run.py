@@ -98,7 +98,8 @@ class Run:
         for path, source in self.sources.items():
             done, saved = source.tail.offset, self._saved.get(path, 0)
             if done >= _WORTH and (done < saved or done - saved > max(least, saved // 4) or (last and done != saved)):
-                index.save(source)
+                if index.save(source) and not self.reading:
+                    index.lighten(source)
                 self._saved[path] = done
 
     @property
