@@ -28,7 +28,7 @@ FLOORS = [
     "solver",
     "pictures io train_log draw plot reliability coord_map classifier detector models torch inside",
     "doctor",
-    "zoo project watch exercise ensemble search monitor",
+    "zoo project evaluation watch exercise ensemble race search monitor",
     "cli",
     "_caffe pycaffe",
 ]

@@ -3,8 +3,8 @@
     import caffe
     net = caffe.Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel")
 
-Names are imported when they are first used, so that commands which compute nothing start at once. `caffe.layers` and
-`caffe.params` are NetSpec's (`from caffe import layers as L, params as P`).
+Names are imported on first use, so that commands that compute nothing start quickly. `caffe.layers` and `caffe.params`
+are those of NetSpec (`from caffe import layers as L, params as P`).
 """
 
 from __future__ import annotations

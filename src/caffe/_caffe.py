@@ -1,4 +1,4 @@
-"""pycaffe's extension module, by name: the same classes and functions for scripts that import from here."""
+"""The name of pycaffe's extension module, for scripts that import classes and functions from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from caffe.solver import (
 from caffe.timer import Timer
 
 BoolVec = DtypeVec = IntVec = LayerVec = NetVec = RawBlobVec = StringVec = list
-"""What the extension calls its vectors are Python lists here."""
+"""The extension's vector types are Python lists here."""
 
 __all__ = [
     "NCCL",

@@ -1,4 +1,4 @@
-"""Blob: the N-dimensional array that Caffe passes between layers, with its gradient."""
+"""Blob: an N-dimensional array with its gradient, which layers read and write."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ __all__ = ["Blob", "ParamBlob", "sizes"]
 class Blob:
     """An array with its gradient: `data` and `diff`, of any number of axes.
 
-    `data` and `diff` are writable numpy arrays. An array that the caller keeps shows the values of later runs. `tensor`
-    and `grad` are the same as torch tensors. Each is a `caffe.memory.Memory`, which several blobs can share.
+    `data` and `diff` are writable numpy arrays. They are views: an array that you keep shows the values of later runs.
+    `tensor` and `grad` are the same values as torch tensors. Each is backed by a `caffe.memory.Memory`, which several
+    blobs can share.
     """
 
     __slots__ = ("_own", "_root", "_view", "alone", "data_memory", "diff_memory", "name")
@@ -31,7 +32,7 @@ class Blob:
         like = torch.zeros((), device=device)
         self.data_memory = self._own = Memory(shape, like)
         self.diff_memory = Memory(shape, like)
-        self._view: tuple[int, ...] | None = None  # the shape, where that of the memory is another one
+        self._view: tuple[int, ...] | None = None  # the shape, if it differs from the memory's
         self._root: Blob | None = None  # the blob whose data this one shares
         self.alone = False
         self.name = name
@@ -44,16 +45,16 @@ class Blob:
         return value if self._view is None else self.data_memory.in_c_order().view(self._view)
 
     def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
-        """Replace the data, also for the blobs that share it; see Memory.write.
+        """Replace the data, also for blobs that share it; see Memory.write.
 
-        With another number of elements the owner of the memory gets a new one, and the others keep the old one.
+        If the number of elements changes, the owner of the memory gets a new one, and other blobs keep the old one.
         """
         if self.data_memory.shared:
             if value.numel() == self.data_memory.count:
                 value = value if self._view is None else value.reshape(self.data_memory.shape)
             elif self.data_memory is self._own:
                 self._renew()
-            else:  # within a run, for a layer that reads this blob before the end of the run fills it
+            else:  # during a run, for a layer that reads this blob before it is filled at the end of the run
                 self._follow()
                 fits = value.numel() == self.data_memory.count
                 self._view = tuple(value.shape) if fits and value.shape != self.data_memory.shape else None
@@ -61,7 +62,7 @@ class Blob:
         self.data_memory.write(value, private, foreign)
 
     def _follow(self) -> None:
-        """Use the memory that the blob has now whose data this blob shares."""
+        """Use the current memory of the blob whose data this blob shares."""
         if self._root is not None:
             self._root._follow()
             self.data_memory = self._root.data_memory
@@ -75,7 +76,7 @@ class Blob:
             self.data_memory.drop(old.missing)
 
     def stand_alone(self) -> None:
-        """Share data with no other blob, now and later: a layer works on this blob in place."""
+        """Stop sharing data with other blobs permanently, since a layer works on this blob in place."""
         shape = self.shape
         self.alone, self._root = True, None
         if self.data_memory.shared:
@@ -83,12 +84,12 @@ class Blob:
         self.data_memory.reshape(shape)
 
     def use_data(self, other: ParamBlob) -> None:
-        """Use the data of a parameter, and keep a diff of one's own."""
+        """Use the data of a parameter, but a separate diff."""
         self.data_memory = self._own = other.weights  # type: ignore[assignment]
         self._view = other._view
 
     def share(self, other: Blob, shape: tuple[int, ...], diff: bool = False) -> None:
-        """Use the data of `other`, and with `diff` its diff, under a shape of the same number of elements."""
+        """Use the data (and with `diff` the diff) of `other`, with a shape of the same number of elements."""
         self.data_memory, self._root = other.data_memory, other
         self.data_memory.shared = True
         self._view = None if shape == self.data_memory.shape else shape
@@ -104,7 +105,7 @@ class Blob:
         self.diff_memory.drop(reason)
 
     def read_diff(self) -> Tensor:
-        """The diff for a layer, which must not write into it. Zeros where nobody has written it."""
+        """The diff for a layer, which must not write to it. Zeros if it was never written."""
         return self._fitting_diff().in_shape(self.shape)
 
     def write_diff(self, value: Tensor, private: bool = True) -> None:
@@ -113,11 +114,11 @@ class Blob:
         self.diff_memory.write(value if value.shape == memory.shape else value.reshape(memory.shape), private)
 
     def reset_diff(self, fill: float = 0.0) -> None:
-        """Make every element of the diff `fill`."""
+        """Set every element of the diff to `fill`."""
         self.diff_memory.reset(self.shape, fill)
 
     def stamp(self) -> tuple[Memory, int, int]:
-        """Which memory holds the data, and its generation: changes when the data is another; see Memory.generation."""
+        """The memory that holds the data, and its generation. It changes when the data is replaced."""
         memory = self.data_memory
         return memory, *memory.generation
 
@@ -130,7 +131,7 @@ class Blob:
 
     @property
     def tensor(self) -> Tensor:
-        """The data as a torch tensor without gradient history. The caller may write into it."""
+        """The data as a torch tensor without autograd history. The caller may write to it."""
         value = self.data_memory.private()
         return value if self._view is None else self.data_memory.in_c_order().view(self._view)
 
@@ -140,7 +141,7 @@ class Blob:
 
     @property
     def grad(self) -> Tensor:
-        """The diff as a torch tensor, which the caller may write into; zeros if nobody has written it yet."""
+        """The diff as a torch tensor, to which the caller may write. Zeros if it was never written."""
         self._fitting_diff().private()
         return self.read_diff()
 
@@ -152,7 +153,7 @@ class Blob:
 
     @property
     def data(self) -> np.ndarray:
-        """The values, a writable float array of `shape`."""
+        """The values, a writable float array with the shape `shape`."""
         array, shape = self.data_memory.lend(), self.shape
         return array if array.shape == shape else array.reshape(shape)
 
@@ -174,7 +175,7 @@ class Blob:
         return math.prod(self.shape)
 
     def reshape(self, *shape: int, **unknown: Any) -> None:
-        """Change the shape; values are kept where the count stays the same, else they are zeros."""
+        """Change the shape. Values are kept if the number of elements stays the same, else they are set to zero."""
         shape = sizes("reshape", shape, unknown)
         check_size(f'blob "{self.name}"', shape, device=self.data_memory.raw.device)
         if tuple(shape) == self.shape:
@@ -231,10 +232,10 @@ def sizes(call: str, shape: tuple[Any, ...], unknown: dict[str, Any]) -> tuple[i
 
 
 class ParamBlob(Blob):
-    """A blob of a layer: the layer's parameter `name` and, as diff, that parameter's gradient.
+    """A blob of a layer: `data` is the layer's parameter `name`, `diff` is the parameter's gradient.
 
-    Two layers that share a parameter have the same ParamBlob. A net that uses the weights of another net has a
-    ParamBlob of its own for them, with the same data and a diff of its own.
+    Layers of a net that share a parameter have the same ParamBlob. A net that uses the weights of another net has a
+    separate ParamBlob, with the same data and a separate diff.
     """
 
     __slots__ = ("_layer", "_parameter_name", "gradient", "weights")
@@ -256,7 +257,7 @@ class ParamBlob(Blob):
 
     @property
     def parameter(self) -> Tensor:
-        """The layer's parameter, or its buffer where the blob is not trained."""
+        """The layer's parameter, or its buffer if the blob is not trained."""
         return self._holder()
 
     @property
@@ -265,7 +266,7 @@ class ParamBlob(Blob):
         return self.weights.version
 
     def advance(self) -> None:
-        """Say that the data was written by a way that torch does not count, such as `parameter.data`."""
+        """Report a write to the data that torch's version counter does not see, such as by `parameter.data`."""
         self.weights.advance()
 
     def add_diff(self, value: Tensor) -> None:
@@ -276,16 +277,16 @@ class ParamBlob(Blob):
             self.write_diff(self.read_diff() + value)
 
     def present_diff(self) -> Tensor | None:
-        """The diff, or None where it is zero because nothing was added to it."""
+        """The diff, or None if nothing was added to it, so that it is zero."""
         return self.read_diff() if self.gradient is None else self.parameter.grad
 
     def settle_diff(self) -> None:
-        """Copy a diff that is borrowed from an update rule, which is about to change it."""
+        """Copy a diff that is borrowed from an update rule. Called before the rule changes it."""
         if self.gradient is not None:
             self.gradient.settle()
 
     def clear_diff(self) -> None:
-        """Make the diff zero."""
+        """Set the diff to zero."""
         if self.gradient is not None:
             self.gradient.clear()
         else:
@@ -306,9 +307,9 @@ class ParamBlob(Blob):
             self.write_diff(value, private=False)
 
     def use_weights(self, other: ParamBlob) -> None:
-        """Use the data of another net's blob; the diff becomes this blob's own.
+        """Use the data of another net's blob, with a separate diff.
 
-        Nets that use the weights which this blob had go on using them, and so do arrays of them.
+        Nets and arrays that share the former data of this blob keep it.
         """
         former = self.parameter
         if self.gradient is not None:
@@ -323,7 +324,7 @@ class ParamBlob(Blob):
         self._view, self.gradient = other._view, None
 
     def apart(self, layer: nn.Module, parameter_name: str) -> ParamBlob:
-        """A blob for a layer that shares this one in its net and gets weights of its own: the diff stays shared."""
+        """A blob for a layer that shared this blob and gets separate weights. The diff stays shared."""
         if self._layer is layer:
             return self
         blob = ParamBlob(layer, parameter_name, self.name)
@@ -332,7 +333,7 @@ class ParamBlob(Blob):
         return blob
 
     def lie_over(self, other: ParamBlob, shape: tuple[int, ...]) -> None:
-        """Be the data and diff of `other` under another shape. The layer's parameter becomes a view of the other's."""
+        """Use the data and diff of `other` with another shape. The layer's parameter becomes a view of the other's."""
         assert other.gradient is not None
         parameter = nn.Parameter(torch.empty(shape, device=other.parameter.device))
         setattr(self._layer, self._parameter_name, parameter)
@@ -344,7 +345,7 @@ class ParamBlob(Blob):
         other.tie()
 
     def tie(self) -> None:
-        """Point the parameters of other shapes at this blob's memory, after that was moved."""
+        """Update parameters that are views of this blob in other shapes, after its memory was moved."""
         assert self.gradient is not None
         for memory in (self.weights, self.gradient):
             memory.in_c_order()
@@ -352,7 +353,7 @@ class ParamBlob(Blob):
 
     @property
     def tied(self) -> bool:
-        """Whether parameters of other shapes lie over this blob's memory."""
+        """Whether parameters of other shapes are views of this blob's memory."""
         return bool(self.weights.views)
 
     def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
@@ -370,7 +371,7 @@ class ParamBlob(Blob):
         return super().diff
 
     def _use_c_order(self) -> None:
-        """Lay data and diff out as users expect; from the first look on, this is how they stay."""
+        """Store data and diff in C order, as users expect, from the first access on."""
         self.weights.in_c_order()
         if self.gradient is not None and self.parameter.grad is not None:
             self.gradient.in_c_order()

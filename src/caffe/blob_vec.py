@@ -13,15 +13,15 @@ __all__ = ["BlobVec"]
 
 
 class BlobVec(list[Blob]):
-    """The blobs of a layer, under the name that pycaffe's extension has for such a list.
+    """The blobs of a layer. The class has the name that it has in pycaffe.
 
-    A layer that the user wrote in Python adds its parameters with `append` or `add_blob`. The other layers fix theirs.
+    A user's Python layer adds its parameters with `append` or `add_blob`. The lists of other layers cannot be changed.
     """
 
     __slots__ = ("_fixed",)
 
     def __init__(self, blobs: Iterable[Blob] = (), fixed: str = "") -> None:
-        """`fixed` names the layer whose blobs these are, if their number cannot change."""
+        """`fixed` is the name of the layer, if its number of blobs cannot change."""
         super().__init__(blobs)
         self._fixed = fixed
 
@@ -49,7 +49,7 @@ class BlobVec(list[Blob]):
 
 
 def _unless_fixed(name: str) -> Callable[..., Any]:
-    """The method `name` of a list, which raises a CaffeError where the layer fixes its blobs."""
+    """The list method `name`, which raises a CaffeError if the layer's list cannot be changed."""
     change = getattr(list, name)
 
     @functools.wraps(change)

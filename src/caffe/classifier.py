@@ -1,4 +1,4 @@
-"""Classifier: a net that takes images and gives the scores of classes."""
+"""Classifier: a net that computes class scores of images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Classifier", "image_transformer"]
 
 
 class Classifier(Net):
-    """A deploy net with the preprocessing of its images.
+    """A deploy net with image preprocessing.
 
         classifier = caffe.Classifier("deploy.prototxt", "net.caffemodel", image_dims=(256, 256), mean=mean,
                                       raw_scale=255, channel_swap=(2, 1, 0))
         scores = classifier.predict([caffe.io.load_image("cat.jpg")])
 
-    `image_dims` (height, width) is the size that images are brought to before they are cropped to the net's input; the
-    input's own size if not given. The others are those of `caffe.io.Transformer`.
+    Images are resized to `image_dims` (height, width) and then cropped to the size of the net's input, which is the
+    default of `image_dims`. The other arguments are those of `caffe.io.Transformer`.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Classifier(Net):
             raise ArgumentError(f"image_dims is {self.image_dims.tolist()}; expected a height and a width in pixels")
 
     def predict(self, inputs: Sequence[np.ndarray], oversample: bool = True) -> np.ndarray:
-        """The net's first output for images (H, W, C) as `caffe.io.load_image` gives them: (N, classes).
+        """The net's first output (N, classes) for images (H, W, C) as returned by `caffe.io.load_image`.
 
-        Images (H, W) are taken by a net of one channel. With `oversample` the mean over ten crops: corners and centre,
-        and these mirrored; else the centre alone.
+        A net with one channel also accepts images (H, W). With `oversample` the result is the mean over ten crops (the
+        corners, the centre, and their mirror images), else it is for the centre crop.
         """
         if (self.image_dims < self.crop_dims).any():
             fact = f"images are brought to {_size_text(self.image_dims)} pixels, the net takes"
@@ -68,7 +68,7 @@ class Classifier(Net):
         return scores.reshape(len(inputs), 10, -1).mean(1) if oversample else scores
 
     def _image(self, number: int, image: np.ndarray) -> np.ndarray:
-        """An image (H, W, C) of the net's channels from one that may lack the axis C."""
+        """Convert an image (H, W, C) or (H, W) to (H, W, C) with the net's number of channels."""
         name, array = self.inputs[0], np.asarray(image)
         channels = self.blobs[name].shape[1]
         if array.ndim == 2 and channels == 1:
@@ -81,7 +81,7 @@ class Classifier(Net):
         return array
 
     def score(self, crops: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """The net's first output for images (H, W, C) of its input's size."""
+        """The net's first output for images (H, W, C) with the size of the net's input."""
         name = self.inputs[0]
         rows: Any = np.array([self.transformer.preprocess(name, crop) for crop in crops])
         return self.forward_all(**{name: rows})[self.outputs[0]]

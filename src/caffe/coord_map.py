@@ -1,6 +1,6 @@
-"""Which coordinates of one blob of a NetSpec lie over which of another, to crop them to each other.
+"""Coordinate maps between blobs of a NetSpec, which are needed to crop one blob to another.
 
-A map (axis, a, b) says: x on the blob is a x + b on the other, on the axes after `axis`; None stands for any axis.
+A map (axis, a, b) means: coordinate x of one blob is a x + b in the other, on the axes after `axis` (None: any axis).
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ PASS_THROUGH_LAYERS = [
     *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN"),
     *("PReLU", "Power", "ReLU", "Scale", "Sigmoid", "Split", "Swish", "TanH", "Threshold"),
 ]
-"""Types of layers that keep every value at its place."""
+"""Layer types that do not move values."""
 
 _IDENTITY: Map = (None, 1, 0)
 
 
 class UndefinedMapException(NetError):
-    """A layer of a type that has no map of coordinates."""
+    """A layer type without a coordinate map."""
 
 
 class AxisMismatchException(NetError):
-    """Two maps over different axes, which cannot follow each other."""
+    """Two maps over different axes, which cannot be composed."""
 
 
 class _NoKernel(NetError, KeyError):
@@ -103,13 +103,13 @@ def compose(base_map: Map, next_map: Map) -> Map:
 
 
 def inverse(coord_map: Map) -> Map:
-    """The map the other way."""
+    """The inverse of a map."""
     axis, scale, offset = coord_map
     return axis, 1 / scale, -offset / scale
 
 
 def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
-    """The map from one blob to another over the nearest blob that both are made from."""
+    """The map from one blob to another, via their nearest common ancestor."""
     from_maps = dict(_maps(top_from))
     for top, to_map in _maps(top_to):
         if top in from_maps:
@@ -118,7 +118,7 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
 
 
 def _maps(top: Top) -> list[tuple[Top, Map]]:
-    """The blobs that `top` is made from, over layers with coordinates, nearest first, and their maps to it."""
+    """The ancestors of `top` through layers that have coordinate maps, nearest first, with their maps to it."""
     found: dict[Top, Map] = {top: _IDENTITY}
     pending = [top]
     while pending:
@@ -137,7 +137,7 @@ def _maps(top: Top) -> list[tuple[Top, Map]]:
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
-    """A Crop layer that cuts `top_from` to lie over `top_to`, as fully convolutional nets need it."""
+    """A Crop layer that aligns `top_from` with `top_to`, as in fully convolutional nets."""
     axis, scale, offset = coord_map_from_to(top_from, top_to)
     if np.any(np.asarray(scale) != 1):
         raise CropError(f"cannot crop: one blob is {scale} times as fine as the other; bring them to one scale first")

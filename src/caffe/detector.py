@@ -20,14 +20,14 @@ __all__ = ["Detector"]
 
 
 class Detector(Net):
-    """A deploy net with the preprocessing of windows.
+    """A deploy net with preprocessing of image windows.
 
         detector = caffe.Detector("deploy.prototxt", "net.caffemodel", mean=mean, raw_scale=255,
                                   channel_swap=(2, 1, 0), context_pad=16)
         detections = detector.detect_windows([("cat.jpg", [(top, left, bottom, right), ...]), ...])
 
-    `context_pad` is how many pixels of the net's input around each window show its surroundings; beyond the image's
-    border they show the mean. The other arguments are those of `caffe.io.Transformer`.
+    `context_pad` is the width, in pixels of the net's input, of the context around each window. Context outside the
+    image is filled with the mean. The other arguments are those of `caffe.io.Transformer`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Detector(Net):
         return self.detect_windows(zip(image_fnames, windows, strict=True))
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set how much context windows get, and what is shown beyond the image: the mean as image values."""
+        """Set the width of the context, and compute its fill value outside the image from the mean."""
         name = self.inputs[0]
         channels, *size = self.blobs[name].shape[1:]
         self.crop_dims = np.array([*size, channels])
@@ -94,7 +94,7 @@ class Detector(Net):
             self.crop_mean[...] = mean.transpose(1, 2, 0) / self.transformer.raw_scale.get(name, 1)
 
     def crop(self, im: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """The part of an image (H, W, C) in a window (top, left, bottom, right), with its context if that is set."""
+        """Crop a window (top, left, bottom, right) from an image (H, W, C), with context if it is set."""
         top, left, bottom, right = np.asarray(window, int)
         if not self.context_pad:
             return im[top:bottom, left:right]

@@ -2,9 +2,8 @@
 
     caffe.draw.draw_net_to_file(net_parameter, "net.svg", rankdir="TB")
 
-svg, png and pdf are laid out and drawn here and need no Graphviz: a layer is a line of a box, layers that work in
-place share the box of the layer whose blob they change, and an arrow is a blob. A file .dot is Graphviz's text, in
-which blobs are nodes of their own, as in pycaffe's pictures.
+svg, png and pdf do not need Graphviz. A box shows a layer together with the in-place layers on its top, and an arrow is
+a blob. A .dot file is text for Graphviz, in which blobs are separate nodes, as in pycaffe's pictures.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Graph:
 
 
 def phase_of(net: Any) -> int | None:
-    """The phase to draw if none is asked for: None where every layer is in both, else TRAIN, or TEST if that is empty.
+    """The default phase to draw: None if every layer is in both phases, else TRAIN, or TEST if TRAIN is empty.
 
     Layers of both phases in one picture make the same blobs.
     """
@@ -93,7 +92,7 @@ def get_pydot_graph(
     display_lrm: bool = False,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Graph:
-    """The graph of a NetParameter's layers and blobs; with a `phase`, of the layers that are in it."""
+    """The graph of a NetParameter's layers and blobs. With a `phase`, only of the layers in that phase."""
     _check_rankdir(rankdir)
     graph = Graph(caffe_net.name, rankdir)
     for index, layer in enumerate(_layers(caffe_net, phase)):

@@ -1,7 +1,7 @@
 """The exceptions that Cafetière raises.
 
-Every error of ours says where it arose, what is the case, what was expected and, where there is one, the way out.
-Nothing in the package aborts, exits or asserts on what a user gave it.
+The text of each error states where it occurred, what was found, what was expected and, if possible, how to fix it. The
+package never aborts, exits or asserts because of user input.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 class CaffeError(RuntimeError):
     """Base of all errors raised by the package; a `RuntimeError`, as pycaffe raised.
 
-    The text says everything. `layer` (a name), `path` and `line` hold the place for programs, None where there is none:
+    The text is complete. `layer` (a name), `path` and `line` give the place to programs; they are None if unknown:
 
         except caffe.CaffeError as error:
             print(error.path, error.line, error.layer)
@@ -55,14 +55,14 @@ class CaffeError(RuntimeError):
     line: int | None = None
 
     def at(self, layer: str | None = None, path: str | None = None, line: int | None = None) -> Self:
-        """The error itself, with its place set where it had none."""
+        """Set the parts of the place that are unknown. Returns the error itself."""
         self.layer = layer if self.layer is None else self.layer
         if self.path is None and path is not None:
             self.path, self.line = path, line
         return self
 
     def placed(self, place: str) -> Self:
-        """The error with `file:line` or a file in front; as it is for an empty place."""
+        """The error with `place`, such as `file:line`, in front of its text. Unchanged if `place` is empty."""
         if not place:
             return self
         path, _, line = place.rpartition(":")
@@ -70,7 +70,7 @@ class CaffeError(RuntimeError):
         return self.reworded(f"{place}: {self}").at(None, *found)
 
     def reworded(self, text: str) -> Self:
-        """An error of the same class and place with another text."""
+        """A copy of the error with another text."""
         other = type(self)(text)
         other.layer, other.path, other.line = self.layer, self.path, self.line
         return other
@@ -85,11 +85,11 @@ class ProtoError(CaffeError):
 
 
 class NetError(CaffeError):
-    """A net whose layers do not fit together."""
+    """A net with inconsistent layers."""
 
 
 class LayerError(NetError):
-    """A layer's option, bottom or parameter that the layer cannot work with."""
+    """An invalid option, bottom or parameter of a layer."""
 
 
 class SolverError(CaffeError):
@@ -97,11 +97,11 @@ class SolverError(CaffeError):
 
 
 class DataError(CaffeError):
-    """A record of a data source that cannot be used; names the source and the key."""
+    """An invalid record of a data source. The text names the source and the key."""
 
 
 class ParallelError(CaffeError):
-    """Processes that train together and cannot: one is lost, does not come, or holds other weights."""
+    """A failure of distributed training: a process was lost, did not connect, or has different weights."""
 
 
 class MissingExtra(CaffeError, ImportError):
@@ -118,15 +118,15 @@ class UnknownName(NetError, KeyError, ValueError):
 
 
 class InputError(NetError, ValueError):
-    """An array that does not fit the blob, or a tensor that does not fit the input, which it is given for."""
+    """An array or tensor whose shape does not match the blob or input."""
 
 
 class ArgumentError(CaffeError, ValueError):
-    """An argument of a function for images, drawings or devices that the function cannot work with."""
+    """An invalid argument of a function for images, drawings or devices."""
 
 
 class ArgumentType(CaffeError, TypeError):
-    """An argument of a type that the function does not take."""
+    """An argument of the wrong type."""
 
 
 class RecordError(DataError, ValueError):
@@ -158,21 +158,21 @@ class FixedError(NetError, AttributeError):
 
 
 class NoSuchIndex(NetError, IndexError):
-    """A number that a layer has no blob for."""
+    """An index of a blob that a layer does not have."""
 
 
 class NotATop(NetError, TypeError):
-    """A bottom of a layer of a NetSpec that is no blob."""
+    """A bottom of a NetSpec layer that is not a blob."""
 
 
 class NoSuchBlob(NetError, AttributeError, KeyError):
-    """A name that a NetSpec has no blob for."""
+    """The name of a blob that a NetSpec does not have."""
 
     __str__ = Exception.__str__
 
 
 def as_index(what: str, value: object) -> int:
-    """`value` as a whole number; an ArgumentType that begins with `what` if it is none."""
+    """`value` as an integer. Raises an ArgumentType, whose text begins with `what`, if it is not one."""
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -180,9 +180,9 @@ def as_index(what: str, value: object) -> int:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`'; did you mean "Pooling"?'` for the known name of which `word` is the beginning or a misspelling.
+    """`'; did you mean "Pooling"?'` if `word` is the beginning or a misspelling of a known name.
 
-    An empty string where there is none: a name that is merely alike may stand for something else.
+    Otherwise an empty string: a name that is only similar may mean something else.
     """
     name = nearest(word, known)
     return f'; did you mean "{name}"?' if name else ""

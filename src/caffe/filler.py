@@ -1,4 +1,4 @@
-"""Fillers: the first values of a layer's blobs.
+"""Fillers, which initialise the blobs of layers.
 
 A filler is a function registered under its prototxt name by `@filler("name")`. It gets the tensor to fill in place
 and the FillerParameter, and draws from torch's default generator, so `caffe.set_random_seed` makes it repeatable.
@@ -67,7 +67,7 @@ def check(param: Any, error: Callable[[str], Any]) -> None:
 
 @filler("constant")
 def constant(tensor: Tensor, param: Any) -> None:
-    """Every element is `value`."""
+    """Set every element to `value`."""
     tensor.fill_(param.value)
 
 

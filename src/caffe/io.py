@@ -1,4 +1,4 @@
-"""Images and arrays on their way into and out of nets: loading, resizing, cropping, preprocessing, conversions."""
+"""Images and arrays for nets: loading, resizing, cropping, preprocessing and conversion."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ __all__ = [
 def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
     """The data of a BlobProto, or its diff, as an array of float64.
 
-    The shape is `num`, `channels`, `height` and `width` where one of them is set, else `shape`. Raises RecordError
-    where the count of the numbers is another, or where neither is set for more than one number.
+    The shape is `num`, `channels`, `height` and `width` if any of them is set, else `shape`. Raises RecordError if the
+    number of values does not match, or if no shape is set for more than one value.
     """
     try:
         array = blobs.blob_from_proto(blob, diff=return_diff)
@@ -106,7 +106,7 @@ _LUMA = np.array([0.2125, 0.7154, 0.0721])  # of red, green and blue
 def load_image(filename: str | Path, color: bool = True) -> np.ndarray:
     """An image file as float32 in [0, 1], (H, W, 3) with red first, or (H, W, 1) if not `color`.
 
-    A grey image is repeated for each colour; transparency is dropped, or with grey output laid on white.
+    Grey images are repeated for each colour. The alpha channel is dropped; for grey output it is blended with white.
     """
     import cv2
 
@@ -138,9 +138,9 @@ def load_image(filename: str | Path, color: bool = True) -> np.ndarray:
 def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_order: int = 1) -> np.ndarray:
     """Resize an image (H, W, C) to `new_dims` (H', W'); float32.
 
-    `interp_order` is 0 (nearest) or 1 (linear). With 1 or 3 channels, pixel areas are aligned, what lies outside counts
-    as the image's smallest value, and shrinking smooths first; with other counts of channels, the corner pixels are
-    aligned. Source: pycaffe, which leaves the two cases to skimage.transform.resize and scipy.ndimage.zoom.
+    `interp_order` is 0 (nearest) or 1 (linear). For 1 or 3 channels, pixel areas are aligned, pixels outside have the
+    image's smallest value, and shrinking smooths first. For other numbers of channels, the corner pixels are aligned.
+    Source: pycaffe, which uses skimage.transform.resize and scipy.ndimage.zoom for the two cases.
     """
     if interp_order not in (0, 1):
         raise ArgumentError(f"resize_image: interp_order is {interp_order}, expected 0 (nearest) or 1 (linear)")
@@ -179,12 +179,12 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int] | np.ndarr
 
 
 def _along_axes(rows: np.ndarray, cols: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """rows (H', H) and cols (W', W) applied to an image (H, W, C)."""
+    """Apply the matrices rows (H', H) and cols (W', W) to an image (H, W, C)."""
     return np.einsum("yh,xw,hwc->yxc", rows, cols, image, optimize=True)
 
 
 def _area_weights(size: int, new: int, order: int) -> np.ndarray:
-    """What each of `new` pixels takes of `size` pixels that cover the same length, smoothed first if fewer."""
+    """The weights (new, size) for aligned pixel areas, with smoothing if `new` is smaller."""
     centres = (np.arange(new) + 0.5) * size / new - 0.5
     weights = _sample_weights(size, centres, order)
     sigma = max(0.0, (size / new - 1) / 2)
@@ -198,13 +198,13 @@ def _area_weights(size: int, new: int, order: int) -> np.ndarray:
 
 
 def _corner_weights(size: int, new: int, order: int) -> np.ndarray:
-    """What each of `new` pixels takes of `size` pixels when the first and the last ones lie on each other."""
+    """The weights (new, size) for aligned corner pixels."""
     step = (size - 1) / (new - 1) if new > 1 else 1.0
     return _sample_weights(size, np.minimum(np.arange(new) * step, size - 1), order)
 
 
 def _sample_weights(size: int, at: np.ndarray, order: int) -> np.ndarray:
-    """(len(at), size): the weights of the samples 0 .. size - 1 at these places; there is nothing outside."""
+    """The weights (len(at), size) of the samples 0 .. size - 1 at the positions `at`. Samples outside are 0."""
     if order == 0:
         return (np.floor(at + 0.5)[:, None] == np.arange(size)).astype(np.float64)
     return np.maximum(0, 1 - abs(np.subtract.outer(at, np.arange(size))))
@@ -214,7 +214,7 @@ def _sample_weights(size: int, at: np.ndarray, order: int) -> np.ndarray:
 
 
 class Transformer:
-    """Turns images (H, W, C) into a net's inputs (C, H, W), and back.
+    """Converts images (H, W, C) to a net's inputs (C, H, W), and back.
 
         transformer = caffe.io.Transformer({"data": net.blobs["data"].data.shape})
         transformer.set_transpose("data", (2, 0, 1))
@@ -223,8 +223,8 @@ class Transformer:
         transformer.set_channel_swap("data", (2, 1, 0))     # red first -> blue first
         net.blobs["data"].data[...] = transformer.preprocess("data", caffe.io.load_image("cat.jpg"))
 
-    Steps are done in the order: resize, transpose, channel swap, raw scale, mean, input scale; those not set are left
-    out. `inputs` gives for each input blob its shape.
+    The order of the steps is: resize, transpose, channel swap, raw scale, mean, input scale. Steps that are not set are
+    skipped. `inputs` maps the names of input blobs to their shapes.
     """
 
     def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
@@ -236,7 +236,7 @@ class Transformer:
         self.input_scale: dict[str, float] = {}
 
     def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """The image as the net's input `in_` takes it, without the batch axis; float32. `data` is left as it is."""
+        """Convert an image to the net's input `in_`, float32 without the batch axis. `data` is not modified."""
         shape = self._shape(in_)
         try:
             return self._steps(in_, np.array(data, np.float32), shape[2:])
@@ -265,7 +265,7 @@ class Transformer:
         return image
 
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """The image that `preprocess` would have made `data` from, but for the resizing."""
+        """Undo `preprocess`, except the resizing."""
         axes = len(self._shape(in_)) - 1
         try:
             image = np.array(data, np.float32)
@@ -277,7 +277,7 @@ class Transformer:
             ) from None
 
     def _steps_back(self, in_: str, image: np.ndarray) -> np.ndarray:
-        """The image before the steps that are set for an input."""
+        """Undo the steps that are set for an input."""
         if in_ in self.input_scale:
             image = image / np.float32(self.input_scale[in_])
         if in_ in self.mean:
@@ -296,7 +296,7 @@ class Transformer:
         self.transpose[in_] = tuple(order)
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Set the order of channels, (2, 1, 0) for nets that take blue first."""
+        """Set the order of channels, (2, 1, 0) for nets whose first channel is blue."""
         channels = self._shape(in_)[1]
         if sorted(order) != list(range(channels)):
             raise ArgumentError(
@@ -305,12 +305,12 @@ class Transformer:
         self.channel_swap[in_] = tuple(order)
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
-        """Set what pixels are multiplied with before the mean is subtracted: 255 for nets trained on 0 .. 255."""
+        """Set the factor for pixels before the mean is subtracted: 255 for nets trained on 0 .. 255."""
         self._shape(in_)
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: np.ndarray) -> None:
-        """Set the mean to subtract: one value a channel, or an image (C, H, W), resized to the input's size."""
+        """Set the mean to subtract: one value per channel, or an image (C, H, W), which is resized to the input."""
         shape, mean = self._shape(in_), np.asarray(mean)
         if mean.ndim == 2:
             mean = mean[None]
@@ -326,7 +326,7 @@ class Transformer:
         self.mean[in_] = mean
 
     def set_input_scale(self, in_: str, scale: float) -> None:
-        """Set what the input is multiplied with at the end."""
+        """Set the factor for the input after the mean is subtracted."""
         self._shape(in_)
         self.input_scale[in_] = scale
 

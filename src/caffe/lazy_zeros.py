@@ -1,4 +1,4 @@
-"""Zeros that take no memory until they are written."""
+"""Zeros that use no memory until they are written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LARGE = 2**20
 
 
 def zeros(shape: Sequence[int]) -> Tensor:
-    """A float32 tensor of zeros. The system hands out a large one's pages one by one as they are first written.
+    """A float32 tensor of zeros. For a large tensor, the system allocates each page at the first write to it.
 
-    To touch memory for the first time takes several times as long as to write it again. What will be loaded from a file
-    is thus touched once, and by all the threads that load it.
+    The first write to newly allocated memory is several times slower than later writes. Weights that will be loaded
+    from a file are therefore written only once, by all loading threads.
     """
     size = 4 * math.prod(shape)
     if size < _LARGE:

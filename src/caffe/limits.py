@@ -1,4 +1,4 @@
-"""What the machine's memory can hold: sizes beyond it are refused before anything is allocated."""
+"""Checks sizes against the machine's memory before anything is allocated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
 """OpenCV's environment variable for the most pixels that an image may have."""
 _MOST_PIXELS = 1 << 28
 
-_SMALL = 1 << 28  # elements that are not worth a look at the machine
+_SMALL = 1 << 28  # arrays with fewer elements are not checked
 _MOST = (1 << 63) - 1  # bytes that torch can count
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -31,8 +31,8 @@ def check_size(
 ) -> None:
     """Call `error`, or raise a CaffeError, if an array of float32 of this shape is larger than the CPU's memory.
 
-    `what` names the array in the message. An array that fits counts by itself: blobs of zeros take no memory until
-    they are written, so a net whose blobs add up to more may still run.
+    `what` names the array in the message. Each array is checked separately: blobs of zeros use no memory until they
+    are written, so a net whose blobs are larger in total may still run.
     """
     error = error or _refuse
     if any(size < 0 for size in shape):

@@ -1,15 +1,15 @@
-"""Memory: who owns the numbers of a blob, who views them, who may write them, and how a stale copy is noticed.
+"""Memory of blobs: who owns the numbers, who has views of them, who may write, and how stale copies are detected.
 
 Each array of a blob, its data or its diff, is one `Memory`:
 
 - The memory owns one *value*, a tensor. A layer reads the value and never writes into it; what a layer computes
   replaces it (`write`).
-- A user gets a numpy array by `lend`. While the user keeps that array, or a view of it, the array is *lent*: it shows
-  every new value, and what the user writes into it is read by the next reader.
-- A lent array lies over the value itself where the value is *private* to this memory, contiguous and on the CPU.
-  Otherwise it lies over a copy, which is compared with the value before each read.
-- `version` changes with every write. Who keeps something derived from the value keeps the version beside it.
-- A memory without a value (`drop`) raises a CaffeError on reading, which tells the reason.
+- `lend` gives the user a numpy array. While the user holds the array or a view of it, the array is *lent*: it shows
+  every new value, and the next read sees what the user wrote to it.
+- A lent array is a view of the value if the value is *private* to this memory, contiguous and on the CPU. Otherwise it
+  is a view of a copy, which is compared with the value before each read.
+- `version` changes with every write. Caches of derived data store the version to detect changes.
+- Reading a memory without a value (`drop`) raises a CaffeError with the reason.
 
 The memories of parameters, whose tensors belong to torch, are in `caffe.parameter_memory`.
 """
@@ -35,9 +35,9 @@ _BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 class Loan:
-    """A numpy array that a user may hold: over `host`, which is the value itself (`alias`) or a copy of it.
+    """A numpy array that a user may hold: a view of `host`, which is the value itself (`alias`) or a copy of it.
 
-    The memory refers to the array weakly: the array is lent for as long as the user keeps it, or a view of it.
+    The memory has a weak reference to the array. The array is lent while the user holds it or a view of it.
     """
 
     __slots__ = ("_array", "alias", "host", "thread")
@@ -52,11 +52,11 @@ class Loan:
 
     @property
     def array(self) -> np.ndarray | None:
-        """The lent array, or None where nobody keeps it."""
+        """The lent array, or None if the user no longer holds it."""
         return None if self._array is None else self._array()
 
     def hand_out(self) -> np.ndarray:
-        """The array, to the thread that asks for it."""
+        """Return the array, and record the calling thread."""
         array = self.array
         if array is None:
             array = self.host.numpy()
@@ -65,7 +65,7 @@ class Loan:
         return array
 
     def show(self, value: Tensor) -> bool:
-        """Copy `value` into the lent array. False where nobody keeps the array, or the array cannot show the value.
+        """Copy `value` to the lent array. Returns False if the array is not held, or cannot show the value.
 
         An array of another shape with as many elements shows them in its own shape. An array that another thread
         obtained keeps its numbers: they are the results of that thread's run.
@@ -80,7 +80,7 @@ class Loan:
 
 
 class Takers:
-    """Which threads took an array, to fill it, and have not run the net since."""
+    """Records which threads obtained an array, to fill it, and have not run the net since."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -90,12 +90,12 @@ class Takers:
         return Takers, ()
 
     def took(self) -> None:
-        """The present thread takes the array."""
+        """Record that the current thread obtains the array."""
         self._count += 1
         self._mine.taken = self._count
 
     def run(self) -> bool:
-        """The present thread runs the net: whether nobody else has taken the array since this thread took it."""
+        """Record that the current thread runs the net. Returns False if another thread has obtained the array since."""
         taken, self._mine.taken = getattr(self._mine, "taken", 0), 0
         return taken in (0, self._count)
 
@@ -122,7 +122,7 @@ class Memory:
     )
 
     def __init__(self, shape: Sequence[int], like: Tensor) -> None:
-        """Zeros of a shape, of the type and on the device of `like`. They take no memory until they are read."""
+        """Zeros of a shape, with the type and device of `like`. They use no memory until they are read."""
         self.shared = False  # whether several blobs are seen through this memory
         self.takers: Takers | None = None  # where it matters which thread took the array last
         self._writes = self._looks = 0
@@ -138,7 +138,7 @@ class Memory:
     # -- the net's side --------------------------------------------------------------------------------------------
 
     def read(self) -> Tensor:
-        """The value, with what the user has written. The caller must not write into it."""
+        """The value, including the user's writes. The caller must not write to it."""
         if not self._ready:
             self._prepare()
         if self._loan is not None:
@@ -163,7 +163,7 @@ class Memory:
         self._touched = True
 
     def share(self) -> bool:
-        """Whether somebody else may keep the present value, to read it: a later user then gets a copy.
+        """Whether other code may keep a reference to the current value. Users who ask later then get a copy.
 
         False where a user has an array over the value, or the value is foreign, so that it may change: the other must
         copy it.
@@ -176,12 +176,12 @@ class Memory:
         return True
 
     def take_over(self, other: Any) -> None:
-        """Own the value of another memory, of any kind, and its lent array. The other is not used any more."""
+        """Take the value and the lent array of another memory, which must not be used any more."""
         self.write(other.read())
         self._loan = other._loan
 
     def drop(self, reason: str) -> None:
-        """Free the value. The shape stays, and a lent array its connection; reading raises a CaffeError."""
+        """Free the value. The shape and the lent array stay. Reading raises a CaffeError."""
         if self._loan is None and self.missing == reason:
             return
         self._loan = self._loan if self.lent else None
@@ -193,17 +193,17 @@ class Memory:
         return not self._touched or bool(self.missing) or bool((self.read() == fill).all())
 
     def lies_in(self, value: Tensor) -> bool:
-        """Whether the present value is foreign, and `value` is the same memory."""
+        """Whether the current value is foreign, and `value` is the same memory."""
         return self._foreign and same_place(value, self._value)
 
     def holds(self, value: Tensor) -> bool:
-        """Whether `value` is the present value, and not one that the user has replaced since."""
+        """Whether `value` is the current value, which the user has not replaced."""
         if self._loan is not None:
             self._collect()
         return not (self.missing or self._foreign) and same_place(value, self._value)
 
     def reset(self, shape: Sequence[int], fill: float = 0.0) -> None:
-        """Make the value zeros, or `fill`, of a shape. A lent array of another shape loses its connection."""
+        """Set the value to zeros, or `fill`, of a shape. A lent array of another shape is disconnected."""
         self._loan = None
         self._put_zeros(shape, self._value)
         if fill:
@@ -230,14 +230,14 @@ class Memory:
             self._loan.host = self._loan.host.view(tuple(shape))
 
     def in_c_order(self) -> Tensor:
-        """The value, laid out in C order from now on."""
+        """The value, which is stored in C order from now on."""
         value = self.read()
         if not value.is_contiguous():
             self._value, self._private, self._foreign = value.contiguous(), True, False
         return self._value
 
     def lay_out(self, value: Tensor) -> None:
-        """Take over `value`, the same numbers in C order."""
+        """Replace the value by `value`, the same numbers in C order."""
         self._value, self._private, self._foreign = value, True, False
 
     def in_shape(self, shape: tuple[int, ...]) -> Tensor:
@@ -248,12 +248,12 @@ class Memory:
     # -- the user's side -------------------------------------------------------------------------------------------
 
     def lend(self) -> np.ndarray:
-        """A writable numpy array of the value; the same one for as long as somebody keeps it."""
+        """A writable numpy array of the value. Returns the same array while the user holds it."""
         value = self.read()
         loan = self._loan
         if loan is None:
             alias = self._private and value.is_contiguous() and may_alias(value)
-            # `.data` has a count of writes of its own: torch does not take a write of ours for a user's.
+            # `.data` has a separate version counter, so that our writes do not look like a user's.
             host = value.data if alias else _copied(value)
             loan = self._loan = Loan(host, alias)
         self._touched = True
@@ -262,7 +262,7 @@ class Memory:
         return loan.hand_out()
 
     def private(self) -> Tensor:
-        """The value as a tensor that the caller may write into."""
+        """The value as a tensor to which the caller may write."""
         value = self.read()
         self._touched = True
         if not self._private:
@@ -271,7 +271,7 @@ class Memory:
 
     @property
     def lent(self) -> bool:
-        """Whether a user keeps the array."""
+        """Whether the user holds the array."""
         return self._loan is not None and self._loan.array is not None
 
     @property
@@ -317,14 +317,14 @@ class Memory:
         self._writes += 1
 
     def _prepare(self) -> None:
-        """Give zeros their memory, and widen a value of 16 bits."""
+        """Allocate zeros, and convert a 16-bit value to float32."""
         if self.missing:
             raise CaffeError(self.missing)
         self._value = self._value.float() if self._value.dtype in _NARROW else self._value.contiguous()
         self._private = self._ready = True
 
     def _collect(self) -> None:
-        """Take over what the user wrote into a lent copy, and forget an alias that nobody keeps."""
+        """Apply what the user wrote to a lent copy, and drop an alias that is no longer held."""
         loan = self._loan
         assert loan is not None
         kept = loan.array is not None
@@ -343,19 +343,19 @@ class Memory:
 
 
 def may_alias(value: Tensor) -> bool:
-    """Whether a numpy array can lie over the tensor's own memory."""
+    """Whether a numpy array can be a view of the tensor's memory."""
     return value.device.type == "cpu"
 
 
 def _copied(value: Tensor) -> Tensor:
-    """A copy on the CPU in C order; by numpy where it can be, which is quicker for few numbers."""
+    """A copy on the CPU in C order. Uses numpy if possible, which is faster for few numbers."""
     if value.device.type == "cpu" and value.is_contiguous():
         return torch.from_numpy(value.numpy().copy())
     return torch.empty(value.shape, dtype=value.dtype).copy_(value)
 
 
 def same_place(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same numbers in the same memory, perhaps in another shape."""
+    """Whether two tensors are the same numbers in the same memory, in any shape."""
     if a.data_ptr() != b.data_ptr() or a.numel() != b.numel() or a.dtype != b.dtype:
         return False
     return (a.shape == b.shape and a.stride() == b.stride()) or (a.is_contiguous() and b.is_contiguous())

@@ -1,4 +1,4 @@
-"""The parts of a net by name: an unknown name is an error that suggests the nearest one."""
+"""Dictionaries of a net's parts by name. The error for an unknown name suggests the nearest one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 
 def unknown(what: str, name: Any, known: Iterable[str]) -> UnknownName:
-    """The error for a name that the net has no blob, layer or the like (`what`) of."""
+    """The error for a name that is unknown in the net. `what` is the kind of part, such as "blob"."""
     if not isinstance(name, str):
         return UnknownName(f"the net has no {what} {name!r}: expected a name (known: {', '.join(known) or 'none'})")
     return UnknownName(f'the net has no {what} "{name}"{did_you_mean(name, known)}')
@@ -24,7 +24,7 @@ class Named(OrderedDict[str, V]):
     """Blobs, layers or parameters by name, in the order of the net."""
 
     def __init__(self, items: Mapping[str, V] | Iterable[tuple[str, V]] = (), what: str = "blob") -> None:
-        """`what` says in errors what the net has by these names."""
+        """`what` is the kind of part for error messages."""
         super().__init__(items)
         self.what = what
 

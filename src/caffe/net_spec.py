@@ -1,4 +1,4 @@
-"""Nets written as Python: a layer is a function call, a blob is its result.
+"""NetSpec: nets as Python code, where a layer is a function call and a blob is its result.
 
     from caffe import NetSpec, layers as L, params as P
 
@@ -8,9 +8,9 @@
     n.pool1 = L.Pooling(n.conv1, kernel_size=2, stride=2, pool=P.Pooling.MAX)
     print(n.to_proto())
 
-Keyword arguments are the fields of the layer's own options, or else of LayerParameter; a message is a dict, a repeated
-field a list. Besides, `ntop` is the number of blobs that a layer makes (1 if not given), and `in_place=True` lets its
-top be its bottom. A block of layers is an ordinary function from blobs to blobs: see `caffe.models`.
+Keyword arguments are fields of the layer's options or of LayerParameter. A message is given as a dict, a repeated field
+as a list. `ntop` is the number of tops (default 1). `in_place=True` makes the layer work in place. A block of layers is
+an ordinary function from blobs to blobs: see `caffe.models`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def param_name_dict() -> dict[str, str]:
 
 
 def assign_proto(proto: Any, name: str, val: Any) -> None:
-    """Set the field `name` of a message: a dict fills a message, a list (or one value alone) a repeated field."""
+    """Set the field `name` of a message: from a dict for a message, from a list or a value for a repeated field."""
     field = proto.DESCRIPTOR.fields_by_name.get(name) or extend.find(proto.DESCRIPTOR, name)
     if field is None:
         known = proto.DESCRIPTOR.fields_by_name
@@ -90,7 +90,7 @@ class Top:
         self.n = n
 
     def to_proto(self) -> caffe_pb2.NetParameter:
-        """The NetParameter of this blob's layer and of all that it needs."""
+        """The NetParameter of this blob's layer and of all layers that it depends on."""
         return to_proto(self)
 
     def _to_proto(self, layers: Specs, names: Names, autonames: Counter[str]) -> None:
@@ -98,7 +98,7 @@ class Top:
 
 
 def _no_top(type_name: str, index: int, given: object) -> NotATop:
-    """The error for a bottom that is no blob, in pycaffe's words; what to give instead is a note."""
+    """The error for a bottom that is not a blob, in pycaffe's words, with a note on what to pass."""
     error = NotATop(f"{type_name} input {index} is not a Top (type is {type(given)})")
     if isinstance(given, (tuple, list)) and all(isinstance(top, Top) for top in given):
         error.add_note(f"a layer of several tops gives a tuple of blobs: unpack it, L.{type_name}(*tops), or take one")
@@ -140,7 +140,7 @@ class Function:
         return f"{self.type_name}{autonames[self.type_name]}"
 
     def _to_proto(self, layers: Specs, names: Names, autonames: Counter[str]) -> None:
-        """Append this layer to `layers`, after those it needs. A chain may be longer than Python's stack is deep."""
+        """Append this layer to `layers`, after its dependencies. Not recursive, since chains of layers can be long."""
         pending = [self]
         while pending:
             fn = pending[-1]
@@ -165,7 +165,7 @@ class Function:
         return layer
 
     def _owner(self, layer: Any, key: str) -> Any:
-        """The message that the keyword argument `key` is a field of: the layer's own options first."""
+        """The message that has the field `key`. The layer's options take precedence."""
         known = layer.DESCRIPTOR.fields_by_name
         if key.endswith("param"):
             return layer
@@ -193,7 +193,7 @@ def _registered_options(type_name: str) -> str | None:
 
 
 class NetSpec:
-    """A net being written: assigning a blob names it, and its layer after it."""
+    """A net under construction. Assigning a blob to an attribute names the blob and its layer."""
 
     tops: OrderedDict[str, Top | Function]
 
@@ -204,7 +204,7 @@ class NetSpec:
         self.tops[name] = value
 
     def __getattr__(self, name: str) -> Any:
-        if name == "tops":  # while a copy of the NetSpec is made
+        if name == "tops":  # happens while a NetSpec is copied
             raise AttributeError(name)
         return self._named(name)
 
@@ -226,7 +226,7 @@ class NetSpec:
         return list(self.tops)
 
     def __copy__(self) -> NetSpec:
-        """A NetSpec of the same blobs, whose further blobs are its own."""
+        """A NetSpec with the same blobs. Blobs that are added later are not shared."""
         twin = NetSpec()
         twin.tops.update(self.tops)
         return twin
@@ -237,12 +237,12 @@ class NetSpec:
         return self.tops[name]
 
     def to_proto(self) -> caffe_pb2.NetParameter:
-        """The NetParameter of all named blobs and of what they need."""
+        """The NetParameter of all named blobs and of all layers that they depend on."""
         return _net(self.tops.values(), {top: name for name, top in self.tops.items()})
 
 
 class Layers:
-    """`L`: `L.Pooling(bottom, kernel_size=2)` is a Pooling layer; returns its top, its tops, or itself without any."""
+    """`L`: `L.Pooling(bottom, kernel_size=2)` creates a Pooling layer. Returns its tops, or the layer if none."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return layer_function(name)
@@ -274,7 +274,7 @@ def layer_function(name: str) -> Callable[..., Any]:
 
 
 def to_proto(*tops: Top | Function) -> caffe_pb2.NetParameter:
-    """The NetParameter of these blobs' layers and of all that they need, with names made up."""
+    """The NetParameter of these blobs' layers and of all layers that they depend on, with automatic names."""
     return _net(tops, {})
 
 

@@ -1,4 +1,4 @@
-"""The memories of a parameter: its data and its gradient, two tensors that belong to torch.
+"""The memories of a parameter: its data and its gradient, two tensors that torch owns.
 
 Torch's operations, autograd and optimizers write into these tensors. A `WeightWatch` tells whether they
 may have changed.
@@ -20,11 +20,11 @@ __all__ = ["Gradient", "WeightWatch", "Weights", "collect_lent_copies", "lent_co
 
 
 class ParameterMemory(ABC):
-    """Base of the memories whose tensor belongs to torch, which writes into it: data and gradient of a parameter.
+    """Base of the memories whose tensor torch owns and writes to: data and gradient of a parameter.
 
-    `holder()` gives the parameter. `views` are parameters of other shapes over the same memory. On the CPU a lent array
-    lies over the tensor. On another device it lies over a copy, and `base` holds the numbers of that copy as the user
-    got them: what differs from them was written by the user.
+    `holder()` returns the parameter. `views` are parameters of other shapes over the same memory. On the CPU a lent
+    array is a view of the tensor. On another device it is a view of a copy, and `base` holds the original values of
+    that copy: values that differ were written by the user.
     """
 
     __slots__ = ("_base", "_loan", "_place", "_writes", "holder", "views")
@@ -41,29 +41,29 @@ class ParameterMemory(ABC):
 
     @abstractmethod
     def _tensor(self) -> Tensor:
-        """The tensor as torch has it."""
+        """The tensor that torch owns."""
 
     @abstractmethod
     def _use_c_order(self) -> None:
-        """Lay the tensor out in C order."""
+        """Store the tensor in C order."""
 
     @abstractmethod
     def tie(self) -> None:
-        """Point the views at the tensor's memory."""
+        """Update the views to the tensor's memory."""
 
     def read(self) -> Tensor:
-        """The tensor, with what the user has written."""
+        """The tensor, including the user's writes."""
         value = self._tensor()
         if self._loan is not None:
             self._collect(value)
         return value
 
     def private(self) -> Tensor:
-        """The tensor, which the caller may write into by torch's operations."""
+        """The tensor, to which the caller may write with torch's operations."""
         return self.read()
 
     def in_c_order(self) -> Tensor:
-        """The tensor, laid out in C order from now on."""
+        """The tensor, which is stored in C order from now on."""
         self.read()
         self._use_c_order()
         return self._tensor()
@@ -79,14 +79,14 @@ class ParameterMemory(ABC):
         self.advance()
 
     def advance(self) -> None:
-        """Say that the tensor was written by a way that torch does not count, such as `parameter.data`."""
+        """Report a write to the tensor that torch's version counter does not see, such as by `parameter.data`."""
         self._writes += 1
         if self._base is not None and self._loan is not None:
             self._base.copy_(self._loan.host)  # what a user wrote before that counts no more
             self.show()
 
     def lend(self) -> np.ndarray:
-        """A writable array over the tensor, which is laid out in C order from now on."""
+        """A writable array over the tensor, which is stored in C order from now on."""
         value = self.in_c_order()
         if self._loan is None:
             alias = may_alias(value)
@@ -102,7 +102,7 @@ class ParameterMemory(ABC):
         return array
 
     def show(self) -> None:
-        """Bring a lent copy up to date with the tensor, after what the user has written was taken over."""
+        """Update a lent copy from the tensor. The user's writes must have been applied before."""
         value = self.read()
         if self._loan is not None and self._base is not None:
             self._loan.host.copy_(value)
@@ -123,7 +123,7 @@ class ParameterMemory(ABC):
         return self.holder().numel()
 
     def _collect(self, value: Tensor) -> None:
-        """Take over what the user wrote into a lent copy, and forget an array that nobody keeps."""
+        """Apply what the user wrote to a lent copy, and drop an array that is no longer held."""
         loan, base = self._loan, self._base
         assert loan is not None
         kept, moved = loan.array is not None, self._place != value.data_ptr()
@@ -135,7 +135,7 @@ class ParameterMemory(ABC):
             self.forget_loan()
 
     def forget_loan(self) -> None:
-        """End the connection of a lent array."""
+        """Disconnect a lent array."""
         self._loan = self._base = None
         self._writes += 1
         _LENT_COPIES.discard(self)
@@ -161,7 +161,7 @@ class Weights(ParameterMemory):
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Changes when the numbers may have changed. It does at each look while an array is lent, and once after."""
+        """Changes when the values may have changed: at each call while an array is lent, and once after."""
         if self._loan is not None:
             self._writes += 1
             self.read()
@@ -173,7 +173,7 @@ class Weights(ParameterMemory):
 class Gradient(ParameterMemory):
     """The memory of a parameter's gradient, `parameter.grad`, to which autograd adds.
 
-    No gradient stands for zeros. `borrow` makes a tensor of somebody else's the gradient without a copy.
+    A missing gradient means zeros. `borrow` uses another object's tensor as the gradient without a copy.
     """
 
     __slots__ = ("_borrowed",)
@@ -211,7 +211,7 @@ class Gradient(ParameterMemory):
         self.advance()
 
     def borrow(self, value: Tensor) -> None:
-        """Make `value` the gradient. Its owner must call `settle` before it changes the tensor."""
+        """Use `value` as the gradient. Its owner must call `settle` before it changes the tensor."""
         if self.lent or self.views:
             self.write(value)
         else:
@@ -219,7 +219,7 @@ class Gradient(ParameterMemory):
             self.holder().grad, self._borrowed = None, (value, value._version)
 
     def adopt(self, value: Tensor) -> None:
-        """Make `value`, of the parameter's shape, the gradient itself where nobody looks, else copy it."""
+        """Use `value`, with the parameter's shape, as the gradient, or copy it if the user holds an array."""
         parameter = self.holder()
         if self.lent or self.views or value.stride() != parameter.stride():
             self.write(value)
@@ -228,12 +228,12 @@ class Gradient(ParameterMemory):
             parameter.grad, self._borrowed = value, None
 
     def settle(self) -> None:
-        """Copy a borrowed tensor, whose owner is about to change it."""
+        """Copy a borrowed tensor before its owner changes it."""
         if self._borrowed is not None:
             self._tensor()
 
     def clear(self) -> None:
-        """Make the gradient zero: by dropping the tensor where nobody looks, as torch then stores instead of adding."""
+        """Set the gradient to zero. If no array is lent, the tensor is dropped: torch then stores instead of adding."""
         parameter = self.holder()
         self._borrowed = None
         if parameter.grad is None:
@@ -271,7 +271,7 @@ class WeightWatch:
 
 
 def collect_lent_copies() -> None:
-    """Before a run: take over what users wrote into lent copies of parameters, which exist away from the CPU only."""
+    """Before a run: apply what users wrote to lent copies of parameters, which exist only on other devices than CPU."""
     for memory in list(_LENT_COPIES):
         memory.read()
 
@@ -289,8 +289,8 @@ class _Follow:
 
 
 def lent_copies_follow() -> _Follow:
-    """Around a run or an update: take over before it what users wrote into lent copies of parameters, and bring the
-    copies up to date after it."""
+    """A context around a run or an update. Before it, users' writes to lent copies of parameters are applied; after it,
+    the copies are updated."""
     return _FOLLOW
 
 

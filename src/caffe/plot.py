@@ -31,7 +31,7 @@ _LINES = {
 
 
 def read_log(path: str | Path) -> Curves:
-    """The curves that a log of `caffe train` tells, of BVLC Caffe (2013 to 1.0), of its forks or of ours.
+    """Read the curves from a log of `caffe train`: of BVLC Caffe (2013 to 1.0), its forks or this package.
 
     Raises FileError where the file cannot be read or holds no line of training.
     """
@@ -101,7 +101,7 @@ class LogReader:
 
 
 def check_output(path: str | Path) -> None:
-    """Raise an error, before any work, where a picture cannot be written: matplotlib, format or folder missing."""
+    """Raise an error before any work if the picture cannot be written: no matplotlib, wrong format, missing folder."""
     bases: Any = require_extra("matplotlib.backend_bases", "plot", "drawing curves")
     formats = sorted(bases.FigureCanvasBase.filetypes)
     suffix = Path(path).suffix.lstrip(".").lower()

@@ -1,4 +1,4 @@
-"""The names of pycaffe's core: nets, solvers, the process-wide settings of multi-GPU scripts."""
+"""The functions of pycaffe's core: logging, layer types, and process-wide settings of multi-GPU scripts."""
 
 from __future__ import annotations
 
@@ -73,35 +73,35 @@ def layer_type_list() -> list[str]:
     return layer_types()
 
 
-# -- several solvers: each process of a multi-GPU script says which one it is ------------------------------------------
+# -- several solvers: each process of a multi-GPU script sets its rank -------------------------------------------------
 
 
 def solver_count() -> int:
-    """How many solvers train together."""
+    """The number of solvers that train together."""
     return shard.count()
 
 
 def set_solver_count(count: int) -> None:
-    """Say how many solvers train together; layers that are made from then on read their share of the data."""
+    """Set the number of solvers that train together. Layers that are created later read their share of the data."""
     if count < 1:
         raise CaffeError(f"set_solver_count: {count} solvers, expected at least 1")
     shard.assign(count=count)
 
 
 def solver_rank() -> int:
-    """The number of this process's solver, counted from 0."""
+    """The rank of this process's solver, from 0."""
     return shard.rank()
 
 
 def set_solver_rank(rank: int) -> None:
-    """Say which solver this process has."""
+    """Set the rank of this process's solver."""
     if rank < 0:
         raise CaffeError(f"set_solver_rank: {rank}, expected a number from 0")
     shard.assign(rank=rank)
 
 
 def set_multiprocess(multiprocess: bool) -> None:
-    """For old scripts: solvers of one process never share a data reader here, so there is nothing to switch."""
+    """For old scripts. Has no effect: solvers of one process never share a data reader here."""
 
 
 def has_nccl() -> bool:

@@ -1,4 +1,4 @@
-"""Whether nets may run the code that their layers of the type Python name."""
+"""Decides whether nets may run the code of their Python layers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _switch: bool | None = None
 
 
 def allowed() -> bool:
-    """Whether nets run such code where nothing else is said: unless CAFFE_PYTHON_LAYERS is 0."""
+    """The default: nets may run such code unless CAFFE_PYTHON_LAYERS is 0."""
     return os.environ.get("CAFFE_PYTHON_LAYERS", "1") not in ("", "0") if _switch is None else _switch
 
 
 @contextmanager
 def switched(on: bool) -> Iterator[None]:
-    """With `on` False, nets that say nothing themselves refuse such code, whatever the environment says."""
+    """A context that, with `on` False, changes the default to refuse such code, regardless of the environment."""
     global _switch
     before = _switch
     _switch = False if not on else before
@@ -32,9 +32,9 @@ def switched(on: bool) -> Iterator[None]:
 
 
 def check(net: Any, python_layers: bool | None, locate: Callable[[int], str]) -> None:
-    """Raise a `NetError` for the first layer of a NetParameter that runs code, where that is not allowed.
+    """Raise a `NetError` for the first Python layer of a NetParameter, if such layers are not allowed.
 
-    `python_layers` is what the net's maker said, None for `allowed`. Nothing was imported yet.
+    `python_layers` is the argument of `Net`; None uses the default. No code has been imported at this point.
     """
     if allowed() if python_layers is None else python_layers:
         return

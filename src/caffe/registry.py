@@ -1,4 +1,4 @@
-"""Registries: the things of one kind by name, such as layer types, update rules and fillers."""
+"""Registries, which map names to classes or functions of one kind, such as layer types, update rules and fillers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """The things of one kind. Defining a thing adds it, so that it is known in one place.
+    """The items of one kind by name. Defining an item registers it.
 
-    `kind` names one of them in messages, such as "layer type", and `plural` the list of all. `error` is the class of
-    the errors. `command` prints the list, where it is too long for a message.
+    For messages, `kind` names one item, such as "layer type", and `plural` the list of all. `error` is the class of
+    errors. `command` is a command that prints the list, if the list is too long for a message.
     """
 
     def __init__(self, kind: str, error: type[CaffeError], plural: str = "types", command: str = "") -> None:
@@ -24,19 +24,19 @@ class Registry(Generic[T]):
         self.items: dict[str, T] = {}
 
     def check(self, name: str, item: T) -> None:
-        """Raise the error where another thing has the name."""
+        """Raise an error if another item has this name."""
         other = self.items.get(name)
         if other is not None and other is not item:
             places = f"in {_source(other)} and in {_source(item)}"
             raise self.error(f'{self.kind} "{name}" is defined twice, {places}; rename one')
 
     def add(self, name: str, item: T) -> None:
-        """Add a thing. Raises the error where another thing has the name."""
+        """Register an item. Raises an error if another item has this name."""
         self.check(name, item)
         self.items[name] = item
 
     def find(self, name: str, hint: str = "") -> T:
-        """The thing of that name. The error for an unknown name gives the `hint`, or else the nearest name."""
+        """The item with this name. The error for an unknown name contains the `hint`, or else the nearest name."""
         if name not in self.items:
             raise self.error(f'unknown {self.kind} "{name}"{hint or did_you_mean(name, self.items)} {self.known()}')
         return self.items[name]
@@ -56,7 +56,7 @@ class Registry(Generic[T]):
 
 
 LAYERS: Registry[Any] = Registry("layer type", NetError, command="`caffe layers`")
-"""The layer types. Importing `caffe.layers` fills it; it stands here for those that must not import the layers."""
+"""The layer types. Importing `caffe.layers` fills it. It is here for modules that must not import the layers."""
 
 
 def _source(item: Any) -> str:

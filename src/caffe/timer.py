@@ -15,12 +15,12 @@ class Timer:
         self._end: float | None = 0.0
 
     def start(self) -> None:
-        """Begin to measure; work that a GPU still has to do does not count."""
+        """Start measuring, after waiting for pending GPU work."""
         _finish_gpu_work()
         self._begin, self._end = time.perf_counter(), None
 
     def stop(self) -> None:
-        """Stop measuring, once a GPU has done its work."""
+        """Stop measuring, after waiting for pending GPU work."""
         _finish_gpu_work()
         if self._end is None:
             self._end = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The bridge to PyTorch: a Caffe net as an ordinary `torch.nn.Module`.
+"""Loads a Caffe net as an ordinary `torch.nn.Module`.
 
     import caffe.torch
 
@@ -38,15 +38,14 @@ __all__ = ["Module", "load", "save"]
 class Module(nn.Module):
     """A net's layers as sub-modules under their names, and its graph as `forward`.
 
-    `inputs` and `outputs` are the names of what goes in and comes out; `shapes` are those of the inputs that the net
-    was built for, of which any may change that no layer depends on, such as the batch. What data layers would deliver
-    goes in; the net's outputs come out, and the losses that other layers read. Each layer is called as a module, so
-    that hooks on it run. Parameters that the prototxt freezes (`lr_mult: 0`) require no gradient. `Split` layers are
-    left to autograd.
+    `inputs` and `outputs` are the names of inputs and outputs. `shapes` are the input shapes that the net was built
+    for; sizes that no layer depends on, such as the batch size, may differ. The tops of data layers are inputs. The
+    outputs are the net's outputs, and losses that other layers read. Each layer is called as a module, so its hooks
+    run. Parameters with `lr_mult: 0` do not require a gradient. Autograd replaces `Split` layers.
     """
 
     def __init__(self, net: Net) -> None:
-        """Take over the layers of `net`, which is not to be used afterwards."""
+        """Use the layers of `net`. Do not use `net` afterwards."""
         super().__init__()
         self.name = net.name
         self.spec = net.to_proto()
@@ -59,7 +58,7 @@ class Module(nn.Module):
         names = _names(net)
         last = {blob: name for step, own in zip(net.steps, names, strict=True) for blob, name in own.items()}
         self._roots = {last[blob]: weight for blob, weight in roots(_wanting_all(net)).items()}
-        used = set(dir(self))  # names that a layer's cannot have
+        used = set(dir(self))  # names that a layer's module cannot have
         for step, own in zip(net.steps, names, strict=True):
             layer, tops = step.layer, step.top_names
             weights = dict(zip(own.values(), step.loss_weights, strict=True))
@@ -82,7 +81,7 @@ class Module(nn.Module):
                 entry.tensor.requires_grad_(entry.lr_mult != 0)
                 entry.tensor.grad = None
 
-    if TYPE_CHECKING:  # module.conv1.weight: which layers and parameters there are, the prototxt says
+    if TYPE_CHECKING:  # the prototxt determines which attributes exist, such as module.conv1.weight
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -95,9 +94,9 @@ class Module(nn.Module):
         return {name: values[name] for name in self.outputs}
 
     def blobs(self, *args: Tensor, **kwargs: Tensor) -> dict[str, Tensor]:
-        """Every blob's tensor by name, after the layers that work on it in place.
+        """All blobs as tensors by name, with the values after in-place layers.
 
-        A loss that another layer then works on in place is there too, as "BLOB of LAYER".
+        A loss that another layer then modifies in place is included as "BLOB of LAYER".
         """
         if is_exported():
             self._check_exported()
@@ -110,10 +109,10 @@ class Module(nn.Module):
         return values
 
     def total_loss(self, outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """What the net minimises, from what `forward` returned: its losses, weighted and summed.
+        """The weighted sum of the net's losses, computed from the result of `forward`.
 
-        Value and gradient are those of Caffe. Of a loss whose weight is not written in the prototxt and which another
-        layer differentiates, the value counts; its gradient is what that layer gives.
+        Value and gradient equal Caffe's. If the prototxt gives no weight to a loss, and another layer computes its
+        gradient, the loss contributes its value, and its gradient is the one from that layer.
         """
         named = {self.outputs[0]: outputs} if isinstance(outputs, Tensor) else outputs
         loss = _weighted(named, self.loss_weights)
@@ -138,9 +137,9 @@ class Module(nn.Module):
         return values
 
     def _call(self, name: str, bottoms: Sequence[str], reads: Sequence[Tensor]) -> Any:
-        """Run a layer; an error of torch's becomes one that names the layer and what it was given."""
+        """Run a layer. An exception of torch is raised as an error that names the layer and its inputs."""
         layer = self.get_submodule(name)
-        if torch.compiler.is_compiling():  # torch's own errors steer the compiler
+        if torch.compiler.is_compiling():  # the compiler relies on torch's own errors
             return layer(*reads)
         try:
             return layer(*reads)
@@ -162,7 +161,7 @@ class Module(nn.Module):
         )
 
     def _check_exported(self) -> None:
-        """Raise a `NetError` for a layer that a graph of torch's operators cannot stand in for."""
+        """Raise a `NetError` for a layer that cannot be exported as a graph of torch's operators."""
         for layer in self.children():
             if isinstance(layer, Layer) and layer.effects_now.needs_calls:
                 raise NetError(
@@ -189,7 +188,7 @@ def _type(x: Tensor) -> str:
 
 @contextmanager
 def _quiet_trace() -> Iterator[None]:
-    """Without the warnings of `torch.jit.trace` that sizes become constants: they are those of the prototxt."""
+    """A context without warnings of `torch.jit.trace` about constant sizes, which the prototxt determines."""
     if not torch.jit.is_tracing():
         yield
         return
@@ -199,7 +198,7 @@ def _quiet_trace() -> Iterator[None]:
 
 
 def _names(net: Net) -> list[dict[Blob, str]]:
-    """For each step a name for each of its tops: the blob's, unless a later step makes one of that name."""
+    """For each step, a name for each top: the blob's name, unless a later step writes a blob of that name."""
     latest = {name: step for step in net.steps for name in step.top_names}
     return [
         {blob: blob.name if latest[blob.name] is step else f"{blob.name} of {step.layer.name}" for blob in step.tops}
@@ -208,7 +207,7 @@ def _names(net: Net) -> list[dict[Blob, str]]:
 
 
 def _wanting_all(net: Net) -> list[Step]:
-    """The net's steps as they would be if everything wanted a gradient, but what propagate_down leaves out."""
+    """The net's steps as if every blob needed a gradient, except where propagate_down is false."""
     steps = []
     for step in net.steps:
         needs = list(step.layer.spec.propagate_down) or [True] * len(step.bottoms)
@@ -231,11 +230,11 @@ def load(
     stages: Sequence[str] = (),
     python_layers: bool | None = None,
 ) -> Module:
-    """The net of a prototxt (or NetParameter), with the weights of a .caffemodel or .h5 file, as a PyTorch module.
+    """Load a prototxt (or NetParameter), with the weights of a .caffemodel or .h5 file, as a PyTorch module.
 
-    `phase` chooses the layers, and whether the module starts in training mode. Data layers are not run: what they would
-    deliver is the module's input. `shapes` gives the shapes of such blobs, so that their layers are not even opened.
-    `python_layers` as in `Net`. Raises FileError, ProtoError, NetError and LayerError.
+    `phase` selects the layers and the initial training mode of the module. Data layers do not run: their tops are
+    inputs of the module. If `shapes` gives the shapes of these tops, the data is not even opened. `python_layers` is as
+    in `Net`. Raises FileError, ProtoError, NetError and LayerError.
     """
     param = upgrade.read_net(prototxt) if isinstance(prototxt, (str, Path)) else prototxt
     if shapes:
@@ -257,7 +256,7 @@ def save(module: Module, path: str | Path) -> None:
 
 
 def _with_inputs(param: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
-    """The net with Input layers in place of the layers without bottoms that make the blobs `shapes`."""
+    """Replace the layers without bottoms that produce the blobs `shapes` by Input layers."""
     changed = caffe_pb2.NetParameter()
     changed.CopyFrom(param)
     made = set()

@@ -19,8 +19,11 @@ from caffe.parallel.launch import launch
 __all__ = ["device_of", "joined", "launched", "started"]
 
 
-def started(flags: SimpleNamespace) -> int | None:
-    """Start the processes that the flags ask for and return their exit code; None where this process trains itself."""
+def started(command: str, flags: SimpleNamespace) -> int | None:
+    """Start the command in the processes that the flags ask for, and return their exit code.
+
+    None where this process is to do the work itself: it is one of them, or the only one.
+    """
     if environment.launched():
         return None
     if flags.procs < 0:
@@ -32,7 +35,7 @@ def started(flags: SimpleNamespace) -> int | None:
     if count == 1:
         return None
     words = [f"-{name}={_text(value)}" for name, value in flags.given.items() if name != "procs"]
-    return launch(["-m", "caffe", "train", *words], count, cores())
+    return launch(["-m", "caffe", command, *words], count, cores())
 
 
 def _text(value: object) -> str:
@@ -53,7 +56,7 @@ def device_of(numbers: list[int], wanted: str) -> list[int]:
 
 
 @contextmanager
-def joined(flags: SimpleNamespace) -> Iterator[None]:
+def joined(flags: SimpleNamespace, divide: bool = False) -> Iterator[None]:
     """Join the other processes for the block, as the launcher's environment says; alone where there is no launcher.
 
     Errors of the block get the process's number in front.
@@ -65,7 +68,7 @@ def joined(flags: SimpleNamespace) -> Iterator[None]:
         flags.plot = flags.logdir = flags.on_finding = ""
         flags.watch, flags.monitor = "off", False
     processes = environment.join(mode.device(), flags.timeout)
-    shard.divide_batches(flags.divide_batch)
+    shard.divide_batches(divide)
     try:
         with group.joined(processes):
             yield

@@ -20,18 +20,23 @@ def complete_train(flags: SimpleNamespace) -> None:
         flags.solver = _SOLVER
 
 
-def complete_test(flags: SimpleNamespace, default_iterations: int = 50) -> None:
-    """Take net, best weights and length of a test from the project in the present folder, where none is given."""
+def complete_test(flags: SimpleNamespace, default_iterations: int = 50) -> list[str]:
+    """Take net, best weights and length of a test from the project in the present folder, where none is given.
+
+    Returns the names of the classes; an empty list outside of a project, or where net or weights are given.
+    """
     if flags.model or flags.weights or not os.path.isfile("train_val.prototxt"):
-        return
+        return []
     from caffe.proto import upgrade
 
     if not ModelFolder.is_one("."):
-        return
-    flags.model, flags.weights = "train_val.prototxt", os.path.relpath(ModelFolder.open(".").weights)
+        return []
+    folder = ModelFolder.open(".")
+    flags.model, flags.weights = "train_val.prototxt", os.path.relpath(folder.weights)
     if flags.iterations == default_iterations and os.path.isfile(_SOLVER):
         tests = upgrade.read_solver(_SOLVER).test_iter
         flags.iterations = tests[0] if tests else flags.iterations
+    return folder.labels()
 
 
 def model_folder(name: str) -> Path | None:

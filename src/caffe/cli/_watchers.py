@@ -28,14 +28,23 @@ class Progress(Watcher):
         self.mean: float | None = None
         self.state = self.score = ""
         self.drawn = 0.0
+        self.seen: tuple[int, float] | None = None
 
     def iterated(self, solver: TrainingRun, iteration: int, loss: float, rate: float) -> None:
         self.mean = loss if self.mean is None else 0.9 * self.mean + 0.1 * loss
         now = time.monotonic()
         if now - self.drawn > 0.1 or iteration + 1 >= solver.param.max_iter:
             self.drawn = now
-            self.state = f"train: loss {self.mean:.4g}, learning rate {rate:.4g}"
+            self.state = f"train: loss {self.mean:.4g}, learning rate {rate:.4g}{self._speed(solver, iteration, now)}"
             self.bar.update(iteration + 1, self.state + self.score)
+
+    def _speed(self, solver: TrainingRun, iteration: int, now: float) -> str:
+        """The records a second of all processes together since the last call, where there are several."""
+        before, self.seen = self.seen, (iteration, now)
+        if not solver.together.several or before is None or now <= before[1]:
+            return ""
+        records = solver.together.records * solver.param.iter_size * (iteration - before[0]) / (now - before[1])
+        return f", {records:,.0f} records/s of {solver.together.group.size} processes"
 
     def tested(self, solver: TrainingRun, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
         results = ", ".join(f"{name} {' '.join(map(log.number, values))}" for name, values in outputs.items())

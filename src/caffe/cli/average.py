@@ -16,9 +16,9 @@ from caffe.errors import CaffeError
 def average(flags: SimpleNamespace, display: Display) -> None:
     """Average the weights of snapshots, or take out a moving average.
 
-    Writes the mean of weight files of one run (.caffemodel or HDF5) into -out. A .solverstate among them stands for
-    the moving average that it holds (ema_decay in the solver). With -model, the net of that prototxt is run over
-    -iterations training batches to compute the statistics of its BatchNorm layers again, which averaged weights need.
+    Writes the mean of weight files of one run (.caffemodel or HDF5) to -out. For a .solverstate, the moving average in
+    it (ema_decay in the solver) is used. Averaged weights need new BatchNorm statistics: with -model, the net
+    of that prototxt runs over -iterations training batches to compute them.
 
         caffe average net_iter_8000.caffemodel net_iter_9000.caffemodel -o net_mean.caffemodel
         caffe average net_iter_9000.solverstate -o net_ema.caffemodel

@@ -14,14 +14,14 @@ from caffe.cli.display import Display
 def check(flags: SimpleNamespace, display: Display) -> int:
     """Check the gradients of a net's layers.
 
-    Each layer runs by itself, in double precision. For every bottom and blob that has a gradient, the gradient along a
-    random direction is compared with what a small step in that direction changes. Bottoms with propagate_down: false
-    are left out. The exit code is 1 if a gradient is wrong. Data comes from the net's own data layers; Input blobs get
+    Each layer is checked separately, in double precision. For every bottom and blob with a gradient, the gradient along
+    a random direction is compared with the change of the output for a small step. Bottoms with propagate_down: false
+    are skipped. The exit code is 1 if a gradient is wrong. Data comes from the net's own data layers; Input blobs get
     random numbers, and a DummyData layer with a filler gives others.
 
-    Where forward has a kink within the step, that element is left out. "right, 3 of 64 clamped" tells where Caffe's
-    gradient passes over a clamp of forward: these elements are not compared. "no slope" means that forward jumps,
-    rounds or is not a number, so that nothing can be said.
+    Elements with a kink of forward within the step are skipped. "right, 3 of 64 clamped" means that Caffe's gradient
+    ignores a clamp of forward there: these elements are not compared. "no slope" means that forward jumps, rounds or
+    is NaN, so that the gradient cannot be checked.
 
         caffe check my_layer.prototxt --import my_layers.py
     """

@@ -21,7 +21,7 @@ def classification(flags: SimpleNamespace, display: Display) -> None:
     """Print the best classes of one image, as cpp_classification does.
 
     The image is resized to the net's input, and the mean of each channel over the whole MEAN file is subtracted.
-    LABELS has the name of a class in each line. For many images, crops or other settings use `caffe classify`.
+    LABELS has one class name per line. For several images, crops or other settings use `caffe classify`.
 
         caffe classification deploy.prototxt net.caffemodel mean.binaryproto synset_words.txt cat.jpg
     """

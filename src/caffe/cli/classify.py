@@ -45,11 +45,12 @@ _BEST = 5
 def classify(flags: SimpleNamespace, display: Display) -> None:
     """Classify images.
 
-    -model FOLDER names a project, or a model folder whose readme.md tells how images are prepared; in the folder of a
-    project it may be left out. Otherwise net, weights and preparation are given by flags.
+    -model FOLDER names a project, or a model folder whose readme.md describes how images are prepared. In the folder of
+    a project, -model may be omitted. Otherwise flags give the net, the weights and the preparation.
 
-    IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1; a net of one channel takes
-    grey ones, (N, H, W) too. Prints the best classes of each image; OUT, a .npy file, gets the scores (N, classes).
+    IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1. A net with one channel also
+    accepts grey images (N, H, W). Prints the best classes of each image, and writes the scores (N, classes) to OUT, a
+    .npy file.
 
         caffe classify rose.jpg -model flowers
         caffe classify cat.jpg scores.npy -model_def deploy.prototxt -pretrained_model net.caffemodel

@@ -23,10 +23,10 @@ TASKS = {
     "convert": "Convert and upgrade files",
     "tools": "Tools",
 }
-"""What commands are for: the groups of the list of commands, in their order."""
+"""The tasks of commands: the groups of the list of commands, in order."""
 
 DEPRECATED = "deprecated"
-"""The task of commands that only name another one. They run, but no list and no completion offers them."""
+"""The task of commands that only refer to another command. They run, but lists and completions omit them."""
 
 Run = Callable[..., int | None]
 """A command's function: takes the flags' values and a `Display`, returns the exit code or None for 0."""
@@ -65,7 +65,7 @@ class Command:
         return self.doc.partition("\n")[0].rstrip(".")
 
     def check(self, words: list[str]) -> None:
-        """Raise a `UsageError` unless `words` are as many as the command's arguments."""
+        """Raise a `UsageError` unless the number of `words` matches the command's arguments."""
         wanted = self.arguments.split()
         least = sum(not word.startswith("[") for word in wanted)
         most = None if self.arguments.endswith("...") else len(wanted)
@@ -83,7 +83,7 @@ class Command:
         return f"a file is given by its flag: caffe {self.name} -{flag} FILE" if flag else "flags start with '-'"
 
     def unread(self, given: Mapping[str, object]) -> list[str]:
-        """The given flags of Caffe's command that this one has no use for; a flag of another command is an error."""
+        """The given flags that only Caffe's command of this name reads. A flag of another command is an error."""
         read = {flag.name for flag in (*self.reads, *flags.GENERAL, *flags.GLOG)}
         caffe = {flag.name for flag in flags.CAFFE}
         for name in given:
@@ -121,7 +121,7 @@ def command(*reads: str | Flag, task: str, arguments: str = "") -> Callable[[Run
 def commands() -> dict[str, Command]:
     """All commands by name; importing the modules of this package registers them.
 
-    A module with a leading underscore holds no command: it imports PyTorch and is left to the commands that need it.
+    A module with a leading underscore defines no command. It imports PyTorch, and only commands that need it import it.
     """
     package = importlib.import_module("caffe.cli")
     for module in pkgutil.iter_modules(package.__path__):
@@ -176,7 +176,7 @@ def command_help(entry: Command) -> str:
 
 
 def values(entry: Command, given: Mapping[str, str | int | bool], words: list[str]) -> SimpleNamespace:
-    """What the command's function gets: its flags and the general ones as attributes, `arguments`, and `given`, the
+    """The argument of a command's function: its flags and the general ones as attributes, `arguments`, and `given`, the
     flags of the command line."""
     result = flags.values((*entry.reads, *flags.GENERAL, *flags.GLOG), given)
     result.arguments, result.given = words, dict(given)

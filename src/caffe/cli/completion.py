@@ -130,12 +130,12 @@ end
 def completion(flags: SimpleNamespace, display: Display) -> None:
     """Print a shell script that completes commands, flags and file names.
 
-    For the present terminal, and for every later one if it stands in ~/.bashrc or ~/.zshrc (after compinit):
+    For the current terminal, or in ~/.bashrc or ~/.zshrc (after compinit) for every terminal:
 
         source <(caffe completion bash)
         source <(caffe completion zsh)
 
-    In fish, which reads it from its own folder:
+    For fish, which reads scripts from its own folder:
 
         caffe completion fish > ~/.config/fish/completions/caffe.fish
     """

@@ -32,8 +32,8 @@ _OWN = [
 def compute_image_mean(flags: SimpleNamespace, display: Display) -> None:
     """Compute the mean image of a database.
 
-    OUTPUT_FILE is for mean_file of transform_param; the means of the channels, for mean_value, are printed. With -std
-    and -pca further files are written beside it, `mean.std.binaryproto` and `mean.pca.binaryproto` for
+    Use OUTPUT_FILE as mean_file in transform_param. The command also prints the mean of each channel, for mean_value.
+    -std and -pca write further files next to it: `mean.std.binaryproto` and `mean.pca.binaryproto` for
     `mean.binaryproto`.
 
         caffe compute_image_mean train_lmdb mean.binaryproto

@@ -30,12 +30,12 @@ _FLAGS = [
 
 @command(*_FLAGS, task="convert", arguments="ROOTFOLDER LISTFILE DB_NAME")
 def convert_annoset(flags: SimpleNamespace, display: Display) -> None:
-    """Convert images with boxes of their objects to a database of records.
+    """Convert images with bounding boxes to a database of records.
 
-    The layer AnnotatedData reads the database. Each line of LISTFILE is the name of an image and that of the file with
-    its boxes; ROOTFOLDER is put before both as it is, so it ends with "/". With -label_type=json LISTFILE may also be
-    a file of COCO that has the boxes of all images (instances_val2017.json). An image that cannot be read is told and
-    left out; with -strict that is an error.
+    The AnnotatedData layer reads the database. Each line of LISTFILE has the name of an image and the name of the file
+    with its boxes. ROOTFOLDER is prepended to both without a separator, so it must end with "/". With -label_type=json
+    LISTFILE may also be a COCO file with the boxes of all images (instances_val2017.json). An image that cannot be read
+    is reported and skipped; with -strict it is an error.
 
         caffe convert_annoset -anno_type=detection -label_map_file=labelmap.prototxt -encoded VOC/ train.txt train_lmdb
     """

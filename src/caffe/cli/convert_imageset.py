@@ -34,9 +34,9 @@ IMAGE_FLAGS = [
 def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
     """Convert a list of images to a database of records.
 
-    The layer Data reads the database. Each line of LISTFILE is the name of an image and its label; ROOTFOLDER is put
-    before the names as it is, so it ends with "/". An image that cannot be read is told and left out; if none can be
-    read, or with -strict, that is an error and no database is written.
+    The Data layer reads the database. Each line of LISTFILE has the name of an image and its label. ROOTFOLDER is
+    prepended to the names without a separator, so it must end with "/". An image that cannot be read is reported and
+    skipped. If no image can be read, or with -strict, it is an error and no database is written.
 
         caffe convert_imageset -resize_width=256 -resize_height=256 -shuffle images/ train.txt train_lmdb
     """

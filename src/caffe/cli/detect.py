@@ -24,9 +24,9 @@ _SIDES = ("ymin", "xmin", "ymax", "xmax")
 def detect(flags: SimpleNamespace, display: Display) -> None:
     """Score windows of images, as R-CNN does.
 
-    IMAGES is a .txt file with the path of an image in each line, or, with -crop_mode list, a .csv file with the
-    columns filename, ymin, xmin, ymax, xmax. OUT is a .csv file with these columns and class0, class1, ..., or an .h5
-    file with the arrays filename, window and prediction.
+    IMAGES is a .txt file with one image path per line or, with -crop_mode list, a .csv file with the columns filename,
+    ymin, xmin, ymax, xmax. OUT is a .csv file with these columns and class0, class1, ..., or an .h5 file with the
+    arrays filename, window and prediction.
 
         caffe detect windows.csv scores.csv -crop_mode list -model_def deploy.prototxt -pretrained_model net.caffemodel
     """
@@ -44,7 +44,7 @@ def detect(flags: SimpleNamespace, display: Display) -> None:
     wanted = _windows(source) if flags.crop_mode == "list" else _lines(source)
     detector = Detector(flags.model_def, flags.pretrained_model, context_pad=flags.context_pad, **chosen)
     _images.swap_colors(detector, flags)
-    detector.configure_crop(flags.context_pad)  # what it shows beyond an image depends on the order of channels
+    detector.configure_crop(flags.context_pad)  # the fill value outside the image depends on the channel order
     detector.optimize(engine=flags.engine)
     run: Any = detector.detect_windows if flags.crop_mode == "list" else detector.detect_selective_search
     found = run(wanted)

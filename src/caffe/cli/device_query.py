@@ -15,9 +15,9 @@ from caffe.errors import CaffeError
 
 @command("gpu", task="tools")
 def device_query(flags: SimpleNamespace, display: Display) -> None:
-    """Show what the CPU and the GPUs of this machine are.
+    """Describe the CPU and the GPUs of this machine.
 
-    `-gpu 0,1` or `-gpu all` tells which GPUs to describe; asking for one that cannot be used is an error.
+    `-gpu 0,1` or `-gpu all` selects the GPUs to describe. It is an error if one of them cannot be used.
 
         caffe device_query -gpu all
     """
@@ -34,10 +34,31 @@ def device_query(flags: SimpleNamespace, display: Display) -> None:
         )
     print(f"CPU: {_processor()}, {os.cpu_count()} logical cores, {torch.get_num_threads()} threads in use")
     print(f"PyTorch {torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
+    for line in _together():
+        print(line)
     for number in numbers or range(torch.cuda.device_count()):
         for line in _describe(number, torch.cuda.get_device_properties(number)):
             log.info("common.cpp:224", line)
             display.say(line)
+
+
+def _together() -> list[str]:
+    """By what several processes would exchange gradients, and which GPUs reach each other's memory."""
+    import torch
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        return ["Several processes: not in this PyTorch"]
+    nccl = f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}" if dist.is_nccl_available() else "NCCL not built in"
+    lines = [f"Several processes: {'gloo' if dist.is_gloo_available() else 'no gloo'} (CPUs), {nccl} (GPUs)"]
+    count = torch.cuda.device_count()
+    reached = [
+        f"{first}-{second}"
+        for first in range(count)
+        for second in range(first + 1, count)
+        if torch.cuda.can_device_access_peer(first, second)
+    ]
+    return [*lines, f"GPUs that reach each other's memory: {', '.join(reached) or 'none'}"] if count > 1 else lines
 
 
 def _describe(number: int, facts: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a run: a progress bar, results and warnings in place of the full log.
+"""Terminal output of a run: a progress bar, results and warnings in place of the full log.
 
 `Display` is the silent one: standard error is not a terminal, or the full log was asked for. `Terminal` draws.
 """

@@ -28,9 +28,9 @@ _WORDS = ("error", "warning", "note")
 def doctor(flags: SimpleNamespace, display: Display) -> int:
     """Examine a training run before it is started.
 
-    The files are looked at first, then the data, then the net at its first step, then short runs. A finding that names
-    a change is tried: the same steps, seeds and data with only that change. What does not help is a note. Findings
-    come in order of importance, each with its code, its place, its evidence and what to change.
+    The doctor checks the files, then the data, then the net at its first step, then short runs. If a finding suggests a
+    change, the change is tested: the same steps, seeds and data with only that change. A change that does not help
+    becomes a note. Findings are sorted by importance. Each has a code, a place, the evidence and what to change.
 
     The exit code is 0 without errors and warnings, and 3 with.
 

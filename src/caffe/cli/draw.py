@@ -26,9 +26,9 @@ _PHASES = ("ALL", "TRAIN", "TEST")
 def draw(flags: SimpleNamespace, display: Display) -> None:
     """Draw the layers of a net.
 
-    The picture's name tells its kind: .svg, .png and .pdf need matplotlib, .dot is text for Graphviz. -phase TRAIN or
-    TEST leaves out the layers of the other one; ALL shows every layer. TRAIN is the default for a net with layers of
-    one phase. The shapes of blobs are shown if the net can be built here, with its data.
+    The extension of the file selects the format: .svg, .png and .pdf need matplotlib, .dot is text for Graphviz. -phase
+    TRAIN or TEST omits the layers of the other phase; ALL shows every layer. TRAIN is the default for a net with layers
+    of one phase. The shapes of blobs are shown if the net can be built, which needs its data.
 
         caffe draw deploy.prototxt net.svg -rankdir TB
     """
@@ -49,7 +49,7 @@ def draw(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
-    """The shapes of the net's blobs; none where it cannot be built, as without its data.
+    """The shapes of the net's blobs. Empty if the net cannot be built, for instance because its data is missing.
 
     A layer of the type Python is not imported for a picture.
     """

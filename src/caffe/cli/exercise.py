@@ -16,13 +16,12 @@ SEED = Flag("seed", 1, "Another number gives other exercises.")
 
 @command(CODES, OUT, SEED, STUDENTS, task="train", arguments="make|mark [FOLDER]")
 def exercise(flags: SimpleNamespace, display: Display) -> None:
-    """Write exercises for students, and mark the answers.
+    """Create exercises in debugging training runs, and mark the answers.
 
-    The task is to find what is wrong with a training run. `make` writes a folder for each student, with a solver, a net
-    and data, and FOLDER/key for the teacher. Each run has a planted fault, proved by replay, with a net, data, seed and
-    batch of the student's own. The student writes the code of the cause into answer.txt and mends the files. `mark`
-    gives a point for the cause, and one for the repair: the run is replayed, and must come nearly as far as the healthy
-    one.
+    `make` writes a folder for each student, with a solver, a net and data, and FOLDER/key for the teacher. Each run
+    contains one fault, which is verified by replay. Net, data, seed and batch differ between students. The student
+    writes the code of the cause to answer.txt and repairs the files. `mark` gives one point for the cause and one for
+    the repair: the repaired run is replayed, and must perform nearly as well as the healthy run.
 
         caffe exercise make -codes rate-too-high,dead-units -students 30 -o class
         caffe exercise mark class

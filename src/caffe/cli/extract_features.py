@@ -20,11 +20,11 @@ _PLACE = "extract_features.cpp"
     arguments="WEIGHTS MODEL BLOB[,BLOB...] DATASET[,DATASET...] BATCHES DB_TYPE [MODE] [DEVICE]",
 )
 def extract_features(flags: SimpleNamespace, display: Display) -> None:
-    """Write blobs that a net computes for its data.
+    """Write the values of blobs of a net to files.
 
-    Runs the net MODEL in the phase TEST for BATCHES batches, and writes each BLOB into the DATASET at the same place.
-    DB_TYPE is lmdb or leveldb (a Datum of floats for each image), hdf5 or npz (a file with one array, named as the
-    blob). MODE is CPU or GPU, DEVICE the GPU's number ("DEVICE_ID=0" or "0").
+    Runs the net MODEL in the phase TEST for BATCHES batches, and writes each BLOB to the DATASET at the same position
+    in the list. DB_TYPE is lmdb or leveldb (a Datum of floats for each image), or hdf5 or npz (a file with one array
+    with the blob's name). MODE is CPU or GPU, DEVICE the number of the GPU ("DEVICE_ID=0" or "0").
 
         caffe extract_features net.caffemodel net.prototxt fc6,fc7 fc6_lmdb,fc7_lmdb 10 lmdb
     """

@@ -19,6 +19,8 @@ __all__ = [
     "GENERAL",
     "GLOG",
     "PRECISION",
+    "PROCS",
+    "TIMEOUT",
     "Flag",
     "UsageError",
     "known_flags",
@@ -98,6 +100,15 @@ PRECISION = Flag(
     "losses and statistics stay fp32.",
 )
 """Of the commands that run a net as one piece."""
+
+PROCS = Flag(
+    "procs",
+    0,
+    "How many processes train together on this machine, each with the batch of the file; by default one a device of "
+    "-gpu.",
+)
+TIMEOUT = Flag("timeout", 600, "Seconds that a process waits for the others before the run ends.")
+"""Of the commands that run in several processes."""
 
 _PRECISIONS = {"fp32": "FLOAT", "bf16": "BFLOAT16", "fp16": "FLOAT16"}
 

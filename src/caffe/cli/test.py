@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from caffe import log
+from caffe.cli import _judging
 from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import COMPILE, ENGINE, PRECISION, Flag
+from caffe.cli.plot import OUT
 from caffe.errors import CaffeError
 
 MC = Flag(
@@ -39,6 +41,7 @@ _OF_ENSEMBLES = (COMBINE, VALIDATION, JSON)
 @command(
     *("model", "weights", "iterations", "gpu", "level", "stage"),
     *(COMPILE, ENGINE, MC, PRECISION, RELIABILITY, ENSEMBLE, *_OF_ENSEMBLES),
+    *(*_judging.FLAGS, OUT),
     task="train",
 )
 def test(flags: SimpleNamespace, display: Display) -> None:
@@ -53,14 +56,19 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     quoted pattern for several. -model is one net for all, or one for each. The table shows the accuracy and the loss of
     each member and of the ensemble, the spread of the members, and what the ensemble gains.
 
+    -report tells of a classifier the accuracy with its 95 % interval, recall and precision of each class, calibration,
+    and the classes that are confused most; in the folder of a project that is the usual answer. -confusion and
+    -calibration write a table or pictures, and -worst N the worst mistakes, for `caffe relabel`.
+
         caffe test -model lenet_train_test.prototxt -weights lenet_iter_10000.caffemodel -iterations 100
+        caffe test -confusion confusion.png -worst 50 -out worst           # in the folder of a project
         caffe test -model net.prototxt -weights net.caffemodel -mc 50 -reliability reliability.png
         caffe test -model lenet_train_test.prototxt -weights a.caffemodel,b.caffemodel -ensemble -iterations 100
         caffe test -model lenet_train_test.prototxt -weights 'lenet_member*_iter_10000.caffemodel' -ensemble
     """
     from caffe.cli import _project
 
-    _project.complete_test(flags)
+    names = _project.complete_test(flags)
     if not flags.model:
         raise CaffeError("Need a model definition to score: give one with -model FILE")
     if not flags.weights:
@@ -69,6 +77,8 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
     _check_monte_carlo(flags)
     _check_ensemble(flags)
+    _judging.check(flags)
+    _judging.choose_part(flags)
     from caffe.cli import _device, _nets
     from caffe.net import store
 
@@ -88,6 +98,8 @@ def test(flags: SimpleNamespace, display: Display) -> None:
             from caffe.cli import _monte_carlo
 
             return _monte_carlo.score(net, flags.iterations, flags.mc, flags.reliability, display)
+        if _judging.wanted(flags) or (names and not flags.mc):
+            return _judging.score(net, flags, display, names)
         net.optimize(compile=flags.compile, engine=flags.engine)
         display.say(_nets.summary(net))
         _score(net, flags.iterations, display)

@@ -11,15 +11,29 @@ from typing import Any
 from caffe import log
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import COMPILE, ENGINE, PRECISION, Flag
+from caffe.cli.flags import COMPILE, ENGINE, PRECISION, PROCS, TIMEOUT, Flag
 from caffe.errors import CaffeError, did_you_mean
 from caffe.proto import files
 
 TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
 
 
-@command("model", "phase", "iterations", "gpu", "level", "stage", COMPILE, ENGINE, PRECISION, TRACE, task="nets")
-def time(flags: SimpleNamespace, display: Display) -> None:
+@command(
+    "model",
+    "phase",
+    "iterations",
+    "gpu",
+    "level",
+    "stage",
+    COMPILE,
+    ENGINE,
+    PRECISION,
+    TRACE,
+    PROCS,
+    TIMEOUT,
+    task="nets",
+)
+def time(flags: SimpleNamespace, display: Display) -> int:
     """Time a model, forward and backward, layer by layer, and as one piece.
 
     Runs -iterations times over the net of -phase (TRAIN if not given), one layer at a time, and logs Caffe's lines.
@@ -27,7 +41,11 @@ def time(flags: SimpleNamespace, display: Display) -> None:
     comes to what this machine can do; and the same of the whole net run as one piece, as `caffe train` (in phase
     TEST: `caffe test`) runs it, with its peak memory. -precision is that of the whole; single layers run in fp32.
 
+    With -procs N, N processes on CPUs compute a training step together, as one piece; what is printed then is how long
+    computing and exchanging gradients take, alone and together, and what is sent.
+
         caffe time -model train_val.prototxt -iterations 10
+        caffe time -model train_val.prototxt -procs 2
         caffe time -model train_val.prototxt -iterations 10 --trace trace.json
     """
     if not flags.model:
@@ -41,8 +59,11 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError(f"-engine {flags.engine} runs a net forward only: give -phase TEST with it")
     if flags.trace:
         files.check_writable(flags.trace)
-    from caffe.cli import _device, _nets
+    from caffe.cli import _device, _nets, _processes
 
+    code = _processes.started("time", flags) if flags.procs else None
+    if code is not None or _processes.launched():
+        return _in_process(flags) if code is None else code
     if numbers := _device.use(flags.gpu, "caffe.cpp:339", f'"-gpu {flags.gpu}"'):
         log.info("caffe.cpp:339", f"Use GPU with device ID {numbers[0]}")
     else:
@@ -63,6 +84,23 @@ def time(flags: SimpleNamespace, display: Display) -> None:
         _profile(net, forward, backward, flags)
     finally:
         net.close()
+    return 0
+
+
+def _in_process(flags: SimpleNamespace) -> int:
+    """Time a step in this process of several."""
+    from caffe.cli import _nets, _processes, _time_processes
+
+    if flags.phase == "TEST" or flags.trace:
+        raise CaffeError("-procs times training steps: leave out -phase TEST and -trace")
+    with _processes.joined(flags):
+        net = _nets.open_net(flags, "TRAIN", flags.precision)
+        try:
+            net.compile() if flags.compile else net.slim()
+            _time_processes.show(net, flags.iterations)
+        finally:
+            net.close()
+    return 0
 
 
 def _benchmark(net: Any, iterations: int, display: Display) -> tuple[list[float], list[float]]:

@@ -11,7 +11,7 @@ from caffe import log
 from caffe.cli import signals
 from caffe.cli.command import command
 from caffe.cli.display import Display
-from caffe.cli.flags import COMPILE, PRECISION, Flag, precision_name
+from caffe.cli.flags import COMPILE, PRECISION, PROCS, TIMEOUT, Flag, precision_name
 from caffe.errors import CaffeError, did_you_mean, require_extra
 
 NAN = Flag(
@@ -20,14 +20,7 @@ NAN = Flag(
     "What a loss that stays NaN does: stop (after nan_patience iterations, which the solver sets, 10 by default), or "
     "warn and go on. By default as the solver says.",
 )
-PROCS = Flag(
-    "procs",
-    0,
-    "How many processes train together on this machine, each with the batch of the file; by default one a device of "
-    "-gpu.",
-)
 DIVIDE = Flag("divide_batch", False, "Divide the batch of the file among the processes, instead of taking it in each.")
-TIMEOUT = Flag("timeout", 600, "Seconds that a process waits for the others before the run ends.")
 PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
 WATCH = Flag(
     "watch",
@@ -119,10 +112,10 @@ def train(flags: SimpleNamespace, display: Display) -> int:
     _project.complete_train(flags)
     _check(flags)
 
-    code = _processes.started(flags)
+    code = _processes.started("train", flags)
     if code is None:
         param = _parameters(flags)
-        with _processes.joined(flags), _monitored(param, flags, display):
+        with _processes.joined(flags, flags.divide_batch), _monitored(param, flags, display):
             if flags.members == 1:
                 _train(param, flags, display, _state(flags, param.snapshot_prefix))
             else:

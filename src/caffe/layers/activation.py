@@ -1,4 +1,4 @@
-"""Functions of each element by itself."""
+"""Activation functions, which act on each element separately."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class BNLL(Layer):
 
         y = log(1 + exp(x))
 
-    Source: BVLC bnll_layer.cpp, whose gradient is exact up to x = 50, as is this one.
+    The gradient is exact for x up to 50, as in Caffe.
+    Source: BVLC bnll_layer.cpp.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,13 +61,14 @@ class BNLL(Layer):
 
 
 class Clip(Layer):
-    """Cuts values to a range; those cut off get no gradient, those on its ends do.
+    """Clamps values to a range. Clamped values get no gradient; values equal to a limit do.
 
     bottom x, top y of the same shape
 
         y = max(min, min(x, max))
 
-    Source: BVLC clip_layer.cpp, where `min` wins if it is above `max`.
+    If `min` is greater than `max`, every output is `min`.
+    Source: BVLC clip_layer.cpp.
     """
 
     lowering = Lowering.FOLLOW
@@ -92,7 +94,7 @@ class ELU(Layer):
 
 
 class Exp(Layer):
-    """Exponential function of a chosen base.
+    """Exponential function with a configurable base.
 
     bottom x, top y of the same shape
 
@@ -111,7 +113,7 @@ class Exp(Layer):
 
 
 class Log(Layer):
-    """Logarithm to a chosen base.
+    """Logarithm with a configurable base.
 
     bottom x, top y of the same shape
 
@@ -136,7 +138,7 @@ class Power(Layer):
 
         y = (shift + scale x) ^ power
 
-    With `scale` or `power` 0 it is a constant whose gradient is 0, even where the formula has none.
+    If `scale` or `power` is 0, y is constant and its gradient is 0, also where the formula's derivative is undefined.
     Source: BVLC power_layer.cpp.
     """
 
@@ -149,13 +151,13 @@ class Power(Layer):
 
 
 class PReLU(Layer):
-    """ReLU whose slope on the negative side is learned, per channel or once.
+    """ReLU with a learned slope for negative values: one slope for each channel, or one for all.
 
     bottom x (N, C, ...), top y of the same shape
 
         y = x if x > 0 else weight[c] x
 
-    Blob: weight (C), or () with `channel_shared`; 0.25 where no filler is given.
+    Blob: weight (C), or () with `channel_shared`. Its default value is 0.25.
     Source: He et al., arXiv:1502.01852; BVLC prelu_layer.cpp.
     """
 
@@ -175,7 +177,7 @@ class PReLU(Layer):
 
 
 class ReLU(Layer):
-    """Rectified linear unit, leaky if `negative_slope` is not 0.
+    """Rectified linear unit. With a `negative_slope` other than 0 it is a leaky ReLU.
 
     bottom x, top y of the same shape
 
@@ -206,7 +208,7 @@ class Sigmoid(Layer):
 
 
 class Swish(Layer):
-    """A smooth ReLU that is not monotonic; with beta 1 also known as SiLU.
+    """A smooth, non-monotonic variant of ReLU. With beta 1 it is also known as SiLU.
 
     bottom x, top y of the same shape
 
@@ -237,7 +239,7 @@ class TanH(Layer):
 
 
 class Threshold(Layer):
-    """Whether each element is above a threshold. It has no gradient.
+    """Compares each element with a threshold. The layer has no gradient.
 
     bottom x, top y of the same shape
 
@@ -263,7 +265,7 @@ class RandomInTraining(Layer, abstract=True):
 
 
 class Dropout(RandomInTraining):
-    """Sets a random share of the elements to zero while training, and scales so that the expectation is the same.
+    """Sets a random share of the elements to zero in training, and scales the others to keep the expected value.
 
     bottom x, top y of the same shape
 
@@ -271,14 +273,14 @@ class Dropout(RandomInTraining):
         TEST   y = x
         scale_train: false       TRAIN  y = mask x        TEST  y = (1 - dropout_ratio) x
 
-    `net.monte_carlo()` lets a net in TEST draw masks, too. A ratio outside [0, 1] is accepted until a forward pass in
-    TRAIN needs it, as Caffe does.
+    `net.monte_carlo()` makes a net in TEST draw masks too. As in Caffe, a ratio outside [0, 1] is an error only when
+    a forward pass in TRAIN uses it.
     Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp; scale_train: py-faster-rcnn's.
     """
 
     lowering = Lowering.FOLLOW
     honours = ("DropoutParameter.scale_train",)
-    processes: Group = ALONE  # that drop as one process with the batches of all
+    processes: Group = ALONE  # the processes that draw one common mask for all of their batches
 
     def forward(self, x: Tensor) -> Tensor:
         ratio, scaled = self.opt.dropout_ratio, self.opt.scale_train
@@ -291,7 +293,7 @@ class Dropout(RandomInTraining):
         return F.dropout(x, ratio) if scaled else x * torch.empty_like(x).bernoulli_(1 - ratio)
 
     def _mask(self, x: Tensor, ratio: float) -> Tensor:
-        """This process's rows of the mask that one process draws for the batches of all."""
+        """This process's rows of the common mask, which covers the batches of all processes."""
         rank, size = self.processes.rank, self.processes.size
         order = torch.channels_last if x.dim() == 4 and not x.is_contiguous() else torch.contiguous_format
         whole = torch.ones((len(x) * size, *x.shape[1:]), dtype=x.dtype, device=x.device).to(memory_format=order)
@@ -300,7 +302,7 @@ class Dropout(RandomInTraining):
 
 
 class _PReLU(torch.autograd.Function):
-    """torch's prelu with a backward pass free of branches, which on the CPU is several times as fast.
+    """torch's prelu with a branch-free backward pass, which is several times faster on the CPU.
 
     dx = dy where x > 0, else w dy;  dw[c] = sum of x dy where x <= 0
     """
@@ -321,7 +323,7 @@ class _PReLU(torch.autograd.Function):
 
 
 def _log_base(layer: Layer) -> float:
-    """The natural logarithm of `base`, where -1 stands for e."""
+    """The natural logarithm of the option `base`. A base of -1 means e."""
     base = layer.opt.base
     if base == -1:
         return 1.0

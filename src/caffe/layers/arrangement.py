@@ -1,4 +1,4 @@
-"""Layers of forks that put elements into another order."""
+"""Layers of forks that reorder elements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Flip", "Gather", "Reverse", "ShuffleChannel", "Transpose"]
 
 
 class ShuffleChannel(Layer):
-    """Channels of all groups in turn: the first of each, then the second of each, and so on.
+    """Interleaves the channels of the groups: the first channel of each group, then the second of each, and so on.
 
     bottom x (N, C, ...), top y of the same shape, g = group
 
@@ -33,7 +33,7 @@ class ShuffleChannel(Layer):
 
 
 class Flip(Layer):
-    """Mirrors the rows, the columns or both.
+    """Mirrors an image horizontally, vertically or both ways.
 
     bottom x (N, C, H, W), top y of the same shape
 
@@ -53,7 +53,7 @@ class Flip(Layer):
 
 
 class Reverse(Layer):
-    """The elements along one axis from the last to the first.
+    """Reverses the elements along one axis.
 
     bottom x, top y of the same shape
 
@@ -72,7 +72,7 @@ class Reverse(Layer):
 
 
 class Transpose(Layer):
-    """The axes in another order, each named once.
+    """Permutes the axes. `dim` names each axis once.
 
     bottom x, top y with y.shape[i] = x.shape[dim[i]]
 
@@ -93,7 +93,7 @@ class Transpose(Layer):
 
 
 class Gather(Layer, bottoms=(1, None), tops=(1, None)):
-    """The bottoms themselves: what the layer gathers from other processes, a single process has.
+    """Copies its bottoms. In the fork the layer gathers batches from all processes; here there is one process.
 
     bottoms x_i, tops y_i = x_i
 

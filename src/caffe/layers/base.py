@@ -1,4 +1,4 @@
-"""What every layer is: a pure function of tensors with named, learnable blobs."""
+"""The base class of all layers: a pure function of tensors with named, learnable blobs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ["Effects", "Layer", "Loss", "Lowering", "Source", "exported", "has_va
 
 
 class Lowering(enum.Enum):
-    """What a layer does in a net that runs in 16-bit numbers (caffe.net.plan.precision)."""
+    """The precision in which a layer computes when the net runs in 16 bits (caffe.net.plan.precision)."""
 
-    NEVER = enum.auto()  # computes in float32: it sums up much, or small differences count
-    FOLLOW = enum.auto()  # computes in the type of its bottoms, and makes tops of it; blobs are float32
-    ALWAYS = enum.auto()  # gains by 16 bits: bottoms and blobs are converted
+    NEVER = enum.auto()  # always float32: the layer adds up many values, or small differences matter
+    FOLLOW = enum.auto()  # the type of the bottoms, which the tops get too; blobs stay float32
+    ALWAYS = enum.auto()  # 16 bits, which make the layer faster: bottoms and blobs are converted
 
 
 class Layer(nn.Module):
@@ -42,13 +42,13 @@ class Layer(nn.Module):
     A concrete class is a layer type: defining it registers it under the class name. Class arguments:
 
         bottoms, tops   how many blobs it reads and writes: a number, or (least, most) with None for no limit
-        options         the field of LayerParameter that holds its options, found by the type's name if not given; or
-                        the options of a type of your own, see caffe.layers.support.options.field_of
+        options         the field of LayerParameter that holds its options; the default is found by the type's name.
+                        For the options of your own layer types see caffe.layers.support.options.field_of
         abstract        True for a base class, which is not registered
 
-    A subclass writes `setup`, which checks options and declares blobs, and `forward`, a pure function of its bottoms
-    and blobs, from which gradients (autograd) and shapes (a run on meta tensors) follow. Where `forward` does more than
-    that, `effects` says so.
+    A subclass defines `setup`, which checks options and declares blobs, and `forward`, a pure function of the bottoms
+    and blobs. Autograd derives the gradients from `forward`, and a run on meta tensors gives the shapes. If `forward`
+    has side effects, the class attribute `effects` declares them.
     """
 
     type: ClassVar[str]  # type: ignore[assignment]
@@ -57,41 +57,39 @@ class Layer(nn.Module):
     options: ClassVar[str | None] = None
     defaults: ClassVar[Mapping[str, Any] | None] = None
     constant: tuple[int, ...] = ()
-    """Bottoms that the layer has no gradient for; asking for one is an error."""
+    """Bottoms that have no gradient. Requesting one is an error."""
     exempt: tuple[int, ...] = ()
-    """Bottoms that `force_backward` passes by, such as labels."""
+    """Bottoms that `force_backward` does not apply to, such as labels."""
     default_loss_weight: ClassVar[float] = 0.0
-    """Weight of the first top in the net's loss where the prototxt gives none."""
+    """Default loss weight of the first top."""
     effects: Effects = Effects.NONE
-    """What `forward` does beside computing the tops. A class without tops that does not say it is taken to act."""
+    """Side effects of `forward`. A class without tops that does not set this is assumed to have side effects."""
     more_options: ClassVar[tuple[str, ...]] = ()
-    """Fields of LayerParameter that the type reads beside `options`."""
+    """Further fields of LayerParameter that the layer type reads, besides `options`."""
     honours: ClassVar[tuple[str, ...]] = ()
-    """Fields of forks, such as "TransformationParameter.resize_param", that the type has and others refuse."""
+    """Fields of forks, such as "TransformationParameter.resize_param", that this layer type accepts."""
     without_effect: ClassVar[tuple[str, ...]] = ()
-    """Options that change nothing in the fork that has them. A warning names those that are given."""
+    """Options that have no effect in their fork. Setting one gives a warning."""
     channels_last: ClassVar[bool] = False
-    """Whether blobs of 4 axes lie with the channels last, and tops with them: faster in convolutions."""
+    """Whether 4-axis blobs and tops are stored in the channels-last memory format, which makes convolutions faster."""
     lowering: Lowering = Lowering.NEVER
-    """Whether the layer computes in 16 bits where the net does."""
+    """The layer's precision in a net that runs in 16 bits."""
     traceable: bool = True
-    """Whether `forward` can be taken down, by torch.compile or for OpenVINO: it does not look at values, and calls no
-    code but torch's."""
+    """Whether torch.compile and the export to OpenVINO can trace `forward`: it reads no values and calls only torch."""
     lends: ClassVar[bool] = False
-    """Whether the layer keeps the memory of the tops that `forward` returns, to read it or write into it later."""
+    """Whether the layer keeps a reference to the tops that `forward` returned and uses their memory later."""
     forgets_top: bool = False
-    """Whether each run makes the top in new memory and backward does not read it: a later layer may overwrite it. Not
-    inherited by a class that has a `forward` of its own."""
+    """Whether a later layer may overwrite the top. A subclass that defines `forward` does not inherit this."""
     splits: ClassVar[bool] = False
-    """Whether the tops are the bottom, and backward adds their gradients. A run as one piece leaves the layer out."""
+    """Whether the tops equal the bottom, and backward adds their gradients. Runs of the whole net skip such layers."""
     user_fed: ClassVar[bool] = False
-    """Whether the user fills the tops: they are inputs of the net."""
+    """Whether the user fills the tops, which are then inputs of the net."""
     takes_arrays: ClassVar[bool] = False
-    """Whether `set_arrays` gives the layer its data and labels."""
+    """Whether the layer's data and labels are set with `set_arrays`."""
     inner_layer: ClassVar[bool] = False
-    """Whether Caffe makes a second layer inside this one, which its log names."""
+    """Whether Caffe creates an internal layer in this one and logs its name."""
     auto_tops: ClassVar[bool] = False
-    """Whether tops that the prototxt leaves out are made, under the name "(automatic)"."""
+    """Whether the net creates tops that the prototxt does not list, under the name "(automatic)"."""
 
     def __init_subclass__(
         cls,
@@ -136,22 +134,20 @@ class Layer(nn.Module):
             fact = "have no effect, as in the fork that has them" if len(given) > 1 else "has no effect, as in its fork"
             log.warning("base.py", f'layer "{self.name}" ({self.type}): {", ".join(given)} {fact}')
 
-    # -- what a layer type writes ----------------------------------------------------------------------------------
-
-    # Both take tensors, as many as the layer has bottoms; written so that subclasses can name them.
+    # -- methods that a layer type defines -------------------------------------------------------------------------
 
     def setup(self, *bottoms: Any, **_: Any) -> None:
-        """Check the options against the bottoms (meta tensors: shapes only) and declare blobs with `add_blob`."""
+        """Check the options and the shapes of the bottoms (meta tensors), and declare blobs with `add_blob`."""
 
     def forward(self, *bottoms: Any, **_: Any) -> Any:
-        """The tops, computed from the bottoms. Runs on meta tensors too: that is how shapes are found."""
+        """Compute the tops from the bottoms. Shape inference calls this with meta tensors."""
         raise NotImplementedError(self.type)
 
     def example(self, index: int, x: Tensor) -> Tensor | None:
-        """Values of x's shape for bottom `index`, where random numbers cannot be what it reads; for checks."""
+        """Valid values of x's shape for bottom `index`, for checks, if random numbers are not valid there."""
         return None
 
-    # -- what it is given ------------------------------------------------------------------------------------------
+    # -- what the base class provides ------------------------------------------------------------------------------
 
     @property
     def phase(self) -> int:
@@ -160,18 +156,18 @@ class Layer(nn.Module):
 
     @property
     def shares(self) -> bool:
-        """Whether the tops are the first bottom itself, perhaps in another shape: a write to one shows in the other."""
+        """Whether the tops are views of the first bottom, so that a write to one changes the other."""
         return False
 
     @property
     def shares_diff(self) -> bool:
-        """Whether they are the same for the diff; only where they are for the data."""
+        """Whether the diffs of the tops are views of the first bottom's diff. Implies `shares`."""
         return self.shares
 
     def add_blob(self, name: str, shape: Sequence[int], fill: Any = None, trained: bool = True) -> None:
-        """Declare the next blob, `self.<name>`, to be filled by the FillerParameter `fill` (zeros if None).
+        """Declare the next blob, `self.<name>`. The FillerParameter `fill` gives its first values, zeros if None.
 
-        A blob that is not `trained` (running statistics) is a buffer and never gets a gradient.
+        If `trained` is False (as for running statistics), the blob is a buffer and gets no gradient.
         """
         check_size(f"the blob {name}", shape, self.error)
         tensor = torch.empty(tuple(shape), device="meta")
@@ -186,9 +182,9 @@ class Layer(nn.Module):
             filler.check(fill, self.error)
 
     def takes_buffer(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether a buffer `name` of this shape, from a solver state, can take the place of the layer's own.
+        """Whether the buffer `name` can be replaced by one of this shape, which a solver state holds.
 
-        An axis of size 0 stands for one whose size the first batch decides.
+        A size of 0 means that the first batch determines the size of that axis.
         """
         own = self.state_dict(keep_vars=True)[name].shape
         return len(shape) == len(own) and all(a == b or 0 in (a, b) for a, b in zip(shape, own, strict=True))
@@ -200,7 +196,7 @@ class Layer(nn.Module):
 
     @property
     def blobs(self) -> BlobVec:
-        """The same as blobs, as pycaffe's users see them: with `data` and `diff`, numpy arrays over the same memory."""
+        """The same tensors as pycaffe blobs. `data` and `diff` are numpy arrays that share the tensors' memory."""
         return BlobVec(self._param_blobs, f'layer "{self.name}" ({self.type})')
 
     @property
@@ -209,7 +205,7 @@ class Layer(nn.Module):
         return self._param_blobs
 
     def share_blob(self, index: int, owner: ParamBlob) -> None:
-        """Use another layer's parameter, data and gradient both, in the place of blob `index`."""
+        """Replace blob `index` by another layer's parameter; both layers then share data and gradient."""
         parameter, mine = owner.parameter, self._param_blobs[index]
         if parameter.shape == mine.parameter.shape:
             setattr(self, self._blob_names[index], parameter)
@@ -218,7 +214,7 @@ class Layer(nn.Module):
             mine.lie_over(owner, tuple(mine.parameter.shape))
 
     def use_weights(self, index: int, owner: ParamBlob) -> bool:
-        """Use the data of another net's blob in the place of blob `index`; returns whether that is a change."""
+        """Make blob `index` share the data of another net's blob. Returns False if it already does."""
         name, parameter = self._blob_names[index], owner.parameter
         if getattr(self, name) is parameter:
             return False
@@ -229,10 +225,10 @@ class Layer(nn.Module):
         return True
 
     def attach(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
-        """Hear, before `setup`, which blobs of a net the layer reads and writes. Most layers need tensors only."""
+        """Receive the net's blobs that the layer reads and writes. Called before `setup`; most layers ignore it."""
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
-        """Give blobs that are still without memory their memory and their first values, and move other buffers."""
+        """Allocate and fill the blobs that have no memory yet, and move the other buffers to the device."""
         for name, buffer in self._buffers.items():
             if buffer is not None and name not in self._blob_names:
                 self._buffers[name] = buffer.to(device)
@@ -247,7 +243,7 @@ class Layer(nn.Module):
                 setattr(self, name, value)
 
     def _first_values(self, shape: torch.Size, fill: Any) -> Tensor:
-        """Drawn on the CPU and in C order: the same for a seed on every device and in every layout."""
+        """Draw the first values on the CPU in C order: a seed gives the same values on all devices and layouts."""
         last = self.channels_last and len(shape) == 4
         if fill is None or filler.is_zero(fill):
             return lazy_zeros.zeros([shape[i] for i in (0, 2, 3, 1)]).movedim(3, 1) if last else lazy_zeros.zeros(shape)
@@ -257,32 +253,32 @@ class Layer(nn.Module):
 
     @property
     def effects_now(self) -> Effects:
-        """Those of `effects` that the next run has: a layer may have none in TEST."""
+        """The side effects of the next run. A layer may have fewer in TEST than `effects` declares."""
         return self.effects
 
     def repeating(self, random: RandomState | None = None, buffers: Held | None = None) -> AbstractContextManager[None]:
-        """Within it `forward` can be run again without a lasting change of state: buffers and random generators are
-        put back afterwards. With `random`, `RandomState.now()` before another run, it draws that run's numbers; with
-        `buffers`, `copy_of_buffers` before another run, it begins with that run's state.
+        """A context in which `forward` can be repeated: buffers and random generators are restored when it ends.
 
-        Where `effects_now` has `CALLS` a run cannot be undone.
+        `random`, a `RandomState.now()` taken before an earlier run, makes `forward` draw the numbers of that run.
+        `buffers`, a `copy_of_buffers` taken before an earlier run, makes it start from the state of that run.
+        If `effects_now` contains `CALLS`, a run cannot be undone.
         """
         return repeating(self, self.effects_now, random, buffers)
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """The tops as meta tensors for bottoms that are meta tensors."""
+        """Shape inference: the tops as meta tensors, for bottoms that are meta tensors."""
         with dry.FastShapes():
             return self.dry_run(*bottoms)
 
     def dry_run(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """What `forward` makes of bottoms that are meta tensors, every function of torch by torch itself."""
+        """Run `forward` on meta tensors, with torch's own functions instead of the fast shape rules."""
         with dry.without_values(self), torch.no_grad():
             return as_tuple(self.forward(*bottoms))
 
-    # -- helpers for preconditions ---------------------------------------------------------------------------------
+    # -- helpers for checks ----------------------------------------------------------------------------------------
 
     def error(self, fact: str) -> NoReturn:
-        """Raise a `LayerError` that names this layer. `fact` tells what is, what was expected and the way out."""
+        """Raise a `LayerError` that names this layer. `fact` states what was found and expected, and how to fix it."""
         raise LayerError(f'layer "{self.name}" ({self.type}): {fact}').at(self.name)
 
     def require(self, condition: bool, fact: str) -> None:
@@ -291,13 +287,13 @@ class Layer(nn.Module):
             self.error(fact)
 
     def axis(self, index: int, x: Tensor, what: str = "axis") -> int:
-        """`index` counted from the front; negative ones count from the end of x's axes."""
+        """The axis `index` of x as a non-negative number. A negative `index` counts from the last axis."""
         if not -x.dim() <= index < x.dim():
             self.error(f"{what} {index} out of range for a bottom with {x.dim()} axes, shape {shape_text(x.shape)}")
         return index % x.dim() if x.dim() else 0
 
     def bottom_name(self, index: int) -> str:
-        """`bottom "fc6"`, for messages."""
+        """The bottom's name for messages, such as `bottom "fc6"`."""
         return f'bottom "{self.spec.bottom[index]}"' if index < len(self.spec.bottom) else f"bottom {index}"
 
     def extra_repr(self) -> str:
@@ -317,7 +313,7 @@ class Layer(nn.Module):
 
 
 class Loss(Layer, abstract=True):
-    """Base of the losses: the first top counts in the net's loss with weight 1, and bottom 1 holds labels."""
+    """Base of the losses. The first top has loss weight 1 by default, and bottom 1 holds the labels."""
 
     default_loss_weight = 1.0
     auto_tops = True
@@ -327,10 +323,10 @@ class Loss(Layer, abstract=True):
 
 
 class Source(Layer, abstract=True):
-    """Base of layers without bottoms, which bring data into the net.
+    """Base of the layers that load data into the net and have no bottoms.
 
-    `setup` opens the source and declares the tops' shapes by setting `self.shapes`; `deliver` returns the next batch,
-    wherever it lies, or None to leave the tops as the user filled them; `forward` brings it to the net's device.
+    `setup` opens the source and sets `self.shapes`, the shapes of the tops. `deliver` returns the next batch, on any
+    device, or None to keep the values that the user wrote to the tops. `forward` moves the batch to the net's device.
     """
 
     more_options: ClassVar[tuple[str, ...]] = ("transform_param", "data_param")
@@ -339,7 +335,7 @@ class Source(Layer, abstract=True):
     device = torch.device("cpu")
 
     def deliver(self) -> tuple[Tensor | None, ...] | None:
-        """The tops' next values, on any device. None, for all or for one, leaves a top as the user filled it."""
+        """The next values of the tops, on any device. None, for all tops or for one, keeps what the user wrote."""
         raise NotImplementedError(self.type)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor | None, ...] | None:
@@ -347,7 +343,7 @@ class Source(Layer, abstract=True):
         return None if tops is None else tuple(None if x is None else self.moved(x) for x in tops)
 
     def moved(self, x: Tensor) -> Tensor:
-        """x on the net's device; from pinned memory without waiting for the copy."""
+        """Copy x to the net's device. The copy is asynchronous if x is in pinned memory."""
         return x.to(self.device, non_blocking=True)
 
     def allocate(self, device: torch.device | str = "cpu") -> None:
@@ -360,27 +356,27 @@ class Source(Layer, abstract=True):
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
 
     def position(self) -> bytes:
-        """Where in its data the source stands: what a snapshot keeps so that a run resumes with the next record."""
+        """The position of the source in its data. A snapshot stores it, so that a resumed run reads the next record."""
         return b""
 
     def mark(self) -> Callable[[], bytes]:
-        """A function that tells later what `position` tells now: for those who mark each step and rarely ask."""
+        """A function that, called later, returns the present position. Cheaper than `position` if rarely called."""
         return partial(bytes, self.position())
 
     def seek(self, position: bytes) -> None:
-        """Go to a place that `position` returned."""
+        """Move to a position that `position` returned."""
 
     def check_position(self, position: bytes) -> None:
-        """Raise an error for a position that `seek` cannot go to; moves nothing."""
+        """Raise an error if `seek` cannot move to this position. Does not move."""
 
     def own_batch(self, batch: int) -> int:
-        """This process's part of the batch that the file gives, where that is the batch of all processes."""
+        """This process's batch size, where the prototxt gives the batch size of all processes together."""
         processes = shard.divisor() if self.phase == caffe_pb2.TRAIN else 1
         self.require(batch % processes == 0, f"batch_size {batch} cannot be divided among {processes} processes")
         return batch // processes
 
     def deal(self, first: int, step: int) -> bool:
-        """Deliver every `step`-th batch from now on, after passing over `first`; False where it can pass over none."""
+        """Skip `first` batches, then deliver every `step`-th batch. Returns False if the source cannot skip batches."""
         return False
 
     def close(self) -> None:
@@ -388,7 +384,7 @@ class Source(Layer, abstract=True):
 
 
 def as_tuple(tops: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-    """What `forward` returned, as a tuple of tensors."""
+    """The result of `forward` as a tuple of tensors."""
     if tops is None:
         return ()
     return (tops,) if isinstance(tops, Tensor) else tuple(tops)

@@ -18,10 +18,10 @@ INFERENCE = caffe_pb2.BNParameter.INFERENCE
 
 
 class _Kinds(Layer, abstract=True):
-    """Base of BN: which of the layers of this name it is, and which statistics apply."""
+    """Base of BN: finds which fork's layer is meant, and which statistics it uses."""
 
     running: bool
-    """Whether the layer is PSPNet's, which keeps running statistics."""
+    """Whether this is PSPNet's layer, which keeps running statistics."""
 
     @property
     def effects_now(self) -> Effects:
@@ -29,13 +29,13 @@ class _Kinds(Layer, abstract=True):
 
     @property
     def by_batch(self) -> bool:
-        """Whether the mean and variance of the batch count."""
+        """Whether the layer normalizes with the mean and variance of the batch."""
         if not self.running:
             return bool(self.opt.bn_mode != INFERENCE)
         return self.training and not self.opt.frozen
 
     def tell_apart(self, x: Tensor) -> None:
-        """Find which layer the options mean; an error where they are of both, or of neither."""
+        """Find which fork's layer the options belong to. Options of both forks, or of neither, are an error."""
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
         given = [[name for name in names if self.opt.HasField(name)] for names in (SEGNET, PSPNET, PARSENET)]
         self.require(not given[2], f"{', '.join(given[2])} is of ParseNet's BN, which is not implemented")
@@ -51,7 +51,7 @@ class _Kinds(Layer, abstract=True):
 
 
 class BN(_Kinds):
-    """Batch normalization with its scale: SegNet's layer, or PSPNet's and TSN's, told apart by their options.
+    """Batch normalization with a learned scale: SegNet's layer, or PSPNet's and TSN's. The options decide which.
 
     bottom x (N, C, ...), top y of the same shape; blobs are (1, C, 1, 1)
 
@@ -59,8 +59,8 @@ class BN(_Kinds):
         LEARN  y = scale (x - E) / sqrt(Var + 1e-9) + shift        INFERENCE  y = scale x + shift
     PSPNet, TSN (slope_filler, bias_filler, momentum, eps, frozen), blobs slope, bias; not trained: mean, variance:
         y = slope (x - E) / sqrt(Var + eps) + bias, E and Var of the batch; or mean and variance, in TEST or if frozen
-        mean <- momentum mean + (1 - momentum) E, variance likewise, where those of the batch count
-    Without any of these options more than two param blocks stand for PSPNet's.
+        mean <- momentum mean + (1 - momentum) E, variance likewise, where y uses the batch's E and Var
+    If none of these options is set, more than two param blocks mean PSPNet's layer.
     Source: Badrinarayanan et al., arXiv:1511.00561; Zhao et al., arXiv:1612.01105; Wang et al., arXiv:1608.00859.
     """
 
@@ -95,7 +95,7 @@ class BN(_Kinds):
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> None:
-        """Take the mean and variance of a batch into the running ones."""
+        """Update the running mean and variance with those of a batch."""
         axes = [0, *range(2, x.dim())]
         variance, mean = torch.var_mean(x, axes, correction=0)
         for held, new in ((self.mean, mean), (self.variance, variance)):
@@ -103,7 +103,7 @@ class BN(_Kinds):
 
 
 class GRN(Layer):
-    """Brings the vector of channels in each cell to length 1.
+    """Scales the vector of channels in each cell to length 1.
 
     bottom x (N, C, ...), top y of the same shape
 
@@ -121,7 +121,7 @@ class GRN(Layer):
 
 
 class ChannelNorm(Layer):
-    """The length of the vector of channels in each cell; its gradient is 0 where the length is.
+    """The length of the vector of channels in each cell. The gradient is 0 where the length is 0.
 
     bottom x (N, C, ...), top y (N, 1, ...)
 

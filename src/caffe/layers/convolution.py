@@ -1,4 +1,4 @@
-"""Convolution, its transpose, and the columns of which both are matrix products."""
+"""Convolution, transposed convolution, and im2col, which turns both into matrix products."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseCon
 
 
 class _Filter(Layer, abstract=True):
-    """What Convolution and Deconvolution share: options, checks and blobs. All bottoms go through the same blobs."""
+    """Base of Convolution and Deconvolution: options, checks and blobs. The blobs are applied to every bottom."""
 
     lowering = Lowering.ALWAYS
     bias_axes: tuple[int, ...] = ()
-    """Axes of size 1 that the bias has before its own."""
+    """Leading axes of size 1 in the shape of the bias."""
     weight: Tensor
     bias: Tensor | None
 
@@ -49,15 +49,15 @@ class _Filter(Layer, abstract=True):
             self.bias = None
 
     def channel_axis(self, x: Tensor) -> int:
-        """The axis of the channels; those behind it are spatial."""
+        """The channel axis. All later axes are spatial."""
         return self.axis(self.opt.axis, x)
 
     def window(self, axes: int) -> Slide:
-        """The window that the options describe, for so many spatial axes."""
+        """The window that the options describe, for this number of spatial axes."""
         return read_slide(self, axes)
 
     def counts(self, channels: int) -> tuple[int, int]:
-        """How many channels the top has, and how many groups there are."""
+        """The number of channels of the top, and the number of groups."""
         outputs, group = self.opt.num_output, self.opt.group
         self.require(outputs > 0, "num_output must be given and positive")
         self.require(group > 0, "group must be positive")
@@ -66,15 +66,15 @@ class _Filter(Layer, abstract=True):
         return outputs, group
 
     def sides(self, channels: int) -> tuple[int, int]:
-        """First axis of the weights, and `group` times the second."""
+        """The size of the weights' first axis, and `group` times the size of the second."""
         raise NotImplementedError
 
     def check_size(self, sizes: tuple[int, ...]) -> None:
-        """An error if a bottom of these spatial sizes gives no top."""
+        """Raise an error if a bottom of these spatial sizes gives no top."""
         raise NotImplementedError
 
     def filter(self, x: Tensor) -> Tensor:
-        """One bottom as (N, C, *sizes) -> (N, num_output, *sizes')."""
+        """Apply the filters to one bottom: (N, C, *sizes) -> (N, num_output, *sizes')."""
         raise NotImplementedError
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -92,8 +92,8 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
 
         y[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] x[n, c, stride p - pad + dilation k]
 
-    Blobs: weight (num_output, C / group, *kernel), bias (num_output).  `axis` is that of the channels; those before
-    it are one batch.  A kernel larger than the padded bottom by less than a stride sees zeros beyond it.
+    Blobs: weight (num_output, C / group, *kernel), bias (num_output).  `axis` is the channel axis; all axes before it
+    are batch axes.  If the kernel exceeds the padded bottom by less than a stride, the cells beyond count as zeros.
     Source: BVLC base_conv_layer.cpp, conv_layer.cpp.
     """
 
@@ -113,14 +113,14 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
 
 
 class DepthwiseConvolution(Convolution, bottoms=(1, None), tops=(1, None), options="convolution_param"):
-    """Convolution of each channel with a filter of its own: Convolution with as many groups as channels.
+    """Applies one filter to each channel: a Convolution with as many groups as channels.
 
     bottom x (N, C, *sizes), top y (N, C, *sizes'), sizes' as for Convolution
 
         y[n, c, p] = bias[c] + sum over k of weight[c, 0, k] x[n, c, stride p - pad + dilation k]
 
-    Blobs: weight (C, 1, *kernel), bias (C), as those of the Convolution. `group` and `num_output` may be left out;
-    if given they must be C.
+    Blobs: weight (C, 1, *kernel), bias (C), as in that Convolution. `group` and `num_output` are optional; if given,
+    both must be C.
     Source: Howard et al., arXiv:1704.04861 (MobileNet); yonghenglh6/DepthwiseConvolution.
     """
 
@@ -137,7 +137,7 @@ class DepthwiseConvolution(Convolution, bottoms=(1, None), tops=(1, None), optio
 
 
 class ConvolutionDepthwise(DepthwiseConvolution, bottoms=(1, None), tops=(1, None), options="convolution_param"):
-    """DepthwiseConvolution under its other name: each channel has a filter of its own.
+    """Another name of DepthwiseConvolution, which applies one filter to each channel.
 
     bottom x (N, C, *sizes), top y (N, C, *sizes'), options, blobs and equation as for DepthwiseConvolution
 
@@ -146,14 +146,14 @@ class ConvolutionDepthwise(DepthwiseConvolution, bottoms=(1, None), tops=(1, Non
 
 
 class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolution_param"):
-    """Transposed convolution: what a Convolution of the same options does to gradients, done to the bottom.
+    """Transposed convolution: the forward pass is the backward pass of a Convolution with the same options.
 
     bottom x (N, C, *sizes), top y (N, num_output, *sizes'); further bottoms of the same shape give further tops
     sizes' = stride (sizes - 1) + dilation (kernel - 1) + 1 - 2 pad
 
         y[n, o, stride p - pad + dilation k] = bias[o] + sum over c, p, k of weight[c, o, k] x[n, c, p]
 
-    Blobs: weight (C, num_output / group, *kernel), bias (num_output): input channels come first.
+    Blobs: weight (C, num_output / group, *kernel), bias (num_output). The first axis of the weight is the input's.
     Source: Zeiler et al., CVPR 2010; BVLC deconv_layer.cpp.
     """
 
@@ -179,7 +179,7 @@ class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolu
 
 
 class Im2col(Layer, options="convolution_param"):
-    """The cells under every position of a window, as channels: what turns a convolution into a matrix product.
+    """Copies the cells of each window into channels, which turns a convolution into a matrix product.
 
     bottom x (N, C, *sizes), top y (N, C prod(kernel), *sizes'), sizes' as for Convolution
 
@@ -201,12 +201,12 @@ class Im2col(Layer, options="convolution_param"):
 
 
 def is_convolution(layer: Any) -> bool:
-    """Whether the layer is a Convolution with nothing besides, under any of its names: not a subclass of the user's."""
+    """Whether the layer is exactly a Convolution, under any of its names, and not a user's subclass."""
     return type(layer) in (Convolution, DepthwiseConvolution, ConvolutionDepthwise)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group: int) -> Tensor:
-    """Convolution of x (N, C, *sizes) over any number of axes; torch has kernels for one to three."""
+    """Convolution of x (N, C, *sizes) over any number of axes; torch has kernels for one to three axes."""
     axes = len(slide.kernel)
     if axes == 0:
         return F.conv1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
@@ -222,7 +222,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group
 
 
 class _SumForBias(torch.autograd.Function):
-    """A convolution in which the gradient of the bias is a sum by itself.
+    """A convolution that computes the gradient of the bias in a separate sum.
 
     oneDNN makes it together with that of the weights, and then takes up to twice as long for both.
     """
@@ -245,13 +245,13 @@ class _SumForBias(torch.autograd.Function):
 def deconvolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group: int) -> Tensor:
     """Transposed convolution of x (N, C, *sizes) over any number of axes; torch has kernels for one to three.
 
-    Beyond, and for strides from `FAR` on, it is a convolution with the mirrored kernel of x spread out by `stride`,
-    zeros between.
+    For more axes, and for strides of `FAR` or more, zeros are inserted between the cells of x, `stride` apart, and the
+    result is convolved with the mirrored kernel.
     """
     axes = len(slide.kernel)
     if axes == 0:
         return F.conv_transpose1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
-    if max(slide.stride) >= FAR:  # of an axis with one cell the stride has no effect
+    if max(slide.stride) >= FAR:  # the stride has no effect on an axis with one cell
         slide = replace(slide, stride=tuple(1 if n == 1 else s for s, n in zip(slide.stride, x.shape[2:], strict=True)))
     if axes <= 3 and max(slide.stride) < FAR:
         apply = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]

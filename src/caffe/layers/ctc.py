@@ -1,4 +1,4 @@
-"""Sequences of labels without places: the loss of connectionist temporal classification, decoders, and accuracies."""
+"""Connectionist temporal classification (CTC): losses, decoders and accuracies for unaligned label sequences."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ __all__ = ["CTCDecoder", "CTCGreedyDecoder", "CTCLoss", "CtcLoss", "Labelsequenc
 
 
 class _Ctc(Loss, abstract=True):
-    """Base of the losses: minus the logarithm of the probability of each item's labels, summed over all alignments."""
+    """Base of the losses: the negative log probability of each item's labels, summed over all alignments."""
 
     constant: tuple[int, ...] = (1, 2, 3)
     exempt: tuple[int, ...] = (1, 2, 3)
     blank: int
 
     def check_scores(self, x: Tensor) -> None:
-        """x is (T, N, C), perhaps with axes of size 1 behind."""
+        """Check that x is (T, N, C), optionally with trailing axes of size 1."""
         fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T, N, C): steps, items, scores"
         self.require(x.dim() >= 3 and x.shape[3:].numel() == 1 and min(x.shape[:3]) > 0, fact)
 
     def check_labels(self, index: int, y: Tensor, shape: tuple[int, int], what: str) -> None:
-        """Bottom `index` has these sizes (0 for any), perhaps with axes of size 1 behind."""
+        """Check that bottom `index` has these sizes (0 for any), optionally with trailing axes of size 1."""
         fits = y.dim() >= 2 and y.shape[2:].numel() == 1
         fits = fits and all(b in (0, a) for a, b in zip(y.shape[:2], shape, strict=True))
         sizes = " ".join("any" if n == 0 else str(n) for n in shape)
         self.require(fits, f"{self.bottom_name(index)} has shape {shape_text(y.shape)}, expected {what}: {sizes}")
 
     def read_blank(self, given: bool, value: int, classes: int) -> None:
-        """Take the label that stands for none; a negative one for the last."""
+        """Store the blank label. A negative value means the last class."""
         self.require(given, "blank_index must be given: the forks that have this layer differ in its default")
         self.blank = value if value >= 0 else classes - 1
         self.require(self.blank < classes, f"the blank label is {self.blank}, and there are {classes} scores")
 
     def losses(self, x: Tensor, label: Tensor, kept: Tensor, steps: Tensor | None) -> Tensor:
-        """The loss (N) of scores x (T, N, C) and of the labels (N, L) that are `kept`; 0 where they cannot be told."""
+        """The loss (N) of scores x (T, N, C) for the labels (N, L) marked by `kept`; 0 for labels with no alignment."""
         classes = x.shape[2]
         index = label.nan_to_num(-1, -1, -1).long()
         wrong = kept & ((index < 0) | (index >= classes))
@@ -60,19 +60,19 @@ class _Ctc(Loss, abstract=True):
 
 
 def _steps_of(indicator: Tensor) -> Tensor:
-    """The steps of each item: up to the second place of (T, N) where a sequence begins, which has 0."""
+    """The number of steps of each item: those before the second 0, the start of the next sequence, in (T, N)."""
     return (indicator[1:] >= 0.5).cumprod(0).sum(0).long() + 1
 
 
 class CtcLoss(_Ctc, bottoms=2):
-    """The loss of connectionist temporal classification, of labels beside blank ones.
+    """CTC loss for label sequences that are padded with the blank label.
 
-    bottoms: scores x (T, N, C), labels (N, L), of which those that are blank_label do not count   top: loss ()
+    bottoms: scores x (T, N, C), labels (N, L), where blank_label entries are ignored   top: loss ()
 
         loss = -sum over items of log(sum over alignments of the product over steps of softmax(x)) / N
 
-    An alignment has a label or blank at each step; repeated ones are merged, then blanks left out. It adds nothing
-    where the steps are too few for the labels. alphabet_size is C, time_step T or less.
+    An alignment has a label or a blank at each step. Repeated labels are merged, then blanks are removed. An item with
+    too few steps for its labels has loss 0. alphabet_size is C, time_step T or less.
     Source: Graves et al., ICML 2006; yalecyu/crnn.caffe, ctc_loss_layer.cpp.
     """
 
@@ -92,16 +92,16 @@ class CtcLoss(_Ctc, bottoms=2):
 
 
 class CTCLoss(_Ctc, bottoms=3, options="ctc_loss_param"):
-    """The loss of connectionist temporal classification, of sequences of different lengths.
+    """CTC loss for sequences of different lengths.
 
-    bottoms: scores x (T, N, C); indicators (T, N), 0 where a sequence begins, the second of which is not read; labels
-    (T, N) up to the first negative one   top: loss ()
+    bottoms: scores x (T, N, C); indicators (T, N), 0 where a sequence begins, and only the first sequence is read;
+    labels (T, N), which end at the first negative one   top: loss ()
 
         loss = -sum over items of log(sum over alignments of the product over steps of softmax(x)) / N
 
-    The first output_delay steps do not count. preprocess_collapse_repeated leaves labels equal to the one before out.
-    An item without labels adds nothing; one with more than its steps can tell is an error. blank_index is given, a
-    negative one for the last; loss_calculation_t has no effect, since each step gives the same.
+    The first output_delay steps are ignored. preprocess_collapse_repeated merges repeated labels. An item without
+    labels has loss 0; more labels than the steps can hold are an error. blank_index is required; negative means the
+    last class. loss_calculation_t has no effect, since each step gives the same result.
     Source: Graves et al., ICML 2006; ChWick/caffe, ctc_loss_layer.cpp.
     """
 
@@ -134,17 +134,17 @@ class CTCLoss(_Ctc, bottoms=3, options="ctc_loss_param"):
 
 
 class WarpCTCLoss(_Ctc, bottoms=(2, 4), options="ctc_loss_param"):
-    """The loss of connectionist temporal classification, in the layouts of warp-ctc's layer.
+    """CTC loss with the bottoms of warp-ctc's layer.
 
     bottoms: scores x (T, N, C), and   top: loss ()
-        labels (N, L), of which those that are blank_index do not count; or
-        indicators (T, N), 0 where a sequence begins, and labels (T, N) up to the first negative one, counted from 1 on
-        where blank_index is 0; or
+        labels (N, L), where blank_index entries are ignored; or
+        indicators (T, N), 0 where a sequence begins, and labels (T, N), which end at the first negative one and start
+        at 1 if blank_index is 0; or
         steps (N), numbers of labels (N), and labels (L, N)
 
         loss = -sum over items of log(sum over alignments of the product over steps of softmax(x)) / N
 
-    It adds nothing where the steps are too few for the labels. blank_index must be given.
+    An item with too few steps for its labels has loss 0. blank_index is required.
     Source: Graves et al., ICML 2006; ChWick/caffe, warp_ctc_loss_layer.cpp.
     """
 
@@ -185,7 +185,7 @@ class WarpCTCLoss(_Ctc, bottoms=(2, 4), options="ctc_loss_param"):
 
 
 def _told(best: Tensor, blank: int, there: Tensor, merge: bool = True) -> tuple[Tensor, Tensor]:
-    """The labels (N, T) that the best ones (N, T) tell, in front of others, and how many there are (N)."""
+    """Decode the best labels (N, T): the decoded labels (N, T), moved to the front, and their number (N)."""
     new = torch.cat([torch.ones_like(there[:, :1]), best[:, 1:] != best[:, :-1]], 1) if merge else there
     kept = new & (best != blank) & there
     order = torch.argsort(~kept, dim=1, stable=True)
@@ -193,7 +193,7 @@ def _told(best: Tensor, blank: int, there: Tensor, merge: bool = True) -> tuple[
 
 
 def _distances(a: Tensor, counts: Tensor, b: Tensor, others: Tensor) -> Tensor:
-    """The edit distance (N) of each row of a (N, T), of length counts (N), from that of b (N, L), of length others."""
+    """The edit distance (N) between rows of a (N, T) of length counts (N) and rows of b (N, L) of length others (N)."""
     row = torch.arange(b.shape[1] + 1, device=a.device).expand(len(a), -1)
     place = torch.arange(b.shape[1] + 1, device=a.device)
     result = row.gather(1, others.unsqueeze(1)).squeeze(1)
@@ -206,13 +206,13 @@ def _distances(a: Tensor, counts: Tensor, b: Tensor, others: Tensor) -> Tensor:
 
 
 class _Decoder(Layer, abstract=True):
-    """Base of the decoders: the best label of each step, without repeated ones and blanks."""
+    """Base of the decoders: take the best label of each step, merge repeated labels and remove blanks."""
 
     constant = (0, 1, 2)
     exempt = (0, 1, 2)
 
     def check_scores(self, x: Tensor) -> None:
-        """x is (T, N, C), and the blank label one of C."""
+        """Check that x is (T, N, C) and that the blank label is one of the C classes."""
         fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T, N, C): steps, items, scores"
         self.require(x.dim() >= 3 and x.shape[3:].numel() == 1 and min(x.shape[:3]) > 0, fact)
         blank = self.opt.blank_index
@@ -221,7 +221,7 @@ class _Decoder(Layer, abstract=True):
 
 
 class _CTCDecoder(_Decoder, abstract=True):
-    """Base of CTCDecoder: its steps."""
+    """Base of CTCDecoder, which finds the steps of each item."""
 
     def _accuracy(self, told: Tensor, counts: Tensor, label: Tensor) -> Tensor:
         others = (label >= 0).cumprod(1).sum(1).long()
@@ -230,15 +230,15 @@ class _CTCDecoder(_Decoder, abstract=True):
 
 
 class CTCDecoder(_CTCDecoder, bottoms=(2, 3), tops=(1, 3)):
-    """The best labels of sequences, and how near they come to the true ones.
+    """Decodes the best labels of sequences, and compares them with the true labels.
 
-    bottoms: scores x (T, N, C); indicators (T, N), 0 where a sequence begins; optionally the true labels (T, N), up to
-    the first negative one   tops: labels (N, T, 1, 1), then -1 to the end; score (N, 1, 1, 1), the product of the
-    largest x of each step, left out where two tops meet three bottoms; accuracy (1, 1, 1, 1), with true labels
+    bottoms: scores x (T, N, C); indicators (T, N), 0 where a sequence begins; optionally true labels (T, N), which end
+    at the first negative one   tops: labels (N, T, 1, 1), padded with -1; score (N, 1, 1, 1), the product of the
+    largest x of each step; accuracy (1, 1, 1, 1). With three bottoms and two tops, the second is the accuracy.
 
         accuracy = 1 - sum of edit distance / length of the longer one / N
 
-    blank_index is 0, a negative one the last; ctc_merge_repeated: false keeps repeated labels.
+    blank_index defaults to 0; negative means the last class. ctc_merge_repeated: false keeps repeated labels.
     Source: ChWick/caffe, ctc_decoder_layer.cpp; senlinuc/caffe_ocr.
     """
 
@@ -267,12 +267,12 @@ class CTCDecoder(_CTCDecoder, bottoms=(2, 3), tops=(1, 3)):
 
 
 class CTCGreedyDecoder(_Decoder, options="ctc_decoder_param"):
-    """The best labels of sequences that all have T steps.
+    """Decodes the best labels of sequences that all have T steps.
 
-    bottom: scores x (T, N, C)   top: labels (N, T), then -1 to the end
+    bottom: scores x (T, N, C)   top: labels (N, T), padded with -1
 
-    blank_index is 0, a negative one the last; ctc_merge_repeated: false keeps repeated labels.
-    Source: senlinuc/caffe_ocr. Its form with true labels as a second bottom is not taken.
+    blank_index defaults to 0; negative means the last class. ctc_merge_repeated: false keeps repeated labels.
+    Source: senlinuc/caffe_ocr. A second bottom with true labels is not supported.
     """
 
     def setup(self, x: Tensor) -> None:
@@ -285,11 +285,11 @@ class CTCGreedyDecoder(_Decoder, options="ctc_decoder_param"):
 
 
 class LabelsequenceAccuracy(Layer, bottoms=2):
-    """The share of items whose best labels are the true ones, all of them.
+    """The share of items whose decoded labels all equal the true labels.
 
-    bottoms: scores x (N, T, C); true labels (N, L), of which those that are blank_label do not count   top: accuracy ()
+    bottoms: scores x (N, T, C); true labels (N, L), where blank_label entries are ignored   top: accuracy ()
 
-    The best labels are those of CTCGreedyDecoder with blank_label. Source: yalecyu/crnn.caffe.
+    Labels are decoded as by CTCGreedyDecoder, with blank_label. Source: yalecyu/crnn.caffe.
     """
 
     constant = (0, 1)

@@ -1,4 +1,4 @@
-"""Layers that read batches from files, ahead of their use."""
+"""Layers that read batches from files, with prefetching."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from caffe.proto.caffe_pb2 import DataParameter
 __all__ = ["SSD_CROPS", "ArrayData", "Data", "HDF5Data", "ImageData", "StreamSource", "WindowData"]
 
 SSD_CROPS = tuple(f"TransformationParameter.{name}" for name in ("resize_param", "noise_param", "crop_h", "crop_w"))
-"""Fields of SSD's transform_param that layers of single images have."""
+"""Fields of SSD's transform_param that layers reading single images support."""
 
 _OURS = 20000  # number of the first field that BVLC Caffe does not have
-_LATER = {"batch": 0, "skipped": 0}  # parts of a state that those saved by earlier versions lack
+_LATER = {"batch": 0, "skipped": 0}  # parts of a state that earlier versions did not save, with their defaults
 
 
 class StreamSource(Source, abstract=True):
-    """Base of the layers that deliver the batches of a `Stream`, read ahead by a thread of their own.
+    """Base of the layers that deliver the batches of a `Stream`, which a background thread prefetches.
 
-    `setup` opens `self.stream` and sets `self.shapes`. Reading begins with the first forward; `data_param.prefetch`
-    batches are kept ready. What was delivered, not what was read ahead, is the position.
+    `setup` opens `self.stream` and sets `self.shapes`. Reading begins with the first forward pass, and
+    `data_param.prefetch` batches are kept ready. The position counts delivered batches, not prefetched ones.
     """
 
     stream: Stream | None = None
@@ -58,11 +58,11 @@ class StreamSource(Source, abstract=True):
 
     @property
     def batch_size(self) -> int:
-        """How many images or rows a batch has."""
+        """The number of images or rows in a batch."""
         return self.batch_option.batch_size
 
     def open(self, make: Callable[[], Stream]) -> None:
-        """Open the stream, go to its start and learn the shapes; errors name this layer."""
+        """Open the stream, move to its start and find the shapes. Errors name this layer."""
         self.require(self.batch_size > 0, f"batch_size is {self.batch_size}, expected at least 1")
         self.batch_option.batch_size = self.own_batch(self.batch_size)
         self.require(self.spec.data_param.prefetch > 0, "data_param.prefetch is 0, expected at least 1")
@@ -93,14 +93,14 @@ class StreamSource(Source, abstract=True):
 
     @property
     def skipped(self) -> int:
-        """How many damaged records were passed over, where data_param.skip_damaged allows it."""
+        """The number of damaged records that were skipped, as data_param.skip_damaged allows."""
         return self.state.get("skipped", 0)
 
     def position(self) -> bytes:
         return _encoded(self.state)
 
     def mark(self) -> Callable[[], bytes]:
-        return partial(_encoded, self.state)  # each batch brings a new state and leaves the old one as it was
+        return partial(_encoded, self.state)  # each batch creates a new state object, so this one does not change
 
     def seek(self, position: bytes) -> None:
         state = self._state_at(position)
@@ -119,7 +119,7 @@ class StreamSource(Source, abstract=True):
         return True
 
     def _state_at(self, position: bytes) -> State:
-        """The state that the bytes stand for."""
+        """Decode the state that the bytes hold."""
         try:
             state = json.loads(position)
         except (ValueError, RecursionError):
@@ -137,7 +137,7 @@ class StreamSource(Source, abstract=True):
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """Put this layer's name before the errors of its source."""
+        """Prefix the errors of the layer's source with the layer's name."""
         try:
             yield
         except CaffeError as error:
@@ -150,7 +150,7 @@ class StreamSource(Source, abstract=True):
         return BatchTransformer(self.spec.transform_param, self.phase)
 
     def _settle(self, stream: Stream) -> None:
-        """Tell the stream what data_param says of every source, and which share of the data is this process's."""
+        """Pass the general options of data_param, and this process's share of the data, to the stream."""
         opt = self.spec.data_param
         if isinstance(stream, PictureStream):
             stream.skip, stream.workers = opt.skip_damaged, opt.workers
@@ -158,7 +158,7 @@ class StreamSource(Source, abstract=True):
             fact = "data_param.{} is for layers that read single images: Data and ImageData; remove it"
             self.require(not opt.skip_damaged, fact.format("skip_damaged"))
             self.require(not opt.workers, fact.format("workers"))
-        if self.phase == caffe_pb2.TRAIN:  # every process tests on all of the data
+        if self.phase == caffe_pb2.TRAIN:  # in TEST every process reads all of the data
             stream.shard = shard.current()
 
     def _stop(self) -> None:
@@ -171,11 +171,12 @@ class StreamSource(Source, abstract=True):
 
 
 class Data(StreamSource, bottoms=0, tops=(1, 2)):
-    """Images, and labels if there is a second top, from an LMDB or LevelDB database of Datum records.
+    """Reads images, and labels if there is a second top, from an LMDB or LevelDB database of Datum records.
 
     tops: data (N, C, H, W) after transform_param, label (N)
 
-    Records come in the order of their keys, over and over; with batch_size 1 they may differ in size.
+    Records are read in the order of their keys, again from the start at the end. With batch_size 1 their sizes may
+    differ.
     Source: BVLC data_layer.cpp.  Caffe 1.0 reads rand_skip and force_encoded_color but ignores them.
     """
 
@@ -183,7 +184,7 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
 
     def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
         super().__init__(spec, phase)
-        with self.naming():  # here, not in setup: so Caffe's log has it
+        with self.naming():  # here and not in setup, for the order of lines in Caffe's log
             self._source = open_source(DataParameter.DB.Name(spec.data_param.backend), spec.data_param.source)
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -196,7 +197,7 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
         return RecordStream(self._source, read, transformer, self.opt.batch_size, self.opt.rand_skip)
 
     def color_of(self, transformer: BatchTransformer) -> bool | None:
-        """How compressed images are decoded, as in `DatumReader`."""
+        """Whether compressed images are decoded in colour; see `DatumReader`."""
         forced = self.spec.data_param.force_encoded_color
         fact = "cannot set both force_encoded_color and force_gray; remove one of them"
         self.require(not (forced and self.spec.transform_param.force_gray), fact)
@@ -204,11 +205,11 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
 
 
 class ImageData(StreamSource, bottoms=0, tops=2):
-    """Images named in a list file, one `path label` a line, or in a folder with a sub-folder for each class.
+    """Reads the images of a list file with lines `path label`, or of a folder with one sub-folder per class.
 
     tops: data (N, C, H, W) after resizing and transform_param, label (N)
 
-    root_folder is put before each path as it stands, so it ends with "/".
+    root_folder is prepended to each path without a separator, so it must end with "/".
     Source: BVLC image_data_layer.cpp.
     """
 
@@ -246,11 +247,11 @@ class ImageData(StreamSource, bottoms=0, tops=2):
 
 
 class WindowData(StreamSource, bottoms=0, tops=2):
-    """Windows of images, warped to crop_size, a fixed share of each batch from objects and the rest from background.
+    """Reads windows of images, resized to crop_size. A fixed share of each batch shows objects, the rest background.
 
     tops: data (N, 3, crop_size, crop_size), label (N)
 
-    Its `scale` is the one in window_data_param: Caffe does not apply transform_param.scale here.
+    Set `scale` in window_data_param: as in Caffe, transform_param.scale is not applied here.
     Source: Girshick et al., arXiv:1311.2524; BVLC window_data_layer.cpp.
     """
 
@@ -278,7 +279,7 @@ class WindowData(StreamSource, bottoms=0, tops=2):
 
 
 class HDF5Data(StreamSource, bottoms=0, tops=(1, None)):
-    """Rows of datasets in HDF5 files, which a list file names; each top is the dataset of its name.
+    """Reads rows of datasets from the HDF5 files in a list file. Each top is the dataset of the same name.
 
     tops: (N, ...) for datasets (rows, ...)
 
@@ -296,9 +297,9 @@ class HDF5Data(StreamSource, bottoms=0, tops=(1, None)):
 
 
 class ArrayData(StreamSource, bottoms=0, tops=(1, None)):
-    """Rows of numpy arrays: of .npz files, where each top is the array of its name, or one .npy file for each top.
+    """Reads rows of numpy arrays, from .npz files (each top is the array of its name) or one .npy file for each top.
 
-    tops: (N, ...) for arrays (rows, ...); the first after transform_param, if that is given, as images (N, C, H, W)
+    tops: (N, ...) for arrays (rows, ...). transform_param is applied to the first top, as images (N, C, H, W)
 
     A batch may span files. With shuffle, files and the rows of each come in a new order on every pass.
     """
@@ -327,7 +328,7 @@ def _several(paths: list[str], path: str, names: list[str]) -> Arrays:
 
 
 def normalised(pixels: Tensor, transformer: BatchTransformer) -> Tensor:
-    """A batch of pixels after the `plain` normalisation of the transformer, float32, on the pixels' device."""
+    """Normalise a batch of pixels as the transformer's `plain` says; the result is float32, on the pixels' device."""
     x = pixels.to(torch.float32)
     mean, std = (torch.from_numpy(numbers.values).to(x.device) for numbers in (transformer.mean, transformer.std))
     x = x - mean if len(mean) else x
@@ -340,6 +341,6 @@ def _encoded(state: State) -> bytes:
 
 
 def _tensors(arrays: Arrays, count: int, pin: bool) -> tuple[Tensor, ...]:
-    """The first `count` arrays as tensors, in memory that a GPU can fetch while the program runs on if asked."""
+    """The first `count` arrays as tensors; with `pin` in pinned memory, for asynchronous copies to a GPU."""
     tensors = tuple(torch.from_numpy(array) for array in arrays[:count])
     return tuple(x.pin_memory() for x in tensors) if pin else tensors

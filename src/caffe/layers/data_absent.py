@@ -1,4 +1,7 @@
-"""Data layers of forks that build, so that a net can be looked at, changed and fed, but read nothing themselves."""
+"""Data layers of forks that declare the shapes of their tops but read no files.
+
+A net with such a layer can be built, inspected and edited. To run it, replace the layer or fill its blobs.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ _VIDEO = (
     "use_temporal_jitter",
 )
 _LENGTH = 16
-"""Frames of a clip where new_length is not written, as in C3D's own nets."""
+"""The default of new_length, the frames of a clip, as in C3D's own nets."""
 _TSN = ("fix_crop", "multi_scale", "scale_ratios", "max_distort", "is_flow", "more_fix_crop", "stride")
 _SSD = ("resize_param", "noise_param", "crop_h", "crop_w", "distort_param", "expand_param", "emit_constraint")
 
 
 class _Absent(Source, abstract=True):
-    """Base of layers that know the shapes of their tops, and raise an error when a run asks them for data."""
+    """Base of the layers that know the shapes of their tops, and raise an error when a run asks for data."""
 
     more_options = ("transform_param", "data_param", "image_data_param")
     honours = tuple(f"ImageDataParameter.{name}" for name in _VIDEO) + tuple(
@@ -36,7 +39,7 @@ class _Absent(Source, abstract=True):
         self.require(min(min(shape) for shape in self.shapes) > 0, f"gives a top of shape {self.shapes}; set all sizes")
 
     def declared(self) -> list[tuple[int, ...]]:
-        """The shapes of the tops, as the fields give them."""
+        """The shapes of the tops, from the layer's fields."""
         raise NotImplementedError(self.type)
 
     def deliver(self) -> tuple[Tensor | None, ...] | None:
@@ -46,7 +49,7 @@ class _Absent(Source, abstract=True):
         )
 
     def sides(self, height: int = 0, width: int = 0) -> tuple[int, int]:
-        """Height and width of the images: the crop, else resize_param, else these."""
+        """Height and width of the images: crop_size if given, else resize_param, else the arguments."""
         param = self.spec.transform_param
         if param.crop_size:
             return param.crop_size, param.crop_size
@@ -60,7 +63,7 @@ class _Absent(Source, abstract=True):
 
 
 class VideoData(_Absent, bottoms=0, tops=(1, 2)):
-    """Clips or frames of videos, and labels if there is a second top. The net builds; a run needs data from elsewhere.
+    """Clips or frames of videos, and optionally labels. Only the shapes are known; a run needs data from elsewhere.
 
     tops: by the fields: image_data_param (C3D), or source of video_data_param alone (video-caffe): clips
     (N, 3, new_length, H, W), label (N, 1, 1, 1, 1) or (N); with num_segments, modality or name_pattern (TSN): frames as
@@ -87,7 +90,7 @@ class VideoData(_Absent, bottoms=0, tops=(1, 2)):
 
 
 class BoxData(_Absent, bottoms=0, tops=(1, 2), options="data_param"):
-    """Images and the cells of YOLO's grid that have an object. The net builds; a run needs data from elsewhere.
+    """Images and the cells of YOLO's grid that hold an object. Only shapes are known; a run needs other data.
 
     tops: data (N, 3, H, W), cells (N, 7 side^2)
 
@@ -102,7 +105,7 @@ class BoxData(_Absent, bottoms=0, tops=(1, 2), options="data_param"):
 
 
 class SegData(_Absent, bottoms=0, tops=2):
-    """Images and maps of classes, scaled at random. The net builds; a run needs data from elsewhere.
+    """Images and label maps, scaled at random. Only the shapes are known; a run needs data from elsewhere.
 
     tops: data (N, 3, H, W), classes (N, 1, H, W) of crop_size, or crop_height and crop_width
 
@@ -119,7 +122,7 @@ class SegData(_Absent, bottoms=0, tops=2):
 
 
 class VideoSegmentationData(_Absent, bottoms=0, tops=2, options="image_data_param"):
-    """Clips of videos and the class of each voxel. The net builds; a run needs data from elsewhere.
+    """Clips of videos and the class of each voxel. Only the shapes are known; a run needs data from elsewhere.
 
     tops: clips (N, 3, new_length, H, W), classes (N, 1, new_length, H, W)
 
@@ -137,7 +140,7 @@ class VideoSegmentationData(_Absent, bottoms=0, tops=2, options="image_data_para
 
 
 class VideoWithVoxelTruthData(VideoSegmentationData, bottoms=0, tops=2, options="image_data_param"):
-    """Clips of videos and values of each voxel, such as the optical flow. The net builds; a run needs other data.
+    """Clips of videos and values of each voxel, such as optical flow. Only shapes are known; a run needs other data.
 
     tops: clips (N, 3, new_length, H, W), values (N, num_truth_channels, new_length, H, W)
 
@@ -149,7 +152,7 @@ class VideoWithVoxelTruthData(VideoSegmentationData, bottoms=0, tops=2, options=
 
 
 class POSE_IMAGE_DATA(_Absent, bottoms=0, tops=2, options="pose_image_data_param"):  # noqa: N801 - the type's name
-    """Images of people and maps of their joints. The net builds; a run needs data from elsewhere.
+    """Images of people and maps of their joints. Only the shapes are known; a run needs data from elsewhere.
 
     tops: data (N, 3, new_height, new_width), maps (N, key_point_num, out_height, out_width)
 

@@ -1,4 +1,4 @@
-"""Layers that read images with boxes of the objects in them."""
+"""Layers that read images with bounding boxes of objects."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MOVES = "moves objects away from their boxes; write batch_sampler or expand_par
 
 
 class AnnotatedData(Data, bottoms=0, tops=(1, 2)):
-    """Images and the boxes of their objects, from an LMDB or LevelDB database of AnnotatedDatum records.
+    """Reads images and bounding boxes from an LMDB or LevelDB database of AnnotatedDatum records.
 
-    tops: data (N, C, H, W); boxes (1, 1, M, 8): image, label, instance, xmin, ymin, xmax, ymax (in shares), difficult
+    tops: data (N, C, H, W); boxes (1, 1, M, 8): image, label, instance, xmin, ymin, xmax, ymax (from 0 to 1), difficult
 
     A batch without boxes has one row of -1. An image and its boxes go through distort_param, expand_param, one window
     of batch_sampler, resize_param, noise_param, crop and mirror; emit_constraint says which boxes stay. Records without
@@ -65,6 +65,6 @@ class AnnotatedData(Data, bottoms=0, tops=(1, 2)):
         return RecordStream(self._source, read, transformer, param.batch_size, param.rand_skip)
 
     def _typed(self) -> bool:
-        """Whether the first record says that it has boxes."""
+        """Whether the first record has the type BBOX."""
         with closing(self._source.records()) as records:
             return typed(next(records)[1])

@@ -1,4 +1,4 @@
-"""Layers that read images with a map of their pixels, for segmentation and edges."""
+"""Layers that read images with a map of values for their pixels, for segmentation and edge detection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOVES = ("rotation", "mixup")
 
 
 class _MapSource(StreamSource, abstract=True):
-    """Base of the layers whose list names an image and its map on each line."""
+    """Base of the layers whose list file has an image and its map on each line."""
 
     more_options = ("transform_param", "data_param")
 
@@ -44,21 +44,21 @@ class _MapSource(StreamSource, abstract=True):
         return stream
 
     def _alone(self) -> bool:
-        """Whether a line may name an image only."""
+        """Whether a line may have an image without a map."""
         return False
 
     def _prepare(self, stream: MapStream) -> None:
-        """Set what this type does in its own way."""
+        """Configure the stream for this layer type."""
 
 
 class ImageSegData(_MapSource, bottoms=0, tops=2, options="image_data_param"):
-    """Images and maps of classes, named in a list file, one `image map` a line.
+    """Reads images and label maps from a list file with lines `image map`.
 
     tops: data (N, C, H, W) after resizing and transform_param, classes (N, 1, H, W)
 
-    Maps are grey images; they are resized without new values. An image smaller than the crop is padded at the bottom
-    and on the right, with mean_value, and its map with ignore_label. label_type says what a line names: PIXEL a map,
-    IMAGE a label for all pixels, NONE nothing (then the map is ignore_label); without it a whole number is a label.
+    Maps are grey images, resized to the nearest pixel. An image smaller than the crop is padded at the bottom and on
+    the right with mean_value, its map with ignore_label. label_type says what follows the image on a line: PIXEL a map,
+    IMAGE a label for all pixels, NONE nothing (the map is ignore_label). By default a whole number is a label.
     Source: Chen et al., arXiv:1412.7062; DeepLab's image_seg_data_layer.cpp.
     """
 
@@ -84,7 +84,7 @@ class ImageSegData(_MapSource, bottoms=0, tops=2, options="image_data_param"):
 
 
 class ImageLabelmapData(_MapSource, bottoms=0, tops=2, options="image_data_param"):
-    """Images and maps of edges, named in a list file, one `image map` a line.
+    """Reads images and edge maps from a list file with lines `image map`.
 
     tops: data (N, C, H, W) after resizing and transform_param, edges (N, 1, H, W), 1 where the map is 128 or more
 
@@ -98,11 +98,11 @@ class ImageLabelmapData(_MapSource, bottoms=0, tops=2, options="image_data_param
 
 
 class DenseImageData(_MapSource, bottoms=0, tops=2):
-    """Images and maps of classes, named in a list file, one `image map` a line.
+    """Reads images and label maps from a list file with lines `image map`.
 
     tops: data (N, C, H, W) after resizing and transform_param, classes (N, 1, H, W)
 
-    Maps are grey images; they are resized without new values, and divided by label_divide (ENet).
+    Maps are grey images, resized to the nearest pixel and divided by label_divide (ENet).
     Source: Badrinarayanan et al., arXiv:1511.00561; SegNet's dense_image_data_layer.cpp.
     """
 

@@ -1,4 +1,4 @@
-"""Layers that get their data from arrays and fillers, and the one that writes it to a file."""
+"""Layers that get data from arrays and fillers, and HDF5Output, which writes data to a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["DummyData", "HDF5Output", "MemoryData"]
 
 
 class _Rows(Source, abstract=True):
-    """Base of MemoryData: delivers the rows of two arrays, batch by batch, from the start again at their end."""
+    """Base of MemoryData: delivers the rows of two arrays in batches, and starts again at their end."""
 
     lends = True
     batch_size: int
@@ -63,7 +63,7 @@ class _Rows(Source, abstract=True):
         self._row_at(position)
 
     def _row_at(self, position: bytes) -> int:
-        """The row that the bytes stand for."""
+        """Decode the row number that the bytes hold."""
         try:
             row = json.loads(position)["row"]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -82,11 +82,11 @@ class _Rows(Source, abstract=True):
 
 
 class MemoryData(_Rows, bottoms=0, tops=2):
-    """Arrays that the program hands over, a batch after the other, from the start again at their end.
+    """Delivers arrays that the program sets, batch by batch, and starts again at their end.
 
     tops: data (N, channels, height, width), label (N, 1, 1, 1), as views of the arrays
 
-    `set_arrays` takes values as they are; `add_datums` and `add_images` apply transform_param.
+    `set_arrays` does not transform the values; `add_datums` and `add_images` apply transform_param.
     Source: BVLC memory_data_layer.cpp.
     """
 
@@ -105,7 +105,7 @@ class MemoryData(_Rows, bottoms=0, tops=2):
     def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Deliver these arrays: data (n, C, H, W), labels (n) or (n, 1, 1, 1), n a multiple of the batch size.
 
-        float32 arrays are not copied: a change of them shows in the batches to come. transform_param is not applied.
+        float32 arrays are not copied, so later changes of them appear in later batches. transform_param is not applied.
         """
         rows, count = len(data), np.size(labels)
         if tuple(np.shape(data)[1:]) != self.shape:
@@ -117,17 +117,17 @@ class MemoryData(_Rows, bottoms=0, tops=2):
         self._hold(data, labels)
 
     def add_datums(self, datums: Sequence[Any]) -> None:
-        """Deliver these Datum messages, transformed; their number is a multiple of the batch size."""
+        """Deliver these Datum messages after transform_param. Their number must be a multiple of the batch size."""
         read = DatumReader(_transformer(self).color)
         self._add([read(datum.SerializeToString()) for datum in datums])
 
     def add_images(self, images: Sequence[np.ndarray], labels: Sequence[int]) -> None:
-        """Deliver these images, (H, W, C) or (H, W) of uint8 or float32 as OpenCV has them, transformed."""
+        """Deliver these images after transform_param: (H, W, C) as in OpenCV or (H, W), of uint8 or float32."""
         self.require(len(images) == len(labels), f"got {len(images)} images and {len(labels)} labels")
         self._add([(planes(image), label) for image, label in zip(images, labels, strict=True)])
 
     def set_batch_size(self, batch_size: int) -> None:
-        """Deliver batches of another size from the arrays to be set next."""
+        """Change the batch size, for the arrays that are set next."""
         self.require(batch_size > 0, f"batch size is {batch_size}, expected at least 1")
         self.batch_size = batch_size
         self.shapes = [(batch_size, *self.shape), (batch_size,)]
@@ -143,12 +143,12 @@ class MemoryData(_Rows, bottoms=0, tops=2):
 
 
 class DummyData(Source, bottoms=0, tops=(1, None)):
-    """Tops of fixed shapes, filled by fillers.
+    """Fills tops of fixed shapes with fillers.
 
-    tops: one for each `shape` (or num, channels, height, width), or all of the one given
+    tops: one for each `shape` (or num, channels, height, width); a single shape applies to all tops
 
-    A top with a constant filler (the default, 0) is filled once and then left alone; other tops get new values in every
-    forward. Where all are 0, which blobs hold from the first, the tops are never touched: they can serve as inputs.
+    A constant filler (the default, 0) fills its top once; other fillers give new values in every forward pass. If all
+    tops are 0, the initial value of blobs, the layer never writes them, so they can be used as inputs.
     Source: BVLC dummy_data_layer.cpp.
     """
 
@@ -177,7 +177,7 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
         )
 
     def deal(self, first: int, step: int) -> bool:
-        return all(param.type == "constant" for param in self.fillers)  # all batches are the same
+        return all(param.type == "constant" for param in self.fillers)  # then all batches are equal
 
     def _legacy(self) -> bool:
         opt = self.opt
@@ -186,7 +186,7 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
         return legacy
 
     def _legacy_shapes(self) -> list[tuple[int, ...]]:
-        """The (num, channels, height, width) of each top; each given once or once per top."""
+        """The shape (num, channels, height, width) of each top. Each field is given once, or once per top."""
         count = len(self.spec.top)
         columns = []
         for name in ("num", "channels", "height", "width"):
@@ -200,9 +200,9 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
 class HDF5Output(Layer, bottoms=2, tops=0):
     """Writes its bottoms to the datasets "data" and "label" of an HDF5 file.
 
-    bottoms: data and label with the same number of rows, up to 4 axes; written with 4, as (N, C, H, W)
+    bottoms: data and label with the same number of rows, up to 4 axes; stored with 4 axes, as (N, C, H, W)
 
-    The file is complete after each forward, and each forward adds its rows (Caffe fails on the second).
+    Each forward pass appends its rows, and the file is complete after each (in Caffe the second pass fails).
     Source: BVLC hdf5_output_layer.cpp.
     """
 
@@ -221,7 +221,7 @@ class HDF5Output(Layer, bottoms=2, tops=0):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if not all(map(has_values, bottoms)):
-            return ()  # a trial run for shapes
+            return ()  # shape inference
         log.info("hdf5_output_layer.cpp:33", f"Saving HDF5 file {self.path}")
         try:
             with h5py.File(self.path, self._mode) as file:
@@ -250,7 +250,7 @@ def _append(file: h5py.File, name: str, rows: np.ndarray) -> None:
 
 
 def _four(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape with ones added up to 4 axes."""
+    """A shape extended to 4 axes with ones."""
     return (*shape, *[1] * (4 - len(shape)))
 
 
@@ -263,7 +263,7 @@ def _transformer(layer: MemoryData) -> BatchTransformer:
 
 
 def _transformed(layer: MemoryData, images: list[np.ndarray], number: int) -> np.ndarray:
-    """The images after transform_param, as one array; `number` varies the random choices."""
+    """The images after transform_param, as one array. `number` selects the random choices."""
     transformer, seed = _transformer(layer), torch.initial_seed() % (1 << 62)
     batch = transformer.batch(len(images), generator(seed, number))
     for index, image in enumerate(images):
@@ -275,5 +275,5 @@ def _transformed(layer: MemoryData, images: list[np.ndarray], number: int) -> np
 
 
 def _tensor(values: Any) -> Tensor:
-    """Values as a float32 tensor, sharing the memory of an array that allows it."""
+    """Values as a float32 tensor, which shares the array's memory if possible."""
     return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))

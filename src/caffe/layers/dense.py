@@ -1,4 +1,4 @@
-"""Products and sums with learned arrays: InnerProduct, Embed, Scale, Bias."""
+"""Layers that multiply by learned arrays or add them: InnerProduct, Embed, Scale, Bias."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Bias", "Embed", "InnerProduct", "Scale"]
 
 
 class InnerProduct(Layer):
-    """Fully connected: every output is a weighted sum of all inputs.
+    """Fully connected layer: each output is a weighted sum of all inputs.
 
-    bottom x (N, ..., *inputs), top y (N, ..., num_output); `axis` is the first of the inputs' axes, flattened to K
+    bottom x (N, ..., *inputs), top y (N, ..., num_output); the axes from `axis` on are flattened to K inputs
 
         y = W x + bias
 
@@ -59,12 +59,12 @@ class Embed(Layer):
 
         y = weight[i] + bias
 
-    Blobs: weight (input_dim, num_output), bias (num_output).  There is no gradient to the indices.
+    Blobs: weight (input_dim, num_output), bias (num_output).  The indices get no gradient.
     Source: BVLC embed_layer.cpp.
     """
 
     constant = (0,)
-    effects = Effects.CHECKS  # of indices
+    effects = Effects.CHECKS  # the range of indices
     weight: Tensor
     bias: Tensor
 
@@ -86,13 +86,13 @@ class Embed(Layer):
 
 
 class Bias(Layer, bottoms=(1, 2)):
-    """Adds an array to the bottom, repeated over the axes that it lacks.
+    """Adds an array to the bottom, broadcast over the axes that the array does not have.
 
-    bottom x; b, a second bottom or the blob, of x's shape from `axis` on for `num_axes` axes; top y of x's shape
+    bottom x; b, a second bottom or the blob, whose shape is `num_axes` axes of x from `axis` on; top y of x's shape
 
         y = x + b
 
-    Blob, with one bottom: bias; `num_axes` -1 takes all axes to the end, 0 makes it a single number.
+    Blob, if there is one bottom: bias. `num_axes` -1 means all axes to the end, 0 a single number.
     Source: BVLC bias_layer.cpp.
     """
 
@@ -112,14 +112,14 @@ class Bias(Layer, bottoms=(1, 2)):
 
 
 class Scale(Layer, bottoms=(1, 2)):
-    """Multiplies the bottom by an array, repeated over the axes that it lacks, and may add another of that shape.
+    """Multiplies the bottom by an array, broadcast over the axes that the array does not have, and may add a bias.
 
-    bottom x; s, a second bottom or the blob, of x's shape from `axis` on for `num_axes` axes; top y of x's shape
+    bottom x; s, a second bottom or the blob, whose shape is `num_axes` axes of x from `axis` on; top y of x's shape
 
         y = s x + bias
 
-    Blobs: weight s, only with one bottom, 1 where no filler is given; bias with `bias_term`, of the shape of s.
-    `num_axes` -1 takes all axes to the end, 0 makes s a single number.
+    Blobs: weight s, only with one bottom, 1 by default; bias with `bias_term`, of the shape of s.
+    `num_axes` -1 means all axes to the end, 0 a single number.
     Source: BVLC scale_layer.cpp.
     """
 
@@ -151,14 +151,14 @@ class Scale(Layer, bottoms=(1, 2)):
 
 
 def operand_axis(layer: Layer, x: Tensor, operand: Tensor | None) -> int:
-    """The axis of x where the array of a Scale or Bias layer begins; a single number begins at 0."""
+    """The axis of x at which the array of a Scale or Bias layer begins; 0 for a single number."""
     if operand is not None and operand.dim() == 0:
         return 0
     return layer.axis(layer.opt.axis, x)
 
 
 def operand_shape(layer: Layer, x: Tensor) -> tuple[int, ...]:
-    """Shape of the array that a Scale or Bias layer holds itself: `num_axes` axes of x from `axis` on."""
+    """The shape of the blob of a Scale or Bias layer: `num_axes` axes of x from `axis` on."""
     start, axes = layer.axis(layer.opt.axis, x), layer.opt.num_axes
     layer.require(axes >= -1, f"num_axes {axes} must be 0 or more, or -1 for all axes to the end")
     layer.require(
@@ -169,7 +169,7 @@ def operand_shape(layer: Layer, x: Tensor) -> tuple[int, ...]:
 
 
 def aligned(layer: Bias | Scale, x: Tensor, operand: Tensor) -> Tensor:
-    """`operand` in x's type, with axes of size 1 behind its own, so that it lies on x from the layer's axis on."""
+    """`operand` in x's type, with trailing axes of size 1, so that it broadcasts over x from the layer's axis on."""
     start, axes = layer.start, operand.dim()
     if x.shape[start : start + axes] != operand.shape:
         layer.error(

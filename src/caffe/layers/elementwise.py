@@ -1,4 +1,4 @@
-"""Arithmetic between blobs of one shape."""
+"""Element-wise arithmetic of blobs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PROD, SUM, MAX = (caffe_pb2.EltwiseParameter.EltwiseOp.Value(name) for name in (
 
 
 class Eltwise(Layer, bottoms=(2, None)):
-    """Sum, product or maximum of blobs, element by element.
+    """Element-wise sum, product or maximum of blobs.
 
     bottoms x_1 ... x_n and top y, all of one shape
 
         SUM   y = sum of coeff_i x_i          PROD  y = product of x_i        MAX  y = largest x_i
 
-    The gradient of MAX goes to one bottom; in a tie the second of the first two, before all later ones. With
-    stable_prod_grad: false the gradient of PROD is dy y / x_i, which is not a number where x_i is 0.
+    The gradient of MAX goes to one bottom. In a tie the second bottom wins over the first, and both win over later
+    ones. With stable_prod_grad: false the gradient of PROD is dy y / x_i, which is NaN where x_i is 0.
     Source: BVLC eltwise_layer.cpp.
     """
 
@@ -56,7 +56,7 @@ class Eltwise(Layer, bottoms=(2, None)):
 
 
 class _Product(torch.autograd.Function):
-    """A product that differentiates each factor as product / factor, as Caffe does without stable_prod_grad."""
+    """A product whose gradient for a factor is product / factor, as in Caffe with stable_prod_grad: false."""
 
     @staticmethod
     def forward(ctx: Any, *factors: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class _Product(torch.autograd.Function):
 
 
 class Axpy(Layer, bottoms=3):
-    """A sum in which each channel of the first addend has a weight of its own: SENet's excitation and shortcut.
+    """Scales each channel of x and adds y: the excitation and the shortcut of SENet.
 
     bottoms: a (N, C) or (N, C, 1, 1), x (N, C, ...), y of x's shape   top z of x's shape
 

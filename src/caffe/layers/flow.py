@@ -17,21 +17,22 @@ NEAREST, CUBIC, AREA = (caffe_pb2.ResampleParameter.ResampleType.Value(name) for
 
 
 class Correlation(Layer, bottoms=2):
-    """How alike each place of a map is to the places near it on another.
+    """Compares each position of one feature map with nearby positions of another.
 
     bottoms: a, b (N, C, H, W)   top (N, D^2, H', W'), D = 2 r + 1, r = max_displacement / stride_2
     H' = (H + 2 pad - 2 max_displacement - kernel_size + 1) / stride_1, divided upwards
 
         y[(v + r) D + u + r] at p = mean over channels and the window at p of a b', b' = b moved by stride_2 (u, v)
 
-    The mean is of |a - b'| with correlation_type: SUBTRACT. pad is of zeros. do_abs has no effect, as in the source.
+    With correlation_type: SUBTRACT y is the mean of |a - b'|. The padding is zeros. do_abs has no effect, as in the
+    source.
     Source: Dosovitskiy et al., arXiv:1504.06852 (FlowNet); lmb-freiburg/flownet2, correlation_layer.cu.
     """
 
     without_effect = ("do_abs",)
 
     flat = False
-    """Whether places are moved along the rows only."""
+    """Whether displacements are horizontal only."""
 
     def setup(self, a: Tensor, b: Tensor) -> None:
         opt = self.opt
@@ -60,7 +61,7 @@ class Correlation(Layer, bottoms=2):
         rows = [0] if self.flat else list(range(-radius, radius + 1))
         height, width = a.shape[2] + 2 * pad - 2 * down, a.shape[3] + 2 * opt.pad - 2 * far
         a = F.pad(a, (opt.pad, opt.pad, pad, pad))[:, :, down : down + height, far : far + width]
-        more = step if opt.single_direction < 0 else 0  # one place lies beyond the pad
+        more = step if opt.single_direction < 0 else 0  # one displacement reaches beyond the padding
         b = F.pad(b, (opt.pad + more, opt.pad, pad, pad))
         tops = []
         for v in rows:
@@ -73,14 +74,14 @@ class Correlation(Layer, bottoms=2):
 
 
 class Correlation1D(Correlation, bottoms=2, options="correlation_param"):
-    """Correlation with places moved along the rows only.
+    """Correlation with horizontal displacements only.
 
     bottoms: a, b (N, C, H, W)   top (N, D, H', W'), D = 2 r + 1, or r + 1 with single_direction
     H' = (H - kernel_size + 1) / stride_1, W' and r as for Correlation
 
         y[u] as for Correlation with v = 0; u = -r ... r, 0 ... r for single_direction 1, -r - 1 ... -1 for -1
 
-    What lies beyond the pad is 0; the source reads the end of the row before there.
+    Cells beyond the padding are 0; the source reads the end of the previous row there.
     Source: Mayer et al., arXiv:1512.02134 (DispNet); lmb-freiburg/flownet2, correlation_layer1d.cu.
     """
 
@@ -88,11 +89,13 @@ class Correlation1D(Correlation, bottoms=2, options="correlation_param"):
 
 
 class FlowWarp(Layer, bottoms=2):
-    """A map taken at the places that a flow points to, by bilinear interpolation.
+    """Warps a map by a flow field, with bilinear interpolation.
 
     bottoms: x (N, C, H, W), flow (N, 2, H, W), columns and rows   top y of x's shape
 
-        y[p] = x(p + flow[p]); beyond the last row or column the last one; 0 outside, or NaN by fill_value
+        y[p] = x(p + flow[p]), 0 (or NaN, see fill_value) outside the map
+
+    A neighbour beyond the last row or column is replaced by the last one.
 
     Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), flow_warp_layer.cpp.
     """
@@ -124,7 +127,7 @@ class FlowWarp(Layer, bottoms=2):
 
 
 class _Sized(Layer, abstract=True):
-    """Base of layers that give planes another size: that of bottom 1, or the one given."""
+    """Base of the layers that resize planes, to the size of bottom 1 or to the one given."""
 
     exempt = (0, 1)
     constant = (0, 1)
@@ -143,18 +146,18 @@ class _Sized(Layer, abstract=True):
 
 
 class Resample(_Sized, bottoms=(1, 2)):
-    """Planes of another size, by linear or cubic interpolation or from the nearest cell. It has no gradient.
+    """Resizes planes by nearest, linear or cubic interpolation. The layer has no gradient.
 
-    bottoms: x (N, C, H, W); optionally a blob whose height and width the top gets   top (N, C, height, width)
+    bottoms: x (N, C, H, W); optionally a blob that gives the top's height and width   top (N, C, height, width)
 
         y[i] = sum of w(a (q - j)) x[j] / sum of w, over cells j;  q = i f + g / 2 - 1/2
 
-    f is H / height for rows and W / width for columns, g that of the other axis, as in the source; a = 1 / f with
-    antialias where either is above 1, else 1. w is a triangle, or with type: CUBIC the cubic kernel with -1/2.
+    f is H / height for rows and W / width for columns; g is the f of the other axis, as in the source. a is 1 / f with
+    antialias if either f is above 1, else 1. w is a triangle, or with type: CUBIC the cubic kernel with -1/2.
     Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), resample_layer.cu.
     """
 
-    traceable = False  # OpenVINO's compile_model does not return for it
+    traceable = False  # OpenVINO's compile_model hangs on this layer
 
     def setup(self, x: Tensor, other: Tensor | None = None) -> None:
         opt = self.opt
@@ -170,7 +173,7 @@ class Resample(_Sized, bottoms=(1, 2)):
         return rows @ x @ columns.mT
 
     def _weights(self, x: Tensor, cells: int, size: int, factor: float, other: float, smooth: bool) -> Tensor:
-        """The weight (size, cells) of each cell for each place."""
+        """The weight (size, cells) of each input cell for each output cell."""
         kind = {"device": x.device, "dtype": torch.float64}
         place = (torch.arange(size, **kind) * factor + other / 2 - 0.5).unsqueeze(1)  # type: ignore[call-overload]
         if self.opt.type == NEAREST:
@@ -190,12 +193,13 @@ def _cubic(d: Tensor) -> Tensor:
 
 
 class Downsample(_Sized, bottoms=(1, 2)):
-    """Smaller planes, by a triangle that is as wide as the step; it leaves NaN out and has no gradient.
+    """Shrinks planes with a triangle filter as wide as the step. NaN is left out; the layer has no gradient.
 
-    bottoms: x (N, C, H, W); optionally a blob whose height and width the top gets   top (N, C, top_height, top_width)
+    bottoms: x (N, C, H, W); optionally a blob that gives the top's size   top (N, C, top_height, top_width)
 
         y[i] = sum of w x[j] / sum of w, w = max(0, 1 - |q - j| / s) for rows times that for columns
-        q = i s, s = (H - 1) / (top_height - 1), likewise for columns; y is NaN where NaN has half of the other weight
+        q = i s, s = (H - 1) / (top_height - 1), likewise for columns; y is NaN if NaN cells have half as much weight
+        as the others
 
     Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), downsample_layer.cu.
     """
@@ -216,7 +220,7 @@ class Downsample(_Sized, bottoms=(1, 2)):
 
 
 def _triangle(x: Tensor, cells: int, size: int) -> Tensor:
-    """The weight (size, cells) of each cell for each place of a smaller axis."""
+    """The weight (size, cells) of each input cell for each cell of the smaller axis."""
     scale = max(cells - 1, 0) / (size - 1) if size > 1 else 1.0
     place = torch.arange(size, device=x.device, dtype=torch.float64).unsqueeze(1) * scale
     distance = (place - torch.arange(cells, device=x.device, dtype=torch.float64)).abs()
@@ -224,13 +228,13 @@ def _triangle(x: Tensor, cells: int, size: int) -> Tensor:
 
 
 class Mean(Layer, bottoms=(1, None), tops=(1, None)):
-    """Adds a mean, or takes it away.
+    """Adds or subtracts a mean.
 
     bottoms x_i (N, C, H, W), tops y_i of the same shapes
 
         y = output_scale (input_scale x + mean_scale m), or - m with operation: SUBTRACT
 
-    m is a number of `value` for each channel, from the first again at their end, or the BlobProto file `file`.
+    m is one number of `value` for each channel (repeated if there are fewer), or is read from the BlobProto `file`.
     Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), mean_layer.cpp, which has no gradient.
     """
 
@@ -263,12 +267,12 @@ class Mean(Layer, bottoms=(1, None), tops=(1, None)):
 
 
 class Accum(Layer, bottoms=(1, None)):
-    """All bottoms brought to one size, by linear interpolation, and put together along the channels.
+    """Resizes all bottoms to one size by linear interpolation and concatenates them along the channels.
 
     bottoms x_i (N, C_i, H_i, W_i)   top (N, sum of C_i, H, W)
 
-    H and W are the largest of the bottoms, or top_height and top_width where both are larger; size_divisible_by gives
-    the next multiple of it. Corners lie on corners.
+    H and W are the largest of the bottoms, or top_height and top_width if both are larger, rounded up to a multiple of
+    size_divisible_by. The corners are aligned.
     Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), accum_layer.cpp.
     """
 
@@ -295,14 +299,14 @@ class Accum(Layer, bottoms=(1, None)):
 
 
 class LpqLoss(Loss, bottoms=(1, 2)):
-    """The q-th power of the sum over channels of the p-th powers of differences, summed over cells.
+    """Sums over cells the q-th power of the sum over channels of p-th powers of differences.
 
     bottoms: a (N, C, ...); optionally b of its shape, otherwise 0   top: loss ()
 
         loss = sum over items and cells of (sum over c of (|a - b| + p_epsilon)^p + q_epsilon)^q / N
 
-    The inner sum is a mean with l2_prescale_by_channels. NaN counts as 0 and passes no gradient; with
-    normalize_by_num_entries the other elements / C take the place of N. The source has other p and q for later steps.
+    l2_prescale_by_channels makes the inner sum a mean. NaN counts as 0 and gets no gradient. With
+    normalize_by_num_entries the divisor is (elements that are not NaN) / C. The source can change p and q with time.
     Source: Ilg et al., arXiv:1612.01925 (FlowNet 2), lpq_loss_layer.cu.
     """
 

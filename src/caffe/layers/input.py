@@ -1,4 +1,4 @@
-"""Blobs that come from outside the net's data, or from the net's own parameters."""
+"""Layers whose tops the user fills, or which are parameters of the net."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from caffe.layers.base import Effects, Layer, Source
 
 
 class Input(Source, bottoms=0, tops=(1, None)):
-    """Blobs that the user fills.
+    """Declares blobs that the user fills.
 
-    tops: of the one `shape`, of one shape each, or without axes (give them a shape by `reshape`) if there is none
+    tops: one `shape` for all tops or one for each. Without `shape` a top has no axes until you `reshape` it
 
     Source: BVLC input_layer.cpp.
     """
@@ -28,15 +28,15 @@ class Input(Source, bottoms=0, tops=(1, None)):
             self.shapes *= tops
 
     def deliver(self) -> None:
-        """Nothing: the tops stay as the user filled them."""
+        """Return None: the tops keep the values that the user wrote."""
 
 
 class Parameter(Layer, bottoms=0):
-    """A learnable blob as a top.
+    """Outputs a learnable blob.
 
     top y of `parameter_param.shape`
 
-        y = the layer's only blob, which starts at 0
+        y = the layer's only blob, initially 0
 
     Source: BVLC parameter_layer.hpp.
     """
@@ -52,7 +52,7 @@ class Parameter(Layer, bottoms=0):
 
 
 def _sizes(layer: Layer, dims: list[int]) -> tuple[int, ...]:
-    """A BlobShape's sizes, none of them negative."""
+    """The sizes of a BlobShape. A negative size is an error."""
     sizes = tuple(dims)
     layer.require(all(size >= 0 for size in sizes), f"shape {sizes} has a negative size")
     return sizes

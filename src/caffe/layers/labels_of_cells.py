@@ -1,4 +1,4 @@
-"""Layers of forks for segmentation: what labels of cells say of scores, and sums of scores."""
+"""Layers of forks for segmentation: accuracies of labels per cell, and sums of scores."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MEAN, SUM = caffe_pb2.ReductionParameter.MEAN, caffe_pb2.ReductionParameter.SUM
 
 
 class SegAccuracy(Layer, bottoms=2):
-    """How well the scores of cells tell their labels.
+    """Accuracy of per-cell scores against labels: overall, mean per class, and mean intersection over union.
 
     bottoms: scores (N, C, H, W), labels (N, 1, H, W)   top (1, 1, 1, 3)
 
-        y = share of cells whose best score is the label; the mean of that share over the classes there are;
-            the mean over all classes of cells with both / cells with either, 1 for a class that has none
+        y = share of cells whose best score is the label; the mean of that share over the classes that occur;
+            the mean over all classes of intersection / union, 1 for a class without cells
 
-    Cells with an ignore_label do not count. reset: false adds up over runs. metric has no effect, as in the source.
+    Cells with an ignore_label are left out. reset: false accumulates over runs. metric has no effect, as in the source.
     Source: Chen et al., arXiv:1606.00915 (DeepLab), seg_accuracy_layer.cpp.
     """
 
@@ -68,11 +68,11 @@ class SegAccuracy(Layer, bottoms=2):
 
 
 class UniqueLabel(Layer):
-    """The labels that each image has, from the least on, then -1.
+    """Lists the distinct labels of each image in ascending order, padded with -1.
 
     bottom: labels (N, 1, H, W)   top (N, max_labels, 1, 1)
 
-    Those in force_label are added, those in ignore_label left out. More than max_labels are an error.
+    Labels in force_label are always added; labels in ignore_label are left out. More than max_labels are an error.
     Source: Papandreou et al., arXiv:1502.02734 (DeepLab), unique_label_layer.cpp.
     """
 
@@ -103,12 +103,12 @@ class UniqueLabel(Layer):
 
 
 class BiasChannel(Layer, bottoms=2):
-    """Adds to the scores of the classes that an image has.
+    """Adds a bias to the scores of the classes that occur in an image.
 
-    bottoms: scores x (N, C, H, W); labels (N, L, 1, 1), of which -1 and those in ignore_label do not count
+    bottoms: scores x (N, C, H, W); labels (N, L, 1, 1), where -1 and the labels in ignore_label are ignored
     top y of x's shape
 
-        y[n, c] = x[n, c] + sum over labels of n that are c of (bg_bias if c = 0 else fg_bias)
+        y[n, c] = x[n, c] + (bg_bias if c = 0 else fg_bias) times the number of labels c of item n
 
     Source: Papandreou et al., arXiv:1502.02734 (DeepLab), bias_channel_layer.cpp.
     """
@@ -144,9 +144,9 @@ class BatchReduction(Layer):
 
     bottom x (..., A, ...), `reduction_param.axis` A   top (..., L, ...), without that axis for one level of 1
 
-        y[l] = sum or mean over the level[l]^2 rows of x that follow those of the levels before
+        y[l] = sum or mean over level[l]^2 rows of x, which follow the rows of level l - 1
 
-    Without levels, or with one of 1, all rows are taken together. operation: SUM or MEAN.
+    Without levels, or with one level of 1, all rows are reduced together. operation: SUM or MEAN.
     Source: Wang et al., arXiv:1608.00859 (TSN), batch_reduction_layer.cpp.
     """
 
@@ -171,14 +171,14 @@ class BatchReduction(Layer):
 
 
 class MergeCrop(Layer, bottoms=2):
-    """A blob and the middle of a larger one, put together along the channels, or added.
+    """Concatenates a blob and the centre crop of a larger one along the channels, or adds them.
 
     bottoms: a (N, C, *sizes), b (N, C', *sizes') with sizes' at least as large   top (N, C + C', *sizes), or with
     operation: ADD (N, C, *sizes)
 
-        y = [a, b'] or a + b', b' = b from (size' - size) / 2 on, divided downwards
+        y = [a, b'] or a + b', where b' is b from (size' - size) / 2 on, rounded down
 
-    backward: says which bottom gets a gradient: [true, false] if not given.
+    `backward` says which bottoms get a gradient. Its default is [true, false].
     Source: Tschopp, arXiv:1509.03371; BVLC branch opencl, mergecrop_layer.cpp.
     """
 
@@ -202,11 +202,11 @@ class MergeCrop(Layer, bottoms=2):
 
 
 class Switch(Layer, bottoms=(1, None)):
-    """The last of its bottoms.
+    """Outputs its last bottom.
 
     bottoms x_i of one shape, top y = x_last
 
-    Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, switch_layer.cpp, in which a program can choose another.
+    Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, switch_layer.cpp, where a program can choose another bottom.
     """
 
     lowering = Lowering.FOLLOW
@@ -222,12 +222,12 @@ class Switch(Layer, bottoms=(1, None)):
 
 
 class Nms(Layer):
-    """The peaks of each map: cells above a threshold and above their four neighbours. It has no gradient.
+    """Finds the peaks of each map: cells above a threshold and above their four neighbours. No gradient.
 
-    bottom: maps (N, C, H, W)   top (N, num_parts, max_peaks + 1, 3): a row with the number of peaks in front, then rows
-    [column, row, value] in the order of cells, for the first num_parts maps; zeros to the end
+    bottom: maps (N, C, H, W)   top (N, num_parts, max_peaks + 1, 3), for the first num_parts maps: a row that begins
+    with the number of peaks, then rows [column, row, value] in the order of cells, padded with zeros
 
-    Neighbours beyond the map count 0. The number counts peaks beyond max_peaks too.
+    Neighbours beyond the map are 0. The number of peaks may exceed max_peaks.
     Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, nms_layer.cu.
     """
 
@@ -260,14 +260,14 @@ class Nms(Layer):
 
 
 class DiceCoefLoss(Loss, bottoms=2):
-    """One less the Dice coefficient of each item, in the mean.
+    """Dice loss: 1 minus the mean Dice coefficient of the items.
 
     bottoms: a (N, ...), b (N, ...) with as many elements   top: loss ()
 
         loss = 1 - mean over items of (2 sum a b + 1) / (sum a^2 + sum b^2 + 1)
 
-    The gradient is N times the slope, as in the source; both bottoms get one.
-    Source: Milletari et al., arXiv:1606.04797; zengruizhao's fork, dice_coef_loss_layer.cpp. do_masked is not taken.
+    Both bottoms get a gradient. As in the source, it is N times the derivative of the loss.
+    Source: Milletari et al., arXiv:1606.04797; zengruizhao's fork, dice_coef_loss_layer.cpp, without do_masked.
     """
 
     constant = ()

@@ -1,4 +1,4 @@
-"""Losses: one number that says how far predictions are from their targets."""
+"""Loss layers of BVLC Caffe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FULL, VALID, BATCH_SIZE, NONE, PRE_FIXED = (
 
 
 class _Floor(torch.autograd.Function):
-    """max(x, least) with the gradient of x everywhere, as Caffe's losses differentiate their clamped logarithms."""
+    """max(x, least) with gradient 1 everywhere: Caffe's losses ignore the clamp in their gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, least: float) -> Tensor:
@@ -36,7 +36,7 @@ class _Floor(torch.autograd.Function):
 
 
 def floored(x: Tensor, least: float) -> Tensor:
-    """`_Floor`. The gradient check gets the slope, which is 0 where x is clamped, and is told how often that is so."""
+    """Apply `_Floor`. In a gradient check the gradient is exact, 0 where x is clamped, and the clamps are reported."""
     if not is_exact():
         return _Floor.apply(x, least)
     count = int((x < least).sum())
@@ -46,21 +46,21 @@ def floored(x: Tensor, least: float) -> Tensor:
 
 
 class Normalized(Loss, abstract=True):
-    """Base of the losses that honour loss_param: items with `ignore_label` do not count, the sum is divided by
+    """Base of the losses that use loss_param. Items with `ignore_label` do not count. The sum is divided by
 
         FULL        all items        BATCH_SIZE  the items of the axes before the class axis
         VALID       items that count NONE        1
         PRE_FIXED   pre_fixed_normalizer, of R-FCN
 
-    and, but for PRE_FIXED, never by less than 1. An explicit `normalization` beats the older `normalize`.
+    The divisor is at least 1, except for PRE_FIXED. `normalization` overrides the older option `normalize`.
     """
 
     more_options = ("loss_param",)
     normalization = VALID
     ignore: int | None = None
-    """The label that does not count, if there is one."""
+    """The label that is ignored, or None."""
     processes: Group = ALONE
-    """Over whose batches VALID counts."""
+    """The processes whose batches VALID counts together."""
 
     def setup(self, *bottoms: Any, **_: Any) -> None:
         param = self.spec.loss_param
@@ -74,7 +74,7 @@ class Normalized(Loss, abstract=True):
         self.require(self.fixed > 0, f"pre_fixed_normalizer is {self.fixed:g}, expected a number above 0")
 
     def average(self, total: Tensor, valid: Tensor | None, outer: int, inner: int) -> Tensor:
-        """`total` divided as loss_param says; `valid` marks the items that count, None for all."""
+        """Divide `total` as loss_param says. `valid` marks the items that count; None means all."""
         if self.normalization == PRE_FIXED:
             return total / self.fixed
         if self.normalization == VALID and valid is not None:
@@ -84,20 +84,21 @@ class Normalized(Loss, abstract=True):
         return total / max(1, sizes[self.normalization])
 
     def _mean_count(self, own: Tensor) -> Tensor:
-        """The items that count in the batches of all processes, divided by the number of processes."""
+        """The mean over all processes of the number of items that count."""
         count = own.to(torch.float32, copy=True)
         self.processes.sum(count)
         return count.clamp(min=1) / self.processes.size
 
 
 class Softmax(Layer):
-    """Scores to probabilities along one axis.
+    """Converts scores to probabilities along one axis.
 
     bottom x (..., C, ...), top y of the same shape
 
         y = exp(x - max x) / sum exp(x - max x)
 
-    Source: BVLC softmax_layer.cpp. `engine` chose between equal implementations; torch has one for each device.
+    `engine` has no effect: in Caffe it selects between equivalent implementations.
+    Source: BVLC softmax_layer.cpp.
     """
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -108,15 +109,15 @@ class Softmax(Layer):
 
 
 class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param"):
-    """Multinomial logistic loss of the softmax of scores.
+    """Cross entropy of the softmax of scores.
 
     bottoms: scores x (O..., C, I...), class axis `softmax_param.axis`; labels with O * I elements
-    tops: loss (); optionally the probabilities, of x's shape, which pass no gradient back
+    tops: loss (); optionally the probabilities, of x's shape, which pass no gradient to x
 
         loss = -sum over items that count of log max(softmax(x)[label], FLT_MIN) / normalizer
 
     The gradient, (softmax(x) - onehot(label)) / normalizer, ignores the clamp.
-    Source: BVLC softmax_loss_layer.cpp, which aborts with two tops.
+    Source: BVLC softmax_loss_layer.cpp, which aborts if there are two tops.
     """
 
     inner_layer = True
@@ -134,7 +135,7 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
         return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), self.opt.axis))
 
     def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The loss (outer, inner) of each item, 0 for those that do not count; which ones count, None for all."""
+        """The loss (outer, inner) of each item, 0 for ignored items, and a mask of the others (None if none is)."""
         axis = self.axis(self.opt.axis, x)
         outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
         index = class_labels(self, label.reshape(outer, inner), classes, self.ignore)
@@ -145,7 +146,7 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
 
 
 class MultinomialLogisticLoss(Loss, bottoms=2):
-    """Logistic loss of probabilities that a layer before it computed.
+    """Cross entropy of probabilities that another layer computed.
 
     bottoms: probabilities p (N, C...), labels (N)   top: loss ()
 
@@ -165,11 +166,11 @@ class MultinomialLogisticLoss(Loss, bottoms=2):
 
 
 class InfogainLoss(Normalized, bottoms=(2, 3), tops=(1, 2)):
-    """Softmax loss in which a matrix says how much each label credits each class.
+    """Softmax loss in which a matrix H weights each pair of label and class.
 
     bottoms: scores x (O..., C, I...), class axis `infogain_loss_param.axis`; labels with O * I elements;
     optionally H with C * C elements, else read from the BlobProto file `source`
-    tops: loss (); optionally the probabilities, of x's shape, which pass no gradient back
+    tops: loss (); optionally the probabilities, of x's shape, which pass no gradient to x
 
         loss = -sum over items that count, classes k of H[label, k] log max(softmax(x)[k], 1e-20) / normalizer
 
@@ -217,8 +218,8 @@ class SigmoidCrossEntropyLoss(Normalized, bottoms=2):
 
         loss = -sum over elements that count of t log s(x) + (1 - t) log(1 - s(x)) / normalizer,  s the sigmoid
 
-    The normalizer is BATCH_SIZE, N, unless loss_param says otherwise. A target counts as ignored if its integer part is
-    ignore_label, so ignore_label: 0 also drops the target 0.5.
+    The default normalizer is BATCH_SIZE, N. A target is ignored if its integer part equals ignore_label, so
+    ignore_label: 0 also drops the target 0.5.
     Source: BVLC sigmoid_cross_entropy_loss_layer.cpp.
     """
 
@@ -239,7 +240,7 @@ class SigmoidCrossEntropyLoss(Normalized, bottoms=2):
 
 
 class EuclideanLoss(Loss, bottoms=2):
-    """Half the mean squared distance; passes its gradient to both bottoms.
+    """Half the mean squared distance. Both bottoms get a gradient.
 
     bottoms: a (N, ...), b (N, ...) with as many elements   top: loss ()
 
@@ -268,7 +269,7 @@ class HingeLoss(Loss, bottoms=2):
         m = max(0, 1 + x),  for the label's class max(0, 1 - x)
         L1  loss = sum m / N        L2  loss = sum m^2 / N
 
-    A score that is NaN counts as 0, since no comparison with it holds.
+    A score of NaN counts as 0.
     Source: BVLC hinge_loss_layer.cpp.
     """
 
@@ -288,14 +289,14 @@ class HingeLoss(Loss, bottoms=2):
 
 
 class _Distance(torch.autograd.Function):
-    """sqrt(sum of d^2 over axis 1), whose gradient is d / (distance + 1e-4): finite for equal points, as in Caffe."""
+    """sqrt(sum of d^2 over axis 1) with the gradient d / (distance + 1e-4), which is finite at 0, as in Caffe."""
 
     @staticmethod
     def forward(ctx: Any, d: Tensor) -> Tensor:
         distance = d.square().sum(1).sqrt()
         ctx.save_for_backward(d, distance)
         if is_exact():
-            return distance - 1e-4 * (distance + 1e-4).log()  # whose slope is the gradient below
+            return distance - 1e-4 * (distance + 1e-4).log()  # a function whose derivative is the gradient below
         return distance
 
     @staticmethod
@@ -311,8 +312,8 @@ class ContrastiveLoss(Loss, bottoms=3):
 
         similar  d^2          dissimilar  max(margin - d, 0)^2,  by `legacy_version` max(margin - d^2, 0)
 
-    summed and divided by 2 N. The gradient of d has d + 1e-4 in its denominator. A dissimilar pair gets no gradient
-    unless margin - d is above 0, so not where d is infinite or NaN.
+    The loss is the sum over pairs / (2 N). The denominator in the gradient of d is d + 1e-4. A dissimilar pair gets a
+    gradient only if margin - d > 0, so none if d is infinite or NaN.
     Source: Hadsell et al., CVPR 2006; BVLC contrastive_loss_layer.cpp.
     """
 
@@ -343,13 +344,13 @@ class ContrastiveLoss(Loss, bottoms=3):
 
 
 def same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:
-    """Both bottoms have a first axis, and the same."""
+    """Check that the first axis of both bottoms has the same size."""
     fact = f"bottoms have shapes {shape_text(x.shape)} and {shape_text(y.shape)}, expected the same first axis"
     layer.require(x.dim() > 0 and y.dim() > 0 and x.shape[0] == y.shape[0], fact)
 
 
 def _label_count(layer: Layer, x: Tensor, label: Tensor, items: int) -> None:
-    """One label for each of `items` predictions."""
+    """Check that there is one label for each of `items` predictions."""
     layer.require(
         label.numel() == items,
         f"{layer.bottom_name(1)} has {label.numel()} labels, expected {items}: one integer for each prediction "

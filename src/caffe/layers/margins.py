@@ -1,4 +1,4 @@
-"""Losses of face recognition: centres of classes, margins between them, triplets."""
+"""Losses of face recognition: class centres, angular margins and triplets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CenterLoss", "LargeMarginInnerProduct", "MarginInnerProduct", "Tripl
 
 
 class _Centers(torch.autograd.Function):
-    """Half the mean squared distance from the centres, with a gradient of its own for the centres."""
+    """Half the mean squared distance from the centres, with the source's gradient for the centres."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, centers: Tensor, index: Tensor) -> Tensor:
@@ -34,14 +34,14 @@ class _Centers(torch.autograd.Function):
 
 
 class CenterLoss(Loss, bottoms=2):
-    """Pulls the features of each class to a centre, which is learned.
+    """Pulls the features of each class towards a learned centre.
 
-    bottoms: x (N, ...), from `axis` on K features; labels (N)   top: loss ()
+    bottoms: x (N, ...), with K features from `axis` on; labels (N)   top: loss ()
 
         loss = sum of |x - center[label]|^2 / (2 N)
 
-    Blob: centers (num_output, K). Their gradient is the sum of center - x over the items of the class / (1 + items):
-    neither divided by N nor multiplied by the weight of the loss, as in the source.
+    Blob: centers (num_output, K). The gradient of a center is the sum of center - x over the items of its class,
+    divided by 1 + their number. As in the source it is not divided by N nor multiplied by the loss weight.
     Source: Wen et al., ECCV 2016; ydwen/caffe-face, center_loss_layer.cpp.
     """
 
@@ -67,7 +67,7 @@ class CenterLoss(Loss, bottoms=2):
 
 
 def margin(cosine: Tensor, times: int) -> tuple[Tensor, Tensor]:
-    """psi of the angle, (-1)^k cos(m angle) - 2 k with the angle in [k pi / m, (k + 1) pi / m], and its slope."""
+    """psi = (-1)^k cos(m angle) - 2 k for an angle in [k pi / m, (k + 1) pi / m], and its derivative."""
     c, sign = cosine, cosine.sign()
     if times == 1:
         return c, torch.ones_like(c)
@@ -81,7 +81,7 @@ def margin(cosine: Tensor, times: int) -> tuple[Tensor, Tensor]:
 
 
 class _Margin(Layer, abstract=True):
-    """Base of both products: the weights, and lambda, which becomes smaller from run to run."""
+    """Base of both products: the weights, and lambda, which decreases with each run."""
 
     exempt = (1,)
     constant = (1,)
@@ -101,7 +101,7 @@ class _Margin(Layer, abstract=True):
         self.register_buffer("runs", torch.full((1,), float(opt.iteration)))
 
     def next_weight(self, x: Tensor) -> Tensor:
-        """lambda (1) of this run, which is counted."""
+        """Count this run, and return its lambda (1)."""
         if has_values(x):
             self.runs.add_(1)
         opt = self.opt
@@ -110,7 +110,7 @@ class _Margin(Layer, abstract=True):
 
 
 class _Sphere(torch.autograd.Function):
-    """The product of SphereFace's layer with its gradients, of which that of the weights does not know the margin."""
+    """The product of SphereFace's layer with its gradients. The gradient of the weights ignores the margin."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, named: Tensor, share: Tensor, times: int) -> Tensor:
@@ -140,16 +140,16 @@ class _Sphere(torch.autograd.Function):
 
 
 class MarginInnerProduct(_Margin, bottoms=2, tops=(1, 2)):
-    """SphereFace's product: the angle between an item and its class counts m times.
+    """SphereFace's product: multiplies the angle between an item and its class by m.
 
-    bottoms: x (N, ...), from `axis` on K features; labels (N)   tops: y (N, num_output); optionally lambda (1)
+    bottoms: x (N, ...), with K features from `axis` on; labels (N)   tops: y (N, num_output); optionally lambda (1)
 
         y = w x, at the label (lambda w x + |x| psi) / (1 + lambda);  |w| = 1
         psi = (-1)^k cos(m a) - 2 k, a the angle between w and x in [k pi / m, (k + 1) pi / m], m = 1 ... 4 by `type`
         lambda = max(base (1 + gamma run)^-power, lambda_min), runs counted from `iteration` + 1 on
 
-    Blob: weight w (num_output, K); each run brings its rows to length 1. As in the source, the gradient of w is that of
-    w x alone, and at the label that of x has its two parts, along w and along x, scaled to length 1 together.
+    Blob: weight w (num_output, K); each run scales its rows to length 1. As in the source, the gradient of w is that of
+    w x alone. At the label the gradient of x, the sum of a part along w and one along x, is scaled to length 1.
     Source: Liu et al., arXiv:1704.08063; wy1iu/sphereface, margin_inner_product_layer.cpp.
     """
 
@@ -172,16 +172,16 @@ class MarginInnerProduct(_Margin, bottoms=2, tops=(1, 2)):
 
     @torch.no_grad()
     def normalize(self) -> None:
-        """Bring the weights of each class to length 1, as the source's forward does; those that have it stay."""
+        """Scale the weights of each class to length 1, in place, as the source does in its forward pass."""
         length = torch.linalg.vector_norm(self.weight, dim=1, keepdim=True)
         if bool(((length - 1).abs() > 1e-6).any()):
             self.weight.div_(length)
 
 
 class LargeMarginInnerProduct(_Margin, bottoms=2, tops=(1, 2), options="largemargin_inner_product_param"):
-    """L-Softmax's product: the angle between an item and its class counts m times.
+    """L-Softmax's product: multiplies the angle between an item and its class by m.
 
-    bottoms: x (N, ...), from `axis` on K features; labels (N)   tops: y (N, num_output); optionally lambda (1)
+    bottoms: x (N, ...), with K features from `axis` on; labels (N)   tops: y (N, num_output); optionally lambda (1)
 
         y = w x, at the label (lambda w x + |w| |x| psi) / (1 + lambda), psi and lambda as for MarginInnerProduct
 
@@ -204,7 +204,7 @@ class LargeMarginInnerProduct(_Margin, bottoms=2, tops=(1, 2), options="largemar
 
 
 class TripletLoss(Loss, bottoms=3):
-    """Brings an item nearer to one of its own class than to one of another, by a margin.
+    """Triplet loss: pulls an anchor closer to a positive item than to a negative one, by a margin.
 
     bottoms: anchors a, positives p, negatives n, each (N, C)   top: loss ()
 

@@ -1,4 +1,4 @@
-"""Layers of pruned nets, whose weights have masks."""
+"""Layers of pruned nets, whose weights are multiplied by masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CConvolution", "CConvolutionDepthwise", "CInnerProduct"]
 
 
 class _Masked(torch.autograd.Function):
-    """w m, whose gradient passes to w as if m were 1: weights that are masked are trained too."""
+    """w m with a gradient for w that ignores m, so that masked weights are trained too."""
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, m: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class _Masked(torch.autograd.Function):
 
 
 def masked(w: Tensor, m: Tensor) -> Tensor:
-    """`_Masked`. The gradient check gets the slope, and is told."""
+    """Apply `_Masked`. In a gradient check the gradient is exact, and the deviation is reported."""
     if is_exact():
         tell("the gradient passes masks by")
         return w * m
@@ -40,7 +40,7 @@ def masked(w: Tensor, m: Tensor) -> Tensor:
 
 
 def _read(layer: Layer, own: str, plain: str) -> None:
-    """Take the sizes from the field `plain`, or from `own` where they stand there; masks are not changed."""
+    """Read the sizes from the field `plain` or from `own`. Options that change the masks are refused."""
     param = getattr(layer.spec, own)
     here = param.HasField("num_output")
     both = here and layer.spec.HasField(plain)
@@ -63,14 +63,13 @@ def _read(layer: Layer, own: str, plain: str) -> None:
 class CConvolution(Convolution, bottoms=(1, None), tops=(1, None), options="convolution_param"):
     """Convolution whose weights and bias are multiplied by masks.
 
-    bottom x (N, C, *sizes), top y, options and sizes as for Convolution; they may stand in cconvolution_param
+    bottom x (N, C, *sizes), top y, options and sizes as for Convolution; cconvolution_param may hold the options
 
         y = convolution of x with weight weight_mask, plus bias bias_mask
 
-    Blobs: weight, bias, weight_mask, bias_mask; without bias weight, weight_mask. Masks are used as they are stored,
-    and not trained. The gradient of weight and bias passes the masks by, as in the source. gamma, power and c_rate,
-    which change masks up to iter_stop in TRAIN, have no effect. Source: Guo et al., arXiv:1608.04493 (dynamic network
-    surgery), cconv_layer.cpp.
+    Blobs: weight, bias, weight_mask, bias_mask; or weight, weight_mask. The masks are constant. The gradients of weight
+    and bias ignore the masks, as in the source. gamma, power and c_rate, which change masks in TRAIN up to iter_stop,
+    have no effect. Source: Guo et al., arXiv:1608.04493 (dynamic network surgery), cconv_layer.cpp.
     """
 
     more_options = ("cconvolution_param",)
@@ -91,7 +90,7 @@ class CConvolution(Convolution, bottoms=(1, None), tops=(1, None), options="conv
 
 
 class CConvolutionDepthwise(CConvolution, DepthwiseConvolution, bottoms=(1, None), tops=(1, None)):
-    """DepthwiseConvolution whose weights and bias are multiplied by masks, as those of CConvolution.
+    """DepthwiseConvolution whose weights and bias are multiplied by masks, as in CConvolution.
 
     bottom x (N, C, *sizes), top y (N, C, *sizes'), blobs and equation as for CConvolution; cconv_depthwise_param
 
@@ -106,11 +105,11 @@ class CConvolutionDepthwise(CConvolution, DepthwiseConvolution, bottoms=(1, None
 class CInnerProduct(InnerProduct, options="inner_product_param"):
     """InnerProduct whose weights and bias are multiplied by masks.
 
-    bottom x, top y and options as for InnerProduct; they may stand in cinner_product_param
+    bottom x, top y and options as for InnerProduct; cinner_product_param may hold the options
 
         y = (weight weight_mask) x + bias bias_mask
 
-    Blobs, masks, gradients and what has no effect are as for CConvolution.
+    Blobs, masks, gradients and options without effect are as for CConvolution.
     Source: Guo et al., arXiv:1608.04493 (dynamic network surgery), cinner_product_layer.cpp.
     """
 
@@ -133,7 +132,7 @@ class CInnerProduct(InnerProduct, options="inner_product_param"):
 
 
 def add_masks(layer: Any, param: Any) -> None:
-    """Declare the masks of the weight and, where there is one, of the bias."""
+    """Declare the masks of the weight and, if there is one, of the bias."""
     for name in ("weight", "bias"):
         blob = getattr(layer, name)
         if blob is not None:

@@ -1,4 +1,4 @@
-"""Layers that bring values to a common scale: BatchNorm, LRN, MVN, Normalize."""
+"""Normalization layers: BatchNorm, LRN, MVN, Normalize."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["LRN", "MVN", "BatchNorm", "Normalize", "SimpleNormalize"]
 
 
 class _Running(Layer, abstract=True):
-    """Base of BatchNorm: which statistics apply."""
+    """Base of BatchNorm: decides which statistics are used."""
 
     effects = Effects.BUFFERS
     given: bool | None
 
     @property
     def uses_running(self) -> bool:
-        """Whether the running statistics apply: as `use_global_stats` says, by default in TEST."""
+        """Whether the running statistics are used: `use_global_stats` if given, else only in TEST."""
         return not self.training if self.given is None else self.given
 
     @property
@@ -37,14 +37,14 @@ class _Running(Layer, abstract=True):
 
 
 class _Scaled(_Running, abstract=True):
-    """Base of BatchNorm: a scale and a bias of its own, as NVCaffe and Intel's Caffe have."""
+    """Base of BatchNorm: the built-in scale and bias of NVCaffe's and Intel's Caffe."""
 
     scale: Tensor
     bias: Tensor
 
     @cached_property
     def scaled(self) -> bool:
-        """Whether the options ask for a scale of the layer's own."""
+        """Whether the options ask for a built-in scale and bias."""
         opt = self.opt
         intel = opt.HasField("use_weight_bias") and opt.use_weight_bias
         nvidia = opt.HasField("scale_filler") or (opt.HasField("bias_filler") and not opt.HasField("use_weight_bias"))
@@ -61,7 +61,7 @@ class _Scaled(_Running, abstract=True):
             self.add_blob("bias", (channels,), self.opt.bias_filler if self.opt.HasField("bias_filler") else None)
 
     def behind(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """The scale and bias that the layer's own come to, with those of a Scale behind it."""
+        """Combine the built-in scale and bias with those of a following Scale layer."""
         if not self.scaled:
             return weight, bias
         own = self.bias if self.opt.bias_term else None
@@ -73,25 +73,25 @@ class _Scaled(_Running, abstract=True):
 
 
 class BatchNorm(_Scaled):
-    """Brings each channel to mean 0 and variance 1, by the batch in TRAIN and by running statistics in TEST.
+    """Normalizes each channel to mean 0 and variance 1, with batch statistics in TRAIN and running ones in TEST.
 
     bottom x (N, C, ...), top y of the same shape; m = cells of a channel
 
-        y = (x - E[x]) / sqrt(Var[x] + eps), E and Var of the batch, Var over m; or the statistics / factor
+        y = (x - E[x]) / sqrt(Var[x] + eps), E and Var of the batch, Var over m; in TEST the statistics / factor
         statistics <- moving_average_fraction statistics + (E[x], m / (m - 1) Var[x], 1), in batch mode only
 
     Blobs, never trained: the statistics mean (C), variance (C), factor (1).  With factor 0, y = x / sqrt(eps).
-    With scale_bias (NVCaffe) or use_weight_bias (Intel) y is then scaled and shifted by two more, trained: scale (C),
-    bias (C); rates in its param blocks count for these two only.
+    scale_bias (NVCaffe) or use_weight_bias (Intel) adds two trained blobs, scale (C) and bias (C), which are applied to
+    y. The multipliers in param blocks apply to these two only.
     Source: Ioffe and Szegedy, arXiv:1502.03167; BVLC batch_norm_layer.cpp.
     """
 
     forgets_top = True
-    lowering = Lowering.FOLLOW  # statistics are float32 whatever x is
+    lowering = Lowering.FOLLOW  # the statistics are float32 for any type of x
     mean: Tensor
     variance: Tensor
     factor: Tensor
-    processes: Group = ALONE  # whose batches count as one
+    processes: Group = ALONE  # the processes whose batches are normalized together
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
@@ -99,7 +99,7 @@ class BatchNorm(_Scaled):
             self.scaled or all(param.lr_mult == 0 for param in self.spec.param),
             "its blobs are statistics and not trained; set lr_mult: 0 in its param blocks, or remove them",
         )
-        # None: as the phase says
+        # None: the phase decides
         self.given = self.opt.use_global_stats if self.opt.HasField("use_global_stats") else None
         self.add_blob("mean", (x.shape[1],), trained=False)
         self.add_blob("variance", (x.shape[1],), trained=False)
@@ -110,7 +110,7 @@ class BatchNorm(_Scaled):
         return self.normalize(x)
 
     def normalize(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """y, then scaled by `weight` and shifted by `bias` (C) in the same pass: BatchNorm followed by Scale."""
+        """Compute `weight` y + `bias`, with weight and bias (C), in one pass: BatchNorm followed by Scale."""
         if x.shape[1] != len(self.mean):
             self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(self.mean)}")
         weight, bias = self.behind(weight, bias)
@@ -132,8 +132,8 @@ class BatchNorm(_Scaled):
 
     @torch.no_grad()
     def learn(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
-        """Take the mean and variance (C) of a batch x into the running statistics."""
-        variance = variance if x.numel() > x.shape[1] else torch.zeros_like(variance)  # one cell has none over m - 1
+        """Update the running statistics with the mean and variance (C) of a batch x."""
+        variance = variance if x.numel() > x.shape[1] else torch.zeros_like(variance)  # m - 1 is 0 for one cell
         fraction = self.opt.moving_average_fraction
         self.mean.mul_(fraction).add_(mean)
         self.variance.mul_(fraction).add_(variance)
@@ -141,7 +141,7 @@ class BatchNorm(_Scaled):
 
 
 class LRN(Layer):
-    """Local response normalisation: divides each value by the energy of its neighbours.
+    """Local response normalization: divides each value by the energy of its neighbours.
 
     bottom x (N, C, H, W), top y of the same shape; n = local_size, odd
 
@@ -153,7 +153,7 @@ class LRN(Layer):
     """
 
     forgets_top = True
-    lowering = Lowering.FOLLOW  # _AcrossChannels adds up in float32 whatever x is
+    lowering = Lowering.FOLLOW  # _AcrossChannels accumulates in float32 for any type of x
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
@@ -168,20 +168,20 @@ class LRN(Layer):
             rate = opt.alpha / opt.local_size
             way = _AcrossChannelsPlain if torch.compiler.is_compiling() else _AcrossChannels
             return way.apply(x, min(reach, x.shape[1]), rate, opt.beta, opt.k)
-        kernel = tuple(2 * min(reach, size) + 1 for size in x.shape[2:])  # cells farther away lie beyond the bottom
+        kernel = tuple(2 * min(reach, size) + 1 for size in x.shape[2:])  # a larger kernel sees only cells outside x
         energy = mean_pool(x.square(), Grid(kernel, pad=tuple(size // 2 for size in kernel)))
         share = math.prod(kernel) / opt.local_size**2
         return x * (energy * (opt.alpha * share) + 1) ** -opt.beta
 
 
 class MVN(Layer):
-    """Brings each channel of each image, or each image, to mean 0 and, if asked, to standard deviation 1.
+    """Normalizes each channel of each image to mean 0 and, with normalize_variance, to standard deviation 1.
 
-    bottom x (N, C, ...), top y of the same shape; mean and sigma over the axes from 2 on, or 1 with across_channels
+    bottom x (N, C, ...), top y of the same shape; mean and sigma over the axes from 2 on, from 1 with across_channels
 
         y = (x - mean) / (sigma + eps)
 
-    eps is added to the standard deviation, not to the variance, and the gradient takes sigma + eps for sigma.
+    eps is added to the standard deviation, not to the variance, and the gradient treats sigma + eps as sigma.
     Source: BVLC mvn_layer.cpp.
     """
 
@@ -198,7 +198,7 @@ class MVN(Layer):
         if is_exact() and self.opt.eps > 1e-6 * variance.min().sqrt():
             tell("eps held constant")
             return (centred / (variance.clamp(min=1e-300).sqrt() + self.opt.eps)).view_as(x)
-        with torch.no_grad():  # sqrt(variance + extra) = sigma + eps, extra held constant
+        with torch.no_grad():  # sqrt(variance + extra) = sigma + eps, where extra is a constant for autograd
             extra = (2 * variance.sqrt() + self.opt.eps) * self.opt.eps
         return (centred * (variance + extra).rsqrt()).view_as(x)
 
@@ -206,14 +206,14 @@ class MVN(Layer):
 def _batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, training: bool, eps: float
 ) -> Tensor:
-    """torch's kernel. In training it fills `mean` and `variance` with those of the batch, variance over m - 1."""
+    """torch's kernel. In training it overwrites `mean` and `variance` with those of the batch, variance over m - 1."""
     return torch.batch_norm(x, weight, bias, mean, variance, training, 1.0, eps, torch.backends.cudnn.enabled)
 
 
 def _joint_batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, processes: Group
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y with the statistics of the batches of all processes, the mean, and the variance over m - 1."""
+    """Normalize with statistics over the batches of all processes: y, the mean, and the variance over m - 1."""
     axes, each = [0, *range(2, x.dim())], (-1, *[1] * (x.dim() - 2))
     wide = x.float()
     sums = torch.cat([wide.sum(axes), wide.new_tensor([x.numel() / x.shape[1]])])
@@ -231,7 +231,8 @@ class _AcrossChannels(torch.autograd.Function):
 
         dx = s^-beta dy - 2 beta rate x W(dy y / s)
 
-    Works on a few images at a time, so that its many passes stay in the cache, and keeps only x and s for backward.
+    Processes a few images at a time, so that the data of its passes stay in the processor's cache. Saves only x and s
+    for backward.
     """
 
     @staticmethod
@@ -264,7 +265,7 @@ class _AcrossChannels(torch.autograd.Function):
 
 
 class _AcrossChannelsPlain(torch.autograd.Function):
-    """The same in plain formulas: torch.compile makes one pass over the data of each."""
+    """The same function in plain formulas, which torch.compile fuses into one pass over the data each."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, reach: int, rate: float, beta: float, k: float) -> Tensor:
@@ -285,22 +286,22 @@ class _AcrossChannelsPlain(torch.autograd.Function):
 
 
 def _window(x: Tensor, reach: int) -> Tensor:
-    """x[:, c - reach ... c + reach] added up."""
+    """The sum of x[:, c - reach ... c + reach]."""
     padded = F.pad(x, (0, 0, 0, 0, reach, reach))
     return sum((padded.narrow(1, i, x.shape[1]) for i in range(1, 2 * reach + 1)), padded.narrow(1, 0, x.shape[1]))
 
 
 class Normalize(Layer, tops=(1, 2), options="norm_param"):
-    """Brings the vector of channels in each cell, or each item, to length 1.
+    """Scales the vector of channels in each cell, or each item, to length 1.
 
-    bottom x (N, C, ...), top y of the same shape. SSD's layer, with norm_param or param blocks:
+    bottom x (N, C, ...), top y of the same shape. SSD's layer, if norm_param or param blocks are given:
         y = scale x / sqrt(sum x^2 + eps), the sum over all axes but the first, or over C if across_spatial is false
     Blob: scale (), or (C) if channel_shared is false; it is not trained with fix_scale (ParseNet).
-    happynear's layer of the same name, with normalize_param or no options at all, without a blob:
+    happynear's layer, if normalize_param or no options are given, has no blob:
 
         L2  y = x / norm, norm = sqrt(sum x^2 + 1e-6)      L1  y = x / norm, norm = sum |x| + 1e-6,    sums over C
 
-    Its second top is norm (N, 1, ...), which passes a gradient back only with bp_norm.
+    Its optional second top is norm (N, 1, ...), which passes a gradient to x only with bp_norm.
     Source: Liu et al., arXiv:1506.04579 and arXiv:1512.02325, normalize_layer.cpp; happynear/caffe-windows.
     """
 
@@ -342,7 +343,7 @@ class Normalize(Layer, tops=(1, 2), options="norm_param"):
 
 
 class SimpleNormalize(Layer):
-    """Brings each item to length 1.
+    """Scales each item to length 1.
 
     bottom x (N, ...), top y of the same shape
 
@@ -359,7 +360,7 @@ class SimpleNormalize(Layer):
 
 
 def _parts(t: Tensor, like: Tensor) -> tuple[Tensor, ...]:
-    """`t` in parts along the batch, on the CPU of about a megabyte of `like`."""
+    """Split `t` along the batch axis; on the CPU, so that a part of `like` has about a megabyte."""
     if like.device.type != "cpu" or not like.numel():
         return (t,)
     return t.split(max(1, 2**18 * len(like) // like.numel()))
@@ -374,7 +375,7 @@ def _add_neighbours(total: Tensor, x: Tensor, reach: int, factor: float) -> Tens
 
 
 def _write(out: Tensor, operation: Any, *operands: Tensor, **options: Any) -> None:
-    """The operation's result into `out`; where that is narrower torch itself would go by a copy in another order."""
+    """Store the operation's result in `out`. For a narrower type torch's `out=` would use another memory order."""
     if out.dtype == operands[0].dtype:
         operation(*operands, out=out, **options)
     else:
@@ -382,7 +383,7 @@ def _write(out: Tensor, operation: Any, *operands: Tensor, **options: Any) -> No
 
 
 def _inverse_power(s: Tensor, beta: float) -> Tensor:
-    """s ^ -beta; for the usual 3/4 by square roots, which are much faster than a power."""
+    """s ^ -beta. The usual beta 3/4 is computed with square roots, which are much faster than a power."""
     if beta != 0.75:
         return s**-beta
     root = s.rsqrt()

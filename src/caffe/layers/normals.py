@@ -1,4 +1,4 @@
-"""Layers of xiaolonw's forks for surface normals, and other losses of forks."""
+"""Layers of xiaolonw's forks for surface normals, and losses of other forks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class MULTI_SOFTMAX(Softmax, options="softmax_param"):  # noqa: N801 - the type's name
-    """Scores to probabilities over the channels of each cell: Softmax along axis 1.
+    """Converts scores to probabilities over the channels of each cell: Softmax along axis 1.
 
     bottom x (N, C, H, W), top y of the same shape
 
@@ -37,13 +37,13 @@ class MULTI_SOFTMAX(Softmax, options="softmax_param"):  # noqa: N801 - the type'
 
 
 class MULTI_SOFTMAX_LOSS(Loss, bottoms=2, options="softmax_param"):  # noqa: N801 - the type's name
-    """Multinomial logistic loss of the softmax in each cell, with labels from 1 on.
+    """Cross entropy of the softmax in each cell, with labels that start at 1.
 
-    bottoms: scores x (N, C, H, W), labels (N, 1, H, W) or of as many elements, 1 ... C   top: loss ()
+    bottoms: scores x (N, C, H, W), labels 1 ... C with N H W elements   top: loss ()
 
         loss = -sum over cells of log max(softmax(x)[label - 1], FLT_MIN) / (336 N)
 
-    The gradient, (softmax(x) - onehot(label - 1)) / N, lacks the number 336, as in the source.
+    The gradient is (softmax(x) - onehot(label - 1)) / N, without the factor 1 / 336, as in the source.
     Source: xiaolonw/caffe-3dnormal_joint_pose, multi_softmax_loss_layer.cpp.
     """
 
@@ -68,7 +68,7 @@ class MULTI_SOFTMAX_LOSS(Loss, bottoms=2, options="softmax_param"):  # noqa: N80
 
 
 class _UnitLength(torch.autograd.Function):
-    """x / (|x| + 1e-6) along axis 1, whose gradient is (|x|^2 dy - x (x dy)) / (|x|^3 + 1e-6): 0 where x is 0."""
+    """x / (|x| + 1e-6) along axis 1, with the gradient (|x|^2 dy - x (x dy)) / (|x|^3 + 1e-6), which is 0 at x = 0."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -83,13 +83,13 @@ class _UnitLength(torch.autograd.Function):
 
 
 class NORM(Layer, options={}):
-    """Brings the vector of channels in each cell to length 1.
+    """Scales the vector of channels in each cell to length 1.
 
     bottom x (N, C, ...), top y of the same shape
 
         y[n, c, p] = x[n, c, p] / (|x[n, :, p]| + 1e-6)
 
-    The gradient has 1e-6 in its own denominator, |x|^3 + 1e-6, and is 0 where x is.
+    The denominator in the gradient is |x|^3 + 1e-6. The gradient is 0 where x is 0.
     Source: xiaolonw/caffe-3dnormal_joint_pose, norm_layer.cpp.
     """
 
@@ -103,7 +103,7 @@ class NORM(Layer, options={}):
 
 
 class _Angle(torch.autograd.Function):
-    """acos of x, whose gradient is -1 / (sqrt(1 - x^2) + 1e-6): finite at 1."""
+    """acos of x with the gradient -1 / (sqrt(1 - x^2) + 1e-6), which is finite at 1."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class ANGLE_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
 
         loss = sum over cells of acos(sum over c of x t) / N, cells with |t[n, 0, h, w]| > 10 left out
 
-    The gradient has sqrt(1 - cos^2) + 1e-6 in its denominator. A product beyond -1 ... 1 has no angle: it gives NaN.
+    The denominator in the gradient is sqrt(1 - cos^2) + 1e-6. A product outside -1 ... 1 gives NaN.
     Source: xiaolonw/caffe-3dnormal_joint_pose, angle_loss_layer.cpp.
     """
 
@@ -134,7 +134,7 @@ class ANGLE_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
         self.require(x.dim() > 1 and x.shape == target.shape, f"{fact}, expected equal shapes (N, C, ...)")
 
     def example(self, index: int, x: Tensor) -> Tensor | None:
-        """Vectors that are shorter than 1, so that their product has an angle."""
+        """Vectors shorter than 1, so that their products are within -1 ... 1."""
         place = torch.arange(x.numel(), dtype=x.dtype, device=x.device).view(x.shape)
         return 0.9 * F.normalize((place + index).sin(), dim=1)
 
@@ -148,7 +148,7 @@ class ANGLE_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
 
 
 class SIGMOID_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
-    """Cross entropy of the sigmoid of scores, for labels that are 1 or not.
+    """Cross entropy of the sigmoid of scores; a label is 1 or anything else.
 
     bottoms: scores x (N, ...), labels of as many elements   top: loss ()
 
@@ -171,22 +171,22 @@ class SIGMOID_LOSS(Loss, bottoms=2, options={}):  # noqa: N801 - the type's name
 
 
 class LABEL_DROPOUT(Layer, bottoms=2, options="label_drop_param"):  # noqa: N801 - the type's name
-    """Keeps the predictions of all positive cells and of some negative ones; elsewhere the top is the label.
+    """Keeps the predictions of all positive cells and of some negative cells. Other cells of the top get the label.
 
     bottoms: x (N, C, H, W), labels t of the same shape, 1 positive and 0 negative   top y of the same shape
 
         y = x where the cell is picked, else t
 
-    In each plane with p positive cells, n = int(p drop_neg_ratio) is how many negative ones count. All are picked if
-    there are no more. Otherwise int(n hard_ratio) are drawn from the n with the largest |x|; and int(n rand_ratio)
-    from the others, with as many of the n that were not drawn. The gradient goes to the picked cells of x.
+    For a plane with p positive cells, n = int(p drop_neg_ratio). Up to n negative cells are all picked. If there are
+    more, int(n hard_ratio) are drawn from the n with the largest |x|, and int(n rand_ratio) from the others, which
+    include as many of those n that were not drawn. The picked cells of x get the gradient.
     Source: xiaolonw/caffe-3dnormal_joint_pose, label_dropout_layer.cpp.
     """
 
     constant = (1,)
     exempt = (1,)
     effects = Effects.RANDOM
-    traceable = False  # each run draws other random numbers, in TEST too
+    traceable = False  # each run draws new random numbers, in TEST too
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         fact = f"bottoms have shapes {shape_text(x.shape)} and {shape_text(label.shape)}"
@@ -202,7 +202,7 @@ class LABEL_DROPOUT(Layer, bottoms=2, options="label_drop_param"):  # noqa: N801
         return torch.where(self.picked(x.detach(), label), x, label)
 
     def picked(self, x: Tensor, label: Tensor) -> Tensor:
-        """Which cells of x the top takes."""
+        """A mask of the cells of x that the top keeps."""
         opt, positive, negative = self.opt, (label == 1).flatten(2), (label == 0).flatten(2)
         wanted = (positive.sum(2, keepdim=True) * opt.drop_neg_ratio).trunc()
         hardest = negative & (_rank(x.abs().flatten(2), negative) < wanted)
@@ -216,15 +216,15 @@ class LABEL_DROPOUT(Layer, bottoms=2, options="label_drop_param"):  # noqa: N801
 
 
 class L1Loss(Loss, bottoms=(1, 2)):
-    """Mean over the batch of the sum of absolute differences; passes its gradient to both bottoms.
+    """Mean over the batch of the sum of absolute differences. Both bottoms get a gradient.
 
     bottoms: a (N, ...), b (N, ...) with as many elements   top: loss ()
 
         loss = sum |a - b| / N;  l2_per_location: sum over cells of sqrt(sum over c of (a - b)^2 + epsilon) / N
 
-    With l1_loss_param, of FlowNet: b may be missing for 0; NaN counts as 0 and passes no gradient; plateau: smaller
-    differences, or lengths, count as 0; l2_prescale_by_channels: a mean over c; normalize_by_num_entries: the elements
-    that are no NaN / C take the place of N.
+    With l1_loss_param (FlowNet): b is optional and defaults to 0; NaN counts as 0 and gets no gradient; differences
+    below `plateau` count as 0; l2_prescale_by_channels takes the mean over c; normalize_by_num_entries divides by
+    (elements that are not NaN) / C in place of N.
     Source: NVIDIA's caffe (DetectNet), l1_loss_layer.cpp; Ilg et al., arXiv:1612.01925 (FlowNet 2), l1loss_layer.cu.
     """
 
@@ -257,5 +257,5 @@ class L1Loss(Loss, bottoms=(1, 2)):
 
 
 def _rank(value: Tensor, among: Tensor) -> Tensor:
-    """The place of each cell among those marked, the largest value first; others come behind them."""
+    """The rank of each cell among the marked cells, in descending order of value. Other cells rank behind them."""
     return torch.where(among, value, -1).argsort(-1, descending=True).argsort(-1)

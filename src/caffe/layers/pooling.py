@@ -1,4 +1,4 @@
-"""Summaries of the cells under a sliding window."""
+"""Pooling layers: the maximum, mean or a random pick of the cells in a sliding window."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MAX, AVE, STOCHASTIC = (
 
 
 _LARGE = 1 << 17
-"""Elements from which on a maximum is made from a few passes over the whole rather than by torch's kernel."""
+"""From this number of elements on, a maximum is computed by a few passes over the data, not by torch's kernel."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the windows of a pooling lie. All fields are (height, width)."""
+    """The windows of a pooling. All fields are (height, width)."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...] = (1, 1)
@@ -40,7 +40,8 @@ class Grid:
     ceil: bool = True
 
     def windows(self, sizes: Sequence[int]) -> list[int]:
-        """Windows along each axis. With padding on either axis, a last one that starts beyond the image is dropped."""
+        """The number of windows along each axis. With padding on either axis, a last window beyond the image is
+        dropped."""
         counts = []
         for n, k, s, p in zip(sizes, self.kernel, self.stride, self.pad, strict=True):
             room = n + 2 * p - k
@@ -49,42 +50,42 @@ class Grid:
         return counts
 
     def clamped(self, sizes: Sequence[int]) -> Grid:
-        """The same windows with nothing that lies far beyond the padded image.
+        """Equivalent windows with a kernel and stride limited to the size of the padded image.
 
-        A kernel larger than the padded image has one window, of all of it; a second window that starts beyond starts
-        no farther away than it must.
+        A kernel larger than the padded image has one window, which covers the image. The stride is limited, so that a
+        second window beyond the image starts just after it.
         """
         room = [n + 2 * p for n, p in zip(sizes, self.pad, strict=True)]
         kernel = tuple(min(k, n) if n else k for k, n in zip(self.kernel, room, strict=True))
         return replace(self, kernel=kernel, stride=tuple(min(s, n + 1) for s, n in zip(self.stride, room, strict=True)))
 
     def reach(self, sizes: Sequence[int]) -> list[int]:
-        """Cells that the padded image has where the windows reach beyond it."""
+        """The size of the image after padding it as far as the windows reach."""
         axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
         return [max(n + p, (count - 1) * s + k) for n, count, k, s, p in axes]
 
     def is_plain(self, sizes: Sequence[int]) -> bool:
-        """Whether torch's own padding and rounding give the same windows, so that no padded copy is needed.
+        """Whether torch's own padding and rounding give the same windows. Then no padded copy is needed.
 
-        torch allows pad <= kernel / 2, and drops a last window beyond the image without padding too.
+        torch requires pad <= kernel / 2. It drops a last window beyond the image even if there is no padding.
         """
         axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
         return all(2 * p <= k and (count - 1) * s < n + p for n, count, k, s, p in axes)
 
     def padded(self, x: Tensor, value: float) -> Tensor:
-        """x (N, C, H, W) with `value` around it, as far as the windows reach."""
+        """x (N, C, H, W) padded with `value` as far as the windows reach."""
         sizes = plain_sizes(x)[2:]
         after = [far - n - p for far, n, p in zip(self.reach(sizes), sizes, self.pad, strict=True)]
         return pad_axes(x, self.pad, after, value)
 
     def cells(self, sizes: Sequence[int]) -> list[list[int]]:
-        """Rows and columns that each window has inside the padded image."""
+        """The numbers of rows and columns of each window that lie inside the padded image."""
         axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
         return [[min(k, n + 2 * p - i * s) for i in range(count)] for n, count, k, s, p in axes]
 
 
 class _RandomPick(Layer, abstract=True):
-    """Base of the layers that pick a random cell of each window with pool: STOCHASTIC in TRAIN."""
+    """Base of the layers that, with pool: STOCHASTIC in TRAIN, pick a random cell of each window."""
 
     effects = Effects.RANDOM
 
@@ -97,13 +98,13 @@ class Pooling(_RandomPick, tops=(1, 2)):
     """Maximum, mean or random pick of each channel over a sliding window.
 
     bottom x (N, C, H, W), top y (N, C, H', W') with H' = ceil((H + 2 pad - kernel) / stride) + 1, or floor
-    second top of MAX: where the maximum stands, h W + w within its H x W plane; the first one of equals
+    second top of MAX: the index h W + w of the maximum in its H x W plane; the first index if several cells are equal
 
         MAX         y = max of x over the window (padding never wins)
         AVE         y = sum of x / cells of the window that lie in the padded image
         STOCHASTIC  TRAIN: y = one x of the window, with probability x / sum of x;  TEST: y = sum x^2 / sum x
 
-    STOCHASTIC is for bottoms that are not negative; negative cells are never picked. Caffe has it on the GPU only.
+    STOCHASTIC is for non-negative bottoms; negative cells are never picked. Caffe has it on the GPU only.
     Source: BVLC pooling_layer.cpp; Zeiler and Fergus, arXiv:1301.3557.
     """
 
@@ -115,7 +116,7 @@ class Pooling(_RandomPick, tops=(1, 2)):
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
         self.masked = len(self.spec.top) == 2
         if self.masked or opt.pool == STOCHASTIC:
-            self.lowering = Lowering.NEVER  # 16 bits cannot count the cells, nor add up their shares
+            self.lowering = Lowering.NEVER  # 16 bits are too few for cell indices and for sums of probabilities
         self.require(opt.pool == MAX or not self.masked, "the second top, a mask, exists with pool: MAX only")
         self.grid = read_grid(self)
         if any(self.grid.pad):
@@ -148,7 +149,7 @@ class Pooling(_RandomPick, tops=(1, 2)):
 
 
 class SPP(_RandomPick):
-    """Spatial pyramid pooling: the bottom pooled on grids of 1 x 1, 2 x 2, 4 x 4 ... cells, one after another.
+    """Spatial pyramid pooling: pools the bottom into grids of 1 x 1, 2 x 2, 4 x 4 ... cells and concatenates them.
 
     bottom x (N, C, H, W), top y (N, C (1 + 4 + ... + 4^(pyramid_height - 1))); with height 1, (N, C, 1, 1)
 
@@ -182,7 +183,7 @@ class SPP(_RandomPick):
 
 
 def read_grid(layer: Layer) -> Grid:
-    """The windows that a PoolingParameter describes; of kernel (0, 0), to be replaced, with global_pooling."""
+    """The windows that a PoolingParameter describes. With global_pooling the kernel is (0, 0), a placeholder."""
     opt = layer.opt
     stride, pad = per_axis(layer, "stride", 2, 1), per_axis(layer, "pad", 2, 0)
     if opt.global_pooling:
@@ -198,14 +199,14 @@ def read_grid(layer: Layer) -> Grid:
 
 
 def pool(x: Tensor, method: int, grid: Grid, training: bool) -> Tensor:
-    """x (N, C, H, W) pooled by MAX, AVE or STOCHASTIC."""
+    """Pool x (N, C, H, W) by MAX, AVE or STOCHASTIC."""
     if method == MAX:
         return max_pool(x, grid)
     return mean_pool(x, grid) if method == AVE else random_pool(x, grid, training)
 
 
 def max_pool(x: Tensor, grid: Grid) -> Tensor:
-    """Largest cell of each window."""
+    """The largest cell of each window."""
     if not grid.is_plain(plain_sizes(x)[2:]):
         x, grid = grid.padded(x, torch.finfo(x.dtype).min), Grid(grid.kernel, grid.stride, ceil=False)
     if is_exported():
@@ -226,12 +227,12 @@ def _lies_last(x: Tensor) -> bool:
 
 
 def _largest(x: Tensor, axis: int, grid: Grid) -> Tensor:
-    """Largest cell of each window along one axis, without where it was, which torch's kernel makes in any case."""
+    """The largest cell of each window along one axis. Unlike torch's kernel this does not compute indices."""
     n, kernel, stride, pad = x.shape[axis], grid.kernel[axis - 2], grid.stride[axis - 2], grid.pad[axis - 2]
     count = grid.windows(x.shape[2:])[axis - 2]
     spans = {}
     reached = range(max(0, pad - (count - 1) * stride), min(kernel, n + pad))
-    for cell in reached:  # the windows first ... after - 1 have their cell of this number in the image
+    for cell in reached:  # for windows first ... after - 1, the cell with this number lies in the image
         first, after = max(0, -(-(pad - cell) // stride)), min(count, (n - 1 + pad - cell) // stride + 1)
         start = first * stride + cell - pad
         spans[cell] = first, after, _part(x, axis, start, start + (after - first - 1) * stride + 1, stride)
@@ -254,9 +255,9 @@ def _part(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
 
 
 def _maxima_last(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """The maxima, and where they stand, by torch's kernel for channels_last.
+    """The maxima and their indices, by torch's kernel for channels_last.
 
-    That kernel is some times as fast on the CPU also for other bottoms.
+    On the CPU that kernel is several times faster, also for bottoms in other layouts.
     """
     order = _order(x)
     last = x.contiguous(memory_format=torch.channels_last)
@@ -272,7 +273,7 @@ def _order(x: Tensor) -> torch.memory_format:
 class _MaxPool(torch.autograd.Function):
     """Maximum by `_maxima_last`.
 
-    Keeps where the maxima stand and not the bottom, of which backward needs the shape and order only.
+    Saves the indices of the maxima. Of the bottom, backward needs only the shape and the memory order.
     """
 
     @staticmethod
@@ -293,9 +294,10 @@ class _MaxPool(torch.autograd.Function):
 
 
 class _OpaqueMaxPool(torch.autograd.Function):
-    """Maximum by torch's kernels, which torch.compile leaves alone.
+    """Maximum by torch's kernels, which torch.compile does not trace into.
 
-    Code of its own it would merge with what makes the bottom, and make that anew for each window that holds a cell.
+    Otherwise torch.compile would fuse the pooling with the operation that computes the bottom, and recompute each cell
+    for every window that contains it.
     """
 
     @staticmethod
@@ -319,7 +321,7 @@ def _maxima(x: Tensor, kernel: list[int], stride: list[int], pad: list[int], cei
 
 
 def _spread(dy: Tensor, x: Tensor, index: Tensor, *windows: Any) -> Tensor:
-    """The gradient of x: dy where the maxima stand."""
+    """The gradient of x: dy at the indices of the maxima."""
     kernel, stride, pad, ceil = windows
     return torch.ops.aten.max_pool2d_with_indices_backward(dy, x, kernel, stride, pad, (1, 1), ceil, index)
 
@@ -339,7 +341,7 @@ _opaque_spread = _opaque(
 
 
 def max_pool_mask(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Largest cell of each window and its index in the plane, as x's dtype; -1 for a window without a cell."""
+    """The largest cell of each window and its index in the plane, in x's dtype; -1 for a window without cells."""
     padded = grid.padded(x, torch.finfo(x.dtype).min)
     y, index = F.max_pool2d(padded, grid.kernel, grid.stride, return_indices=True)
     row, column = index // padded.shape[3] - grid.pad[0], index % padded.shape[3] - grid.pad[1]
@@ -348,13 +350,13 @@ def max_pool_mask(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def mean_pool(x: Tensor, grid: Grid) -> Tensor:
-    """Sum of each window over the count of its cells that lie in the padded image."""
+    """The sum of each window divided by the number of its cells that lie in the padded image."""
     sizes = plain_sizes(x)[2:]
     if grid.kernel == tuple(sizes) and not any(grid.pad):
         return x.mean((2, 3), keepdim=True)
     cells = grid.cells(sizes)
     whole = all(set(counts) == {kernel} for counts, kernel in zip(cells, grid.kernel, strict=True))
-    counted = whole or not any(grid.pad) or not is_exported()  # OpenVINO counts cells beyond the padding, too
+    counted = whole or not any(grid.pad) or not is_exported()  # OpenVINO also counts cells beyond the padding
     if grid.is_plain(sizes) and counted:
         return F.avg_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
     mean = F.avg_pool2d(grid.padded(x, 0), grid.kernel, grid.stride)
@@ -363,7 +365,7 @@ def mean_pool(x: Tensor, grid: Grid) -> Tensor:
 
 
 def random_pool(x: Tensor, grid: Grid, training: bool) -> Tensor:
-    """One cell of each window by its share of the sum; outside of training the mean weighted by those shares."""
+    """Pick one cell of each window with probability cell / sum. Outside of training, return the expected value."""
     cells = grid.padded(x, 0)
     for axis in (2, 3):
         cells = cells.unfold(axis, grid.kernel[axis - 2], grid.stride[axis - 2])

@@ -1,4 +1,4 @@
-"""Layers that users write in Python with numpy, as pycaffe runs them."""
+"""The Python layer, which runs users' layers written with numpy, as pycaffe does."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ __all__ = ["PythonLayer"]
 
 
 class _EveryLayer(type):
-    """Makes every layer of a net an instance of `caffe.Layer`, as in pycaffe."""
+    """Makes `isinstance(layer, caffe.Layer)` true for every layer of a net, as in pycaffe."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return super().__instancecheck__(instance) or (cls is PythonLayer and isinstance(instance, Layer))
 
 
 class PythonLayer(metaclass=_EveryLayer):
-    """Base of a user's layer for `type: "Python"`; users know it as `caffe.Layer`.
+    """Base class of users' layers for `type: "Python"`, exported as `caffe.Layer`.
 
         setup(bottom, top)                      once: read param_str, check counts, self.blobs.add_blob(2, 3)
         reshape(bottom, top)                    before every forward: top[0].reshape(*bottom[0].data.shape)
         forward(bottom, top)                    top[0].data[...] = ...
         backward(top, propagate_down, bottom)   bottom[0].diff[...] = ... where propagate_down[0]
 
-    `bottom` and `top` are the net's own blobs: an array that the layer keeps, such as `bottom[0].data`, shows the data
-    of each later run. `self` has `param_str` (also as `param_str_`), `phase` and `blobs`, the learnable parameters;
-    their `diff` is zero at each backward, and what it then holds is added up.
+    `bottom` and `top` are the net's own blobs. An array that the layer stores, such as `bottom[0].data`, shows the data
+    of each later run. `self` has `param_str` (also `param_str_`), `phase` and `blobs`, the learnable parameters. Their
+    `diff` is set to zero before each backward and accumulated afterwards.
     """
 
     type = "Python"
@@ -61,11 +61,11 @@ class PythonLayer(metaclass=_EveryLayer):
         """Give the tops their shapes."""
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Compute the tops' data."""
+        """Compute the data of the tops."""
         raise NotImplementedError(f"{type(self).__name__} has no method forward(bottom, top)")
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
-        """Compute the bottoms' diffs from the tops'."""
+        """Compute the diffs of the bottoms from the diffs of the tops."""
         raise NotImplementedError(
             f"{type(self).__name__} has no method backward(top, propagate_down, bottom), but the net asks for its "
             "gradient; write it, or propagate_down: false for each bottom"
@@ -73,15 +73,15 @@ class PythonLayer(metaclass=_EveryLayer):
 
 
 class _Phase(int):
-    """caffe.TRAIN or caffe.TEST as BVLC's Caffe gives it to a layer, a number; its text is the name, as R-CNN's layers
-    (`cfg[str(self.phase)]`) expect."""
+    """caffe.TRAIN or caffe.TEST as a number, as in BVLC's Caffe. `str` gives the name, which R-CNN's layers use
+    (`cfg[str(self.phase)]`)."""
 
     def __str__(self) -> str:
         return str(caffe_pb2.Phase.Name(self))
 
 
 class _UserCode(Layer, abstract=True):
-    """A layer that answers for its guest's object: in pycaffe `net.layers[i]` is that object."""
+    """A layer that forwards attributes to the user's object: in pycaffe `net.layers[i]` is that object."""
 
     guest: _Instance
     effects = Effects.CALLS
@@ -103,12 +103,12 @@ class _UserCode(Layer, abstract=True):
 
 
 class Python(_UserCode, bottoms=(0, None), tops=(0, None)):
-    """Runs `layer`, a class of the Python file or package `module`, that derives from `caffe.Layer`.
+    """Runs the class `layer` of the Python module `module`. The class derives from `caffe.Layer`.
 
-    bottoms and tops: any number, of the shapes that the class gives
+    bottoms and tops: any number; the class determines the shapes
 
-    The module is looked for on sys.path, which has $PYTHONPATH, and then in the working directory. An error inside the
-    class becomes a LayerError that names the layer and the line; the class's own exception is its cause.
+    The module is searched on sys.path, which includes $PYTHONPATH, and then in the working directory. An exception in
+    the class is raised as a LayerError that names the layer and the line; its `__cause__` is the original exception.
     Source: BVLC python_layer.hpp.
     """
 
@@ -142,7 +142,7 @@ class Python(_UserCode, bottoms=(0, None), tops=(0, None)):
         self.device = torch.device(device)
 
     def _adopt(self) -> None:
-        """Make parameters of the blobs that the user's code has added, with the values that it gave them."""
+        """Register the blobs that the user's code added as parameters, with their values."""
         for index in range(len(self._blob_names), len(self.guest.user.blobs)):
             blob = self.guest.user.blobs[index]
             self.add_blob(f"blob{index}", blob.shape)
@@ -151,7 +151,7 @@ class Python(_UserCode, bottoms=(0, None), tops=(0, None)):
 
 
 class _Instance:
-    """The user's object behind a layer, and the blobs that it sees: the net's, or its own where the layer is alone."""
+    """The user's object and the blobs that it reads and writes: the net's, or its own if the layer is not in a net."""
 
     source: str | None = None  # the file of the user's class
 
@@ -168,7 +168,7 @@ class _Instance:
         self._call("setup", self.user.setup, self.bottoms, self.tops)
 
     def _own_blobs(self, shapes: Sequence[Sequence[int]]) -> tuple[list[Blob], list[Blob]]:
-        """Bottoms of these shapes, and tops."""
+        """Create bottoms of these shapes, and tops."""
         spec = self.layer.spec
         bottoms = [Blob(*shape, name=name) for shape, name in zip(shapes, spec.bottom, strict=True)]
         tops = [
@@ -178,7 +178,7 @@ class _Instance:
         return bottoms, tops
 
     def reshape(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-        """The tops' shapes for bottoms of these shapes. Others stand in for a net's blobs that have no such data."""
+        """The tops' shapes for bottoms of these shapes. Uses temporary blobs if the net's blobs have other shapes."""
         bottoms, tops = self.bottoms, self.tops
         fits = all(blob.shape == tuple(shape) for blob, shape in zip(bottoms, shapes, strict=True))
         if not fits or any(blob.data_memory.missing for blob in (*bottoms, *tops)):
@@ -190,7 +190,7 @@ class _Instance:
         return [blob.shape for blob in tops]
 
     def forward(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The user's reshape and forward; the tops are copies."""
+        """Run the user's reshape and forward. Returns copies of the tops."""
         kind = bottoms[0] if bottoms else torch.empty(0, device=self.layer.device)
         for blob, x in zip(self.bottoms, bottoms, strict=True):
             if any(blob is top for top in self.tops):
@@ -207,7 +207,7 @@ class _Instance:
         return tuple(blob.read().to(kind.device, copy=True) for blob in self.tops)
 
     def backward(self, top_grads: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
-        """The user's backward; `needs` tells for each bottom and then each parameter whether its gradient is wanted."""
+        """Run the user's backward. `needs` says for each bottom, then each parameter, if its gradient is needed."""
         self._take_parameters()
         for blob in [*self.bottoms, *self.user.blobs]:
             blob.write_diff(torch.zeros_like(blob.read(), memory_format=torch.contiguous_format))
@@ -219,12 +219,12 @@ class _Instance:
         return [blob.read_diff().clone() if need else None for blob, need in pairs]
 
     def _take_parameters(self) -> None:
-        """Show the layer's parameters, which may belong to another net by now, in the user's blobs."""
+        """Point the user's blobs to the layer's parameters, which may since be shared with another net."""
         for blob, parameter in zip(self.user.blobs, self.layer.param_blobs, strict=True):
             blob.use_data(parameter)
 
     def _find(self, module_name: str, class_name: str) -> type[PythonLayer]:
-        """The user's class."""
+        """Import the user's class."""
         require = self.layer.require
         require(bool(module_name and class_name), "needs python_param { module: ... layer: ... }")
         if "" not in sys.path:
@@ -240,7 +240,7 @@ class _Instance:
         return cls
 
     def _import(self, name: str) -> Any:
-        """The module; the running script where it is that, so that its code does not run a second time."""
+        """Import the module. If it is the running script, return `__main__`, so that its code does not run twice."""
         script = sys.modules["__main__"]
         try:
             if name not in sys.modules and hasattr(script, self.layer.opt.layer) and _is_file_of(script, name):
@@ -293,7 +293,7 @@ def _tops(layer: Python, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 class _Run(torch.autograd.Function):
-    """One run of a user's layer as a node of autograd's graph."""
+    """One run of a user's layer as a node in autograd's graph."""
 
     @staticmethod
     def forward(ctx: Any, guest: _Instance, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:

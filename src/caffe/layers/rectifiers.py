@@ -1,4 +1,4 @@
-"""Activations of forks: kin of ReLU, and what multiplies planes at random."""
+"""Activations of forks: variants of ReLU, and layers that multiply by random numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ += ["SpatialDropout"]
 
 
 class ReLU6(Layer):
-    """ReLU that is cut off at 6.
+    """ReLU with an upper limit of 6.
 
     bottom x, top y of the same shape
 
@@ -38,7 +38,7 @@ class ReLU6(Layer):
 
 
 class NegReLU(Layer, options="relu_param"):
-    """What ReLU sets to 0.
+    """The negative part of x, which ReLU sets to 0.
 
     bottom x, top y of the same shape
 
@@ -57,7 +57,7 @@ class NegReLU(Layer, options="relu_param"):
 
 
 class CReLU(Layer):
-    """Both halves of the values, each by a ReLU, as twice as many channels.
+    """Concatenates ReLU(x) and ReLU(-x) along the channels.
 
     bottom x (N, C, ...), top y (N, 2 C, ...)
 
@@ -76,7 +76,7 @@ class CReLU(Layer):
 
 
 class Mish(Layer):
-    """A smooth ReLU that is not monotonic.
+    """A smooth, non-monotonic variant of ReLU.
 
     bottom x, top y of the same shape
 
@@ -111,7 +111,7 @@ class SELU(Layer):
 
 
 class Insanity(RandomInTraining):
-    """ReLU whose negative side is divided by a number that each element draws while training.
+    """Randomized leaky ReLU: in training, each negative element is divided by a random number.
 
     bottom x, top y of the same shape
 
@@ -132,7 +132,7 @@ class Insanity(RandomInTraining):
 
 
 class ScaleFilter(RandomInTraining):
-    """Multiplies each channel of each item by a random number while training.
+    """Multiplies each channel of each item by a random number in training.
 
     bottom x (N, C, ...), top y of the same shape
 
@@ -156,7 +156,7 @@ class ScaleFilter(RandomInTraining):
 
 
 class SpatialDropout(RandomInTraining):
-    """Sets a random share of the channels to zero while training and scales up the others.
+    """Sets a random share of the channels to zero in training and scales up the others.
 
     bottom x (N, C, ...), top y of the same shape
 
@@ -177,13 +177,13 @@ class SpatialDropout(RandomInTraining):
 
 
 class EltwiseAffine(Layer):
-    """A slope and an offset for each channel, or one for all.
+    """Applies a learned slope and offset, for each channel or one for all.
 
     bottom x (N, C, ...), top y of the same shape
 
         y = slope[c] x + offset[c]
 
-    Blobs: slope, offset, each (C), or () with channel_shared; 1.0001 and 0.0001 if no filler is given.
+    Blobs: slope, offset, each (C), or () with channel_shared. The default values are 1.0001 and 0.0001.
     Source: happynear/caffe-windows, eltwise_affine_layer.cpp.
     """
 
@@ -204,11 +204,11 @@ class EltwiseAffine(Layer):
 
 
 class Noise(RandomInTraining):
-    """Adds normal noise while training.
+    """Adds normally distributed noise in training.
 
     bottom x, top y of the same shape
 
-        TRAIN  y = x + bias + gaussian_std z, z normal        TEST  y = x
+        TRAIN  y = x + bias + gaussian_std z, z standard normal        TEST  y = x
 
     Source: happynear/caffe-windows, noise_layer.cpp.
     """
@@ -221,14 +221,14 @@ class Noise(RandomInTraining):
 
 
 class APL(Layer):
-    """ReLU with learned hinges for each element of an item.
+    """Adaptive piecewise linear unit: ReLU with learned hinges for each element of an item.
 
     bottom x (N, ...) of K elements an item, top y of the same shape
 
         y = max(x, 0) + sum over s of slope[s] max(offset[s] - x, 0)
 
-    Blobs: slope, offset, each (1, 1, sums, K), which hold K rows of `sums` values; uniform in +-0.5 / sums and
-    normal with 0.5 if no filler is given. decay_mult and save_mem have no effect.
+    Blobs: slope, offset, each (1, 1, sums, K), stored as K rows of `sums` values. The default fillers are uniform in
+    +-0.5 / sums for slope and gaussian with std 0.5 for offset. decay_mult and save_mem have no effect.
     Source: Agostinelli et al., arXiv:1412.6830, apl_layer.cpp.
     """
 

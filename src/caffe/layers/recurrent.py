@@ -1,4 +1,4 @@
-"""Recurrent layers: a whole sequence in one run, with state that goes on from one run to the next."""
+"""Recurrent layers. A run processes a whole sequence; the state is kept for the next run."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from caffe.layers.support.values import can_look
 class _Recurrent(Layer, abstract=True):
     """Base of LSTM and RNN: the bottoms, the state, and the projection of all inputs at once.
 
-    bottoms: x (T, N, ...); cont (T, N), 0 where a sequence begins and else 1; optionally x_static (N, ...), the same at
-    all steps; with expose_hidden the first state, each part (1, N, D)
+    bottoms: x (T, N, ...); cont (T, N), 0 where a sequence begins and 1 elsewhere; optionally x_static (N, ...), an
+    input of all steps; with expose_hidden the first state, each part (1, N, D)
     tops: y (T, N, D), D = num_output; with expose_hidden the last state, each part (1, N, D)
 
-    Without expose_hidden a run goes on from the last state of the run before, where cont lets it. T and N may change
-    from run to run; another N starts from zeros. As in Caffe, the first state gets no gradient, the last passes none.
+    Without expose_hidden a run starts from the last state of the previous run, where cont is 1 in the first step. T and
+    N may change between runs; a new N starts from zeros. As in Caffe, no gradient passes through first and last state.
     """
 
     constant = (1,)
     exempt = (1,)
     effects = Effects.BUFFERS
-    parts = 1  # how many arrays the state has
-    gates = 1  # rows of the weights for each output
+    parts = 1  # number of arrays in the state
+    gates = 1  # rows of the weights per output
     state: Tensor
     weight_x: Tensor
     bias: Tensor
@@ -79,11 +79,11 @@ class _Recurrent(Layer, abstract=True):
         return y
 
     def takes_buffer(self, name: str, shape: Sequence[int]) -> bool:
-        """A state of any number of streams: with another number than the batch it is 0."""
+        """Accept a state of any number of streams. If the number differs from the batch's, the state starts from 0."""
         return len(shape) == 3 and (shape[0], shape[2]) == (self.parts, self.opt.num_output)
 
     def _keep(self, state: Tensor) -> None:
-        """Store the last state in the buffer's memory, where a CUDA graph finds it at each replay."""
+        """Copy the last state into the buffer in place, since a CUDA graph reads it at a fixed address."""
         if (self.state.shape, self.state.dtype, self.state.device) == (state.shape, state.dtype, state.device):
             self.state.copy_(state)
         else:
@@ -94,7 +94,7 @@ class _Recurrent(Layer, abstract=True):
         raise NotImplementedError(self.type)
 
     def project(self, x: Tensor, static: Tensor | None) -> Tensor:
-        """What the inputs give to each gate at each step, (T, N, gates D)."""
+        """The inputs' contribution to each gate at each step, (T, N, gates D)."""
         y = linear(x, self.weight_x, self.bias)
         return y if static is None else y + linear(static.flatten(1), self.weight_static, None)
 
@@ -154,7 +154,7 @@ class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):
         return y, (y[-1:], c.unsqueeze(0))
 
     def run_fused(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same by torch's own kernel, for sequences that go on to the end; its gate order is i, f, g, o."""
+        """The same by torch's LSTM kernel, if no sequence begins within the run. Its gate order is i, f, g, o."""
         size, features = self.opt.num_output, x.shape[2]
         i, f, o, g = torch.cat([self.weight_x, self.weight_h, self.bias.unsqueeze(1)], 1).chunk(4)
         weight_x, weight_h, bias = torch.cat([i, f, g, o]).split([features, size, 1], 1)
@@ -164,10 +164,11 @@ class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):
 
 
 class _LSTMSequence(torch.autograd.Function):
-    """All steps of an LSTM over projected inputs (T, N, 4 D): gives h (T, N, D) and the last c (N, D).
+    """All steps of an LSTM over projected inputs (T, N, 4 D): returns h (T, N, D) and the last c (N, D).
 
-    The gradient is written out: a step's is a few products with factors that are computed for all steps at once, and
-    the weight's is one product at the end. The forget gate's is that of cont s(f) taken as one sigmoid, as in Caffe.
+    Backward is written by hand. The factors of all steps are computed at once, each step needs a few products with
+    them, and the weight's gradient is one product at the end. As in Caffe, the gradient of the forget gate treats
+    cont s(f) as one sigmoid.
     """
 
     @staticmethod
@@ -213,7 +214,7 @@ class _LSTMSequence(torch.autograd.Function):
 
 
 def _lstm_steps(inputs: Tensor, weight: Tensor, cont: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """What _LSTMSequence computes, in operators that an exported program can hold, with their gradients."""
+    """The same as _LSTMSequence in plain torch operators, which can be exported."""
     tops = []
     for x, keep in zip(inputs.unbind(), cont.unsqueeze(-1).unbind(), strict=True):
         i, f, o, g = torch.addmm(x, h * keep, weight.t()).chunk(4, -1)
@@ -224,7 +225,7 @@ def _lstm_steps(inputs: Tensor, weight: Tensor, cont: Tensor, h: Tensor, c: Tens
 
 
 class RNN(_Recurrent, bottoms=(2, 4), tops=(1, 2), options="recurrent_param"):
-    """Simple recurrent network, with an output layer of its own.
+    """Simple recurrent network with an output layer.
 
     bottoms x, cont, [x_static], [h0], tops o, [hT]: as in _Recurrent
 
@@ -272,7 +273,7 @@ class _RNNSequence(torch.autograd.Function):
 
 
 def _rnn_steps(inputs: Tensor, weight: Tensor, cont: Tensor, h: Tensor) -> Tensor:
-    """What _RNNSequence computes, for an exported program."""
+    """The same as _RNNSequence in plain torch operators, which can be exported."""
     tops = []
     for x, keep in zip(inputs.unbind(), cont.unsqueeze(-1).unbind(), strict=True):
         h = torch.addmm(x, h * keep, weight.t()).tanh()

@@ -1,4 +1,4 @@
-"""Many numbers to few: sums, the largest entries, the share of right answers."""
+"""Layers that reduce many numbers to few: sums, the largest entries, accuracy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUM, ASUM, SUMSQ, MEAN = (
 
 
 class Reduction(Layer):
-    """One number for each item, from all axes at and after `axis`.
+    """Reduces all axes from `axis` on to one number.
 
     bottom x (N..., M...), top y (N...); with axis 0 a scalar ()
 
@@ -40,12 +40,12 @@ class Reduction(Layer):
 
 
 class ArgMax(Layer, options="argmax_param"):
-    """Where the `top_k` largest elements are, as floats.
+    """The indices of the `top_k` largest elements, as floats.
 
     bottom x (N, ...)
-    top y, without axis: (N, 1, top_k), of as many axes as x if that is more; with out_max_val (N, 2, top_k), the
-        indices within the flattened item and then the values
-    top y, with axis: x's shape with top_k along the axis; with out_max_val the values in place of the indices
+    top y, without axis: (N, 1, top_k), with as many axes as x if x has more; with out_max_val (N, 2, top_k), first the
+        indices within the flattened item, then the values
+    top y, with axis: x's shape with size top_k along the axis; with out_max_val the values in place of the indices
 
     Among equal elements the one with the higher index comes first.
     Source: BVLC argmax_layer.cpp.
@@ -75,7 +75,7 @@ class ArgMax(Layer, options="argmax_param"):
 
 
 def largest(x: Tensor, k: int, axis: int) -> tuple[Tensor, Tensor]:
-    """The k largest elements along the axis and their indices, as floats; of equal ones the higher index first."""
+    """The k largest elements along the axis and their indices, as floats. If equal, higher indices come first."""
     mirrored = x.detach().flip(axis)
     if k == 1:
         value, index = mirrored.max(axis, keepdim=True)
@@ -86,7 +86,7 @@ def largest(x: Tensor, k: int, axis: int) -> tuple[Tensor, Tensor]:
 
 
 class Accuracy(Layer, bottoms=2, tops=(1, 2)):
-    """Share of items whose label is among the `top_k` highest scores.
+    """The share of items whose label is among the `top_k` highest scores.
 
     bottoms: scores x (O..., C, I...) with the class axis `axis`; labels with O * I elements
     tops: accuracy (); optionally the accuracy of each class (C), 0 for a class that does not occur
@@ -96,7 +96,7 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
     """
 
     constant = (0, 1)
-    effects = Effects.CHECKS  # of labels
+    effects = Effects.CHECKS  # the range of labels
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         self.ignore = self.opt.ignore_label if self.opt.HasField("ignore_label") else None
@@ -114,7 +114,7 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
         if self.ignore is not None:
             counts = (index != self.ignore).to(x.dtype)
             index = index.where(index != self.ignore, 0)
-        # "not less" rather than "at least": a score that is no number is never right, where Caffe counts it as right
+        # "not less" rather than "at least": a NaN score is never right here, while Caffe counts it as right
         rivals = (~(scores < scores.gather(1, index.unsqueeze(1)))).sum(1) - 1
         right = (rivals < self.opt.top_k).to(x.dtype) * counts
         accuracy = right.sum() / counts.sum().clamp(min=1)
@@ -125,12 +125,12 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
 
 
 class Maximum(Layer):
-    """Where the largest element of each plane is, and its value; it has no gradient.
+    """The position and value of the largest element of each plane. The layer has no gradient.
 
     bottom x (N, C, H, W), top y (N, C, 1, 3)
 
-        y[n, c, 0] = (w, h, x[n, c, h, w]) for the largest x, the first of equals
-        y[n, c, 0] = (0, 0, FLT_MIN) if none is above FLT_MIN
+        y[n, c, 0] = (w, h, x[n, c, h, w]) for the largest x, the first one if several are equal
+        y[n, c, 0] = (0, 0, FLT_MIN) if no x is above FLT_MIN
 
     Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, maximum_layer.cpp.
     """

@@ -1,4 +1,4 @@
-"""Layers of forks that change height and width: copies, interpolation, masks, cells as channels."""
+"""Layers of forks that change height and width: upsampling, unpooling, interpolation, reorganization."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ UNPOOL_MAX, UNPOOL_AVE = caffe_pb2.UnPoolingParameter.MAX, caffe_pb2.UnPoolingPa
 
 
 class _Planes(Layer, abstract=True):
-    """Base of the layers here: bottom 0 is (N, C, H, W), and the top has other sizes of the last two axes."""
+    """Base of the layers here: bottom 0 is (N, C, H, W), and the top has another height and width."""
 
     def planes(self, x: Tensor) -> None:
-        """Raise the error for a bottom without exactly four axes."""
+        """Raise an error unless the bottom has exactly four axes."""
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
 
     def sized(self, x: Tensor, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the top; an error where they are no sizes."""
+        """Height and width of the top. Raises an error if one is not positive."""
         fact = f"the top would be {height} x {width} for a bottom of {x.shape[2]} x {x.shape[3]}"
         self.require(height > 0 and width > 0, f"{fact}; give sizes, factors and pads that leave a cell")
         check_size("the top", (*x.shape[:2], height, width), self.error)
@@ -33,24 +33,24 @@ class _Planes(Layer, abstract=True):
 
 
 class _Unpooled(_Planes, abstract=True):
-    """Base of the layers that put values where a mask, the second top of a Pooling, says."""
+    """Base of the layers that place values by a mask, the second top of a Pooling."""
 
     constant = (1,)
     exempt = (1,)
-    effects = Effects.CHECKS  # of the mask
+    effects = Effects.CHECKS  # the indices in the mask
 
     def example(self, index: int, x: Tensor) -> Tensor | None:
-        """A mask whose places differ within a plane."""
+        """A mask whose indices are distinct within a plane."""
         cells = torch.arange(x.shape[-2:].numel(), dtype=x.dtype, device=x.device)
         return cells.view(x.shape[-2:]).expand_as(x).clone() if index else None
 
     def same_shape(self, x: Tensor, mask: Tensor) -> None:
-        """Raise the error for a mask of another shape than x."""
+        """Raise an error unless the mask has the shape of x."""
         fact = f"{self.bottom_name(1)} has shape {shape_text(mask.shape)}, {self.bottom_name(0)} {shape_text(x.shape)}"
         self.require(mask.shape == x.shape, f"{fact}; expected a mask of the same shape: the second top of a Pooling")
 
     def spread(self, x: Tensor, mask: Tensor, sizes: tuple[int, int]) -> Tensor:
-        """Zeros of `sizes` with x at the places that the mask names."""
+        """A tensor of zeros with planes of `sizes`, and x at the indices of the mask."""
         place, cells = mask.detach().long().flatten(2), sizes[0] * sizes[1]
         if can_look(place):
             wrong = mask.flatten(2)[(place < 0) | (place >= cells)].tolist()
@@ -62,12 +62,12 @@ class _Unpooled(_Planes, abstract=True):
 
 
 class Upsample(_Unpooled, bottoms=(1, 2)):
-    """Larger planes: SegNet's unpooling by a mask, with two bottoms, or YOLO's copies, with one.
+    """Upsampling: SegNet's unpooling by a mask for two bottoms, YOLO's nearest-neighbour copies for one.
 
-    two bottoms: x (N, C, H, W) and mask of its shape, the second top of a MAX Pooling   top y (N, C, H', W')
-    H' = upsample_h, or scale_h H - pad_out_h; scale_h is `scale` if not given, `scale` is 2; W' likewise
+    two bottoms: x (N, C, H, W) and mask of the same shape, the second top of a MAX Pooling   top y (N, C, H', W')
+    H' = upsample_h, or scale_h H - pad_out_h; scale_h defaults to `scale`, `scale` to 2; W' likewise
 
-        y[n, c, mask[n, c, h, w]] = x[n, c, h, w], and 0 elsewhere; of equal places the last one counts
+        y[n, c, mask[n, c, h, w]] = x[n, c, h, w], and 0 elsewhere; the last x wins if indices are equal
 
     one bottom: x (N, C, H, W)   top y (N, C, s H, s W) with s = scale (1), or height_scale and width_scale
 
@@ -92,7 +92,7 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
             not refused, f"{', '.join(refused)} is not implemented; give scale, or height_scale and width_scale"
         )
         if mask is not None:
-            self.lowering = Lowering.NEVER  # 16 bits cannot count the cells
+            self.lowering = Lowering.NEVER  # 16 bits are too few for cell indices
             self.same_shape(x, mask)
         self.rules = self.read_sides(mask is not None)
         smooth = self.opt.mode != caffe_pb2.UpsampleParameter.NEAREST
@@ -109,7 +109,7 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
         return self.sized(x, *(by * n - less if size is None else size for n, (by, less, size) in axes))
 
     def read_sides(self, masked: bool) -> list[tuple[int, int, int | None]]:
-        """For height and width the factor, the cells to leave off, and the size where it is given."""
+        """For height and width: the factor, the number of cells to remove, and the size if it is given."""
         opt = self.opt
         scale = opt.scale if opt.HasField("scale") else 2 if masked else 1
         self.require(scale == int(scale) and scale > 0, f"scale is {scale:g}, expected a whole number above 0")
@@ -122,15 +122,15 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
 
 
 class UNPOOLING(_Unpooled, bottoms=(1, 2)):
-    """DeconvNet's unpooling: what a pooling of the same window took together, taken apart.
+    """DeconvNet's unpooling, which reverses a pooling with the same window.
 
-    bottoms: x (N, C, H, W); optionally a mask of its shape   top y (N, C, H', W')
+    bottoms: x (N, C, H, W); optionally a mask of the same shape   top y (N, C, H', W')
     H' = unpool_size, or max(stride (H - 1) + kernel, stride H + 1)
 
         MAX   y[mask[h, w]] = x[h, w], or y[stride h, stride w] = x[h, w] without a mask; 0 elsewhere
-        TILE  y = sum of x over the windows that hold the cell       AVE  the same with x / cells of the window
+        TILE  y = sum of x over the windows that contain the cell    AVE  the same with x / cells of the window
 
-    The CPU code of the source divides TILE's gradient by the cells of the window; here it is TILE's slope.
+    The gradient of TILE is exact. The CPU code of the source divides it by the number of cells of the window.
     Source: Noh et al., arXiv:1505.04366 (DeconvNet); HyeonwooNoh/caffe.
     """
 
@@ -180,14 +180,14 @@ class UNPOOLING(_Unpooled, bottoms=(1, 2)):
 
 
 class Interp(_Planes):
-    """Bilinear interpolation with the corner cells of the bottom on those of the top.
+    """Bilinear interpolation with aligned corners.
 
-    bottom x (N, C, H, W), top y (N, C, H', W'); pad_beg and pad_end, 0 or less, first cut off cells: n cells are left
+    bottom x (N, C, H, W), top y (N, C, H', W'); pad_beg and pad_end, 0 or negative, first crop x to n cells per axis
 
         shrink_factor alone  H' = (n - 1) // s + 1        height, width  as given
         zoom_factor alone    H' = n + (n - 1) (z - 1)     both factors   shrunk, then zoomed
 
-        y[h] = x at h (n - 1) / (H' - 1), between the two nearest cells by their distances
+        y[h] = x at h (n - 1) / (H' - 1), interpolated between the two nearest cells
 
     Source: Chen et al., arXiv:1606.00915 (DeepLab); Zhao et al., arXiv:1612.01105 (PSPNet), interp_layer.cpp.
     """
@@ -223,14 +223,14 @@ class Interp(_Planes):
 
 
 class Reorg(_Planes):
-    """Darknet's exchange of cells and channels, which takes the bottom's memory for an array of other sizes.
+    """Darknet's reorganization of cells into channels, which reinterprets the bottom's memory with other sizes.
 
-    bottom x (N, C, H, W), s = stride, t = C / s^2, o = 0 ... s^2 - 1, and X the bottom's memory as (N, t, s H, s W)
+    bottom x (N, C, H, W), s = stride, t = C / s^2, o = 0 ... s^2 - 1, X the bottom's memory viewed as (N, t, s H, s W)
 
-        y[n, o t + c, h, w] = X[n, c, s h + o // s, s w + o % s], y taken for (N, s^2 C, H / s, W / s)
+        y[n, o t + c, h, w] = X[n, c, s h + o // s, s w + o % s], with y viewed as (N, s^2 C, H / s, W / s)
 
-    With `reverse` the other way: Y[n, c, s h + o // s, s w + o % s] = x[n, o t + c, h, w], top (N, t, s H, s W).
-    The gradient is the slope; the sources pass none back.
+    `reverse` inverts the direction: Y[n, c, s h + o // s, s w + o % s] = x[n, o t + c, h, w], top (N, t, s H, s W).
+    The layer has a gradient, unlike in the sources.
     Source: Redmon and Farhadi, arXiv:1612.08242 (YOLOv2), darknet's reorg_layer.c; gklz1982/caffe-yolov2.
     """
 
@@ -249,7 +249,7 @@ class Reorg(_Planes):
         return x.reshape(n, t, h, s, w, s).permute(0, 3, 5, 1, 2, 4).reshape(n, c * s * s, h // s, w // s)
 
     def parts(self, x: Tensor) -> int:
-        """t, the channels of the array of other sizes."""
+        """t, the number of channels of X."""
         s, (c, h, w) = self.opt.stride, x.shape[1:]
         fact = f"a bottom of {c} channels, expected a multiple of stride x stride, {s * s}"
         self.require(c % (s * s) == 0 and c > 0, f"{fact} (YOLOv5's focus, for 3 channels, is another layer)")
@@ -259,7 +259,7 @@ class Reorg(_Planes):
 
 
 class RESIZE(_Planes):
-    """Bilinear interpolation from the first cell on; a neighbour beyond the last row or column counts as 0.
+    """Bilinear interpolation aligned at the first cell. A neighbour beyond the last row or column counts as 0.
 
     bottom x (N, C, H, W), top y (N, C, height, width)
 
@@ -280,9 +280,9 @@ class RESIZE(_Planes):
 
 
 class ImResize(_Planes):
-    """Bicubic interpolation, as OpenCV's resize with INTER_CUBIC. It has no gradient.
+    """Bicubic interpolation, as OpenCV's resize with INTER_CUBIC. The layer has no gradient.
 
-    bottom x (N, C, H, W), top y (N, C, H', W'), H' = H factor, or target_spatial_height where no factor is given
+    bottom x (N, C, H, W), top y (N, C, H', W'), H' = H factor, or target_spatial_height if no factor is given
 
         y[h] = weighted mean of the four nearest cells of x at (h + 1/2) H / H' - 1/2, edges repeated; a = -0.75
 
@@ -312,7 +312,7 @@ class ImResize(_Planes):
 
 
 def _between(x: Tensor, size: int, top: int) -> Tensor:
-    """The weights (top, size) of a linear interpolation from the first cell on, of x's dtype."""
+    """The weights (top, size) of a linear interpolation aligned at the first cell, in x's dtype."""
     at = torch.arange(top, device=x.device, dtype=torch.float64) * (size / top)
     distance = torch.arange(size, device=x.device, dtype=torch.float64) - at[:, None]
     return (1 - distance.abs()).clamp(min=0).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Recurrent layers of forks, and what goes with their sequences."""
+"""Recurrent layers of forks, and layers that prepare their sequences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ContinuationIndicator", "Lstm", "ReverseTime"]
 
 
 class _Clip(torch.autograd.Function):
-    """x itself; its gradient is cut to -most ... most."""
+    """The identity, whose gradient is clipped to -most ... most."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, most: float) -> Tensor:
@@ -28,7 +28,7 @@ class _Clip(torch.autograd.Function):
 
 
 class _Lstm(Layer, abstract=True):
-    """Base of Lstm: its blobs."""
+    """Base of Lstm: declares its blobs."""
 
     weight_x: Tensor
     weight_h: Tensor
@@ -52,18 +52,18 @@ class _Lstm(Layer, abstract=True):
 
 
 class Lstm(_Lstm, bottoms=(1, 2)):
-    """Long short-term memory whose steps and streams share an axis: junhyukoh's layer, not BVLC's LSTM.
+    """junhyukoh's long short-term memory, in which steps and streams share an axis. It differs from BVLC's LSTM.
 
-    bottoms: x (T N, ...), step after step, N = batch_size; optionally cont (T N), 0 where a sequence begins and else 1
+    bottoms: x (T N, ...), ordered by step, N = batch_size; optionally cont (T N), 0 where a sequence begins, else 1
     top h (T N, H), H = num_output
 
         i, f, o, g = W_x x_t + W_h (cont_t h_(t-1)) + b
         c_t = cont_t s(f) c_(t-1) + s(i) tanh(g),    h_t = s(o) tanh(c_t),    s the sigmoid
 
-    Blobs: W_x (4 H, I), W_h (4 H, H), b (4 H). With cont a run goes on from the last state of the run before, where
-    cont lets it; without, each run begins a sequence. The first state gets no gradient. clipping_threshold > 0 cuts the
-    gradient of i, f, o and g at each step.
-    Source: junhyukoh/caffe-lstm, lstm_layer.cpp, which for N > 1 reads cont at other places than this.
+    Blobs: W_x (4 H, I), W_h (4 H, H), b (4 H). With cont, a run starts from the last state of the previous run, where
+    cont is 1 in the first step; without cont, each run starts from zeros. The first state gets no gradient.
+    clipping_threshold > 0 clips the gradient of i, f, o and g at each step.
+    Source: junhyukoh/caffe-lstm, lstm_layer.cpp, which for N > 1 reads cont at other indices.
     """
 
     constant = (1,)
@@ -98,13 +98,13 @@ class Lstm(_Lstm, bottoms=(1, 2)):
 
 
 class ContinuationIndicator(Source, bottoms=(0, 1)):
-    """Where the sequences of a batch go on: at each step but the first.
+    """Continuation indicators for sequences that begin at the first step of each batch.
 
-    bottom: optionally a blob (N, ...), of which only the size counts   top (T, N), T = time_step
+    bottom: optionally a blob (N, ...), of which only the first size is used   top (T, N), T = time_step
 
         y[t, n] = 0 if t = 0 else 1
 
-    N is batch_size without a bottom. Source: yalecyu/crnn.caffe, continuation_indicator_layer.cpp.
+    Without a bottom N is batch_size. Source: yalecyu/crnn.caffe, continuation_indicator_layer.cpp.
     """
 
     exempt = (0,)
@@ -132,13 +132,14 @@ class ContinuationIndicator(Source, bottoms=(0, 1)):
 
 
 class ReverseTime(Layer, bottoms=2):
-    """The steps of each sequence from the last to the first.
+    """Reverses the steps of each sequence.
 
     bottoms: x (T, N, ...); lengths L (N)   top y of x's shape
 
-        y[t, n] = x[L[n] - 1 - t, n] for t < L[n]; behind, x with copy_remaining: true, else 0
+        y[t, n] = x[L[n] - 1 - t, n] for t < L[n]; for later t, x[t, n] with copy_remaining: true, else 0
 
-    copy_remaining must be given. Source: ChWick/caffe, reverse_time_layer.cpp, which without it leaves old values.
+    copy_remaining is required: without it the source leaves old values in the top.
+    Source: ChWick/caffe, reverse_time_layer.cpp.
     """
 
     constant = (1,)

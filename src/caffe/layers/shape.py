@@ -14,7 +14,7 @@ from caffe.layers.support.values import can_look, untraced
 
 
 class Concat(Layer, bottoms=(1, None)):
-    """Bottoms one after the other along an axis.
+    """Concatenates the bottoms along an axis.
 
     bottoms (..., K_i, ...), top (..., sum of K_i, ...)
 
@@ -43,7 +43,7 @@ class Concat(Layer, bottoms=(1, None)):
 
 
 class Slice(Layer, tops=(1, None)):
-    """A blob cut along an axis, at the `slice_point`s or into equal parts.
+    """Splits a blob along an axis, at each `slice_point` or into equal parts.
 
     bottom (..., K, ...), tops (..., K_i, ...) with K = sum of K_i
 
@@ -69,7 +69,7 @@ class Slice(Layer, tops=(1, None)):
         return x.tensor_split(cuts, self.along) if cuts else (x.view_as(x),)
 
     def cuts(self, x: Tensor) -> list[int]:
-        """Where the second and later tops begin."""
+        """The start indices of the second and later tops."""
         size, tops, points = x.shape[self.along], self.top_count, self.points
         self.require(tops <= size, f"cannot cut axis {self.along} of size {size} into {tops} tops")
         if points:
@@ -81,7 +81,7 @@ class Slice(Layer, tops=(1, None)):
 
 
 class Split(Layer, tops=(1, None)):
-    """Copies of one blob; their gradients add up. Nets insert it where a blob has several readers.
+    """Copies one blob to several tops and adds their gradients. Nets insert it where a blob has several readers.
 
     bottom x, tops of x's shape
 
@@ -96,14 +96,14 @@ class Split(Layer, tops=(1, None)):
 
     @property
     def shares_diff(self) -> bool:
-        return False  # the diffs of the tops add up
+        return False  # the diffs of the tops are added
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(x.view_as(x) for _ in range(self.top_count))
 
 
 class Flatten(Layer):
-    """Axes `axis` to `end_axis` as one.
+    """Merges the axes from `axis` to `end_axis` into one.
 
     bottom (A..., B..., C...), top (A..., product of B, C...)
 
@@ -128,12 +128,12 @@ class Flatten(Layer):
 
 
 class Reshape(Layer):
-    """The same elements in another shape.
+    """Changes the shape without changing the elements.
 
     bottom x, top y with as many elements
 
-    `shape` stands in place of `num_axes` axes of x from `axis` on (all the rest if -1); in it 0 copies the size that x
-    has at that place and one -1 is found from the others. Axis -1 is the place behind the last axis.
+    `shape` replaces `num_axes` axes of x from `axis` on (-1: all axes to the end). A 0 in `shape` copies the size of x
+    at that index, and one -1 is inferred from the other sizes. Axis -1 means the position after the last axis.
     Source: BVLC reshape_layer.cpp.
     """
 
@@ -154,7 +154,7 @@ class Reshape(Layer):
         return x.reshape(self.resized(x))
 
     def resized(self, x: Tensor) -> list[int]:
-        """The top's shape for bottom x."""
+        """The shape of the top for bottom x."""
         axes, start, count = x.dim(), self.opt.axis, self.opt.num_axes
         start = start if start >= 0 else axes + 1 + start
         end = axes if count == -1 else start + count
@@ -179,13 +179,13 @@ class Reshape(Layer):
 
 
 class Permute(Layer):
-    """The axes in another order.
+    """Permutes the axes.
 
     bottom x of any shape, top y with y.shape[i] = x.shape[order[i]]
 
         y[i_order[0], i_order[1], ...] = x[i_0, i_1, ...]
 
-    Axes that `order` does not name follow in their own order.
+    Axes that are not in `order` follow in their original order.
     Source: Liu et al., arXiv:1512.02325 (SSD), permute_layer.cpp.
     """
 
@@ -203,9 +203,9 @@ class Permute(Layer):
 
 
 class Crop(Layer, bottoms=2):
-    """The part of a blob that has the size of another, from `axis` on.
+    """Crops a blob to the size of another, from `axis` on.
 
-    bottoms: x; reference r, of which only the sizes count   top y: x's sizes before the axis, r's from there on
+    bottoms: x; reference r, of which only the sizes are used   top y: x's sizes before `axis`, r's sizes from it on
 
         y = x[..., offset : offset + size of r, ...]
 
@@ -235,13 +235,13 @@ class Crop(Layer, bottoms=2):
         return x
 
     def offsets(self, x: Tensor) -> list[int]:
-        """The first element to keep, for each axis that is cropped."""
+        """The index of the first element to keep, for each cropped axis."""
         rest = x.dim() - self.axis(self.opt.axis, x)
         return self.given if len(self.given) == rest else self.given * rest
 
 
 class Tile(Layer):
-    """Copies of a blob one after the other along an axis.
+    """Repeats a blob along an axis.
 
     bottom (..., K, ...), top (..., tiles K, ...)
 
@@ -259,7 +259,7 @@ class Tile(Layer):
 
 
 class Silence(Layer, bottoms=(1, None), tops=0):
-    """Reads blobs and does nothing, so that they are no outputs of the net. Their gradient is 0.
+    """Consumes blobs, so that they are not outputs of the net. Their gradient is 0.
 
     Source: BVLC silence_layer.cpp.
     """
@@ -272,11 +272,11 @@ class Silence(Layer, bottoms=(1, None), tops=0):
 
 
 class Filter(Layer, bottoms=(2, None), tops=(1, None)):
-    """The items that a selector keeps.
+    """Keeps the items that a selector marks.
 
-    bottoms: x_i (N, ...); last the selector (N), 0 for items to drop   tops: y_i (n, ...), n items are kept
+    bottoms: x_i (N, ...); last the selector (N), 0 for items to drop   tops: y_i (n, ...), n the number of kept items
 
-    The number of kept items depends on values; without values (shape inference) all N are taken to be kept.
+    n depends on the values of the selector. Shape inference, which has no values, assumes n = N.
     Source: BVLC filter_layer.cpp.
     """
 
@@ -303,7 +303,7 @@ class Filter(Layer, bottoms=(2, None), tops=(1, None)):
 
 
 class BatchReindex(Layer, bottoms=2):
-    """Items picked by index, in any order and any number of times.
+    """Selects items by index. An index may occur any number of times.
 
     bottoms: x (N, ...); indices (M), integers in 0 .. N-1   top y (M, ...)
 
@@ -313,7 +313,7 @@ class BatchReindex(Layer, bottoms=2):
     """
 
     constant = (1,)
-    effects = Effects.CHECKS  # of indices
+    effects = Effects.CHECKS  # the range of indices
 
     def setup(self, x: Tensor, index: Tensor) -> None:
         self.require(index.dim() == 1, f"{self.bottom_name(1)} has shape {shape_text(index.shape)}, expected one axis")
@@ -338,7 +338,7 @@ def _selected(*bottoms: Tensor) -> tuple[Tensor, ...]:
 
 
 def _axis_or_dim(layer: Layer, old: str, x: Tensor) -> int:
-    """The axis option of a layer that has it under two names, as a number from the front."""
+    """The axis option of a layer that has two names for it, as a non-negative number."""
     old_given = layer.opt.HasField(old)
     both = old_given and layer.opt.HasField("axis")
     layer.require(not both, f"has both axis and {old}, its old name; keep axis")

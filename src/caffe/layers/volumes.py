@@ -25,10 +25,10 @@ MAX, AVE = caffe_pb2.PoolingParameter.MAX, caffe_pb2.PoolingParameter.AVE
 
 
 class _Video(Layer, abstract=True):
-    """Base of the layers here that have a window: their options stand in one of two fields."""
+    """Base of the layers here that have a window. Their options are in one of two fields."""
 
     def options_of(self, other: str) -> None:
-        """Take the options from the field `other`, C3D 1.1's, where it is given."""
+        """Read the options from the field `other` of C3D 1.1, if it is given."""
         mine = str(self.options)
         both = self.spec.HasField(other) and self.spec.HasField(mine)
         self.require(not both, f"has {other} (C3D 1.1) and {mine} (C3D 1.0); keep one")
@@ -36,11 +36,11 @@ class _Video(Layer, abstract=True):
             self.opt = getattr(self.spec, other)
 
     def video(self, x: Tensor) -> None:
-        """Raise the error for a bottom without exactly five axes."""
+        """Raise an error unless the bottom has exactly five axes."""
         self.require(x.dim() == 5, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, L, H, W)")
 
     def single(self, name: str, default: int) -> int:
-        """An option that is given once at most, for height and width together."""
+        """An option that is given at most once, for both height and width."""
         value = getattr(self.opt, name)
         if isinstance(value, int):
             return value if self.opt.HasField(name) else default
@@ -49,7 +49,7 @@ class _Video(Layer, abstract=True):
         return values[0] if values else default
 
     def without_sides(self) -> None:
-        """Raise the error for sizes that are given for height and width by themselves."""
+        """Raise an error if height and width are given separately."""
         sides = [f"{n}_{s}" for n in ("kernel", "stride", "pad") for s in "hw" if _has(self.opt, f"{n}_{s}")]
         self.require(not sides, f"{', '.join(sides)} is not C3D's; give one size for height and width")
 
@@ -65,7 +65,7 @@ class _Video(Layer, abstract=True):
 
 
 class _Filter3D(_Video, abstract=True):
-    """What Convolution3D and Deconvolution3D read alike."""
+    """Base of Convolution3D and Deconvolution3D: their common options."""
 
     bias_axes: tuple[int, ...] = (1, 1, 1, 1)
     more_options = ("convolution3d_param",)
@@ -78,14 +78,14 @@ class _Filter3D(_Video, abstract=True):
         return 1
 
     def window(self, axes: int) -> Slide:
-        """Kernel, stride and padding: frames, height, width."""
+        """Kernel, stride and padding for frames, height and width."""
         self.without_sides()
         spread = _has(self.opt, "dilation") and any(d != 1 for d in self.opt.dilation)
         self.require(not spread, "dilation is not C3D's; remove it, or write Convolution with a bottom of 5 axes")
         return self.spans("temporal_pad")
 
     def counts(self, channels: int) -> tuple[int, int]:
-        """The channels of the top, in one group: C3D's groups save memory and change no number."""
+        """The number of channels of the top, and one group: C3D's groups save memory and do not change results."""
         fact = f"group is {self.opt.group}; C3D has no groups. Write Convolution with a bottom of 5 axes"
         self.require(self.opt.group == 1, fact)
         self.require(self.opt.num_output > 0, "num_output must be given and positive")
@@ -100,8 +100,8 @@ class Convolution3D(_Filter3D, Convolution, options="convolution_param"):
 
         y[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] x[n, c, stride p - pad + k]
 
-    Blobs: weight (num_output, C, depth, size, size), bias (1, 1, 1, 1, num_output). The options stand in
-    convolution3d_param or, as in C3D 1.0, in convolution_param; filter_group changes no number.
+    Blobs: weight (num_output, C, depth, size, size), bias (1, 1, 1, 1, num_output). The options are in
+    convolution3d_param or, as in C3D 1.0, in convolution_param. filter_group does not change the result.
     Source: Tran et al., arXiv:1412.0767 (C3D).
     """
 
@@ -129,15 +129,15 @@ class Deconvolution3D(_Filter3D, Deconvolution, options="convolution_param"):
 
 
 class Pooling3D(_Video, options="pooling_param"):
-    """Maximum or mean of each channel over a window that slides over frames, rows and columns.
+    """Maximum or mean of each channel over a sliding window of frames, rows and columns.
 
     bottom x (N, C, L, H, W), top y (N, C, L', H', W'); L' = ceil((L - kernel_depth) / temporal_stride) + 1,
     H' = ceil((H + 2 pad - kernel_size) / stride) + 1, W' likewise
 
         MAX  y = max of x over the window        AVE  y = sum of x / cells of the window that lie in the padded video
 
-    Of equal maxima the first gets the gradient; in C3D each does. The options stand in pooling3d_param or, as in C3D
-    1.0, in pooling_param; pad is for AVE.
+    Of equal maxima only the first gets the gradient; in C3D each does. The options are in pooling3d_param or, as in C3D
+    1.0, in pooling_param. pad is for AVE only.
     Source: Tran et al., arXiv:1412.0767 (C3D), pool3d_layer.cpp.
     """
 
@@ -168,7 +168,7 @@ class Pooling3D(_Video, options="pooling_param"):
         return y
 
     def reach(self, x: Tensor) -> list[int]:
-        """Cells that the windows cover from the start of the padding on, for frames, rows and columns."""
+        """The number of cells that the windows cover, including padding, for frames, rows and columns."""
         slide, found = self.slide, []
         for n, k, s, p in zip(x.shape[2:], slide.kernel, slide.stride, slide.pad, strict=True):
             count = -(-(n + 2 * p - k) // s) + 1

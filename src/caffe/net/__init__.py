@@ -1,4 +1,4 @@
-"""Nets: from a NetParameter to something that runs."""
+"""Nets: building a net from a NetParameter, and running it."""
 
 from caffe.net.net import Net
 

@@ -1,6 +1,6 @@
-"""Feeding arrays to a net, also more rows than its batch holds. The functions with `self` are methods of `Net`.
+"""Feeds arrays to a net, in batches if there are many rows. The functions with `self` are methods of `Net`.
 
-The last batch is filled up with zeros, whose results are dropped.
+The last batch is padded with zeros, and the results for the padding are dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Arrays = dict[str, Any]  # of arrays: mypy takes those in ** for `blobs`, too
 
 
 class RunsBatches(Protocol):
-    """What these functions need of a net."""
+    """The part of a net that these functions use."""
 
     inputs: list[str]
     outputs: list[str]
@@ -39,7 +39,7 @@ class RunsBatches(Protocol):
 def forward_all(self: RunsBatches, blobs: Sequence[str] | None = None, **kwargs: Any) -> Arrays:
     """Run all rows of the inputs given as keyword arguments, batch by batch.
 
-    Returns the outputs, and the blobs named in `blobs`, for all rows in one array each.
+    Returns the outputs and the blobs named in `blobs`, each as one array for all rows.
     """
     _check_given("forward_all", kwargs, self.inputs)
     wanted = list(dict.fromkeys([*self.outputs, *(blobs or [])]))
@@ -54,8 +54,8 @@ def forward_backward_all(
 ) -> tuple[Arrays, Arrays]:
     """Run all rows forward and backward, batch by batch.
 
-    Keyword arguments are rows of the inputs' data and of the outputs' diffs. Returns two dictionaries: outputs and
-    `blobs`; the diffs of inputs and of `diffs`.
+    Keyword arguments are rows for the data of inputs and the diffs of outputs. Returns two dictionaries: the outputs
+    and `blobs`, and the diffs of the inputs and of `diffs`.
     """
     data = {name: rows for name, rows in kwargs.items() if name in self.inputs}
     given = {name: rows for name, rows in kwargs.items() if name in self.outputs}
@@ -75,7 +75,7 @@ def forward_backward_all(
 
 
 def feed(net: RunsBatches, call: str, names: Sequence[str], arrays: Mapping[str, Any], diff: bool = False) -> None:
-    """Write the arrays, one for each of the blobs `names`, into these blobs' data or diffs."""
+    """Write one array to the data, or with `diff` to the diff, of each of the blobs `names`."""
     if set(arrays) != set(names):
         kind, unknown = "outputs" if diff else "inputs", [name for name in arrays if name not in names]
         hint = did_you_mean(unknown[0], names) if unknown else ""
@@ -95,13 +95,13 @@ def feed(net: RunsBatches, call: str, names: Sequence[str], arrays: Mapping[str,
 
 
 def _check_given(call: str, arrays: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raise InputError where no rows are given: nothing would run."""
+    """Raise InputError if no rows are given, since nothing would run."""
     if not any(np.ndim(rows) and len(rows) for rows in arrays.values()):
         raise InputError(f"{call} was given no rows; give arrays by the names {list(names)}, or call net.forward()")
 
 
 def batch_rows(self: RunsBatches, rows: Mapping[str, Any]) -> Iterator[Arrays]:
-    """The rows in pieces of the net's batch size, the last filled up with zeros."""
+    """Split the rows into batches of the net's batch size, the last padded with zeros."""
     arrays = {name: np.asarray(value) for name, value in rows.items()}
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
@@ -121,7 +121,7 @@ def _keep(kept: dict[str, list[np.ndarray]], results: Arrays) -> None:
 
 
 def _rows(kept: dict[str, list[np.ndarray]], given: Mapping[str, Any]) -> Arrays:
-    """The kept batches as one array each, without the rows that filled the last batch up."""
+    """Join the kept batches to one array each, without the padding rows."""
     count = len(next(iter(given.values()))) if given else None
     joined = {name: np.concatenate(arrays) for name, arrays in kept.items() if arrays}
     return {name: array[:count] for name, array in joined.items()}

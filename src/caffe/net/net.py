@@ -1,4 +1,4 @@
-"""Net: a graph of layers that runs layer by layer, with every blob and gradient in sight."""
+"""Net: a graph of layers that runs layer by layer, with access to every blob and gradient."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Net(Views):
 
     `network_file` is a path or a NetParameter. `phase` is caffe.TRAIN or caffe.TEST; `level` and `stages` select layers
     by their include and exclude rules. Files of the older V0 and V1 formats are upgraded. Raises FileError,
-    ProtoError, NetError and LayerError, with file and line where they are known.
+    ProtoError, NetError and LayerError, with file and line if they are known.
 
-    Two runners share the layers and parameters: `forward` and `backward` run layer by layer and fill every blob and
-    diff; `forward_backward` runs the graph as one piece (NetModule), and keeps the diffs of parameters only, unless
-    `keep_diffs` is set. `precision`, torch.bfloat16 or on a GPU torch.float16, is that of runs as one piece only; runs
-    layer by layer are float32. With `python_layers` False a net with a layer of the type Python, which runs the code of
-    a module that it names, is refused before anything is imported (None: as CAFFE_PYTHON_LAYERS says).
+    `forward` and `backward` run layer by layer and fill every blob and diff. `forward_backward` runs the whole graph at
+    once (NetModule), and keeps only the diffs of parameters, unless `keep_diffs` is set. `precision`, torch.bfloat16 or
+    on a GPU torch.float16, applies to runs of the whole graph; runs layer by layer are float32. With `python_layers`
+    False, a net with a Python layer, which would run a module's code, raises an error before anything is imported (None
+    follows CAFFE_PYTHON_LAYERS).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Net(Views):
         precision: torch.dtype = torch.float32,
         python_layers: bool | None = None,
     ) -> None:
-        if isinstance(phase, (str, Path)):  # pycaffe's older order: Net(file, weights, phase)
+        if isinstance(phase, (str, Path)):  # pycaffe's old argument order: Net(file, weights, phase)
             if weights is not None:
                 raise NetError(f'weights are given twice, as "{phase}" and as "{weights}": give one file')
             weights, phase, level = phase, level, None
@@ -78,7 +78,7 @@ class Net(Views):
         if stages is not None:
             param.state.stage.extend([stages] if isinstance(stages, str) else stages)
         self.device = mode.chosen(device)
-        flush_in_worker_threads()  # before the first operation that starts them
+        flush_in_worker_threads()  # before the first operation starts the threads
         check_precision(precision, self.device)
         self.precision = precision
         self.loss_scale = LossScale() if precision is torch.float16 else None
@@ -113,18 +113,17 @@ class Net(Views):
 
     @property
     def _watched(self) -> bool:
-        """Whether somebody wants to see the layers run."""
+        """Whether callbacks or debug_info require a run layer by layer."""
         return self.debug_info or any(self.callbacks.values())
 
     @in_turn
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> dict[str, np.ndarray]:
-        """Run the layers from `start` to `end`, both included; by default all.
+        """Run the layers from `start` to `end`, both inclusive; by default all layers.
 
-        Keyword arguments are arrays for the net's inputs. Returns the output blobs' arrays (all inputs must then be
-        named or set), or the tops of `end`, and those named in `blobs`. Raises NetError for unknown names, and for an
-        `end` before `start`.
+        Keyword arguments are arrays for the net's inputs. Returns the arrays of the output blobs, or of the tops of
+        `end`, and of the blobs named in `blobs`. Raises NetError for unknown names, and if `end` comes before `start`.
         """
         first = self._index(start) if start is not None else 0
         last = self._index(end) if end is not None else len(self.steps) - 1
@@ -141,18 +140,18 @@ class Net(Views):
 
     @in_turn
     def forward_loss(self) -> float:
-        """Run all layers; returns the loss: each top with a loss weight, summed and weighted."""
+        """Run all layers. Returns the loss, the weighted sum of all tops with a loss weight."""
         return self._forward(0, len(self.steps) - 1)
 
     @in_turn
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> dict[str, np.ndarray]:
-        """Run backward from layer `start` down to `end`, both included; by default all.
+        """Run backward from layer `start` down to `end`, both inclusive; by default all layers.
 
-        Keyword arguments are arrays for the diffs of output blobs. Blob diffs are overwritten, parameter diffs added
-        to. Returns the diffs of the net's inputs, or of the bottoms of `end`, and those named in `diffs`. Raises
-        NetError for unknown names, and for an `end` that comes after `start` in the net.
+        Keyword arguments are arrays for the diffs of output blobs. Diffs of blobs are overwritten, diffs of parameters
+        accumulated. Returns the diffs of the net's inputs, or of the bottoms of `end`, and those named in `diffs`.
+        Raises NetError for unknown names, and if `end` comes after `start` in the net.
         """
         first = self._index(start) if start is not None else len(self.steps) - 1
         last = self._index(end) if end is not None else 0
@@ -168,7 +167,7 @@ class Net(Views):
 
     @in_turn
     def forward_backward(self) -> float:
-        """One pass forward and backward for training; returns the loss and adds to the parameter diffs."""
+        """Run forward and backward for training. Adds to the parameter diffs and returns the loss."""
         if not self.runs_as_one:
             loss = self.forward_loss()
             self.backward()
@@ -185,15 +184,15 @@ class Net(Views):
         return not (self.keep_diffs or self._watched or self._several_diffs or self._diffs_matter())
 
     def _diffs_matter(self) -> bool:
-        """Whether a user keeps a diff, which the pass must fill, or has written one that backward starts from."""
+        """Whether the user holds an array of a diff, which the pass must fill, or wrote an initial diff."""
         kept = any(blob.diff_memory.lent for blob in self.blobs.values())
         return kept or not all(blob.diff_memory.is_still(weight) for blob, weight in self._first_diffs)
 
     @in_turn
     def evaluate(self) -> float:
-        """One pass forward without gradients, as one piece where nobody watches the layers; returns the loss.
+        """Run forward without gradients and return the loss. Without callbacks the whole graph runs at once.
 
-        In TEST it computes the outputs only, and what `optimize` was told to keep.
+        In TEST only the outputs and the blobs kept by `optimize` are computed.
         """
         if self._watched:
             return self.forward_loss()
@@ -216,7 +215,7 @@ class Net(Views):
         self.turns.check_inputs()
         before, after = self.callbacks["before_forward"], self.callbacks["after_forward"]
         losses = []
-        with torch.no_grad():  # layers that run backward switch it on; saying so once for all others saves time
+        with torch.no_grad():  # once for all layers, to save time; layers that run backward enable gradients
             for index in range(first, last + 1):
                 if before:
                     _call(before, index)
@@ -226,7 +225,7 @@ class Net(Views):
         return float(sum(loss.item() for loss in losses))
 
     def forward_step(self, index: int) -> list[torch.Tensor]:
-        """Run one layer forward and fill its tops; returns its weighted losses."""
+        """Run one layer forward and fill its tops. Returns its weighted losses."""
         step = self.steps[index]
         with lent_copies_follow():
             losses = stepwise.forward_step(step)
@@ -235,7 +234,7 @@ class Net(Views):
         return losses
 
     def backward_step(self, index: int) -> None:
-        """Run one layer backward: overwrite its bottoms' diffs, add to its parameters' diffs."""
+        """Run one layer backward. Overwrites the diffs of its bottoms, and adds to the diffs of its parameters."""
         step = self.steps[index]
         with lent_copies_follow():
             stepwise.backward_step(step)
@@ -249,7 +248,7 @@ class Net(Views):
 
     @in_turn
     def reshape(self) -> None:
-        """Give every blob the shape that follows from the present shapes of the inputs."""
+        """Update the shapes of all blobs to the current shapes of the inputs."""
         for index, step in enumerate(self.steps):
             if isinstance(step.layer, Source):
                 continue
@@ -274,53 +273,51 @@ class Net(Views):
 
     @property
     def module(self) -> NetModule:
-        """The same graph as one `torch.nn.Module`, over the same parameters: what runs training steps."""
+        """The same graph and parameters as one `torch.nn.Module`, which runs training steps."""
         return self.runners.training
 
     @property
     def runner(self) -> NetModule:
-        """What runs the net as one piece: for inference in TEST, else `module`."""
+        """The module that runs the whole net: the one for inference in TEST, else `module`."""
         return self.runners.inference if self.phase == caffe_pb2.TEST else self.runners.training
 
     def optimize(self, keep: Sequence[str] = (), compile: bool = False, engine: str = "torch") -> None:
-        """Let `forward()` of the whole net run as one piece that computes its outputs and the blobs `keep`, only.
+        """Optimize `forward()` of a net in TEST: it then computes only the outputs and the blobs `keep`.
 
-        For nets in TEST. Layers are merged and their weights laid out for their kernels; weights that change later are
-        noticed. Reading another blob's data is an error then. A forward from or to a layer, and one with callbacks,
-        still runs layer by layer; `stepwise()` returns to that for good. What an earlier call kept stays kept until
-        then. With `compile` the first run compiles the net through torch.compile, weights as constants: once they
-        change, the net runs uncompiled. The `engine` "openvino" runs the net on a CPU by OpenVINO. Raises NetError, and
-        CaffeError where there is no compiler or no OpenVINO.
+        Layers are fused and their weights reordered; later changes of weights are detected. Reading the data of any
+        other blob raises an error. Partial runs and runs with callbacks still go layer by layer, and `stepwise()`
+        disables the optimization. Blobs kept by earlier calls stay kept until then. `compile` uses torch.compile at the
+        first run, with the weights as constants: if they change, the net runs uncompiled. `engine="openvino"` runs the
+        net with OpenVINO on the CPU. Raises NetError, and CaffeError if there is no compiler or no OpenVINO.
         """
         if self.phase != caffe_pb2.TEST:
             raise NetError(f'net "{self.name}": optimize is for a net in TEST, this one is in TRAIN; build one in TEST')
         self.runners.optimize([self._blob(name).name for name in keep], compile, engine)
 
     def compile(self, keep: Sequence[str] = ()) -> None:
-        """Let training steps (`forward_backward`) run through torch.compile.
+        """Compile training steps (`forward_backward`) with torch.compile.
 
-        The first step compiles, for seconds to minutes; what it makes is kept on disk for later processes. From then on
-        a step fills the outputs and the blobs `keep` of this call and of calls of `slim` only, and reading another
-        blob's data is an error; `stepwise()` returns to steps that are not compiled. Raises CaffeError where there is
-        no compiler.
+        The first step compiles, which takes seconds to minutes. The code is cached on disk for later processes. From
+        then on a step fills only the outputs and the blobs `keep` of calls of `compile` and `slim`. Reading the data of
+        any other blob raises an error. `stepwise()` disables compilation. Raises CaffeError if there is no compiler.
         """
         self.runners.compile([self._blob(name).name for name in keep])
 
     def slim(self, keep: Sequence[str] = ()) -> None:
-        """Let training steps (`forward_backward`) fill the outputs and the blobs `keep` only.
+        """Make training steps (`forward_backward`) fill only the outputs and the blobs `keep`.
 
-        That takes less memory and lets more layers run as one; reading another blob's data is an error then, and
-        `stepwise()` returns to steps that fill every blob. Further calls, and `compile` before or after, add to the
-        blobs that are kept. `caffe train` runs this way.
+        This saves memory and allows more layers to be fused. Reading the data of any other blob raises an error.
+        `stepwise()` returns to steps that fill every blob. Further calls, and calls of `compile`, add kept blobs.
+        `caffe train` uses this.
         """
         self.runners.slim([self._blob(name).name for name in keep])
 
     def stepwise(self) -> None:
-        """Let `forward()` run layer by layer again, and every run fill every blob: undo the three above."""
+        """Undo `optimize`, `compile` and `slim`: run layer by layer and fill every blob."""
         self.runners.stepwise()
 
     def monte_carlo(self, on: bool = True) -> None:
-        """Let Dropout layers of a net in TEST draw masks, so that each run gives another sample; or no more."""
+        """Switch Monte Carlo dropout on or off: Dropout layers draw masks in TEST, so that each run is a sample."""
         monte_carlo.switch(self.layers, self.phase, on)
         self.runners.rebuild()
 
@@ -328,29 +325,29 @@ class Net(Views):
 
     @in_turn
     def copy_from(self, path: str | Path) -> None:
-        """Load the weights of layers with equal names from a .caffemodel or HDF5 file; other layers keep theirs.
+        """Load weights from a .caffemodel or HDF5 file into the layers with the same names.
 
-        One warning lists the layers that keep theirs. Raises NetError where a shape differs, and where the file has
-        weights for no layer of the net.
+        A warning lists the layers that keep their weights. Raises NetError if a shape differs, or if the file has no
+        weights for any layer of the net.
         """
         store.copy_from(self, path)
 
     load_hdf5 = copy_from
 
     def save(self, path: str | Path, diffs: bool = False) -> None:
-        """Write the net with its weights as a .caffemodel; atomically."""
+        """Write the net with its weights to a .caffemodel file, atomically."""
         store.save(self, path, diffs)
 
     def save_hdf5(self, path: str | Path, diffs: bool = False) -> None:
-        """Write the weights as HDF5, in Caffe's layout; atomically."""
+        """Write the weights to an HDF5 file in Caffe's layout, atomically."""
         store.save_hdf5(self, path, diffs)
 
     def to_proto(self) -> caffe_pb2.NetParameter:
-        """The NetParameter of the net as it runs: filtered, with automatic splits, without weights."""
+        """The NetParameter of the built net: filtered, with automatic splits, without weights."""
         return store.to_proto(self)
 
     def share_with(self, other: Net) -> None:
-        """Use the parameters of the layers of `other` that have the same names: one memory for both nets."""
+        """Use the parameters of the layers of `other` with the same names. Both nets then share their memory."""
         places = [[step.layer.param_blobs.index(blob) for blob in step.params] for step in self.steps]
         if store.share(self, other):
             for step, indices in zip(self.steps, places, strict=True):
@@ -360,7 +357,7 @@ class Net(Views):
             self.runners.rebuild()
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
-        """Give the net's MemoryData layer its arrays: data (N, C, H, W) and labels (N, 1, 1, 1)."""
+        """Set the arrays of the net's MemoryData layer: data (N, C, H, W) and labels (N, 1, 1, 1)."""
         source: Any
         for source in self._sources:
             if source.takes_arrays:
@@ -380,7 +377,7 @@ class Net(Views):
         vars(self)["params"] = Named(params, "layer with parameters")
 
     def _check_order(self, call: str, first: int, last: int) -> None:
-        """Raise NetError where a run of the layers `first` to `last` would run none."""
+        """Raise NetError if a run of the layers `first` to `last` is empty."""
         if first > last and self.layer_names:
             start, end = (last, first) if call == "backward" else (first, last)
             names = self.layer_names

@@ -1,4 +1,4 @@
-"""A net's weights, from and to files."""
+"""Loads and saves the weights of a net."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ __all__ = [
     "without_weights",
 ]
 
-_PART = 2**20  # elements that a thread copies at a time
+_PART = 2**20  # number of elements that a thread copies at a time
 
 
 def copy_from(net: Views, path: str | Path) -> None:
-    """Load the file's blobs into the layers of the same names; checks every shape before it changes anything.
+    """Load the blobs of a file into the layers with the same names. All shapes are checked before the first change.
 
-    An HDF5 file holds a shared parameter under its owner only: what it leaves out stays as the owner has it. Raises
-    NetError where no layer gets weights, and warns of layers that get none while others do.
+    An HDF5 file stores a shared parameter only under its owner. Raises NetError if no layer gets weights. Warns if some
+    layers get none.
     """
     load(net, [path])
 
 
 def load(net: Views, paths: Sequence[str | Path]) -> None:
-    """As `copy_from` for several files, one after another; warns of layers that get weights from none of them."""
+    """`copy_from` for several files in order. Warns of layers that get weights from none of them."""
     if not paths:
         return
     filled: set[str] = set()
     for path in paths:
         filled |= _load(net, path)
-    owners = {entry.layer for entry in net.learnable}  # other layers have shared blobs only
+    owners = {entry.layer for entry in net.learnable}  # all other layers have only shared blobs
     rest = [layer for layer in net.layers if layer.name in owners and layer.name not in filled]
     if filled and rest:
         source = ", ".join(map(str, paths))
@@ -58,13 +58,13 @@ def load(net: Views, paths: Sequence[str | Path]) -> None:
 
 
 def without_weights(net: Views, other: Views) -> list[Layer]:
-    """The layers of `net` that have blobs, but none to share with a layer of `other`, which is matched by name."""
+    """The layers of `net` with blobs that have no counterpart, by name, in `other`."""
     known = {layer.name for layer in other.layers if layer.tensors}
     return [layer for layer in net.layers if layer.tensors and layer.name not in known]
 
 
 def require_common(net: Views, other: Views) -> None:
-    """Raise NetError if `net` has blobs and none of its layers can take those of `other`."""
+    """Raise NetError if `net` has blobs and none of its layers can share those of `other`."""
     mine = [layer for layer in net.layers if layer.tensors]
     if mine and len(without_weights(net, other)) == len(mine):
         theirs = [layer.name for layer in other.layers if layer.tensors]
@@ -80,7 +80,7 @@ def _nothing_in_common(net: Views, source: str, names: Sequence[str]) -> NetErro
 
 
 def _quoted(names: Sequence[str], limit: int = 8) -> str:
-    """`"conv1", "ip2"`: the first names of a list, and how many there are beyond these."""
+    """`"conv1", "ip2"`: the first names of a list, and the number of the others."""
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return (", ".join(f'"{name}"' for name in names[:limit]) or "none") + rest
 
@@ -91,7 +91,7 @@ def type_list(layers: Sequence[Layer]) -> str:
 
 
 def _load(net: Views, path: str | Path) -> set[str]:
-    """Load one file; returns the names of the layers that it has weights for."""
+    """Load one file. Returns the names of the layers for which it has weights."""
     with weights.opened(path) as found:
         pairs = _pairs(net, path, found)
         if not pairs and any(layer.tensors for layer in net.layers):
@@ -106,7 +106,7 @@ def _load(net: Views, path: str | Path) -> set[str]:
 
 
 def _copy(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Copy arrays on several threads: memory that is touched for the first time keeps one busy."""
+    """Copy arrays with several threads, since the first write to newly allocated memory is slow."""
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     for there, here in pairs:
         count = min(len(there), 1 + there.size // _PART) if there.ndim else 0
@@ -139,7 +139,7 @@ def _pairs(net: Views, path: str | Path, found: dict[str, list[np.ndarray]]) -> 
 
 
 def check_blobs(layer: Layer, blobs: Sequence[ParamBlob], shapes: Sequence[tuple[int, ...]], source: str) -> None:
-    """Raise NetError unless arrays of these shapes, from `source`, fit these blobs of the layer."""
+    """Raise NetError unless arrays of these shapes, from `source`, match these blobs of the layer."""
     what = f'layer "{layer.name}" ({layer.type})'
     if len(shapes) != len(blobs):
         raise NetError(f"{what}: {source} has {len(shapes)} blob(s) for it, the net has {len(blobs)}")
@@ -152,12 +152,12 @@ def check_blobs(layer: Layer, blobs: Sequence[ParamBlob], shapes: Sequence[tuple
 
 
 def save(net: Views, path: str | Path, diffs: bool = False) -> None:
-    """Write a .caffemodel: every layer's parameter message and blobs."""
+    """Write a .caffemodel with the parameter message and blobs of every layer."""
     weights.write(path, to_proto(net), _arrays(net), _arrays(net, diff=True) if diffs else None)
 
 
 def save_hdf5(net: Views, path: str | Path, diffs: bool = False) -> None:
-    """Write an HDF5 weight file; a shared parameter is written under its owner only."""
+    """Write an HDF5 weight file. A shared parameter is stored only under its owner."""
     owners = {(entry.layer, entry.index) for entry in net.learnable}
 
     def owned(arrays: dict[str, list[np.ndarray]]) -> dict[str, list[np.ndarray | None]]:
@@ -177,7 +177,7 @@ def _arrays(net: Views, diff: bool = False) -> dict[str, list[np.ndarray]]:
 
 
 def to_proto(net: Views) -> Any:
-    """The NetParameter of a net as it runs: see Net.to_proto."""
+    """The NetParameter of the built net: see Net.to_proto."""
     param = caffe_pb2.NetParameter(name=net.name)
     for layer in net.layers:
         spec = param.layer.add()
@@ -189,7 +189,7 @@ def to_proto(net: Views) -> Any:
 
 
 def share(net: Views, other: Views) -> bool:
-    """Use the parameters of another net: see Net.share_with. Returns whether that is a change."""
+    """Use the parameters of another net: see Net.share_with. Returns False if they were already shared."""
     if not isinstance(other, Views):
         raise ArgumentType(f"share_with takes a Net, got {other!r:.80}, a {type(other).__name__}")
     require_common(net, other)

@@ -1,4 +1,4 @@
-"""A net as a table of its layers: what `print(net)` and a notebook show."""
+"""The table of a net's layers that `print(net)` and notebooks show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["html", "text"]
 
 
 class Shown(Protocol):
-    """What the table needs of a net."""
+    """The attributes of a net that the table uses."""
 
     name: str
     phase: int

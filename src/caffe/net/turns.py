@@ -1,4 +1,4 @@
-"""Runs of one net by several threads: one at a time, and never on what another thread has filled in meanwhile."""
+"""Thread safety of nets: threads run a net one at a time, and not on inputs that another thread has overwritten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class Turns:
-    """The lock of a net. A thread that wants to run the net waits until no other thread does."""
+    """The lock of a net. A thread that runs the net waits until no other thread runs it."""
 
     def __init__(self, name: str, inputs: Sequence[Blob]) -> None:
         self.name, self.inputs = name, inputs
@@ -30,7 +30,7 @@ class Turns:
         return Turns, (self.name, self.inputs)
 
     def check_inputs(self) -> None:
-        """Raise a NetError if this thread has filled an input, and then another thread has, before this run."""
+        """Raise a NetError if another thread wrote an input after this thread did and before this run."""
         for blob in self.inputs:
             takers = blob.data_memory.takers
             if takers is not None and not takers.run():
@@ -42,7 +42,7 @@ class Turns:
 
 
 def in_turn(method: Callable[P, R]) -> Callable[P, R]:
-    """Let a method of a net wait until no other thread runs the net."""
+    """Decorate a method of a net to wait until no other thread runs the net."""
 
     @functools.wraps(method)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""What pycaffe's scripts read off a net: names, graph, weights of losses; and their way of adding callbacks."""
+"""Attributes of a net that pycaffe's scripts read (names, graph, loss weights), and callbacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIXED = {"blobs", "params", "layers", "layer_names", "inputs", "outputs"}
 
 
 class Views(Uncopied, ABC):
-    """Base of `Net`: the attributes that follow from its steps. Those with an underscore are pycaffe's, for scripts."""
+    """Base of `Net`: attributes that are derived from its steps. Names with an underscore are pycaffe's."""
 
     instead = (
         'build a second one, other = caffe.Net("net.prototxt", phase), and give it these weights: '
@@ -70,12 +70,12 @@ class Views(Uncopied, ABC):
 
     @property
     def bottom_names(self) -> OrderedDict[str, list[str]]:
-        """The names of each layer's bottoms, with those of automatic splits."""
+        """The names of each layer's bottoms, including automatic splits."""
         return Named(((step.layer.name, step.bottom_names) for step in self.steps), "layer")
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """What each blob counts in the net's loss; 0 for most."""
+        """The loss weight of each blob, which is 0 for most."""
         weights = Named((name, 0.0) for name in self.blobs)
         for step in self.steps:
             weights.update({name: w for name, w in zip(step.top_names, step.loss_weights, strict=True) if w})
@@ -83,7 +83,7 @@ class Views(Uncopied, ABC):
 
     @property
     def sources(self) -> dict[str, Source]:
-        """The layers that bring data in, by name; the last of those that share one."""
+        """The data layers by name. If several share a name, the last one."""
         return {layer.name: layer for layer in self._sources}
 
     @property
@@ -118,7 +118,7 @@ class Views(Uncopied, ABC):
             raise ArgumentType(f"{when}: expected a function of a layer's number, got {callback!r}")
         self.callbacks[when].append(callback)
 
-    # -- pycaffe's inner names, which scripts use all the same -----------------------------------------------------
+    # -- pycaffe's internal names, which scripts use nevertheless --------------------------------------------------
 
     @property
     def _layer_names(self) -> list[str]:

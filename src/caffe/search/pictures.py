@@ -58,21 +58,21 @@ def curves(search: Search) -> Figure:
 
 
 def parallel(search: Search) -> Figure | None:
-    """Each trial as a line through its settings to its value; the best are bright."""
+    """Each trial as a line through its settings to its rank by value; the best are bright."""
     dimensions, ranks = search.space.dimensions, _better(search)
     if not ranks:
         return None
     figure = Figure(figsize=(2 + 2 * len(dimensions), 5), layout="constrained")
     axis = figure.subplots()
     done = sorted(search.ranked, key=lambda trial: ranks[trial.number])
-    values = np.array([trial.value for trial in done])
-    span = max(float(np.ptp(values)), 1e-12)
     for trial in done:
         heights = [_share(dimension, trial.params[dimension.name]) for dimension in dimensions]
-        heights.append(float((trial.value - values.min()) / span))
+        heights.append(ranks[trial.number])
         axis.plot(range(len(heights)), heights, color=_colour(ranks[trial.number]), linewidth=1.5)
     names = [_short(dimension.name) for dimension in dimensions]
-    ends = [_ends(dimension) for dimension in dimensions] + [(f"{values.min():.4g}", f"{values.max():.4g}")]
+    ends = [_ends(dimension) for dimension in dimensions] + [
+        (f"worst {done[0].value:.4g}", f"best {done[-1].value:.4g}")
+    ]
     for place, (low, high) in enumerate(ends):
         axis.axvline(place, color="black", linewidth=0.8)
         axis.text(place, -0.03, low, ha="center", va="top", fontsize=8)

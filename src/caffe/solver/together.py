@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from caffe import log, mode
 from caffe.errors import ParallelError, SolverError
 from caffe.layers.base import Source
+from caffe.layers.data_memory import HDF5Output
 from caffe.layers.support.effects import Effects
 from caffe.net import Net
 from caffe.parallel.group import Group
@@ -64,6 +65,7 @@ class Together:
         join_layers(nets[0], param, group)
         if self.several:
             _check_rule(rule)
+            _check_writers(nets)
             self.deal_tests()
 
     @property
@@ -75,6 +77,11 @@ class Together:
     def several(self) -> bool:
         """Whether there are other processes."""
         return self.group.size > 1
+
+    @property
+    def records(self) -> int:
+        """How many records a pass of all processes takes, of the source that takes the most."""
+        return max([_batch(source) for source in self._nets[0].sources.values()], default=0) * self.group.size
 
     # -- at the start ----------------------------------------------------------------------------------------------
 
@@ -293,6 +300,17 @@ def _check_rule(rule: Rule) -> None:
             f'solver type "{type(rule).__name__}": searches along a line, which needs all data in one process; train '
             "with one process, or with another type"
         )
+
+
+def _check_writers(nets: Sequence[Net]) -> None:
+    """Raise a SolverError for a layer that would write one file in every process."""
+    for net in nets:
+        for layer in net.layers:
+            if isinstance(layer, HDF5Output):
+                raise SolverError(
+                    f'layer "{layer.name}" (HDF5Output): every process would write "{layer.path}"; train with one '
+                    "process, or remove the layer"
+                )
 
 
 def _can_be_dealt(net: Net) -> bool:

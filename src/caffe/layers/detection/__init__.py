@@ -1,4 +1,4 @@
-"""Layers that find objects: SSD's. Importing this package registers them all."""
+"""SSD's object detection layers. Importing this package registers them all."""
 
 import importlib
 import pkgutil

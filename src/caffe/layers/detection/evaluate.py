@@ -1,4 +1,4 @@
-"""DetectionEvaluate: which detections are right."""
+"""DetectionEvaluate: marks detections as correct or wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["DetectionEvaluate"]
 
 
 class _Judge(Layer, abstract=True):
-    """Base of DetectionEvaluate: which detections are right."""
+    """Base of DetectionEvaluate: compares detections with the ground truth."""
 
     sizes: list[tuple[str, int, int]]
     resize: Any
@@ -31,7 +31,7 @@ class _Judge(Layer, abstract=True):
             self.require(x.dim() == 4 and x.shape[-1] == wanted, fact)
 
     def _detections(self, rows: Tensor, background: int) -> Tensor:
-        """The rows (K, 7) that are detections; the gradient check may have made the others of random numbers."""
+        """The rows (K, 7) that are valid detections. In a gradient check rows may hold random numbers."""
         rows = rows[(rows[:, 0] != -1) & (rows[:, 1] != -1)]
         wrong = rows[:, 1] == background
         if wrong.any() and not is_exact():
@@ -39,10 +39,10 @@ class _Judge(Layer, abstract=True):
         return rows[~wrong]
 
     def _judged(self, cells: Tensor, truth: Truth) -> Tensor:
-        """The rows of the detections (K, 7)."""
+        """The output rows of the detections (K, 7)."""
         classes = self.opt.num_classes
         known = torch.isin(_key(cells[:, 0], cells[:, 1], classes), _key(truth.image, truth.label, classes))
-        score = torch.where(known, -cells[:, 2], 0)  # detections that are wrong in any case keep their order
+        score = torch.where(known, -cells[:, 2], 0)  # detections without ground truth are wrong and keep their order
         cells = cells[torch.from_numpy(np.lexsort((score.numpy(), cells[:, 1].numpy(), cells[:, 0].numpy())))]
         right, wrong = cells.new_zeros(len(cells)), cells.new_ones(len(cells))
         if len(truth.image) and len(cells):
@@ -58,7 +58,7 @@ class _Judge(Layer, abstract=True):
         return torch.cat([cells[:, :3], right.unsqueeze(1), wrong.unsqueeze(1)], 1)
 
     def _overlaps(self, cells: Tensor, truth: Truth) -> Tensor:
-        """The overlap of each detection with each box of the truth (K, T)."""
+        """The overlap of each detection with each ground truth box (K, T)."""
         if not self.sizes:
             return overlaps(cells[:, 3:], truth.box)
         image = cells[:, 0].long()
@@ -71,15 +71,15 @@ class _Judge(Layer, abstract=True):
 
 
 class DetectionEvaluate(_Judge, bottoms=2):
-    """Which detections are right, for the average precision of a test (docs/solvers.md).
+    """Marks detections as correct or wrong, from which a test computes the average precision (docs/solvers.md).
 
-    bottoms: detections (1, 1, K, 7), the rows of DetectionOutput; truth (1, 1, T, 8), those that MultiBoxLoss reads
-    top (1, 1, C' + K', 5): a row [-1, label, boxes of the truth, -1, -1] for each class but background_label_id, then a
-        row [image, label, score, right, wrong] for each detection, by image, label and score
+    bottoms: detections (1, 1, K, 7), the rows of DetectionOutput; truth (1, 1, T, 8), as for MultiBoxLoss
+    top (1, 1, C' + K', 5): a row [-1, label, ground truth boxes, -1, -1] for each class but background_label_id, then a
+        row [image, label, score, correct, wrong] for each detection, sorted by image, label and score
 
-    Right is a detection if the box of its image and label that it overlaps most has overlap_threshold or more, and no
-    better detection of its own. With evaluate_difficult_gt: false difficult boxes do not count, nor detections of them.
-    With name_size_file (lines `name height width`, again from the first at the end) boxes are taken in whole pixels.
+    A detection is correct if its best overlap with a box of its image and label reaches overlap_threshold, and no
+    better detection has that box. evaluate_difficult_gt: false ignores difficult boxes and detections of them. With
+    name_size_file (lines `name height width`, repeated from the first) boxes are compared in whole pixels.
     Source: Liu et al., arXiv:1512.02325 (SSD), detection_evaluate_layer.cpp, whose name_size_file has no line for an
     image without a detection.
     """
@@ -125,5 +125,5 @@ class DetectionEvaluate(_Judge, bottoms=2):
 
 
 def _key(image: Tensor, label: Tensor, classes: int) -> Tensor:
-    """One number for an image and a label."""
+    """A number that identifies an image and a label."""
     return image.long() * classes + label.long()

@@ -1,4 +1,4 @@
-"""Which prior box answers for which box of the truth, and which priors count as negatives."""
+"""Matching of prior boxes to ground truth boxes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["IGNORED", "UNMATCHED", "Matches", "Truth", "match", "read_truth"]
 
 UNMATCHED, IGNORED = -1, -2
 _LEAST = 1e-6
-"""Overlaps up to here count as none."""
+"""Overlaps up to this value count as 0."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The boxes of a batch that have to be found, in order."""
+    """The ground truth boxes of a batch, in order."""
 
     image: Tensor  # (T)
     label: Tensor  # (T)
@@ -36,13 +36,13 @@ def read_truth(
 ) -> Truth:
     """The truth in rows (..., 8) of [image, label, instance, xmin, ymin, xmax, ymax, difficult].
 
-    Rows with image -1 are padding. `images` is how many the batch has, where that is known. Raises the layer's error
-    for an image or, unless `any_label`, for a label that cannot be.
+    Rows with image -1 are padding. `images` is the number of images in the batch, if known. Raises the layer's error
+    for an invalid image number and, unless `any_label`, for an invalid label.
     """
     rows = rows.detach().reshape(-1, 8)
     rows = rows[rows[:, 0] != -1]
     image, label = rows[:, 0].long(), rows[:, 1].long()
-    if is_exact():  # the gradient check may have filled the truth with random numbers
+    if is_exact():  # in a gradient check the truth may hold random numbers
         sound = (label != background) & (label >= 0) & (any_label | (label < classes)) & (image >= 0)
         rows = rows[sound if images is None else sound & (image < images)]
         image, label = rows[:, 0].long(), rows[:, 1].long()
@@ -61,19 +61,19 @@ def read_truth(
 
 @dataclass
 class Matches:
-    """For each of the groups (G) that the truth forms and each prior (P): the place in the truth, or why none."""
+    """The match of each prior (P) in each group (G) of the truth: an index into the truth, UNMATCHED or IGNORED."""
 
     group: Tensor  # (G), the group's number
-    index: Tensor  # (G, P), places in the truth, or UNMATCHED or IGNORED
+    index: Tensor  # (G, P), indices into the truth, or UNMATCHED or IGNORED
     overlap: Tensor  # (G, P), the largest overlap with a box of the group
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Group number, prior and place in the truth of all that are matched (M)."""
+        """Group number, prior and index into the truth of all matches (M)."""
         row, prior = (self.index >= 0).nonzero().unbind(1)
         return self.group[row], prior, self.index[row, prior]
 
     def regrouped(self, group: Tensor) -> Matches:
-        """The same matches in other groups, given that (T) of each place in the truth."""
+        """The same matches in other groups. `group` (T) gives the new group of each ground truth box."""
         _, prior, place = self.pairs()
         groups, row = torch.unique(group[place], return_inverse=True)
         index = self.index.new_full((len(groups), self.index.shape[1]), UNMATCHED)
@@ -84,9 +84,9 @@ class Matches:
 def match(overlap: Tensor, group: Tensor, ignored: Tensor, threshold: float | None) -> Matches:
     """Match priors (P) to the boxes (T) of each group of the truth, given their overlaps (T, P).
 
-    First each box gets a prior: again and again the pair with the largest overlap, while there is one. Then, unless
-    `threshold` is None, each prior that is left takes the box that it overlaps most, if by at least the threshold. Of
-    equals the first prior and the first box win. `ignored` (T, P) marks priors that a group passes by.
+    First each box gets a prior: the pair with the largest overlap is matched repeatedly, until no pair overlaps. Then,
+    unless `threshold` is None, each other prior is matched to the box that it overlaps most, if the overlap is at least
+    the threshold. Of equal overlaps the first prior and box win. `ignored` (T, P) marks priors that a group skips.
     """
     overlap = overlap.masked_fill((overlap <= _LEAST) | ignored, -1)
     groups, row = torch.unique(group, return_inverse=True)
@@ -103,7 +103,7 @@ def match(overlap: Tensor, group: Tensor, ignored: Tensor, threshold: float | No
 
 
 def _by_group(row: Tensor, groups: int) -> Tensor:
-    """The places in the truth of each group's boxes (G, M), given each box's group; T where a group has fewer."""
+    """Indices into the truth of each group's boxes (G, M), given the group of each box. T is padding."""
     count = torch.bincount(row, minlength=groups)
     order = torch.argsort(row, stable=True)
     slot = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row[order]]
@@ -113,7 +113,7 @@ def _by_group(row: Tensor, groups: int) -> Tensor:
 
 
 def _match_boxes(found: Matches, padded: Tensor, table: Tensor) -> None:
-    """Give each box (M) of each group (G) a prior of its own, in all groups at once. Overwrites `padded` (G, M, P)."""
+    """Match each box (M) of each group (G) to a different prior, for all groups at once. Overwrites `padded`."""
     most, prior = padded.max(2)
     for _ in range(padded.shape[1]):
         largest = most.amax(1, keepdim=True)

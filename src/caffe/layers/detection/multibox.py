@@ -1,4 +1,4 @@
-"""MultiBoxLoss: what trains SSD."""
+"""MultiBoxLoss: the training loss of SSD."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _Param = caffe_pb2.MultiBoxLossParameter
 NONE, MAX_NEGATIVE, HARD_EXAMPLE = (_Param.MiningType.Value(name) for name in ("NONE", "MAX_NEGATIVE", "HARD_EXAMPLE"))
 SMOOTH_L1, SOFTMAX = _Param.SMOOTH_L1, _Param.SOFTMAX
 _SMALLEST = 1e-5
-"""Boxes of less area take no part in the suppression before the choice of samples."""
+"""Boxes with a smaller area are excluded from the suppression before samples are chosen."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What the loss of a batch is computed from."""
+    """The inputs of the loss for a batch."""
 
     loc: Tensor  # (N, P, L, 4)
     conf: Tensor  # (N, P, C)
@@ -63,7 +63,7 @@ class _Set(Normalized, abstract=True):
         self._check_shapes(*bottoms)
 
     def _mining(self) -> int:
-        """The mining_type, which the older do_neg_mining may say instead."""
+        """The mining_type, or its equivalent in the older option do_neg_mining."""
         opt, mining = self.opt, self.opt.mining_type
         if opt.HasField("do_neg_mining"):
             if not opt.HasField("mining_type"):
@@ -88,7 +88,7 @@ class _Set(Normalized, abstract=True):
 
 
 class _Costs(_Set, abstract=True):
-    """Base of MultiBoxLoss: matches, and what each costs."""
+    """Base of MultiBoxLoss: matches and their losses."""
 
     def _truth(self, rows: Tensor, images: int) -> Truth:
         opt, real = self.opt, 0 <= self.background < self.opt.num_classes
@@ -117,7 +117,7 @@ class _Costs(_Set, abstract=True):
         return match(shares, truth.image, ignored, threshold).regrouped(group)
 
     def _variances(self, variances: Tensor) -> Tensor | None:
-        """What the offsets are multiplied by; None if the loss is divided by it instead."""
+        """The variances by which offsets are multiplied; None if the loss is divided by them instead."""
         return None if self.opt.encode_variance_in_target else variances
 
     def _loc_costs(self, loc: Tensor, batch: _Batch, found: Matches) -> Tensor:
@@ -147,7 +147,7 @@ class _Costs(_Set, abstract=True):
             return self._conf_costs(batch.conf[chosen], label).sum()
         if self.opt.conf_loss_type == SOFTMAX:
             target = torch.full(batch.conf.shape[:2], self.background, device=label.device)
-            flat, at = target.view(-1), image * len(batch.boxes) + prior  # of several classes the last one counts
+            flat, at = target.view(-1), image * len(batch.boxes) + prior  # the last of several classes wins
             flat.scatter_reduce_(0, at, label, "amax", include_self=False)
             return self._conf_costs(batch.conf, target).sum()
         wanted = torch.zeros_like(batch.conf)
@@ -164,11 +164,11 @@ class _Costs(_Set, abstract=True):
 
 
 class _Mining(_Costs, abstract=True):
-    """Base of MultiBoxLoss: the choice of priors that count."""
+    """Base of MultiBoxLoss: the choice of priors that enter the loss."""
 
     @torch.no_grad()
     def _mined(self, batch: _Batch, found: Matches) -> tuple[Tensor, Tensor]:
-        """Images and priors of the chosen negatives. With HARD_EXAMPLE matches that are not chosen are undone."""
+        """Images and priors of the chosen negatives. HARD_EXAMPLE also removes the matches that are not chosen."""
         opt, index = self.opt, found.index
         if not len(index):
             return found.group, found.group
@@ -190,7 +190,7 @@ class _Mining(_Costs, abstract=True):
         return found.group[row], prior
 
     def _hardest(self, batch: _Batch, image: int, cost: Tensor, eligible: Tensor, count: int) -> Tensor:
-        """The `count` eligible priors of the largest cost, without those that overlap one of them by nms_param."""
+        """The `count` eligible priors with the largest loss, after non-maximum suppression by nms_param."""
         places, how = eligible.nonzero().flatten(), self.opt.nms_param
         if not self.opt.HasField("nms_param") or how.nms_threshold <= 0:
             return places[best(cost[places], min(count, len(places)))]
@@ -203,16 +203,16 @@ class _Mining(_Costs, abstract=True):
 
 
 class MultiBoxLoss(_Mining, bottoms=4, options="multibox_loss_param"):
-    """SSD's loss: how far the offsets from matched prior boxes are from the truth, and how wrong the scores are.
+    """SSD's loss: a localization loss for the offsets of matched priors and a confidence loss for the scores.
 
     bottoms: loc (N, P L 4), L = 1 or num_classes; conf (N, P C); priors (1, 2, P 4), boxes and variances;
     truth (1, 1, T, 8), rows [image, label, instance, xmin, ymin, xmax, ymax, difficult], image -1 for padding
     top: loss () = (loc_weight sum over matches of L_loc + sum over chosen priors of L_conf) / normalizer
 
-    Each box of the truth is matched to its best prior; PER_PREDICTION: other priors to a box with overlap_threshold.
-    Chosen are MAX_NEGATIVE: matches, and neg_pos_ratio times as many of the worst that overlap no box by neg_overlap;
-    HARD_EXAMPLE: the sample_size worst ones, whose matches alone count; NONE: all.  A prior without a match has the
-    target background_label_id.  normalizer: matches (VALID), N P (FULL), N (BATCH_SIZE) or 1 (NONE), 1 or more.
+    Each truth box is matched to its best prior; PER_PREDICTION also matches priors that overlap by overlap_threshold.
+    Chosen priors: MAX_NEGATIVE: matches, and neg_pos_ratio times as many of the hardest below neg_overlap;
+    HARD_EXAMPLE: the sample_size hardest, and only their matches count; NONE: all.  The target of unmatched priors is
+    background_label_id.  normalizer: matches (VALID), N P (FULL), N (BATCH_SIZE) or 1 (NONE), at least 1.
     Source: Liu et al., arXiv:1512.02325 (SSD), multibox_loss_layer.cpp, bbox_util.cpp.
     """
 

@@ -1,4 +1,4 @@
-"""DetectionOutput: SSD's predictions as a list of detected objects."""
+"""DetectionOutput: converts SSD's predictions to a list of detected objects."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ class _Selection(Layer, abstract=True):
 
 
 class DetectionOutput(_Selection, bottoms=(3, 5)):
-    """SSD's predictions as a list of detected objects.
+    """Converts SSD's predictions to a list of detected objects.
 
     bottoms: offsets loc (N, P L 4), L = 1 or num_classes; scores conf (N, P C); priors (1, 2, P 4); optionally the
     image, not read; or RefineDet's first stage, conf (N, P 2) and loc (N, P 4), which moves the priors and drops those
     below objectness_score.    top (1, 1, K, 7): rows [image, label, score, xmin, ymin, xmax, ymax], sorted
 
-    For each class but background_label_id: boxes with score > confidence_threshold, the best top_k of these, without
-    those that overlap a better one by more than nms_threshold; of all classes the best keep_top_k. K depends on values;
-    no detection at all gives a row [image, -1, ...] an image. Coordinates are shares of the image, not cut to it.
+    Each class but background_label_id keeps the top_k boxes with score > confidence_threshold, then applies non-maximum
+    suppression with nms_threshold. Each image keeps its keep_top_k best. K depends on values; if there is no detection,
+    each image gives a row [image, -1, ...]. Coordinates are relative to the image size and not clipped.
     save_output_param writes VOC, COCO or ILSVRC files if it has output_directory, label_map_file and name_size_file.
     Source: Liu et al., arXiv:1512.02325 (SSD), detection_output_layer.cpp; Zhang et al., arXiv:1711.06897 (RefineDet).
     """

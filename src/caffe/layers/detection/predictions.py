@@ -1,4 +1,4 @@
-"""What SSD's layers that read predictions have in common."""
+"""Common checks of SSD's layers that read predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["check_predictions"]
 def check_predictions(
     layer: Layer, bottoms: tuple[Tensor, Tensor, Tensor], places: tuple[int, int, int], loc_classes: int, classes: int
 ) -> None:
-    """Raise the layer's error unless the shapes of loc, conf and priors, the bottoms at `places`, fit together."""
+    """Raise the layer's error unless the shapes of loc, conf and priors, the bottoms at `places`, are consistent."""
     loc, conf, priors = bottoms
     fact = f"{layer.bottom_name(places[2])} has shape {shape_text(priors.shape)}, expected (1, 2, 4 x prior boxes)"
     sound = priors.dim() >= 2 and priors.shape[0] == 1 and priors.shape[1] == 2

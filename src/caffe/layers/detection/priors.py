@@ -1,4 +1,4 @@
-"""Prior boxes: the boxes of fixed sizes around each cell of a map, from which SSD's predictions are offsets."""
+"""Prior boxes: boxes of fixed sizes around each cell of a map, to which SSD predicts offsets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from caffe.layers.support.values import sizes
 __all__ = ["PriorBox", "PriorBoxClustered"]
 
 _SAME = 1e-6
-"""Aspect ratios that differ by less are one."""
+"""Aspect ratios that differ by less are equal."""
 _VARIANCE = 0.1
 
 
 class _Priors(Layer, abstract=True):
-    """Base of the layers that make prior boxes. They depend on shapes only, and are kept for each shape."""
+    """Base of the layers that generate prior boxes. The boxes depend only on shapes and are cached for each shape."""
 
     lends = True
-    traceable = False  # nothing to compile: made once, and no engine reads the bottoms' values
+    traceable = False  # nothing to compile: the top is cached, and the bottoms' values are not read
     exempt = (0, 1)
     foreign: tuple[str, ...] = ()
-    """Fields of prior_box_param that the layer does not have."""
+    """Fields of prior_box_param that the layer does not support."""
 
     def setup(self, x: Tensor, image: Tensor) -> None:
         for index, bottom in enumerate((x, image)):
@@ -49,7 +49,7 @@ class _Priors(Layer, abstract=True):
         self.made: dict[tuple[object, ...], Tensor] = {}
 
     def priors(self) -> tuple[list[float], list[float]]:
-        """Widths and heights of the prior boxes of a cell, in pixels of the image."""
+        """Widths and heights of the prior boxes of a cell, in image pixels."""
         raise NotImplementedError(self.type)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class _Priors(Layer, abstract=True):
         return self.made[key]
 
     def _boxes(self, x: Tensor, cells: Sequence[int], image: Sequence[int]) -> Tensor:
-        """The top (1, 2, H W P 4) for a map of `cells` and an image of so many pixels, both (height, width)."""
+        """The top (1, 2, H W P 4) for the sizes of the map and the image, both (height, width)."""
         height, width = self.image_size or image
         steps = self.steps or (height / cells[0], width / cells[1])
         y, across = (
@@ -89,24 +89,24 @@ class _Priors(Layer, abstract=True):
             self.require(value > 0, f"{name} is {value:g}, expected a number above 0; remove it to take the bottoms'")
 
     def _sides(self, one: str, both: tuple[str, str]) -> tuple[float, float] | None:
-        """An option (height, width) that is given once or for each side; None where it is not."""
+        """An option (height, width) that is given once or for each side, or None if it is not given."""
         if self.opt.HasField(one):
             return (getattr(self.opt, one),) * 2
         return tuple(getattr(self.opt, name) for name in both) if self.opt.HasField(both[0]) else None
 
 
 class PriorBox(_Priors, bottoms=2):
-    """Boxes of several sizes and aspect ratios around each cell of a map.
+    """Generates boxes of several sizes and aspect ratios around each cell of a map.
 
-    bottoms: x (N, C, H, W) and the image (N, C', height, width), of which only the shapes count
-    top (1, 2, H W P 4): the boxes (xmin, ymin, xmax, ymax) in shares of the image, and their variances
+    bottoms: x (N, C, H, W) and the image (N, C', height, width), of which only the shapes are used
+    top (1, 2, H W P 4): the boxes (xmin, ymin, xmax, ymax) relative to the image size, and their variances
 
-        centre = ((w + offset) step_w, (h + offset) step_h),  step = image / map unless it is given
+        centre = ((w + offset) step_w, (h + offset) step_h),  step defaults to image / map
         sizes for each min_size s, with its max_size m:  s x s;  sqrt(s m) x sqrt(s m) if m is given;
         and s sqrt(a) x s / sqrt(a) for each aspect ratio a other than 1, and 1 / a with flip
 
-    A box of a cell follows the other; cells follow in rows. clip cuts boxes to 0 .. 1. As in SSD's Caffe, min_size and
-    max_size lose their fraction; a warning tells (OpenCV keeps it). The top has no gradient and is made once a shape.
+    The top is ordered by row, column and box. clip clamps the boxes to 0 .. 1. As in SSD's Caffe, min_size and max_size
+    are truncated to integers, with a warning (OpenCV does not). The top has no gradient and is cached for each shape.
     Source: Liu et al., arXiv:1512.02325 (SSD), prior_box_layer.cpp.
     """
 
@@ -150,15 +150,15 @@ class PriorBox(_Priors, bottoms=2):
 
 
 class PriorBoxClustered(_Priors, bottoms=2, options="prior_box_param"):
-    """Boxes of given sizes around each cell of a map.
+    """Generates boxes of given sizes around each cell of a map.
 
-    bottoms: x (N, C, H, W) and the image (N, C', height, width), of which only the shapes count
-    top (1, 2, H W P 4): the boxes (xmin, ymin, xmax, ymax) in shares of the image, and their variances
+    bottoms: x (N, C, H, W) and the image (N, C', height, width), of which only the shapes are used
+    top (1, 2, H W P 4): the boxes (xmin, ymin, xmax, ymax) relative to the image size, and their variances
 
-        centre = ((w + offset) step_w, (h + offset) step_h),  step = image / map unless it is given
+        centre = ((w + offset) step_w, (h + offset) step_h),  step defaults to image / map
         sizes of a cell's boxes: width[p] x height[p], in pixels
 
-    The top has no gradient and is made once a shape.
+    The top has no gradient and is cached for each shape.
     Source: OpenVINO's training toolbox for Caffe, prior_box_clustered_layer.cpp.
     """
 

@@ -1,4 +1,4 @@
-"""Detections in pixels of their images, and the files that DetectionOutput writes them to."""
+"""Detections in image pixels, and the result files of DetectionOutput."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _FORMATS = ("VOC", "COCO", "ILSVRC")
 
 
 def in_pixels(boxes: Tensor, size: tuple[int, int], resize: Any = None) -> Tensor:
-    """Boxes (..., 4) in shares of a net's input as pixels of the image of `size`, cut to it.
+    """Convert boxes (..., 4) relative to the net's input to pixels of the image, clipped to it.
 
-    `size` is (height, width). `resize` is the ResizeParameter by which the image was made the input; None for a plain
-    change of size.
+    `size` is the image's (height, width). `resize` is the ResizeParameter that produced the input; None means that the
+    image was stretched to the input's size.
     """
     height, width = size
     scale = boxes.new_tensor([width, height, width, height])
@@ -40,7 +40,7 @@ def in_pixels(boxes: Tensor, size: tuple[int, int], resize: Any = None) -> Tenso
 
 
 def _without_padding(boxes: Tensor, aspect: float, height: float, width: float) -> Tensor:
-    """Boxes in shares of the input as shares of the image that lies in its middle. Boxes beside the image stay."""
+    """Convert boxes relative to the padded input to boxes relative to the image in its centre, without clipping."""
     margin_x = margin_y = 0.0
     if aspect > width / height:
         margin_y = (height - width / aspect) / 2 / height
@@ -52,13 +52,13 @@ def _without_padding(boxes: Tensor, aspect: float, height: float, width: float) 
 
 
 def check_resize(layer: Layer, resize: Any) -> None:
-    """Raise the layer's error for a ResizeParameter without the sizes that its mode needs."""
+    """Raise the layer's error if a ResizeParameter lacks the sizes that its mode needs."""
     known = resize.height > 0 and resize.width > 0
     layer.require(known, "resize_param has no height and width, which are the sizes of the net's input")
 
 
 def read_sizes(layer: Layer, path: str) -> list[tuple[str, int, int]]:
-    """The lines `name height width` of a name_size_file."""
+    """Read the lines `name height width` of a name_size_file."""
     found = []
     for number, line in enumerate(files.lines(path, "name_size_file"), 1):
         parts = line.split()
@@ -73,14 +73,14 @@ def read_sizes(layer: Layer, path: str) -> list[tuple[str, int, int]]:
 
 
 class ResultFiles:
-    """The files that hold the detections of `num_test_image` images, in the format of VOC, COCO or ILSVRC.
+    """Writes the detections of `num_test_image` images to files in the format of VOC, COCO or ILSVRC.
 
-    Images come in the order of name_size_file. The files are written when the last image has come; the next one is the
-    first again.
+    Images must arrive in the order of name_size_file. After the last image the files are written, and the next image
+    counts as the first.
     """
 
     def __init__(self, layer: Layer, param: Any, labels: Sequence[int]) -> None:
-        """`param` is a SaveOutputParameter, `labels` those that detections can have."""
+        """`param` is a SaveOutputParameter; `labels` are the labels that detections can have."""
         self.layer = layer
         self.format = param.output_format
         layer.require(
@@ -103,7 +103,7 @@ class ResultFiles:
         self.found: list[dict[str, Any]] = []
 
     def add(self, rows: Tensor) -> None:
-        """Take the detections (K, 7) of the next image."""
+        """Add the detections (K, 7) of the next image."""
         name, height, width = self.images[self.next]
         boxes = in_pixels(rows[:, 3:], (height, width), self.resize)
         sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
@@ -143,7 +143,7 @@ class ResultFiles:
 
 
 def _line(image: str, label: object, one: dict[str, Any]) -> str:
-    """A line with the score and the corners, as whole pixels."""
+    """A line with the score and the corners in whole pixels."""
     x, y, width, height = (int(side) for side in one["box"])
     head = " ".join(str(word) for word in (image, label) if word != "")
     return f"{head} {one['score']:g} {x} {y} {x + width} {y + height}\n"

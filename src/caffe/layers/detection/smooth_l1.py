@@ -1,4 +1,4 @@
-"""SmoothL1Loss: how far boxes are from their targets."""
+"""SmoothL1Loss, the regression loss of bounding boxes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["SmoothL1Loss", "smooth_l1"]
 
 
 class SmoothL1Loss(Loss, bottoms=(2, 4)):
-    """A loss that is quadratic near 0 and linear farther away.
+    """A loss that is quadratic for small differences and linear for large ones.
 
-    bottoms: a (N, ...), b with as many elements; optionally the weights w_in and w_out (1 if they are left out)
+    bottoms: a (N, ...), b with as many elements; optionally the weights w_in and w_out, both 1 by default
     top: loss ()
 
         d = w_in (a - b);   f(d) = sigma^2 d^2 / 2 for |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2)
         loss = sum w_out f(d) / N
 
-    With three bottoms it is SSD's and Fast R-CNN's layer, with four Faster R-CNN's. Weights get no gradient.
+    Three bottoms are used by SSD and Fast R-CNN, four by Faster R-CNN. The weights get no gradient.
     Source: Girshick, arXiv:1504.08083, smooth_L1_loss_layer.cu.
     """
 
@@ -50,6 +50,6 @@ class SmoothL1Loss(Loss, bottoms=(2, 4)):
 
 
 def smooth_l1(d: Tensor, sigma: float = 1) -> Tensor:
-    """f(d) of SmoothL1Loss, in functions that every engine has."""
+    """f(d) of SmoothL1Loss, in functions that all engines support."""
     size, edge = d.abs(), 1 / sigma**2
     return torch.where(size < edge, d.square() * (sigma**2 / 2), size - edge / 2)

@@ -1,4 +1,4 @@
-"""Layers of the R-CNN family: what they pool from regions, which regions they propose, and their losses."""
+"""Layers of the R-CNN family: pooling of regions, region proposals and losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions sampled without rounding, and masks that are resized so."""
+"""Sampling of regions without rounding, and resizing of masks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["MaskPooling", "MaskResize", "ROIAlign"]
 
 
 class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
-    """Bilinear samples of each region, which is not rounded. Two layers have this name; their options tell them apart.
+    """Pools each region by bilinear samples, without rounding. Two forks have a layer of this name; the options decide.
 
-    bottoms: x (N, C, H, W); rois (R, 5), rows [image, x1, y1, x2, y2] in pixels, times spatial_scale in cells
-    roi_align_param (Mask R-CNN), top (R, C, pooled_h, pooled_w): the mean of n x n samples, each in the middle of its
-        part of the bin; the size is at least 1 cell; n = sampling_ratio, or ceil(size / pooled) where not given
+    bottoms: x (N, C, H, W); rois (R, 5), rows [image, x1, y1, x2, y2] in pixels; spatial_scale converts to cells
+    roi_align_param (Mask R-CNN), top (R, C, pooled_h, pooled_w): the mean of n x n samples, evenly spaced in the
+        bin; the size is at least 1 cell; n = sampling_ratio, or ceil(size / pooled) by default
     roi_pooling_param (Cascade R-CNN), top (R, C, pooled_h + 1, pooled_w + 1): one sample at each corner of a bin of the
-        region moved by -0.5 cells
+        region, shifted by -0.5 cells
 
-    A sample is 0 outside of -1 ... H (Mask R-CNN), -0.5 ... H - 0.5 (Cascade), else cut to the map. Regions have
-    no gradient. Source: He et al., arXiv:1703.06870; Cai and Vasconcelos, arXiv:1712.00726.
+    A sample outside -1 ... H (Mask R-CNN) or -0.5 ... H - 0.5 (Cascade) is 0; others are clamped to the map. Regions
+    get no gradient. Source: He et al., arXiv:1703.06870; Cai and Vasconcelos, arXiv:1712.00726.
     """
 
     exempt = (1,)
@@ -62,7 +62,7 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
         return sampled(x, image, rows, self.weights(left, right, self.opt.pooled_w, x.shape[3]))
 
     def weights(self, near: Tensor, far: Tensor, count: int, cells: int) -> Tensor:
-        """The weight (R, P, cells) of each cell of an axis in each of the top's, for edges (R, 1) in cells."""
+        """The weight (R, P, cells) of each input cell in each output cell of an axis, for edges (R, 1) in cells."""
         if self.corners:
             return _corner_weights(near, far, count, cells)
         size = (far - near).clamp(min=1) / count
@@ -72,7 +72,7 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
 
 
 def _samples(layer: ROIAlign, size: Tensor) -> tuple[Tensor, int]:
-    """How many samples the bins (R, 1) of these sizes have along an axis, and the largest number of these."""
+    """The number of samples per bin (R, 1) along an axis, for these bin sizes, and the largest of these numbers."""
     most = layer.opt.sampling_ratio
     if most > 0:
         return torch.full_like(size, most), most
@@ -83,14 +83,14 @@ def _samples(layer: ROIAlign, size: Tensor) -> tuple[Tensor, int]:
 
 
 def _corner_weights(near: Tensor, far: Tensor, count: int, cells: int) -> Tensor:
-    """One sample at each of the count + 1 ends of `count` bins."""
+    """The weights of one sample at each of the count + 1 edges of `count` bins."""
     near, far = near - 0.5, far - 0.5
     points = near + torch.arange(count + 1, device=near.device, dtype=near.dtype) * ((far - near) / count)
     return hats(points, cells, (points > -0.5) & (points < cells - 0.5))
 
 
 def _bin_weights(near: Tensor, size: Tensor, samples: Tensor, count: int, most: int, cells: int) -> Tensor:
-    """The mean of `samples` (R, 1), up to `most`, samples in each of `count` bins of `size` (R, 1)."""
+    """The weights of the mean of `samples` (R, 1) samples, at most `most`, in each of `count` bins of `size` (R, 1)."""
     index, part = (torch.arange(n, device=near.device, dtype=near.dtype) for n in (count, most))
     within = (part + 0.5) * (size / samples)
     points = (near + index * size).unsqueeze(2) + within.unsqueeze(1)
@@ -118,11 +118,11 @@ class MaskPooling(Layer, bottoms=2):
 
 
 class MaskResize(Layer):
-    """Bilinear resizing, in which cell i of the top is the bottom at i in / out.
+    """Bilinear resizing, where output cell i is sampled at position i in / out.
 
     bottom x (N, C, H, W), top y (N, C, output_height, output_width)
 
-    A sample beyond the last cell is that cell. Source: Dai et al., arXiv:1512.04412 (MNC).
+    A sample beyond the last cell has the value of the last cell. Source: Dai et al., arXiv:1512.04412 (MNC).
     """
 
     def setup(self, x: Tensor) -> None:
@@ -143,6 +143,6 @@ class MaskResize(Layer):
 
 
 def _stretch(x: Tensor, axis: int, count: int) -> Tensor:
-    """The weights (count, cells) of an axis of x in `count` samples at i cells / count."""
+    """The weights (count, cells) of `count` samples along an axis of x, at positions i cells / count."""
     points = torch.arange(count, device=x.device, dtype=x.dtype) * (x.shape[axis] / count)
     return hats(points, x.shape[axis], torch.ones_like(points, dtype=torch.bool))

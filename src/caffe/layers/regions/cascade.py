@@ -1,4 +1,4 @@
-"""Boxes of Cascade R-CNN and MS-CNN: decoded between the stages, and found on maps of several scales."""
+"""Box decoding between the stages of Cascade R-CNN, and region proposals of Cascade R-CNN and MS-CNN."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox", "denormalized", "normal_
 
 
 class DecodeBBox(Layer, bottoms=(2, 3)):
-    """The regions of the next stage of a cascade: regions moved by the deltas that this stage predicts.
+    """Applies the predicted deltas to regions, which gives the regions of the next stage of a cascade.
 
-    bottoms: deltas (R, 8), of which columns 4 to 7 count, d; rois (R, 5), rows [image, x1, y1, x2, y2]; in TRAIN
+    bottoms: deltas (R, 8), of which columns 4 to 7, d, are used; rois (R, 5), rows [image, x1, y1, x2, y2]; in TRAIN
     optionally the matched truth (R, 6), whose last column is the overlap   top (R', 5)
 
         t = d bbox_std + bbox_mean (bbox_reg_param);  size = roi2 - roi1 + 1;  size' = size e^t
         centre' = t size + (roi1 + roi2) / 2;  corners centre' -+ (size' - 1) / 2
 
-    TRAIN drops boxes whose far corner lies before the near one, and those whose overlap is gt_iou_thr or more. There is
-    no gradient. Source: Cai and Vasconcelos, arXiv:1712.00726.
+    TRAIN drops boxes with x2 < x1 or y2 < y1, and boxes whose overlap is gt_iou_thr or more. There is no gradient.
+    Source: Cai and Vasconcelos, arXiv:1712.00726.
     """
 
-    effects = Effects.VALUES  # in TRAIN, how many regions there are
+    effects = Effects.VALUES  # in TRAIN, for the number of regions
     exempt = (0, 1, 2)
     more_options = ("bbox_reg_param",)
 
@@ -47,7 +47,7 @@ class DecodeBBox(Layer, bottoms=(2, 3)):
         self.effects, self.traceable = (Effects.VALUES, False) if train else (Effects.NONE, True)
 
     def example(self, index: int, x: Tensor) -> Tensor | None:
-        """Regions, and a truth that none of them overlaps."""
+        """Regions, and ground truth that does not overlap them."""
         if index == 1:
             return example_regions(x, 1)
         return torch.zeros_like(x) if index == 2 else None
@@ -66,13 +66,13 @@ class DecodeBBox(Layer, bottoms=(2, 3)):
 
 
 class _Output(Layer, abstract=True):
-    """Base of the layers that find boxes on maps. A subclass gives `maps`, the scores and deltas of each map."""
+    """Base of the layers that find boxes on maps. A subclass defines `maps`, the scores and deltas of each map."""
 
-    effects = Effects.VALUES  # how many boxes there are
+    effects = Effects.VALUES  # for the number of boxes
     more_options = ("bbox_reg_param",)
 
     def check(self, bottoms: Sequence[Tensor]) -> None:
-        """Refuse options and bottoms that no subclass takes."""
+        """Raise an error for options and bottoms that no subclass supports."""
         opt = self.opt
         self.exempt = tuple(range(len(bottoms)))
         self.require(opt.nms_type == "IOU", f'nms_type is "{opt.nms_type}", expected "IOU"')
@@ -84,7 +84,7 @@ class _Output(Layer, abstract=True):
         self.uncompiled = torch.compiler.disable(_found)  # the shapes depend on values; takes a second to import
 
     def maps(self, bottoms: Sequence[Tensor]) -> Sequence[tuple[Tensor, Tensor, Fields]]:
-        """For each map the scores (N, G, H, W), the deltas (N, G, 4, H, W) and its fields."""
+        """For each map: the scores (N, G, H, W), the deltas (N, G, 4, H, W) and the fields."""
         raise NotImplementedError
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -92,17 +92,17 @@ class _Output(Layer, abstract=True):
 
 
 class BoxGroupOutput(_Output, bottoms=(2, None), tops=(1, 2)):
-    """The regions that Cascade R-CNN's proposal network finds, on maps of several scales with groups of fields.
+    """The region proposals of Cascade R-CNN, from maps of several scales with groups of fields.
 
-    bottoms: pairs (probabilities, deltas (N G, 4, H, W)), a box_group_param each, of G fields field_w x field_h
-    tops: rows [image, x1, y1, x2, y2]; optionally with the score as column 6; [0, 1, 1, 10, 10] where there is none
+    bottoms: pairs (probabilities, deltas (N G, 4, H, W)), each with a box_group_param of G fields field_w x field_h
+    tops: rows [image, x1, y1, x2, y2], or [0, 1, 1, 10, 10] if there is none; optionally the rows with the score
 
         centre = d field + (column + 1/2) stride;  size = field e^d;  corners centre - size / 2 ... that + size - 1
         |d| of centres <= 1 / field_xyr, of sizes <= ln field_whr; first d bbox_std + bbox_mean (bbox_reg_param)
-        score = 1 - probability[0] >= fg_thr; boxes are cut to H stride x W stride, and dropped below min_size
+        score = 1 - probability[0] >= fg_thr; boxes are clipped to H stride x W stride, and dropped below min_size
 
-    Of the max_nms_num best (0: all) stay max_post_nms_num that do not overlap a better one by more than iou_thr. There
-    is no gradient. Source: Cai and Vasconcelos, arXiv:1712.00726.
+    The max_nms_num best boxes (0: all) go through non-maximum suppression with iou_thr, and the best max_post_nms_num
+    are kept. There is no gradient. Source: Cai and Vasconcelos, arXiv:1712.00726.
     """
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -131,12 +131,12 @@ class BoxGroupOutput(_Output, bottoms=(2, None), tops=(1, 2)):
 
 
 class BoxOutput(_Output, bottoms=(1, None), tops=(1, 2)):
-    """The regions that MS-CNN's proposal network finds, on maps of several scales.
+    """The region proposals of MS-CNN, from maps of several scales.
 
-    bottoms: (N, classes + 4, H, W), scores of the background and the classes, then deltas; a field_w, field_h and
-    downsample_rate each   tops, boxes and options as those of BoxGroupOutput
+    bottoms: (N, classes + 4, H, W), scores of the background and the classes, then deltas; each with a field_w, field_h
+    and downsample_rate   tops, boxes and options as for BoxGroupOutput
 
-        score = the largest of a class - that of the background >= fg_thr
+        score = largest class score - background score >= fg_thr
 
     Source: Cai et al., arXiv:1607.07155.
     """
@@ -161,11 +161,11 @@ class BoxOutput(_Output, bottoms=(1, None), tops=(1, 2)):
 
 
 Fields = tuple[Sequence[int], Sequence[int], float]
-"""The widths and heights of a map's fields, and the pixels between its cells."""
+"""The widths and heights of a map's fields, and the distance of its cells in pixels."""
 
 
 def _found(layer: _Output, bottoms: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Both tops; without values as many boxes as there can be."""
+    """Both tops. Shape inference, which has no values, returns the largest possible number of boxes."""
     opt, maps = layer.opt, layer.maps(bottoms)
     images = maps[0][0].shape[0]
     if not has_values(bottoms[0]):
@@ -189,7 +189,7 @@ def _found(layer: _Output, bottoms: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _boxes(layer: _Output, deltas: Tensor, fields: Fields) -> Tensor:
-    """The boxes (N, G H W, 4) of a map's deltas (N, G, 4, H, W), in the order of the scores, cut to the image."""
+    """The boxes (N, G H W, 4) for a map's deltas (N, G, 4, H, W), in the order of the scores, clipped to the image."""
     *sides, stride = fields
     height, width = deltas.shape[3:]
     moved = denormalized(deltas.permute(0, 1, 3, 4, 2), layer.normal)

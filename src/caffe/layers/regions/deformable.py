@@ -1,4 +1,4 @@
-"""Convolution whose filters read at places that another layer has computed."""
+"""Convolution that samples its input at predicted offsets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["DeformableConvolution"]
 
 
 class DeformableConvolution(Layer, bottoms=2):
-    """Convolution that reads each cell of its window at an offset of its own.
+    """Convolution that samples each cell of its window at a predicted offset.
 
-    bottoms: x (N, C, H, W); offsets (N, 2 kh kw deformable_group, H', W'), for each group of channels and cell of the
-    window the offset in rows and that in columns   top y (N, num_output, H', W'), of Convolution's size
+    bottoms: x (N, C, H, W); offsets (N, 2 kh kw deformable_group, H', W'), the vertical and the horizontal offset for
+    each group of channels and window cell   top y (N, num_output, H', W'), with the size that Convolution gives
 
         y[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] x[n, c, stride p - pad + dilation k + offset[n, k, p]]
 
-    x between its cells is bilinear, and 0 beyond them, so it falls to 0 within one cell of the border.
+    x is interpolated bilinearly between its cells. Cells outside x are 0.
     Blobs: weight (num_output, C / group, kh, kw), bias (num_output). Source: Dai et al., arXiv:1703.06211, eq. 2 and 3.
     """
 
@@ -70,7 +70,7 @@ class DeformableConvolution(Layer, bottoms=2):
 
 
 def _check_groups(layer: Layer, x: Tensor) -> None:
-    """Refuse channels that cannot be split into equal groups."""
+    """Raise an error if the channels cannot be split into equal groups."""
     for what, whole, groups in (
         ("channels of the bottom into group", x.shape[1], layer.opt.group),
         ("num_output into group", layer.opt.num_output, layer.opt.group),
@@ -88,7 +88,7 @@ def _columns(x: Tensor, offsets: Tensor, slide: Slide, parts: int) -> Tensor:
         tap = tap.view(shape).expand(slide.kernel).reshape(-1, 1, 1)
         start = torch.arange(sizes[axis], device=x.device, dtype=x.dtype) * slide.stride[axis] - slide.pad[axis]
         points.append(offsets[:, :, axis] + tap + start.view(shape))
-    # grid_sample takes columns before rows, and -1 ... 1 from edge to edge of the map
+    # grid_sample expects (column, row), scaled so that -1 ... 1 spans the map from edge to edge
     edges = [(2 * point + 1) / size - 1 for point, size in zip(points[::-1], x.shape[:1:-1], strict=True)]
     grid = torch.stack(edges, -1).flatten(2, 3)
     maps = x.reshape(x.shape[0] * parts, x.shape[1] // parts, *x.shape[2:])

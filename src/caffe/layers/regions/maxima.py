@@ -1,4 +1,4 @@
-"""The largest cells of many rectangles of one map, from tables of the maxima of squares and strips."""
+"""Maxima over many rectangles of a map, from precomputed tables of maxima (sparse tables)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from caffe.layers.support.values import can_look
 __all__ = ["first_largest", "largest"]
 
 _PART = 1 << 17
-"""Elements that are compared at a time."""
+"""The number of elements that are compared at a time."""
 
 
 def largest(x: Tensor, image: Tensor, rows: Bins, columns: Bins) -> Tensor:
     """The maximum of each channel over each rectangle: (R, P, Q, C).
 
-    x is (N, H, W, C), image (R) the map of a region, `rows` (R, P) and `columns` (R, Q) its rectangles. A rectangle
-    without cells gets the value of some cell.
+    x is (N, H, W, C), image (R) the map index of each region, `rows` (R, P) and `columns` (R, Q) its rectangles. The
+    result for an empty rectangle is the value of an arbitrary cell.
 
-    A table holds, for sides of 2^i x 2^j cells, the maximum of each such rectangle. Any rectangle is covered by four of
-    these, which may overlap, so its maximum takes four reads whatever its size.
+    A table holds the maximum of every rectangle of 2^i x 2^j cells. Four of these, which may overlap, cover any
+    rectangle, so a maximum needs four reads for any size.
     """
     (top, below), (left, right), (images, rows_of_x, columns_of_x, channels) = rows, columns, x.shape
     high, wide = _level(below - top, rows_of_x), _level(right - left, columns_of_x)
@@ -43,9 +43,9 @@ def largest(x: Tensor, image: Tensor, rows: Bins, columns: Bins) -> Tensor:
 
 
 def first_largest(x: Tensor, image: Tensor, rows: Bins, columns: Bins) -> Tensor:
-    """Where each maximum stands in its H x W plane, the first in row order of equal ones: (R, P, Q, C).
+    """The index of each maximum in its H x W plane, the first in row order if several are equal: (R, P, Q, C).
 
-    The maximum is taken of whole numbers that hold a value's rank above its place.
+    The maximum is taken over integers whose high bits are the rank of a value and whose low bits are its index.
     """
     cells = x.shape[1] * x.shape[2]
     later = torch.arange(cells - 1, -1, -1, device=x.device).view(1, x.shape[1], x.shape[2], 1)
@@ -53,7 +53,7 @@ def first_largest(x: Tensor, image: Tensor, rows: Bins, columns: Bins) -> Tensor
 
 
 def _largest_of(values: Tensor, reads: list[Tensor]) -> Tensor:
-    """The element-wise maximum of the rows of `values` that `reads` number, in parts that fit the processor's cache."""
+    """The element-wise maximum of the rows of `values` with the indices `reads`, in parts that fit the cache."""
     made = []
     for part in zip(*(read.split(max(1, _PART // max(1, values.shape[1]))) for read in reads), strict=True):
         found, other = values.index_select(0, part[0]), None
@@ -65,9 +65,9 @@ def _largest_of(values: Tensor, reads: list[Tensor]) -> Tensor:
 
 
 def _rank(x: Tensor) -> Tensor:
-    """Whole numbers of 32 bits in the order of x, equal where x is."""
+    """32-bit integers in the order of x, equal where values of x are equal."""
     if x.dtype == torch.float32:
-        bits = (x + 0.0).view(torch.int32)  # + 0.0 turns -0 into 0; the bits of negative numbers fall as these rise
+        bits = (x + 0.0).view(torch.int32)  # + 0.0 turns -0 into 0; for negative x the bits have the reverse order
         return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
     ordered, place = x.flatten().sort()
     steps = torch.cat([ordered[:1] != ordered[:1], ordered[1:] != ordered[:-1]]).cumsum(0)
@@ -83,7 +83,7 @@ def _level(span: Tensor, cells: int) -> Tensor:
 
 
 def _side(level: Any, cells: int) -> Any:
-    """Cells along one axis of a table of this level, a number or a tensor, for a map of `cells`."""
+    """The size of one axis of a table of this level (a number or a tensor), for a map of `cells`."""
     return cells + 1 - (1 << level)
 
 
@@ -93,14 +93,14 @@ def _sides(levels: Any, cells: int) -> Any:
 
 
 def _used(level: Tensor, cells: int) -> int:
-    """How many levels the tables need: those of the largest rectangle if it can be looked at, else all."""
+    """The number of table levels: enough for the largest rectangle if its size can be read, else all."""
     if can_look(level) and level.numel():
         return int(level.max()) + 1
     return cells.bit_length()
 
 
 def _tables(x: Tensor, high: int, wide: int) -> Tensor:
-    """All tables as rows of C channels, those of the lower rows' level first."""
+    """All tables as rows of C channels, ordered by the level of the rows."""
     tables, tall = [], x
     for i in range(high):
         tall = _doubled(tall, 1, 1 << i >> 1)
@@ -112,7 +112,7 @@ def _tables(x: Tensor, high: int, wide: int) -> Tensor:
 
 
 def _doubled(table: Tensor, axis: int, step: int) -> Tensor:
-    """The table for rectangles of twice the side `step` along an axis; the table itself if `step` is 0."""
+    """The table for rectangles of side 2 `step` along an axis; the table itself if `step` is 0."""
     if not step:
         return table
     length = table.shape[axis] - step

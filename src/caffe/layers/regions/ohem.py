@@ -1,4 +1,4 @@
-"""Online hard example mining (R-FCN): losses of each region, and the regions that count."""
+"""Online hard example mining (R-FCN): losses per region, and the choice of the hardest regions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["BoxAnnotatorOHEM", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM"]
 
 
 class SmoothL1LossOHEM(Normalized, bottoms=(2, 3), tops=(1, 2), options="smooth_l1_loss_param"):
-    """Smooth L1 distance, in total and for each region.
+    """Smooth L1 loss, in total and for each region.
 
-    bottoms: a (N, C, ...), b and optionally weights w of as many elements   tops: loss (); optionally that of each item
-    (N, 1, ...)
+    bottoms: a (N, C, ...), b and optionally weights w with as many elements   tops: loss (); optionally the loss of
+    each item (N, 1, ...)
 
         d = w (a - b);  f(d) = d^2 / 2 where |d| < 1, else |d| - 1/2
         loss = sum f(d) / normalizer,    item: sum of f(d) over axis 1
 
-    The normalizer is that of loss_param, with the items as those that count. Source: Dai et al., arXiv:1605.06409.
+    loss_param gives the normalizer; all items count. Source: Dai et al., arXiv:1605.06409.
     """
 
     constant = (2,)
@@ -48,9 +48,9 @@ class SmoothL1LossOHEM(Normalized, bottoms=(2, 3), tops=(1, 2), options="smooth_
 
 
 class SoftmaxWithLossOHEM(SoftmaxWithLoss, bottoms=2, tops=(1, 3), options="softmax_param"):
-    """SoftmaxWithLoss that also gives the loss of each item.
+    """SoftmaxWithLoss that also returns the loss of each item.
 
-    bottoms, loss and gradient as of SoftmaxWithLoss
+    bottoms, loss and gradient as for SoftmaxWithLoss
     tops: loss (); optionally the probabilities, of x's shape; optionally -log softmax(x)[label] of each item, of x's
     shape with 1 for the class axis, 0 where the label is ignore_label
 
@@ -66,13 +66,13 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss, bottoms=2, tops=(1, 3), options="soft
 
 
 class BoxAnnotatorOHEM(Layer, bottoms=4, tops=2):
-    """The regions of each image with the largest losses; the others get a label and weights that do not count.
+    """Keeps the regions with the largest losses of each image and disables the others.
 
     bottoms: rois (R, 5), rows [image, ...]; losses (R, 1, ...); labels (R, 1, ...); weights (R, C, ...)
-    tops: labels, ignore_label for regions that are not among the roi_per_img of their image with the largest losses;
-    weights, 0 for these
+    tops: labels, with ignore_label for all but the roi_per_img regions of each image with the largest losses;
+    weights, with 0 for the same regions
 
-    Of equal losses the first ones count. There is no gradient. Source: Dai et al., arXiv:1605.06409 (R-FCN).
+    Of equal losses the first are kept. There is no gradient. Source: Dai et al., arXiv:1605.06409 (R-FCN).
     """
 
     constant = (0, 1, 2, 3)
@@ -98,7 +98,7 @@ class BoxAnnotatorOHEM(Layer, bottoms=4, tops=2):
 
 
 def _hardest(image: Tensor, loss: Tensor, count: int) -> Tensor:
-    """Whether each region is among the `count` of its image with the largest losses."""
+    """A mask of the `count` regions of each image with the largest losses."""
     order = loss.argsort(descending=True, stable=True)
     order = order[image[order].argsort(stable=True)]  # by image, then by loss
     ordered = image[order].contiguous()

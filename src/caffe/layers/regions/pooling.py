@@ -1,4 +1,4 @@
-"""Summaries of regions of a map: the same number of bins for each region, whatever its size."""
+"""Pooling of regions: each region is divided into the same number of bins, for any size."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ROIPooling(Layer, bottoms=2):
     bottoms: x (N, C, H, W); rois (R, 5), rows [image, x1, y1, x2, y2] in pixels   top y (R, C, pooled_h, pooled_w)
 
         r = round(spatial_scale roi), halves away from zero;  size = max(r2 - r1 + 1, 1)
-        bin i spans floor(i size / pooled) + r1 ... ceil((i + 1) size / pooled) + r1, cut to the map
+        bin i spans floor(i size / pooled) + r1 ... ceil((i + 1) size / pooled) + r1, clipped to the map
         y = max of x over the bin, 0 for an empty bin
 
-    The gradient goes to the first cell that is the maximum; regions have none. NaN and -infinity count as -3.4e38.
+    The gradient goes to the first maximal cell; regions get none. NaN and -infinity count as -3.4e38.
     Source: Girshick, arXiv:1504.08083; py-faster-rcnn.
     """
 
@@ -62,15 +62,15 @@ class ROIPooling(Layer, bottoms=2):
 
 
 class PSROIPooling(Layer, bottoms=2):
-    """Mean over each of group_size x group_size bins of each region, each bin of channels of its own.
+    """Position-sensitive pooling: the mean of each of g x g bins of each region, where each bin has separate channels.
 
     bottoms: x (N, output_dim g^2, H, W), g = group_size; rois (R, 5) as for ROIPooling   top y (R, output_dim, g, g)
 
         start = round(roi1) s, end = (round(roi2) + 1) s, s = spatial_scale;  size = max(end - start, 0.1)
-        bin i spans floor(start + i size / g) ... ceil(start + (i + 1) size / g), cut to the map
+        bin i spans floor(start + i size / g) ... ceil(start + (i + 1) size / g), clipped to the map
         y[r, k, i, j] = mean of channel (k g + i) g + j over bin (i, j), 0 for an empty bin
 
-    Regions have no gradient. Source: Dai et al., arXiv:1605.06409 (R-FCN).
+    Regions get no gradient. Source: Dai et al., arXiv:1605.06409 (R-FCN).
     """
 
     exempt = (1,)
@@ -107,7 +107,7 @@ def _maxima(x: Tensor, image: Tensor, rows: Bins, columns: Bins) -> Tensor:
     """The maximum over each bin of x (N, H, W, C): (R, P, Q, C), 0 for an empty bin."""
     lowest, learns = torch.finfo(x.dtype).min, x.requires_grad and torch.is_grad_enabled()
     empty = ((_lengths(rows).unsqueeze(2) * _lengths(columns).unsqueeze(1)) == 0).unsqueeze(3)
-    known = torch.where(x.detach() > lowest, x.detach(), lowest)  # a comparison with NaN does not hold
+    known = torch.where(x.detach() > lowest, x.detach(), lowest)  # NaN becomes `lowest`: comparing it gives False
     if not learns:
         return largest(known, image, rows, columns).masked_fill(empty, 0)
     place = image.view(-1, 1, 1, 1) * (x.shape[1] * x.shape[2]) + first_largest(known, image, rows, columns)
@@ -118,7 +118,7 @@ def _maxima(x: Tensor, image: Tensor, rows: Bins, columns: Bins) -> Tensor:
 def _group_sums(x: Tensor, image: Tensor, rows: Bins, columns: Bins, g: int) -> Tensor:
     """Sums over the bins (R, g, g, K) of x (N, K g^2, H, W), in double precision.
 
-    A sum over a rectangle is made of four sums over the cells above and to the left of its corners.
+    Each sum is computed from four entries of a summed-area table.
     """
     images, channels, height, width = x.shape
     table = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0)).view(
@@ -141,5 +141,5 @@ def _lengths(axis: Bins) -> Tensor:
 
 
 def _ordered(axis: Bins) -> Bins:
-    """An empty bin ends where it begins."""
+    """Set the end of an empty bin to its start."""
     return axis[0], axis[1].maximum(axis[0])

@@ -1,4 +1,4 @@
-"""Regions that are worth a look: anchors moved by what a net predicts, without those that overlap better ones."""
+"""Region proposals: anchors with predicted deltas, after non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Proposal"]
 
 
 class Proposal(Layer, bottoms=3, tops=(1, 2)):
-    """The regions that a region proposal network finds in an image.
+    """The regions that a region proposal network (RPN) finds in an image.
 
-    bottoms: scores (1, 2 A, H, W), of A anchors' background and then of their objects; deltas (1, 4 A, H, W); image
-    [height, width, scale]
+    bottoms: scores (1, 2 A, H, W) of A anchors, first the background scores, then the object scores; deltas
+    (1, 4 A, H, W); image [height, width, scale]
     tops: rois (R, 5), rows [0, x1, y1, x2, y2] of the image; optionally their scores (R, 1)
 
-    Anchors: base_size in each ratio, then in each scale, on a grid of feat_stride pixels. Boxes are decoded, cut to the
-    image and dropped if a side is below min_size times the scale. Of the pre_nms_topn best those stay that do not
-    overlap a better one by more than nms_thresh; of these, post_nms_topn. There is no gradient.
+    Anchors: base_size in each ratio, then in each scale, on a grid of feat_stride pixels. Boxes are decoded, clipped to
+    the image and dropped if a side is below min_size times the scale. The pre_nms_topn best boxes go through
+    non-maximum suppression with nms_thresh, and the best post_nms_topn are kept. There is no gradient.
     Source: Ren et al., arXiv:1506.01497; PVANET.
     """
 
@@ -46,7 +46,7 @@ class Proposal(Layer, bottoms=3, tops=(1, 2)):
 
     @property
     def threshold(self) -> float:
-        """The overlap from which on a region is dropped; iou_threshold is Ascend's name for it."""
+        """The overlap above which a region is dropped. iou_threshold is the option's name in Ascend's Caffe."""
         return self.opt.iou_threshold if self.opt.HasField("iou_threshold") else self.opt.nms_thresh
 
     def forward(self, scores: Tensor, deltas: Tensor, image: Tensor) -> tuple[Tensor, ...]:
@@ -54,7 +54,7 @@ class Proposal(Layer, bottoms=3, tops=(1, 2)):
 
 
 def _proposals(layer: Proposal, scores: Tensor, deltas: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Both tops; without values as many regions as there can be."""
+    """Both tops. Shape inference, which has no values, returns the largest possible number of regions."""
     opt, (height, width) = layer.opt, scores.shape[2:]
     if not has_values(scores):
         most = min(opt.post_nms_topn, opt.pre_nms_topn, height * width * layer.count)
@@ -80,7 +80,7 @@ def _grid(layer: Proposal, height: int, width: int, like: Tensor) -> Tensor:
 
 
 def _anchors(layer: Proposal, like: Tensor) -> Tensor:
-    """The anchors (A, 4) of cell 0: around the middle of base_size pixels, of rounded sides for each ratio."""
+    """The anchors (A, 4) of cell 0, centred on a square of base_size pixels. Sides are rounded for each ratio."""
     opt = layer.opt
     ratio, scale = (torch.tensor(list(values), dtype=torch.float64) for values in (opt.ratio, opt.scale))
     width = nearest((opt.base_size**2 / ratio).sqrt())

@@ -1,4 +1,4 @@
-"""Bilinear samples of a map on a product of rows and columns, as two products of matrices."""
+"""Bilinear sampling of a map on a grid of rows and columns, as two matrix products."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 __all__ = ["hats", "sampled"]
 
 _PART = 1 << 23
-"""Elements of an intermediate product that exist at a time."""
+"""The largest number of elements of an intermediate product."""
 
 
 def hats(points: Tensor, cells: int, valid: Tensor) -> Tensor:
-    """The weight (..., cells) that each cell of an axis has at `points`; cut to the axis, and 0 where not `valid`."""
+    """The interpolation weights (..., cells) of an axis at `points`, clamped to the axis; 0 where not `valid`."""
     grid = torch.arange(cells, device=points.device, dtype=points.dtype)
     distance = (points.clamp(0, cells - 1).unsqueeze(-1) - grid).abs()
     return (1 - distance).clamp(min=0).where(valid.unsqueeze(-1), 0)
@@ -25,7 +25,7 @@ def sampled(x: Tensor, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """
     images, channels, height, width = x.shape
     regions, across = rows.shape[:2]
-    if images > 1:  # the maps of all images one below the other
+    if images > 1:  # concatenate the maps of all images vertically
         here = (torch.arange(images, device=image.device) == image.unsqueeze(1)).to(rows.dtype)
         rows = (rows.unsqueeze(2) * here.view(regions, 1, images, 1)).flatten(2)
     table = x.permute(0, 2, 3, 1).reshape(images * height, width * channels)

@@ -1,4 +1,4 @@
-"""Training and output of Cascade R-CNN and MS-CNN: regions with their targets, routed by scale, judged, and listed."""
+"""Training targets and output of Cascade R-CNN and MS-CNN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BboxAccuracy", "FrcnnOutput", "ProposalTarget", "ScaleRoute"]
 
 
 def _rows(layer: Layer, index: int, x: Tensor, least: int, count: int | None = None, exact: bool = False) -> None:
-    """Bottom `index` has rows of at least, or exactly, `least` elements; `count` of them if given."""
+    """Check that bottom `index` has rows of at least (or `exact`ly) `least` elements, and `count` rows if given."""
     columns = x.shape[1:].numel() if x.dim() > 1 else 0
     fits = (columns == least if exact else columns >= least) and count in (None, x.shape[0] if x.dim() else None)
     rows = "R" if count is None else str(count)
@@ -25,7 +25,7 @@ def _rows(layer: Layer, index: int, x: Tensor, least: int, count: int | None = N
 
 
 class _ProposalTarget(Layer, abstract=True):
-    """Base of ProposalTarget: its steps."""
+    """Base of ProposalTarget: helper methods."""
 
     normal: list[tuple[float, float]]
     columns: int
@@ -62,7 +62,7 @@ class _ProposalTarget(Layer, abstract=True):
                 self.error(f"{self.bottom_name(index)} has the image index {number:g}, expected 0 to {most - 1}")
 
     def _chosen(self, most: Tensor, which: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The places of the foreground and of the background."""
+        """The indices of the chosen foreground and background regions."""
         opt = self.opt
         front = (most >= opt.fg_thr) & (which < len(rows))
         ignored = torch.cat([rows[:, 6] != 0, rows.new_zeros(1, dtype=torch.bool)])[which]
@@ -78,7 +78,7 @@ class _ProposalTarget(Layer, abstract=True):
         return front, torch.cat([back, others[: room - len(back)]]) if opt.pickup_discard else back
 
     def _spare(self, boxes: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The boxes with one more, drawn in the image, that is no foreground; its overlaps count 0."""
+        """The boxes plus one random box in the image that is not foreground and whose overlaps count as 0."""
         opt = self.opt
         wide = opt.img_width > 32 and opt.img_height > 32
         self.require(wide, "no region is left, and img_width and img_height above 32, to draw one, are not given")
@@ -123,18 +123,18 @@ class _ProposalTarget(Layer, abstract=True):
 
 
 class ProposalTarget(_ProposalTarget, bottoms=2, tops=(6, 7)):
-    """Regions sampled for training, foreground and background, with what each is to learn. It has no gradient.
+    """Samples foreground and background regions for training, with their targets. The layer has no gradient.
 
     bottoms: rois (R, 5), rows [image, x1, y1, x2, y2]; truth (G, 7), rows [image, x1, y1, x2, y2, label, ignored],
-    image -1 in rows that do not count
+    image -1 in rows to ignore
     tops, K rows each: rois (K, 5, 1, 1); labels (K, 1, 1, 1); targets, inside weights, outside weights
     (K, 4 cls_num, 1, 1), or (K, 8, 1, 1) with cls_aware: false; matched truth (K, 6, 1, 1), rows [label, x1, y1, x2,
     y2, overlap]; optionally sample weights (K, 1, 1, 1)
 
-    Foreground overlaps its best box of the truth by fg_thr or more, background by bg_thr_lw up to bg_thr_hg; of both
-    are drawn round(fg_fraction batch_size), and what is left of batch_size. append_gtbox: boxes of the truth are
-    regions too. pickup_discard fills up with the first others. Weights are 1 from bbox_thr_lw to bbox_thr_hg. Without
-    any region one is drawn. Source: Cai and Vasconcelos, arXiv:1712.00726, proposal_target_layer.cpp.
+    Foreground overlaps its best truth box by fg_thr or more, background by bg_thr_lw to bg_thr_hg. round(fg_fraction
+    batch_size) foreground regions are drawn, and background for the rest of batch_size. append_gtbox adds the truth
+    boxes to the regions. pickup_discard fills up with the first unused regions. Weights are 1 from bbox_thr_lw to
+    bbox_thr_hg. If there are no regions, a random one is drawn. Source: Cai and Vasconcelos, arXiv:1712.00726.
     """
 
     constant = (0, 1)
@@ -158,17 +158,17 @@ class ProposalTarget(_ProposalTarget, bottoms=2, tops=(6, 7)):
 
 
 def _drawn(places: Tensor, count: int) -> Tensor:
-    """`count` of the places at random, or all where they are no more."""
+    """Draw `count` of the indices at random, or all if there are no more."""
     return places[torch.randperm(len(places))[:count].to(places.device)] if len(places) > count else places
 
 
 class BboxAccuracy(Layer, bottoms=3, tops=(1, 2)):
-    """The mean overlap of foreground with the truth, after and before the deltas move it.
+    """The mean overlap of foreground regions with the truth, after and before the deltas are applied.
 
     bottoms: deltas (R, 4 C), or (R, 8) with cls_aware: false; rois (R, 5 or more); matched truth (R, 6), rows [label,
-    x1, y1, x2, y2, overlap]   tops: after (1, 1, 1, 1); optionally before (1, 1, 1, 1); -1 where there is no foreground
+    x1, y1, x2, y2, overlap]   tops: after (1, 1, 1, 1); optionally before (1, 1, 1, 1); -1 if there is no foreground
 
-    Boxes that overlap the truth by more than 0.975 do not count. Source: Cai and Vasconcelos, arXiv:1712.00726.
+    Boxes that overlap the truth by more than 0.975 are ignored. Source: Cai and Vasconcelos, arXiv:1712.00726.
     """
 
     constant = (0, 1, 2)
@@ -203,7 +203,7 @@ class BboxAccuracy(Layer, bottoms=3, tops=(1, 2)):
 
 
 class _FrcnnOutput(Layer, abstract=True):
-    """Base of FrcnnOutput: its steps."""
+    """Base of FrcnnOutput: helper methods."""
 
     normal: list[tuple[float, float]]
 
@@ -231,14 +231,14 @@ class _FrcnnOutput(Layer, abstract=True):
 
 
 class FrcnnOutput(_FrcnnOutput, bottoms=4):
-    """What Cascade R-CNN detects in an image, as a list.
+    """The detections of Cascade R-CNN in an image, as a list.
 
     bottoms: probabilities (R, C), class 0 the background; deltas (R, 4 C), or (R, 8) with cls_aware: false; rois (R, 5)
     or with a score, rows [0, x1, y1, x2, y2]; the image's size (1, 2), height and width
-    top (1 + K, 7, 1, 1): a row [0, -1, ...], then rows [0, x1, y1, x2, y2, label, score], by label and score
+    top (1 + K, 7, 1, 1): a row [0, -1, ...], then rows [0, x1, y1, x2, y2, label, score], sorted by label and score
 
-    For each class: probabilities from conf_thr on, boxes decoded as by DecodeBBox and cut to width and height, without
-    those that overlap a better one by more than iou_thr; of all classes the best max_det_num (0: all). No files are
+    For each class, boxes with a probability of at least conf_thr are decoded as by DecodeBBox, clipped to the image and
+    suppressed by iou_thr. Of all classes the best max_det_num (0: all) are kept. No files are
     written. Source: Cai and Vasconcelos, arXiv:1712.00726, frcnn_output_layer.cpp.
     """
 
@@ -272,7 +272,7 @@ class FrcnnOutput(_FrcnnOutput, bottoms=4):
 
 
 class _ScaleRoute(Layer, abstract=True):
-    """Base of ScaleRoute: its steps."""
+    """Base of ScaleRoute: helper methods."""
 
     low: float
     high: float
@@ -292,13 +292,13 @@ class _ScaleRoute(Layer, abstract=True):
 
 
 class ScaleRoute(_ScaleRoute, bottoms=(1, None), tops=(1, None)):
-    """The regions of a range of scales, and the rows of other blobs that go with them. It has no gradient.
+    """Selects the regions in a range of scales, and the corresponding rows of other blobs. No gradient.
 
-    bottoms: rois (R, 5), rows [image, x1, y1, x2, y2]; others (R, ...)   tops: those rows of each
+    bottoms: rois (R, 5), rows [image, x1, y1, x2, y2]; others (R, ...)   tops: the selected rows of each bottom
 
         low_scale <= sqrt((x2 - x1 + 1) (y2 - y1 + 1)) < high_scale
 
-    Without any, the region nearest to the middle scale, by the logarithm, is taken.
+    If no region is in the range, the one nearest to the middle scale (in logarithms) is selected.
     Source: Cai and Vasconcelos, arXiv:1712.00726, scale_route_layer.cpp.
     """
 

@@ -16,18 +16,18 @@ CORNER, CENTER_SIZE, CORNER_SIZE = (
 )
 
 _BLOCK = 64
-"""Boxes that `nms` resolves together."""
+"""The number of boxes that `nms` processes as one block."""
 _CACHED = 1 << 15
-"""Pairs whose overlaps are computed at once, so that intermediate values stay in the processor's cache."""
+"""The number of pairs whose overlaps are computed at once, so that temporary values fit in the processor's cache."""
 _FEW = 512
-"""Up to so many boxes a class, classes are resolved together: a call for each would take longer than its work."""
+"""Classes with at most this many boxes are processed together, since a separate call for each would be slower."""
 _TOGETHER = 1 << 19
-"""Pairs whose overlaps are computed at once then."""
+"""The number of pairs whose overlaps are computed at once for such classes."""
 _TINY = 1e-38
 
 
 def areas(boxes: Tensor, offset: float = 0) -> Tensor:
-    """The areas (..., N) of boxes (..., N, 4); 0 for a box whose far corner lies before its near one.
+    """The areas (..., N) of boxes (..., N, 4); 0 for a box with xmax < xmin or ymax < ymin.
 
     `offset` 1 is for boxes of whole pixels that include both corners.
     """
@@ -40,13 +40,13 @@ def areas(boxes: Tensor, offset: float = 0) -> Tensor:
 def overlaps(a: Tensor, b: Tensor, offset: float = 0) -> Tensor:
     """Intersection over union (..., N, M) of each box in a (..., N, 4) with each box in b (..., M, 4).
 
-    It is 0 where neither box has an area.
+    The result is 0 if neither box has an area.
     """
     return _overlaps(a.mT, areas(a, offset), b.mT, areas(b, offset), offset)
 
 
 def _overlaps(a: Tensor, area_a: Tensor, b: Tensor, area_b: Tensor, offset: float = 0) -> Tensor:
-    """`overlaps` of boxes whose coordinates are rows, a (..., 4, N) and b (..., 4, M), with their areas."""
+    """`overlaps` for boxes stored as rows of coordinates, a (..., 4, N) and b (..., 4, M), with their areas."""
     a, b = a.unsqueeze(-1), b.unsqueeze(-2)
     width = torch.minimum(a[..., 2, :, :], b[..., 2, :, :]).sub_(torch.maximum(a[..., 0, :, :], b[..., 0, :, :]))
     height = torch.minimum(a[..., 3, :, :], b[..., 3, :, :]).sub_(torch.maximum(a[..., 1, :, :], b[..., 1, :, :]))
@@ -65,8 +65,8 @@ def nms(
     """The indices of the boxes that greedy non-maximum suppression keeps, the highest score first.
 
     boxes (N, 4), scores (N). A box is dropped if its overlap with a kept box of a higher score exceeds `threshold`. Of
-    equal scores the lower index comes first. Only the `top_k` best boxes take part (None for all). With eta < 1 the
-    threshold is multiplied by eta after each kept box while it exceeds 0.5.
+    equal scores the lower index comes first. Only the `top_k` boxes with the highest scores are considered (None for
+    all). With eta < 1 the threshold is multiplied by eta after each kept box while it exceeds 0.5.
     """
     order = best(scores, top_k)
     rows = boxes.detach().index_select(0, order).mT.contiguous()
@@ -83,9 +83,9 @@ def batched_nms(
     top_k: int | None = None,
     eta: float = 1.0,
 ) -> Tensor:
-    """`nms` of each class by itself: boxes (M, 4), scores (M), classes (M) of whole numbers.
+    """`nms` for each class separately: boxes (M, 4), scores (M), integer classes (M).
 
-    The indices of the kept boxes are in the order of the classes, then of the scores. `top_k` is for one class.
+    The indices of the kept boxes are ordered by class, then by score. `top_k` applies to each class.
     """
     by_class = None
     if not bool((classes[1:] >= classes[:-1]).all()):
@@ -118,7 +118,7 @@ def _groups(few: list[int], counts: list[int]) -> Iterator[list[int]]:
 
 
 def _suppress_few(boxes: Tensor, orders: Sequence[Tensor], threshold: float, offset: float) -> list[Tensor]:
-    """Which boxes of each class stay, of boxes in order of score; all classes at once."""
+    """The boxes of each class that are kept, for boxes sorted by score, for all classes at once."""
     counts = [len(order) for order in orders]
     places = nn.utils.rnn.pad_sequence(list(orders), batch_first=True)
     stays = torch.arange(places.shape[1], device=boxes.device) < places.new_tensor(counts).unsqueeze(1)
@@ -137,7 +137,7 @@ def _suppress_few(boxes: Tensor, orders: Sequence[Tensor], threshold: float, off
 
 
 def best(scores: Tensor, top_k: int | None = None) -> Tensor:
-    """The indices of the `top_k` highest scores (None for all), the highest first; of equal ones the lower index."""
+    """The indices of the `top_k` highest scores (None for all), sorted. Of equal scores the lower index is first."""
     if top_k is None or top_k >= len(scores):
         return torch.argsort(scores, descending=True, stable=True)
     if top_k <= 0:
@@ -148,7 +148,7 @@ def best(scores: Tensor, top_k: int | None = None) -> Tensor:
 
 
 def _suppress(rows: Tensor, threshold: float, offset: float, eta: float) -> Tensor:
-    """The places of the kept boxes, of boxes in order of score; `rows` (4, N) are their coordinates."""
+    """The indices of the kept boxes, for boxes sorted by score. `rows` (4, N) are their coordinates."""
     left = torch.arange(rows.shape[1], device=rows.device)
     area = areas(rows.mT, offset)
     kept: list[Tensor] = []
@@ -168,11 +168,11 @@ def _suppress(rows: Tensor, threshold: float, offset: float, eta: float) -> Tens
 
 
 def _resolved(covers: Tensor, there: Tensor | None = None) -> Tensor:
-    """Which boxes of a block stay (..., B), given which box covers which (..., B, B) and which are there at all."""
+    """A mask (..., B) of the kept boxes of a block, given which box covers which (..., B, B) and which boxes exist."""
     covers = covers.triu_(1).float()
     stays = torch.ones_like(covers[..., 0, :]) if there is None else there.float()
     first = stays
-    while True:  # each round is right for one more link in a chain of boxes; chains are short
+    while True:  # each round settles one more link in a chain of overlapping boxes; chains are short
         then = (stays.unsqueeze(-2) @ covers).squeeze(-2).eq_(0).mul_(first)
         if torch.equal(then, stays):
             return stays.bool()
@@ -180,7 +180,7 @@ def _resolved(covers: Tensor, there: Tensor | None = None) -> Tensor:
 
 
 def _free(first: Tensor, size: Tensor, rows: Tensor, area: Tensor, threshold: float, offset: float) -> Tensor:
-    """The places of the boxes `rows` (4, N) that no kept box in `first` (4, B) covers."""
+    """The indices of the boxes `rows` (4, N) that no kept box in `first` (4, B) covers."""
     step = max(256, _CACHED // first.shape[1])
     worst = [
         _overlaps(first, size, some, area[i * step : (i + 1) * step], offset).amax(0)
@@ -192,7 +192,7 @@ def _free(first: Tensor, size: Tensor, rows: Tensor, area: Tensor, threshold: fl
 def _adapt(
     rows: Tensor, area: Tensor, threshold: float, offset: float, eta: float, kept: list[Tensor]
 ) -> tuple[Tensor, float]:
-    """Suppression until the threshold no longer changes: the places that are left, and the threshold."""
+    """Suppress boxes one by one until the threshold is constant. Returns the remaining indices and the threshold."""
     left, worst = torch.arange(rows.shape[1], device=rows.device), torch.zeros_like(area)
     while len(left) and threshold > 0.5:
         one, rest = left[:1], left[1:]
@@ -206,7 +206,7 @@ def _adapt(
 
 
 def encode(boxes: Tensor, priors: Tensor, variances: Tensor | None, code: int) -> Tensor:
-    """What SSD predicts for boxes (..., 4) beside priors (..., 4), in one of PriorBoxParameter.CodeType.
+    """Encode boxes (..., 4) relative to priors (..., 4), as SSD predicts them, in one of PriorBoxParameter.CodeType.
 
     The result is divided by the variances (..., 4), unless they are None.
     """
@@ -222,7 +222,7 @@ def encode(boxes: Tensor, priors: Tensor, variances: Tensor | None, code: int) -
 
 
 def decode(predicted: Tensor, priors: Tensor, variances: Tensor | None, code: int) -> Tensor:
-    """The boxes (..., 4) that SSD's predictions (..., 4) stand for: the inverse of `encode`."""
+    """Decode SSD's predictions (..., 4) to boxes (..., 4): the inverse of `encode`."""
     target = predicted if variances is None else predicted * variances
     if code == CORNER:
         return priors + target
@@ -240,7 +240,7 @@ def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode_deltas(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """R-CNN's deltas (dx, dy, dw, dh) from anchors (..., 4) to boxes (..., 4), both of whole pixels, corners included.
+    """R-CNN's deltas (dx, dy, dw, dh) from anchors (..., 4) to boxes (..., 4), both in pixels with inclusive corners.
 
     dx = (cx - anchor's cx) / anchor's w, dw = log(w / anchor's w), with w = xmax - xmin + 1, cx = xmin + w / 2.
     """
@@ -250,9 +250,9 @@ def encode_deltas(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode_deltas(deltas: Tensor, anchors: Tensor, inclusive: bool = False) -> Tensor:
-    """The boxes (..., 4) at R-CNN's deltas (..., 4) from anchors (..., 4): the inverse of `encode_deltas`.
+    """Apply R-CNN's deltas (..., 4) to anchors (..., 4): the inverse of `encode_deltas`.
 
-    As in py-faster-rcnn the far corner is centre + size / 2, one pixel more than `encode_deltas` takes it for. With
+    As in py-faster-rcnn the far corner is centre + size / 2, one pixel more than `encode_deltas` assumes. With
     `inclusive`, centres are the middle of both corners, and corners are centre -+ (size - 1) / 2.
     """
     less = 1 if inclusive else 0

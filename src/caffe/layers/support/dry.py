@@ -1,8 +1,8 @@
-"""Dry runs: `forward` on tensors without values, which is how shapes are found.
+"""Dry runs: shape inference by calling `forward` with meta tensors, which have no values.
 
-torch runs its functions on meta tensors by Python code that first imports a compiler, for most of a second. The
-functions that the usual layers consist of are answered here instead, where their arguments are plain; torch answers
-all others, and finds the words for what is wrong.
+For meta tensors torch runs its functions in Python, and first imports a compiler, which takes most of a second. This
+module computes the result shapes of common functions with plain arguments directly. torch handles all other calls,
+and raises the errors for wrong arguments.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _RULES: dict[Any, Rule] = {}
 
 
 class FastShapes(TorchFunctionMode):
-    """Within it functions of meta tensors are answered by the rules below, where one applies."""
+    """A context in which the rules below replace torch's functions for meta tensors, where a rule applies."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         rule, kwargs, made = _RULES.get(func), kwargs or {}, None
         if rule is not None:
-            with suppress(Exception):  # of arguments that the rule does not know, or that are wrong
+            with suppress(Exception):  # arguments that are wrong, or that the rule does not support
                 made = rule(*args, **kwargs)
         return func(*args, **kwargs) if made is None else made
 
 
 @contextmanager
 def without_values(module: nn.Module) -> Iterator[None]:
-    """Within it the module's parameters and buffers are meta tensors of the same shapes."""
+    """A context in which the module's parameters and buffers are meta tensors of the same shapes."""
     stores: list[Any] = [store for part in module.modules() for store in (part._parameters, part._buffers)]
     held = [(store, dict(store)) for store in stores if any(x is not None and not x.is_meta for x in store.values())]
     try:
@@ -50,7 +50,7 @@ def without_values(module: nn.Module) -> Iterator[None]:
 
 
 def _rule(*names: str, spaces: Sequence[Any] = (torch, Tensor, F)) -> Callable[[Rule], Rule]:
-    """The decorated function answers torch's functions and methods of these names; None leaves it to torch."""
+    """Register the decorated function as the rule for torch's functions of these names. None falls back to torch."""
 
     def register(rule: Rule) -> Rule:
         for name in names:
@@ -65,12 +65,12 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def _meta(*operands: Any) -> bool:
-    """Whether all that are tensors are meta tensors."""
+    """Whether all tensors among the operands are meta tensors."""
     return all(x.is_meta for x in operands if isinstance(x, Tensor))
 
 
 def _real(*operands: Any) -> bool:
-    """Whether all that are tensors are meta tensors of one floating type."""
+    """Whether all tensors among the operands are meta tensors of one floating type."""
     types = {x.dtype for x in operands if isinstance(x, Tensor)}
     return len(types) == 1 and types.pop().is_floating_point and _meta(*operands)
 
@@ -80,12 +80,12 @@ def _fits(x: Tensor | None, *shape: int) -> bool:
 
 
 def _each(value: int | Sequence[int], count: int) -> Sequence[int]:
-    """An option for each of `count` axes."""
+    """Expand an option to one value for each of `count` axes."""
     return [value] * count if isinstance(value, int) else value
 
 
 def _joint(*operands: Any) -> tuple[int, ...] | None:
-    """The shape of the operands laid over each other; None if they do not fit."""
+    """The broadcast shape of the operands, or None if they cannot be broadcast."""
     sizes = []
     for axis in zip_longest(*(x.shape[::-1] for x in operands if isinstance(x, Tensor)), fillvalue=1):
         kinds = set(axis) - {1}
@@ -96,7 +96,7 @@ def _joint(*operands: Any) -> tuple[int, ...] | None:
 
 
 def _into(out: Tensor | None, shape: tuple[int, ...] | None, dtype: torch.dtype) -> Tensor | None:
-    """A result of this shape, `out` where that was given and is like it."""
+    """A result of this shape: `out` if it was given and matches."""
     if shape is None or out is None:
         return None if shape is None else _empty(shape, dtype)
     return out if out.is_meta and out.shape == shape and out.dtype == dtype else None
@@ -108,7 +108,7 @@ def _into(out: Tensor | None, shape: tuple[int, ...] | None, dtype: torch.dtype)
     *("softplus", "sqrt", "square", "tanh", "tanh_", "trunc", "__pow__"),
 )
 def _alike(x: Any, *numbers: Any, out: Tensor | None = None, **options: Any) -> Tensor | None:
-    """Functions of each element by itself."""
+    """The rule of element-wise functions."""
     if not isinstance(x, Tensor) or not _real(x) or any(isinstance(y, Tensor) for y in (*numbers, *options.values())):
         return None
     return _into(out, x.shape, x.dtype)

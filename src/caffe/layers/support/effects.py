@@ -1,4 +1,4 @@
-"""What `forward` of a layer does beside computing its tops, and how to run it again without that."""
+"""Side effects of a layer's `forward`, and how to repeat a run without them."""
 
 from __future__ import annotations
 
@@ -16,41 +16,40 @@ __all__ = ["Effects", "RandomState", "buffers_of", "copy_of_buffers", "put_back_
 
 
 class Effects(enum.Flag):
-    """What `forward` does beside computing its tops from its bottoms and blobs.
+    """Side effects of `forward`, beyond computing the tops from the bottoms and blobs.
 
-    A layer class declares this as `effects`. Whoever records, compiles, exports, leaves out or repeats a layer reads
-    it.
+    A layer class declares them as `effects`. Code that records, compiles, exports, skips or repeats a layer checks
+    them.
     """
 
     NONE = 0
-    """Nothing: the same bottoms and blobs give the same tops, and nobody sees how often `forward` ran."""
+    """No side effects: equal bottoms and blobs give equal tops, and the number of calls does not matter."""
     RANDOM = enum.auto()
-    """Draws random numbers from torch's generators. Repeated by a CUDA graph, with new numbers."""
+    """Draws random numbers from torch's generators. A CUDA graph draws new numbers at each replay."""
     BUFFERS = enum.auto()
-    """Changes the values of its buffers in place, such as running statistics. Repeated by a CUDA graph."""
+    """Updates its buffers in place, such as running statistics. A CUDA graph repeats this at each replay."""
     CHECKS = enum.auto()
-    """Looks at values on the host, to refuse wrong ones, where `can_look` of `caffe.layers.support.values` says
-    that it may."""
+    """Reads values on the host to check them, if `can_look` of `caffe.layers.support.values` allows it."""
     VALUES = enum.auto()
-    """Needs values on the host, for instance because the shapes of its tops depend on them."""
+    """Requires values on the host, for instance because the shapes of the tops depend on them."""
     CALLS = enum.auto()
-    """Whatever else only a call does: keeps state outside of its buffers, reads the next batch, writes a file, runs
-    code other than torch's."""
+    """Any other side effect of a call: it keeps state outside of buffers, reads the next batch, writes a file, or runs
+    code that is not torch's."""
 
     @property
     def needs_calls(self) -> bool:
-        """Whether Python must run each time, so that no record or graph of torch's operators can stand in."""
+        """Whether each run must call the Python code, so that a recorded graph of torch operators cannot replace it."""
         return bool(self & (Effects.VALUES | Effects.CALLS))
 
     @property
     def lasting(self) -> bool:
-        """Whether a later run may see that this one was made."""
+        """Whether a run can influence later runs."""
         return bool(self & (Effects.BUFFERS | Effects.CALLS))
 
 
 @dataclass(frozen=True)
 class RandomState:
-    """The states of the generators that layers draw from: torch's, numpy's and, where CUDA is in use, the GPU's."""
+    """The states of all random generators that layers use: torch's, numpy's and, if CUDA is in use, the GPU's."""
 
     cpu: Tensor
     cuda: Tensor | None
@@ -58,12 +57,12 @@ class RandomState:
 
     @classmethod
     def now(cls) -> Self:
-        """The present states."""
+        """Read the current states."""
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         return cls(torch.get_rng_state(), cuda, np.random.get_state())
 
     def restore(self) -> None:
-        """Have the generators draw the same numbers again."""
+        """Reset the generators to these states, so that they draw the same numbers again."""
         torch.set_rng_state(self.cpu)
         np.random.set_state(self.numpy)
         if self.cuda is not None:
@@ -71,18 +70,18 @@ class RandomState:
 
 
 Held = list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]]
-"""Where modules hold their buffers, each with what it held."""
+"""Buffers and the modules that hold them, with the saved tensors."""
 
 
 @contextmanager
 def repeating(
     layer: nn.Module, effects: Effects, random: RandomState | None = None, buffers: Held | None = None
 ) -> Iterator[None]:
-    """Within it `forward` works on copies of the layer's buffers, and random numbers are those after `random`.
+    """A context in which `forward` uses copies of the layer's buffers and starts from the generator states `random`.
 
-    `buffers`, from `copy_of_buffers`, stand in for the present ones. Afterwards buffers and generators are as before.
-    Autograd's history of such a run stays valid, as it holds the copies. What `Effects.CALLS` stands for happens all
-    the same.
+    `buffers`, from `copy_of_buffers`, replace the current ones. Buffers and generators are restored at the end.
+    Autograd's history of such a run stays valid, since it refers to the copies. Side effects of the kind
+    `Effects.CALLS` are not prevented.
     """
     draws = bool(effects & (Effects.RANDOM | Effects.CALLS))
     before = RandomState.now() if draws else None
@@ -102,12 +101,12 @@ def repeating(
 
 
 def buffers_of(*layers: nn.Module) -> Held:
-    """The buffers that the layers hold now."""
+    """The current buffers of the layers."""
     return [(part._buffers, dict(part._buffers)) for layer in layers for part in layer.modules() if part._buffers]
 
 
 def copy_of_buffers(layer: nn.Module) -> Held:
-    """Copies of the buffers that the layer holds now."""
+    """Copies of the current buffers of the layer."""
     return [
         (store, {name: None if x is None else x.clone() for name, x in tensors.items()})
         for store, tensors in buffers_of(layer)
@@ -115,7 +114,7 @@ def copy_of_buffers(layer: nn.Module) -> Held:
 
 
 def put_back_buffers(held: Held) -> bool:
-    """Have modules hold these tensors as buffers again; returns whether some were others."""
+    """Set these tensors as the modules' buffers again. Returns whether any buffer had been replaced."""
     changed = False
     for store, tensors in held:
         if store.keys() != tensors.keys() or any(store[name] is not x for name, x in tensors.items()):

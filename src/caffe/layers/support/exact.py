@@ -1,4 +1,4 @@
-"""Where Caffe's gradient is not the slope of `forward`, on purpose, and how the gradient check learns of it."""
+"""Gradients of Caffe that deliberately differ from the derivative of `forward`, and their gradient check."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _facts: set[str] | None = None
 
 
 def is_exact() -> bool:
-    """Whether the gradient is to be the slope of `forward` itself, without the deviations that Caffe has."""
+    """Whether backward must compute the exact derivative of `forward`, without Caffe's deviations."""
     return _facts is not None
 
 
 def tell(fact: str) -> None:
-    """Tell the gradient check that Caffe's gradient deviates from the slope at these values, and where."""
+    """Report to the gradient check that Caffe's gradient deviates from the derivative. `fact` says where."""
     if _facts is not None:
         _facts.add(fact)
 
 
 @contextmanager
 def exact_gradients() -> Iterator[set[str]]:
-    """Have `is_exact` hold; yields the set that gathers what layers `tell`."""
+    """A context in which `is_exact` is true. Yields the set of facts that layers report with `tell`."""
     global _facts
     before, _facts = _facts, set()
     try:

@@ -1,4 +1,4 @@
-"""Windows that slide over the spatial axes of a blob: their options, how many there are, and where they lie."""
+"""Sliding windows over the spatial axes of a blob: their options, number and positions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from caffe.limits import check_size
 __all__ = ["FAR", "Slide", "im2col", "margins", "per_axis", "read_slide"]
 
 FAR = 256
-"""Strides from here on are not given to torch's convolutions. Those take longer the larger the stride is, at 16384 many
-seconds for a few cells, and beyond they end the process with a segmentation fault."""
+"""Strides of this size or more are not passed to torch's convolutions. Their run time grows with the stride: 16384
+takes many seconds for a few cells, and larger strides crash the process with a segmentation fault."""
 _LARGEST = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
 class Slide:
-    """Kernel, stride, pad and dilation of a window, each one number per spatial axis."""
+    """Kernel, stride, pad and dilation of a window, each with one number per spatial axis."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -31,36 +31,36 @@ class Slide:
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """Cells that a window spans: dilation (kernel - 1) + 1."""
+        """The number of cells that a window spans: dilation (kernel - 1) + 1."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     def clamped(self, sizes: Sequence[int]) -> Slide:
-        """The same windows over axes of these sizes; a large stride is cut to what leaves a single window."""
+        """Equivalent windows for axes of these sizes, where a stride that leaves a single window is reduced."""
         if max(self.stride, default=1) < FAR:
             return self
         axes = zip(sizes, self.extent, self.pad, self.stride, strict=True)
         return replace(self, stride=tuple(min(s, max(n + 2 * p - e, 0) + 1) for n, e, p, s in axes))
 
     def padded(self, sizes: Sequence[int]) -> list[int]:
-        """Cells along each axis, with those of the padding."""
+        """The number of cells along each axis, including padding."""
         return [n + 2 * p for n, p in zip(sizes, self.pad, strict=True)]
 
     def is_plain(self, sizes: Sequence[int]) -> bool:
-        """Whether torch's convolutions can take the windows as they are: the bottom holds one, no stride is large."""
+        """Whether torch's convolutions support these windows: the bottom holds at least one, and no stride is large."""
         return max(self.stride, default=1) < FAR and not any(self.deficit(sizes))
 
     def deficit(self, sizes: Sequence[int]) -> list[int]:
-        """Cells by which the window is larger than the padded bottom, per axis."""
+        """The number of cells by which the window exceeds the padded bottom, per axis."""
         return [max(0, e - n - 2 * p) for n, e, p in zip(sizes, self.extent, self.pad, strict=True)]
 
 
 def per_axis(
     layer: Layer, field: str, axes: int, default: int | None = None, one_side: bool = False
 ) -> tuple[int, ...]:
-    """An option for each spatial axis, given once, once per axis, or as `<stem>_h` and `<stem>_w`.
+    """Read an option for each spatial axis, which is given once, once per axis, or as `<stem>_h` and `<stem>_w`.
 
-    `default` counts where nothing is given; without one the option must be given. With `one_side`, `<stem>_h` or
-    `<stem>_w` may stand alone and the other is 0.
+    Without a `default` the option is required. With `one_side`, only one of `<stem>_h` and `<stem>_w` need be given,
+    and the other is 0.
     """
     opt, fields = layer.opt, layer.opt.DESCRIPTOR.fields_by_name
     sides = [f"{field.removesuffix('_size')}_{side}" for side in "hw"]
@@ -101,7 +101,7 @@ def read_slide(layer: Layer, axes: int) -> Slide:
 
 
 def margins(layer: Layer, slide: Slide, sizes: Sequence[int]) -> list[int]:
-    """Cells to add behind each axis so that one window fits; an error where the bottom is too small for that.
+    """The number of cells to add at the end of each axis so that one window fits. Raises an error if none can fit.
 
     Caffe divides by the stride towards zero, so a deficit smaller than the stride still leaves one window.
     """
@@ -117,10 +117,10 @@ def margins(layer: Layer, slide: Slide, sizes: Sequence[int]) -> list[int]:
 
 
 def pad_axes(x: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Tensor:
-    """x with its last axes extended by `before` and `after` cells; x itself where there is nothing to add."""
+    """Extend the last axes of x by `before` and `after` cells. Returns x itself if there is nothing to add."""
     if not any(before) and not any(after):
         return x
-    # F.pad counts from the last axis
+    # F.pad starts with the last axis
     return F.pad(x, [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair], value=value)
 
 

@@ -1,4 +1,4 @@
-"""Class labels: floats in a blob that stand for integers."""
+"""Class labels, which blobs store as floats."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["class_labels", "number_text"]
 
 
 def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = None) -> Tensor:
-    """The blob `label`, bottom 1 of `layer`, as integers of the same shape, each in 0 .. classes-1 or `ignore`.
+    """Convert `label`, bottom 1 of `layer`, to integers of the same shape, each in 0 .. classes-1 or `ignore`.
 
-    Fractions are cut off, as Caffe's cast to int does. Raises a `LayerError` that names the first label out of range;
-    labels are not checked while they have no values, or while a CUDA graph is recorded.
+    Fractions are truncated, as by Caffe's cast to int. Raises a `LayerError` that names the first label out of range.
+    Labels are not checked in shape inference and while a CUDA graph is recorded.
     """
     index = label.detach().long()
     if not can_look(index) or not index.numel():
@@ -45,7 +45,7 @@ def class_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None =
 
 
 def number_text(number: float) -> str:
-    """A label or index for messages: without its fraction, or `NaN`, `infinity`, `-infinity`."""
+    """A label or index for messages: truncated to an integer, or `NaN`, `infinity`, `-infinity`."""
     if math.isfinite(number):
         return str(int(number))
     return {math.inf: "infinity", -math.inf: "-infinity"}.get(number, "NaN")

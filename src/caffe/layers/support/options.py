@@ -1,4 +1,4 @@
-"""What a layer class says of its options, and how a layer reads them from its LayerParameter."""
+"""Declaring the options of a layer class, and reading them from a LayerParameter."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _FIELDS = {
 
 
 def field_of(cls: Any, options: Options) -> str | None:
-    """The field of LayerParameter that holds the options of the layer class `cls`; adds it if it is the user's own.
+    """The field of LayerParameter that holds the options of the layer class `cls`. Adds the field for a user's message.
 
-    `options` is what the class statement gives:
+    `options` is the argument of the class statement:
 
         None                           the field that caffe.proto has for the class name, else that of the base class
         "recurrent_param"              a field of caffe.proto
-        "smooth.proto"                 the message SmoothParameter of a file beside the class's own
+        "smooth.proto"                 the message SmoothParameter of a file in the folder of the class's module
         "smooth.proto:Message"         that message of the file
-        smooth_pb2.SmoothParameter     a message class that protoc made
-        {"scale": 2.0}                 names with their defaults; values stand in python_param.param_str
+        smooth_pb2.SmoothParameter     a message class that protoc generated
+        {"scale": 2.0}                 names and defaults; the values are in python_param.param_str
     """
     if options is None:
         return _FIELDS.get(cls.__name__.lower() + "param", cls.options)
@@ -60,7 +60,7 @@ def field_of(cls: Any, options: Options) -> str | None:
 
 
 def from_text(param: Any, defaults: Mapping[str, Any], error: Callable[[str], NoReturn]) -> SimpleNamespace:
-    """The options of a layer whose class gives a dictionary: `defaults` with the values of param.param_str."""
+    """The options of a layer whose class declares a dictionary: `defaults`, updated from param.param_str."""
     if param.module or param.layer:
         error('python_param.module and layer are for the type "Python"; this type takes param_str only')
     try:
@@ -80,7 +80,7 @@ def from_text(param: Any, defaults: Mapping[str, Any], error: Callable[[str], No
 
 
 def written(options: Any, names: Sequence[str]) -> list[str]:
-    """Those of the names that the prototxt gives a value."""
+    """The names among `names` that the prototxt sets."""
     fields = {field.name for field, _ in options.ListFields()} if isinstance(options, Message) else set()
     return [name for name in names if name in fields]
 
@@ -91,7 +91,7 @@ def _snake_case(type_name: str) -> str:
 
 
 def _fits(value: object, default: object) -> bool:
-    """Whether a value can stand for a default: of the same type, an integer for a number; anything for None."""
+    """Whether a value has the type of a default. An integer fits a float, and anything fits None."""
     if default is None or type(value) is type(default):
         return True
     return isinstance(default, float) and type(value) is int

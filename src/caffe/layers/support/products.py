@@ -1,6 +1,6 @@
-"""The matrix product of fully connected layers, on the CPU by oneDNN.
+"""The matrix product of fully connected layers. On the CPU it uses oneDNN.
 
-torch's own `F.linear` takes MKL for float32, which on processors that are not Intel's runs at half of what oneDNN does.
+torch's own `F.linear` uses MKL for float32, which on non-Intel processors is half as fast as oneDNN.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """y = x W^T + bias by oneDNN, with x (N, K), W (M, K), bias (M); its gradients are products of the same kind."""
+    """y = x W^T + bias by oneDNN, with x (N, K), W (M, K), bias (M). The gradients use oneDNN's products too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -51,7 +51,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 _opaque = torch.library.custom_op(
     "cafetiere::linear", _product, mutates_args=(), schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor"
 )
-"""The same as an operation that torch.compile leaves alone: oneDNN's own it takes with constant weights only."""
+"""The same as a custom operator, since torch.compile supports oneDNN's operator with constant weights only."""
 
 
 @_opaque.register_fake

@@ -12,11 +12,11 @@ from caffe.registry import LAYERS
 __all__ = ["layer_class", "layer_types"]
 
 _OTHERS = ("CELU", "GELU")
-"""Operations that nobody's Caffe has, and whose names look like misspellings of others."""
+"""Operations that no Caffe has, and whose names look like misspellings of layer types."""
 
 
 def layer_class(type_name: str) -> type[Any]:
-    """The class registered for a layer type, or a `NetError` with the nearest known name."""
+    """The class registered for a layer type. Raises a `NetError` with the nearest known name if there is none."""
     if type_name not in LAYERS and (foreign := foreign_layer(type_name)):
         raise NetError(f'layer type "{type_name}"{foreign} {LAYERS.known()}')
     modern = V1_TYPES.get(type_name.upper(), "")  # SOFTMAX_LOSS

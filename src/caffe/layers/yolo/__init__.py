@@ -1,4 +1,4 @@
-"""Layers that find objects on the cells of a grid: YOLO's. Importing this package registers them all."""
+"""YOLO's object detection layers. Importing this package registers them all."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""What YOLO's layers share: boxes (x, y, w, h) of cells and anchors, truth as rows, and gradients that are given."""
+"""Common code of YOLO's layers: boxes (x, y, w, h) of cells and anchors, truth rows, and hand-written gradients."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["Truth", "anchors_of", "apart", "boxes_of", "check_map", "corners", "
 
 
 def corners(boxes: Tensor) -> Tensor:
-    """Boxes (..., 4) as (xmin, ymin, xmax, ymax), from centre and size."""
+    """Convert boxes (..., 4) from centre and size to (xmin, ymin, xmax, ymax)."""
     return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
 
 
 def shapes_overlap(a: Tensor, b: Tensor) -> Tensor:
-    """The overlap (..., N, M) of sizes a (..., N, 2) with sizes b (..., M, 2), laid centre on centre."""
+    """The overlap (..., N, M) of boxes with sizes a (..., N, 2) and b (..., M, 2) that have the same centre."""
     return overlaps(corners(torch.cat([a * 0, a], -1)), corners(torch.cat([b * 0, b], -1)))
 
 
 def anchors_of(layer: Layer, count: int | None = None) -> list[tuple[float, float]]:
-    """The pairs in `biases`, the widths and heights of the anchors; `count` of them if given."""
+    """The widths and heights of the anchors, from the option `biases`. There must be `count` pairs if it is given."""
     flat = list(layer.opt.biases)
     wanted = "pairs, the width and the height of each anchor" if count is None else f"{2 * count}, two an anchor"
     fits = bool(flat) and len(flat) % 2 == 0 if count is None else len(flat) == 2 * count
@@ -37,7 +37,7 @@ def anchors_of(layer: Layer, count: int | None = None) -> list[tuple[float, floa
 
 
 def check_map(layer: Layer, index: int, x: Tensor, anchors: int, classes: int) -> None:
-    """Bottom `index` is a map (N, anchors (5 + classes), H, W) with at least one cell."""
+    """Check that bottom `index` is a map (N, anchors (5 + classes), H, W) with at least one cell."""
     channels = anchors * (5 + classes)
     fact = f"{layer.bottom_name(index)} has shape {shape_text(x.shape)}, expected (N, {channels}, H, W): {anchors}"
     wanted = f"{fact} anchors of 4 coordinates, an objectness and {classes} classes"
@@ -45,15 +45,15 @@ def check_map(layer: Layer, index: int, x: Tensor, anchors: int, classes: int) -
 
 
 def apart(x: Tensor, anchors: int) -> Tensor:
-    """A map (N, A (5 + C), H, W) as (N, A, H, W, 5 + C)."""
+    """Rearrange a map (N, A (5 + C), H, W) to (N, A, H, W, 5 + C)."""
     return x.unflatten(1, (anchors, -1)).movedim(2, -1)
 
 
 def boxes_of(centre: Tensor, size: Tensor, anchors: Sequence[tuple[float, float]], scale: float = 1) -> Tensor:
-    """The boxes (N, A, H, W, 4) as shares of the image.
+    """The boxes (N, A, H, W, 4) relative to the image size.
 
-    `centre` (..., 2) is in cells from the cell's own corner; `size` (..., 2) is the logarithm of the size in anchors,
-    which are given in cells / `scale`.
+    `centre` (..., 2) is in cells, relative to the corner of the box's cell. `size` (..., 2) is the logarithm of the
+    size relative to the anchor. Anchors are in units of cells / `scale`.
     """
     height, width = centre.shape[2:4]
     cells = centre.new_tensor([width, height])
@@ -64,9 +64,9 @@ def boxes_of(centre: Tensor, size: Tensor, anchors: Sequence[tuple[float, float]
 
 
 class Truth:
-    """Boxes that are there: `label` (N, T), `box` (N, T, 4), and which of the T rows count.
+    """Ground truth boxes: `label` (N, T), `box` (N, T, 4), and masks of the valid rows among T.
 
-    A row counts if no row before it, nor itself, has x = 0 (`seen`) or w = 0 (`there`), as in the source.
+    As in the source, the rows end at the first row with x = 0 (for `seen`) or w = 0 (for `there`).
     """
 
     def __init__(self, rows: Tensor, label: Tensor) -> None:
@@ -76,17 +76,17 @@ class Truth:
 
 
 def check_truth(layer: Layer, x: Tensor, rows: Tensor) -> None:
-    """Bottom 1 holds rows of five for each image of bottom 0."""
+    """Check that bottom 1 holds rows of five numbers for each image of bottom 0."""
     fact = f"{layer.bottom_name(1)} has shape {shape_text(rows.shape)}, expected rows [label, x, y, w, h] for each of"
     fits = rows.dim() > 1 and rows.shape[0] == x.shape[0] and rows.shape[1:].numel() % 5 == 0
     layer.require(fits, f"{fact} the {x.shape[0]} images")
 
 
 def read_truth(layer: Layer, rows: Tensor, classes: int) -> Truth:
-    """The rows [label, x, y, w, h] of bottom 1; an error for a label that is no class."""
+    """Read the rows [label, x, y, w, h] of bottom 1. Raises an error if a label is not a class."""
     rows = rows.detach().reshape(len(rows), -1, 5)
     truth = Truth(rows, rows[..., 0].nan_to_num(-1, -1, -1).long())
-    if is_exact():  # the gradient check may have filled the truth with random numbers
+    if is_exact():  # in a gradient check the truth may hold random numbers
         truth.label = truth.label.clamp(0, classes - 1)
     if can_look(rows):
         wrong = truth.there & ((truth.label < 0) | (truth.label >= classes))
@@ -101,7 +101,7 @@ def read_truth(layer: Layer, rows: Tensor, classes: int) -> Truth:
 
 
 class _Given(torch.autograd.Function):
-    """The loss, whose gradient is another tensor times the gradient of the loss."""
+    """The loss with a given gradient, which backward multiplies by the gradient of the loss."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, loss: Tensor, grad: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class _Given(torch.autograd.Function):
 
 
 def lossy(x: Tensor, loss: Tensor, grad: Tensor) -> Tensor:
-    """`loss` with the gradient `grad` for x. The gradient check gets the slope of `loss`, and is told."""
+    """`loss` with the gradient `grad` for x. A gradient check gets the exact gradient and a note of the deviation."""
     if is_exact():
         tell("the gradient is the source's, not the slope of the loss")
         return loss

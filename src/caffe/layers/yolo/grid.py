@@ -1,4 +1,4 @@
-"""YOLO 1 on its grid: the loss, and what a test counts; also of YOLO 2 and of masks."""
+"""The loss of YOLO 1, and evaluation of YOLO 1, YOLO 2 and masks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["DetectionLoss", "EvalDetection", "SegmentationEvaluate"]
 
 OBJ, PROB, MULTIPLY = (caffe_pb2.EvalDetectionParameter.ScoreType.Value(name) for name in ("OBJ", "PROB", "MULTIPLY"))
 Predictions = tuple[Tensor, Tensor, Tensor]
-"""Class scores (N, C, S S), objectness (N, B, S S) and boxes (N, B, S S, 4) as the net gives them."""
+"""Class scores (N, C, S S), objectness (N, B, S S) and boxes (N, B, S S, 4) as the net outputs them."""
 
 
 class _Grid(Layer, abstract=True):
     """Base of both layers: bottom 0 is (N, S S (C + 5 B)), bottom 1 (N, 7 S S), S = side, B = num_object."""
 
     def check_grid(self, x: Tensor, rows: Tensor) -> None:
-        """Refuse options and shapes that do not fit each other."""
+        """Raise an error if options and shapes are inconsistent."""
         opt = self.opt
         self.require(min(opt.side, opt.num_class, opt.num_object) > 0, "side, num_class, num_object must be positive")
         cells = opt.side**2
@@ -43,20 +43,20 @@ class _Grid(Layer, abstract=True):
         return classes, object_, boxes.unflatten(1, (-1, 4)).movedim(2, 3)
 
     def in_image(self, boxes: Tensor) -> Tensor:
-        """Boxes (..., S S, 4) in shares of the image, of boxes as the net gives them."""
+        """Convert boxes (..., S S, 4) of the net's output to coordinates relative to the image size."""
         centre, size = boxes[..., :2], boxes[..., 2:]
         if self.opt.constriant:
             centre = (centre + self.cells(boxes)) / self.opt.side
         return torch.cat([centre, size.square() if self.opt.sqrt else size], -1)
 
     def cells(self, x: Tensor) -> Tensor:
-        """Column and row (S S, 2) of each cell."""
+        """The column and row (S S, 2) of each cell."""
         index = torch.arange(self.opt.side**2, device=x.device)
         return torch.stack([index % self.opt.side, index // self.opt.side], -1).to(x.dtype)
 
 
 class _DetectionLoss(_Grid, abstract=True):
-    """Base of DetectionLoss: its steps."""
+    """Base of DetectionLoss: helper methods."""
 
     def _labels(self, label: Tensor, there: Tensor) -> Tensor:
         index = label.nan_to_num(-1, -1, -1).long()
@@ -67,7 +67,7 @@ class _DetectionLoss(_Grid, abstract=True):
         return index.clamp(0, self.opt.num_class - 1)
 
     def _best(self, given: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """For each box the overlap (N, B, S S) with the truth of its cell, and whether it is the cell's best."""
+        """The overlap (N, B, S S) of each box with the truth of its cell, and a mask of the best box of each cell."""
         boxes, truth = self.in_image(given).movedim(1, 2), truth.unsqueeze(2)  # (N, S S, B, 4)
         overlap = overlaps(corners(boxes), corners(truth))[..., 0]
         distance = torch.linalg.vector_norm(boxes - truth, dim=-1)
@@ -77,17 +77,18 @@ class _DetectionLoss(_Grid, abstract=True):
 
 
 class DetectionLoss(_DetectionLoss, Loss, bottoms=2):
-    """The loss of YOLO 1: each cell with an object has one class, and num_object boxes of which the best one counts.
+    """The loss of YOLO 1. Each cell with an object has one class, and the best of its num_object boxes is trained.
 
     bottoms: predictions (N, S S (C + 5 B)): classes p, objectness o and x, y, w, h of each box, each for all cells;
-    truth (N, 7 S S): difficult, whether there is one, its class, then x, y, w, h of each cell   top: loss ()
+    truth (N, 7 S S): difficult, whether there is an object, its class, then x, y, w, h of each cell   top: loss ()
 
         loss = (class_scale sum (p - 1 or 0)^2 + object_scale sum (o - 1)^2 + coord_scale sum (box - truth)^2) / objects
                + noobject_scale sum o^2 / boxes without an object
         gradient: the differences times their scale / N, and for o of a best box object_scale (o - its overlap) / N
 
-    The best box overlaps the truth most, or is nearest where none does. constriant: x, y are from the cell's corner, in
-    cells; sqrt: w, h are roots. Without an object, their parts of the loss are 0, where the source divides by 0.
+    The best box has the largest overlap with the truth, or is the nearest if none overlaps. constriant: x, y are
+    relative to the cell, in cells; sqrt: w, h are square roots. If a batch has no objects, their
+    terms of the loss are 0; the source divides by 0.
     Source: Redmon et al., arXiv:1506.02640; yeahkun/caffe-yolo, detection_loss_layer.cpp.
     """
 
@@ -124,7 +125,7 @@ class DetectionLoss(_DetectionLoss, Loss, bottoms=2):
 
 
 class _EvalDetection(_Grid, abstract=True):
-    """Base of EvalDetection: its steps."""
+    """Base of EvalDetection: helper methods."""
 
     anchors: list[tuple[float, float]]
 
@@ -141,14 +142,14 @@ class _EvalDetection(_Grid, abstract=True):
         return top
 
     def _first(self, x: Tensor) -> Predictions:
-        """Label, score (N, P) and corners (N, P, 4) of what YOLO 1 predicts, cell by cell."""
+        """Label, score (N, P) and corners (N, P, 4) of YOLO 1's predictions, ordered by cell."""
         classes, object_, boxes = self.parts(x)
         best, label = classes.max(1, keepdim=True)
         score = self._score(object_, best.expand_as(object_)).mT.flatten(1)
         return label.expand_as(object_).mT.flatten(1), score, corners(self.in_image(boxes).movedim(1, 2).flatten(1, 2))
 
     def _second(self, x: Tensor) -> Predictions:
-        """The same of YOLO 2."""
+        """The same for YOLO 2."""
         cells = apart(x, self.opt.num_object)
         boxes = corners(boxes_of(cells[..., :2].sigmoid(), cells[..., 2:4], self.anchors))
         best, label = cells[..., 5:].softmax(-1).max(-1)
@@ -159,7 +160,7 @@ class _EvalDetection(_Grid, abstract=True):
         return {OBJ: object_, PROB: best}.get(self.opt.score_type, object_ * best)
 
     def _objects_of_cells(self, rows: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Label, corners and whether it is difficult, of each object, for each image."""
+        """Label, corners and the difficult flag of each object, for each image."""
         cells = self.opt.side**2
         rows = rows.reshape(len(rows), 7 * cells)
         label, box = rows[:, 2 * cells : 3 * cells].long(), corners(rows[:, 3 * cells :].unflatten(1, (cells, 4)))
@@ -207,16 +208,16 @@ class _EvalDetection(_Grid, abstract=True):
 
 
 class EvalDetection(_EvalDetection, bottoms=(2, 3)):
-    """Which predictions of YOLO 1, or with biases of YOLO 2, are right, for the average precision.
+    """Marks predictions of YOLO 1, or of YOLO 2 if `biases` is given, as correct or wrong, for the average precision.
 
     bottoms: YOLO 1: predictions and truth as DetectionLoss has them. YOLO 2: map (N, B (5 + C), S, S) and truth
     (N, T 5) as RegionLoss has them. Optionally the image, which is not read
-    top (N, C + 4 S S B): the objects of each class, without difficult ones; then for each prediction its label, score,
-    1 if it is right and 1 if it is wrong, by label and score; zeros to the end
+    top (N, C + 4 S S B): the number of non-difficult objects of each class; then for each prediction its label, score,
+    1 if it is correct and 1 if it is wrong, sorted by label and score, padded with zeros
 
-    score_type: OBJ objectness, PROB the largest class, MULTIPLY their product. With nms >= 0 boxes that overlap a
-    better one of any class by nms or more are left out. Right is the first one that overlaps an object of its class,
-    the one that it overlaps most, by `threshold` or more. Detections of difficult objects are neither right nor wrong.
+    score_type: OBJ objectness, PROB the largest class score, MULTIPLY their product. nms >= 0 drops boxes that overlap
+    a better one of any class by nms or more. The first box is correct whose best overlap with an object of its class is
+    `threshold` or more. Detections of difficult objects are neither correct nor wrong.
     YOLO 2 leaves scores below 0.005 out, and calls those that overlap no object of their class enough
     neither right nor wrong, as in the source.
     """
@@ -241,7 +242,7 @@ class EvalDetection(_EvalDetection, bottoms=(2, 3)):
 
 
 class SegmentationEvaluate(Layer, bottoms=2):
-    """How far masks agree with the truth, channel by channel, in the first image of the batch.
+    """Intersection over union of masks and the truth for each channel, in the first image of the batch.
 
     bottoms: masks x (N, C, H, W) and truth t of the same shape   top (1, 1, 1, C)
 

@@ -27,10 +27,10 @@ MSE, IOU, GIOU = (caffe_pb2.Yolov3Parameter.IouLoss.Value(name) for name in ("MS
 
 
 class _Grid(Loss, abstract=True):
-    """Base of both losses: which cell and anchor each box of the truth belongs to."""
+    """Base of both losses: assigns each truth box to a cell and an anchor."""
 
     def meant(self, x: Tensor, truth: Truth, anchor: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """The place (N, T) of each box's cell in (A, H, W), A H W where it does not count, and its cell (N, T, 2)."""
+        """The index (N, T) of each box's cell in (A, H, W), or A H W for ignored boxes, and its cell (N, T, 2)."""
         height, width = x.shape[2:4]
         cells = x.new_tensor([width, height])
         cell = (truth.box[..., :2] * cells).nan_to_num(0).long().clamp(min=0)
@@ -47,26 +47,26 @@ class _Grid(Loss, abstract=True):
 
 
 def _first(place: Tensor, last: bool = False) -> Tensor:
-    """Which boxes (N, T) are the first, or the last, of those with the same place."""
+    """A mask (N, T) of the first, or the last, box of those with the same index."""
     same = place.unsqueeze(2) == place.unsqueeze(1)
     return ~(same.triu(1) if last else same.tril(-1)).any(2)
 
 
 def _put(base: Tensor, place: Tensor, chosen: Tensor, values: Tensor) -> Tensor:
-    """`base` (N, P, K) with `values` (N, T, K) at the places (N, T) of those `chosen`."""
+    """`base` (N, P, K) with the `chosen` rows of `values` (N, T, K) written at the indices `place` (N, T)."""
     room = torch.cat([base, base[:, :1] * 0], 1)
     index = place.where(chosen, base.shape[1]).unsqueeze(-1).expand_as(values)
     return room.scatter(1, index, values)[:, :-1]
 
 
 def _at(x: Tensor, place: Tensor) -> Tensor:
-    """The rows (N, T, K) of x (N, P, K) at the places (N, T); the last one for those that do not count."""
+    """The rows (N, T, K) of x (N, P, K) at the indices (N, T). Ignored boxes read the last row."""
     index = place.clamp(max=x.shape[1] - 1).unsqueeze(-1).expand(-1, -1, x.shape[2])
     return x.gather(1, index)
 
 
 class _RegionLoss(_Grid, abstract=True):
-    """Base of RegionLoss: its steps."""
+    """Base of RegionLoss: helper methods."""
 
     anchors: list[tuple[float, float]]
 
@@ -121,8 +121,8 @@ class RegionLoss(_RegionLoss, bottoms=2):
         x, y  k (s - (x W - i)) s (1 - s);  w, h  k (tw - log(w W / a));  classes  class_scale (p - 1 or 0)
         k = coord_scale, without rescore times 2 - w h; p the softmax
 
-    bias_match finds the anchor by its own size, else by the predicted one. In the first 12800 images boxes are drawn to
-    their anchors, k = 0.01. Source: arXiv:1612.08242; eric612/MobileNet-YOLO, region_loss_layer.cpp.
+    bias_match selects the best anchor by the anchor's size, else by the predicted size. For the first 12800 images
+    all boxes are also trained towards their anchors, k = 0.01. Source: arXiv:1612.08242; eric612/MobileNet-YOLO.
     """
 
     effects = Effects.VALUES | Effects.BUFFERS
@@ -147,12 +147,12 @@ class RegionLoss(_RegionLoss, bottoms=2):
 
 
 class _Yolov3(_Grid, abstract=True):
-    """Base of Yolov3: its steps."""
+    """Base of Yolov3: helper methods."""
 
     anchors: list[tuple[float, float]]
 
     def _deltas(self, swapped: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
-        """What is squared, of the map's shape, and the part of the loss beside."""
+        """The deltas d, of the map's shape, and the additional loss term of iou_loss."""
         opt, shape = self.opt, swapped.shape
         mine = [self.anchors[i] for i in opt.mask]
         boxes = boxes_of(swapped[..., :2], swapped[..., 2:4], mine, opt.anchors_scale)
@@ -188,7 +188,7 @@ class _Yolov3(_Grid, abstract=True):
         return torch.cat([front, classes], -1).view(shape), more
 
     def _classes(self, flat: Tensor, place: Tensor, counts: Tensor, given: Tensor, label: Tensor) -> Tensor:
-        """The classes (N, A H W, C): those of a place's first box, and the label alone of each later one."""
+        """The class deltas (N, A H W, C): all classes for the first box of a cell, only the label's for later boxes."""
         opt = self.opt
         named = torch.nn.functional.one_hot(label.clamp(0, opt.num_class - 1), opt.num_class).to(given)
         values = opt.class_scale * (given - named)
@@ -204,7 +204,7 @@ class _Yolov3(_Grid, abstract=True):
 
 
 class Yolov3(_Yolov3, bottoms=2):
-    """The loss of YOLO 3, of one scale.
+    """The loss of YOLO 3 for one scale.
 
     bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], then zeros   top: loss ()
 
@@ -254,12 +254,12 @@ class Yolov3(_Yolov3, bottoms=2):
 
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:
-    """The overlap (..., 1) of each box of a with the one of b at its place, both centre and size."""
+    """The overlap (..., 1) of each box of a with the box of b at the same index, both as centre and size."""
     return overlaps(corners(a).unsqueeze(-2), corners(b).unsqueeze(-2)).squeeze(-1)
 
 
 def _generalized(a: Tensor, b: Tensor) -> Tensor:
-    """The generalized overlap (..., 1) of boxes: less the share of the hull that neither covers (arXiv:1902.09630)."""
+    """The generalized overlap (..., 1): the overlap minus the uncovered share of the hull (arXiv:1902.09630)."""
     p, t = corners(a), corners(b)
     hull = (torch.maximum(p, t)[..., 2:] - torch.minimum(p, t)[..., :2]).prod(-1, keepdim=True)
     iou = _paired(a, b)
@@ -268,9 +268,9 @@ def _generalized(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _sides(box: Tensor, truth: Tensor, logs: Tensor, generalized: bool) -> Tensor:
-    """Minus the slope (..., 4) of the (generalized) overlap by x, y, w, h, that of w and h times their exponential.
+    """The negative derivative (..., 4) of the (generalized) overlap by x, y, log w and log h.
 
-    The intersection is the product of both common lengths, also where these are negative, as in the source.
+    As in the source, the intersection is the product of both common lengths, even if these are negative.
     """
     p, t = corners(box), corners(truth)
     starts, ends = (p[..., :2], t[..., :2]), (p[..., 2:], t[..., 2:])
@@ -291,7 +291,7 @@ def _sides(box: Tensor, truth: Tensor, logs: Tensor, generalized: bool) -> Tenso
 
 
 class YoloSeg(Loss, bottoms=(2, 3)):
-    """Squared difference of a sigmoid from a mask, with the gradient of a cross entropy.
+    """Squared difference between a sigmoid and a mask, with the gradient of a cross entropy.
 
     bottoms: scores x; mask t with as many elements; optionally a blob that is not read   top: loss ()
 

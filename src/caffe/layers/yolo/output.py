@@ -1,4 +1,4 @@
-"""Detections of YOLO 2 and 3 as a list."""
+"""Detection lists of YOLO 2 and 3."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["YoloDetectionOutput", "Yolov3DetectionOutput"]
 
 
 class _Detections(Layer, abstract=True):
-    """Base of both layers: the detections of each image, without those that overlap a better one."""
+    """Base of both layers: the detections of each image after non-maximum suppression."""
 
-    effects = Effects.VALUES  # how many detections there are
+    effects = Effects.VALUES  # for the number of detections
 
     def check(self, bottoms: tuple[Tensor, ...]) -> None:
-        """Refuse options and bottoms that neither layer takes."""
+        """Raise an error for options and bottoms that neither layer supports."""
         opt = self.opt
         self.exempt = tuple(range(len(bottoms)))
         self.require(opt.HasField("num_classes") and opt.num_classes > 0, "needs num_classes")
         self.require(opt.num_box > 0, "num_box must be positive")
         self.require(opt.nms_threshold > 0, f"nms_threshold is {opt.nms_threshold:g}, expected a number above 0")
-        # a box goes at an overlap of nms_threshold itself, while `nms` drops above its threshold
+        # a box is dropped at an overlap of nms_threshold or more, while `nms` drops only above its threshold
         self.threshold = float(np.nextafter(np.float32(opt.nms_threshold), np.float32(0)))
         for i, x in enumerate(bottoms):
             check_map(self, i, x, opt.num_box, opt.num_classes)
@@ -55,12 +55,12 @@ class _Detections(Layer, abstract=True):
         return top[None, None]
 
     def candidates(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Image, label, score and corners of what is likely enough on the map `index`."""
+        """Image, label, score and corners of the boxes of map `index` whose score passes the threshold."""
         raise NotImplementedError(self.type)
 
 
 class Yolov3DetectionOutput(_Detections, bottoms=(1, None)):
-    """The detections of YOLO 3: boxes at every cell of maps of several scales.
+    """The detections of YOLO 3, from maps of several scales.
 
     bottoms: mask_group_num maps (N, num_box (5 + num_classes), H, W), their channels tx, ty, tw, th, objectness o and
     classes c for each anchor   top (1, 1, K, 7): rows [image, label, score, xmin, ymin, xmax, ymax]
@@ -68,9 +68,9 @@ class Yolov3DetectionOutput(_Detections, bottoms=(1, None)):
         x = (column + s(tx)) / W,  w = e^tw biases[0] / (W anchors_scale),  likewise y, h;  s the sigmoid
         score = s(o) s(c) > confidence_threshold;  label = class + 1
 
-    A map has an equal share of `mask`, the numbers of its anchors in `biases`, and an anchors_scale. Boxes of any class
-    that overlap a better one of the image by nms_threshold or more are left out. Rows are in order of score; no
-    detection at all gives a row [image, -1, ...] an image. The source takes a batch for one image.
+    `mask` is divided equally among the maps: the indices of their anchors in `biases`. Each map has an anchors_scale.
+    Boxes of any class that overlap a better box by nms_threshold or more are dropped. Rows are sorted by score. If
+    there is no detection, each image gives a row [image, -1, ...]. The source treats a batch as one image.
     Source: Redmon and Farhadi, arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_detection_output_layer.cpp.
     """
 
@@ -100,7 +100,7 @@ class Yolov3DetectionOutput(_Detections, bottoms=(1, None)):
 
 
 class YoloDetectionOutput(_Detections, bottoms=(1, 2)):
-    """The detections of YOLO 2: a box for each anchor at each cell.
+    """The detections of YOLO 2, one box for each anchor and cell.
 
     bottoms: one or two maps (N, num_box (5 + num_classes), H, W), their channels tx, ty, tw, th, objectness o and
     classes c for each anchor   top (1, 1, K, 7): rows [image, label, score, xmin, ymin, xmax, ymax]
@@ -108,7 +108,7 @@ class YoloDetectionOutput(_Detections, bottoms=(1, 2)):
         x = (column + s(tx)) / W,  w = e^tw biases[0] / W,  likewise y, h;  s the sigmoid
         score = s(o) max softmax(c) >= confidence_threshold;  label = the class of the maximum + 1
 
-    What overlaps, the order, and empty batches are as in Yolov3DetectionOutput. label_map_file has no effect.
+    Suppression, order and empty batches are as for Yolov3DetectionOutput. label_map_file has no effect.
     Source: Redmon and Farhadi, arXiv:1612.08242; eric612/MobileNet-YOLO, yolo_detection_output_layer.cpp.
     """
 

@@ -1,4 +1,4 @@
-"""The engine that compiles a net through torch.compile."""
+"""The engine that compiles a net with torch.compile."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["Compiled", "check_compiler"]
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _number = count()
 _RECOMPUTED = {"aggressive_recomputation": True, "is_non_builtin_to_include": True}
-"""Backward makes what is cheap anew, but for our own operations, instead of reading masks that forward has written."""
+"""Backward recomputes cheap values instead of reading masks that forward saved, except for our custom operators."""
 
 
 class Compiled(Engine):
-    """Runs layers as code that torch.compile makes of them, at the first run and for each new shape.
+    """Runs layers with torch.compile, which compiles at the first run and for each new shape.
 
-    `frozen`: the weights become constants of the code, for inference.
+    With `frozen` the weights become constants in the code, for inference.
     """
 
     def __init__(self, frozen: bool = False) -> None:
@@ -63,13 +63,13 @@ class _CompiledRun:
         self._seen: list[list[tuple[int, ...]]] = []
         options: Any = (
             {"freezing": True} if frozen else {"fallback_random": True}
-        )  # which draws as uncompiled code does
+        )  # draws the same random numbers as uncompiled code
         self._compiled: Callable[..., Any] = torch.compile(
             _own_code(piece.compute), dynamic=False, fullgraph=True, options=options
         )
 
     def __call__(self, given: list[Tensor], learns: bool) -> list[Tensor]:
-        """The values, compiled in training or for inference; NetError names layers that cannot be compiled."""
+        """Compute the values, for training or inference. A NetError names layers that cannot be compiled."""
         if not (learns or self._frozen):
             return self._piece.compute(given)
         shapes = [tuple(value.shape) for value in given]
@@ -78,7 +78,7 @@ class _CompiledRun:
                 return self._compiled(given)
             self._seen.append(shapes)
             with warnings.catch_warnings(), torch_internals.functorch_settings(_RECOMPUTED):
-                warnings.filterwarnings("ignore", message="The .grad attribute")  # which torch looks at itself
+                warnings.filterwarnings("ignore", message="The .grad attribute")  # torch itself reads it
                 return self._compiled(given)
         except CaffeError:
             raise
@@ -90,19 +90,19 @@ class _CompiledRun:
 
 
 def _own_code(method: Any) -> MethodType:
-    """The method with a code object of its own: torch counts by these how often something was compiled anew."""
+    """A copy of the method with its own code object, since torch counts recompilations per code object."""
     function = method.__func__
     code = function.__code__.replace(co_name=f"piece_{next(_number)}")
     return MethodType(FunctionType(code, function.__globals__, code.co_name), method.__self__)
 
 
 def check_compiler() -> None:
-    """Raise CaffeError unless there is a C++ compiler; choose where compiled code is kept, unless the user did.
+    """Raise CaffeError if there is no C++ compiler. Set the cache folder for compiled code, unless the user has.
 
-    By default that is ~/.cache/cafetiere/inductor (XDG_CACHE_HOME counts), which, unlike torch's own choice, a restart
-    of the machine leaves alone.
+    The default is ~/.cache/cafetiere/inductor (or below XDG_CACHE_HOME). Unlike torch's default, it survives a restart
+    of the machine.
     """
-    own = os.path.abspath(torch_internals.default_cache())  # torch writes its choice into the variable, too
+    own = os.path.abspath(torch_internals.default_cache())  # torch also stores its default in the variable
     if os.environ.get(_CACHE, own) == own:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         os.environ[_CACHE] = str(Path(root) / "cafetiere" / "inductor")

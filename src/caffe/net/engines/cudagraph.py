@@ -1,6 +1,7 @@
-"""A training pass recorded once on the GPU and replayed as one launch, where its shapes are fixed.
+"""Records a training pass with fixed shapes as a CUDA graph, which later passes replay with one launch.
 
-Small nets on a GPU wait for the processor to name one kernel after the other. A CUDA graph names them all at once.
+For small nets on a GPU, launching the kernels one by one takes longer than the kernels. A CUDA graph launches all at
+once.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ __all__ = ["Record", "Recorder", "cuda_recorder", "recorded"]
 
 Made = TypeVar("Made")
 Recorder = Callable[[Callable[[], Made]], tuple[Callable[[], None], Made]]
-"""From a function to one that repeats what it did on the device, and to the tensors that hold what it made."""
+"""Takes a function. Returns a function that replays its work on the device, and the tensors that hold its results."""
 
 WARM_UP = 3
-"""Passes before the record: libraries choose their kernels and take their workspaces in the first."""
+"""The number of passes before recording. In the first passes libraries select kernels and allocate workspaces."""
 
 
 def recorded(device: torch.device) -> bool:
-    """Whether to record on this device: on a GPU, unless the environment variable CAFFE_CUDA_GRAPHS is 0."""
+    """Whether to record on this device: True on a GPU, unless the environment variable CAFFE_CUDA_GRAPHS is 0."""
     return device.type == "cuda" and os.environ.get("CAFFE_CUDA_GRAPHS", "1") != "0"
 
 
 def cuda_recorder(work: Callable[[], Made]) -> tuple[Callable[[], None], Made]:
-    """Record `work` as a CUDA graph; it does not run until the first replay."""
+    """Record `work` as a CUDA graph. The kernels do not run before the first replay."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         made = work()
@@ -41,12 +42,12 @@ def cuda_recorder(work: Callable[[], Made]) -> tuple[Callable[[], None], Made]:
 
 
 class Record:
-    """Runs a pass, at first as it is, then from a record; anew where shapes, weights' places or the phase changed.
+    """Runs passes eagerly at first, then from a record. Records again if shapes, weight addresses or the phase change.
 
-    `work` takes the values that come from outside, as tensors, adds to the gradients of `parameters`, and returns
-    tensors. From the record these are the same ones each time, with new content. A pass that cannot be recorded runs as
-    it is for good, after one warning: such as one in which a layer of `layers` needs values on the host, or does what
-    only a call does (`Effects.needs_calls`), or has new buffers after each run.
+    `work` takes input tensors, adds to the gradients of `parameters` and returns tensors. A replay returns the same
+    tensors each time, with new content. Passes that cannot be recorded stay eager, after one warning: a layer in
+    `layers` needs values on the host, must be called each time (`Effects.needs_calls`), or replaces its buffers in each
+    run.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Record:
     ) -> None:
         self._work, self._parameters, self._recorder, self._layers = work, parameters, recorder, layers
         self._stores = [store for store, _ in buffers_of(*layers)]
-        self._buffers: list[int] = []  # where those lie that the record reads and writes
+        self._buffers: list[int] = []  # addresses of the buffers that the record reads and writes
         self._key: Any = None
         self._passes = 0
         self._inputs: list[Tensor] = []
@@ -68,11 +69,11 @@ class Record:
 
     @property
     def replays(self) -> bool:
-        """Whether passes run from a record, and so return the same tensors each time."""
+        """Whether passes are replayed and so return the same tensors each time."""
         return self._replay is not None
 
     def run(self, given: Sequence[Tensor], fixed: float = 0.0) -> Any:
-        """One pass over `given`; returns what `work` returns. `fixed` is a number that a record holds as it was."""
+        """Run one pass over `given`; returns the result of `work`. `fixed` is a number that is constant in a record."""
         key = fixed, tuple((x.shape, x.dtype, x.stride()) for x in given), tuple(map(_lies, self._parameters))
         if key != self._key:
             self._key, self._passes, self._replay = key, 0, None
@@ -86,7 +87,7 @@ class Record:
         return self._repeat(given)
 
     def _beside(self, given: Sequence[Tensor]) -> Any:
-        """A pass in a stream of its own, in which the record will be made too."""
+        """Run a pass in a separate stream, which is used for recording too."""
         if not given or given[0].device.type != "cuda":
             return self._work(given)
         stream = torch.cuda.Stream()

@@ -1,4 +1,4 @@
-"""What executes a plan: the base of all engines, and the engine that runs a net call by call."""
+"""The base class of all engines, which execute plans, and the engine that runs a plan call by call."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Engine(ABC):
     """Executes the calls of a plan, in training, for inference, or both."""
 
     named: ClassVar[dict[str, type[Engine]]] = {}
-    """The engines for inference that a user chooses by name; a class statement with a `name` adds to them."""
+    """The inference engines that users select by name. A class statement with a `name` registers the engine."""
     rewrites: Sequence[Rewrite] = REWRITES
-    """The rewrites that its plans go through."""
+    """The rewrites that are applied to the engine's plans."""
     rounding: ClassVar[Rounding] = Rounding.FIRST
     frees_first: ClassVar[bool] = True
-    """Whether blobs are freed before a run without gradients. An engine that computes few blobs does not gain by it."""
+    """Whether blobs are freed before a run without gradients. An engine that computes few blobs need not do so."""
     owns_values: bool = True
-    """Whether each run makes its values in new memory, which blobs can take over."""
+    """Whether each run allocates its values, so that blobs can use their memory without a copy."""
 
     def __init_subclass__(cls, name: str = "") -> None:
         if name:
@@ -38,31 +38,31 @@ class Engine(ABC):
 
     @classmethod
     def for_inference(cls, device: torch.device, precision: torch.dtype, compiled: bool) -> Engine:
-        """The engine for a net in TEST. Raises CaffeError where it cannot be had; for engines with a name."""
+        """Create the engine for a net in TEST. Raises CaffeError if it is not available. For engines with a name."""
         raise NotImplementedError
 
     @abstractmethod
     def prepare(self, plan: Plan) -> None:
-        """Take the plan, once, before the first run."""
+        """Receive the plan. Called once, before the first run."""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """The values at all places. Those that nobody needs may be None.
+        """Execute the plan; returns the values at all places. Values that are not needed may be None.
 
-        `inputs` are the values of Input blobs by name. `given` are the values of the sources where these have run.
+        `inputs` are the values of Input blobs by name. `given` are the values of the sources, if they have already run.
         """
 
     def follow(self, calls: list[Call]) -> bool:
-        """Run these calls from now on, for a trace; they read and write what the plan's do. False if not possible."""
+        """Run these calls instead of the plan's, for a trace. Returns False if the engine cannot."""
         return False
 
     def outdated(self) -> str:
-        """Why it must not run any more, since weights have changed; empty if it may."""
+        """The reason why the engine must not run any more because weights changed. Empty if it may run."""
         return ""
 
 
 class Eager(Engine):
-    """Runs the calls one by one on torch, with autograd's history where gradients are enabled."""
+    """Runs the calls one by one on torch, with autograd if gradients are enabled."""
 
     def prepare(self, plan: Plan) -> None:
         self._plan, self._calls = plan, plan.calls
@@ -88,7 +88,7 @@ class Eager(Engine):
 
 
 def tops_made(call: Call, values: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """What the call makes of the values."""
+    """Run the call; returns its tops."""
     bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
     made = None if inputs and call.layer.user_fed else call.run(*bottoms)
     return call.tops(made, inputs)

@@ -1,4 +1,4 @@
-"""The engine for inference on torch: few values are kept, and weights are laid out for their kernels."""
+"""The engine for inference on torch. It frees values early and stores weights in the layout of their kernels."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ __all__ = ["Inference"]
 
 
 class _Run(NamedTuple):
-    """One call, with no more than its run needs."""
+    """The part of a call that a run needs."""
 
     run: Callable[..., Any]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
-    frees: tuple[int, ...]  # places that nobody reads after it
+    frees: tuple[int, ...]  # places that are not read after it
     kept: tuple[Blob, ...]
 
 
 class Inference(Engine, name="torch"):
-    """Runs a net in TEST without gradients. Weights are folded and laid out at the first run, and when they change.
+    """Runs a net in TEST without gradients. Weights are folded and reordered at the first run and after changes.
 
-    The sources run first. Whether all data and weights are finite decides which kernels may run: some lose a NaN.
+    The sources run first. If data or weights are not finite, kernels that would drop a NaN are not used.
     """
 
     rewrites = INFERENCE
@@ -51,7 +51,7 @@ class Inference(Engine, name="torch"):
         self.follow(plan.calls)
 
     def follow(self, calls: list[Call]) -> bool:
-        ordered = sorted(calls, key=lambda call: not isinstance(call.layer, Source))  # the others in their order
+        ordered = sorted(calls, key=lambda call: not isinstance(call.layer, Source))  # other layers keep their order
         self._sources = sum(isinstance(call.layer, Source) for call in calls)
         self._program = _compact(ordered, self._plan.wanted_places)
         return True
@@ -68,7 +68,7 @@ class Inference(Engine, name="torch"):
         return values
 
     def _finite(self, values: Sequence[Tensor | None]) -> bool:
-        """Whether all weights and all data are finite. Weights that changed are laid out again."""
+        """Whether all weights and all data are finite. Refreshes the folded weights if they changed."""
         weights = [product.refresh() for product in self._products]
         return all(weights) and all(math.isfinite(value.sum()) for value in values if value is not None)
 

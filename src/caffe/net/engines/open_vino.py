@@ -26,21 +26,21 @@ __all__ = ["OpenVino"]
 
 
 class OpenVino(Engine, name="openvino"):
-    """Runs the layers of a net in TEST on OpenVINO, which converts them at the first run and for each new shape.
+    """Runs the layers of a net in TEST on OpenVINO. Layers are converted at the first run and for each new shape.
 
-    Layers that OpenVINO cannot take run on torch, between the pieces that it runs. Weights become constants. Where they
-    change, the next run converts the layers again; where they may change from run to run, `outdated` says so.
+    Layers that OpenVINO does not support run on torch, between the pieces. Weights become constants. After a change of
+    weights the next run converts the layers again. If weights change in every run, `outdated` reports it.
     """
 
-    rewrites = (forget_history, drop_dropout, drop_dead)  # OpenVINO folds and fuses by itself
+    rewrites = (forget_history, drop_dropout, drop_dead)  # OpenVINO folds and fuses layers itself
     rounding = Rounding.NEVER
     frees_first = False
-    owns_values = False  # OpenVINO writes into the same tensors at each run
+    owns_values = False  # OpenVINO writes to the same tensors in each run
 
     def __init__(self, arithmetic: torch.dtype = torch.float32) -> None:
         self._arithmetic = arithmetic
-        self._apart: set[str] = set()  # layers that OpenVINO cannot take
-        self._changes = 0  # how many runs in a row found new weights
+        self._apart: set[str] = set()  # layers that OpenVINO does not support
+        self._changes = 0  # number of consecutive runs that found new weights
 
     @classmethod
     def for_inference(cls, device: torch.device, precision: torch.dtype, compiled: bool) -> OpenVino:
@@ -63,7 +63,7 @@ class OpenVino(Engine, name="openvino"):
         elif self._changes:
             self._changes = 0
         reason = "its weights change from run to run, or somebody holds an array of them: it runs without OpenVINO"
-        return reason if self._changes > 2 else ""  # the first time they are new to the watch
+        return reason if self._changes > 2 else ""  # the first check always reports new weights
 
     def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:
         values = run_pieces(self._plan, self.pieces, inputs, given)
@@ -76,12 +76,12 @@ class OpenVino(Engine, name="openvino"):
         self.pieces = cut(self._plan, self._takes, self._make_run)
 
     def _watched_weights(self) -> WeightWatch:
-        """Watches the weights that OpenVINO has as constants."""
+        """Watches the weights that are constants in OpenVINO's models."""
         layers = [layer for run in self.runs for layer in run.piece.layers]
         return WeightWatch([blob.weights for layer in layers for blob in layer.param_blobs])
 
     def _make_run(self, piece: Piece) -> OpenVinoRun:
-        from caffe.net.engines.open_vino_run import OpenVinoRun  # the package openvino is an extra
+        from caffe.net.engines.open_vino_run import OpenVinoRun  # openvino is an optional dependency
 
         self.runs.append(OpenVinoRun(piece, self._arithmetic))
         return self.runs[-1]
@@ -96,7 +96,7 @@ class OpenVino(Engine, name="openvino"):
         self._apart.update(layer.name for layer in layers)
         self._cut()
         self._watch = self._watched_weights()
-        self._watch.changed()  # nothing has, since this run began
+        self._watch.changed()  # reset the watch: no weights changed since this run began
         names = ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
         log.warning(
             "open_vino.py", f'net "{self._plan.name}": OpenVINO cannot take the layers {names}: they run on torch'

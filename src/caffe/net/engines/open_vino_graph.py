@@ -1,4 +1,4 @@
-"""Layers as a graph that OpenVINO reads: recorded as torch's operators, which its own reader translates."""
+"""Converts layers to an OpenVINO model: traces them as torch operators, which OpenVINO's frontend converts."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = ["convert", "in_its_terms", "without_memory"]
 
 
 def convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tensor]) -> Any:
-    """Calls as OpenVINO's model, for values of the shapes of `given`; raises whatever stops that."""
+    """Convert calls to an OpenVINO model for the shapes of `given`. Passes on any exception of torch or OpenVINO."""
     piece = Piece(calls, needed)
     kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
     try:
         _check(calls, without_memory(piece.reads, given))
         with warnings.catch_warnings(), exported():
-            warnings.simplefilter("ignore")  # torch and OpenVINO about themselves
+            warnings.simplefilter("ignore")  # internal warnings of torch and OpenVINO
             write = make_fx(lambda *given: piece.compute(given), tracing_mode="fake", _allow_non_fake_inputs=True)
             decoder = TorchFXPythonDecoder(_pure(write(*given)), dynamic_shapes=False)
             model = _frontend().convert(_frontend().load(decoder))
@@ -49,13 +49,13 @@ def convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tens
 
 
 def without_memory(places: Sequence[int], given: Sequence[Tensor]) -> dict[int, Tensor]:
-    """By place, tensors of the shapes of those given."""
+    """Meta tensors with the shapes of those given, by place."""
     return {place: torch.empty(value.shape, device="meta") for place, value in zip(places, given, strict=True)}
 
 
 def _check(calls: Sequence[Call], values: dict[int, Tensor]) -> None:
-    """Raise ValueError for a layer that changes its own blobs, found by a run on values without memory, and for one
-    that OpenVINO gets wrong."""
+    """Raise ValueError for a layer that modifies its own blobs, which a run on meta tensors shows, or that OpenVINO
+    computes wrongly."""
     for call in calls:
         layer: Any = call.layer
         if is_convolution(layer) and _steps_over_padding(layer.slide):
@@ -68,12 +68,13 @@ def _check(calls: Sequence[Call], values: dict[int, Tensor]) -> None:
 
 
 def _steps_over_padding(slide: Slide) -> bool:
-    """OpenVINO 2026.4 would have the layer before take the steps, and then pad."""
+    """Whether OpenVINO 2026.4 computes this window wrongly: it moves the stride to the previous layer, before the
+    padding."""
     return set(slide.kernel) == {1} and set(slide.stride) != {1} and any(slide.pad)
 
 
 def _pure(graph: Any) -> Any:
-    """The graph, if it writes into no array, which OpenVINO has not."""
+    """The graph. Raises an error if it writes in place, which OpenVINO does not support."""
     targets = [node.target for node in graph.graph.nodes]
     if any(torch_internals.is_mutable_operator(target) for target in targets):
         raise ValueError("a layer writes into an array")
@@ -81,7 +82,7 @@ def _pure(graph: Any) -> Any:
 
 
 def _forget_places(model: Any) -> None:
-    """Have maxima made without their places, where nobody reads these."""
+    """Replace max pooling by the variant without indices, if the indices are not used."""
     for pool in model.get_ops():
         if pool.get_type_name() == "MaxPool" and not pool.output(1).get_target_inputs():
             given = pool.get_attributes()
@@ -93,7 +94,7 @@ def _forget_places(model: Any) -> None:
 
 
 def _restore(owned: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Give a layer back what it had; returns whether it had changed."""
+    """Restore a layer's attributes. Returns whether any had changed."""
     changed = owned.keys() != before.keys() or any(owned[name] is not value for name, value in before.items())
     if changed:
         owned.clear()
@@ -103,7 +104,7 @@ def _restore(owned: dict[str, Any], before: dict[str, Any]) -> bool:
 
 @functools.cache
 def _frontend() -> Any:
-    """OpenVINO's reader of torch's graphs, with the operators that it lacks."""
+    """OpenVINO's frontend for torch graphs, extended by missing operators."""
 
     def lrn(node: Any) -> list[Any]:
         size, alpha, beta, k = map(node.get_values_from_const_input, range(1, 5))
@@ -120,7 +121,7 @@ def _frontend() -> Any:
 
 
 def in_its_terms(call: Call) -> Call:
-    """The call; LRN, of which torch makes several operators, as the one that OpenVINO has."""
+    """Replace LRN, which torch splits into several operators, by OpenVINO's LRN operator."""
     layer: Any = call.layer
     if type(layer) is LRN and layer.opt.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
         opt = layer.opt

@@ -1,4 +1,4 @@
-"""Running a piece of a net on OpenVINO. Imports the package openvino, which is an extra."""
+"""Runs a piece of a net on OpenVINO. Imports the package openvino, which is an optional dependency."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from caffe.net.engines.pieces import Piece
 
 __all__ = ["OpenVinoRun"]
 
-_SHAPES = 8  # for so many shapes of the inputs a piece keeps what was made
+_SHAPES = 8  # the number of input shapes for which a piece caches compiled models
 
 
 class OpenVinoRun:
-    """Runs a piece on OpenVINO. `unfit` are the layers of the piece that OpenVINO cannot take."""
+    """Runs a piece on OpenVINO. `unfit` are the layers of the piece that OpenVINO does not support."""
 
     def __init__(self, piece: Piece, arithmetic: torch.dtype) -> None:
         self.piece = piece
         self.unfit: list[Layer] = []
-        self.runs: dict[Any, Callable[[Sequence[Tensor]], list[Tensor]]] = {}  # by shapes, the one used last at the end
+        self.runs: dict[Any, Callable[[Sequence[Tensor]], list[Tensor]]] = {}  # by shapes; the latest used is last
         self._arithmetic = arithmetic
         self._terms = [in_its_terms(call) for call in piece.calls]
 
     def __call__(self, given: list[Tensor], learns: bool) -> list[Tensor]:
-        """The values: OpenVINO's, but torch's where there is a NaN or an infinity, which OpenVINO's ReLU would lose."""
+        """Compute the values with OpenVINO, or with torch if an input is NaN or infinite: OpenVINO's ReLU drops NaN."""
         if not all(map(_finite, given)):
             return self.piece.compute(given)
         key = (torch.get_num_threads(), *[value.shape for value in given])
@@ -42,13 +42,13 @@ class OpenVinoRun:
         return run(given)
 
     def _make(self, given: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-        """What runs the layers for values of these shapes: OpenVINO, or torch where that cannot be."""
+        """A function that runs the layers for values of these shapes, with OpenVINO if possible, else with torch."""
         weights = [tensor for layer in self.piece.layers for tensor in layer.tensors]
         if not all(value.numel() for value in given) or not all(bool(tensor.isfinite().all()) for tensor in weights):
             return self.piece.compute
         try:
             return self._converted(given)
-        except Exception:  # whatever torch and OpenVINO raise about what they cannot take
+        except Exception:  # any error of torch or OpenVINO about unsupported layers
             self.unfit = self._culprits(given)
             return self.piece.compute
 
@@ -62,7 +62,7 @@ class OpenVinoRun:
         return _Model(model, _core().compile_model(model, "CPU", settings))
 
     def _culprits(self, given: Sequence[Tensor]) -> list[Layer]:
-        """The layers that cannot be converted by themselves; all, if each of them can."""
+        """The layers that cannot be converted one by one. All layers, if each can."""
         values, unfit = without_memory(self.piece.reads, given), []
         for call in self._terms:
             bottoms = [torch.zeros(values[place].shape) for place in Piece([call], call.writes).reads]
@@ -76,13 +76,13 @@ class OpenVinoRun:
 
 
 def _finite(value: Tensor) -> bool:
-    """Whether all numbers are finite; by numpy, since torch's threads go on spinning, in the way of OpenVINO's."""
+    """Whether all numbers are finite. Uses numpy: torch's threads would keep spinning and slow down OpenVINO's."""
     with np.errstate(over="ignore", invalid="ignore"):
         return math.isfinite(np.sum(value.detach().numpy()))
 
 
 class _Model:
-    """What OpenVINO has compiled, for values of fixed shapes. It writes into the same tensors at each run."""
+    """A model that OpenVINO compiled for fixed shapes. Each run writes to the same tensors."""
 
     def __init__(self, model: Any, compiled: Any) -> None:
         if [port.shape for port in compiled.outputs] != [port.shape for port in model.outputs]:

@@ -1,7 +1,7 @@
-"""Pieces: neighbouring calls of a plan that something else than torch's eager mode runs as a whole.
+"""Pieces: consecutive calls of a plan that another engine than eager torch runs as a whole.
 
-Layers that are not `traceable` (those that bring data in, Python layers, losses and others that look at values) run
-as they are, between the pieces.
+Layers that are not `traceable` (data layers, Python layers, losses and others that read values) run in eager mode
+between the pieces.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["Piece", "PieceRun", "cut", "run_pieces"]
 _NOTHING = nullcontext()
 
 PieceRun = Callable[[list[Tensor], bool], list[Tensor]]
-"""From a piece's values and whether this is a step of training, to what the piece makes of them."""
+"""Takes the input values of a piece, and whether this is a training step. Returns the output values."""
 
 
 class Piece:
-    """Layers that run together: a function of the values that they read from outside. An engine sets `run`."""
+    """Layers that run together, as a function of the values that they read from outside. An engine sets `run`."""
 
     def __init__(self, calls: Sequence[Call], needed: Collection[int]) -> None:
         made = [place for call in calls for place in call.writes]
@@ -40,7 +40,7 @@ class Piece:
         self._program = [(call.run, call.reads, call.writes) for call in calls]
 
     def compute(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """The values that are needed outside, of those at `reads`, by torch."""
+        """Compute the values that are needed outside from those at `reads`, with torch."""
         values = dict(zip(self.reads, given, strict=True))
         for run, reads, writes in self._program:
             made = as_tuple(run(*[values[place].detach() if cut else values[place] for place, cut in reads]))
@@ -49,13 +49,13 @@ class Piece:
 
     @property
     def names(self) -> str:
-        """Its layers for messages: the first and the last."""
+        """The first and last layer of the piece, for messages."""
         names = [f'"{layer.name}" ({layer.type})' for layer in self.layers]
         return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 def cut(plan: Plan, takes: Callable[[Call], bool], make_run: Callable[[Piece], PieceRun]) -> list[Call | Piece]:
-    """The plan's calls; neighbours for which `takes` is true in pieces, which run as `make_run` says."""
+    """Group consecutive calls for which `takes` is true into pieces. `make_run` creates the function of a piece."""
     wanted = plan.wanted_places
     pieces: list[Call | Piece] = []
     groups = [list(group) for _, group in groupby(plan.calls, lambda call: (takes(call), call.backward))]
@@ -73,7 +73,7 @@ def cut(plan: Plan, takes: Callable[[Call], bool], make_run: Callable[[Piece], P
 def run_pieces(
     plan: Plan, pieces: Sequence[Call | Piece], inputs: Mapping[str, Tensor], given: Sequence[Tensor] | None
 ) -> list[Tensor]:
-    """The values at all places; see Engine.run."""
+    """Run calls and pieces; returns the values at all places. See Engine.run."""
     grad = torch.is_grad_enabled()
     values = plan.begin(given)
     for piece in pieces:

@@ -1,1 +1,1 @@
-"""From a NetParameter to the steps of a net: rules, splits, shapes, shared parameters, gradients."""
+"""Builds the steps of a net from a NetParameter: rules, splits, shapes, shared parameters, gradients."""

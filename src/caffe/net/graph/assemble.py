@@ -1,4 +1,4 @@
-"""From a prototxt to a built graph: read, check, filter by the state, insert splits, build; with places for errors."""
+"""Builds a graph from a prototxt: read, check, filter by state, insert splits, build. Errors name file and line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["assemble", "load_param"]
 
 
 def load_param(network: str | Path | Any) -> tuple[Any, Path | None]:
-    """The NetParameter of a file, upgraded, and the file's path; or a copy of the given NetParameter, and None."""
+    """Read and upgrade the NetParameter of a file; returns it with the path. A given NetParameter is copied."""
     if isinstance(network, (str, Path)):
         return upgrade.read_net(network), Path(network)
     if not isinstance(network, caffe_pb2.NetParameter):
@@ -35,7 +35,7 @@ def load_param(network: str | Path | Any) -> tuple[Any, Path | None]:
 def assemble(
     param: Any, path: Path | None, device: torch.device, python_layers: bool | None = None
 ) -> tuple[Graph, Callable[[int], str]]:
-    """The graph of a net whose `state` is set; and a function from a layer's index to its place in the file.
+    """Build a net whose `state` is set. Returns the graph, and a function from a layer's index to its file and line.
 
     Raises NetError and LayerError.
     """
@@ -44,7 +44,7 @@ def assemble(
     log.info("net.cpp:53", f"Initializing net from parameters: \n{text.dumps(filtered)}")
 
     def place(index: int | None) -> str:
-        """Where layer `index` of the whole net stands in its file."""
+        """File and line of layer `index` of the unfiltered net."""
         if path is None:
             return ""
         line = None if index is None else text.layer_line(path, index, param.layer[index].name)
@@ -63,7 +63,7 @@ def assemble(
 
 
 def _origins(filtered: Any, split: Any, indices: Sequence[int]) -> list[int | None]:
-    """For each layer of `split` its index in the file; None for an automatic Split."""
+    """The index in the file for each layer of `split`. None for an automatic Split."""
     given = iter(zip(filtered.layer, indices, strict=True))
     origins: list[int | None] = []
     following = next(given, None)

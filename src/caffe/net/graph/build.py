@@ -1,4 +1,4 @@
-"""Builds the steps of a net from its NetParameter: layers, blobs, shared parameters and who needs gradients."""
+"""Builds the steps of a net from its NetParameter: layers, blobs, shared parameters and required gradients."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _AUTOMATIC = "(automatic)"
 
 
 def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph:
-    """Build the net that is already filtered and split.
+    """Build a net that is already filtered and has its Split layers.
 
-    `locate(i)` gives the place of layer i in its file, for errors: "train.prototxt:41".
+    `locate(i)` gives the file and line of layer i for errors, such as "train.prototxt:41".
     """
     return _Builder(net, device, locate).graph
 
@@ -59,7 +59,7 @@ class _Builder:
             log.info("net.cpp:244", f"This network produces output {name}")
 
     def _without_shape(self, spec: Any, error: CaffeError) -> CaffeError | None:
-        """The error of an Input layer without a shape, if a layer fails whose bottom therefore has no axes."""
+        """The error to raise if a layer fails because an Input layer has no shape, so that its bottom has no axes."""
         steps, axes = self.graph.steps, [self.latest[name].shape for name in spec.bottom if name in self.latest]
         inputs = (index for index, step in enumerate(steps) if step.layer.user_fed and not step.layer.opt.shape)
         index = next(inputs, None)
@@ -158,7 +158,7 @@ class _Builder:
         layer.requires_grad_(True)
 
     def _weigh(self, blob: Blob, weight: float) -> None:
-        """Start the blob's diff as its loss weight. A layer in place changes the weight for the layers before, too."""
+        """Initialise the blob's diff to its loss weight. An in-place layer also changes that of earlier layers."""
         blob.reset_diff(weight)
         for step in self.graph.steps:
             own = zip(step.tops, step.loss_weights, strict=True)
@@ -175,7 +175,7 @@ class _Builder:
         return list(spec.loss_weight)
 
     def _check_name(self, layer: Layer) -> None:
-        """Refuse a second layer of one name where either keeps something that files store by the layer's name."""
+        """Raise an error for a duplicate layer name if either layer has blobs or a state, which files store by name."""
         namesakes = [index for index, step in enumerate(self.graph.steps) if step.layer.name == layer.name]
         keepers = [index for index in namesakes if _is_stored(self.graph.steps[index].layer)]
         if not namesakes or not (keepers or _is_stored(layer)):
@@ -218,7 +218,7 @@ class _Builder:
             layer.share_blob(index, owner.blob)
 
     def _adopt_stored_blobs(self, layer: Layer, spec: Any) -> None:
-        """Take over weights that the NetParameter itself carries."""
+        """Copy the weights that the NetParameter contains."""
         if not spec.blobs:
             return
         if len(spec.blobs) != len(layer.tensors):
@@ -270,13 +270,13 @@ class _Builder:
 
 
 def _is_stored(layer: Layer) -> bool:
-    """Whether a layer has blobs or a state for weight files and snapshots, which know it by name."""
+    """Whether a layer has blobs or a state, which weight files and snapshots store by its name."""
     moves = isinstance(layer, Source) and type(layer).position is not Source.position
     return moves or bool(layer.state_dict(keep_vars=True))
 
 
 def _warn_of_shared_names(steps: Sequence[Step]) -> None:
-    """Say so where layers without blobs share a name: by name, one of them is found."""
+    """Warn if layers without blobs share a name, since a look-up by name finds only one of them."""
     counts = Counter(step.layer.name for step in steps)
     if names := [name for name, count in counts.items() if count > 1]:
         listed = ", ".join(f'"{name}" ({counts[name]} layers)' for name in names)
@@ -288,7 +288,7 @@ def _warn_of_shared_names(steps: Sequence[Step]) -> None:
 
 
 def _warn_of_stray_options(spec: Any, cls: type[Layer]) -> None:
-    """Say so where a layer carries options of another type: Caffe passes them over without a word."""
+    """Warn if a layer has options of another layer type, which Caffe ignores silently."""
     used = {cls.options, "python_param", *cls.more_options}
     for name in (given.name for given, _ in spec.ListFields()):
         if name.endswith("_param") and name not in used and name not in WITHOUT_EFFECT["LayerParameter"]:

@@ -1,5 +1,4 @@
-"""Which layers and bottoms need gradients, and where backward starts: the analysis that Caffe makes before the first
-run."""
+"""Determines which layers and bottoms need gradients and where backward starts, as Caffe does before the first run."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ __all__ = [
 def mark_backward(steps: Sequence[Step], force: bool) -> None:
     """Set `backward`, `needs` and `params` of every step.
 
-    A step runs backward if it leads to a loss and a parameter or a gradient-carrying bottom wants it. `force`
-    (NetParameter.force_backward) makes every layer run backward, to all bottoms but exempt ones such as labels.
+    A step runs backward if a loss depends on it, and a parameter or a bottom needs its gradient. `force`
+    (NetParameter.force_backward) makes all layers run backward, to all bottoms except exempt ones such as labels.
     """
     trace_back(steps)
     for step in reversed(steps):
@@ -52,7 +51,7 @@ def mark_backward(steps: Sequence[Step], force: bool) -> None:
 
 
 def trace_back(steps: Sequence[Step]) -> None:
-    """Clear `backward` and `needs` where no loss depends on a step, or where nobody passes it a gradient.
+    """Clear `backward` and `needs` of steps on which no loss depends, or which receive no gradient.
 
     Source: BVLC net.cpp, Net::Init.
     """
@@ -75,12 +74,12 @@ def trace_back(steps: Sequence[Step]) -> None:
 
 
 def roots(steps: Sequence[Step]) -> dict[Blob, float]:
-    """The blobs from whose loss weight backward starts, with the weights.
+    """The blobs at which backward starts, with their loss weights.
 
-    A blob's diff is its loss weight at first. A step that differentiates the blob overwrites that diff, so the weight
-    then counts in the loss's value only. A step that works in place differentiates its own top, which is the same blob:
-    the weight is the diff of what the last of such steps makes. (A weight that the prototxt gives to a blob with
-    readers is on a top of its own, see `insert_splits`.)
+    The initial diff of a blob is its loss weight. A step that computes the gradient of the blob overwrites this diff.
+    The weight then affects only the value of the loss. Exception: for in-place steps, the weight is the diff of the top
+    of the last such step. (If a blob with a loss weight has readers, `insert_splits` moves the weight to a separate
+    top.)
     """
     found: dict[Blob, float] = {}
     for step in steps:
@@ -93,7 +92,7 @@ def roots(steps: Sequence[Step]) -> dict[Blob, float]:
 
 
 def first_diffs(steps: Sequence[Step]) -> list[tuple[Blob, float]]:
-    """The blobs whose diff backward begins with, since no layer overwrites it, with what that diff is at first."""
+    """The blobs whose initial diff backward uses, since no layer overwrites it, with the value of that diff."""
     given = {id(blob) for step in steps for blob, need in zip(step.bottoms, step.needs, strict=True) if need}
     found = {
         id(blob): (blob, weight)
@@ -106,7 +105,7 @@ def first_diffs(steps: Sequence[Step]) -> list[tuple[Blob, float]]:
 
 
 def have_several_diffs(steps: Sequence[Step]) -> bool:
-    """Whether blobs that use one parameter have diffs of their own, which a pass of the whole net cannot tell apart."""
+    """Whether blobs that share a parameter have separate diffs, which a pass of the whole net cannot compute."""
     diffs: dict[int, int] = {}
     blobs = [blob for step in steps for blob in step.params]
     return any(diffs.setdefault(id(blob.parameter), id(blob.diff_memory)) != id(blob.diff_memory) for blob in blobs)
@@ -114,7 +113,7 @@ def have_several_diffs(steps: Sequence[Step]) -> bool:
 
 @contextmanager
 def gradients_apart(blobs: Sequence[ParamBlob]) -> Iterator[None]:
-    """Let autograd add the gradients of weights that belong to another net to these blobs' own diffs."""
+    """A context in which gradients of weights shared from another net are added to these blobs' own diffs."""
     guests = list({id(blob.parameter): blob for blob in blobs if blob.gradient is None}.values())
     before = [blob.parameter.grad for blob in guests]
     for blob in guests:

@@ -1,4 +1,4 @@
-"""From a NetParameter to the list of layers that run: rules applied, splits inserted. Pure functions of messages."""
+"""Applies include and exclude rules to a NetParameter and inserts Split layers. Pure functions of messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["filter_net", "insert_splits", "makers", "meets_rule"]
 
 
 def filter_net(net: Any) -> tuple[Any, list[int]]:
-    """The net without the layers that its `state` rules out, and each kept layer's index in the original.
+    """Remove the layers that the rules exclude for the net's `state`. Also returns the old index of each kept layer.
 
     Raises NetError for a layer that has both include and exclude rules. Source: BVLC net.cpp, FilterNet.
     """
@@ -44,7 +44,7 @@ def meets_rule(state: Any, rule: Any, layer_name: str) -> bool:
 
 
 def _unmet(state: Any, rule: Any) -> str:
-    """Which part of a NetStateRule a NetState does not satisfy, as Caffe says it; empty if it satisfies the rule."""
+    """The part of a NetStateRule that a NetState does not satisfy, in Caffe's words. Empty if it satisfies the rule."""
     if rule.HasField("phase") and rule.phase != state.phase:
         return f"The NetState phase ({state.phase}) differed from the phase ({rule.phase})"
     if rule.HasField("min_level") and state.level < rule.min_level:
@@ -59,10 +59,10 @@ def _unmet(state: Any, rule: Any) -> str:
 
 
 def insert_splits(net: Any, place: Callable[[int], str] = lambda _: "", why: Callable[[str], str] | None = None) -> Any:
-    """The net with a Split layer behind every top that is read more than once; a loss weight counts as a reader.
+    """Insert a Split layer after every top that has several readers. A loss weight counts as a reader.
 
-    Raises NetError for a bottom that no earlier layer makes; `place(i)` tells where layer i stands in its file, and
-    `why(bottom)` what else is known of the bottom. Source: BVLC insert_splits.cpp, whose names it gives.
+    Raises NetError for a bottom that no earlier layer produces. `place(i)` is the file and line of layer i, and
+    `why(bottom)` adds facts about the bottom to the error. Names are as in Caffe. Source: BVLC insert_splits.cpp.
     """
     readers: dict[tuple[int, int], int] = defaultdict(int)
     weights: dict[tuple[int, int], float] = {}
@@ -91,7 +91,7 @@ def insert_splits(net: Any, place: Callable[[int], str] = lambda _: "", why: Cal
                 weight = weights.get((i, j), 0.0)
                 if weight:
                     layer.loss_weight[j] = (
-                        0  # the split carries it; the original drops the other tops' weights here too
+                        0  # the Split has the weight; Caffe also drops the weights of the other tops here
                     )
                     given[i, j] += 1
                 _add_split(split, f"{blob}_{original.name}_{j}_split", blob, readers[i, j], weight)
@@ -107,7 +107,7 @@ def _add_split(net: Any, name: str, blob: str, count: int, weight: float) -> Non
 def _bottom_sources(
     net: Any, place: Callable[[int], str], why: Callable[[str], str] | None
 ) -> dict[tuple[int, int], tuple[int, int]]:
-    """For each (layer, bottom index) the (layer, top index) that made the blob last."""
+    """For each (layer, bottom index): the (layer, top index) that last wrote the blob."""
     last: dict[str, tuple[int, int]] = {}
     sources = {}
     for i, layer in enumerate(net.layer):
@@ -126,9 +126,9 @@ def _bottom_sources(
 
 
 def makers(net: Any, kept: Sequence[int], bottom: str, place: Callable[[int], str]) -> str:
-    """Which layers of a whole net make a blob that no layer before its reader makes, and why they do not count.
+    """Explain which layers of the unfiltered net produce a missing bottom, and why they cannot be used.
 
-    `kept` are the layers that the net's state leaves in it, `place(i)` tells where layer i stands. Empty if none does.
+    `kept` are the layers that the state keeps; `place(i)` is the file and line of layer i. Empty if no layer does.
     """
     found = []
     for index, layer in enumerate(net.layer):
@@ -144,7 +144,7 @@ def makers(net: Any, kept: Sequence[int], bottom: str, place: Callable[[int], st
 
 
 def _rules_out(state: Any, layer: Any) -> str:
-    """Why a layer's rules keep it out of a net of this state."""
+    """The reason why a layer's rules exclude it from a net of this state."""
     own = f"the net has phase: {caffe_pb2.Phase.Name(state.phase)}, level: {state.level}, "
     own += f"stages: {', '.join(state.stage) or 'none'}"
     if layer.include:
@@ -155,5 +155,5 @@ def _rules_out(state: Any, layer: Any) -> str:
 
 
 def _rule_text(rule: Any) -> str:
-    """A rule as it is written: `phase: TRAIN stage: "deploy"`."""
+    """A rule as prototxt text: `phase: TRAIN stage: "deploy"`."""
     return text.dumps(rule).strip().replace("\n", " ") or "any state"

@@ -1,4 +1,4 @@
-"""The shapes of a layer's tops for the shapes of its bottoms, and the errors that a layer makes of them."""
+"""Shape inference for a layer, and its errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["failure", "infer_tops"]
 
 
 def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
-    """The shapes of a step's tops for the present shapes of its bottoms; `first` sets the layer up before."""
+    """The shapes of a step's tops for the current shapes of its bottoms. `first` calls the layer's `setup` before."""
     layer = step.layer
     bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
     try:
@@ -39,7 +39,7 @@ def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
 
 
 def _check_in_place(step: Step, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuse a layer whose top is its bottom, but has another shape: backward and reshape need the bottom's."""
+    """Raise an error if an in-place layer changes the shape, since backward and reshape need the bottom's shape."""
     for blob, shape in zip(step.tops, shapes, strict=False):
         if blob.shape != shape and any(blob is bottom for bottom in step.bottoms):
             step.layer.error(
@@ -49,7 +49,7 @@ def _check_in_place(step: Step, shapes: Sequence[tuple[int, ...]]) -> None:
 
 
 def failure(step: Step, error: Exception) -> LayerError:
-    """The error for an exception inside a layer: it names the layer, its bottoms and, in a user's file, the line."""
+    """The error for an exception in a layer. It names the layer, its bottoms and, for a user's layer, file and line."""
     layer = step.layer
     shapes = ", ".join(f'"{blob.name}" {shape_text(blob.shape)}' for blob in step.bottoms) or "no bottoms"
     source = inspect.getsourcefile(type(layer))

@@ -1,4 +1,4 @@
-"""The parts of a net that is built: its steps, one for each layer, and what a solver updates."""
+"""The parts of a built net: one step for each layer, and the parameters that a solver updates."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Graph", "History", "LastRun", "Learnable", "Step"]
 
 @dataclass(slots=True)
 class History:
-    """What a layer's backward needs of its last run: the tensors, with what autograd recorded between them.
+    """What a layer's backward needs from its last run: the tensors and autograd's graph between them.
 
-    `seen` holds each bottom's memory with its generation, and each parameter's place, at the time of the run. `params`
-    are the trained parameters of the run, which may belong to another net by now. `random` and `buffers` are what the
-    layer began with, where the run used them.
+    `seen` holds the memory and generation of each bottom and the address of each parameter, at the time of the run.
+    `params` are the trained parameters of the run, which may since belong to another net. `random` and `buffers` are
+    the initial generator states and buffers, if the run used them.
     """
 
     bottoms: list[Tensor]
@@ -34,33 +34,33 @@ class History:
 
 @dataclass
 class LastRun:
-    """How a net ran last. All steps of a net have the same one."""
+    """How a net ran last. All steps of a net share one object."""
 
-    stepwise: bool = True  # whether a step may have run by itself since the net last ran as one piece
+    stepwise: bool = True  # whether a single step may have run since the last run of the whole net
 
 
 @dataclass
 class Step:
-    """One layer in its place: what it reads and writes and which gradients it must give."""
+    """A layer in a net: the blobs that it reads and writes, and the gradients that it must compute."""
 
     layer: Layer
     bottoms: list[Blob] = field(default_factory=list)
     tops: list[Blob] = field(default_factory=list)
     loss_weights: list[float] = field(default_factory=list)
     needs: list[bool] = field(default_factory=list)  # for each bottom
-    forced: list[bool] = field(default_factory=list)  # for each bottom: whether it is needed by `force_backward` only
-    params: list[ParamBlob] = field(default_factory=list)  # those that get a gradient
+    forced: list[bool] = field(default_factory=list)  # for each bottom: whether only `force_backward` needs it
+    params: list[ParamBlob] = field(default_factory=list)  # parameters that get a gradient
     backward: bool = False
-    history: History | str = ""  # of the last run; or why there is none
+    history: History | str = ""  # of the last run, or the reason why there is none
     in_place: bool = False  # whether a top is one of the bottoms
-    shares: bool = False  # whether the tops are the bottom itself, perhaps in another shape
+    shares: bool = False  # whether the tops are views of the bottom
     missing_diffs: bool = False  # whether the last run did not keep the tops' diffs
-    weighted: bool = False  # whether a top counts in the loss
+    weighted: bool = False  # whether a top has a loss weight
     last_run: LastRun = field(default_factory=LastRun)
-    wary: bool = False  # whether to look at the memory of the tops: somebody keeps it, or the layer is a user's own
+    wary: bool = False  # whether to check the memory of the tops: it is referenced elsewhere, or the layer is a user's
 
     def shape_top(self, blob: Blob, shape: tuple[int, ...]) -> None:
-        """Give a top its shape, and where the layer has its tops share the bottom's data, that data."""
+        """Set the shape of a top, and its data if the layer's tops share the bottom's data."""
         if self.shares and not blob.alone:
             blob.share(self.bottoms[0], shape, diff=self.layer.shares_diff)
         elif blob.shape != shape:
@@ -77,7 +77,7 @@ class Step:
 
 @dataclass
 class Learnable:
-    """A blob that a solver updates, with the multipliers of its rate and of its weight decay."""
+    """A blob that a solver updates, with the multipliers of its learning rate and weight decay."""
 
     blob: ParamBlob
     lr_mult: float
@@ -96,7 +96,7 @@ class Learnable:
 
 @dataclass
 class Graph:
-    """A net that is built."""
+    """A built net."""
 
     steps: list[Step] = field(default_factory=list)
     blobs: list[Blob] = field(default_factory=list)

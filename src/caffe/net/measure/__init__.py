@@ -1,1 +1,1 @@
-"""Measuring a net: arithmetic, memory, traces, the norms of debug_info, and gradient checks."""
+"""Measurements of a net: operations, memory, traces, the norms of debug_info, and gradient checks."""

@@ -1,4 +1,4 @@
-"""What a layer's run costs: the products it must form and the bytes it must move, and how fast this machine can be."""
+"""The cost of a layer's run in operations and bytes, and the peak speed of the machine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Cost", "cost", "matrix_peak"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Floating-point operations of a layer's matrix products, a multiply-add being two, and bytes, for one batch.
+    """Floating-point operations of a layer's matrix products (a multiply-add counts as two) and bytes, for one batch.
 
-    `moved` is what forward has to read and write: bottoms, tops and learned blobs; nothing where every top is a view of
-    a bottom.
+    `moved` are the bytes that forward reads and writes: bottoms, tops and learned blobs; 0 if every top is a view of a
+    bottom.
     """
 
     flops: int
@@ -32,10 +32,10 @@ class Cost:
 
 
 def cost(step: Step) -> Cost:
-    """What a layer costs that has run forward.
+    """The cost of a layer that has run forward.
 
-    The products are those of its `forward` on meta tensors, so there is no second rule per layer. Backward forms each
-    once more for the gradient of the learned blobs and once more for that of the bottoms, where they are wanted.
+    The operations are counted in a run of `forward` on meta tensors. Backward needs the same number for the gradient of
+    the learned blobs and again for that of the bottoms, if these gradients are needed.
     """
     bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
     with FlopCounterMode(display=False, custom_mapping=_more_products()) as counter:
@@ -59,7 +59,7 @@ def _address(blob: Blob) -> int:
 
 
 def _more_products() -> dict[Any, Callable[..., int]]:
-    """Operators of matrix products that torch's counter does not know."""
+    """Matrix product operators that torch's FLOP counter does not support."""
     operator = torch_internals.linear_operator
     return {} if operator is None else {operator: _linear_flops}
 
@@ -69,9 +69,9 @@ def _linear_flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
 
 
 def matrix_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations a second of a large matrix product, by the fastest way that torch has on the device.
+    """Floating-point operations per second of a large matrix product, with the fastest method of torch on the device.
 
-    Takes a few tenths of a second, and the best of several runs by each way.
+    Takes a few tenths of a second. The result is the best of several runs of each method.
     """
     size = 4096 if torch.device(device).type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -81,7 +81,7 @@ def matrix_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.f
 def _products(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
     """Ways to multiply two square matrices: the library of torch.mm, and that of convolutions and linear layers."""
     ways = [lambda: torch.mm(a, b)]
-    if a.is_cuda:  # cuDNN may use TensorFloat-32 where torch.mm may not
+    if a.is_cuda:  # cuDNN may use TensorFloat-32 while torch.mm may not
         ways.append(lambda: torch.conv2d(a[:, :, None, None], b[:, :, None, None]))
     elif a.device.type == "cpu" and torch_internals.onednn_takes(a.dtype):
         ways.append(lambda: torch_internals.linear_pointwise(a, b, None, "none", [], ""))
@@ -89,7 +89,7 @@ def _products(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
 
 
 def _best_seconds(product: Callable[[], Tensor], budget: float = 0.15) -> float:
-    """The shortest of as many runs as fit into `budget` seconds, two at least, after one that does not count."""
+    """The shortest run, of as many runs as fit in `budget` seconds (at least two), after a warm-up run."""
     product()
     best, end = float("inf"), time.perf_counter() + budget
     runs = 0

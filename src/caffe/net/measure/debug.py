@@ -13,7 +13,7 @@ __all__ = ["log_backward", "log_forward", "log_norms"]
 
 
 def log_forward(step: Step) -> None:
-    """The mean absolute value of each top and each parameter of a layer that has just run forward."""
+    """Log the mean absolute value of each top and each parameter of a layer that has just run forward."""
     name = step.layer.name
     for blob in step.tops:
         log.info("net.cpp:593", f"    [Forward] Layer {name}, top blob {blob.name} data: {_mean(blob.read())}")
@@ -22,7 +22,7 @@ def log_forward(step: Step) -> None:
 
 
 def log_backward(step: Step) -> None:
-    """The mean absolute gradient of each bottom and each parameter of a layer that has just run backward."""
+    """Log the mean absolute gradient of each bottom and each parameter of a layer that has just run backward."""
     name = step.layer.name
     for blob, need in zip(step.bottoms, step.needs, strict=True):
         if need:
@@ -35,7 +35,7 @@ def log_backward(step: Step) -> None:
 
 
 def log_norms(learnable: Iterable[Learnable]) -> None:
-    """The norms of all parameters and of their gradients together."""
+    """Log the norms of all parameters together and of all their gradients together."""
     entries = list(learnable)
     data = [entry.tensor.detach() for entry in entries]
     diff = [entry.tensor.grad for entry in entries if entry.tensor.grad is not None]

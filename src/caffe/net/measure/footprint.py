@@ -1,4 +1,4 @@
-"""How much memory a run takes: the process's on the CPU, PyTorch's on a GPU."""
+"""The memory of a run: that of the process on the CPU, that of PyTorch on a GPU."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _RESET_PEAK = "5"  # of /proc/self/clear_refs
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes at the peak of a run and before it, and where the peak was read, for people.
+    """Bytes at the peak of a run and before it, and a text that names the source of the figure.
 
-    `before` is None where the system only tells the peak since the process began; both are None where it tells none.
+    `before` is None if the system reports only the peak since the process started. Both are None if it reports none.
     """
 
     peak: int | None
@@ -39,8 +39,8 @@ class Footprint:
 def footprint(net: Any, run: Callable[[], object]) -> Footprint:
     """Measure the memory of `run`, which runs `net` as one piece.
 
-    It runs three times: once to get rid of what earlier runs layer by layer left (their history, their gradients of
-    blobs and freed memory), then twice under measurement, since a step begins with what the one before it left.
+    `run` is called three times: once to release the memory of earlier runs layer by layer (histories, diffs of blobs
+    and freed blocks), then twice with measurement, since each step starts with the memory of the previous one.
     """
     run()
     for step in net.steps:
@@ -91,13 +91,13 @@ def _status(name: str) -> int:
 
 
 def _return_freed_memory() -> None:
-    """Give memory that nobody uses back to the system, where the C library has a call for it."""
+    """Return unused memory to the system, if the C library has a function for it."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def held(net: Any) -> dict[str, int]:
-    """Bytes that a net holds between two steps: of its parameters, their gradients and its blobs."""
+    """The bytes that a net holds between two steps, for parameters, their gradients and blobs."""
     parameters = [entry.tensor for entry in net.learnable]
     return {
         "parameters": _bytes(parameters),
@@ -107,6 +107,6 @@ def held(net: Any) -> dict[str, int]:
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Memory of tensors, each piece once."""
+    """The memory of tensors in bytes. Shared memory counts once."""
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
     return sum(storages.values())

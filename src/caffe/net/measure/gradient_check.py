@@ -1,4 +1,4 @@
-"""Checks gradients: what a layer's backward says against the slope that its forward has, in double precision."""
+"""Gradient check: compares a layer's backward with finite differences of its forward, in double precision."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ __all__ = ["FINE", "TOLERANCE", "Slope", "check", "gradients", "objective", "run
 _Example = Callable[[Tensor], Tensor | None]
 
 STEPS = (1e-6, 1e-7, 1e-8, 1e-9, 1e-5, 1e-4, 1e-3)
-"""Lengths of a step, relative to the size of the values: the first one that shows a right gradient decides. Smaller
-ones avoid kinks of forward, larger ones the rounding of layers that compute in float32."""
+"""Step sizes relative to the size of the values. The first that confirms the gradient decides. Small steps avoid kinks
+of forward, large steps avoid the rounding errors of layers that compute in float32."""
 
 TOLERANCE = 1e-4
-"""The largest difference, relative to the slope, that counts as a right gradient."""
+"""The largest relative difference for which a gradient counts as correct."""
 
 FINE = 1e-7
-"""An error below which a gradient is right beyond doubt."""
+"""Below this error a gradient is correct without further checks."""
 
 _KINK = 1e-5
-"""How much the differences to both sides of an element of a top may disagree, relative to its change, before the
-element counts as one with a kink."""
+"""An element of a top has a kink if its two one-sided differences differ by more than this, relative to its change."""
 
 _LARGE = 20_000_000
-"""Elements of all blobs from which on inputs are made smaller."""
+"""From this total number of elements on, inputs are made smaller."""
 
 _MANY = 5_000_000
-"""Elements of a layer from which on one direction must do."""
+"""From this number of elements of a layer on, only one direction is checked."""
 
 _ROUNDING = 1e-13
 """The relative error of a top in double precision."""
@@ -62,13 +61,13 @@ class Slope:
     doubt: float = 0.0
     notes: tuple[str, ...] = ()
     kinks: int = 0
-    """Elements of tops that have a kink within the step, and are left out."""
+    """The number of elements of tops that have a kink within the step, and are left out."""
     size: int = 0
-    """Elements of the bottom or blob."""
+    """The number of elements of the bottom or blob."""
 
     @property
     def error(self) -> float:
-        """The difference, relative to the usual size of the slope; infinite if one of them is not a number."""
+        """The difference relative to the typical size of the slope. Infinite if either value is NaN."""
         difference = abs(self.backward - self.numeric)
         return difference / self.scale if math.isfinite(difference) else math.inf
 
@@ -122,7 +121,7 @@ def check(net: Any, seed: int = 1, layer: str = "", elements: int = 0) -> list[t
 
 
 def _shrink(net: Any) -> None:
-    """Reshape inputs with very large batches to smaller ones, where the net can be reshaped."""
+    """Reduce very large batches of inputs, if the net can be reshaped."""
     inputs = [net.blobs[name] for name in net.inputs]
     total = sum(math.prod(blob.shape) for blob in net.blobs.values())
     sizes = {blob.shape[:1] for blob in inputs}
@@ -171,7 +170,7 @@ def _directions(x: Tensor, count: int, elements: int, generator: torch.Generator
 
 
 class _Line:
-    """A straight line through a bottom or blob `x`, along which forward is followed."""
+    """A straight line through a bottom or blob `x`, along which forward is evaluated."""
 
     def __init__(
         self,
@@ -215,7 +214,7 @@ class _Line:
             kinks = sum(int(((left == 0) & (whole != 0)).sum()) for left, whole in pairs)
         grad = self.grad if weights is None else self._gradient(weights)
         weights = weights or self.weights
-        terms = zip(weights, up, down, strict=True)  # subtracted before they are added up: less rounding
+        terms = zip(weights, up, down, strict=True)  # subtracting before summing reduces rounding errors
         numeric = sum((weight * (a - b)).sum().item() for weight, a, b in terms) / (2 * h)
         along = grad * self.direction
         values = math.hypot(*((weight * top).norm().item() for weight, top in zip(weights, self.tops, strict=True)))
@@ -249,7 +248,7 @@ class _Line:
         return weights if 0 < kinks <= count / 2 else None
 
     def _gradient(self, weights: Sequence[Tensor]) -> Tensor:
-        """x's gradient where the tops have these weights."""
+        """The gradient of x for these weights of the tops."""
         total = _weighted(run(self.layer, self.bottoms), weights)
         if not total.requires_grad:
             return torch.zeros_like(self.x)
@@ -274,7 +273,7 @@ def objective(tops: Sequence[Tensor]) -> Tensor:
 
 
 def _weights(tops: Sequence[Tensor]) -> list[Tensor]:
-    """What each element of the tops counts in the objective."""
+    """The weight of each element of the tops in the objective."""
     generator = torch.Generator().manual_seed(4)
     drawn = [_normal(top, generator) for top in tops]
     some = any(top.requires_grad for top in tops)
@@ -288,7 +287,7 @@ def _weighted(tops: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
 
 
 def run(layer: Layer, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The tops; every time from the same state and with the same random numbers."""
+    """Run forward; returns the tops. Each call uses the same state and the same random numbers."""
     with layer.repeating():
         torch.manual_seed(3)
         np.random.seed(3)
@@ -296,7 +295,7 @@ def run(layer: Layer, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _check_layer(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator, elements: int = 0) -> list[Slope]:
-    """The slopes at a place near `bottoms`, and at other ones while some cannot be told."""
+    """The slopes at a random point near `bottoms`, and at further points if some slopes are undetermined."""
     passed_by = {*layer.constant, *layer.exempt}
     passed_by.update(index for index, wanted in enumerate(layer.spec.propagate_down) if not wanted)
     found: list[Slope] = []
@@ -311,12 +310,12 @@ def _check_layer(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Gener
 
 
 def _finite(x: Tensor, generator: torch.Generator) -> Tensor:
-    """x with random numbers in the place of NaN and infinity, which would tell nothing of the layers that follow."""
+    """Replace NaN and infinity in x by random numbers, so that the following layers can be checked."""
     return x if bool(x.isfinite().all()) else torch.where(x.isfinite(), x, _normal(x, generator))
 
 
 def _moved(x: Tensor, generator: torch.Generator) -> Tensor:
-    """x moved by a hundredth of its spread, requiring a gradient."""
+    """x with random changes of a hundredth of its spread, requiring a gradient."""
     spread = x.std().item() if x.numel() > 1 else 0.0
     return (x + (0.01 * spread or 0.1) * _normal(x, generator)).requires_grad_()
 
@@ -326,7 +325,7 @@ def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _user_input(blob: Blob, label: bool, examples: Iterable[_Example], generator: torch.Generator) -> Tensor:
-    """Values for a blob that the user would fill."""
+    """Random values for a blob that the user would fill."""
     for example in examples:
         made = example(blob.tensor)
         if made is not None:
@@ -337,7 +336,7 @@ def _user_input(blob: Blob, label: bool, examples: Iterable[_Example], generator
 
 
 def _examples(steps: Sequence[Step]) -> dict[Blob, list[_Example]]:
-    """For each blob what its readers take as an example of it."""
+    """For each blob, the functions of its readers that give example values."""
     found: dict[Blob, list[_Example]] = {}
     for step in reversed(steps):
         for index, blob in enumerate(step.bottoms):

@@ -1,4 +1,4 @@
-"""A trace of a net that runs as one piece, with its layers by name, for the viewers of Chrome traces."""
+"""Writes a Chrome trace of runs of a whole net, in which layers appear by name."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = ["trace"]
 _ENGINE = "autograd::engine::evaluate_function: "
 
 Span = tuple[int, str]
-"""The number of the first autograd node that a layer's forward may make, and the layer's name."""
+"""The sequence number of the first autograd node that a layer's forward may create, and the layer's name."""
 
 
 def trace(module: NetModule, run: Callable[[], object], path: str | Path, steps: int = 3) -> None:
     """Profile `steps` runs of `run`, which runs `module`, and write a Chrome trace; atomically.
 
-    Each layer is a range under its name, in forward as it runs; a range `NAME backward` spans its nodes of autograd's
-    graph. Layers that a rewrite merged are one range. Raises FileError where the file cannot be written.
+    A range with the layer's name shows its forward run, a range `NAME backward` its autograd nodes. Fused layers form
+    one range. Raises FileError if the file cannot be written.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would write its progress to standard error
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps the profiler from logging to standard error
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_initialized()
     with _named_layers(module) as spans, profile(activities=activities) as profiler:
         for number in range(1, steps + 1):
@@ -52,7 +52,7 @@ def trace(module: NetModule, run: Callable[[], object], path: str | Path, steps:
 
 @contextmanager
 def _named_layers(module: NetModule) -> Iterator[list[Span]]:
-    """Make the module's layers name themselves to the profiler; gives where their autograd nodes begin, in order."""
+    """Label the module's layers for the profiler. Yields the list of their first autograd nodes, in order."""
     calls, spans = module.plan.calls, list[Span]()
     module.follow([replace(call, run=partial(_run_named, call, spans)) for call in calls])
     try:
@@ -70,14 +70,14 @@ def _run_named(call: Call, spans: list[Span], *bottoms: torch.Tensor) -> Any:
 
 
 def _backward_ranges(events: Sequence[dict[str, Any]], spans: list[Span]) -> list[dict[str, Any]]:
-    """One event for each unbroken row of autograd nodes of one layer; a node carries its number from forward."""
+    """One event for each run of consecutive autograd nodes of one layer. Nodes have the sequence numbers of forward."""
     starts = [start for start, _ in spans]
     ranges: list[dict[str, Any]] = []
     last = ""
     nodes = (event for event in events if event.get("ph") == "X" and event["name"].startswith(_ENGINE))
     for node in sorted(nodes, key=lambda event: event["ts"]):
         number = node["args"].get("Sequence number")
-        if number is not None:  # else a gradient that is added to a parameter's: it belongs to the layer before
+        if number is not None:  # else the accumulation of a parameter's gradient, which belongs to the previous layer
             index = bisect_right(starts, number) - 1
             name = spans[index][1] if index >= 0 else ""
             if name and name != last:

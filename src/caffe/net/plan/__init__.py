@@ -1,1 +1,1 @@
-"""Planning a run: the list of calls, their rewrites, and 16-bit arithmetic."""
+"""Plans of a run: the list of calls, their rewrites, and 16-bit arithmetic."""

@@ -1,4 +1,4 @@
-"""The factor that keeps gradients in float16 from vanishing."""
+"""Loss scaling, which keeps gradients in float16 from vanishing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["LossScale"]
 
 
 class LossScale:
-    """What gradients in float16 are multiplied with, as large as their range allows, and found while training.
+    """The factor by which float16 gradients are multiplied. It adapts to the largest value without overflow.
 
-        some gradient overflowed        value <- value / 2, and the update is left out
+        some gradient overflowed        value <- value / 2, and the update is skipped
         `patience` updates without      value <- value * 2
 
-    float16 holds nothing between 0 and 6e-8, where most gradients are, and nothing above 65504.
-    Source: Micikevicius et al., arXiv:1710.03740, section 3.2; torch.amp.GradScaler, whose constants these are.
+    float16 cannot represent numbers between 0 and 6e-8, where most gradients are, nor numbers above 65504.
+    Source: Micikevicius et al., arXiv:1710.03740, section 3.2; the constants are those of torch.amp.GradScaler.
     """
 
     first, least, most = 2.0**16, 2.0**-10, 2.0**32
@@ -32,7 +32,7 @@ class LossScale:
         self.good = 0  # updates since the last change
 
     def accepts(self, grads: Iterable[Tensor], iteration: int) -> bool:
-        """Whether all gradients, unscaled, are finite, so that the update can be made; adapts the scale."""
+        """Whether all unscaled gradients are finite, so that the solver may update. Adapts the scale."""
         norms = [torch.linalg.vector_norm(grad) for grad in grads]
         if norms and not bool(torch.stack(norms).isfinite().all()):
             self._set(self.value / 2, f"Iteration {iteration}: gradients overflowed FLOAT16, no update")
@@ -52,11 +52,11 @@ class LossScale:
         log.info("precision.py", f"{why}; loss scale {log.number(value)}")
 
     def memory(self) -> dict[str, float]:
-        """What a snapshot keeps."""
+        """The state for a snapshot."""
         return {"value": self.value, "good": self.good}
 
     def check_memory(self, memory: Mapping[str, float]) -> None:
-        """Raise a `SolverError` for what `recall` cannot take; changes nothing."""
+        """Raise a `SolverError` if `recall` cannot restore this state. Changes nothing."""
         if not memory:
             return
         value, good = memory.get("value", math.nan), memory.get("good", math.nan)
@@ -67,5 +67,5 @@ class LossScale:
             )
 
     def recall(self, memory: Mapping[str, float]) -> None:
-        """Take back what `memory` gave; from a state without it, begin anew."""
+        """Restore a state that `memory` returned. If it is empty, start from the initial scale."""
         self.value, self.good = memory.get("value", self.first), int(memory.get("good", 0))

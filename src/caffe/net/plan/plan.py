@@ -1,4 +1,4 @@
-"""A plan: what a run of a net as one piece computes, as a list of calls, and where each value is."""
+"""A plan: the list of calls in a run of the whole net, and the place of each value."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from caffe.net.plan.rewrite import Call, Rewrite, rewrite
 __all__ = ["Plan", "Rounding", "make_plan"]
 
 Weighted = list[tuple[int, float]]
-"""Places of values, each with the weight that it has in a sum."""
+"""Places of values, each with its weight in a sum."""
 
 
 class Rounding(Enum):
-    """When the calls of a plan are put into 16-bit arithmetic, if a net has it."""
+    """When the calls of a plan are converted to 16-bit arithmetic, if the net uses it."""
 
     FIRST = auto()
-    """Before the rewrites: each layer is rounded by itself."""
+    """Before the rewrites: each layer is rounded separately."""
     LAST = auto()
-    """After the rewrites: weights that a rewrite multiplies are rounded once."""
+    """After the rewrites: weights that a rewrite folds are rounded once."""
     NEVER = auto()
-    """The engine has an arithmetic of its own. Values are float32."""
+    """The engine chooses its own arithmetic. Values are float32."""
 
 
 @dataclass
 class Plan:
-    """What a run computes. Each value that it makes has a *place*, an index into the list of values.
+    """What a run computes. Each value has a *place*, an index into the list of values.
 
-    `wanted` are the blobs that the run must fill, beside those that data layers deliver; None stands for every blob.
-    Split layers, which only exist to add gradients, have no call: their tops have the place of their bottom.
+    `wanted` are the blobs that the run must fill, besides the tops of data layers; None means every blob. Split layers,
+    which only add gradients, have no call: their tops have the place of their bottom.
     """
 
     name: str
-    """The net's, for messages."""
+    """The net's name, for messages."""
     steps: list[Step]
     wanted: frozenset[str] | None = None
     calls: list[Call] = field(default_factory=list)
     count: int = 0
-    """How many places there are."""
+    """The number of places."""
     place: dict[str, int] = field(default_factory=dict)
-    """Where the value of a blob is at the end."""
+    """The place of each blob's final value."""
     same: dict[str, tuple[Blob, bool]] = field(default_factory=dict)
     """Blobs that share the data of another blob, and whether they share its diff."""
     lent: set[int] = field(default_factory=set)
-    """Places of values whose memory the layer keeps."""
+    """Places of values whose memory is referenced by the layer."""
     fed: set[int] = field(default_factory=set)
-    """Places of the values of sources, which may leave blobs to the user."""
+    """Places of the values of sources. A source may leave a blob to the user."""
     losses: Weighted = field(default_factory=list)
     roots: Weighted = field(default_factory=list)
-    """From where backward starts. Mostly the losses."""
+    """Where backward starts: usually the losses."""
     low: LowPrecision | None = None
 
     @property
@@ -69,22 +69,22 @@ class Plan:
         return [blob for step in self.steps if isinstance(step.layer, Source) for blob in step.tops]
 
     def loss_places(self) -> frozenset[int]:
-        """Places of the values that make the loss and of those from which backward starts."""
+        """Places of the values that enter the loss, and of those at which backward starts."""
         return frozenset(place for place, _ in (*self.losses, *self.roots))
 
     @cached_property
     def wanted_places(self) -> frozenset[int]:
-        """Places whose values must be there at the end of a run."""
+        """Places whose values must be available at the end of a run."""
         if self.wanted is None:
             return self.loss_places().union(self.place.values())
         names = set(self.wanted.union(blob.name for blob in self.delivered))
-        for name in reversed(self.place):  # a blob that shares the data of another is filled through that one
+        for name in reversed(self.place):  # a blob that shares another blob's data is filled with that blob
             if name in names and name in self.same:
                 names.add(self.same[name][0].name)
         return self.loss_places().union(self.place[name] for name in names)
 
     def begin(self, given: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """The values at the begin of a run: `given` at the places of the sources, and None elsewhere."""
+        """The list of values at the start of a run: `given` at the places of the sources, None elsewhere."""
         if self.low is not None:
             self.low.refresh(always=torch.is_grad_enabled())
         values: list[Tensor] = [None] * self.count  # type: ignore[list-item]
@@ -95,12 +95,12 @@ class Plan:
         return values
 
     def source_values(self) -> list[Tensor]:
-        """The next values of the sources: what comes into the net from outside."""
+        """The next values of the sources."""
         made = [(call, call.run()) for call in self.calls if isinstance(call.layer, Source)]
         return [value for call, tops in made for value in call.tops(tops)]
 
     def loss(self, values: Sequence[Tensor]) -> Tensor:
-        """The loss, with the gradient that backward starts from; see caffe.net.graph.gradients.roots."""
+        """The loss, connected to the blobs at which backward starts; see caffe.net.graph.gradients.roots."""
         loss = _sum(values, self.losses)
         if sorted(self.roots) == sorted(self.losses) or not torch.is_grad_enabled():
             return loss
@@ -122,7 +122,7 @@ def make_plan(
     precision: torch.dtype = torch.float32,
     scale: LossScale | None = None,
 ) -> Plan:
-    """The plan of a run of all `steps`; see Plan. `precision` is the layers', as caffe.net.plan.precision says."""
+    """The plan of a run of all `steps`; see Plan. For `precision` see caffe.net.plan.precision."""
     plan = Plan(name, list(steps), None if wanted is None else frozenset(wanted))
     starts, places = roots(steps), dict[Blob, int]()
     for step in steps:
@@ -168,7 +168,7 @@ def _add(plan: Plan, step: Step) -> tuple[int, ...]:
 
 
 def _sum(values: Sequence[Tensor], weights: Weighted) -> Tensor:
-    """The sum of the values at these places, each with its weight."""
+    """The weighted sum of the values at these places."""
     sums = [(values[place].sum() if values[place].dim() else values[place], weight) for place, weight in weights]
     weighted = [x if weight == 1 else x * weight for x, weight in sums]
     if not weighted:

@@ -1,8 +1,9 @@
-"""Running a net in 16-bit numbers: which layers do, where values change between the two kinds, and the weights.
+"""Mixed precision: which layers run in 16 bits, where values are converted, and copies of the weights.
 
-The weights that a net owns stay float32: they are what users see, snapshots hold and update rules change. Layers that
-gain by 16 bits run on rounded copies of them, their shadows, made anew in each run, so that steps too small for 16 bits
-add up. Values pass from layer to layer as they are made; one is converted, once, where a reader needs the other kind.
+The net's own weights stay float32: users see them, snapshots store them and update rules change them. Layers that are
+faster in 16 bits use rounded copies of the weights, called shadows. Each run rounds them again, so that updates too
+small for 16 bits accumulate. Values keep their type between layers and are converted, once, only if a reader needs the
+other type.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ _DTYPES = {"FLOAT": torch.float32, "BFLOAT16": torch.bfloat16, "FLOAT16": torch.
 
 
 def dtype_of(precision: int | str) -> torch.dtype:
-    """The torch type for a value of SolverParameter's `precision`, or for its name."""
+    """The torch dtype for a value of SolverParameter's `precision`, or for its name."""
     name = precision if isinstance(precision, str) else caffe_pb2.SolverParameter.Precision.Name(precision)
     return _DTYPES[name]
 
 
 def check(dtype: torch.dtype, device: torch.device) -> None:
-    """Raise a `NetError` for numbers that a net cannot run in on the device; warn, once, of those that are slow."""
+    """Raise a `NetError` if the device does not support the dtype. Warn once if it is slow there."""
     if dtype not in _DTYPES.values():
         names = ", ".join(str(known) for known in _DTYPES.values())
         raise NetError(f"a net cannot run in {dtype}; expected one of {names}")
@@ -59,30 +60,30 @@ def _warn_if_slow(kind: str) -> None:
 
 
 def _has_bfloat16(kind: str) -> bool:
-    """Whether the device of this kind multiplies bfloat16 matrices by instructions of its own."""
+    """Whether the device has instructions for products of bfloat16 matrices."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch_internals.has_bfloat16_arithmetic()
 
 
 class LowPrecision:
-    """What a net's calls need to run in a 16-bit type, `dtype`; with a `scale`, gradients in that type are scaled."""
+    """Converts a net's calls to a 16-bit type, `dtype`. With a `scale`, gradients in that type are scaled."""
 
     def __init__(self, dtype: torch.dtype, scale: LossScale | None = None) -> None:
         self.dtype, self.scale = dtype, scale
-        self._twins: list[tuple[Layer, Layer]] = []  # a layer, and the one that has shadows in place of its weights
+        self._twins: list[tuple[Layer, Layer]] = []  # a layer, and its copy with shadows in place of weights
         self._shadows: dict[tuple[int, torch.dtype], _Shadow] = {}  # by the weight's id
         self._masters: list[ParamBlob] = []  # the blobs of the layers that have shadows
         self._watch: WeightWatch | None = None
 
     def lower(self, calls: Sequence[Call], count: int, losses: frozenset[int]) -> tuple[list[Call], int]:
-        """The calls, with conversions among them, and the number of places; `count` is the number before.
+        """Insert conversions into the calls. Returns the calls and the new number of places; `count` is the old one.
 
-        What layers of the kind ALWAYS make is in 16 bits, and what layers of the kind FOLLOW make of nothing but such
-        values. Values at the places `losses` stay float32.
+        Tops of ALWAYS layers are 16 bits wide, and tops of FOLLOW layers whose bottoms all are. Values at the places
+        `losses` stay float32.
         """
         low: set[int] = set()
-        converted: dict[int, int] = {}  # where a place's value is in the other kind
+        converted: dict[int, int] = {}  # for a place, the place of the value in the other type
         changed: list[Call] = []
         for call in calls:
             lowered = _wants_low(call, low, losses)
@@ -101,7 +102,7 @@ class LowPrecision:
 
     @torch.no_grad()
     def refresh(self, always: bool = True) -> None:
-        """Round the weights, as they are now, into their shadows; unless `always`, only if they may have changed."""
+        """Round the current weights into their shadows. Unless `always`, only if they may have changed."""
         for layer, twin in self._twins:
             twin.training = layer.training
         for shadow in self._shadows.values():
@@ -124,7 +125,7 @@ class LowPrecision:
         return Call(layer, layer.forward, ((place, False),), (target,), (), True)
 
     def _twin(self, layer: Layer) -> Layer:
-        """The layer with shadows for weights; itself where it works with the weights as they are."""
+        """A copy of the layer with shadows as weights, or the layer itself if it uses the weights as they are."""
         if not layer._parameters or (layer.lowering is Lowering.FOLLOW and self.scale is None):
             return layer
         dtype = self.dtype if layer.lowering is Lowering.ALWAYS else torch.float32
@@ -152,9 +153,9 @@ def _wants_low(call: Call, low: set[int], losses: frozenset[int]) -> bool:
 
 
 class _Shadow:
-    """A weight in another type, which takes its place in a layer and hands its gradient on, as float32 and unscaled.
+    """A copy of a weight in another type. It replaces the weight in a layer and adds its unscaled gradient in float32.
 
-    One of the weight's own type is the weight itself under another name: only for the gradient's sake.
+    A shadow of the same type shares the weight's memory, and serves only to unscale the gradient.
     """
 
     def __init__(self, master: nn.Parameter, dtype: torch.dtype, scale: LossScale | None) -> None:
@@ -165,7 +166,7 @@ class _Shadow:
         self.leaf.register_post_accumulate_grad_hook(self._hand_on)
 
     def follow(self) -> None:
-        """Be trained, or lie where the weight does, as the weight is and does now."""
+        """Update `requires_grad` and the memory to those of the weight."""
         self.leaf.requires_grad_(self.master.requires_grad)
         if not self.rounded:
             self.leaf.data = self.master.data
@@ -183,7 +184,7 @@ class _Shadow:
 
 
 class _Convert(Layer, abstract=True):
-    """A value in another type; its gradient comes back in the type of the value, scaled while it is 16 bits wide."""
+    """Converts a value to another type. Its gradient is converted back, and is scaled while it is 16 bits wide."""
 
     type = "Convert"
     bottoms = tops = (1, 1)
@@ -199,7 +200,7 @@ class _Convert(Layer, abstract=True):
 
 
 class _Rescale(torch.autograd.Function):
-    """y, which is x in another type: the gradient is multiplied on its way into 16 bits and divided on its way out."""
+    """Convert x to another type. The gradient is scaled when converted to 16 bits and unscaled when converted back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, scale: LossScale) -> Tensor:

@@ -1,1 +1,1 @@
-"""Running a net: layer by layer, or as one module that joins a plan, an engine and the filling of blobs."""
+"""Running a net layer by layer, or as one module that combines a plan, an engine and the filling of blobs."""

@@ -1,4 +1,4 @@
-"""Keeps memory that a step frees for the next step, instead of giving it back to the system."""
+"""Keeps freed memory in the process for the next step, instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _USUAL_MMAP_MAX = 65536
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep freed blocks of any size; returns whether it took that. Nothing elsewhere.
+    """Make glibc's allocator keep freed blocks of any size. Returns False if it does not support this.
 
     A training step allocates and frees the same large blocks each time. By default glibc returns them to the system,
-    and every step pays for fresh pages. The price is that the process keeps its peak of memory.
+    and every step must map new pages, which is slow. The cost is that the process never shrinks below its peak memory.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -30,10 +30,10 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def large_blocks_apart() -> Iterator[None]:
-    """Take large blocks from the system one by one meanwhile: for a net's first pass.
+    """A context, for a net's first pass, in which large blocks are allocated from the system separately.
 
-    What that pass makes and leaves for good (oneDNN's kernels, torch's and Python's caches) would come to lie between
-    its large blocks, and part the memory that is kept into pieces too small for the next pass.
+    The first pass creates permanent objects (oneDNN's kernels, caches of torch and Python). Between large blocks, they
+    would fragment the kept memory into pieces that are too small for the next pass.
     """
     if not keep_freed_memory():
         yield

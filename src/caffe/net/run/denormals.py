@@ -1,7 +1,7 @@
-"""Numbers below 1.2e-38 as zero in backward: processors take up to a hundred times as long for them.
+"""Flushes denormal numbers (below 1.2e-38) to zero in backward. Processors are up to a hundred times slower for them.
 
-Gradients that shrink from layer to layer, such as those behind a layer whose weights begin at zero, make convolutions
-add up such numbers. Forward keeps them, so that the values of blobs are those of the original.
+They occur in gradients that shrink from layer to layer, for instance if the weights of a layer are initially zero.
+Forward does not flush them, so that the values of blobs equal Caffe's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PARALLEL = 1 << 18  # elements that torch shares among its threads
 
 
 class FlushedDenormals:
-    """A context in which the calling thread takes denormal numbers as zero."""
+    """A context in which the calling thread flushes denormal numbers to zero."""
 
     def __enter__(self) -> None:
         self._before = _flushed()
@@ -33,9 +33,9 @@ class FlushedDenormals:
 
 @functools.cache
 def flush_in_worker_threads() -> None:
-    """Have torch's worker threads flush denormals. They take the setting of the thread that starts them, once.
+    """Make torch's worker threads flush denormals. They copy the setting of the thread that starts them.
 
-    Nothing changes where the threads run already.
+    This has no effect if the threads are already running.
     """
     if torch.get_num_threads() > 1:
         with FlushedDenormals():

@@ -1,4 +1,4 @@
-"""Filling the blobs of a net with what a run as one piece computed."""
+"""Fills the blobs of a net with the values of a run of the whole net."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ABSENT = (
 
 
 class Filling:
-    """The blobs of a plan: those that a run fills, and those that it does not compute, which it marks as absent."""
+    """The blobs of a plan: a run fills some, and marks those that it does not compute as absent."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._steps = plan, plan.steps
@@ -40,27 +40,27 @@ class Filling:
         absent = [blobs[name] for name, place in plan.place.items() if place not in present]
         self._absent = [(blob, _ABSENT.format(blob.name)) for blob in absent]
         self._reasons = frozenset(reason for _, reason in self._absent)
-        self._shapes: list[tuple[int, ...]] = []  # of what sources delivered, when absent blobs got their shapes
+        self._shapes: list[tuple[int, ...]] = []  # of the sources' tops, when absent blobs were last reshaped
         self._delivered = plan.delivered
         self._computed = [blob for step in plan.steps if not isinstance(step.layer, Source) for blob in step.tops]
         bottoms = [(blob, need) for step in plan.steps for blob, need in zip(step.bottoms, step.needs, strict=True)]
         self._given_gradients = [blob for blob, need in bottoms if need]
 
     def held(self) -> list[str]:
-        """The names of blobs that would not be computed, but whose arrays somebody holds."""
+        """The names of blobs that are not computed, but whose arrays the user has references to."""
         return [blob.name for blob, _ in self._absent if blob.data_memory.lent]
 
     def free(self) -> None:
-        """Free what the last run left in the blobs, so that the memory serves the next run."""
-        delivered = {id(blob.data_memory) for blob in self._delivered}  # which blobs behind a Split share
+        """Free the values of the last run, so that the next run can reuse their memory."""
+        delivered = {id(blob.data_memory) for blob in self._delivered}  # shared by the tops of a Split
         for blob in self._computed:
             if not blob.data_memory.lent and id(blob.data_memory) not in delivered:
                 blob.drop(_UNFINISHED.format(blob.name))
 
     def fill(self, values: Sequence[Tensor], owned: bool) -> None:
-        """Give the blobs their values. `owned` tells whether these lie in memory that no later run writes into.
+        """Set the values of the blobs. `owned` says that no later run writes to the memory of these values.
 
-        Histories that a run layer by layer left for backward are forgotten.
+        Autograd histories of earlier runs layer by layer are dropped.
         """
         self._forget_histories()
         self._write(values, owned)
@@ -77,12 +77,12 @@ class Filling:
             self._reshape_absent()
 
     def drop_diffs(self) -> None:
-        """Mark the diffs of the blobs as absent: a training step as one piece does not keep them."""
+        """Mark the diffs of the blobs as absent, since a training step of the whole net does not keep them."""
         for blob in self._given_gradients:
             blob.drop_diff(_NO_DIFF.format(blob.name))
 
     def forget_shapes(self) -> None:
-        """Give absent blobs their shapes at the next run: blobs have been reshaped."""
+        """Update the shapes of absent blobs at the next run, after blobs have been reshaped."""
         self._shapes = []
 
     def _forget_histories(self) -> None:
@@ -92,7 +92,7 @@ class Filling:
             self._steps[0].last_run.stepwise = False
 
     def _write(self, values: Sequence[Tensor], owned: bool) -> None:
-        """Write the blobs. Values may lie in one memory, as those of Slice do: their blobs must know."""
+        """Write the blobs. Blobs whose values share memory, such as the tops of Slice, are marked as shared."""
         same, fed, lent = self._plan.same, self._plan.fed, self._plan.lent
         owners: dict[int, Blob] = {}
         for blob, place in self._filled:
@@ -110,7 +110,7 @@ class Filling:
             blob.write(value, private=owner is blob, foreign=place in lent or not owned)
 
     def _reshape_absent(self) -> None:
-        """Give the blobs that were not computed the shapes that they would have."""
+        """Set the shapes of the blobs that were not computed."""
         for step in self._steps:
             if step.shares or any(blob.data_memory.missing for blob in step.tops):
                 for blob, shape in zip(step.tops, infer_tops(step), strict=True):

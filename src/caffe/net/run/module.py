@@ -1,4 +1,4 @@
-"""NetModule: a net as one `torch.nn.Module`, run as one piece by an engine."""
+"""NetModule: a net as one `torch.nn.Module`, whose graph an engine runs as a whole."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class NetModule(nn.Module):
     """A net's layers as sub-modules, under their names, and its graph as `forward`.
 
     `forward(**inputs)` takes tensors for the net's Input blobs, by default the data they hold, and returns the loss (a
-    scalar with autograd's history) and the tensors of the blobs that it fills by name. `wanted` are the blobs to fill,
-    beside those of data layers; None stands for every blob.
+    scalar with autograd's history) and the tensors of the blobs that it fills, by name. `wanted` are the blobs to fill,
+    besides those of data layers; None means every blob.
 
     The module joins three parts. Its `plan` says what a run computes (`caffe.net.plan`), its `engine` executes the plan
     (`caffe.net.engines`), and a `Filling` gives the blobs their values. With a `precision` of 16 bits layers run as
@@ -57,7 +57,7 @@ class NetModule(nn.Module):
         self.record: Record | None = None
         self._scale = scale
         self._trained = False  # whether a training pass was made
-        used = set(dir(self))  # names that a layer's cannot have
+        used = set(dir(self))  # names that a layer's module cannot have
         for step in steps:
             if not step.layer.splits:
                 self.add_module(module_name(step.layer.name, used), step.layer)
@@ -65,7 +65,7 @@ class NetModule(nn.Module):
         keep_freed_memory()
 
     def follow(self, calls: list[Call]) -> None:
-        """Run these calls from now on, which must read and write what the plan's own do."""
+        """Run these calls instead of the plan's. They must read and write the same places."""
         if self.engine.follow(calls):
             self.plan.calls = calls
 
@@ -76,7 +76,7 @@ class NetModule(nn.Module):
         return self.plan.loss(values), self.plan.named(values)
 
     def _check(self, inputs: Mapping[str, Tensor]) -> None:
-        """Raise NetError for tensors that are no input's, or do not have its shape but for the number of rows."""
+        """Raise NetError for an unknown input, or a tensor whose shape differs in more than the number of rows."""
         known = {blob.name: blob for step in self.plan.steps if step.layer.user_fed for blob in step.tops}
         for name, value in inputs.items():
             if name not in known:
@@ -91,7 +91,7 @@ class NetModule(nn.Module):
                 )
 
     def forward_backward(self) -> float:
-        """One pass forward and backward; adds to the parameters' gradients and fills the blobs; returns the loss."""
+        """Run forward and backward. Adds to the parameters' gradients, fills the blobs and returns the loss."""
         self.filling.free()
         given = self.plan.source_values()
         scale = 0.0 if self._scale is None else self._scale.value
@@ -103,7 +103,7 @@ class NetModule(nn.Module):
         return float(loss)
 
     def training_pass(self, given: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """The values of one pass forward and backward over what the sources gave, and the loss. Fills no blobs."""
+        """Run forward and backward on the values of the sources. Returns all values and the loss; fills no blobs."""
         with torch.enable_grad():
             values = self.engine.run(NO_INPUTS, given)
             loss = self.plan.loss(values)
@@ -113,13 +113,13 @@ class NetModule(nn.Module):
         return values, loss.detach()
 
     def record_on(self, device: torch.device, recorder: Recorder = cuda_recorder) -> None:
-        """Run training passes from a record where `device` is a GPU; see caffe.net.engines.cudagraph."""
+        """Replay training passes from a CUDA graph if `device` is a GPU; see caffe.net.engines.cudagraph."""
         if recorded(device):
             layers = [call.layer for call in self.plan.calls if not isinstance(call.layer, Source)]
             self.record = Record(self.training_pass, list(self.parameters()), recorder, layers)
 
     def evaluate(self) -> float:
-        """One pass forward without autograd's history; fills the blobs; returns the loss."""
+        """Run forward without autograd. Fills the blobs and returns the loss."""
         if self.engine.frees_first:
             self.filling.free()
         with torch.no_grad():

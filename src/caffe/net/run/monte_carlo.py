@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: a net in TEST whose dropout stays on, and the runs that repeat only what depends on it."""
+"""Monte Carlo dropout: dropout stays on in TEST, and repeated runs recompute only the layers that depend on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def random_layers(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def switch(layers: Sequence[Layer], phase: int, on: bool) -> None:
-    """Let such layers of a net in TEST draw random numbers, or no longer. Raises NetError."""
+    """Switch the random numbers of such layers on or off, for a net in TEST. Raises NetError."""
     found = random_layers(layers)
     if phase != caffe_pb2.TEST:
         raise NetError("Monte Carlo dropout is for a net in TEST; one in TRAIN draws random numbers anyway")
@@ -32,8 +32,8 @@ def switch(layers: Sequence[Layer], phase: int, on: bool) -> None:
 def first_repeated(steps: Sequence[Step]) -> int:
     """The last step from which a run can be repeated so that all random layers are run again.
 
-    What the steps before it made must be whole: no later step writes over it in place. Raises NetError where only a
-    run that reads other data would do.
+    The tops of the steps before it must be intact, so no later step may overwrite them in place. Raises NetError if
+    only a run that reads new data would be possible.
     """
     random = next((index for index, step in enumerate(steps) if isinstance(step.layer, RandomInTraining)), 0)
     lowest = max((index for index, step in enumerate(steps[:random]) if isinstance(step.layer, Source)), default=-1) + 1
@@ -45,7 +45,7 @@ def first_repeated(steps: Sequence[Step]) -> int:
 
 
 def _repeatable(steps: Sequence[Step]) -> bool:
-    """Whether these steps leave as it was what they read of others."""
+    """Whether these steps do not modify the blobs that they read from earlier steps."""
     made: set[int] = set()
     for step in steps:
         read = {id(blob) for blob in step.bottoms}

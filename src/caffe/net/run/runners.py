@@ -1,4 +1,4 @@
-"""How a net runs: its mode, and the modules that run it as one piece in training and for inference."""
+"""The mode of a net, and the modules that run the whole net in training and for inference."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Mode:
     """How a net runs. The default: `forward` runs layer by layer, and every run fills every blob."""
 
     optimized: bool = False
-    """Whether `forward` of the whole net runs as one piece, by the engine that `optimize` chose."""
+    """Whether `forward` of the whole net uses the engine that `optimize` selected."""
     shown: frozenset[str] = frozenset()
-    """The blobs that such a run fills, beside the outputs."""
+    """The blobs that such a run fills, besides the outputs."""
     compiled: bool = False
-    """Whether training steps run through torch.compile."""
+    """Whether training steps are compiled with torch.compile."""
     kept: frozenset[str] | None = None
     """The blobs that a training step fills; None for every blob."""
 
 
 class Runners:
-    """The modules that run a net as one piece: made when first needed, and again when the mode changes."""
+    """The modules that run the whole net. Each is created when first needed, and again when the mode changes."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Runners:
 
     @property
     def training(self) -> NetModule:
-        """What runs training steps."""
+        """The module that runs training steps."""
         if self._training is None:
             self._training = self._module(Compiled() if self.mode.compiled else Eager(), self.mode.kept)
             if not self.mode.compiled:
@@ -61,7 +61,7 @@ class Runners:
 
     @property
     def inference(self) -> NetModule:
-        """What runs a net in TEST."""
+        """The module that runs a net in TEST."""
         if self._inference is None:
             self._inference = self._module(self._make_engine(), self._outputs | self.mode.shown)
         return self._inference
@@ -72,7 +72,7 @@ class Runners:
             names, hint = " or ".join(f'"{name}"' for name in Engine.named), did_you_mean(engine, Engine.named)
             raise NetError(f'unknown engine "{engine}", expected {names}{hint}')
         chosen, device, precision = Engine.named[engine], self._device, self._precision
-        chosen.for_inference(device, precision, compiled)  # raises where it cannot be had
+        chosen.for_inference(device, precision, compiled)  # raises an error if it is not available
         self._make_engine = lambda: chosen.for_inference(device, precision, compiled)
         self.mode = replace(self.mode, optimized=True, shown=self.mode.shown.union(keep))
         self._inference = None
@@ -95,7 +95,7 @@ class Runners:
         self._training = self._inference = None
 
     def infer(self, more: Collection[str] = ()) -> float:
-        """One pass forward that fills the outputs, what is kept, and `more`; returns the loss."""
+        """Run forward; fills the outputs, the kept blobs and `more`. Returns the loss."""
         runner = self.inference
         wanted = runner.plan.wanted or frozenset()
         missing = {*more, *runner.filling.held()} - wanted
@@ -108,25 +108,25 @@ class Runners:
         return runner.evaluate()
 
     def step(self) -> float:
-        """One pass forward and backward; returns the loss."""
+        """Run forward and backward; returns the loss."""
         if held := self.training.filling.held():
             self.slim(held)
         return self.training.forward_backward()
 
     def rebuild(self) -> None:
-        """Make the runners again: layers have got other parameters."""
+        """Create the modules again after the parameters of layers were replaced."""
         self._training = None
         if self._inference is not None:
             self._inference = self._module(self._make_engine(), self._inference.plan.wanted)
 
     def forget_shapes(self) -> None:
-        """Hear that blobs have been reshaped."""
+        """Must be called after blobs have been reshaped."""
         for runner in (self._training, self._inference):
             if runner is not None:
                 runner.filling.forget_shapes()
 
     def _with_kept(self, keep: Collection[str]) -> frozenset[str]:
-        """The outputs, the blobs `keep`, and those that steps keep already."""
+        """The outputs, the blobs `keep`, and the blobs that earlier calls keep."""
         return frozenset([*self._outputs, *(self.mode.kept or ()), *keep])
 
     def _module(self, engine: Engine, wanted: Collection[str] | None) -> NetModule:

@@ -1,4 +1,4 @@
-"""One layer's run, forward and backward: what `Net` repeats for each of its steps."""
+"""Runs one layer forward and backward. `Net` does this for each of its steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["backward_step", "forward_step"]
 
 
 def forward_step(step: Step) -> list[Tensor]:
-    """Run the layer forward and fill its tops; returns its weighted losses."""
+    """Run the layer forward and fill its tops. Returns its weighted losses."""
     step.last_run.stepwise = True
     made, bottoms = _run(step)
     if made is not None:
@@ -31,7 +31,7 @@ def forward_step(step: Step) -> list[Tensor]:
 
 
 def _give_diffs(step: Step) -> None:
-    """Make diffs that the last run did not keep what they are at first: the loss weights."""
+    """Reset diffs that the last run did not keep to their initial values, the loss weights."""
     step.missing_diffs = False
     for blob, weight in zip(step.tops, step.loss_weights, strict=True):
         if blob.diff_memory.missing:
@@ -39,7 +39,7 @@ def _give_diffs(step: Step) -> None:
 
 
 def _fill(step: Step, made: Sequence[Tensor | None], bottoms: Sequence[Tensor]) -> None:
-    """Give the tops their values. Each memory knows whether somebody else reads or keeps the same numbers."""
+    """Set the values of the tops, and mark memory that is shared or referenced elsewhere."""
     if step.shares:
         _share(step, made, bottoms[0])
         return
@@ -57,10 +57,10 @@ def _fill(step: Step, made: Sequence[Tensor | None], bottoms: Sequence[Tensor]) 
 def _apart(
     step: Step, value: Tensor, top: Tensor, tops: Sequence[Tensor | None], bottoms: Sequence[Tensor]
 ) -> tuple[Tensor, bool]:
-    """A top's value, and whether its memory is nobody else's: no bottom's, parameter's or other top's.
+    """A top's value, and whether its memory is private: not shared with a bottom, a parameter or another top.
 
-    The memory may be one that the layer keeps, if it says so, or that autograd keeps for a layer in place. A value that
-    lies in a bottom which the user can write into is copied.
+    The layer may hold a reference to the memory if it declares so, and autograd may for an in-place layer. A value that
+    is a view of a bottom that the user can write to is copied.
     """
     place = top.untyped_storage().data_ptr() if step.wary or top._is_view() else 0
     private = True
@@ -77,7 +77,7 @@ def _apart(
 
 
 def _share(step: Step, made: Sequence[Any], x: Tensor) -> None:
-    """Let the tops be the bottom; where a shape needs C order, the bottom takes over the copy in that order."""
+    """Make the tops views of the bottom. If a shape requires C order, the bottom's data is replaced by a copy."""
     memory = step.bottoms[0].data_memory
     if made[0].data_ptr() != x.data_ptr():
         memory.lay_out(made[0].detach().view(memory.shape))
@@ -89,7 +89,7 @@ def _share(step: Step, made: Sequence[Any], x: Tensor) -> None:
 
 
 def backward_step(step: Step) -> None:
-    """Run the layer backward: overwrite its bottoms' diffs, add to its parameters' diffs."""
+    """Run the layer backward. Overwrites the diffs of its bottoms, and adds to the diffs of its parameters."""
     if not step.backward:
         return
     if step.layer.constant:
@@ -106,17 +106,17 @@ def backward_step(step: Step) -> None:
             continue
         owner = owners.setdefault(grad.untyped_storage().data_ptr(), blob)
         if owner.diff_memory is not blob.diff_memory and not owner.diff_memory.share():
-            grad = grad.clone()  # the user can write into the other blob's diff
+            grad = grad.clone()  # since the user can write to the other blob's diff
         blob.write_diff(grad, private=owner is blob)
     for blob, grad in zip(step.params, grads[len(wanted) :], strict=True):
         if grad is None:
-            blob.read_diff()  # zeros, where there is none
+            blob.read_diff()  # creates zeros if there is no diff
         else:
             blob.add_diff(grad)
 
 
 def _gradients(step: Step, heads: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """The gradients of the leaves for the tops' diffs."""
+    """The gradients of the leaves, given the diffs of the tops."""
     if not heads or not leaves:
         return [None] * len(leaves)
     made, diffs = zip(*heads, strict=True)
@@ -131,7 +131,7 @@ def _gradients(step: Step, heads: Sequence[tuple[Tensor, Tensor]], leaves: Seque
 
 
 class _Root(torch.autograd.Function):
-    """A number whose gradient for each top is the diff given: torch.autograd.grad imports a compiler to take diffs."""
+    """A scalar whose gradient for each top is the given diff. torch.autograd.grad would import a compiler for this."""
 
     @staticmethod
     def forward(ctx: Any, diffs: Sequence[Tensor], *tops: Tensor) -> Tensor:
@@ -154,10 +154,10 @@ def _check_constant(step: Step) -> None:
 
 
 def _present_history(step: Step) -> History:
-    """What backward differentiates: the layer's last run, or one on its present bottoms if these have changed since.
+    """The history that backward differentiates: the layer's last run, or a new run if the bottoms changed since.
 
-    An in-place layer has only its last run, as its bottom is gone, and so has a layer whose run has effects that cannot
-    be undone.
+    An in-place layer cannot run again because its bottom was overwritten. Neither can a layer with side effects that
+    cannot be undone.
     """
     history = step.history
     if isinstance(history, str):
@@ -179,7 +179,7 @@ def _run_recorded(step: Step) -> History:
 
 
 def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, list[Tensor]]:
-    """The layer's tops, None where it leaves them as they are, and its bottoms; keeps what backward needs."""
+    """Run the layer; returns its tops (None if it leaves them unchanged) and bottoms. Stores backward's history."""
     layer = step.layer
     bottoms = [blob.read() for blob in step.bottoms]
     random, buffers = _start(step) if step.backward else (None, None)
@@ -203,7 +203,7 @@ def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, list[Tensor]]:
 
 
 def _start(step: Step) -> tuple[RandomState | None, Held | None]:
-    """What a run of the layer begins with, as far as it uses that: the random generators and its buffers."""
+    """The state before a run: the random generators and the layer's buffers, if the layer uses them."""
     effects = step.layer.effects_now
     if not effects or effects & Effects.CALLS:
         return None, None
@@ -212,9 +212,9 @@ def _start(step: Step) -> tuple[RandomState | None, Held | None]:
 
 
 def _seen(step: Step) -> list[Any]:
-    """What a run of the layer depends on: where and how old its bottoms and parameters are, trained or not.
+    """Addresses and generations of everything that a run of the layer reads: its bottoms and all its parameters.
 
-    Buffers do not count: backward goes by the statistics that the run used.
+    Buffers are not included, since backward uses the statistics of the run.
     """
     seen: list[Any] = []
     for blob in step.bottoms:

@@ -1,7 +1,7 @@
-"""Rewrites of a net's list of calls, made before it first runs as one piece.
+"""Rewrites of a net's list of calls, which are applied before the first run of the whole net.
 
-A rewrite is a function from calls to calls that changes how values are computed and never which: a test holds each
-equal to the net layer by layer. `REWRITES` lists them in the order of their use.
+A rewrite is a function from calls to calls. It changes how values are computed but not the values: a test compares each
+rewrite with the net run layer by layer. `REWRITES` lists them in the order in which they are applied.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ INFERENCE: list[Rewrite] = [
     scale_with_batch_norm,
     relu_in_place,
 ]
-"""Those of a run in which nothing is learnt and few values are wanted."""
+"""The rewrites for inference, where few values are needed."""
 
 
 FROZEN: list[Rewrite] = [forget_history, drop_dropout, drop_dead, scale_with_batch_norm]
-"""Those of inference that is compiled: the compiler folds and fuses by itself."""
+"""The rewrites for compiled inference. The compiler itself folds and fuses layers."""
 
 
 def rewrite(calls: Sequence[Call], wanted: frozenset[int], changes: Sequence[Rewrite] = REWRITES) -> list[Call]:
-    """The calls after all rewrites. Values at the places `wanted` must be there at the end."""
+    """Apply all rewrites. Values at the places `wanted` must be available at the end of a run."""
     for change in changes:
         calls = change(calls, wanted)
     return list(calls)

@@ -17,7 +17,7 @@ __all__ = ["coefficients", "normalization", "scale_with_batch_norm", "scales_cha
 
 
 def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """BatchNorm followed by a Scale of its channels: one normalisation with weight and bias, one pass over the data."""
+    """Merge BatchNorm and a following channel-wise Scale into one normalisation, which passes over the data once."""
     read = readers(calls)
     norms = {call.writes[0]: call for call in calls if isinstance(call.layer, BatchNorm) and not call.layer.scaled}
     merged: dict[int, Call] = {}
@@ -33,20 +33,20 @@ def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list
 
 
 def scales_channels(call: Call) -> bool:
-    """Whether it is a Scale by its own blobs, one number for each channel."""
+    """Whether the call is a Scale by its own blob, with one number per channel."""
     layer: Any = call.layer
     return type(layer) is Scale and len(call.reads) == 1 and layer.start == 1 and layer.weight.dim() == 1
 
 
 def normalization(call: Call) -> tuple[BatchNorm, Any] | None:
-    """The BatchNorm that a call runs and the Scale merged with it, if any; None for other calls."""
+    """The BatchNorm of a call and the Scale merged with it, if any. None for other calls."""
     if isinstance(call.layer, BatchNorm) and call.run == call.layer.forward:
         return None if call.layer.scaled else (call.layer, None)
     return call.run.args if isinstance(call.run, partial) and call.run.func is _normalize else None
 
 
 def coefficients(scale: Any) -> tuple[Tensor, Tensor | None]:
-    """A Scale's blobs."""
+    """The blobs of a Scale."""
     return scale.weight, scale.bias if scale.opt.bias_term else None
 
 

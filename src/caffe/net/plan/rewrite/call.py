@@ -1,4 +1,4 @@
-"""A net as a list of calls: what rewrites read and change."""
+"""A net as a list of calls, on which rewrites work."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["Call", "Rewrite", "is_plain_relu", "readers", "tops_of"]
 
 @dataclass(frozen=True)
 class Call:
-    """One run of a layer, or of several as one: which values it reads and writes, by places in the list of values."""
+    """One run of a layer, or of several fused layers: the places of the values that it reads and writes."""
 
     layer: Layer
     run: Callable[..., Any]
-    reads: tuple[tuple[int, bool], ...]  # (place, whether to cut autograd's history there)
+    reads: tuple[tuple[int, bool], ...]  # (place, whether to detach the value from autograd)
     writes: tuple[int, ...]
-    kept: tuple[Blob, ...]  # what to use for tops that the layer leaves to the user
+    kept: tuple[Blob, ...]  # blobs to use for tops that the layer leaves to the user
     backward: bool
-    frees: tuple[int, ...] = ()  # places whose values nobody needs after it
+    frees: tuple[int, ...] = ()  # places whose values are not needed after this call
 
     def tops(self, made: Any, inputs: Mapping[str, Tensor] = MappingProxyType({})) -> tuple[Tensor, ...]:
-        """What `run` made, as a tuple; for what it left to the user, the `inputs` by name or else the blobs' values."""
+        """The result of `run` as a tuple. Tops left to the user come from `inputs` by name, or from the blobs."""
         return tops_of(made, self.kept, inputs)
 
 
@@ -51,15 +51,15 @@ def _left(blob: Blob, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 Rewrite = Callable[[Sequence[Call], frozenset[int]], list[Call]]
-"""From calls, and the places whose values must be there at the end, to calls."""
+"""Takes calls and the places whose values must be available at the end; returns calls."""
 
 
 def readers(calls: Sequence[Call]) -> Counter[int]:
-    """How often each value is read."""
+    """The number of times that each value is read."""
     return Counter(place for call in calls for place, _ in call.reads)
 
 
 def is_plain_relu(call: Call) -> bool:
-    """Whether it is a ReLU without slope that passes gradients on."""
+    """Whether the call is a ReLU without negative slope that propagates gradients."""
     layer: Any = call.layer
     return type(layer) is ReLU and not layer.opt.negative_slope and not call.reads[0][1]

@@ -1,4 +1,4 @@
-"""Rewrites that leave out what nobody needs."""
+"""Rewrites that remove unneeded calls and free values early."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["drop_dead", "forget_history", "free_early"]
 
 
 def drop_dead(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Layers whose tops nobody reads or wants, unless their run changes something else, as a source's does."""
+    """Remove layers whose tops are not used, unless their run has lasting side effects, like that of a source."""
     needed, left = set(wanted), []
     for call in reversed(calls):
         acts = isinstance(call.layer, Source) or call.layer.effects_now.lasting
@@ -23,12 +23,12 @@ def drop_dead(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def forget_history(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """No backward pass, and so no cuts of autograd's history."""
+    """For runs without backward: remove the operations that detach values from autograd."""
     return [replace(call, reads=tuple((place, False) for place, _ in call.reads), backward=False) for call in calls]
 
 
 def free_early(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Values let go after their last reader; autograd keeps those that it needs."""
+    """Free values after their last reader. Autograd keeps the values that backward needs."""
     seen, changed = set(wanted), []
     for call in reversed(calls):
         touched = {*(place for place, _ in call.reads), *call.writes}

@@ -12,7 +12,7 @@ __all__ = ["drop_dropout"]
 
 
 def drop_dropout(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Dropout in TEST, which hands its bottom on: whoever reads its top reads its bottom."""
+    """Remove Dropout in TEST, where the top equals the bottom. Readers of the top read the bottom."""
     place: dict[int, int] = {}
     left = []
     for call in calls:

@@ -1,4 +1,4 @@
-"""Rewrites that make one kernel of a layer with weights and what follows it, for inference."""
+"""Rewrites for inference that fuse a layer with weights and the layers after it into one kernel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["add_in_place", "fold_scales", "fuse_relu", "fuse_sum", "use_products
 
 
 def use_products(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Convolution, Deconvolution and InnerProduct with weights that are laid out for their kernels once."""
+    """Replace Convolution, Deconvolution and InnerProduct by kernels whose weights are reordered once."""
     return [replace(call, run=Product(call.layer)) if is_plain(call) else call for call in calls]
 
 
 def fold_scales(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """BatchNorm with running statistics, and Scale of channels, folded into the weights and bias before them."""
+    """Fold BatchNorm with running statistics and channel-wise Scale into the weights and bias of the previous layer."""
     return _absorb(calls, wanted, _fold)
 
 
@@ -37,7 +37,7 @@ def _fold(product: Product, call: Call) -> Product | None:
 
 
 def fuse_relu(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """ReLU, leaky or not, in the kernel that makes its bottom."""
+    """Fuse ReLU, leaky or not, into the kernel that computes its bottom."""
     return _absorb(calls, wanted, _fuse_relu)
 
 
@@ -48,7 +48,7 @@ def _fuse_relu(product: Product, call: Call) -> Product | None:
 
 
 def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Eltwise SUM of two, one made by a kernel for it alone: the kernel adds the other, as in a residual net."""
+    """Fuse an Eltwise SUM of two bottoms, as in a residual net, into the kernel whose top only the sum reads."""
     read = readers(calls)
     makers: dict[int, Call] = {}
     gone: set[int] = set()
@@ -68,14 +68,14 @@ def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def add_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Fused sums over the memory of what they add, where a kernel made it and only kernels read it, all before."""
+    """Compute fused sums in place of their second bottom, if a kernel computed it and only earlier kernels read it."""
     fresh: set[int] = set()
     last: dict[int, int] = {}
     for index, call in enumerate(calls):
         last.update((place, index) for place, _ in call.reads)
         if isinstance(call.run, Product):
             fresh.update(call.writes)
-        else:  # it may hand a view of its bottom on
+        else:  # its top may be a view of its bottom
             fresh.difference_update(place for place, _ in call.reads)
     changed = []
     for index, call in enumerate(calls):
@@ -88,9 +88,9 @@ def add_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def _absorb(calls: Sequence[Call], wanted: frozenset[int], join: Any) -> list[Call]:
-    """Let kernels take over the call that alone reads their top, where `join(product, call)` gives one for both."""
+    """Fuse a kernel with the only reader of its top, if `join(product, call)` returns a kernel for both."""
     read = readers(calls)
-    place: dict[int, int] = {}  # where in `changed` the maker of a value is
+    place: dict[int, int] = {}  # for a value, the index in `changed` of the call that computes it
     changed: list[Call] = []
     for call in calls:
         source = call.reads[0][0] if len(call.reads) == 1 else -1

@@ -1,4 +1,4 @@
-"""Rewrites of what can work over its bottom's memory in training."""
+"""Rewrites for training that compute layers in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUM = caffe_pb2.EltwiseParameter.SUM
 
 
 def relu_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """ReLU over its input's memory, where the layer that made the input does not need it."""
+    """Compute ReLU in place if the layer that computed its bottom does not need the bottom in backward."""
     read = readers(calls)
     maker = {place: call for call in calls for place in call.writes}
     changed = []
@@ -33,7 +33,7 @@ def relu_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def sum_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Eltwise SUM of two over the memory of one that nobody else needs, as in a residual net."""
+    """Compute an Eltwise SUM of two bottoms in place of one that has no other reader, as in a residual net."""
     read = readers(calls)
     maker = {place: call for call in calls for place in call.writes}
     changed = []

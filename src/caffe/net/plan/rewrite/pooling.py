@@ -1,4 +1,4 @@
-"""Rewrite of a ReLU and the pooling behind it."""
+"""Rewrite of a ReLU followed by a pooling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX = caffe_pb2.PoolingParameter.MAX
 
 
 def pool_before_relu(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """ReLU, then the largest of each window: the other way round it is the same, and ReLU has less to do."""
+    """Apply max pooling before ReLU: the result is the same, and ReLU processes fewer cells."""
     read = readers(calls)
     maker = {place: call for call in calls for place in call.writes}
     swapped: dict[int, Call] = {}

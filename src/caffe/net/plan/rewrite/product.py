@@ -1,4 +1,4 @@
-"""A Convolution, Deconvolution or InnerProduct together with what follows it: one kernel at inference."""
+"""A Convolution, Deconvolution or InnerProduct fused with the layers after it into one kernel, for inference."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from caffe.parameter_memory import WeightWatch
 __all__ = ["Product", "is_plain"]
 
 _LAST = torch.channels_last
-_FEW_WEIGHTS = 2**20  # of an InnerProduct: one row passes them faster than oneDNN prepares for it
-_FEW_PRODUCTS = 2**19  # of a convolution: they are done before oneDNN has prepared for it
+_FEW_WEIGHTS = 2**20  # of an InnerProduct: for one row, oneDNN's preparation takes longer than the product
+_FEW_PRODUCTS = 2**19  # of a convolution: oneDNN's preparation takes longer than the convolution
 
 
 @dataclass(eq=False, repr=False)
 class Product:
-    """A layer with weights, run with constants that are made once: `y = act(scaled(layer(x)) + other)`.
+    """A layer whose weights are prepared once, as a kernel `y = act(scaled(layer(x)) + other)`.
 
-    `scales` are the BatchNorm and Scale layers behind it, folded into its weights and bias; `slope` is that of the ReLU
-    behind them, None for no ReLU; `adds` tells whether a second bottom is added before the ReLU, and `over` whether
-    the result may take that bottom's memory. Where only some cells of the top are wanted, `slide` is the window in the
-    place of the layer's, and `every` says which cells of the second bottom belong to them: each so many-th of an axis.
+    `scales` are the BatchNorm and Scale layers after it, which are folded into its weights and bias. `slope` is the
+    slope of the ReLU after them, None for no ReLU. `adds`: a second bottom is added before the ReLU. `over`: the result
+    may overwrite that bottom. If only some cells of the top are needed, `slide` replaces the layer's window, and
+    `every` is the step between the needed cells of the second bottom, for each axis.
     On the CPU the kernel is oneDNN's, with weights in the order that it prefers for the bottom's shape; elsewhere
     torch's.
     """
@@ -46,9 +46,9 @@ class Product:
     slide: Any = None
     every: tuple[int, ...] = ()
     dtype: torch.dtype | None = None
-    """What to round weight and bias to, folded."""
+    """The type of the folded weight and bias."""
     careful: bool = field(init=False, default=False)
-    """Whether a NaN must pass the ReLU, which oneDNN's turns into 0."""
+    """Whether the ReLU must preserve NaN, which oneDNN's ReLU turns into 0."""
     _made_for: tuple[tuple[int, ...], bool] | None = field(init=False, default=None)
     _finite: bool = field(init=False, default=True)
     _watch: WeightWatch = field(init=False)
@@ -60,7 +60,7 @@ class Product:
         self._watch = WeightWatch([blob.weights for layer in (self.layer, *self.scales) for blob in layer.param_blobs])
 
     def refresh(self) -> bool:
-        """Take up changes of the weights; returns whether all are finite."""
+        """Fold the weights again if they changed. Returns whether all are finite."""
         if self._watch.changed():
             weight, bias = self.folded()
             dtype = self.dtype or weight.dtype
@@ -70,9 +70,9 @@ class Product:
         return self._finite
 
     def __call__(self, x: Tensor, *other: Tensor) -> Tensor:
-        """The top; to be called after `refresh`."""
+        """Compute the top. Call `refresh` before."""
         if self._made_for != (x.shape, self.careful):
-            (top,) = self.layer.infer(torch.empty(x.shape, device="meta"))  # the layer's own errors, too
+            (top,) = self.layer.infer(torch.empty(x.shape, device="meta"))  # also raises the layer's errors
             self._kernel = self._make(x, *self._weights, top.numel() * self._weights[0][0].numel())
             self._made_for = x.shape, self.careful
         if self.every:
@@ -99,7 +99,7 @@ class Product:
         if not self.adds:
             run = torch_internals.convolution_pointwise[0]
             return lambda x: run(x.contiguous(memory_format=_LAST), weight, bias, *where, name, numbers, "")
-        # a kernel with a sum takes no activation but the plain ReLU: a leaky one follows by itself
+        # a kernel with a sum supports only the plain ReLU: a leaky one is a separate operation
         end: tuple[Any, ...] = ("add", 1.0, name if name == "relu" else None, [], "")
         over, ways = self.over, (torch_internals.convolution_pointwise[1], torch_internals.convolution_pointwise_)
         add = ways[over]
@@ -124,9 +124,9 @@ class Product:
             len(x),
             len(x) > 1 and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=_LAST),
         )
-        if last:  # the weights take the order of the bottom, which need not be copied then
+        if last:  # weights in the order of the bottom avoid a copy of the bottom
             weight = weight.unflatten(1, x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
-        if rows > 1 or not weight.is_contiguous():  # one row takes them as they lie just as quickly
+        if rows > 1 or not weight.is_contiguous():  # for one row the stored order is as fast
             weight = torch_internals.reorder_linear_weight(weight.contiguous(), rows)
         run = torch_internals.linear_pointwise
         name, numbers = ("none", []) if self.adds else self._activation()
@@ -152,7 +152,7 @@ class Product:
 
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of the layer with all `scales` in them."""
+        """Weight and bias of the layer with all `scales` folded in."""
         layer = self.layer
         weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         if not self.scales:
@@ -167,7 +167,7 @@ class Product:
 
 
 def coefficients(layer: Any) -> tuple[Tensor, Tensor | float]:
-    """A BatchNorm with running statistics, or a Scale of channels, as y = factor x + offset; in double precision."""
+    """A BatchNorm with running statistics or a channel-wise Scale as y = factor x + offset, in double precision."""
     if isinstance(layer, BatchNorm):
         mean, variance = (blob.double() for blob in layer.running())
         factor = (variance + layer.opt.eps).rsqrt()
@@ -178,7 +178,7 @@ def coefficients(layer: Any) -> tuple[Tensor, Tensor | float]:
 
 
 def scaled(layer: Any, weight: Tensor, scale: Tensor) -> Tensor:
-    """The weight with every output's part multiplied by its scale."""
+    """The weight with the part of each output multiplied by the output's scale."""
     if type(layer) is Deconvolution:  # (C, outputs / group, *kernel): the outputs of a group lie on axis 1
         grouped = weight.unflatten(0, (layer.group, -1))
         each = scale.view(layer.group, 1, -1, *[1] * (weight.dim() - 2))
@@ -189,14 +189,14 @@ def scaled(layer: Any, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def one_dnn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's kernels take x and the weight."""
+    """Whether oneDNN's kernels support x and the weight."""
     backend = torch.backends.mkldnn
     usable = x.device.type == "cpu" and backend.is_available() and bool(backend.enabled)
     return usable and torch_internals.onednn_takes(x.dtype) and x.dtype == weight.dtype
 
 
 def is_plain(call: Any) -> bool:
-    """Whether a call runs a layer that a Product can stand for, by itself."""
+    """Whether a call runs a single layer that a Product can replace."""
     layer = call.layer
     if len(call.reads) != 1 or len(call.writes) != 1 or call.run != layer.forward:
         return False
@@ -206,7 +206,7 @@ def is_plain(call: Any) -> bool:
 
 
 def plain(layer: Any, slide: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What the layer computes, with another window and other weights."""
+    """Apply the layer with another window and other weights."""
     if type(layer) is InnerProduct:
         return F.linear(x.flatten(layer.start), weight.t() if layer.opt.transpose else weight, bias)
     if type(layer) is Deconvolution:

@@ -1,4 +1,4 @@
-"""Rewrite that keeps less for backward, and makes again what is quickly made."""
+"""Rewrite that saves memory: cheap values are recomputed in backward rather than stored."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["normalize_again"]
 
 
 def normalize_again(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """BatchNorm with its Scale, ReLU if there is one, and the convolution that alone reads the result, as one call.
+    """Merge BatchNorm, Scale, an optional ReLU and the convolution that is the only reader into one call.
 
-    Nothing between them is kept: backward normalises once more the value that BatchNorm keeps anyway.
+    Values between these layers are not stored: backward recomputes them from BatchNorm's bottom, which is stored
+    anyway.
     """
     alone = {place for place, count in readers(calls).items() if count == 1} - wanted
     maker: dict[int, Call] = {}
@@ -44,7 +45,7 @@ def normalize_again(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]
 
 
 def _before(call: Call, maker: Mapping[int, Call], alone: Collection[int]) -> list[Call]:
-    """The call that makes a convolution's bottom for it alone, and if that is a ReLU the one before it."""
+    """The call that computes a bottom which only the convolution reads. For a ReLU, also the call before it."""
     found: list[Call] = []
     for _ in range(2):
         place, cut = call.reads[0]
@@ -58,13 +59,13 @@ def _before(call: Call, maker: Mapping[int, Call], alone: Collection[int]) -> li
 
 
 class _Room:
-    """Memory for one value at a time, which is needed for a moment only and always in the same place."""
+    """A buffer for one temporary value at a time, which all merged calls reuse."""
 
     def __init__(self) -> None:
         self._bytes = torch.empty(0, dtype=torch.uint8)
 
     def like(self, x: Tensor) -> Tensor:
-        """A tensor of x's shape, type and order."""
+        """A tensor in the buffer with x's shape, type and memory order."""
         size = x.numel() * x.element_size()
         if len(self._bytes) < size:
             self._bytes = torch.empty(size, dtype=torch.uint8)
@@ -73,7 +74,7 @@ class _Room:
 
 @dataclass(frozen=True, eq=False)
 class _Normalized:
-    """Runs the layers as one where that is torch's CPU kernels on the batch's statistics, else one by one."""
+    """Runs the layers as one on the CPU with batch statistics, else one by one."""
 
     norm: Any
     scale: Any
@@ -101,14 +102,14 @@ class _Normalized:
         ):
             return False
         if not torch.ops.aten.is_non_overlapping_and_dense(x):
-            return False  # a part of a blob, as Slice makes it: torch's kernel with `out` computes something else
+            return False  # a slice of a blob: torch's kernel with `out` gives wrong results for it
         slide = self.layer.slide
         return x.shape[1] == len(self.norm.mean) and 1 <= len(slide.pad) <= 3 and slide.is_plain(x.shape[2:])
 
     def normalized(
         self, x: Tensor, factor: Tensor | None, shift: Tensor | None, mean: Tensor, variance: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the convolution reads, in `room`; the batch's mean and 1 / deviation; fills `mean` and `variance`."""
+        """The convolution's input, in `room`, and the batch's mean and 1 / deviation. Fills `mean` and `variance`."""
         y, made = self.room.like(x), (torch.empty_like(mean), torch.empty_like(mean))
         run = torch.ops.aten.native_batch_norm.out
         options = True, 1.0, self.norm.opt.eps
@@ -117,13 +118,13 @@ class _Normalized:
 
     @property
     def options(self) -> tuple[Any, ...]:
-        """torch's, of the convolution."""
+        """The convolution's options for torch."""
         slide = self.layer.slide
         return slide.stride, slide.pad, slide.dilation, False, (0,) * len(slide.pad), self.layer.group
 
 
 class _Again(torch.autograd.Function):
-    """z = convolution(relu(batch_norm(x))): keeps x, and makes what the convolution read again in backward."""
+    """z = convolution(relu(batch_norm(x))). Saves x, and recomputes the convolution's input in backward."""
 
     @staticmethod
     def forward(

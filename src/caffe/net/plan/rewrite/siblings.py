@@ -1,4 +1,4 @@
-"""Rewrites of convolutions side by side."""
+"""Rewrites of parallel convolutions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["sibling_convolutions"]
 
 
 def sibling_convolutions(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """1 x 1 convolutions of one blob, each with its ReLU, as one: the blob is read once, and gets one gradient."""
+    """Merge 1 x 1 convolutions (with ReLU) that read the same blob: it is read once and gets one gradient."""
     read = readers(calls)
     relus = {call.reads[0][0]: call for call in calls if is_plain_relu(call)}
     families: dict[Any, list[Call]] = defaultdict(list)
@@ -54,7 +54,7 @@ def _together(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Together(torch.autograd.Function):
-    """A 1 x 1 convolution and a ReLU, cut into tops; their gradients pass the ReLU on their way into one array."""
+    """A 1 x 1 convolution and a ReLU, sliced into tops. Backward applies the ReLU while it joins their gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sizes: list[int]) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""A rewrite of convolutions that skip cells."""
+"""Rewrite of convolutions that skip cells."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["skip_early"]
 
 
 def skip_early(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Cells that 1 x 1 convolutions with a stride pass over: whoever makes them leaves them out.
+    """Do not compute cells that all readers, 1 x 1 convolutions with a stride, skip.
 
-    In a residual net whose stages begin with such convolutions, as Caffe's do, the three by three convolution before
-    them then computes a quarter.
+    In Caffe's residual nets, stages begin with such convolutions. The 3 x 3 convolution before them then computes only
+    a quarter of its cells.
     """
     changed = list(calls)
-    readers: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of a place: (call, which of its bottoms)
+    readers: dict[int, list[tuple[int, int]]] = defaultdict(list)  # by place: (call, index of the bottom)
     for index, call in enumerate(calls):
         for position, (place, _) in enumerate(call.reads):
             readers[place].append((index, position))
@@ -45,14 +45,14 @@ def _convolves(call: Call) -> bool:
 
 
 def _skips(call: Call) -> tuple[int, ...]:
-    """The stride of a 1 x 1 convolution; nothing where it reads every cell, or more than one at a time."""
+    """The stride of a 1 x 1 convolution. Empty for other convolutions and for stride 1."""
     slide: Any = call.run.slide if _convolves(call) and isinstance(call.run, Product) else None
     alone = slide is not None and set(slide.kernel) == {1} and not any(slide.pad)
     return slide.stride if alone and any(step > 1 for step in slide.stride) else ()
 
 
 def _thinned(product: Any, stride: tuple[int, ...]) -> Product:
-    """The product that computes each so many-th cell only."""
+    """The product that computes only every `stride`-th cell."""
     steps = tuple(old * new for old, new in zip(product.slide.stride, stride, strict=True))
     slide = replace(product.slide, stride=steps)
     return replace(product, slide=slide, every=stride if product.adds else ())

@@ -1,0 +1,105 @@
+"""Training steps of two processes of one thread: ours beside PyTorch's DDP, and one process of two threads of ours.
+
+    python -m benchmarks.parallel [lenet,cifar_quick,googlenet] [ROUNDS]
+
+All train the same net on the same batch in memory, in turns, so that a change of the machine's load meets all.
+Images a second are those of all processes; the batch is that of each.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.plain_torch import PlainNet
+from benchmarks.workloads import NETS, prepare
+from caffe.parallel import environment, group
+from caffe.parallel.launch import launch
+from caffe.proto import upgrade, weights
+from caffe.solver import get_solver
+
+SECONDS = 1.0
+
+
+def main(names: str = "lenet,cifar_quick,googlenet", rounds: str = "7") -> int:
+    """Measure these nets, one after the other."""
+    for name in names.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(NETS[name], Path(folder), train=True)
+            code = launch(["-m", "benchmarks.parallel", "worker", name, folder, rounds], 2, 2)
+            if code:
+                return code
+    return 0
+
+
+def worker(name: str, folder: str, rounds: str) -> None:
+    """Measure in this process of two; process 0 prints."""
+    place, processes = Path(folder), environment.join(limit=300)
+    ours, alone, theirs = _ours(place, processes), _ours(place, group.ALONE), _ddp(place)
+    engines = {"ours, 2 x 1 thread": (ours, 2), "DDP, 2 x 1 thread": (theirs, 2), "ours, 1 x 2 threads": (alone, 1)}
+    count = processes.share(max(1, round(SECONDS / _seconds(ours, 3))))
+    found: dict[str, list[float]] = {engine: [] for engine in engines}
+    for _ in range(int(rounds)):
+        for engine, (step, size) in engines.items():
+            processes.gather(0)  # a barrier
+            torch.set_num_threads(1 if size == 2 else 2)
+            if size == 2 or not processes.rank:
+                found[engine].append(size * NETS[name].shape[0] / _seconds(step, count))
+            processes.gather(0)
+            torch.set_num_threads(1)
+    if not processes.rank:
+        for engine, speeds in found.items():
+            shown = ", ".join(f"{speed:.1f}" for speed in speeds)
+            print(f"{name:12} {engine:22} {statistics.median(speeds):8.1f} images/s   ({shown})", flush=True)
+    processes.leave()
+
+
+def _ours(folder: Path, processes: group.Group) -> Callable[[], Any]:
+    with group.joined(processes):
+        solver = get_solver(str(folder / "solver.prototxt"))
+    solver.net.copy_from(folder / "net.caffemodel")
+    solver.net.slim()
+    for name in ("data", "label"):
+        solver.net.blobs[name].data[...] = np.load(folder / f"{name}.npy")
+    return lambda: solver.step(1)
+
+
+def _ddp(folder: Path) -> Callable[[], Any]:
+    param = upgrade.read_net(folder / "net.prototxt")
+    net = DistributedDataParallel(PlainNet(param, weights.read(folder / "net.caffemodel")).train())
+    data, label = (torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("data", "label"))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0001, momentum=0.9, weight_decay=0.0005)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = net(data, label)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _seconds(step: Callable[[], Any], count: int) -> float:
+    """The time of a step, the mean of some after one that is not counted."""
+    step()
+    begin = time.perf_counter()
+    for _ in range(count):
+        step()
+    return (time.perf_counter() - begin) / count
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        worker(*sys.argv[2:])
+    else:
+        raise SystemExit(main(*sys.argv[1:]))

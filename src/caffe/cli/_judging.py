@@ -1,0 +1,120 @@
+"""`caffe test`: the report about a classifier."""
+
+from __future__ import annotations
+
+import math
+import os
+from types import SimpleNamespace
+from typing import Any
+
+from caffe import log
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag
+from caffe.errors import CaffeError
+
+__all__ = ["FLAGS", "check", "score", "wanted"]
+
+REPORT = Flag(
+    "report",
+    False,
+    "Tell accuracy with its 95 % interval, classes, and calibration of a classifier; always in a project.",
+)
+CONFUSION = Flag(
+    "confusion", "", "Write the confusion matrix into this file: a table (.csv) or a picture (.png, .svg)."
+)
+CALIBRATION = Flag("calibration", "", "Draw confidence beside the share of right answers into this file (.png, .svg).")
+WORST = Flag("worst", 0, "Write so many of the worst mistakes as pictures into the folder -out, for `caffe relabel`.")
+PART = Flag("part", "", "In a project: train scores the training data, for -worst; by default val.")
+FLAGS = (REPORT, CONFUSION, CALIBRATION, WORST, PART)
+
+
+def wanted(flags: SimpleNamespace) -> bool:
+    """Whether a flag asks for the report."""
+    return any(getattr(flags, flag.name) != flag.default for flag in FLAGS)
+
+
+def check(flags: SimpleNamespace) -> None:
+    """Raise a `CaffeError` for flags that do not go together, before anything is run."""
+    given = [f"-{flag.name}" for flag in FLAGS if getattr(flags, flag.name) != flag.default]
+    if given and (flags.mc or flags.ensemble):
+        raise CaffeError(f"{', '.join(given)}: the report is about one net and one run; remove -mc and -ensemble")
+    if flags.worst < 0:
+        raise CaffeError(f"-worst {flags.worst}: expected a number of pictures")
+    if bool(flags.worst) != bool(flags.out):
+        raise CaffeError("-worst N writes its pictures into the folder -out FOLDER: give both, or neither")
+    if flags.part not in ("", "train", "val"):
+        raise CaffeError(f"-part {flags.part}: expected train or val")
+    if flags.worst and os.path.isdir(flags.out) and os.listdir(flags.out):
+        raise CaffeError(f'"{flags.out}": is there already; give a folder that is new or empty')
+    from caffe import plot
+
+    for path in (flags.confusion, flags.calibration):
+        if path and not (path == flags.confusion and path.lower().endswith(".csv")):
+            plot.check_output(path)
+
+
+def choose_part(flags: SimpleNamespace) -> None:
+    """Take the training data in place of those for validation, where -part says so."""
+    if flags.part != "train":
+        return
+    from caffe.ensemble.score import sources_replaced
+
+    if not os.path.isdir("train_lmdb"):
+        raise CaffeError("-part train: there is no train_lmdb here; go to the folder of a project")
+    flags.model = sources_replaced(flags.model, "train_lmdb")
+
+
+def score(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) -> None:
+    """Run the test and tell the report."""
+    from caffe.evaluation import Judgement
+    from caffe.evaluation.answers import collect, head_of
+    from caffe.reliability import Reliability, draw
+    from caffe.solver.epochs import records
+
+    head = head_of(net)
+    net.optimize(compile=flags.compile, engine=flags.engine, keep=[head.outputs, head.labels])
+    batch, count = records(net)
+    batches = math.ceil(count / batch) if flags.part == "train" and count else flags.iterations
+    log.info("caffe.cpp:281", f"Running for {batches} iterations.")
+    with display.bar(f"test {net.name}", batches) as bar:
+        probabilities, labels, loss = collect(
+            net, head, batches, lambda done, mean: bar.update(done, f"loss {log.number(mean)}")
+        )
+    log.info("caffe.cpp:309", f"Loss: {log.number(loss)}")
+    known = (labels >= 0) & (labels < probabilities.shape[1])
+    if not known.any():
+        raise CaffeError("no label of the test data is a class of the net")
+    judgement = Judgement(probabilities[known], labels[known], names)
+    log.info("caffe.cpp:321", f"accuracy = {log.number(judgement.accuracy)}")
+    print(judgement.text())
+    if not known.all():
+        print(f"{int((~known).sum())} items without a label of a class are left out")
+    if flags.confusion:
+        judgement.write_confusion(flags.confusion)
+        print(f"wrote {flags.confusion}")
+    if flags.calibration:
+        kind = Reliability()
+        kind.add(judgement.probabilities, judgement.labels)
+        draw({"the net": kind}, flags.calibration)
+        print(f"wrote {flags.calibration}")
+    if flags.worst:
+        if not known.all():
+            raise CaffeError("-worst needs a label for every item of the test data")
+        _write_worst(net, flags, judgement)
+
+
+def _write_worst(net: Any, flags: SimpleNamespace, judgement: Any) -> None:
+    from caffe.evaluation.worst import write_worst
+    from caffe.proto.caffe_pb2 import DataParameter
+
+    layers = [layer for layer in net.to_proto().layer if layer.type == "Data"]
+    if len(layers) != 1:
+        raise CaffeError(f"-worst takes the pictures from the database of a Data layer; the net has {len(layers)}")
+    source = layers[0].data_param
+    backend = DataParameter.DB.Name(source.backend)
+    for line in write_worst(flags.out, judgement, flags.worst, backend, source.source):
+        print(line)
+    print(
+        f"wrote {flags.out}; move wrong pictures into the folder of their class, or remove them; "
+        f"then: caffe relabel {flags.out}"
+    )

@@ -1,0 +1,7 @@
+"""How good a classifier is: accuracy with its interval, classes, confusion, calibration, and its worst mistakes."""
+
+from __future__ import annotations
+
+from caffe.evaluation.judgement import Judgement
+
+__all__ = ["Judgement"]

@@ -1,0 +1,52 @@
+"""The answers of a test net: what it says to each item, and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from caffe import reliability
+from caffe.doctor.head import Head, find_head
+from caffe.doctor.view import View
+from caffe.errors import NetError
+from caffe.proto import caffe_pb2
+from caffe.solver.epochs import records
+
+__all__ = ["collect", "head_of"]
+
+
+def head_of(net: Any) -> Head:
+    """The blobs of a net in TEST that hold scores and labels. NetError if it is no classifier."""
+    head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
+    if head is None or not head.classes:
+        raise NetError(
+            f'the net "{net.name}" is no classifier: a report needs an Accuracy layer, or a loss over classes, in TEST'
+        )
+    return head
+
+
+def collect(
+    net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Probabilities (items, classes), labels (items) and the mean loss of so many batches.
+
+    Items that come a second time, when the data begin again, are left out. `tell` gets the batches done and the loss.
+    """
+    made_by = next((step.layer.type for step in reversed(net.steps) if head.outputs in step.top_names), "")
+    found: list[np.ndarray] = []
+    right: list[np.ndarray] = []
+    total = 0.0
+    for number in range(batches):
+        total += net.evaluate()
+        values = net.blobs[head.outputs].data.astype(np.float64)
+        values = values if made_by == "Softmax" else reliability.softmax(values, head.axis)
+        found.append(np.moveaxis(values, head.axis, -1).reshape(-1, values.shape[head.axis]))
+        right.append(net.blobs[head.labels].data.ravel().astype(np.int64))
+        tell(number + 1, total / (number + 1))
+    probabilities, labels = np.concatenate(found), np.concatenate(right)
+    batch, count = records(net)
+    if count and len(labels) == batch * batches:
+        probabilities, labels = probabilities[:count], labels[:count]
+    return probabilities, labels, total / batches
