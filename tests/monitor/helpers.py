@@ -90,7 +90,7 @@ def served(board: Board) -> Iterator[str]:
 def fetch(url: str, data: bytes | None = None, **headers: str) -> Any:
     """What an address answers: bytes, or the content of JSON. An error's text is returned, too."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=120) as answer:
             kind, content = answer.headers["content-type"], answer.read()
     except urllib.error.HTTPError as error:
         kind, content = error.headers.get("content-type", ""), error.read()

@@ -166,6 +166,7 @@ def test_the_index_lets_a_second_start_go_on(tmp_path, monkeypatch):
     second = read_all(Board([path]))
     assert sum(read) < 1000
     whole, part = first.runs[0], second.runs[0]
+    assert isinstance(whole.sources[path].curves["loss"].arrays.x.base, np.memmap)  # as soon as it was written
     for tag in ("loss", "rate", "train/loss"):
         for one, other in zip(whole.curves[tag], part.curves[tag], strict=True):
             np.testing.assert_array_equal(one, other[: len(one)])

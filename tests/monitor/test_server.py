@@ -112,6 +112,13 @@ def test_extreme_windows_are_answered(site):
 def test_a_page_of_another_name_is_refused(site):
     assert b"Invalid host" in fetch(site, Host="evil.example")
     assert b"Training monitor" in fetch(site)
+    told = fetch(f"{site}api/doctor?run=0", b"", Origin="http://evil.example")
+    assert told == {"error": "another site's page asked for this"}
+
+
+@pytest.mark.long
+def test_the_doctor_reads_a_log(site):
+    assert fetch(f"{site}api/doctor?run=0", b"", Origin=site.rstrip("/"))["checks"] == []
 
 
 def test_ten_viewers_hear_of_a_log_that_grows(tmp_path):

@@ -24,7 +24,7 @@ from caffe.monitor.facts import Facts
 from caffe.monitor.source import Source
 from caffe.proto import files
 
-__all__ = ["load", "paths", "save"]
+__all__ = ["lighten", "load", "paths", "save"]
 
 _MAGIC = b"CAFEIDX1"
 _TYPES: tuple[np.dtype[Any], ...] = (
@@ -75,29 +75,47 @@ def load(source: Source) -> bool:
     return False
 
 
+def lighten(source: Source) -> None:
+    """Take the curves of a source from its index, which has just been written: they are mapped instead of held."""
+    for path in paths(source.path):
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
+            _, mapped = _read(path)
+            for tag, arrays in mapped.items():
+                if len(source.curves[tag].arrays.x) == len(arrays.x):
+                    source.curves = {**source.curves, tag: Curve(arrays)}
+            return
+
+
 def _load(source: Source, path: Path) -> bool:
+    header, mapped = _read(path)
+    facts = Facts(**header["facts"])
+    source.restore(header["state"])
+    source.curves = {tag: Curve(arrays) for tag, arrays in mapped.items()}
+    source.facts, source.tail.message = facts, header["message"]
+    return True
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    """The header of an index, and the curves by tag. Raises ValueError for a file that is none, or is cut."""
     with open(path, "rb") as file:
         magic, length = file.read(8), struct.unpack("<I", file.read(4))[0]
         if magic != _MAGIC:
-            return False
+            raise ValueError("no index")
         header = json.loads(file.read(length))
     total = sum(count for _, count in header["curves"])
     begin = 12 + length
     if os.path.getsize(path) != begin + total * sum(kind.itemsize for kind in _TYPES):
-        return False
+        raise ValueError("an index that is cut")
     columns: list[Any] = []
     for kind in _TYPES:
         columns.append(np.memmap(path, kind, "r", begin, (total,)) if total else np.empty(0, kind))
         begin += total * kind.itemsize
-    facts = Facts(**header["facts"])
-    source.restore(header["state"])
-    at = 0
+    curves, at = {}, 0
     for tag, count in header["curves"]:
         x, seconds, y = (np.asarray(column[at : at + count]) for column in columns)
-        source.curves[tag] = Curve(Arrays(x, y, seconds))
+        curves[tag] = Arrays(x, y, seconds)
         at += count
-    source.facts, source.tail.message = facts, header["message"]
-    return True
+    return header, curves
 
 
 def _ordered(arrays: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from caffe.monitor.source import Source
 __all__ = ["FindingsSource", "Run"]
 
 _WORTH = 256 << 10  # bytes of a file from which on it gets an index
+_MUCH = 128 << 20  # bytes after which the index of a file that is still being read is written
 _LARGEST_REPORT = 4 << 20
 _SILENT = 120.0
 
@@ -88,16 +89,17 @@ class Run:
         """Read what was added to each file: whether anything changed, and whether more follows."""
         results = [source.poll() for source in list(self.sources.values())]
         self.reading = any(more for _, more in results)
-        if not self.reading:
-            self.keep()
+        self.keep()
         return any(changed for changed, _ in results), self.reading
 
     def keep(self, last: bool = False) -> None:
         """Write the indexes of files of which much is new."""
+        least = _MUCH if self.reading else _WORTH
         for path, source in self.sources.items():
             done, saved = source.tail.offset, self._saved.get(path, 0)
-            if done >= _WORTH and (done < saved or done - saved > max(_WORTH, saved // 4) or (last and done != saved)):
-                index.save(source)
+            if done >= _WORTH and (done < saved or done - saved > max(least, saved // 4) or (last and done != saved)):
+                if index.save(source) and not self.reading:
+                    index.lighten(source)
                 self._saved[path] = done
 
     @property

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from caffe.errors import CaffeError, require_extra
 from caffe.monitor import views
@@ -139,6 +140,9 @@ class _Answers:
         from starlette.responses import JSONResponse, Response
 
         async def answer(request: Any) -> Any:
+            origin = request.headers.get("origin")
+            if request.method == "POST" and origin and urlsplit(origin).netloc != request.headers.get("host"):
+                return JSONResponse({"error": "another site's page asked for this"}, 403)
             try:
                 made = await run_in_threadpool(view, request.query_params)
             except CaffeError as error:
