@@ -169,6 +169,16 @@ def test_grid_tries_every_point_once(small):
     assert all(trial.state.name == "COMPLETE" for trial in search.trials)
 
 
+def test_tpe_and_hyperband_run_to_their_end(small):
+    search = study(small, method="tpe", pruner="hyperband", steps=20, trials=6)
+    search.run(lambda *_: None)
+    assert len(search.trials) == 6
+    assert search.ranked
+    again = study(small, method="tpe", pruner="hyperband", steps=20, trials=6)
+    again.run(lambda *_: None)  # nothing is left
+    assert [t.value for t in again.trials] == [t.value for t in search.trials]
+
+
 def test_folds_diverged_and_failed_trials(small):
     (small / "space.yaml").write_text("solver.base_lr: {choice: [1e-2, 1e30]}\nsolver.momentum: {choice: [0.5, 2.0]}\n")
     search = study(small, method="grid", folds=2, steps=10)

@@ -152,7 +152,7 @@ SURFACES = {
             "a bent valley; its floor falls slowly to (1, 1)", 0, 0, 0.05,
         ),
         Surface(
-            "plateau", "1 - exp(-(x**2+y**2)/4) + 0.002*(x**2+y**2)", (-6, 6, -6, 6), (4.5, 3.0),
+            "plateau", "1 - exp(-(x**2+y**2)/4) + 0.002*(x**2+y**2)", (-6, 6, -6, 6), (-4.5, -3.0),
             "almost no slope at the start", 0, 0, 10,
         ),
         Surface(

@@ -112,7 +112,9 @@ class Search:
         """The sampler of a trial. Its seed follows from the trial's number, whichever process starts it."""
         seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
         if self.plan.method == "tpe":
-            return self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, 1 + self.plan.trials // 3))
+            return self._optuna.samplers.TPESampler(
+                seed=seed, constant_liar=True, n_startup_trials=min(10, 1 + self.plan.trials // 3)
+            )
         return self._optuna.samplers.RandomSampler(seed=seed)
 
     def _grid(self) -> list[dict[str, Any]]:

@@ -96,8 +96,7 @@ class Solver(Uncopied):
             self.net.close()
             raise
         log.info("solver.cpp:57", "Solver scaffolding done.")
-        self.iter = 0
-        self.current_step = 0
+        self.iter = self.current_step = 0
         self.history = [
             torch.zeros_like(entry.tensor, requires_grad=False)
             for _ in range(self.rule.history)
