@@ -26,7 +26,7 @@ FLOORS = [
     "net.measure net",
     "solver",
     "pictures io train_log draw plot coord_map classifier detector models torch",
-    "doctor",
+    "inspection doctor",
     "cli",
     "_caffe pycaffe",
 ]
