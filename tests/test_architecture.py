@@ -27,7 +27,7 @@ FLOORS = [
     "net.measure net",
     "solver",
     "pictures io train_log draw plot reliability coord_map classifier detector models torch inside",
-    "doctor",
+    "inspection doctor",
     "zoo project evaluation watch exercise ensemble race search monitor",
     "cli",
     "_caffe pycaffe",

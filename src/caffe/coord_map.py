@@ -12,6 +12,7 @@ import numpy as np
 from caffe.errors import CropError, NetError
 from caffe.net_spec import Function, Top
 from caffe.net_spec import layers as L
+from caffe.proto.forks.alignment import PASS_THROUGH
 
 __all__ = [
     "PASS_THROUGH_LAYERS",
@@ -28,11 +29,8 @@ __all__ = [
 
 Map = tuple[int | None, Any, Any]
 
-PASS_THROUGH_LAYERS = [
-    *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN"),
-    *("PReLU", "Power", "ReLU", "Scale", "Sigmoid", "Split", "Swish", "TanH", "Threshold"),
-]
-"""Layer types that do not move values."""
+PASS_THROUGH_LAYERS = [*PASS_THROUGH]
+"""Types of layers that keep every value at its place."""
 
 _IDENTITY: Map = (None, 1, 0)
 

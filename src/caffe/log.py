@@ -7,11 +7,13 @@ Records go to the standard `logging` logger "caffe", so a program embedding the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import ModuleType
 
 logger = logging.getLogger("caffe")
@@ -77,6 +79,17 @@ def warning(place: str, message: str) -> None:
 def error(place: str, message: str) -> None:
     """As `info`, with severity E."""
     logger.error(message, extra={"place": place})
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing in this block."""
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def enabled() -> bool:

@@ -56,6 +56,7 @@ CASES = {
     "CReLU": 'type: "CReLU" bottom: "a" top: "y"',
     "Crop": 'type: "Crop" bottom: "a" bottom: "b" top: "y"',
     "Permute": 'type: "Permute" bottom: "a" top: "y" permute_param { order: [0, 2, 3, 1] }',
+    "DepthToSpace": 'type: "DepthToSpace" bottom: "a" top: "y" depth_to_space_param { block_size: 2 }',
     "Deconvolution": 'type: "Deconvolution" bottom: "a" top: "y" convolution_param { num_output: 5 kernel_size: 2 '
     'stride: 2 weight_filler { type: "xavier" } }',
     "Deconvolution3D": DEEP + 'type: "Deconvolution3D" bottom: "d" top: "y" convolution3d_param { num_output: 3 '
@@ -91,6 +92,7 @@ CASES = {
     "ShuffleChannel": 'type: "ShuffleChannel" bottom: "a" top: "y" shuffle_channel_param { group: 4 }',
     "Silence": 'type: "Silence" bottom: "b" } layer { name: "more" type: "ReLU" bottom: "a" top: "y"',
     "Slice": 'type: "Slice" bottom: "a" top: "y" top: "rest" slice_param { slice_point: 3 }',
+    "SpaceToDepth": 'type: "SpaceToDepth" bottom: "a" top: "y" space_to_depth_param { block_size: 1 }',
     "Switch": 'type: "Switch" bottom: "a" bottom: "b" top: "y"',
     "Swish": 'type: "Swish" bottom: "a" top: "y" swish_param { beta: 1.5 }',
     "Transpose": 'type: "Transpose" bottom: "a" top: "y" transpose_param { dim: 0 dim: 2 dim: 1 dim: 3 }',

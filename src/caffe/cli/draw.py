@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,12 +58,11 @@ def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
     from caffe.net import Net
     from caffe.proto.caffe_pb2 import TRAIN
 
-    level = log.logger.level
-    log.logger.setLevel(logging.CRITICAL + 1)
     try:
-        with closing(Net(net, TRAIN if phase is None else phase, device="meta", python_layers=False)) as built:
+        with (
+            log.quiet(),
+            closing(Net(net, TRAIN if phase is None else phase, device="meta", python_layers=False)) as built,
+        ):
             return {name: tuple(blob.shape) for name, blob in built.blobs.items()}
     except CaffeError:
         return {}
-    finally:
-        log.logger.setLevel(level)

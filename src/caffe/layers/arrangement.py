@@ -7,7 +7,7 @@ from torch import Tensor
 
 from caffe.layers.base import Layer, Lowering, shape_text
 
-__all__ = ["Flip", "Gather", "Reverse", "ShuffleChannel", "Transpose"]
+__all__ = ["DepthToSpace", "Flip", "Gather", "Reverse", "ShuffleChannel", "SpaceToDepth", "Transpose"]
 
 
 class ShuffleChannel(Layer):
@@ -108,3 +108,60 @@ class Gather(Layer, bottoms=(1, None), tops=(1, None)):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.clone(x) for x in bottoms)
+
+
+class _Blocks(Layer, abstract=True):
+    """Base of SpaceToDepth and DepthToSpace, which exchange blocks of cells and channels."""
+
+    lowering = Lowering.FOLLOW
+
+    def setup(self, x: Tensor) -> None:
+        self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
+        self.require(self.opt.block_size > 0, "block_size must be given and positive")
+        self.check(x, self.opt.block_size)
+
+    def check(self, x: Tensor, size: int) -> None:
+        """Raise the error for a bottom that has no whole blocks of `size`."""
+        raise NotImplementedError
+
+
+class SpaceToDepth(_Blocks):
+    """The cells of each block as channels, the block's first cell first.
+
+    bottom x (N, C, H, W), top y (N, s^2 C, H / s, W / s), s = block_size
+
+        y[n, (i s + j) C + c, h, w] = x[n, c, s h + i, s w + j]
+
+    Source: TensorFlow's space_to_depth; Synopsys/caffe, space_to_depth_layer.cpp (NCHW).
+    """
+
+    def check(self, x: Tensor, size: int) -> None:
+        fact = f"a bottom of {x.shape[2]} x {x.shape[3]} cells cannot be divided by block_size {size}"
+        self.require(x.shape[2] % size == 0 and x.shape[3] % size == 0, fact)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.opt.block_size
+        n, c, h, w = x.shape
+        cells = x.reshape(n, c, h // size, size, w // size, size)
+        return cells.permute(0, 3, 5, 1, 2, 4).reshape(n, size * size * c, h // size, w // size)
+
+
+class DepthToSpace(_Blocks):
+    """The channels as the cells of blocks: what undoes SpaceToDepth.
+
+    bottom x (N, s^2 C, H, W), top y (N, C, s H, s W), s = block_size
+
+        y[n, c, s h + i, s w + j] = x[n, (i s + j) C + c, h, w]
+
+    Source: TensorFlow's depth_to_space; Synopsys/caffe, depth_to_space_layer.cpp (NCHW).
+    """
+
+    def check(self, x: Tensor, size: int) -> None:
+        fact = f"{x.shape[1]} channels are no multiple of block_size x block_size, {size * size}"
+        self.require(x.shape[1] % (size * size) == 0, fact)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.opt.block_size
+        n, c, h, w = x.shape
+        cells = x.reshape(n, size, size, c // (size * size), h, w)
+        return cells.permute(0, 3, 4, 1, 5, 2).reshape(n, c // (size * size), h * size, w * size)

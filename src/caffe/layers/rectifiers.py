@@ -12,8 +12,8 @@ from caffe.layers.activation import RandomInTraining
 from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.proto import caffe_pb2
 
-__all__ = ["APL", "SELU", "CReLU", "EltwiseAffine", "Insanity", "Mish", "NegReLU", "Noise", "ReLU6", "ScaleFilter"]
-__all__ += ["SpatialDropout"]
+__all__ = ["APL", "SELU", "CReLU", "EltwiseAffine", "Insanity", "Mish", "NegReLU", "Noise", "RReLU", "ReLU6"]
+__all__ += ["ScaleFilter", "SpatialDropout"]
 
 
 class ReLU6(Layer):
@@ -128,6 +128,32 @@ class Insanity(RandomInTraining):
 
     def forward(self, x: Tensor) -> Tensor:
         by = torch.empty_like(x).uniform_(self.opt.lb, self.opt.ub) if self.training else self.mean
+        return torch.where(x > 0, x, x / by)
+
+
+class RReLU(RandomInTraining):
+    """ReLU whose negative side is divided by a number that each element draws while training.
+
+    bottom x, top y of the same shape, a = negative_slope_lower, b = negative_slope_upper
+
+        TRAIN  y = x if x > 0 else x / r, r uniform in [a, b)
+        TEST   y = x if x > 0 else 2 x / (a + b)
+
+    Insanity divides in TEST by another mean.
+    Source: Xu et al., arXiv:1505.00853; happynear/caffe-windows, rrelu_layer.cpp.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        for name in ("negative_slope_lower", "negative_slope_upper"):
+            self.require(self.opt.HasField(name), f"{name} must be given")
+        low, high = self.opt.negative_slope_lower, self.opt.negative_slope_upper
+        fact = f"negative_slope_lower {low:g} and negative_slope_upper {high:g} must be positive"
+        self.require(0 < low <= high, f"{fact}, and the lower not above the upper")
+        self.mean = (low + high) / 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = self.opt.negative_slope_lower, self.opt.negative_slope_upper
+        by = torch.empty_like(x).uniform_(low, high) if self.training else self.mean
         return torch.where(x > 0, x, x / by)
 
 

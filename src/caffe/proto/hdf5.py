@@ -21,6 +21,7 @@ __all__ = [
     "read_weights",
     "reading",
     "save_array",
+    "shapes",
     "text",
     "write_weights",
     "writing",
@@ -53,6 +54,17 @@ def reading(path: PathLike, wanted: str, member: str) -> Iterator[Any]:
     except DAMAGE as error:
         if isinstance(error, CaffeError):
             raise
+        raise FileError(f"{path}: the HDF5 file is damaged or cut off ({error}); copy or download it again") from error
+
+
+def shapes(path: PathLike) -> dict[str, tuple[int, ...] | None]:
+    """What an HDF5 file has at its top: the shape of each dataset, None for a group. Raises `FileError`."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return {name: getattr(file[name], "shape", None) for name in file}
+    except DAMAGE as error:
         raise FileError(f"{path}: the HDF5 file is damaged or cut off ({error}); copy or download it again") from error
 
 

@@ -4,6 +4,7 @@ from caffe.proto.caffe_pb2 import TEST
 from tests.layers.case import Case, within
 
 RANDOM = {"strides": "draws in the order of memory", "dtype": "each precision draws numbers of its own"}
+RRELU = "rrelu_param { negative_slope_lower: 3 negative_slope_upper: 8 }"
 ELSEWHERE: dict[str, str] = {}
 CASES = [
     Case("ReLU6", "default", (within(-3, 11, 2, 3, 5),)),
@@ -15,6 +16,8 @@ CASES = [
     Case("Insanity", "train", ((2, 3, 5),), skip=RANDOM),
     Case("Insanity", "test", ((2, 3, 5),), "insanity_param { lb: 2 ub: 3 }", phase=TEST),
     Case("Insanity", "fixed", ((2, 3, 5),), "insanity_param { lb: 4 ub: 4 }", phase=TEST),
+    Case("RReLU", "train", ((2, 3, 5),), RRELU, skip=RANDOM),
+    Case("RReLU", "test", ((2, 3, 5),), RRELU, phase=TEST),
     Case("ScaleFilter", "train", ((2, 3, 5),), "scale_filter_param { min_scale: 0.5 max_scale: 2 }", skip=RANDOM),
     Case("ScaleFilter", "test", ((2, 3, 5),), "scale_filter_param { min_scale: 0.5 max_scale: 2 }", phase=TEST),
     Case("SpatialDropout", "train", ((2, 3, 5),), skip=RANDOM),

@@ -15,7 +15,7 @@ from caffe import torch_internals
 from caffe.blob import Blob
 from caffe.net.graph.step import Step
 
-__all__ = ["Cost", "cost", "matrix_peak"]
+__all__ = ["Cost", "cost", "matrix_peak", "products"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,17 @@ def cost(step: Step) -> Cost:
     The operations are counted in a run of `forward` on meta tensors. Backward needs the same number for the gradient of
     the learned blobs and again for that of the bottoms, if these gradients are needed.
     """
+    flops = products(step)
+    wanted = any(step.needs) + bool(step.params) if step.backward else 0
+    return Cost(flops, flops * wanted, _moved(step))
+
+
+def products(step: Step) -> int:
+    """Floating-point operations of the matrix products that a layer's `forward` forms, on meta tensors."""
     bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
     with FlopCounterMode(display=False, custom_mapping=_more_products()) as counter:
         step.layer.dry_run(*bottoms)
-    flops = counter.get_total_flops()
-    wanted = any(step.needs) + bool(step.params) if step.backward else 0
-    return Cost(flops, flops * wanted, _moved(step))
+    return int(counter.get_total_flops())
 
 
 def _moved(step: Step) -> int:

@@ -8,10 +8,11 @@ from typing import Any
 from caffe import log
 from caffe.errors import NetError, ProtoError, SolverError
 from caffe.proto import caffe_pb2
+from caffe.proto.forks.alignment import align
 from caffe.proto.forks.fields import ENGINES, REFUSED, WITHOUT_EFFECT
 from caffe.proto.printing import repeated_fields
 
-__all__ = ["FIRST", "apply", "has_effects", "refuse_layer", "refuse_solver", "tell"]
+__all__ = ["FIRST", "apply", "has_effects", "refuse_layer", "refuse_solver", "tell", "without_effect"]
 
 FIRST = 30000
 """The lowest number of a fork's field in a message of BVLC's."""
@@ -23,7 +24,7 @@ _TOLD: set[tuple[str, str]] = set()
 
 def has_effects(net: Any) -> bool:
     """Whether `apply` has anything to do."""
-    return any(_translated(layer) or _is_undecided(layer) for layer in net.layer)
+    return any(layer.type == "AutoCrop" or _translated(layer) or _is_undecided(layer) for layer in net.layer)
 
 
 def apply(net: Any, name: str) -> None:
@@ -31,6 +32,7 @@ def apply(net: Any, name: str) -> None:
 
     pooling_param: ceil_mode becomes round_mode; sizes given twice become _h and _w. convolution_param: hole becomes
     dilation. batch_norm_param: a filler of Intel's makes a BatchNorm scale, unless a Scale follows that does so.
+    AutoCrop of RCF becomes Crop.
     """
     for index, layer in enumerate(net.layer):
         try:
@@ -38,6 +40,8 @@ def apply(net: Any, name: str) -> None:
                 _pool(layer.pooling_param)
             if layer.HasField("convolution_param"):
                 _dilate(layer.convolution_param)
+            if layer.type == "AutoCrop":
+                align(layer, list(net.layer[:index]))
         except ProtoError as error:
             raise ProtoError(f'{name}: layer "{layer.name}" ({layer.type}): {error}') from None
         if _is_undecided(layer):
@@ -47,7 +51,7 @@ def apply(net: Any, name: str) -> None:
 def tell(message: Any, name: str) -> None:
     """Warn once of the fields in a net or solver that have no effect here: one line, by fork."""
     found: dict[str, dict[str, None]] = {}
-    for origin, field in _without_effect(message):
+    for origin, field in without_effect(message):
         found.setdefault(origin, {})[field] = None
     if not found:
         return
@@ -137,7 +141,7 @@ def _is_scaled(norm: Any, following: Collection[Any]) -> bool:
     return reader is not None and reader.type == "Scale"
 
 
-def _without_effect(message: Any) -> Iterator[tuple[str, str]]:
+def without_effect(message: Any) -> Iterator[tuple[str, str]]:
     """Origin and name of each field and engine in a message that has no effect, messages inside it included."""
     table, repeated = WITHOUT_EFFECT.get(message.DESCRIPTOR.name, {}), repeated_fields(message.DESCRIPTOR)
     for field, value in message.ListFields():
@@ -149,7 +153,7 @@ def _without_effect(message: Any) -> Iterator[tuple[str, str]]:
             yield ENGINES[engine], f"engine: {engine}"
         elif field.message_type is not None and field.number < FIRST:
             for part in value if field.name in repeated else (value,):
-                yield from _without_effect(part)
+                yield from without_effect(part)
 
 
 def _refused(message: Any, path: str, honoured: Collection[str]) -> Iterator[tuple[str, str, str]]:

@@ -1,0 +1,111 @@
+"""What an inspection found, as text, as JSON and as a page of HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import Any
+
+__all__ = ["Report", "Table"]
+
+_STYLE = (
+    "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{text-align:left;padding:.15em .8em;border-bottom:1px solid #ddd}"
+    "td.n{text-align:right}h2{margin-top:1.5em}"
+)
+
+
+@dataclass
+class Table:
+    """Rows of text under a head; the columns in `right` hold numbers."""
+
+    head: Sequence[str]
+    rows: list[Sequence[str]]
+    right: Sequence[int] = ()
+
+
+@dataclass
+class Report:
+    """What a file is. Empty parts are not shown."""
+
+    path: str
+    kind: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    origin: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    """Forks whose names it uses: the fork, how sure that is, and the names."""
+    layers: Table | None = None
+    needs: list[str] = field(default_factory=list)
+    without_effect: list[str] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
+
+    def add(self, name: str, text: object) -> None:
+        """Note a fact."""
+        self.facts.append((name, str(text)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        found = asdict(self)
+        found["facts"] = dict(self.facts)
+        found["origin"] = [{"fork": fork, "certainty": sure, "names": names} for fork, sure, names in self.origin]
+        table = self.layers or Table((), [])
+        found["layers"] = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+        return found
+
+    def text(self) -> str:
+        """All of it as lines."""
+        lines = [f"{self.path}: {self.kind}"]
+        width = max((len(name) for name, _ in self.facts), default=0)
+        lines += [f"{name.ljust(width)}  {text}" for name, text in self.facts]
+        for title, items in self._lists():
+            lines += ["", f"{title}:", *(f"  {item}" for item in items)]
+        if self.layers is not None and self.layers.rows:
+            lines += ["", *_columns(self.layers)]
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """All of it as one page, without files beside it."""
+        title = escape(f"{self.path}: {self.kind}")
+        parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"]
+        parts.append(f"<h1>{title}</h1><table>")
+        parts += [f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self.facts]
+        parts.append("</table>")
+        for heading, items in self._lists():
+            parts.append(f"<h2>{escape(heading)}</h2><ul>")
+            parts += [f"<li>{escape(item)}</li>" for item in items]
+            parts.append("</ul>")
+        if self.layers is not None and self.layers.rows:
+            parts.append(f"<h2>Layers</h2>{_html_table(self.layers)}")
+        return "\n".join(parts) + "</html>\n"
+
+    def _lists(self) -> list[tuple[str, list[str]]]:
+        origin = [f"{fork} ({sure}): {', '.join(names)}" for fork, sure, names in self.origin]
+        parts = [
+            ("made for", origin),
+            ("data it needs", self.needs),
+            ("without effect here", self.without_effect),
+            ("not supported", self.unsupported),
+        ]
+        return [(title, items) for title, items in parts if items]
+
+
+def _columns(table: Table) -> list[str]:
+    rows = [table.head, *table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.head))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in table.right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _html_table(table: Table) -> str:
+    def cell(column: int, text: str) -> str:
+        return f"<td class=n>{escape(text)}</td>" if column in table.right else f"<td>{escape(text)}</td>"
+
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.head)
+    rows = ("".join(cell(column, text) for column, text in enumerate(row)) for row in table.rows)
+    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"

@@ -1,0 +1,142 @@
+"""Writes docs/models.md: the forks of Caffe, their layers, and real models beside their reference outputs.
+
+python tools/models.py [FOLDER]     # the folder of reference models, by default $CAFETIERE_SHARED/models
+
+Takes a minute. Milliseconds are the best of several runs with one thread; a column for OpenCV's importer is written
+where the installed OpenCV is older than 5, which has none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+import caffe
+from caffe.layers import layer_class, layer_types
+from caffe.proto.forks import LAYERS
+from caffe.proto.forks.fields import OPTIONS
+
+ROOT = Path(__file__).parent.parent
+ROUNDS, LEAST = 5, 0.2  # runs, and seconds, that a time is the best of
+HEAD = "# Forks and models\n\nThis page is written by `python tools/models.py`."
+
+
+def main(folder: Path) -> None:
+    """Write the page."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    beside = int(cv2.__version__.split(".")[0]) < 5
+    page = ROOT / "docs" / "models.md"
+    page.write_text("\n".join([HEAD, "", *forks(), "", *models(folder, beside)]) + "\n")
+    print(f"written: {page.relative_to(ROOT)}")
+
+
+def forks() -> list[str]:
+    """The table of forks: their layer types that are here, and those that are not."""
+    here: dict[str, list[str]] = {}
+    for kind in layer_types():
+        options = layer_class(kind).options
+        if options in OPTIONS:
+            here.setdefault(OPTIONS[options], []).append(kind)
+    missing: dict[str, list[str]] = {}
+    for kind, (origin, _) in LAYERS.items():
+        missing.setdefault(origin, []).append(kind)
+    lines = ["## Layers by fork", "", "Types without options of their own are in [layers.md](layers.md) only.", ""]
+    lines += ["| fork | layers here | not here |", "| --- | --- | --- |"]
+    for fork in sorted({*here, *missing}, key=str.lower):
+        lines.append(f"| {fork} | {', '.join(here.get(fork, []))} | {', '.join(missing.get(fork, []))} |")
+    return lines
+
+
+def models(folder: Path, beside: bool) -> list[str]:
+    """The table of models: the largest difference to the reference outputs, and the time of a run."""
+    lines = ["## Models", "", _words(beside), "", f"| model | outputs | difference | ms |{' OpenCV ms |' * beside}"]
+    lines.append(f"| --- | --- | --- | --- |{' --- |' * beside}")
+    for name, info in json.loads((folder / "index.json").read_text()).items():
+        if "npz" in name:
+            lines.append(_row(folder, name, info, beside))
+    return lines
+
+
+def _words(beside: bool) -> str:
+    first = (
+        "Trained models of public repositories. The difference is the largest of any output to the stored reference, "
+        "relative to the largest value of that output; rows of detections are compared as sets. Milliseconds are those "
+        "of `net.optimize()` and one thread, with the first stored input; they are of one run on "
+        f"one machine ({os.cpu_count()} processors), which other programs may have used too"
+    )
+    if not beside:
+        return (
+            f"{first}. The installed OpenCV {cv2.__version__} has no importer for Caffe, so there is no column for it."
+        )
+    return f"{first}; beside them OpenCV {cv2.__version__}'s importer, where it runs the net."
+
+
+def _row(folder: Path, name: str, info: dict[str, Any], beside: bool) -> str:
+    place, stored = (folder / name).parent, np.load(folder / name)
+    definition, weights = place / info["prototxt"], place / info["caffemodel"]
+    net = caffe.Net(definition, caffe.TEST, weights=weights)
+    net.optimize()
+    worst, outputs = 0.0, 0
+    for case in reversed(info["cases"]):  # the first one last: it is the one that is timed
+        inputs = {key.split("|")[2]: stored[key] for key in stored if key.startswith(f"{case}|in|")}
+        for blob, values in inputs.items():
+            net.blobs[blob].reshape(*values.shape)
+            net.blobs[blob].data[...] = values
+        net.forward()
+        for key in stored:
+            if key.startswith(f"{case}|out|"):
+                wanted = stored.get(key.replace("|out|", "|out_int|"), stored[key])
+                worst = max(worst, _difference(net.blobs[key.split("|")[2]].data, wanted))
+                outputs += 1
+    cells = [f"{Path(name).parent}/{weights.name}", str(outputs), f"{worst:.1e}", f"{_best(net.forward):.2f}"]
+    if beside:
+        cells.append(_opencv(definition, weights, inputs))
+    return f"| {' | '.join(cells)} |"
+
+
+def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, relative to the largest value; rows of detections each to the nearest."""
+    scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
+    if found.shape[-1:] == (7,) and found.shape == wanted.shape:
+        rows, others = found.reshape(-1, 7), wanted.reshape(-1, 7)
+        return float(np.abs(rows[:, None] - others[None]).max(2).min(1).max(initial=0)) / scale
+    if found.shape != wanted.shape:
+        return float("inf")
+    return float(np.abs(found - wanted).max(initial=0)) / scale
+
+
+def _opencv(definition: Path, weights: Path, inputs: dict[str, np.ndarray]) -> str:
+    try:
+        net = cv2.dnn.readNetFromCaffe(str(definition), str(weights))
+        for blob, values in inputs.items():
+            net.setInput(np.ascontiguousarray(values, np.float32), blob)
+        outputs = net.getUnconnectedOutLayersNames()
+        return f"{_best(lambda: net.forward(outputs)):.2f}"
+    except cv2.error:
+        return "-"
+
+
+def _best(run: Callable[[], object]) -> float:
+    """Milliseconds of the quickest of several runs, after one that does not count."""
+    run()
+    times: list[float] = []
+    while len(times) < ROUNDS or sum(times) < LEAST:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return 1000 * min(times)
+
+
+if __name__ == "__main__":
+    default = Path(os.environ.get("CAFETIERE_SHARED", ROOT.parent / "shared")) / "models"
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default)
