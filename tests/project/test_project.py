@@ -155,7 +155,7 @@ def test_classify_with_flags_of_both_kinds(digits, capsys):
     assert main(["classify", "x.png", "-model", ".", "-raw_scale", "1"]) == 1
     assert "-model tells how images are prepared: remove -raw_scale" in capsys.readouterr().err
     assert main(["classify", "x.png", "-model", "nowhere"]) == 1
-    assert '-model "nowhere": no such folder' in capsys.readouterr().err
+    assert 'there is no model "nowhere"' in capsys.readouterr().err
 
 
 def test_a_model_folder_of_caffe_is_read(tmp_path):

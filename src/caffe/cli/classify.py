@@ -45,12 +45,14 @@ _BEST = 5
 def classify(flags: SimpleNamespace, display: Display) -> None:
     """Classify images.
 
-    -model FOLDER names a project, or a model folder whose readme.md tells how images are prepared; in the folder of a
-    project it may be left out. Otherwise net, weights and preparation are given by flags.
+    -model names a model of the zoo (see `caffe zoo list`), a project, or a model folder whose readme.md tells how
+    images are prepared; in the folder of a project it may be left out. Otherwise net, weights and preparation are given
+    by flags.
 
     IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1; a net of one channel takes
     grey ones, (N, H, W) too. Prints the best classes of each image; OUT, a .npy file, gets the scores (N, classes).
 
+        caffe classify digit.png -model lenet
         caffe classify rose.jpg -model flowers
         caffe classify cat.jpg scores.npy -model_def deploy.prototxt -pretrained_model net.caffemodel
     """
