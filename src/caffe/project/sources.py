@@ -14,10 +14,11 @@ import numpy as np
 
 from caffe.data.streams.arrays import read_npz
 from caffe.data.streams.images import read_image
+from caffe.data.tools import datasets
 from caffe.errors import DataError, FileError, did_you_mean
 from caffe.proto import files
 
-__all__ = ["TRAIN", "VAL", "ArraySource", "Example", "FolderSource", "ListSource", "Source"]
+__all__ = ["TRAIN", "VAL", "ArraySource", "Example", "FolderSource", "ListSource", "Source", "known_source"]
 
 TRAIN, VAL = "train", "val"
 _TRAIN_NAMES = ("train", "training")
@@ -211,6 +212,19 @@ class ArraySource(Source):
             top = 255 if self.images.max() <= 1 else 1
             image = np.clip(np.rint(image * top), 0, 255).astype(np.uint8)
         return np.ascontiguousarray(image[..., 2::-1]) if image.ndim == 3 else image
+
+
+def known_source(name: str) -> ArraySource:
+    """The pictures of a known data set; its test part validates."""
+    known = datasets.KNOWN
+    if name not in known:
+        raise DataError(f'unknown data set "{name}"{did_you_mean(name, known)} (known: {", ".join(known)})')
+    parts = datasets.pictures(name)
+    train, val = parts["train"], parts["test"]
+    labels = [known[name].classes[int(number)] for _, numbers in (train, val) for number in numbers]
+    images = np.concatenate([train[0], val[0]])
+    images = images.transpose(0, 2, 3, 1)[..., ::-1] if images.ndim == 4 else images
+    return ArraySource(images, labels, [TRAIN] * len(train[1]) + [VAL] * len(val[1]), name)
 
 
 def _as_pictures(images: np.ndarray, name: str) -> np.ndarray:
