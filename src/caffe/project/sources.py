@@ -239,12 +239,15 @@ def _as_pictures(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def read_table(path: str | Path) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV file that are not empty, each with its line; commas, semicolons and tabs separate."""
+    """The rows of a table that are not empty, each with its line; , ; tabs or the last space separate."""
     content = files.read_bytes(path).decode("utf-8-sig", "surrogateescape")
     first = content.partition("\n")[0]
     mark = max(",;\t", key=first.count)
-    reader = csv.reader(content.splitlines(), delimiter=mark)
-    rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    if mark in first:
+        reader = csv.reader(content.splitlines(), delimiter=mark)
+        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    else:  # a list as convert_imageset takes it: "name label"
+        rows = [(line, text.rsplit(maxsplit=1)) for line, text in enumerate(content.splitlines(), 1) if text.strip()]
     if not rows:
         raise FileError(f"{path}: is empty; expected a table with a line for each example")
     return rows
