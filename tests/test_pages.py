@@ -75,8 +75,10 @@ def run_blocks(page: str, place: Path) -> None:
 
 
 def run_commands(folder: Path, text: str) -> None:
-    """Run the lines of a block that are commands of ours, and the shell's `mkdir`."""
+    """Run the lines of a block that are commands of ours, and the shell's `mkdir` and `cd`."""
     ours = f"{sys.executable} -W ignore -m caffe "
     for line in text.splitlines():
-        if line.startswith(("caffe ", "mkdir ")):
+        if line.startswith("cd "):
+            folder = folder / line.removeprefix("cd ")
+        elif line.startswith(("caffe ", "mkdir ")):
             run(folder, "bash", "-c", re.sub("^caffe ", ours, line))

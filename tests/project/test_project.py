@@ -133,6 +133,14 @@ def test_a_table_of_files(pictures, capsys):
     assert "images/list.csv:2: the label is empty" in capsys.readouterr().err
 
 
+def test_a_list_as_convert_imageset_takes_it(pictures, capsys):
+    pictures.classes(("a b",), 8)
+    lines = [f"a b/{index}.png {index % 2}" for index in range(8)]
+    (pictures.top / "list.txt").write_text("\n".join(lines) + "\n")
+    run("new", "p", "-csv", "images/list.txt")
+    assert "8 pictures of 2 classes: 0, 1" in capsys.readouterr().out
+
+
 def test_arrays(pictures, capsys):
     rng = np.random.default_rng(3)
     np.savez("data.npz", x=rng.integers(0, 255, (20, 9, 9), np.uint8), y=np.arange(20) % 2 + 9)
@@ -155,7 +163,7 @@ def test_classify_with_flags_of_both_kinds(digits, capsys):
     assert main(["classify", "x.png", "-model", ".", "-raw_scale", "1"]) == 1
     assert "-model tells how images are prepared: remove -raw_scale" in capsys.readouterr().err
     assert main(["classify", "x.png", "-model", "nowhere"]) == 1
-    assert '-model "nowhere": no such folder' in capsys.readouterr().err
+    assert 'there is no model "nowhere"' in capsys.readouterr().err
 
 
 def test_a_model_folder_of_caffe_is_read(tmp_path):

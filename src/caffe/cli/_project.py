@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import SimpleNamespace
 
-from caffe.errors import CaffeError
 from caffe.zoo.folder import ModelFolder
 
-__all__ = ["complete_test", "complete_train"]
+__all__ = ["complete_test", "complete_train", "model_folder"]
 
 _SOLVER = "solver.prototxt"
 
@@ -39,10 +37,10 @@ def complete_test(flags: SimpleNamespace, default_iterations: int = 50) -> list[
     return folder.labels()
 
 
-def model_folder(name: str) -> Path | None:
-    """The folder of a model: `name`, or the present one where there is no name and it is a project."""
+def model_folder(name: str) -> ModelFolder | None:
+    """A model of the zoo, or the folder of a model; the present one where there is no name and it is a project."""
     if not name:
-        return Path() if ModelFolder.is_one(".") else None
-    if os.path.isdir(name):
-        return Path(name)
-    raise CaffeError(f'-model "{name}": no such folder; give the folder of a project, or of a model with a readme.md')
+        return ModelFolder.open(".") if ModelFolder.is_one(".") else None
+    from caffe.zoo import index
+
+    return index.find(name)

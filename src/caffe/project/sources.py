@@ -14,10 +14,11 @@ import numpy as np
 
 from caffe.data.streams.arrays import read_npz
 from caffe.data.streams.images import read_image
+from caffe.data.tools import datasets
 from caffe.errors import DataError, FileError, did_you_mean
 from caffe.proto import files
 
-__all__ = ["TRAIN", "VAL", "ArraySource", "Example", "FolderSource", "ListSource", "Source"]
+__all__ = ["TRAIN", "VAL", "ArraySource", "Example", "FolderSource", "ListSource", "Source", "known_source"]
 
 TRAIN, VAL = "train", "val"
 _TRAIN_NAMES = ("train", "training")
@@ -213,6 +214,19 @@ class ArraySource(Source):
         return np.ascontiguousarray(image[..., 2::-1]) if image.ndim == 3 else image
 
 
+def known_source(name: str) -> ArraySource:
+    """The pictures of a known data set; its test part validates."""
+    known = datasets.KNOWN
+    if name not in known:
+        raise DataError(f'unknown data set "{name}"{did_you_mean(name, known)} (known: {", ".join(known)})')
+    parts = datasets.pictures(name)
+    train, val = parts["train"], parts["test"]
+    labels = [known[name].classes[int(number)] for _, numbers in (train, val) for number in numbers]
+    images = np.concatenate([train[0], val[0]])
+    images = images.transpose(0, 2, 3, 1)[..., ::-1] if images.ndim == 4 else images
+    return ArraySource(images, labels, [TRAIN] * len(train[1]) + [VAL] * len(val[1]), name)
+
+
 def _as_pictures(images: np.ndarray, name: str) -> np.ndarray:
     """Images as (N, H, W) or (N, H, W, 3)."""
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
@@ -225,12 +239,15 @@ def _as_pictures(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def read_table(path: str | Path) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV file that are not empty, each with its line; commas, semicolons and tabs separate."""
+    """The rows of a table that are not empty, each with its line; , ; tabs or the last space separate."""
     content = files.read_bytes(path).decode("utf-8-sig", "surrogateescape")
     first = content.partition("\n")[0]
     mark = max(",;\t", key=first.count)
-    reader = csv.reader(content.splitlines(), delimiter=mark)
-    rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    if mark in first:
+        reader = csv.reader(content.splitlines(), delimiter=mark)
+        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    else:  # a list as convert_imageset takes it: "name label"
+        rows = [(line, text.rsplit(maxsplit=1)) for line, text in enumerate(content.splitlines(), 1) if text.strip()]
     if not rows:
         raise FileError(f"{path}: is empty; expected a table with a line for each example")
     return rows

@@ -92,7 +92,8 @@ class ModelFolder:
             )
         wanted = self.path / (self.facts.get("caffemodel") or "*.caffemodel")
         where = self.facts.get("caffemodel_url")
-        raise FileError(f'"{wanted}": no such file; ' + (f"download it from {where}" if where else "put it there"))
+        way = f"get it with: caffe zoo get {self.path.name}" if where else "put it there by hand"
+        raise FileError(f'"{wanted}": no such file; {way}')
 
     def _weights(self) -> Path | None:
         named = self.facts.get("caffemodel")

@@ -28,7 +28,8 @@ class Predictor:
     def __init__(self, folder: str | Path | ModelFolder, engine: str = "torch") -> None:
         self.folder = folder if isinstance(folder, ModelFolder) else ModelFolder.open(folder)
         self.preparation = self.folder.preparation()
-        self.net = Net(str(self.folder.net), TEST, weights=str(self.folder.weights))
+        weights = str(self.folder.weights)
+        self.net = Net(str(self.folder.net), TEST, weights=weights)
         if not self.net.inputs or len(self.net.blobs[self.net.inputs[0]].shape) != 4 or not self.net.outputs:
             raise ArgumentError(f"{self.folder.net}: is not a net for pictures; give one with an input of 4 axes")
         self.output = self.net.outputs[-1]

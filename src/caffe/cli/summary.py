@@ -1,0 +1,50 @@
+"""`caffe summary`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from caffe.cli.command import command
+from caffe.cli.display import Display
+from caffe.cli.flags import Flag
+from caffe.cli.plot import OUT
+from caffe.errors import CaffeError, did_you_mean
+
+FORMAT = Flag("format", "", "table, csv or html; by default what the name of -out tells, else table.")
+_FORMATS = ("table", "csv", "html")
+
+
+@command("phase", "level", "stage", FORMAT, OUT, task="nets", arguments="NET")
+def summary(flags: SimpleNamespace, display: Display) -> None:
+    """Tell shapes, parameters, arithmetic, memory and receptive field of each layer.
+
+    A multiply-add is two operations. Memory is that of the blobs of a batch. The receptive field is the side of the
+    part of the input that a cell of the top sees. `caffe summarize` lists the options of the layers instead.
+
+        caffe summary deploy.prototxt
+        caffe summary train_val.prototxt -phase TRAIN -out net.csv
+    """
+    kind = flags.format or {".csv": "csv", ".html": "html", ".htm": "html"}.get(
+        flags.out[flags.out.rfind(".") :], "table"
+    )
+    if kind not in _FORMATS:
+        raise CaffeError(f"-format {kind}: expected {', '.join(_FORMATS)}{did_you_mean(kind, _FORMATS)}")
+    if flags.phase not in ("", "TRAIN", "TEST"):
+        raise CaffeError(f"-phase {flags.phase}: expected TRAIN or TEST")
+    from caffe.cli import _nets
+    from caffe.net.measure.summary import Summary
+    from caffe.proto import files
+
+    flags.model = flags.arguments[0]
+    net = _nets.open_net(flags, flags.phase or "TEST")
+    try:
+        made = Summary(net)
+    finally:
+        net.close()
+    content = {"table": lambda: made.text() + "\n", "csv": made.csv, "html": made.html}[kind]()
+    if not flags.out:
+        print(content, end="")
+        return
+    with files.atomic(flags.out) as file:
+        file.write(content.encode())
+    print(f"wrote {flags.out}")
