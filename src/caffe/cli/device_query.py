@@ -53,12 +53,19 @@ def _together() -> list[str]:
     lines = [f"Several processes: {'gloo' if dist.is_gloo_available() else 'no gloo'} (CPUs), {nccl} (GPUs)"]
     count = torch.cuda.device_count()
     reached = [
-        f"{first}-{second}"
-        for first in range(count)
-        for second in range(first + 1, count)
-        if torch.cuda.can_device_access_peer(first, second)
+        f"{first}-{second}" for first in range(count) for second in range(first + 1, count) if _reaches(first, second)
     ]
     return [*lines, f"GPUs that reach each other's memory: {', '.join(reached) or 'none'}"] if count > 1 else lines
+
+
+def _reaches(first: int, second: int) -> bool:
+    """Whether a GPU reads the memory of another one directly."""
+    import torch
+
+    try:
+        return torch.cuda.can_device_access_peer(first, second)
+    except (RuntimeError, AssertionError):
+        return False  # the driver does not tell
 
 
 def _describe(number: int, facts: object) -> list[str]:

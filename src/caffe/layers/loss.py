@@ -77,9 +77,10 @@ class Normalized(Loss, abstract=True):
         """Divide `total` as loss_param says. `valid` marks the items that count; None means all."""
         if self.normalization == PRE_FIXED:
             return total / self.fixed
+        if self.normalization == VALID and valid is not None and self.processes.size > 1:
+            return total / self._mean_count(valid.sum())
         if self.normalization == VALID and valid is not None:
-            count = valid.sum()
-            return total / (self._mean_count(count) if self.processes.size > 1 else count.clamp(min=1))
+            return total / valid.sum().clamp(min=1)
         sizes = {FULL: outer * inner, VALID: outer * inner, BATCH_SIZE: outer, NONE: 1}
         return total / max(1, sizes[self.normalization])
 

@@ -41,6 +41,16 @@ class _Scaled(_Running, abstract=True):
 
     scale: Tensor
     bias: Tensor
+    mean: Tensor
+    processes: Group = ALONE
+    """Whose batches count as one."""
+
+    def by_batch(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """y by the statistics of the batch, their mean (C), and the variance (C) over m - 1."""
+        if self.processes.size > 1:
+            return _joint_batch_norm(x, weight, bias, self.opt.eps, self.processes)
+        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
+        return _batch_norm(x, weight, bias, mean, variance, True, self.opt.eps), mean, variance
 
     @cached_property
     def scaled(self) -> bool:
@@ -91,7 +101,6 @@ class BatchNorm(_Scaled):
     mean: Tensor
     variance: Tensor
     factor: Tensor
-    processes: Group = ALONE  # the processes whose batches are normalized together
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
@@ -117,11 +126,7 @@ class BatchNorm(_Scaled):
         if self.uses_running:
             mean, variance = self.running()
             return _batch_norm(x, weight, bias, mean, variance, False, self.opt.eps)
-        if self.processes.size > 1:
-            y, mean, variance = _joint_batch_norm(x, weight, bias, self.opt.eps, self.processes)
-        else:
-            mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
-            y = _batch_norm(x, weight, bias, mean, variance, True, self.opt.eps)
+        y, mean, variance = self.by_batch(x, weight, bias)
         self.learn(x, mean, variance)
         return y
 
