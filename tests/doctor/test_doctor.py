@@ -56,7 +56,13 @@ def data(tmp_path):
     faults.write_data(tmp_path)
 
 
-@pytest.mark.parametrize("code", FAULTS)
+SLOW = {
+    *("gradients-vanish", "dead-units", "rate-too-low", "activations-vanish"),
+    *("weight-decay-too-high", "weights-all-equal", "momentum-too-high"),
+}
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, marks=[pytest.mark.long] * (code in SLOW)) for code in FAULTS])
 def test_a_planted_fault_comes_first(code, tmp_path):
     report = diagnose(faults.write(tmp_path, **FAULTS[code]), budget=BUDGET)
     assert report.alarms, report.lines
@@ -71,6 +77,7 @@ def test_a_healthy_net_raises_no_alarm(rate, unit, tmp_path):
     assert diagnose(path, budget=BUDGET).alarms == []
 
 
+@pytest.mark.long
 def test_input_of_a_wrong_scale(tmp_path):
     faults.write_data(tmp_path, scale=1e-4)
     report = diagnose(faults.write(tmp_path), budget=BUDGET)
@@ -103,6 +110,7 @@ def test_the_proven_change_is_written_with_comments_kept(tmp_path):
         report.fix(tmp_path)
 
 
+@pytest.mark.long
 def test_several_changes_are_written_at_their_layers(tmp_path):
     """A layer that one change adds does not shift the layer that another one means."""
     narrow = "(?s)num_output: 40(.*?)num_output: 40", r"num_output: 40\1num_output: 2"

@@ -146,6 +146,7 @@ IMAGES = """layer {{ name: "data" type: "ImageData" top: "data" top: "label"
 """
 
 
+@pytest.mark.long
 def test_training_that_waits_for_large_images(tmp_path):
     rng = np.random.default_rng(3)
     rows = []

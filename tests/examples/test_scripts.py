@@ -82,6 +82,7 @@ def test_cifar10_script_names_a_damaged_file(monkeypatch):
     assert not list(Path("examples/cifar10").glob("*lmdb"))
 
 
+@pytest.mark.long
 def test_a_curve_separates_the_moons_better_than_a_line(monkeypatch):
     run(monkeypatch, "hdf5_classification/make_data.py")
     lists = {

@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def blocks(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)(?: title=\S+)?\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
     return [body for kind, body in fenced if kind == language]
 
 
@@ -61,10 +61,10 @@ def block(kind: str, options: str = "") -> str:
 
 
 def test_the_example_of_the_guide_runs(folder, capsys):
-    example, commands = blocks("python")[0], blocks("")[1]
+    example, commands = blocks("python")[0], blocks("")[0]
     assert len(example.strip().splitlines()) <= 10
     (folder / "my_layers.py").write_text(example)
-    (folder / "smooth.prototxt").write_text(blocks("")[0])
+    (folder / "smooth.prototxt").write_text(blocks("prototxt")[0])
     for line in commands.strip().splitlines():
         assert main([*line.removeprefix("caffe ").split(), *QUIET]) == 0, line
     out = capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_the_example_of_the_guide_runs(folder, capsys):
 
 
 def test_the_message_of_the_guide_gives_options(folder, capsys):
-    _, _, message, layer = blocks("")
+    (message,), layer = blocks("protobuf"), blocks("")[1]
     (folder / "my_layers.proto").write_text(message)
     (folder / "my_layers.py").write_text(blocks("python")[0].replace('{"scale": 2.0}', '"my_layers.proto"'))
     (folder / "net.prototxt").write_text(DATA + layer)

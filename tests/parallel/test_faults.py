@@ -84,6 +84,7 @@ def gone(pids: list[int]) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_signals_a_lost_process_and_a_killed_launcher(place, start):
     (place / "solver.prototxt").write_text(SOLVER % (10**8, 0))
     stopped, lost, orphans = (start(*TRAIN, "-procs", "2") for _ in range(3))

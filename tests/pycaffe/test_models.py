@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 PUBLISHED = {
     "lenet": 431_080,
+    "cifar_quick": 145_578,
     "alexnet": 60_965_224,
     "vgg16": 138_357_544,
     "vgg19": 143_667_240,
@@ -29,6 +30,7 @@ PUBLISHED = {
 }
 FINAL = {  # the last blob with height and width, as the papers have it
     "lenet": ("pool2", (50, 4, 4)),
+    "cifar_quick": ("pool3", (64, 4, 4)),
     "alexnet": ("pool5", (256, 6, 6)),
     "vgg16": ("pool5", (512, 7, 7)),
     "vgg19": ("pool5", (512, 7, 7)),
@@ -63,7 +65,7 @@ def quick(monkeypatch):
 def test_size(name):
     net = caffe.Net(getattr(caffe.models, name)(batch=2), caffe.TEST)
     assert trained(net) == PUBLISHED[name]
-    classes = 10 if name == "lenet" else 1000
+    classes = 10 if name in ("lenet", "cifar_quick") else 1000
     assert net.blobs["prob"].shape[:2] == (2, classes)
     assert net.blobs["prob"].count == 2 * classes
     blob, shape = FINAL[name]
@@ -96,7 +98,9 @@ def test_layers_of_the_models_of_the_zoo(name):
         )
 
 
-@pytest.mark.parametrize(("name", "size"), [("lenet", 28), ("resnet18", 33), ("squeezenet", 64), ("mobilenet_v2", 32)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("lenet", 28), ("cifar_quick", 32), ("resnet18", 33), ("squeezenet", 64), ("mobilenet_v2", 32)]
+)
 def test_trains(name, size):
     torch.manual_seed(1)
     net = caffe.Net(getattr(caffe.models, name)(batch=3, classes=5, size=size, train=True), caffe.TRAIN)

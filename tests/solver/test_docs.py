@@ -20,8 +20,10 @@ def test_page_names(name):
 
 def test_settings_on_the_page_exist():
     fields = caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name
-    for block in re.findall(r"```\n(.*?)```", PAGE, re.S):
-        for name in re.findall(r"(\w+): ", block.split("caffe average")[0]):
+    blocks = re.findall(r"^```prototxt[^\n]*\n(.*?)^```", PAGE, re.S | re.M)
+    assert len(blocks) >= 3
+    for block in blocks:
+        for name in re.findall(r"(\w+): ", block):
             assert name in fields
 
 

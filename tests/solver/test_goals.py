@@ -195,7 +195,7 @@ def test_resume_takes_the_newest_whole_snapshot(capsys):
     assert main(["train", "-solver", "solver.prototxt", "-resume"]) == 0  # begins
     whole = Path("run_iter_9.solverstate").read_bytes()
     Path("run_iter_12.solverstate").write_bytes(whole[: len(whole) // 2])
-    Path("run_iter_15.solverstate").write_bytes(whole)  # without weights
+    Path("run_iter_15.solverstate").write_bytes(whole.replace(b"run_iter_9.", b"run_iter_8."))  # without weights
     Path("solver.prototxt").write_text(SOLVER + "max_iter: 11 test_interval: 50 snapshot: 3")
     capsys.readouterr()
     assert main(["train", "-solver", "solver.prototxt", "-resume"]) == 0

@@ -16,7 +16,7 @@ _FORMATS = ("table", "csv", "html")
 
 @command("phase", "level", "stage", FORMAT, OUT, task="nets", arguments="NET")
 def summary(flags: SimpleNamespace, display: Display) -> None:
-    """Tell shapes, parameters, arithmetic, memory and receptive field of each layer.
+    """List shapes, parameters, operations and receptive field by layer.
 
     A multiply-add is two operations. Memory is that of the blobs of a batch. The receptive field is the side of the
     part of the input that a cell of the top sees. `caffe summarize` lists the options of the layers instead.

@@ -13,7 +13,7 @@ _ACTIONS = ("list", "show", "get", "add")
 
 @command(task="nets", arguments="list|show|get|add [NAME]")
 def zoo(flags: SimpleNamespace, display: Display) -> None:
-    """Models to start from: list them, look at one, download its weights, add one.
+    """List, show, download or add models to start from.
 
     A model is a folder in Caffe's form: prototxts and a readme.md whose front matter names the weights (caffemodel,
     caffemodel_url, sha1), and how pictures are prepared. `get` takes a name or such a folder, and downloads the weights

@@ -86,9 +86,8 @@ class DetectionLoss(_DetectionLoss, Loss, bottoms=2):
                + noobject_scale sum o^2 / boxes without an object
         gradient: the differences times their scale / N, and for o of a best box object_scale (o - its overlap) / N
 
-    The best box has the largest overlap with the truth, or is the nearest if none overlaps. constriant: x, y are
-    relative to the cell, in cells; sqrt: w, h are square roots. If a batch has no objects, their
-    terms of the loss are 0; the source divides by 0.
+    The best box has the largest overlap with the truth, or is the nearest if none overlaps. constriant: x, y are in
+    cells, relative to the cell; sqrt: w, h are square roots. Without objects, their terms are 0.
     Source: Redmon et al., arXiv:1506.02640; yeahkun/caffe-yolo, detection_loss_layer.cpp.
     """
 
