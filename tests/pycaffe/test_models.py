@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import caffe
+import caffe.filler
 import caffe.models
 from caffe.errors import NetError
 from caffe.proto import upgrade
