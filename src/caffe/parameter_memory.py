@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from caffe.errors import CaffeError
 from caffe.memory import Loan, may_alias, same_numbers
 
-__all__ = ["Gradient", "WeightWatch", "Weights", "collect_lent_copies", "lent_copies_follow"]
+__all__ = [
+    *("LENT_COPIES", "Gradient", "WeightWatch", "Weights"),
+    *("collect_lent_copies", "lent_copies_follow", "show_lent_copies"),
+]
 
 
 class ParameterMemory(ABC):
@@ -94,7 +97,7 @@ class ParameterMemory(ABC):
             self._base = None if alias else self._loan.host.clone()
             self._place = value.data_ptr()
             if not alias:
-                _LENT_COPIES.add(self)
+                LENT_COPIES.add(self)
         self._writes += 1
         array = self._loan.hand_out()
         if self._base is not None:
@@ -138,7 +141,7 @@ class ParameterMemory(ABC):
         """Disconnect a lent array."""
         self._loan = self._base = None
         self._writes += 1
-        _LENT_COPIES.discard(self)
+        LENT_COPIES.discard(self)
 
 
 class Weights(ParameterMemory):
@@ -272,20 +275,26 @@ class WeightWatch:
 
 def collect_lent_copies() -> None:
     """Before a run: apply what users wrote to lent copies of parameters, which exist only on other devices than CPU."""
-    for memory in list(_LENT_COPIES):
+    for memory in list(LENT_COPIES):
         memory.read()
+
+
+def show_lent_copies() -> None:
+    """After a run: copy the new values of parameters into their lent copies."""
+    for memory in list(LENT_COPIES):
+        memory.show()
 
 
 class _Follow:
     """See `lent_copies_follow`."""
 
     def __enter__(self) -> None:
-        if _LENT_COPIES:
+        if LENT_COPIES:
             collect_lent_copies()
 
     def __exit__(self, *_: object) -> None:
-        for memory in list(_LENT_COPIES) if _LENT_COPIES else ():
-            memory.show()
+        if LENT_COPIES:
+            show_lent_copies()
 
 
 def lent_copies_follow() -> _Follow:
@@ -295,4 +304,5 @@ def lent_copies_follow() -> _Follow:
 
 
 _FOLLOW = _Follow()
-_LENT_COPIES: set[ParameterMemory] = set()
+LENT_COPIES: set[ParameterMemory] = set()
+"""The memories of which users hold a copy: parameters that are not on the CPU. See `lent_copies_follow`."""

@@ -146,15 +146,15 @@ MISTAKES = [
     Mistake(
         "a run does not take over lent copies of weights",
         "parameter_memory.py",
-        "        if _LENT_COPIES:\n            collect_lent_copies()",
+        "        if LENT_COPIES:\n            collect_lent_copies()",
         "        pass",
         test="test_a_write_into_a_copy_of_weights_reaches_each_kind_of_run",
     ),
     Mistake(
         "a run does not show new weights in lent copies",
         "parameter_memory.py",
-        "            memory.show()\n",
-        "            pass\n",
+        "        memory.show()\n",
+        "        pass\n",
         test="test_an_update_is_seen_in_kept_copies_of_data_and_diff",
     ),
     Mistake(

@@ -226,8 +226,7 @@ class Net(Views):
     def forward_step(self, index: int) -> list[torch.Tensor]:
         """Run one layer forward and fill its tops. Returns its weighted losses."""
         step = self.steps[index]
-        with lent_copies_follow():
-            losses = stepwise.forward_step(step)
+        losses = stepwise.forward_step(step)
         if self.debug_info:
             debug.log_forward(step)
         return losses
