@@ -85,6 +85,7 @@ def test_input_of_a_wrong_scale(tmp_path):
     assert report.alarms[0].proof.gain > 0.5
 
 
+@pytest.mark.long
 def test_labels_in_order_are_found(tmp_path):
     faults.write_data(tmp_path, labels=np.sort)
     assert "label-order" in [finding.code for finding in diagnose(faults.write(tmp_path), budget=BUDGET).alarms]
@@ -172,6 +173,7 @@ def test_each_code_is_in_the_document():
     assert set(re.findall(r"^\| `([\w.-]+)` \|", page, re.M)) == {*codes(), "overfits"}
 
 
+@pytest.mark.long
 def test_pictures(tmp_path, capsys):
     path = faults.write(tmp_path)
     assert main(["doctor", str(path), "-budget", str(BUDGET), "-plot", str(tmp_path / "pictures")]) == 0

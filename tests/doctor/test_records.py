@@ -70,6 +70,7 @@ def trained(path, weights):
     return str(weights)
 
 
+@pytest.mark.long
 def test_weights_of_layers_with_other_names(tmp_path):
     weights = trained(faults.write(tmp_path), tmp_path / "w.caffemodel")
     assert alarms(tmp_path / "solver.prototxt", weights) == []
@@ -86,6 +87,7 @@ def test_a_new_last_layer_is_no_mistake(tmp_path):
     assert alarms(faults.write(tmp_path, changes=[('name: "out"', 'name: "new"')]), weights) == []
 
 
+@pytest.mark.long
 def test_frozen_layers_need_weights_of_their_own(tmp_path):
     frozen = [(r'(name: "h1".*\n  param \{) lr_mult: 1', r"\1 lr_mult: 0")]
     weights = trained(faults.write(tmp_path), tmp_path / "w.caffemodel")

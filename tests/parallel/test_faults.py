@@ -113,6 +113,7 @@ def test_signals_a_lost_process_and_a_killed_launcher(place, start):
     assert gone(pids)
 
 
+@pytest.mark.long
 def test_a_process_with_an_error_ends_all_with_its_text(place, start):
     (place / "solver.prototxt").write_text(SOLVER % (10**8, 0))
     (place / "guest.py").write_text(
