@@ -101,6 +101,7 @@ def test_weights_are_such_that_activations_keep_their_size(tmp_path: Path) -> No
     assert np.ptp(net.params["bn"][1].data) > 0.01
 
 
+@pytest.mark.long
 def test_worker_answers_and_peers_import_no_runtime_of_ours(tmp_path: Path) -> None:
     prepare(WORK, tmp_path, train=True)
     np.save(tmp_path / "label.npy", np.array([3, 1]))

@@ -125,6 +125,7 @@ def test_slim(layers, value, slope):
 
 @needs_compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+@pytest.mark.long
 def test_compiled():
     layers, value, slope = CASES["in place, and read"]
     net = net_of(layers)
