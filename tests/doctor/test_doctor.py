@@ -1,4 +1,4 @@
-"""Planted faults are found, proved and mended; what is healthy raises no alarm."""
+"""Planted faults are found, proved and repaired; what is healthy raises no alarm."""
 
 from __future__ import annotations
 

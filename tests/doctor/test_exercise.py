@@ -44,11 +44,11 @@ def test_make_and_mark(capsys, monkeypatch):
     net = Path("class/student03/net.prototxt")
     net.write_text(net.read_text().replace("train.npz", "test.npz"))
     found = mark("class")
-    assert [(each.named, each.mended) for each in found] == [(True, True), (False, True), (False, False)]
+    assert [(each.named, each.repaired) for each in found] == [(True, True), (False, True), (False, False)]
     assert "it was snapshot-never" in found[1].text
     assert "read something else" in found[2].text
     Path("class/student03/net.prototxt").write_text("layer {")
-    assert not mark("class")[2].mended
+    assert not mark("class")[2].repaired
 
 
 def test_what_cannot_be_made(folder, capsys):

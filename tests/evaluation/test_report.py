@@ -52,6 +52,13 @@ def test_the_report(project, capsys):
     assert "(14 of 15;" in capsys.readouterr().out  # items that come again are not counted twice
 
 
+def test_iterations_that_are_given_are_those_that_run(project, capsys):
+    for words, count in (([], 1), (["-iterations", "50"], 50)):
+        capsys.readouterr()
+        assert main(["test", *words]) == 0
+        assert f"Running for {count} iterations." in capsys.readouterr().err
+
+
 def test_worst_mistakes_become_right_labels(project, capsys):
     assert main(["test", "-worst", "3", "-out", "worst"]) == 0
     assert "move wrong pictures into the folder of their class" in capsys.readouterr().out

@@ -18,7 +18,7 @@ def complete_train(flags: SimpleNamespace) -> None:
         flags.solver = _SOLVER
 
 
-def complete_test(flags: SimpleNamespace, default_iterations: int = 50) -> list[str]:
+def complete_test(flags: SimpleNamespace) -> list[str]:
     """Take net, best weights and length of a test from the project in the present folder, where none is given.
 
     Returns the names of the classes; an empty list outside of a project, or where net or weights are given.
@@ -31,7 +31,7 @@ def complete_test(flags: SimpleNamespace, default_iterations: int = 50) -> list[
         return []
     folder = ModelFolder.open(".")
     flags.model, flags.weights = "train_val.prototxt", os.path.relpath(folder.weights)
-    if flags.iterations == default_iterations and os.path.isfile(_SOLVER):
+    if "iterations" not in flags.given and os.path.isfile(_SOLVER):
         tests = upgrade.read_solver(_SOLVER).test_iter
         flags.iterations = tests[0] if tests else flags.iterations
     return folder.labels()

@@ -108,7 +108,7 @@ def _table(folder: Path, surfaces: Any, steps: int, display: Display) -> None:
             bar.update(index + 1)
     text = "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
     print(
-        f"steps until 99 % of the height is lost for good, at the best rate (in brackets), of {steps} steps:\n{text}",
+        f"steps, of {steps}, until the point stays below 1 % of its first height; best rates in brackets:\n{text}",
         end="",
     )
     with files.atomic(folder / "table.md") as file:

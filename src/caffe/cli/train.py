@@ -159,7 +159,10 @@ def _state(flags: SimpleNamespace, prefix: str, required: bool = True) -> str:
 def _resume(solver: Any, state: str) -> None:
     if state == "auto":
         path = solver.restore_newest()
-        log.info("caffe.cpp:235", f"Resuming from {path}" if path else "There is no snapshot yet: starting anew")
+        log.info(
+            "caffe.cpp:235",
+            f"Resuming from {path}" if path else "No snapshot yet: starting at iteration 0",
+        )
     elif state:
         log.info("caffe.cpp:235", f"Resuming from {state}")
         solver.restore(state)

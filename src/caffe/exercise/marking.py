@@ -28,12 +28,12 @@ class Mark:
 
     student: str
     named: bool
-    mended: bool
+    repaired: bool
     text: str
 
     @property
     def points(self) -> int:
-        return int(self.named) + int(self.mended)
+        return int(self.named) + int(self.repaired)
 
 
 def mark(folder: str | Path) -> list[Mark]:
@@ -51,11 +51,11 @@ def _marked(folder: Path, key: dict[str, Any]) -> Mark:
     answer = words[0].strip(".,:;").lower() if words else ""
     named = answer in key["codes"]
     fact = f"{answer or 'no answer'}, {'right' if named else 'it was ' + ' or '.join(key['codes'])}"
-    mended, text = _mended(folder, key)
-    return Mark(folder.name, named, mended, f"{fact}; {text}")
+    repaired, text = _is_repaired(folder, key)
+    return Mark(folder.name, named, repaired, f"{fact}; {text}")
 
 
-def _mended(folder: Path, key: dict[str, Any]) -> tuple[bool, str]:
+def _is_repaired(folder: Path, key: dict[str, Any]) -> tuple[bool, str]:
     """Whether the run as it is now does well, and what it came to."""
     try:
         if sources(folder) != key["sources"]:

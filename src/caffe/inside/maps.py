@@ -80,9 +80,10 @@ def class_image(
 ) -> np.ndarray:
     """An image that a class's score is high for, found by gradient ascent from noise. (C, H, W), about 0.
 
-    Each step goes along the gradient, divided by its deviation, `rate` far; `decay` pulls values to 0, and the image is
-    blurred a little from time to time, so that no single pixel grows. Values are in units of 1; multiply them by the
-    deviation of the net's inputs to compare. Source: arXiv:1312.6034, section 2; Yosinski et al., arXiv:1506.06579.
+    Each step adds `rate` times the gradient, divided by its standard deviation. `decay` shrinks the values towards 0.
+    The image is blurred slightly at intervals, so that no single pixel grows. Values are in units of 1; to compare,
+    multiply them by the standard deviation of the net's inputs.
+    Source: arXiv:1312.6034, section 2; Yosinski et al., arXiv:1506.06579.
     """
     target = probe.known(target)
     image = 0.1 * torch.randn(1, *probe.shape, generator=torch.Generator().manual_seed(seed))

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 class Pending(ABC):
-    """A sum over the processes that is under way."""
+    """A sum over the processes that has started and not yet finished."""
 
     @abstractmethod
     def wait(self) -> None:
