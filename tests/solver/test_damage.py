@@ -171,7 +171,11 @@ def rename(entries, old, new):
 
 CHANGES = {
     "cut generator": ("sgd", lambda head: setattr(head, "random_state", b"\1" * 100), "random_state has 100 bytes"),
-    "no generator": ("sgd", lambda head: setattr(head, "random_state", b"\1" * 5056), "is none of torch's random gen"),
+    "no generator": (
+        "sgd",
+        lambda head: setattr(head, "random_state", b"\1" * 5056),
+        "is not a state of torch's",
+    ),
     "empty generator": ("sgd", lambda head: setattr(head, "random_state", b""), "random_state has 0 bytes"),
     "no weights": ("sgd", lambda head: setattr(head, "learned_net", ""), "learned_net is '', expected the path"),
     "iter": ("sgd", lambda head: setattr(head, "iter", -3), "iter is -3, expected 0 or more"),

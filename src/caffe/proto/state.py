@@ -18,7 +18,7 @@ from caffe.proto.files import PathLike
 __all__ = ["arrays", "find_weights", "read", "write", "write_hdf5"]
 
 _STATE = caffe_pb2.SolverState.DESCRIPTOR
-_AGAIN = "copy the file again, or go on from another snapshot"
+_AGAIN = "copy the file again, or continue from another snapshot"
 _HISTORY = 3  # in SolverState
 _OURS = 20000  # fields from here on are our own additions
 _EXTRA = "cafetiere"  # HDF5: dataset with the bytes of a SolverState of our own fields
