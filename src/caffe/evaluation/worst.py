@@ -34,7 +34,7 @@ def write_worst(folder: str | Path, judgement: Judgement, count: int, backend: s
     """
     top = Path(folder)
     if top.exists() and (not top.is_dir() or any(top.iterdir())):
-        raise FileError(f'"{top}": is there already; give a folder that is new or empty')
+        raise FileError(f'"{top}": already exists; give a folder that is new or empty')
     chosen = judgement.worst(count)
     taken = _records(backend, database, {int(number) for number in chosen}, len(judgement.labels))
     names = judgement.names
