@@ -161,7 +161,7 @@ def test_flags_that_do_not_fit(capsys):
     assert main(["train", "-solver", "solver.prototxt", "-watch", "of"]) == 1
     assert '-watch of: expected on or off; did you mean "off"?' in capsys.readouterr().err
     assert main(["train", "-solver", "solver.prototxt", "-watch", "off", "-on_finding", "x"]) == 1
-    assert "-watch off switches that off" in capsys.readouterr().err
+    assert "-watch off disables the watcher" in capsys.readouterr().err
 
 
 def test_a_new_run_removes_the_findings_of_the_last_one():

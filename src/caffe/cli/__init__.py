@@ -1,6 +1,6 @@
-"""The command `caffe`: one file a command, whose docstring is its help.
+"""The command `caffe`. Each command is one file, and its docstring is its help text.
 
-Importing this package, reading the command line and printing help need neither PyTorch nor protobuf.
+Importing this package, parsing the command line and printing help need neither PyTorch nor protobuf.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from caffe.errors import CaffeError
 __all__ = ["main", "tool"]
 
 CAFFE_VERSION = "1.0.0"
-"""The release of BVLC Caffe whose files, flags and log lines are kept."""
+"""The release of BVLC Caffe whose files, flags and log lines are supported."""
 _COMPILED = ("torch", "numpy", "cv2", "google.protobuf", "openvino")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (that of the process by default) and return the exit code.
+    """Run the command line `argv` (default: that of the process) and return the exit code.
 
-    0 done, 1 an error in what the user gave (told in a line on standard error), 70 an error in the program,
-    130 interrupted, 143 ended by SIGTERM, 141 the reader of the output went away.
+    0: success. 1: an error in the user's input, described in a line on standard error. 70: an error in the program.
+    130: interrupted. 143: ended by SIGTERM. 141: the reader of the output ended.
     """
     with _ending_in_order():
         return _main(list(sys.argv[1:] if argv is None else argv))
@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Turn the signals that end a process into an exit that removes temporary files, with the shell's exit code.
+    """Turn termination signals into an exit with the shell's exit code, so that temporary files are removed.
 
-    An exception that a signal raises while a library of C++ is being imported would abort the process. Nothing is begun
-    then, so the process ends at once.
+    An exception raised by a signal while a C++ library is being imported would abort the process. At that time there is
+    nothing to clean up, so the process exits at once.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -68,7 +68,7 @@ def _ending_in_order() -> Iterator[None]:
 
 
 def _importing() -> bool:
-    """Whether a library of C++ is being imported."""
+    """Whether a C++ library is being imported."""
     specs = (getattr(sys.modules.get(name), "__spec__", None) for name in _COMPILED)
     return any(getattr(spec, "_initializing", False) for spec in specs)
 
@@ -126,7 +126,7 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
 
     if _follows():
         values.log = values.log_dir = ""
-    reads_a_log = any(flag.name == "log" for flag in entry.reads)  # its -log is the input, not where to write the log
+    reads_a_log = any(flag.name == "log" for flag in entry.reads)  # its -log is the input, not the file for log output
     logged = SimpleNamespace(**{**vars(values), "log": ""}) if reads_a_log else values
     with display.choose(values.verbose or _follows()) as screen, logs.session(logged, screen.handler):
         for name in unread:
@@ -139,12 +139,12 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
 
 
 def _follows() -> bool:
-    """Whether this process is one of several and not the first, which alone shows and logs what they do."""
+    """Whether this process is one of several and not the first. Only the first one displays and logs."""
     return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
 
 
 def _show_version() -> None:
-    """Caffe's line first, for the scripts that read it."""
+    """Print Caffe's line first, because scripts read it."""
     print(f"caffe version {CAFFE_VERSION}")
     print("cafetiere", _installed("cafetiere"))
     print("torch", _installed("torch"))
@@ -171,12 +171,12 @@ def _report(error: Exception) -> int:
         return 1
     _complain(
         f"caffe: error in the program: {type(error).__name__}: {error}\n"
-        "This is a mistake of ours, not of yours; CAFFE_DEBUG=1 or --traceback shows where it arose."
+        "This is a bug in the program; CAFFE_DEBUG=1 or --traceback shows where it occurred."
     )
     return 70
 
 
 def _complain(text: str) -> None:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    with suppress(OSError):  # nobody is there to read it
+    with suppress(OSError):  # the reader is gone
         print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`caffe test`: the report about a classifier."""
+"""`caffe test`: the report on a classifier."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ __all__ = ["FLAGS", "check", "score", "wanted"]
 REPORT = Flag(
     "report",
     False,
-    "Tell accuracy with its 95 % interval, classes, and calibration of a classifier; always in a project.",
+    "Report accuracy with its 95 % interval, classes, and calibration of a classifier; the default in a project.",
 )
-CONFUSION = Flag(
-    "confusion", "", "Write the confusion matrix into this file: a table (.csv) or a picture (.png, .svg)."
-)
-CALIBRATION = Flag("calibration", "", "Draw confidence beside the share of right answers into this file (.png, .svg).")
-WORST = Flag("worst", 0, "Write so many of the worst mistakes as pictures into the folder -out, for `caffe relabel`.")
-PART = Flag("part", "", "In a project: train scores the training data, for -worst; by default val.")
+CONFUSION = Flag("confusion", "", "Write the confusion matrix to this file: a table (.csv) or a picture (.png, .svg).")
+CALIBRATION = Flag("calibration", "", "Draw confidence against accuracy to this file (.png, .svg).")
+WORST = Flag("worst", 0, "Write this many of the worst mistakes as pictures to the folder -out, for `caffe relabel`.")
+PART = Flag("part", "", "In a project: train scores the training data, for -worst; the default is val.")
 FLAGS = (REPORT, CONFUSION, CALIBRATION, WORST, PART)
 
 
@@ -34,7 +32,7 @@ def wanted(flags: SimpleNamespace) -> bool:
 
 
 def check(flags: SimpleNamespace) -> None:
-    """Raise a `CaffeError` for flags that do not go together, before anything is run."""
+    """Raise a `CaffeError` for contradicting flags, before anything is run."""
     given = [f"-{flag.name}" for flag in FLAGS if getattr(flags, flag.name) != flag.default]
     if given and (flags.mc or flags.ensemble):
         raise CaffeError(f"{', '.join(given)}: the report is about one net and one run; remove -mc and -ensemble")
@@ -54,18 +52,18 @@ def check(flags: SimpleNamespace) -> None:
 
 
 def choose_part(flags: SimpleNamespace) -> None:
-    """Take the training data in place of those for validation, where -part says so."""
+    """Use the training data instead of the validation data if -part asks for it."""
     if flags.part != "train":
         return
     from caffe.ensemble.score import sources_replaced
 
     if not os.path.isdir("train_lmdb"):
-        raise CaffeError("-part train: there is no train_lmdb here; go to the folder of a project")
+        raise CaffeError("-part train: there is no train_lmdb here; run the command in a project folder")
     flags.model = sources_replaced(flags.model, "train_lmdb")
 
 
 def score(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) -> None:
-    """Run the test and tell the report."""
+    """Run the test and print the report."""
     from caffe.evaluation import Judgement
     from caffe.evaluation.answers import collect, head_of
     from caffe.reliability import Reliability, draw
@@ -83,12 +81,12 @@ def score(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) 
     log.info("caffe.cpp:309", f"Loss: {log.number(loss)}")
     known = (labels >= 0) & (labels < probabilities.shape[1])
     if not known.any():
-        raise CaffeError("no label of the test data is a class of the net")
+        raise CaffeError("none of the test data's labels is a class of the net")
     judgement = Judgement(probabilities[known], labels[known], names)
     log.info("caffe.cpp:321", f"accuracy = {log.number(judgement.accuracy)}")
     print(judgement.text())
     if not known.all():
-        print(f"{int((~known).sum())} items without a label of a class are left out")
+        print(f"{int((~known).sum())} items whose label is not a class are left out")
     if flags.confusion:
         judgement.write_confusion(flags.confusion)
         print(f"wrote {flags.confusion}")

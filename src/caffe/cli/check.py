@@ -53,7 +53,7 @@ def _summary(found: list[tuple[Any, list[Any]]]) -> str:
 
 
 def _table(found: list[tuple[Any, list[Any]]]) -> Iterator[str]:
-    """A line for each bottom and blob: the direction in which backward and forward agree least."""
+    """Yield a line for each bottom and blob, with the direction of the largest difference."""
     rows = []
     for layer, slopes in found:
         order = ("right", "no slope", "WRONG")

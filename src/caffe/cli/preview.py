@@ -12,23 +12,23 @@ from caffe.cli.plot import OUT
 from caffe.errors import CaffeError, NetError
 
 _IMAGES = 1000
-COUNT = Flag("count", 64, "How many images the picture shows.")
+COUNT = Flag("count", 64, "Number of images in the picture.")
 PREPARE = Flag(
     "prepare",
     "",
-    "Also draw into this folder what preparation makes of a thousand images: mean, normalisation, PCA and ZCA "
+    "Also draw into this folder the effect of preprocessing on a thousand images: mean, normalization, PCA and ZCA "
     "whitening, covariance, spectrum and eigenvectors (needs matplotlib).",
 )
-SEED = Flag("seed", 0, "Seed of the random draws.")
+SEED = Flag("seed", 0, "Seed of the random numbers.")
 
 
 @command("phase", "level", "stage", OUT, COUNT, PREPARE, SEED, task="data", arguments="MODEL")
 def preview(flags: SimpleNamespace, display: Display) -> None:
-    """Show what a net's data layer delivers, in one picture.
+    """Show the output of a net's data layer in one picture.
 
-    Reads batches as the net would, with crops, mirrors and augmentation, undoes mean, standard deviation and scale,
-    and writes the images with their labels to the file -out (preview.png if not given). MODEL is a net or a file of
-    data layers alone; the first of them in -phase (TRAIN if not given) is shown.
+    Reads batches as the net would, with crops, mirrors and augmentation. Mean, standard deviation and scale are undone,
+    and the images with their labels are written to the file -out (default: preview.png). MODEL is a net, or a file with
+    only data layers; the first data layer in -phase (default: TRAIN) is shown.
 
         caffe preview train_val.prototxt -o grid.png
         caffe preview train_val.prototxt -prepare pictures/
@@ -55,7 +55,7 @@ def preview(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _sources(flags: SimpleNamespace, phase: str) -> Any:
-    """The net of the layers without bottoms, which bring data in."""
+    """Build a net of the layers without bottoms, which are the data layers."""
     from caffe.layers import Source, layer_class
     from caffe.net import Net
     from caffe.net.graph.rules import filter_net
@@ -71,7 +71,7 @@ def _sources(flags: SimpleNamespace, phase: str) -> Any:
     del param.layer[:]
     param.layer.extend(layer for layer in layers if layer.type != "Input")
     if not param.layer:
-        raise NetError(f"{path}: has no layer that brings data in, in the phase {phase}")
+        raise NetError(f"{path}: has no data layer in the phase {phase}")
     return Net(param, param.state.phase, device="cpu")
 
 
@@ -100,7 +100,7 @@ def _draw(net: Any, layer: Any, count: int, out: str) -> None:
 
 
 def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
-    """Draw what preparation makes of a thousand images; returns what to print."""
+    """Draw the effect of preprocessing on a thousand images; returns the text to print."""
     import numpy as np
 
     from caffe.pictures import whitening
@@ -109,7 +109,7 @@ def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
     images: list[Any] = []
     while len(images) < _IMAGES:
         net.forward()
-        images += [undo(image) for image in net.blobs[layer.spec.top[0]].data.copy()]  # the next batch takes its place
+        images += [undo(image) for image in net.blobs[layer.spec.top[0]].data.copy()]  # the next batch overwrites it
     prepared = whitening.prepare(np.stack(images[:_IMAGES]))
     lines = [f"{len(images[:_IMAGES])} images, {len(prepared.values)} numbers each"]
     for name, step in prepared.steps.items():
@@ -120,7 +120,9 @@ def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
 
 
 def _undo(layer: Any) -> Any:
-    """A function that turns a top's image back into pixels, as far as that does not depend on where it was cut."""
+    """Return a function that converts a top's image back to pixels, as far as this does not depend on the crop
+    position.
+    """
     import numpy as np
 
     from caffe.data.pipeline.transformer import BatchTransformer
@@ -146,19 +148,19 @@ def _undo(layer: Any) -> Any:
 
 
 def _plain_arrays(layer: Any) -> bool:
-    """Whether the layer delivers arrays as they are, which need not be pixels."""
+    """Whether the layer outputs arrays that need not be pixels."""
     return layer.type == "ArrayData" and not layer.spec.HasField("transform_param")
 
 
 def _boxes(rows: Any, count: int) -> list[Any] | None:
-    """The boxes (M, 7) of each of `count` images, of a top (1, 1, M, 8); None where labels are numbers."""
+    """Return the boxes (M, 7) of each of `count` images, from a top (1, 1, M, 8); None if labels are numbers."""
     if rows.ndim != 4:
         return None
     return [rows[0, 0][rows[0, 0, :, 0] == index, 1:] for index in range(count)]
 
 
 def _names(layer: Any) -> dict[int, str]:
-    """The names of labels in label_map_file, if it is there."""
+    """Read the names of labels from label_map_file, if it exists."""
     import os
 
     from caffe.proto import caffe_pb2, text
@@ -170,7 +172,7 @@ def _names(layer: Any) -> dict[int, str]:
 
 
 def _caption(label: Any) -> str:
-    """A label, or the classes that a mixed one has the largest shares of."""
+    """Return a label's text; for mixed labels, the classes with the largest shares."""
     import numpy as np
 
     values = np.ravel(label)
