@@ -23,7 +23,7 @@ def check(tmp_path, text: str, phase: int = caffe_pb2.TRAIN, **data: np.ndarray)
     net = Net(path, phase)
     return {
         layer.name: {", ".join([slope.verdict, *slope.notes]) for slope in slopes}
-        for layer, slopes in gradient_check.check(net)
+        for layer, slopes in gradient_check.check_gradients(net)
     }
 
 

@@ -12,7 +12,7 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError
 
-__all__ = ["FLAGS", "check", "score", "wanted"]
+__all__ = ["FLAGS", "check_report", "score", "wanted"]
 
 REPORT = Flag(
     "report",
@@ -31,7 +31,7 @@ def wanted(flags: SimpleNamespace) -> bool:
     return any(getattr(flags, flag.name) != flag.default for flag in FLAGS)
 
 
-def check(flags: SimpleNamespace) -> None:
+def check_report(flags: SimpleNamespace) -> None:
     """Raise a `CaffeError` for contradicting flags, before anything is run."""
     given = [f"-{flag.name}" for flag in FLAGS if getattr(flags, flag.name) != flag.default]
     if given and (flags.mc or flags.ensemble):

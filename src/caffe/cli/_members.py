@@ -9,10 +9,10 @@ from typing import Any
 from caffe.errors import CaffeError
 from caffe.proto import state as states
 
-__all__ = ["check", "done", "each", "how_to_score"]
+__all__ = ["check_members", "done", "each", "how_to_score"]
 
 
-def check(param: Any, solver: str, snapshot: str) -> None:
+def check_members(param: Any, solver: str, snapshot: str) -> None:
     """Raise an error for a solver that does not save the nets, and for a state that fits only one member."""
     if snapshot not in ("", "last", "auto"):
         raise CaffeError(

@@ -16,12 +16,12 @@ from caffe.cli import logs
 from caffe.cli.display import Display
 from caffe.errors import FileError, require_extra
 
-__all__ = ["beside", "check"]
+__all__ = ["beside", "check_packages"]
 
 _PATIENCE = 20.0  # seconds to wait for the monitor's address
 
 
-def check() -> None:
+def check_packages() -> None:
     """Raise MissingExtra, before any work, if the monitor cannot run."""
     for module in ("starlette", "uvicorn"):
         require_extra(module, "monitor", "-monitor")

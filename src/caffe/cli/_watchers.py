@@ -11,7 +11,7 @@ from caffe import log, plot
 from caffe.cli.display import Bar, Display
 from caffe.errors import CaffeError
 from caffe.solver.watchers import Watcher
-from caffe.watch import Epochs, Reports, Watch
+from caffe.watch import Epochs, FaultWatcher, Reports
 
 if TYPE_CHECKING:
     from caffe.solver.run import TrainingRun
@@ -111,7 +111,7 @@ def followers(param: Any, flags: SimpleNamespace) -> list[Watcher]:
         events = Events(flags.logdir)
         made, path = [events], os.path.join(flags.logdir, "findings.jsonl")
     if flags.watch == "on":
-        made += [Watch(Reports(path, flags.on_finding), events.found if events else None), Epochs()]
+        made += [FaultWatcher(Reports(path, flags.on_finding), events.found if events else None), Epochs()]
     return made
 
 
@@ -120,7 +120,7 @@ def finish(watchers: list[Watcher]) -> None:
     from caffe.watch.events import Events
 
     for watcher in watchers:
-        if isinstance(watcher, Watch):
+        if isinstance(watcher, FaultWatcher):
             watcher.reports.finish()
         elif isinstance(watcher, Events):
             watcher.close()

@@ -35,7 +35,7 @@ def gradcheck(flags: SimpleNamespace, display: Display) -> int:
         caffe gradcheck net.prototxt -layer mine --import my_layers.py
     """
     from caffe.cli import _device, _nets
-    from caffe.net.measure.gradient_check import check
+    from caffe.net.measure.gradient_check import check_gradients
 
     if flags.elements < 0:
         raise CaffeError(f"-elements {flags.elements}: expected 0 or more")
@@ -46,7 +46,7 @@ def gradcheck(flags: SimpleNamespace, display: Display) -> int:
         if flags.layer and flags.layer not in net.layer_names:
             hint = did_you_mean(flags.layer, net.layer_names)
             raise CaffeError(f'{flags.model}: has no layer "{flags.layer}"{hint}')
-        found = check(net, layer=flags.layer, elements=flags.elements or _ALL)
+        found = check_gradients(net, layer=flags.layer, elements=flags.elements or _ALL)
     finally:
         net.close()
     rows = [row for layer, slopes in found if not layer.splits for row in _rows(layer, slopes)]

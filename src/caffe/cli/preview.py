@@ -39,12 +39,13 @@ def preview(flags: SimpleNamespace, display: Display) -> None:
     if flags.count < 1:
         raise CaffeError(f"-count {flags.count}: expected at least 1")
     from caffe import mode
+    from caffe.layers.input import Input
 
     mode.set_random_seed(flags.seed)
     net = _sources(flags, phase)
     out = flags.out or "preview.png"
     try:
-        layer = next(layer for layer in net.layers if layer.type != "Input")
+        layer = next(layer for layer in net.layers if not isinstance(layer, Input))
         _draw(net, layer, flags.count, out)
         drawn = _prepare(net, layer, flags.prepare) if flags.prepare else []
     finally:
@@ -57,6 +58,7 @@ def preview(flags: SimpleNamespace, display: Display) -> None:
 def _sources(flags: SimpleNamespace, phase: str) -> Any:
     """Build a net of the layers without bottoms, which are the data layers."""
     from caffe.layers import Source, layer_class
+    from caffe.layers.input import Input
     from caffe.net import Net
     from caffe.net.graph.rules import filter_net
     from caffe.proto import caffe_pb2, upgrade
@@ -67,15 +69,16 @@ def _sources(flags: SimpleNamespace, phase: str) -> Any:
     param.state.level = flags.level
     param.state.stage.extend(flags.stage.split(","))
     chosen, _ = filter_net(param)
-    layers = [layer for layer in chosen.layer if not layer.bottom and issubclass(layer_class(layer.type), Source)]
+    kinds = [(layer, layer_class(layer.type)) for layer in chosen.layer if not layer.bottom]
     del param.layer[:]
-    param.layer.extend(layer for layer in layers if layer.type != "Input")
+    param.layer.extend(layer for layer, kind in kinds if issubclass(kind, Source) and not issubclass(kind, Input))
     if not param.layer:
         raise NetError(f"{path}: has no data layer in the phase {phase}")
     return Net(param, param.state.phase, device="cpu")
 
 
 def _draw(net: Any, layer: Any, count: int, out: str) -> None:
+    from caffe.layers.data_annotated import AnnotatedData
     from caffe.pictures.boxes import shown
     from caffe.pictures.grid import grid, write_picture
 
@@ -88,7 +91,7 @@ def _draw(net: Any, layer: Any, count: int, out: str) -> None:
         if images.ndim != 4:
             shape = " x ".join(map(str, images.shape))
             layer.error(f'top "{layer.spec.top[0]}" has shape {shape}, expected images (N, C, H, W)')
-        boxes = _boxes(labels[0], len(images)) if labels and layer.type == "AnnotatedData" else None
+        boxes = _boxes(labels[0], len(images)) if labels and isinstance(layer, AnnotatedData) else None
         if boxes is not None:
             names = _names(layer)
             pictures += [shown(undo(image), rows, names) for image, rows in zip(images, boxes, strict=True)]
@@ -126,12 +129,13 @@ def _undo(layer: Any) -> Any:
     import numpy as np
 
     from caffe.data.pipeline.transformer import BatchTransformer
+    from caffe.layers.data import WindowData
 
     param = layer.spec.transform_param
-    if layer.type in ("HDF5Data", "DummyData") or _plain_arrays(layer) or param.whitening_file:
+    if _plain_arrays(layer) or param.whitening_file:
         return lambda image: image
     made = BatchTransformer(param, layer.phase)
-    scale = layer.opt.scale if layer.type == "WindowData" else float(made.scale)
+    scale = layer.opt.scale if isinstance(layer, WindowData) else float(made.scale)
 
     def undone(image: np.ndarray) -> np.ndarray:
         room = (
@@ -149,7 +153,12 @@ def _undo(layer: Any) -> Any:
 
 def _plain_arrays(layer: Any) -> bool:
     """Whether the layer outputs arrays that need not be pixels."""
-    return layer.type == "ArrayData" and not layer.spec.HasField("transform_param")
+    from caffe.layers.data import ArrayData, HDF5Data
+    from caffe.layers.data_memory import DummyData
+
+    if isinstance(layer, ArrayData):
+        return not layer.spec.HasField("transform_param")
+    return isinstance(layer, (HDF5Data, DummyData))
 
 
 def _boxes(rows: Any, count: int) -> list[Any] | None:

@@ -77,7 +77,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
     _check_monte_carlo(flags)
     _check_ensemble(flags)
-    _judging.check(flags)
+    _judging.check_report(flags)
     _judging.choose_part(flags)
     from caffe.cli import _device, _nets
     from caffe.net import store

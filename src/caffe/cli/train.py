@@ -132,7 +132,7 @@ def _train_members(param: Any, flags: SimpleNamespace, display: Display) -> None
     """Train the nets of an ensemble, one after another."""
     from caffe.cli import _members
 
-    _members.check(param, flags.solver, flags.snapshot)
+    _members.check_members(param, flags.solver, flags.snapshot)
     for member, own, plot in _members.each(param, flags.members, flags.plot):
         state = _state(flags, own.snapshot_prefix, required=False)
         if state and _members.done(own, state):
@@ -228,7 +228,7 @@ def _check(flags: SimpleNamespace) -> None:
     if flags.monitor:
         from caffe.cli import _monitor
 
-        _monitor.check()
+        _monitor.check_packages()
     if flags.plot:
         from caffe import plot
 
@@ -279,16 +279,15 @@ def _choose_device(param: Any, flags: SimpleNamespace) -> None:
 
 
 def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
-    from caffe.cli import _goals, _nets
-    from caffe.cli import _watchers as _watch
+    from caffe.cli import _goals, _nets, _watchers
 
     effects = {name: getattr(flags, flag) for name, flag in signals.FLAGS.items()}
-    recorder = _watch.Recorder(flags.plot) if flags.plot else None
+    recorder = _watchers.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
     summary = _goals.Summary(flags.solver, flags.solver == "solver.prototxt")
     solver.watchers.append(summary)
-    solver.watchers += _watch.followers(solver.param, flags)
+    solver.watchers += _watchers.followers(solver.param, flags)
     display.say(_nets.summary(solver.net))
     for index, net in enumerate(solver.test_nets):
         display.say(_nets.summary(net, f" net {index}" if len(solver.test_nets) > 1 else ""))
@@ -300,11 +299,11 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
     title = f"train {solver.net.name}"
     with display.bar(title, solver.param.max_iter, solver.iter) as bar, signals.acting(effects, solver.request, tell):
         if display.terminal:
-            solver.watchers.append(_watch.Progress(display, bar))
+            solver.watchers.append(_watchers.Progress(display, bar))
         try:
             solver.solve()
         finally:
-            _watch.finish(solver.watchers)
+            _watchers.finish(solver.watchers)
             if recorder and recorder.draw():
                 tell(f"the curves are in {flags.plot}", style="")
     for line in summary.lines(solver):
