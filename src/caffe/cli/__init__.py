@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from types import FrameType, SimpleNamespace
 
 from caffe.cli import command, flags, streams
 from caffe.errors import CaffeError
+from caffe.signal_handlers import handling
 
 __all__ = ["main", "tool"]
 
@@ -53,18 +53,8 @@ def _ending_in_order() -> Iterator[None]:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []  # Python delivers signals to the main thread only
-    usual = (signal.SIG_DFL, signal.default_int_handler)
-    changed = {number: handler for number in numbers if (handler := signal.getsignal(number)) in usual}
-    for number in changed:
-        signal.signal(number, end)
-    try:
+    with handling(("SIGTERM", "SIGHUP", "SIGINT"), end, only=(signal.SIG_DFL, signal.default_int_handler)):
         yield
-    finally:
-        for number, handler in changed.items():
-            signal.signal(number, handler)
 
 
 def _importing() -> bool:

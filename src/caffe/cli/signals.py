@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 from caffe.errors import CaffeError, did_you_mean
+from caffe.signal_handlers import handling
 
 __all__ = ["EFFECTS", "FLAGS", "acting", "check_effect"]
 
@@ -46,12 +46,5 @@ def acting(effects: Mapping[str, str], request: Callable[[str], None], tell: Cal
         elif effect == "snapshot":
             tell("taking a snapshot after this iteration")
 
-    numbers = [getattr(signal, name) for name in effects if name in signal.Signals.__members__]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []  # Python delivers signals to the main thread only
-    before = {number: signal.signal(number, act) for number in numbers}
-    try:
+    with handling(effects, act):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
