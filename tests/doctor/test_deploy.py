@@ -1,4 +1,4 @@
-"""The net for use beside the one that is tested; and the first loss with regularisation."""
+"""The deploy net beside the test net; and the first loss with regularization."""
 
 from __future__ import annotations
 
