@@ -1,4 +1,4 @@
-"""Caffe for today: the same files, API and commands, on PyTorch.
+"""Caffe on PyTorch, with the same files, API and commands.
 
     import caffe
     net = caffe.Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel")
@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     )
     from caffe.timer import Timer
 
-__version__ = "1.0.0"  # the version of Caffe whose API this is, which scripts compare; ours is the distribution's
+__version__ = (
+    "1.0.0"  # the Caffe version of this API, which scripts compare; this package's version is the distribution's
+)
 TRAIN = 0
 TEST = 1
 

@@ -30,7 +30,7 @@ __all__ = [
 Map = tuple[int | None, Any, Any]
 
 PASS_THROUGH_LAYERS = [*PASS_THROUGH]
-"""Types of layers that keep every value at its place."""
+"""Types of layers that keep every value at its position."""
 
 _IDENTITY: Map = (None, 1, 0)
 
@@ -92,7 +92,7 @@ def coord_map(fn: Function) -> Map:
 
 
 def compose(base_map: Map, next_map: Map) -> Map:
-    """`next_map`, then `base_map`."""
+    """Compose two maps: `next_map` after `base_map`."""
     axis, scale, offset = base_map
     next_axis, next_scale, next_offset = next_map
     if axis is not None and next_axis is not None and axis != next_axis:
@@ -138,7 +138,7 @@ def crop(top_from: Top, top_to: Top) -> Top:
     """A Crop layer that aligns `top_from` with `top_to`, as in fully convolutional nets."""
     axis, scale, offset = coord_map_from_to(top_from, top_to)
     if np.any(np.asarray(scale) != 1):
-        raise CropError(f"cannot crop: one blob is {scale} times as fine as the other; bring them to one scale first")
+        raise CropError(f"cannot crop: one blob is {scale} times as fine as the other; resize one of them first")
     if np.any(np.asarray(offset) > 0):
         raise CropError(f"cannot crop: the offset {np.negative(offset)} is negative; pad the first layers more")
     if np.any(np.round(offset) != offset):

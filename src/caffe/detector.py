@@ -105,8 +105,10 @@ class Detector(Net):
         return crop
 
     def _with_context(self, first: int, last: int, limit: int, size: int) -> tuple[int, int, int, int]:
-        """Along one axis: the window widened by its context and cut at the image's `limit`, and where that part lies
-        in a crop of `size` pixels: its first pixel and its length."""
+        """Return the window along one axis, widened by its context and clipped to the image's `limit`.
+
+        Also returns the position of that part in a crop of `size` pixels: its first pixel and its length.
+        """
         half = (last - first + 1) / 2
         wide = half * size / (size - 2 * self.context_pad)
         start, stop = np.round(first + half - wide), np.round(first + half + wide)

@@ -69,9 +69,9 @@ class Graph:
 
 
 def phase_of(net: Any) -> int | None:
-    """The default phase to draw: None if every layer is in both phases, else TRAIN, or TEST if TRAIN is empty.
+    """Return the default phase to draw: None if every layer is in both phases, else TRAIN, or TEST if TRAIN is empty.
 
-    Layers of both phases in one picture make the same blobs.
+    In a picture of both phases, layers of different phases would produce the same blobs.
     """
     if len(_layers(net, caffe_pb2.TRAIN)) == len(_layers(net, caffe_pb2.TEST)) == len(net.layer):
         return None
@@ -79,7 +79,7 @@ def phase_of(net: Any) -> int | None:
 
 
 def choose_color_by_layertype(layertype: str) -> str:
-    """The colour of a layer's type."""
+    """Return the colour of a layer type."""
     special = {"Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
     return "#FF5050" if layertype in ("Convolution", "Deconvolution") else special.get(layertype, "#6495ED")
 
@@ -117,9 +117,9 @@ def draw_net(
     display_lrm: bool = False,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> bytes:
-    """A picture of a NetParameter as the bytes of a file of the kind `ext`: svg, png, pdf, dot, ...
+    """Return a picture of a NetParameter as the bytes of a file in the format `ext`: svg, png, pdf, dot, ...
 
-    An empty `rankdir` is LR, or TB where LR would make a very wide picture. `shapes` gives blobs' shapes to show.
+    An empty `rankdir` means LR, or TB if LR would be very wide. `shapes` gives the shapes of blobs to show.
     """
     if ext in ("dot", "raw"):
         return get_pydot_graph(caffe_net, rankdir or "LR", True, phase, display_lrm, shapes).to_string().encode()
@@ -147,7 +147,7 @@ def draw_net_to_file(
     display_lrm: bool = False,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Write a picture of a NetParameter into a file whose name tells the kind: svg, png, pdf, dot, ...
+    """Write a picture of a NetParameter to a file. The suffix gives the format: svg, png, pdf, dot, ...
 
     See `draw_net`.
     """

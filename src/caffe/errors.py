@@ -189,10 +189,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known name that `word` was probably meant to be, or an empty string.
+    """Return the known name that was probably meant by `word`, or an empty string.
 
-    These count, in this order: the same name in other case or with other separators; a name that begins with `word`,
-    if that is at least a third of it; a name few edits away, with the same first letters and the same digits.
+    The following are tried in this order: the same name in other case or with other separators; a name that begins with
+    `word`, if `word` is at least a third of it; a name few edits away, with the same first letters and the same digits.
     """
     names = {_plain(name): name for name in sorted(known, reverse=True)}
     plain = _plain(word)
@@ -211,23 +211,25 @@ def _plain(name: str) -> str:
 
 
 def _is_misspelling(word: str, name: str) -> bool:
-    """Whether `word` differs from `name` as a misspelling does: an edit for each four letters."""
+    """Whether `word` is a misspelling of `name`: at most one edit per four letters."""
     shorter = min(len(word), len(name))
     if shorter < 2 or abs(len(word) - len(name)) > max(1, shorter // 4):
         return False
     if word[0] != name[0] and word[:2] != name[1::-1]:
         return False
     digits, others = (sorted(filter(str.isdigit, text)) for text in (word, name))
-    if digits and others and digits != others:  # conv1 is not conv2
+    if digits and others and digits != others:  # conv1 is different from conv2
         return False
-    if shorter <= 3:  # the same letters, or one left out or added inside
+    if shorter <= 3:  # the same letters, or one removed or added inside
         inside = len(word) != len(name) and word[-1] == name[-1] and _edits(word, name) == 1
         return inside or set(word) == set(name)
     return _edits(word, name) <= max(1, shorter // 4)
 
 
 def _edits(word: str, name: str) -> int:
-    """Letters to insert, remove, replace, or exchange with their neighbour, to make one name of the other."""
+    """Return the number of letters to insert, remove, replace, or swap with their neighbour, to turn one name into the
+    other.
+    """
     before: list[int] = []
     row = list(range(len(name) + 1))
     for i, letter in enumerate(word, 1):

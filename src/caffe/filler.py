@@ -1,7 +1,7 @@
-"""Fillers, which initialise the blobs of layers.
+"""Fillers, which initialize the blobs of layers.
 
-A filler is a function registered under its prototxt name by `@filler("name")`. It gets the tensor to fill in place
-and the FillerParameter, and draws from torch's default generator, so `caffe.set_random_seed` makes it repeatable.
+A filler is a function registered under its prototxt name by `@filler("name")`. It gets the tensor to fill in place and
+the FillerParameter, and draws from torch's default generator, so `caffe.set_random_seed` makes it repeatable.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def is_zero(param: Any) -> bool:
 
 
 def check_filler(param: Any, error: Callable[[str], Any]) -> None:
-    """Call `error` with a message if `param` names a filler that does not exist, or a range that is none."""
+    """Call `error` with a message if `param` names an unknown filler, or an invalid range."""
     if param.type not in FILLERS:
         hint = foreign_value(param.type) or did_you_mean(param.type, FILLERS.items)
         error(f'unknown filler type "{param.type}"{hint} {FILLERS.known()}')

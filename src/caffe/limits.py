@@ -59,12 +59,14 @@ def size_text(size: int) -> str:
 
 
 def memory_limit() -> int:
-    """Bytes of memory and swap that the machine has available, within the limits of the process and of its cgroup."""
+    """Return the memory and swap available to the process in bytes, within the limits of the process and of its
+    cgroup.
+    """
     return min(_available(), _process_limit(), *map(_group_limit, _CGROUPS))
 
 
 def _process_limit() -> int:
-    """What `ulimit -v` allows the process beside what it has mapped already."""
+    """Return the memory that `ulimit -v` allows the process in addition to what it has mapped already."""
     if resource is None:
         return _MOST
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -78,7 +80,7 @@ def _process_limit() -> int:
 
 
 def _available() -> int:
-    """Memory that can be had without writing other programs' memory to disk, and free swap."""
+    """Return the memory available without swapping out other programs, plus the free swap."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
@@ -99,7 +101,9 @@ def _group_limit(path: str) -> int:
 
 
 def limit_pixels() -> None:
-    """Set OpenCV's limit for images, unless the user has set it: a file of a few kB can hold gigabytes of equal pixels.
+    """Set OpenCV's limit for the size of images, unless the user has set it.
+
+    A file of a few kB can contain gigabytes of equal pixels.
 
     OpenCV reads the variable when it is imported.
     """
@@ -107,7 +111,7 @@ def limit_pixels() -> None:
 
 
 def why_undecodable(error: Exception) -> str:
-    """What an exception of OpenCV's decoder says about the image."""
+    """Describe an exception of OpenCV's decoder."""
     if "CV_IO_MAX_IMAGE" not in str(error):
         return str(error)
     most = os.environ.get(PIXELS, "its limit")

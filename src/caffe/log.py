@@ -35,7 +35,7 @@ class GlogFormatter(logging.Formatter):
 
 
 class _StderrHandler(logging.StreamHandler):
-    """Writes to whatever `sys.stderr` is at the time, so that a progress bar can take its place."""
+    """Writes to the current `sys.stderr`, so that a progress bar can replace it."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -46,13 +46,13 @@ class _StderrHandler(logging.StreamHandler):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Pass over lines that cannot be written, as where the terminal is gone: training goes on without them."""
+        """Ignore lines that cannot be written, for example because the terminal is closed. Training continues."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
 def start(level: int | None = None) -> None:
-    """Send log lines to standard error; without a level, `GLOG_minloglevel` (0 info ... 3 fatal) gives it."""
+    """Send log lines to standard error. The default level is given by `GLOG_minloglevel` (0 info ... 3 fatal)."""
     if level is None:
         level = {"1": logging.WARNING, "2": logging.ERROR, "3": logging.CRITICAL}.get(
             os.environ.get("GLOG_minloglevel", "0"),  # noqa: SIM112 - glog's own spelling
@@ -67,23 +67,23 @@ def start(level: int | None = None) -> None:
 
 
 def info(place: str, message: str) -> None:
-    """Log `message` under the place, such as "solver.cpp:289"."""
+    """Log `message` with a source place such as "solver.cpp:289"."""
     logger.info(message, extra={"place": place})
 
 
 def warning(place: str, message: str) -> None:
-    """As `info`, with severity W."""
+    """Like `info`, with severity W."""
     logger.warning(message, extra={"place": place})
 
 
 def error(place: str, message: str) -> None:
-    """As `info`, with severity E."""
+    """Like `info`, with severity E."""
     logger.error(message, extra={"place": place})
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Log nothing in this block."""
+    """Suppress log lines in the block."""
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
@@ -93,12 +93,12 @@ def quiet() -> Iterator[None]:
 
 
 def enabled() -> bool:
-    """Whether information lines are wanted; asked before composing long ones."""
+    """Whether information lines are logged. Call this before composing long ones."""
     return logger.isEnabledFor(logging.INFO)
 
 
 def number(value: float) -> str:
-    """A number as a C++ stream prints it: six significant digits."""
+    """Format a number like a C++ stream: six significant digits."""
     return f"{value:g}"
 
 

@@ -123,15 +123,15 @@ class Memory:
 
     def __init__(self, shape: Sequence[int], like: Tensor) -> None:
         """Zeros of a shape, with the type and device of `like`. They use no memory until they are read."""
-        self.shared = False  # whether several blobs are seen through this memory
-        self.takers: Takers | None = None  # where it matters which thread took the array last
+        self.shared = False  # whether several blobs use this memory
+        self.takers: Takers | None = None  # whether it matters which thread took the array last
         self._writes = self._looks = 0
         self._loan: Loan | None = None
         self._value: Tensor
         self._private: bool
         self._foreign: bool
         self._ready: bool
-        self.missing: str  # why there is no value; empty where there is one
+        self.missing: str  # the reason if there is no value; otherwise empty
         self._touched: bool  # whether anything but `reset` may have written the value
         self._put_zeros(shape, like)
 
@@ -146,10 +146,10 @@ class Memory:
         return self._value
 
     def write(self, value: Tensor, private: bool = True, foreign: bool = False) -> None:
-        """Replace the value. `private` tells whether nobody else reads the memory of `value`, `foreign` whether
-        somebody else may write into it.
+        """Replace the value.
 
-        The memory takes over the tensor instead of copying it. A lent array gets a copy of the new numbers.
+        `private` says whether no other code reads the memory of `value`, `foreign` whether other code may write to it.
+        The tensor is used without copying. A lent array gets a copy of the new numbers.
         """
         loan = self._loan
         if loan is not None:
@@ -163,10 +163,10 @@ class Memory:
         self._touched = True
 
     def share(self) -> bool:
-        """Whether other code may keep a reference to the current value. Users who ask later then get a copy.
+        """Allow other code to keep a reference to the current value. Users who ask for an array later get a copy.
 
-        False where a user has an array over the value, or the value is foreign, so that it may change: the other must
-        copy it.
+        Returns False if a user holds an array over the value, or if the value is foreign and can change; the other code
+        must then copy it.
         """
         if self._foreign:
             return False
@@ -176,12 +176,12 @@ class Memory:
         return True
 
     def take_over(self, other: Any) -> None:
-        """Take the value and the lent array of another memory, which must not be used any more."""
+        """Move the value and the lent array of another memory to this one. The other must not be used afterwards."""
         self.write(other.read())
         self._loan = other._loan
 
     def drop(self, reason: str) -> None:
-        """Free the value. The shape and the lent array stay. Reading raises a CaffeError."""
+        """Free the value. The shape and the lent array are kept. Reading then raises a CaffeError."""
         if self._loan is None and self.missing == reason:
             return
         self._loan = self._loan if self.lent else None
@@ -189,15 +189,15 @@ class Memory:
         self.missing = reason
 
     def is_still(self, fill: float) -> bool:
-        """Whether every element is `fill`, as `reset` made them, or there is no value."""
+        """Whether every element still is `fill`, as set by `reset`, or there is no value."""
         return not self._touched or bool(self.missing) or bool((self.read() == fill).all())
 
     def lies_in(self, value: Tensor) -> bool:
-        """Whether the current value is foreign, and `value` is the same memory."""
+        """Whether the current value is foreign and `value` is the same memory."""
         return self._foreign and same_place(value, self._value)
 
     def holds(self, value: Tensor) -> bool:
-        """Whether `value` is the current value, which the user has not replaced."""
+        """Whether `value` is the current value and the user has not replaced it."""
         if self._loan is not None:
             self._collect()
         return not (self.missing or self._foreign) and same_place(value, self._value)
@@ -211,7 +211,9 @@ class Memory:
             self._ready = True
 
     def reshape(self, shape: Sequence[int]) -> None:
-        """Change the shape. Values and lent arrays stay where the number of elements does, else the value is zeros."""
+        """Change the shape. If the number of elements is the same, values and lent arrays are kept; otherwise the value
+        becomes zeros.
+        """
         if tuple(shape) == self.shape:
             return
         reason = self.missing
@@ -230,14 +232,14 @@ class Memory:
             self._loan.host = self._loan.host.view(tuple(shape))
 
     def in_c_order(self) -> Tensor:
-        """The value, which is stored in C order from now on."""
+        """Return the value, converted to C order permanently."""
         value = self.read()
         if not value.is_contiguous():
             self._value, self._private, self._foreign = value.contiguous(), True, False
         return self._value
 
     def lay_out(self, value: Tensor) -> None:
-        """Replace the value by `value`, the same numbers in C order."""
+        """Replace the value by `value`, which has the same numbers in C order."""
         self._value, self._private, self._foreign = value, True, False
 
     def in_shape(self, shape: tuple[int, ...]) -> Tensor:
@@ -285,7 +287,7 @@ class Memory:
 
     @property
     def raw(self) -> Tensor:
-        """The value as the net left it, for its type and size only."""
+        """The value as the net left it, to read only its dtype and size."""
         return self._value
 
     # -- versions --------------------------------------------------------------------------------------------------
@@ -294,7 +296,7 @@ class Memory:
     def generation(self) -> tuple[int, int]:
         """Changes when the value is replaced, or written by torch, or written through a lent copy.
 
-        A write through an array that lies over the value does not count: who saved the value sees that write.
+        A write through an array over the value does not count, because code that saved the value sees that write.
         """
         if self._loan is not None:
             self._collect()
@@ -302,7 +304,7 @@ class Memory:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Changes when the numbers may have changed in any way. It does at each look while an alias is lent."""
+        """Changes when the numbers may have changed in any way. While an alias is lent, it changes at each access."""
         if self._loan is not None and self._loan.alias:
             self._looks += 1
         return *self.generation, self._looks
@@ -324,7 +326,7 @@ class Memory:
         self._private = self._ready = True
 
     def _collect(self) -> None:
-        """Apply what the user wrote to a lent copy, and drop an alias that is no longer held."""
+        """Apply the user's writes to a lent copy, and drop an alias that is no longer held."""
         loan = self._loan
         assert loan is not None
         kept = loan.array is not None
@@ -339,7 +341,7 @@ class Memory:
             self._private, self._foreign = True, False
             self._writes += 1
         if not kept:
-            loan.thread = 0  # nobody can write into the copy any more; it is kept for the next user
+            loan.thread = 0  # no user can write to the copy any more; it is kept for the next user
 
 
 def may_alias(value: Tensor) -> bool:
@@ -355,14 +357,14 @@ def _copied(value: Tensor) -> Tensor:
 
 
 def same_place(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same numbers in the same memory, in any shape."""
+    """Whether two tensors have the same numbers in the same memory, in any shape."""
     if a.data_ptr() != b.data_ptr() or a.numel() != b.numel() or a.dtype != b.dtype:
         return False
     return (a.shape == b.shape and a.stride() == b.stride()) or (a.is_contiguous() and b.is_contiguous())
 
 
 def same_numbers(host: Tensor, value: Tensor) -> bool:
-    """Whether two tensors of one shape hold the same bits. A NaN equals itself."""
+    """Whether two tensors of the same shape have equal bits. A NaN equals itself."""
     there = host.to(value.device)
     bits = _BITS.get(value.dtype)
     return torch.equal(there, value) if bits is None else torch.equal(there.view(bits), value.view(bits))

@@ -21,13 +21,13 @@ def set_mode_cpu() -> None:
 
 
 def set_mode_gpu() -> None:
-    """Run on the GPU from now on; where there is none, a warning says so once and the CPU is used."""
+    """Use the GPU from now on. If there is none, a warning is logged once and the CPU is used."""
     global _gpu
     _gpu = True
 
 
 def set_device(device_id: int) -> None:
-    """Choose the GPU, by its number. Raises ArgumentError where the machine has GPUs, but not this one."""
+    """Select the GPU by its number. Raises ArgumentError if the machine has GPUs, but not this one."""
     global _device_id
     number = as_index("set_device: the device", device_id)
     if number < 0:

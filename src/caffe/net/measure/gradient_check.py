@@ -50,8 +50,8 @@ _ROUNDING = 1e-13
 class Slope:
     """The gradient of one bottom or blob along a random direction, by backward and by two runs of forward.
 
-    `scale` is the usual size of such a slope, `doubt` how far the numeric one may be from the truth. `notes` tell where
-    Caffe's gradient is not the slope; these places are left out.
+    `scale` is the typical size of such a slope; `doubt` is the uncertainty of the numeric one. `notes` describe places
+    where Caffe's gradient is intentionally not the slope; these are not compared.
     """
 
     what: str
@@ -83,15 +83,17 @@ class Slope:
 
 
 def check_gradients(net: Any, seed: int = 1, layer: str = "", elements: int = 0) -> list[tuple[Layer, list[Slope]]]:
-    """Each layer of a Net with the slopes of its bottoms and blobs that have a gradient. The net is used up.
+    """Check each layer of a Net; returns the slopes of its bottoms and blobs that have a gradient.
 
-    With a name `layer` the others only run forward. Beside the random directions, so many `elements` of each bottom and
-    blob are checked by themselves, chosen at random; the step that shows the smallest error then counts.
+    The net cannot be used afterwards.
 
-    Values come from the net's data layers and fillers, and are moved a little at random so that no blob is constant and
-    no two elements are equal; inputs that the user would fill get normal ones, and 0 or 1 where they are labels.
-    Elements of tops that have a kink within the step, such as the maximum of a pooling window that changes its place,
-    are left out of both slopes.
+    With a name `layer`, the other layers only run forward. In addition to the random directions, `elements` random
+    elements of each bottom and blob are checked one by one; the step size with the smallest error then counts.
+
+    Values come from the net's data layers and fillers. Small random changes are added, so that no blob is constant and
+    no two elements are equal. Inputs that the user would fill get normal random numbers, or 0 and 1 if they are labels.
+    Elements of tops with a kink within the step, such as the maximum of a pooling window that changes its position, are
+    excluded from both slopes.
     """
     _shrink(net)
     generator = torch.Generator().manual_seed(seed)
@@ -142,9 +144,9 @@ def _shrink(net: Any) -> None:
 def slopes(
     layer: Layer, bottoms: Sequence[Tensor], generator: torch.Generator, directions: int = 3, elements: int = 0
 ) -> list[Slope]:
-    """The slopes of a layer at `bottoms` (of which those that require a gradient count), each in several directions.
+    """Return the slopes of a layer at those `bottoms` that require a gradient, each in several directions.
 
-    `elements` as in `check`.
+    `elements` as in `check_gradients`.
     """
     with exact_gradients() as notes:
         wanted = gradients(layer, bottoms)
@@ -159,7 +161,7 @@ def slopes(
 
 
 def _directions(x: Tensor, count: int, elements: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Random directions, then those of single elements."""
+    """Yield random directions, then those of single elements."""
     for _ in range(count):
         yield _normal(x, generator)
     if elements:
@@ -183,14 +185,14 @@ class _Line:
     ) -> None:
         self.layer, self.bottoms, self.x, self.grad, self.direction = layer, bottoms, x, grad, direction
         self.weights = _weights(tops)
-        self.tops = [top.detach().clone() for top in tops]  # some are views of x
+        self.tops = [top.detach().clone() for top in tops]  # some tops are views of x
         size = x.detach().square().mean().sqrt().item() if x.numel() else 0.0
         self.size = size if math.isfinite(size) and size > 1e-30 else 1.0
 
     def slope(self, name: str, notes: Set[str], patient: bool = False) -> Slope:
-        """The slope by the first step that shows a right gradient, else by the most certain one.
+        """Return the slope of the first step size that confirms the gradient, else the most certain one.
 
-        If `patient`, of several steps the one with the smallest error counts.
+        If `patient`, the step size with the smallest error of several counts.
         """
         found: list[Slope] = []
         for step in STEPS:
@@ -224,7 +226,7 @@ class _Line:
         return Slope(name, backward, numeric, scale, _ROUNDING * values / h, notes, kinks, self.x.numel())
 
     def _moved(self, h: float) -> list[Tensor]:
-        """The tops at `h` along the line."""
+        """Return the tops at `h` along the line."""
         before = self.x.detach().clone()
         with torch.no_grad():
             self.x.add_(self.direction, alpha=h)
@@ -234,9 +236,10 @@ class _Line:
                 self.x.copy_(before)
 
     def _without_kinks(self, up: Sequence[Tensor], down: Sequence[Tensor]) -> list[Tensor] | None:
-        """The weights with 0 for elements of tops that have a kink or a jump between `up` and `down`.
+        """Return the weights with 0 for elements of tops that have a kink or a jump between `up` and `down`.
 
-        None where no element has one, or more than half: that is curvature or rounding, and another step helps.
+        Returns None if no element has one, or if more than half have one: then the cause is curvature or rounding, and
+        another step size helps.
         """
         weights, kinks, count = [], 0, 0
         for weight, top, a, b in zip(self.weights, self.tops, up, down, strict=True):
@@ -248,7 +251,7 @@ class _Line:
         return weights if 0 < kinks <= count / 2 else None
 
     def _gradient(self, weights: Sequence[Tensor]) -> Tensor:
-        """The gradient of x for these weights of the tops."""
+        """Return the gradient of x for these weights of the tops."""
         total = _weighted(run(self.layer, self.bottoms), weights)
         if not total.requires_grad:
             return torch.zeros_like(self.x)
@@ -268,7 +271,9 @@ def gradients(layer: Layer, bottoms: Sequence[Tensor]) -> list[tuple[str, Tensor
 
 
 def objective(tops: Sequence[Tensor]) -> Tensor:
-    """A number that depends on every element of every differentiable top, or of all if none is differentiable."""
+    """Return a number that depends on every element of every differentiable top, or of all tops if none is
+    differentiable.
+    """
     return _weighted(tops, _weights(tops))
 
 
@@ -304,7 +309,7 @@ def _check_layer(layer: Layer, bottoms: Sequence[Tensor], generator: torch.Gener
         found = slopes(layer, near, generator, elements=elements) if near or list(layer.parameters()) else []
         if all(slope.verdict != "no slope" for slope in found):
             break
-        if any(not math.isfinite(slope.numeric) for slope in found):  # a logarithm or a root
+        if any(not math.isfinite(slope.numeric) for slope in found):  # for example a logarithm or a root
             bottoms = [x if i in passed_by else x.abs() for i, x in enumerate(bottoms)]
     return found
 
@@ -315,7 +320,7 @@ def _finite(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _moved(x: Tensor, generator: torch.Generator) -> Tensor:
-    """x with random changes of a hundredth of its spread, requiring a gradient."""
+    """Return x with random changes of a hundredth of its spread, requiring a gradient."""
     spread = x.std().item() if x.numel() > 1 else 0.0
     return (x + (0.01 * spread or 0.1) * _normal(x, generator)).requires_grad_()
 
@@ -325,7 +330,7 @@ def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _user_input(blob: Blob, label: bool, examples: Iterable[_Example], generator: torch.Generator) -> Tensor:
-    """Random values for a blob that the user would fill."""
+    """Return random values for a blob that the user would fill."""
     for example in examples:
         made = example(blob.tensor)
         if made is not None:
@@ -336,7 +341,7 @@ def _user_input(blob: Blob, label: bool, examples: Iterable[_Example], generator
 
 
 def _examples(steps: Sequence[Step]) -> dict[Blob, list[_Example]]:
-    """For each blob, the functions of its readers that give example values."""
+    """Return for each blob the functions of its readers that give example values."""
     found: dict[Blob, list[_Example]] = {}
     for step in reversed(steps):
         for index, blob in enumerate(step.bottoms):
@@ -346,7 +351,7 @@ def _examples(steps: Sequence[Step]) -> dict[Blob, list[_Example]]:
 
 
 def _labels(steps: Sequence[Step]) -> set[Blob]:
-    """The blobs that no layer differentiates, such as labels."""
+    """Return the blobs that no layer differentiates, such as labels."""
     read: dict[Blob, list[bool]] = {}
     for step in reversed(steps):
         for index, blob in enumerate(step.bottoms):
