@@ -138,7 +138,7 @@ def crop(top_from: Top, top_to: Top) -> Top:
     """A Crop layer that aligns `top_from` with `top_to`, as in fully convolutional nets."""
     axis, scale, offset = coord_map_from_to(top_from, top_to)
     if np.any(np.asarray(scale) != 1):
-        raise CropError(f"cannot crop: one blob is {scale} times as fine as the other; resize one of them first")
+        raise CropError(f"cannot crop: one blob is {scale} times as fine as the other; give both the same scale first")
     if np.any(np.asarray(offset) > 0):
         raise CropError(f"cannot crop: the offset {np.negative(offset)} is negative; pad the first layers more")
     if np.any(np.round(offset) != offset):
