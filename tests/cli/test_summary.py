@@ -44,7 +44,7 @@ def test_the_three_forms(capsys, tmp_path, monkeypatch):
     assert main(["summary", LENET]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
-        "LeNet: 9 layers, 431,080 parameters (1.72 MB), 0.294 GFLOP and 5.04 MB of blobs per batch"
+        "LeNet: 9 layers, 431,080 parameters (1.72 MB), 0.294 GFLOP and 5.04 MB of blobs a batch"
     )
     assert lines[1].split() == ["layer", "type", "tops", "parameters", "MFLOP", "MB", "field"]
     assert main(["summary", LENET, "-out", "net.html"]) == 0

@@ -1,4 +1,4 @@
-"""A table of a net with the costs of each layer: shapes, parameters, arithmetic, memory, receptive field."""
+"""A net as a table of what each layer costs: shapes, parameters, arithmetic, memory, receptive field."""
 
 from __future__ import annotations
 
@@ -20,12 +20,8 @@ _BYTES = 4
 
 @dataclass(frozen=True)
 class Row:
-    """A layer: tops as text, number of parameters, operations of its products per batch, bytes of its tops, and
-    receptive field.
-
-    The receptive field is the side length of the input region that a cell of the top depends on; 0 if this has no
-    meaning.
-    """
+    """A layer: tops as text, learned numbers, operations of its products for a batch, bytes of its tops, and the side
+    of the part of the input that a cell of its top sees (0 where that has no meaning)."""
 
     name: str
     type: str
@@ -57,11 +53,11 @@ class Summary:
         return (
             f"{self.name or 'net'}: {self.layers} layers, {self.parameters:,} parameters "
             f"({_BYTES * self.parameters / 1e6:.3g} MB), {self.flops / 1e9:.3g} GFLOP and {self.bytes / 1e6:.3g} MB of "
-            "blobs per batch"
+            "blobs a batch"
         )
 
     def table(self) -> list[tuple[str, ...]]:
-        """Return the head and a row for each layer, as text."""
+        """The head and a row for each layer, as text."""
         body = [
             (
                 row.name,
@@ -77,7 +73,7 @@ class Summary:
         return [("layer", "type", "tops", "parameters", "MFLOP", "MB", "field"), *body]
 
     def text(self) -> str:
-        """Return the table as lines."""
+        """The table as lines."""
         rows = self.table()
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [
@@ -90,7 +86,7 @@ class Summary:
         return "\n".join([self.title, *lines])
 
     def csv(self) -> str:
-        """Return the table as CSV with plain numbers."""
+        """The table with plain numbers."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("layer", "type", "tops", "parameters", "flop", "bytes", "receptive_field"))
@@ -99,7 +95,7 @@ class Summary:
         return text.getvalue()
 
     def html(self) -> str:
-        """Return the table as HTML."""
+        """The table as HTML."""
         head, *body = self.table()
 
         def line(cells: Sequence[str], kind: str) -> str:
