@@ -134,10 +134,10 @@ class _Sized(Layer, abstract=True):
 
     def sized(self, x: Tensor, other: Tensor | None, given: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the top."""
-        self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
+        for i, plane in enumerate((x, other)):
+            if plane is not None and plane.dim() != 4:
+                self.error(f"{self.bottom_name(i)} has shape {shape_text(plane.shape)}, expected (N, C, H, W)")
         if other is not None:
-            fact = f"{self.bottom_name(1)} has shape {shape_text(other.shape)}, expected (N, C, H, W)"
-            self.require(other.dim() == 4, fact)
             given = (other.shape[2], other.shape[3])
         fact = f"the top would be {given[0]} x {given[1]}; give a height and a width above 0, or a second bottom"
         self.require(min(given) > 0 and x.shape[2:].numel() > 0, fact)
