@@ -56,7 +56,7 @@ def test_a_search_ends_with_files_ready_to_train(small, capsys):
     assert main([*ARGV, "-out", "found"]) == 0  # again: nothing is left to do
     assert (small / "found/report.json").stat().st_mtime_ns == stamp
     assert main([*ARGV, "-out", "found", "-method", "tpe"]) == 1
-    assert "another space or with other settings" in capsys.readouterr().err
+    assert "another space or other settings" in capsys.readouterr().err
 
 
 def test_what_the_search_saw_beyond_its_repeats_is_luck():

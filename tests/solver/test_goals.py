@@ -164,7 +164,7 @@ def test_goals_without_tests_or_records():
             "dummy_data_param { shape { dim: 5 dim: 6 } shape { dim: 5 } }",
         )
     )
-    with pytest.raises(SolverError, match="the data layers of the train net do not tell how many"):
+    with pytest.raises(SolverError, match="the data layers of the train net do not report a number"):
         solver("max_epochs: 3 test_interval: 5")
 
 
@@ -201,7 +201,7 @@ def test_resume_takes_the_newest_whole_snapshot(capsys):
     assert main(["train", "-solver", "solver.prototxt", "-resume"]) == 0
     log = capsys.readouterr().err
     assert "Resuming from run_iter_9.solverstate" in log
-    assert log.count("going on from the snapshot before it") == 2
+    assert log.count("continuing from the previous snapshot") == 2
     assert upgrade.read_solver("solver.prototxt").max_iter == 11
     assert Path("run_iter_11.solverstate").exists()
     assert main(["train", "-solver", "solver.prototxt", "-resume", "-snapshot", "run_iter_9.solverstate"]) == 1

@@ -45,7 +45,7 @@ def check(flags: SimpleNamespace) -> None:
     if flags.part not in ("", "train", "val"):
         raise CaffeError(f"-part {flags.part}: expected train or val")
     if flags.worst and os.path.isdir(flags.out) and os.listdir(flags.out):
-        raise CaffeError(f'"{flags.out}": is there already; give a folder that is new or empty')
+        raise CaffeError(f'"{flags.out}": already exists; give a folder that is new or empty')
     from caffe import plot
 
     for path in (flags.confusion, flags.calibration):

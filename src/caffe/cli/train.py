@@ -310,7 +310,7 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
 
 
 def _inputs(net: Any) -> list[str]:
-    """The images that data layers deliver."""
+    """Return the names of the image tops of the data layers."""
     tops = [step.tops[0] for step in net.steps if not step.bottoms and step.tops]
     return [top.name for top in tops if len(top.shape) == 4]
 

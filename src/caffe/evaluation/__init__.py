@@ -1,4 +1,4 @@
-"""How good a classifier is: accuracy with its interval, classes, confusion, calibration, and its worst mistakes."""
+"""Evaluates a classifier: accuracy with its interval, classes, confusion, calibration, and its worst mistakes."""
 
 from __future__ import annotations
 

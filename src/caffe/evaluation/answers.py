@@ -1,4 +1,4 @@
-"""The answers of a test net: what it says to each item, and what would be right."""
+"""Collects the outputs of a test net and the correct labels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["collect", "head_of"]
 
 
 def head_of(net: Any) -> Head:
-    """The blobs of a net in TEST that hold scores and labels. NetError if it is no classifier."""
+    """Return the names of the score and label blobs of a net in TEST. Raises NetError if it is not a classifier."""
     head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
     if head is None or not head.classes:
         raise NetError(
-            f'the net "{net.name}" is no classifier: a report needs an Accuracy layer, or a loss over classes, in TEST'
+            f'the net "{net.name}" is not a classifier: this needs an Accuracy layer, or a loss over classes, in TEST'
         )
     return head
 
@@ -30,9 +30,9 @@ def head_of(net: Any) -> Head:
 def collect(
     net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Probabilities (items, classes), labels (items) and the mean loss of so many batches.
+    """Collect probabilities (items, classes), labels (items) and the mean loss of so many batches.
 
-    Items that come a second time, when the data begin again, are left out. `tell` gets the batches done and the loss.
+    If the data start again, repeated items are left out. `tell` is called with the number of batches done and the loss.
     """
     made_by = next((step.layer.type for step in reversed(net.steps) if head.outputs in step.top_names), "")
     found: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""The web server of the monitor: the page, and what it asks for."""
+"""The web server of the monitor: the page, and its data requests."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["LOCAL", "address", "application", "listening", "serve", "server"]
 
 LOCAL = "127.0.0.1"
 _PAGE = Path(__file__).with_name("page")
-_TRIES = 50  # ports after the wanted one
-_TOGETHER, _ALIVE = 0.4, 15.0  # seconds: changes that are told together, and signs of life
+_TRIES = 50  # ports tried after the given one
+_TOGETHER, _ALIVE = 0.4, 15.0  # seconds: collecting of changes before sending, and interval of keep-alive messages
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; object-src 'none'"
 
 
 def application(board: Board, host: str = LOCAL) -> Any:
-    """The ASGI application that shows a board. It reads the board only; the caller starts and closes it."""
+    """Create the ASGI application that shows a board. It only reads the board; the caller starts and closes it."""
     applications: Any = require_extra("starlette.applications", "monitor", "caffe monitor")
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -58,7 +58,7 @@ def application(board: Board, host: str = LOCAL) -> Any:
 
 
 class _News:
-    """Tells each open page which runs have changed; `tell` is called in the board's thread."""
+    """Notifies open pages of changed runs. `tell` is called in the board's thread."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -75,13 +75,13 @@ class _News:
             event.set()
 
     def close(self) -> None:
-        """End the streams: a server that waits for them would not end."""
+        """Close the streams, because the server waits for them before it stops."""
         self.closing = True
         for event in self.waiting:
             event.set()
 
     async def follow(self) -> AsyncIterator[str]:
-        """Server-sent events: the numbers of the runs that changed."""
+        """Stream server-sent events with the numbers of the changed runs."""
         event, pending = asyncio.Event(), set[int]()
         self.waiting[event] = pending
         try:
@@ -103,7 +103,7 @@ class _News:
 
 
 class _Answers:
-    """What each address answers. A view takes the query and runs in a thread; its CaffeError becomes a message."""
+    """The endpoints. A view takes the query and runs in a thread; a CaffeError becomes an error message."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -122,7 +122,7 @@ class _Answers:
         }
 
     async def page(self, request: Any) -> Any:
-        """The page itself."""
+        """The page."""
         from starlette.responses import FileResponse
 
         return FileResponse(_PAGE / "monitor.html", headers={"Content-Security-Policy": _POLICY})
@@ -135,14 +135,14 @@ class _Answers:
         return StreamingResponse(self.news.follow(), media_type="text/event-stream", headers=headers)
 
     def answering(self, view: Callable[[Any], Any]) -> Any:
-        """The endpoint of a view."""
+        """Create the endpoint of a view."""
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import JSONResponse, Response
 
         async def answer(request: Any) -> Any:
             origin = request.headers.get("origin")
             if request.method == "POST" and origin and urlsplit(origin).netloc != request.headers.get("host"):
-                return JSONResponse({"error": "another site's page asked for this"}, 403)
+                return JSONResponse({"error": "this request came from another site's page"}, 403)
             try:
                 made = await run_in_threadpool(view, request.query_params)
             except CaffeError as error:
@@ -158,7 +158,7 @@ class _Answers:
         return answer
 
     def doctor(self, query: Any) -> dict[str, Any]:
-        """What the doctor reads in a run's log, in a process of its own."""
+        """Run the doctor on a run's log, in a separate process."""
         run = self._one(query)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "findings.json")
@@ -211,7 +211,7 @@ def _whole(query: Any, name: str, default: int) -> int:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket at the port, or at the next one that is free. Raises CaffeError."""
+    """Open a socket at the port, or at the next free one. Raises CaffeError."""
     problem: OSError | None = None
     for number in range(port, min(port + _TRIES, 65535)) if port else [0]:
         try:
@@ -228,13 +228,13 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def address(host: str, listener: socket.socket) -> str:
-    """The page's address in a browser on this machine."""
+    """Return the page's address for a browser on this machine."""
     name = {"0.0.0.0": LOCAL, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{name}:{listener.getsockname()[1]}/"
 
 
 def server(board: Board, host: str = LOCAL) -> Any:
-    """A uvicorn.Server that shows a board."""
+    """Create a uvicorn.Server that shows a board."""
     uvicorn: Any = require_extra("uvicorn", "monitor", "caffe monitor")
     app = application(board, host)
 

@@ -1,4 +1,4 @@
-"""What a run keeps and when it ends: the best weights, the last snapshots, and early stopping."""
+"""Early stopping, and which weights a run keeps: the best ones and the last snapshots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Best", "Last", "best_path", "check", "watchers"]
 
 
 def check(param: Any) -> None:
-    """Raise a `SolverError` for settings that cannot be met."""
+    """Raise a `SolverError` for settings that cannot work."""
     if param.HasField("early_stop") and param.early_stop.patience < 1:
         raise SolverError(f"patience is {param.early_stop.patience} in early_stop, expected at least 1")
     if param.keep_last < 0:
@@ -29,12 +29,12 @@ def check(param: Any) -> None:
         raise SolverError(f"{asked} is set, but the run has no tests; set test_iter and test_interval")
     if param.keep_best:
         if not param.HasField("snapshot_prefix"):
-            raise SolverError("keep_best is set but snapshot_prefix is not; say where the best weights go")
+            raise SolverError("keep_best is set but snapshot_prefix is not; set it to a path prefix")
         snapshot.check_prefix(param)
 
 
 def watchers(param: Any) -> list[Watcher]:
-    """The watchers of a solver's own settings."""
+    """Return the watchers that the solver's settings ask for."""
     made: list[Watcher] = []
     if param.keep_best or param.HasField("early_stop"):
         made.append(Best(param))
@@ -44,18 +44,18 @@ def watchers(param: Any) -> list[Watcher]:
 
 
 def best_path(param: Any) -> Path:
-    """The file of the best weights."""
+    """Return the path of the best weights."""
     end = ".h5" if param.snapshot_format == param.HDF5 else ""
     return Path(f"{param.snapshot_prefix}_best.caffemodel{end}")
 
 
 class Best(Watcher):
-    """Follows the best test of a run: keeps its weights, and asks for a stop where no better one comes.
+    """Saves the weights of the best test of a run, and stops the run if the tests stop improving.
 
-    The output that counts is that of `early_stop.output`, or else the first whose name has "accuracy" in it, of which
-    the largest value is best, or else the first loss, of which the smallest is. `value` and `iteration` are those of
-    the best test so far (`iteration` -1 before the first), and `stopped` tells that this ended the run. A run that is
-    resumed goes on from what PREFIX_best.json says.
+    The output that is compared is `early_stop.output` if set; otherwise the first output whose name contains "accuracy"
+    (the largest value is best); otherwise the first loss (the smallest value is best). `value` and `iteration` describe
+    the best test so far; `iteration` is -1 before the first test. `stopped` is true if this watcher ended the run. A
+    resumed run continues from the values in PREFIX_best.json.
     """
 
     def __init__(self, param: Any) -> None:
@@ -100,7 +100,7 @@ class Best(Watcher):
             solver.request("stop")
 
     def says(self) -> str:
-        """`accuracy than 0.97 at iteration 300`."""
+        """Describe the best value for a message, such as `accuracy than 0.97 at iteration 300`."""
         return f"{self.output} than {log.number(self.value)} at iteration {self.iteration}"
 
     def _chosen(self, solver: TrainingRun, outputs: dict[str, list[float]]) -> str:
@@ -117,7 +117,7 @@ class Best(Watcher):
         return name
 
     def _keep(self, solver: TrainingRun) -> None:
-        """Write the weights that were tested: their moving average where there is one."""
+        """Save the weights that were tested; these are the averaged weights if there is a moving average."""
         if not self.param.keep_best:
             return
         path = best_path(self.param)
@@ -137,7 +137,7 @@ class Best(Watcher):
 
 
 class Last(Watcher):
-    """Removes the snapshots that this run has written, but for the last `count`."""
+    """Deletes the snapshots of this run except for the last `count`."""
 
     def __init__(self, count: int) -> None:
         self.count = count

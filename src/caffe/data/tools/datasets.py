@@ -1,4 +1,4 @@
-"""Known data sets of pictures: from the original files, from a package that carries them, or downloaded."""
+"""Known image data sets: read from the original files, from a Python package that contains them, or downloaded."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ from caffe.errors import FileError, MissingExtra
 __all__ = ["KNOWN", "DataSet", "make", "pictures"]
 
 Part = tuple[np.ndarray, np.ndarray]
-"""Images (n, H, W) or (n, 3, H, W) blue first, of uint8, and their labels (n)."""
+"""Images (n, H, W), or (n, 3, H, W) in BGR order, of uint8, and their labels (n)."""
 _DEBIAN = Path("/usr/share/datasets")
 _SEED = 5000
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: where its files are (address, md5), how a folder with them is read, and the names of its classes."""
+    """A data set: the URLs and md5 sums of its files, the function that reads a folder with them, and its class
+    names.
+    """
 
     files: tuple[tuple[str, str], ...]
     read: Callable[[Path], dict[str, Part]]
     classes: tuple[str, ...]
     here: Callable[[], Path | None] = lambda: None
-    """A folder of this machine with the files."""
+    """Finds a folder on this machine that has the files."""
 
 
 def pictures(name: str, folder: Path | None = None, progress: Progress = lambda *_: None) -> dict[str, Part]:
-    """The parts "train" and "test" of a known data set.
+    """Return the parts "train" and "test" of a known data set.
 
-    From `folder`, or else from a package that carries the files, or else from the user's cache, into which they are
-    downloaded. Raises FileError and MissingExtra.
+    They are read from `folder` if given, otherwise from a Python package that contains the files, otherwise from the
+    user's cache, to which they are downloaded. Raises FileError and MissingExtra.
     """
     known = KNOWN[name]
     place = folder or known.here()
@@ -58,7 +60,7 @@ def pictures(name: str, folder: Path | None = None, progress: Progress = lambda 
 def make(
     name: str, out: Path, folder: Path | None = None, overwrite: bool = False, progress: Progress = lambda *_: None
 ) -> dict[str, int]:
-    """Write OUT/NAME_train_lmdb, OUT/NAME_test_lmdb and OUT/NAME_labels.txt; returns how many records each has."""
+    """Write OUT/NAME_train_lmdb, OUT/NAME_test_lmdb and OUT/NAME_labels.txt; returns the number of records of each."""
     parts = pictures(name, folder, progress)
     counts = {}
     for part, (images, labels) in parts.items():
@@ -71,7 +73,7 @@ def make(
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive whose files lie within the folder."""
+    """Unpack an archive. All its files must lie within the target folder."""
     done = folder / f".{path.name}.unpacked"
     if done.exists():
         return
@@ -113,7 +115,7 @@ def _blue_first(images: np.ndarray) -> np.ndarray:
 
 
 def _inner(folder: Path, wanted: str, inner: str) -> Path:
-    """The folder or the one in it that the archive makes, whichever has the file."""
+    """Return the folder, or the archive's folder within it, whichever contains the file."""
     for top in (folder, folder / inner):
         if (top / wanted).is_file():
             return top
@@ -121,7 +123,7 @@ def _inner(folder: Path, wanted: str, inner: str) -> Path:
 
 
 def _digits(folder: Path) -> dict[str, Part]:
-    """The 1,797 digits of 8 x 8 pixels that scikit-learn carries, a fifth of them for the test."""
+    """Read the 1,797 digits (8 x 8 pixels) of scikit-learn; one fifth is the test set."""
     path = folder / "digits.csv.gz"
     try:
         rows = gzip.decompress(path.read_bytes()).decode()
@@ -135,7 +137,7 @@ def _digits(folder: Path) -> dict[str, Part]:
 
 
 def _digits_here() -> Path:
-    spec = importlib.util.find_spec("sklearn")  # its code is not imported
+    spec = importlib.util.find_spec("sklearn")  # the package itself is not imported
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(
             'the digits are in the Python package "scikit-learn", which is not installed; install it with: '
@@ -186,4 +188,4 @@ KNOWN = {
         tuple(_CIFAR100_NAMES.split()),
     ),
 }
-"""The data sets of `caffe data`, beside mnist, which has its own names of files."""
+"""The data sets of `caffe data`, except mnist, whose files have their own names."""
