@@ -205,3 +205,14 @@ def test_resume_takes_the_newest_whole_snapshot(capsys):
     assert upgrade.read_solver("solver.prototxt").max_iter == 11
     assert Path("run_iter_11.solverstate").exists()
     assert main(["train", "-solver", "solver.prototxt", "-resume", "-snapshot", "run_iter_9.solverstate"]) == 1
+
+
+def test_an_early_stop_is_the_end_of_a_run_and_not_of_its_members(capsys):
+    Path("solver.prototxt").write_text(
+        SOLVER + 'max_iter: 40 test_interval: 1 random_seed: 1 early_stop { patience: 1 min_gain: 9 output: "loss" }'
+    )
+    assert main(["train", "-solver", "solver.prototxt", "-members", "2"]) == 0
+    log = capsys.readouterr().err
+    assert log.count("Optimization stopped early") == 2
+    assert "resume with" not in log
+    assert len(list(Path().glob("run_member*_iter_*.caffemodel"))) == 2

@@ -155,8 +155,8 @@ A classifier of pictures into {len(plan.classes)} classes, by {plan.net}. The co
 caffe train
 caffe test
 caffe classify PICTURE.jpg
+caffe try
 caffe doctor -solver solver.prototxt
-caffe draw train_val.prototxt net.svg
 ```
 
 `caffe train` writes weights into `snapshots`. To use them elsewhere, take `deploy.prototxt`, the `.caffemodel`,

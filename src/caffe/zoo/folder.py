@@ -109,6 +109,13 @@ class ModelFolder:
         """Whether there are weights."""
         return self._weights() is not None
 
+    @property
+    def deploy_files(self) -> list[Path]:
+        """What is needed to use the model elsewhere: net, weights, labels, and the readme with the preparation."""
+        labels = self.path / (self.facts.get("labels") or "labels.txt")
+        readme = next(self.path / name for name in _READMES if (self.path / name).is_file())
+        return [self.net, self.weights, *([labels] if labels.is_file() else []), readme]
+
     def labels(self) -> list[str]:
         """The names of the classes; empty if the folder has none."""
         name = self.facts.get("labels", "")
