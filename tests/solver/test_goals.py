@@ -209,7 +209,7 @@ def test_resume_takes_the_newest_whole_snapshot(capsys):
 
 def test_an_early_stop_is_the_end_of_a_run_and_not_of_its_members(capsys):
     Path("solver.prototxt").write_text(
-        SOLVER + 'max_iter: 40 test_interval: 1 random_seed: 1 early_stop { patience: 1 min_gain: 9 output: "loss" }'
+        SOLVER + 'max_iter: 40 test_interval: 1 early_stop { patience: 1 min_gain: 9 output: "loss" }'
     )
     assert main(["train", "-solver", "solver.prototxt", "-members", "2"]) == 0
     log = capsys.readouterr().err
