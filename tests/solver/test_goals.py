@@ -216,3 +216,11 @@ def test_an_early_stop_is_the_end_of_a_run_and_not_of_its_members(capsys):
     assert log.count("Optimization stopped early") == 2
     assert "resume with" not in log
     assert len(list(Path().glob("run_member*_iter_*.caffemodel"))) == 2
+
+
+def test_of_equally_good_tests_the_one_with_the_smallest_loss_is_kept():
+    made = solver("max_iter: 8 test_interval: 4 keep_best: true early_stop { patience: 3 }")
+    (best,) = (each for each in made.watchers if isinstance(each, Best))
+    for iteration, accuracy, loss in ((1, 0.5, 0.9), (2, 0.75, 0.8), (3, 0.75, 0.5), (4, 0.75, 0.6), (5, 0.5, 0.1)):
+        best.tested(made, iteration, 0, {"accuracy": [accuracy], "loss": [loss]})
+    assert (best.iteration, best.value, best.stopped) == (3, 0.75, True)

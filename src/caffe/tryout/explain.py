@@ -67,6 +67,8 @@ class Explainer:
     @classmethod
     def of_folder(cls, folder: ModelFolder) -> Explainer:
         """The explainer of a project or another model folder."""
+        if "columns" in folder.facts:
+            raise ArgumentError(f"{folder.path}: is the project of a table, not of pictures: use caffe classify")
         prepare = folder.preparation().apply
         return cls(folder.net, folder.weights, prepare, folder.labels(), folder.name, folder.deploy_files)
 
