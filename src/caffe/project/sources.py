@@ -15,6 +15,7 @@ import numpy as np
 from caffe.data.streams.arrays import read_npz
 from caffe.data.streams.images import read_image
 from caffe.data.tools import datasets
+from caffe.data.tools.picture_sets import PICTURE_SETS, cached
 from caffe.errors import DataError, FileError, did_you_mean
 from caffe.proto import files
 
@@ -231,11 +232,14 @@ def pair_of(path: str) -> tuple[str, str]:
     return examples, labels
 
 
-def known_source(name: str) -> ArraySource:
+def known_source(name: str) -> Source:
     """The pictures of a known data set; its test part validates."""
     known = datasets.KNOWN
+    if name in PICTURE_SETS:
+        return FolderSource(cached(name))
     if name not in known:
-        raise DataError(f'unknown data set "{name}"{did_you_mean(name, known)} (known: {", ".join(known)})')
+        names = (*known, *PICTURE_SETS)
+        raise DataError(f'unknown data set "{name}"{did_you_mean(name, names)} (known: {", ".join(names)})')
     parts = datasets.pictures(name)
     train, val = parts["train"], parts["test"]
     labels = [known[name].classes[int(number)] for _, numbers in (train, val) for number in numbers]
