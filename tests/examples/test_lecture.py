@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -162,3 +165,15 @@ def test_filters_of_a_photograph_are_like_gabor_functions(monkeypatch):
     fits = [np.median(names["fit"](filters)) for filters in (learned, components)]
     assert fits[0] > 0.75
     assert fits[0] > fits[1] + 0.1
+
+
+@pytest.mark.long
+def test_lbfgs_wins_full_batch_and_loses_on_small_batches():
+    """In a process of its own, because the script adds an update rule."""
+    command = [sys.executable, str(EXAMPLES / "course/lbfgs.py"), "--passes", "80"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    losses = {name: float(loss) for name, loss in re.findall(r"^(.+): loss (\S+) after", done.stdout, re.M)}
+    assert losses["L-BFGS, all 1,000"] < losses["Momentum, all 1,000"]
+    assert losses["L-BFGS, batches of 50"] > losses["Momentum, batches of 50"]
+    assert cv2.imread("course/updates_lbfgs.png").std() > 10
