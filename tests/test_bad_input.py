@@ -177,7 +177,7 @@ def test_a_layer_of_hdf5_weights_with_too_many_blobs(tmp_path):
         net.copy_from(str(tmp_path / "w.h5"))
     with h5py.File(tmp_path / "w.h5", "r+") as file:
         file["data/ip/99999999999"] = np.ones(2, np.float32)
-    with pytest.raises(CaffeError, match="has a blob of number 99999999999"):
+    with pytest.raises(CaffeError, match="has a blob with index 99999999999"):
         net.copy_from(str(tmp_path / "w.h5"))
 
 

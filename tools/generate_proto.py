@@ -1,12 +1,9 @@
 """Generate caffe_pb2.py and its types, caffe_pb2.pyi, from caffe.proto and the fork fields in src/caffe/proto/forks.
 
 The files of the forks are merged into caffe.proto: what a message or an enum of theirs has is added to the one of the
-same name, and other messages stand beside. What they add to LayerParameter, V1LayerParameter gets too. Needs
-grpcio-tools 1.62 (protoc 25), whose output works with every protobuf from 4.25 on; what later versions write demands a
-protobuf as new as themselves:
-
-    python -m venv /tmp/protoc && /tmp/protoc/bin/pip install grpcio-tools==1.62.3
-    /tmp/protoc/bin/python tools/generate_proto.py
+same name, and other messages are added as they are. Fields that the files add to LayerParameter are also added to
+V1LayerParameter. `make generate` runs this script in an environment with grpcio-tools 1.62 (protoc 25), whose output
+works with every protobuf from 4.25 on. The output of later versions needs a protobuf at least as new as the compiler.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def line(result: dict[str, Any]) -> str:
     """One result in a line."""
     codes, alarms = result["codes"], [alarm["code"] for alarm in result["alarms"]]
     good = _first(result) if codes else not alarms and "error" not in result
-    base = next((check["figure"] for check in result.get("checks", []) if check["name"] == "the run as it is"), "")
+    base = next((check["figure"] for check in result.get("checks", []) if check["name"] == "the unchanged run"), "")
     notes = ",".join(note["code"] for note in result["notes"])
     fixed = f" fixed {result['fixed']:.3g}" if "fixed" in result else ""
     text = (

@@ -43,7 +43,7 @@ def read_log(path: str | Path) -> Curves:
     except OSError as error:
         raise FileError(f"cannot read the log {path}: {error.strerror}") from error
     if curves.empty:
-        raise FileError(f"{path} holds no line of a training run; expected a log of `caffe train`")
+        raise FileError(f"{path} contains no line of a training run; expected a log of `caffe train`")
     return curves
 
 

@@ -158,7 +158,7 @@ def test_flags_that_cannot_be_followed(work, capsys):
         assert says in capsys.readouterr().err
     (work / "map").write_text('item { name: "cat" label: 1 } item { name: "cat" label: 2 }')
     assert convert("-check_label") == 1
-    assert '"cat" stands twice' in capsys.readouterr().err
+    assert '"cat" occurs twice' in capsys.readouterr().err
 
 
 def test_db_tells_shows_and_exports_boxes(work, capsys):

@@ -77,7 +77,7 @@ def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
 
 
 def test_a_file_that_is_no_log_is_an_error(tmp_path):
-    with pytest.raises(FileError, match=r"run\.log holds no line of a training run"):
+    with pytest.raises(FileError, match=r"run\.log contains no line of a training run"):
         read_log(log(tmp_path, "Creating layer data"))
     with pytest.raises(FileError, match=r"cannot read the log .*absent\.log: No such file"):
         read_log(tmp_path / "absent.log")

@@ -245,7 +245,7 @@ def test_every_step_takes_grey_and_coloured_images(channels):
     [
         ("resize_param { height: 3 }", "height 3 and width 0; set both"),
         ("resize_param { height: 3 width: 3 prob: 0.5 }", "write prob: 1"),
-        ("resize_param { height: 3 width: 3 width_scale: 3 }", "go together"),
+        ("resize_param { height: 3 width: 3 width_scale: 3 }", "must be set together"),
         ("crop_h: 3", "crop_h is 3 and crop_w 0"),
         ("expand_param { max_expand_ratio: 0.5 }", "expected at least 1"),
         ("distort_param { contrast_prob: 1 contrast_lower: 2 contrast_upper: 1 }", "contrast is 2 ... 1"),

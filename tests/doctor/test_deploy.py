@@ -44,11 +44,11 @@ def test_the_same_layers_give_no_finding(case):
 def test_what_differs_is_named(case):
     (found,) = case(('name: "h1_relu"', 'name: "other"'), ('type: "ReLU"', 'type: "TanH"'))
     assert found.code == "phase-mismatch"
-    assert "(ReLU) is missing there" in found.evidence
+    assert "(ReLU) is missing in the deploy net" in found.evidence
     (found,) = case(("num_output: 40", "num_output: 41"))
-    assert 'layer "h1" has other options' in found.message
+    assert 'layer "h1" has different options' in found.message
     (found,) = case(crop="transform_param { crop_size: 5 }")
-    assert found.message.endswith("its input is 6 x 6, and that of TEST 5 x 5")
+    assert found.message.endswith("its input is 6 x 6, but the input of TEST 5 x 5")
 
 
 @pytest.mark.parametrize(

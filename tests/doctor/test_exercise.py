@@ -46,7 +46,7 @@ def test_make_and_mark(capsys, monkeypatch):
     found = mark("class")
     assert [(each.named, each.repaired) for each in found] == [(True, True), (False, True), (False, False)]
     assert "it was snapshot-never" in found[1].text
-    assert "read something else" in found[2].text
+    assert "read other sources" in found[2].text
     Path("class/student03/net.prototxt").write_text("layer {")
     assert not mark("class")[2].repaired
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_made(folder, capsys):
         make("class", ["rate-to-high"], 1)
     (folder / "class").mkdir()
     (folder / "class" / "x").write_text("")
-    with pytest.raises(CaffeError, match="is there already"):
+    with pytest.raises(CaffeError, match="already exists"):
         make("class", ["dead-units"], 1)
     with pytest.raises(CaffeError, match="has no key"):
         mark(folder)

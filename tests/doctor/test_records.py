@@ -99,7 +99,7 @@ def test_figures_of_babysitting(tmp_path):
     report = diagnose(faults.write(tmp_path), budget=BUDGET)
     lines = {line.name: line for line in report.lines}
     assert "a guess among 10 has 2.3" in lines["first loss"].figure
-    assert lines["learned by heart"].data["learned"]
+    assert lines["overfitting a few items"].data["learned"]
     rates = lines["rates"].data
     assert rates["low"] <= rates["suggested"] <= rates["high"]
     assert 0.003 < rates["suggested"] < 1
@@ -139,7 +139,7 @@ def test_classes_along_the_last_axis_and_symbols_as_inputs(tmp_path):
     tests = [("test_iter: 4\ntest_interval: 500\n", ""), ("base_lr: 0.1", "base_lr: 1")]
     report = diagnose(faults.write(tmp_path, SEQUENCE, solver=tests), budget=BUDGET)
     assert report.alarms == []
-    assert "% right" in next(line.figure for line in report.lines if line.name == "the run as it is")
+    assert "% correct" in next(line.figure for line in report.lines if line.name == "the unchanged run")
 
 
 IMAGES = """layer {{ name: "data" type: "ImageData" top: "data" top: "label"

@@ -124,9 +124,9 @@ def test_ensemble_has_the_functions_of_a_net(nets):
         (lambda: caffe.Ensemble("deploy.prototxt", "a.caffemodel"), "expected a list"),
         (lambda: caffe.Ensemble("deploy.prototxt", []), "one of them is missing"),
         (lambda: caffe.Ensemble(["deploy.prototxt"] * 2, ["a.caffemodel"] * 3), "2 nets and 3 weight files"),
-        (lambda: caffe.Ensemble("deploy.prototxt", ["a.caffemodel"], "weights"), "member_weights belong"),
-        (lambda: caffe.Ensemble("deploy.prototxt", ["z*.caffemodel"]), "no weight file fits"),
-        (lambda: caffe.Ensemble("deploy.prototxt", ["a.caffemodel"], member_weights=[-1]), "expected numbers from 0"),
+        (lambda: caffe.Ensemble("deploy.prototxt", ["a.caffemodel"], "weights"), "member_weights are for"),
+        (lambda: caffe.Ensemble("deploy.prototxt", ["z*.caffemodel"]), "no weight file matches"),
+        (lambda: caffe.Ensemble("deploy.prototxt", ["a.caffemodel"], member_weights=[-1]), "expected numbers >= 0"),
     ],
 )
 def test_wrong_ensembles_are_one_error(nets, make, text):
@@ -170,10 +170,10 @@ def test_weights_come_from_validation_data(nets, capsys):
     ("argv", "text"),
     [
         (["-combine", "weights"], "-validation SOURCE names"),
-        (["-combine", "weights", "-validation", "items.npz"], "items.npz is the test data itself"),
+        (["-combine", "weights", "-validation", "items.npz"], "items.npz is the test data"),
         (["-combine", "mean"], 'combine is "mean", expected one of'),
         (["-model", "deploy.prototxt"], "no layer compares outputs with classes"),
-        (["-model", "t5.prototxt,other.prototxt"], "the labels of its test data differ"),
+        (["-model", "t5.prototxt,other.prototxt"], "its test labels differ"),
         (["-noensemble", "-combine", "votes"], "-combine: is for ensembles"),
     ],
 )

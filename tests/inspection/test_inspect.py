@@ -55,7 +55,7 @@ def test_a_net_of_a_fork_without_its_data(tmp_path):
     assert report.origin[0][:2] == ("SSD", "sure")
     assert {"resize_param", "permute_param", "Permute"} <= set(report.origin[0][2])
     assert '"data" (AnnotatedData) in TRAIN: nowhere_lmdb' in report.needs
-    assert '"data": shapes here are for 3 channels of 20 x 30' in report.needs
+    assert '"data": shapes assume 3 channels of 20 x 30' in report.needs
     assert report.as_dict()["layers"][-1]["tops"] == "y (4, 20, 30, 3)"
 
 

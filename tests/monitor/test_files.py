@@ -75,7 +75,7 @@ def test_another_run_in_the_same_file_replaces_the_first(tmp_path, how):
     (run,) = board.runs
     np.testing.assert_array_equal(run.curves["loss"].y, [7, 8])
     assert run.facts.settings["base_lr"] == "0.5"
-    assert "from its beginning" in run.messages[0]
+    assert "from its start" in run.messages[0]
 
 
 def test_a_log_that_is_rotated_goes_on(tmp_path):
@@ -97,7 +97,7 @@ def test_a_log_that_is_deleted_stays_shown_with_a_message(tmp_path):
     assert read_all(board).read() == (set(), False)
     (run,) = board.runs
     assert run.messages == [
-        "cannot read a.log: it is not there (deleted, moved, or not yet written); what was read stays"
+        "cannot read a.log: the file does not exist (deleted, moved, or not yet written); what was read is kept"
     ]
     assert len(run.curves["loss"].x) == 30
 

@@ -84,7 +84,7 @@ def test_a_confusion_matrix_beside_the_log(tmp_path):
     with served(Board([path])) as url:
         assert fetch(f"{url}api/run?run=0")["confusions"] == ["a_confusion.csv", "a_confusion_old.csv"]
         assert fetch(f"{url}api/confusion?run=0") == {"names": ["cat", "dog"], "rows": [[3, 1], [0, 2]]}
-        assert "is no table of counts" in fetch(f"{url}api/confusion?run=0&number=1")["error"]
+        assert "is not a table of counts" in fetch(f"{url}api/confusion?run=0&number=1")["error"]
         assert "has 2 confusion matrices" in fetch(f"{url}api/confusion?run=0&number=2")["error"]
 
 
@@ -113,7 +113,7 @@ def test_a_page_of_another_name_is_refused(site):
     assert b"Invalid host" in fetch(site, Host="evil.example")
     assert b"Training monitor" in fetch(site)
     told = fetch(f"{site}api/doctor?run=0", b"", Origin="http://evil.example")
-    assert told == {"error": "another site's page asked for this"}
+    assert told == {"error": "this request came from another site's page"}
 
 
 @pytest.mark.long

@@ -112,13 +112,13 @@ def test_sources_of_one_name_are_all_closed(build):
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["", "b"], 'layer "" is no path in HDF5'),
-        (["a/"], 'layer "a/" is no path in HDF5'),
-        (["/a"], 'layer "/a" is no path in HDF5'),
-        (["."], 'layer "." is no path in HDF5'),
-        (["a/b", "a//b"], 'layer "a//b" is no path in HDF5'),
-        (["a", "a/1"], 'layer "a/1" is the place of a blob of layer "a" in HDF5'),
-        (["a/1/b", "a"], 'layer "a/1/b" is the place of a blob of layer "a" in HDF5'),
+        (["", "b"], 'layer "" is not a valid HDF5 path'),
+        (["a/"], 'layer "a/" is not a valid HDF5 path'),
+        (["/a"], 'layer "/a" is not a valid HDF5 path'),
+        (["."], 'layer "." is not a valid HDF5 path'),
+        (["a/b", "a//b"], 'layer "a//b" is not a valid HDF5 path'),
+        (["a", "a/1"], 'layer "a/1" is the HDF5 path of a blob of layer "a"'),
+        (["a/1/b", "a"], 'layer "a/1/b" is the HDF5 path of a blob of layer "a"'),
     ],
 )
 def test_names_that_hdf5_cannot_hold_are_refused_before_training(build, tmp_path, names, says):
@@ -155,5 +155,5 @@ def test_a_file_with_two_layers_of_one_name_gives_the_second_and_says_so(build, 
     paths[2].write_bytes(b"".join(path.read_bytes() for path in paths[:2]) + relus)
     nets[0].copy_from(paths[2])
     messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert messages == [f'{paths[2]}: has weights for two layers "ip": those of the second are used']
+    assert messages == [f'{paths[2]}: has weights for two layers "ip": the weights of the second are used']
     np.testing.assert_array_equal(nets[0].params["ip"][0].data, nets[1].params["ip"][0].data)

@@ -172,6 +172,6 @@ def test_a_snapshot_that_is_damaged_is_passed_over(place, caplog):
     (place / "more_snap_iter_30.solverstate").touch()
     assert second.restore_newest() == "snap_iter_2.solverstate"
     assert second.iter == 2
-    assert "going on from the snapshot before it" in caplog.text
+    assert "continuing from the previous snapshot" in caplog.text
     for solver in (first, second):
         solver.net.close()

@@ -249,7 +249,7 @@ def test_a_project_is_not_overwritten(pictures):
     pictures.classes()
     made()
     before = Path("made/solver.prototxt").read_text(encoding="utf-8")
-    with pytest.raises(FileError, match='"made": is there already; give a folder that is new or empty'):
+    with pytest.raises(FileError, match='"made": already exists; give a folder that is new or empty'):
         made()
     assert Path("made/solver.prototxt").read_text(encoding="utf-8") == before
 

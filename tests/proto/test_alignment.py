@@ -62,8 +62,8 @@ def test_offset_behind_a_dilated_convolution():
     [
         ([_conv("up", "data", _window("kernel_size: 3 stride: 2"))], "2 times as fine as the other"),
         ([_conv("up", "data", _window("kernel_size: 4"))], "offset would be -1.5, expected 0, 1, 2"),
-        ([_conv("up", "data", "", "Flatten")], r'stands "up" \(Flatten\), which has no map'),
-        (['layer { name: "z" type: "DummyData" top: "up" }'], '"up" and "data" are not made from one blob'),
+        ([_conv("up", "data", "", "Flatten")], r'lies "up" \(Flatten\), which has no coordinate map'),
+        (['layer { name: "z" type: "DummyData" top: "up" }'], '"up" and "data" have no common source blob'),
     ],
 )
 def test_nets_without_an_offset(layers, match):

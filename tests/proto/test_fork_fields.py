@@ -323,7 +323,7 @@ def test_fields_without_effect_are_told_once(caplog):
             upgrade.upgrade_net(param, "settings.prototxt")
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == (
-        "settings.prototxt: without effect on the result, and passed over: engine: MKLDNN, conv_algorithm, engine, "
+        "settings.prototxt: no effect on the result, ignored: engine: MKLDNN, conv_algorithm, engine, "
         "quantization_param, bn_stats_batch_size, multinode (Intel's Caffe); forward_type, default_forward_type, "
         "default_backward_math, global_grad_scale (NVCaffe)"
     )

@@ -99,7 +99,7 @@ def test_a_group_in_itself_ends(tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         layer = file.create_group("data/ip")
         layer["again"] = file["data"]
-    with pytest.raises(FileError, match="is a group that lies in itself"):
+    with pytest.raises(FileError, match="is a group that contains itself"):
         weights.read(tmp_path / "w.h5")
 
 

@@ -94,7 +94,7 @@ def test_message_fields_in_all_their_forms():
         ),
         ("nmae: 'x'", 'n.prototxt:1: NetParameter has no field "nmae"; did you mean "name"?'),
         ("base_lr: 1", 'NetParameter has no field "base_lr"; SolverParameter has one: is this the file of a solver?'),
-        ("layer { kernel_w: 3 }", '"kernel_w"; it belongs into convolution_param or pooling_param'),
+        ("layer { kernel_w: 3 }", '"kernel_w"; it belongs in convolution_param or pooling_param'),
         ("layer { blobs_lr: 3 }", 'older "layers", in "layer" write param { lr_mult: ... }'),
         ("layers { crop_param { } }", 'V1LayerParameter has no field "crop_param"; only "layer { ... }" has it'),
         (

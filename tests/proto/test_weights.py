@@ -242,16 +242,16 @@ MEAN = caffe_pb2.BlobProto(num=1, channels=1, height=1, width=1, data=[2]).Seria
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (SOLVER, r"is a solver state .*; to go on training from it use -snapshot"),
+        (SOLVER, r"is a solver state .*; to continue training from it use -snapshot"),
         (MEAN, r"is a single blob, such as a mean file"),
         (b'name: "LeNet"\nlayer { }', r"is a text file; expected weights.*a net's definition is given as -model"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is only a pointer.*git lfs pull"),
         (b"", "is an empty file"),
         (b"PK\x03\x04abc", "is an archive or a PyTorch file"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "is no file that Caffe writes, or a damaged one"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "is not a file that Caffe writes, or a damaged one"),
         (MODEL.SerializeToString()[:-20], "is cut off: it has 67 bytes and lacks at least 20 more"),
         (MODEL.SerializeToString() + b"\xff\xff", "is cut off: it has 89 bytes and lacks at least 1 more"),
-        (caffe_pb2.NetParameter(name="only\x01").SerializeToString(), "holds no layers"),
+        (caffe_pb2.NetParameter(name="only\x01").SerializeToString(), "contains no layers"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "the HDF5 file is damaged or cut off"),
     ],
 )
@@ -268,7 +268,7 @@ def test_errors_name_layer_and_blob(tmp_path):
     path.write_bytes(
         caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name="c", blobs=[broken])]).SerializeToString()
     )
-    with pytest.raises(FileError, match=re.escape('layer "c": blob 0: shape (3, 5) is 15 numbers, but 2 are stored')):
+    with pytest.raises(FileError, match=re.escape('layer "c": blob 0: shape (3, 5) has 15 numbers, but 2 are stored')):
         weights.read(path)
     with pytest.raises(FileError, match=r'file not found; did you mean "w.caffemodel"'):
         weights.read(tmp_path / "w.cafemodel")
@@ -291,7 +291,7 @@ def test_a_net_whose_layers_are_damaged(tmp_path):
     layer = wire.key(1, 1) + b"a" + wire.key(6, 2) + b"\xff\xff"
     (tmp_path / "w").write_bytes(wire.key(1, 1) + b"n" + wire.key(100, len(layer)) + layer)
     assert weights.read(tmp_path / "w") == {"a": []}
-    with pytest.raises(FileError, match="w: what it says of its layers is damaged"):
+    with pytest.raises(FileError, match="w: the description of its layers is damaged"):
         weights.skeleton(tmp_path / "w")
 
 

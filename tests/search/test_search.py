@@ -56,7 +56,7 @@ def test_a_search_ends_with_files_ready_to_train(small, capsys):
     assert main([*ARGV, "-out", "found"]) == 0  # again: nothing is left to do
     assert (small / "found/report.json").stat().st_mtime_ns == stamp
     assert main([*ARGV, "-out", "found", "-method", "tpe"]) == 1
-    assert "another space or with other settings" in capsys.readouterr().err
+    assert "another space or other settings" in capsys.readouterr().err
 
 
 def test_what_the_search_saw_beyond_its_repeats_is_luck():
@@ -113,7 +113,7 @@ def test_a_killed_trial_goes_on_and_comes_to_the_same(small):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.snapshot, "newest", newest)
         resumed.run(lambda *_: None)
-    assert Path(begun[0]).name == left[-1]  # from its snapshot, not from the start
+    assert Path(begun[0][0]).name == left[-1]  # from its snapshot, not from the start
     whole.run(lambda *_: None)
     for mine, other in zip(resumed.trials, whole.trials, strict=True):
         assert mine.state.name == "COMPLETE"

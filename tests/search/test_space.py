@@ -56,15 +56,15 @@ def test_every_kind_of_path_and_value(small):
         ('net.layer["rellu"].name: {choice: [a]}', 'no such layer; did you mean "relu"'),
         ("net.layer[99].param[0].lr_mult: {uniform: [0, 1]}", "it has 7 layers"),
         ('net.layer["ip1"].inner_product_param.num_output: {uniform: [1, 2.5]}', "holds a whole number"),
-        ("solver.solver_mode: {choice: [TPU]}", "is none of CPU, GPU"),
+        ("solver.solver_mode: {choice: [TPU]}", "is not one of CPU, GPU"),
         ("solver.base_lr: {log_uniform: [0, 1]}", "begins above 0"),
         ("solver.base_lr: {uniform: [2, 1]}", "the first must be below the second"),
         ("solver.base_lr: {unifrom: [1, 2]}", '"unifrom" is unknown'),
-        ("solver.base_lr: {uniform: [1, x]}", "no number"),
+        ("solver.base_lr: {uniform: [1, x]}", "not a number"),
         ("solver.base_lr: {uniform: [1, 2], choice: [1]}", "expected one of"),
         ("solver.base_lr: 5", "expected {KIND: VALUES}"),
         ("solver.max_iter: {integer: [1, 9], log: true, step: 2}", "no step with log"),
-        ("[", "is no YAML"),
+        ("[", "is not valid YAML"),
     ],
 )
 def test_a_wrong_line_is_one_error(small, line, text):
@@ -106,7 +106,7 @@ def test_folds_share_the_training_data_and_leave_the_test_data(small):
     for part, own in zip(parts, held, strict=True):
         assert keys(part.train) == [key for key in whole if key not in own]
     assert split.parts(case, small / "data", 0.1, 4, 1, "") == parts
-    with pytest.raises(CaffeError, match="were split otherwise"):
+    with pytest.raises(CaffeError, match="was split with other settings"):
         split.parts(case, small / "data", 0.1, 4, 2, "")
     with pytest.raises(CaffeError, match="is the test data"):
         split.parts(case, small / "data", 0.1, 1, 1, "test_lmdb")

@@ -171,7 +171,11 @@ def rename(entries, old, new):
 
 CHANGES = {
     "cut generator": ("sgd", lambda head: setattr(head, "random_state", b"\1" * 100), "random_state has 100 bytes"),
-    "no generator": ("sgd", lambda head: setattr(head, "random_state", b"\1" * 5056), "is none of torch's random gen"),
+    "no generator": (
+        "sgd",
+        lambda head: setattr(head, "random_state", b"\1" * 5056),
+        "is not a state of torch's",
+    ),
     "empty generator": ("sgd", lambda head: setattr(head, "random_state", b""), "random_state has 0 bytes"),
     "no weights": ("sgd", lambda head: setattr(head, "learned_net", ""), "learned_net is '', expected the path"),
     "iter": ("sgd", lambda head: setattr(head, "iter", -3), "iter is -3, expected 0 or more"),
@@ -218,7 +222,7 @@ def test_what_does_not_fit_is_named(what, form):
 def test_a_name_that_is_no_text():
     solver, path = make("sgd")
     path.write_bytes(path.read_bytes().replace(b"snap_iter", b"\xff\xfep_iter"))
-    with pytest.raises(FileError, match=r"is damaged \(learned_net is no text in UTF-8"):
+    with pytest.raises(FileError, match=r"is damaged \(learned_net is not UTF-8 text"):
         state.read(path)
     assert not put_to_the_test(solver, path)
 
@@ -299,5 +303,6 @@ def test_the_average_of_a_damaged_state(form):
     _, path = make("average", form)
     for name in ("x", "7", "²"):
         broken = altered(path, form, lambda head, name=name: setattr(head.average[0], "name", name))
-        with pytest.raises(FileError, match=f'has a moving average of blob "{name}" of layer "ip1", which snap_iter_3'):
+        missing = f'has a moving average of blob "{name}" of layer "ip1", missing in snap_iter_3'
+        with pytest.raises(FileError, match=missing):
             average.read(broken)

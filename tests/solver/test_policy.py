@@ -275,7 +275,10 @@ class TestSolver:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ("trust_coefficient: 1", 'trust_coefficient is set, but nothing reads it here: it belongs to type: "LARS"'),
+            (
+                "trust_coefficient: 1",
+                'trust_coefficient is set, but not used by this solver: it belongs to type: "LARS"',
+            ),
             (
                 "min_lr: 1",
                 'belongs to lr_policy: "cosineannealing" or lr_policy: "plateau" or lr_policy: "poly"; remove it',

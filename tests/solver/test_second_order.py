@@ -229,7 +229,7 @@ def test_preconditions():
     ):
         with pytest.raises(SolverError, match=f'solver type "LBFGS": .*{message}'):
             line("LBFGS", more)
-    with pytest.raises(SolverError, match="lbfgs_memory is set, but nothing reads it here"):
+    with pytest.raises(SolverError, match="lbfgs_memory is set, but not used by this solver"):
         line("BFGS", "lbfgs_memory: 5")
     wide = LINE.partition('layer { name: "loss"')[0].replace("num_output: 2", "num_output: 400") % (ROWS, "")
     wide += 'layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 }'

@@ -76,7 +76,7 @@ def test_what_means_nothing_is_one_error_with_its_line(more, fact, capfd):
         ('lr_policy: "poly" power: -1', "power is -1, below 0: the rate"),
         (
             'lr_policy: "multistep" gamma: 0.1 stepvalue: 5 stepvalue: 3',
-            "stepvalue is [5, 3], expected in rising order",
+            "stepvalue is [5, 3], expected in ascending order",
         ),
     ],
 )

@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_earlier_snapshots_and_no_rest(more, fails_at, folder
     ) as error:
         solver.snapshot()
     weights = "snap_iter_2.caffemodel" + (".h5" if "HDF5" in more else "")
-    assert (f"{weights} is whole, but has no state beside it" in str(error.value)) == (fails_at == 2)
+    assert (f"{weights} is complete, but there is no state file for it" in str(error.value)) == (fails_at == 2)
     assert (folder / weights).exists() == (fails_at == 2)
     left = {path.name: path.read_bytes() for path in folder.iterdir() if "snap" in path.name}
     if fails_at == 2:

@@ -278,7 +278,7 @@ def test_statistics_that_one_layer_keeps_leave_those_of_the_others():
     net = Net(param, caffe_pb2.TRAIN)
     net.forward()
     before = [blob.data.copy() for blob in net.params["a"]]
-    with pytest.raises(NetError, match=r'layer "b" .*keeps its statistics'):
+    with pytest.raises(NetError, match=r'layer "b" .*has fixed statistics'):
         recompute(net, 2)
     for blob, value in zip(net.params["a"], before, strict=True):
         np.testing.assert_array_equal(blob.data, value)

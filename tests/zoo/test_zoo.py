@@ -95,7 +95,7 @@ def test_a_model_is_added_and_found_by_name(tmp_path, capsys):
     assert "my_model" in capsys.readouterr().out
     assert Predictor(index.find("my_model")).predict([np.zeros((5, 5), np.uint8)]).shape == (1, 10)
     assert main(["zoo", "add", "my_model"]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_the_net_of_a_builder_is_written(cache, server, monkeypatch):  # noqa: F811

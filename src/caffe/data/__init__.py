@@ -1,6 +1,6 @@
-"""Where data comes from: record sources, decoding, the transformer, and reading ahead.
+"""Data: record sources, decoding, transformation, and prefetching.
 
-Nothing here imports torch; the layers in `caffe.layers.data` turn these arrays into blobs.
+These modules do not import torch; the layers in `caffe.layers.data` turn their arrays into blobs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`caffe doctor`: examines a training run before it is started, and proves what it finds by replay."""
+"""`caffe doctor`: examines a training run before it starts, and verifies its findings by short trial runs."""
 
 from caffe.doctor.diagnose import Report, diagnose
 from caffe.doctor.finding import Finding, Severity

@@ -1,4 +1,4 @@
-"""What is examined: a solver, its net as written and as built, and where each field stands."""
+"""The input of an examination: a solver, its net as written and as built, and the file position of each field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Case", "close", "quiet"]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No log lines below an error: what the doctor tries out is no run of the user's."""
+    """Suppress log lines below errors, because the doctor's trial runs are not the user's runs."""
     logger = logging.getLogger("caffe")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -32,11 +32,11 @@ def quiet() -> Iterator[None]:
 
 
 class Case:
-    """A solver prototxt and all that it names.
+    """A solver prototxt and the files that it names.
 
     `param` is the SolverParameter without its net, `net` the NetParameter of the train net with the layers of all
-    phases, `train` and `test` the layers of one phase. `start` names weight files to fine-tune from. Raises FileError,
-    ProtoError, SolverError and NetError for what cannot be read.
+    phases. `train` and `test` hold the layers of one phase. `start` names the weight files to fine-tune from. Raises
+    FileError, ProtoError, SolverError and NetError for files that cannot be read.
     """
 
     def __init__(self, path: str | Path, start: str = "") -> None:
@@ -60,7 +60,7 @@ class Case:
         return View(net, caffe_pb2.TRAIN, self.param.train_state), test
 
     def views(self, change: Change | None) -> tuple[View, View]:
-        """The layers of TRAIN and of TEST with a change."""
+        """Return the layers of TRAIN and of TEST after a change."""
         if change is None:
             return self.train, self.test
         net = caffe_pb2.NetParameter()
@@ -77,12 +77,12 @@ class Case:
 
     @property
     def loaded(self) -> bool:
-        """Whether training begins with weights from a file."""
+        """Whether training starts from weights in a file."""
         return bool(self.param.weights)
 
     @cached_property
     def stored(self) -> dict[str, list[tuple[int, ...]]]:
-        """The shapes of the blobs in the weight files, by layer; layers without blobs are left out."""
+        """The shapes of the blobs in the weight files, by layer, without layers that have no blobs."""
         found: dict[str, list[tuple[int, ...]]] = {}
         for name in (each.strip() for names in self.param.weights for each in names.split(",")):
             with weights.opened(name) as layers:
@@ -100,7 +100,9 @@ class Case:
         return Source(self.net_path) if self.net_path else None
 
     def place(self, layer: int | None, path: str = "") -> str:
-        """`file:line` of a field of the solver (None) or of a layer; of the layer where it does not give the field."""
+        """Return `file:line` of a field of the solver (None) or of a layer; of the layer itself if the field is not
+        set.
+        """
         source = self.solver_source if layer is None else self.net_source
         if source is None:
             return self.path
@@ -115,24 +117,28 @@ class Case:
         return f"{source.path}:{source.line(at.start)}" if at else str(source.path)
 
     def _block(self, source: Source, layer: int) -> Entry | None:
-        """The block of a layer: that of its name whose number is nearest, since upgrading an old file adds layers."""
+        """Return the block of a layer: of the blocks with its name the one whose index is nearest, because upgrades add
+        layers.
+        """
         name = self.net.layer[layer].name
         blocks = [pair for pair in enumerate(source.layers()) if source.string(pair[1], "name") == name]
         return min(blocks, key=lambda pair: abs(pair[0] - layer))[1] if blocks else None
 
     def check_editable(self) -> None:
-        """Raise a ProtoError for files into which changes cannot be written: their layers must be blocks of today."""
-        way = "write the net into a file of its own, as `caffe upgrade_net_proto_text` does"
+        """Raise a ProtoError for files whose text cannot be edited: their layers must be blocks in the current
+        format.
+        """
+        way = "write the net to a separate file, as `caffe upgrade_net_proto_text` does"
         if self.net_source is None:
-            raise ProtoError(f"{self.path}: the net stands in the solver, where changes cannot be written: {way}")
+            raise ProtoError(f"{self.path}: the net is part of the solver file, which cannot be edited: {way}")
         blocks = self.net_source.layers()
         if len(blocks) != len(self.net.layer) or any(block.name == "layers" for block in blocks):
-            raise ProtoError(f"{self.net_path}: has the form of an older Caffe, where changes cannot be written: {way}")
+            raise ProtoError(f"{self.net_path}: is in an old format, which cannot be edited: {way}")
 
     def write(self, change: Change, folder: str | Path) -> list[Path]:
-        """Write the solver and the net with a change into a folder, which is made if need be; returns their paths.
+        """Write the changed solver and net to a folder, which is created if needed; returns their paths.
 
-        Comments are kept, and the solver names the new net. Raises ProtoError for files that cannot be changed, and
+        Comments are kept, and the solver names the new net. Raises ProtoError for files that cannot be edited, and
         FileError.
         """
         self.check_editable()
@@ -153,7 +159,9 @@ class Case:
     # -- as a run --------------------------------------------------------------------------------------------------
 
     def parameters(self, change: Change | None = None, seed: int | None = None) -> Any:
-        """The SolverParameter of a trial: with the change, without displays, tests, snapshots and a stop at NaN."""
+        """Return the SolverParameter of a trial: changed, and without displays, tests, snapshots and the stop at
+        NaN.
+        """
         param, net = caffe_pb2.SolverParameter(), caffe_pb2.NetParameter()
         param.CopyFrom(self.param)
         net.CopyFrom(self.net)
@@ -177,7 +185,7 @@ class Case:
         return param
 
     def solver(self, change: Change | None = None, seed: int | None = None) -> Any:
-        """A solver for a trial, in the present mode. The caller closes its nets."""
+        """Create a solver for a trial, in the current mode. The caller closes its nets."""
         with quiet():
             return get_solver(self.parameters(change, seed), source=None)
 

@@ -1,4 +1,4 @@
-"""Changes of a solver and its net: tried on the messages, and written into the files with their comments kept."""
+"""Changes of a solver and its net. They can be applied to the messages, or to the files with comments kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["AddLayer", "Change", "RemoveLayer", "SetField", "SetInputs"]
 
 @dataclass(frozen=True)
 class SetField:
-    """Give a field a value, as text of a prototxt. `layer` is the layer's index in the net; None is the solver.
+    """Set a field to a value in prototxt syntax. `layer` is the layer's index in the net; None means the solver.
 
-    `path` is such as `inner_product_param.weight_filler.type` or `param[1].lr_mult`. The value "" clears the field.
+    `path` is for example `inner_product_param.weight_filler.type` or `param[1].lr_mult`. The value "" clears the field.
     """
 
     layer: int | None
@@ -47,7 +47,7 @@ class SetField:
 
 @dataclass(frozen=True)
 class SetInputs:
-    """Let a layer read other blobs."""
+    """Change the bottoms of a layer."""
 
     layer: int
     bottoms: tuple[str, ...]
@@ -66,7 +66,7 @@ class SetInputs:
 
 @dataclass(frozen=True)
 class RemoveLayer:
-    """Take a layer of one bottom and one top out of the net; those that read its top read its bottom."""
+    """Remove a layer with one bottom and one top. Layers that read its top then read its bottom."""
 
     layer: int
 
@@ -94,7 +94,7 @@ class RemoveLayer:
 
 @dataclass(frozen=True)
 class AddLayer:
-    """Put a layer in place over a blob, after another layer; `block` is its text."""
+    """Insert an in-place layer on a blob, after another layer. `block` is its prototxt."""
 
     after: int
     block: str
@@ -122,31 +122,33 @@ Edit = SetField | SetInputs | RemoveLayer | AddLayer
 
 @dataclass(frozen=True)
 class Change:
-    """Edits that belong together. `text` names them in a sentence: "base_lr 0.01", "ReLU after ip1"."""
+    """Edits that belong together. `text` describes them in messages: "base_lr 0.01", "ReLU after ip1"."""
 
     text: str
     edits: tuple[Edit, ...]
 
     def apply(self, solver: Any, net: Any) -> None:
-        """Change the messages."""
+        """Apply the edits to the messages."""
         for edit in self._ordered():
             edit.apply(solver, net)
 
     def write(self, solver: Source, net: Source) -> None:
-        """Change the texts."""
+        """Apply the edits to the texts of the files."""
         for edit in self._ordered():
             edit.write(solver, net)
 
     @classmethod
     def together(cls, changes: Sequence[Change]) -> Change:
-        """Several changes as one. Of two values for one field, or two fates of a layer, the first counts."""
+        """Combine several changes to one. If two set the same field or modify the same layer differently, the first is
+        used.
+        """
         edits: dict[tuple[Any, ...], Edit] = {}
         for edit in (edit for change in changes for edit in change.edits):
             edits.setdefault(edit.place, edit)
         return cls(", ".join(change.text for change in changes), tuple(edits.values()))
 
     def _ordered(self) -> list[Edit]:
-        """Fields first, then layers from the last to the first, so that the indices hold."""
+        """Sort the edits: fields first, then layers from last to first, so that the indices stay valid."""
         moves: list[RemoveLayer | AddLayer] = []
         fields: list[Edit] = []
         for edit in self.edits:

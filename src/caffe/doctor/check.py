@@ -1,4 +1,4 @@
-"""The base of all checks: a class statement makes a check known."""
+"""The base class of all checks. A check is registered by defining its class."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ __all__ = ["Check", "Stage", "checks", "codes"]
 
 
 class Stage(IntEnum):
-    """What a check looks at. The stages follow one another; the first needs no data and no step, the last
-    only tells figures, after the findings are proved."""
+    """The stage of a check: what it needs.
+
+    The stages run in this order. The first needs neither data nor a training step. The last only reports figures, after
+    the findings are verified.
+    """
 
     FILES = 0
     DATA = 1
@@ -29,7 +32,7 @@ class Stage(IntEnum):
 
 
 class Check(ABC):
-    """Looks for the faults of its `codes`. Its module in `caffe.doctor.checks` needs no other mention."""
+    """Looks for the faults with the given `codes`. Modules in `caffe.doctor.checks` are imported automatically."""
 
     codes: ClassVar[tuple[str, ...]]
     stage: ClassVar[Stage]
@@ -40,11 +43,11 @@ class Check(ABC):
 
     @abstractmethod
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
-        """The findings and figures."""
+        """Yield findings and figures."""
 
 
 def checks() -> list[type[Check]]:
-    """All checks, by stage and then by name. Importing the modules of `caffe.doctor.checks` adds them."""
+    """Return all checks, sorted by stage and name. Imports the modules of `caffe.doctor.checks`."""
     package = importlib.import_module("caffe.doctor.checks")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
@@ -52,5 +55,5 @@ def checks() -> list[type[Check]]:
 
 
 def codes() -> list[str]:
-    """The codes of all checks, sorted."""
+    """Return the codes of all checks, sorted."""
     return sorted(code for check in checks() for code in check.codes)

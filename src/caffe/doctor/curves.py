@@ -1,4 +1,4 @@
-"""Rules about curves of losses: the same for the log of a run that is over and for a run that goes on."""
+"""Rules about loss curves, used for finished logs and for running trainings."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy as np
 __all__ = ["APART", "FLAT", "UNDERFLOW", "first_broken", "flat_share", "grown", "least_test_loss", "stuck"]
 
 UNDERFLOW = 87.3365
-"""-ln of the least float32: the loss of a class whose probability is 0."""
+"""-ln of the smallest float32: the loss of a class with probability 0."""
 FLAT = 0.02
-"""The change of a loss, relative to its beginning, below which it counts as none."""
+"""The smallest change of a loss, relative to its start, that counts as a change."""
 APART = 1.1
-"""How many times its least value a test loss must reach before the net overfits."""
+"""A net overfits if its test loss reaches this multiple of its minimum."""
 
 
 def first_broken(losses: np.ndarray) -> int | None:
-    """The index of the first loss that is NaN or infinite."""
+    """Return the index of the first loss that is NaN or infinite."""
     bad = np.flatnonzero(~np.isfinite(losses))
     return int(bad[0]) if len(bad) else None
 
@@ -31,15 +31,18 @@ def grown(losses: np.ndarray, first: float, last: int = 3) -> bool:
 
 
 def flat_share(losses: np.ndarray) -> float | None:
-    """The change from the first quarter to the last, relative to the first; None where that is `FLAT` or more."""
+    """Return the change from the first quarter to the last, relative to the first; None if it is `FLAT` or more."""
     quarter = max(1, len(losses) // 4)
     begin, end = losses[:quarter].mean(), losses[-quarter:].mean()
     return float(abs(begin - end) / begin) if begin > 0 and abs(begin - end) < FLAT * begin else None
 
 
 def least_test_loss(tests: np.ndarray, losses: np.ndarray, apart: float = APART) -> int | None:
-    """The index of the least test loss, where the net overfits: two tests or more have passed since, the last one is
-    `apart` times as large, and the training loss has fallen. None where it does not."""
+    """Return the index of the smallest test loss if the net overfits, else None.
+
+    It overfits if two or more tests have passed since, the last test loss is `apart` times as large, and the training
+    loss has fallen.
+    """
     if len(tests) < 4 or not len(losses):
         return None
     best = int(tests.argmin())

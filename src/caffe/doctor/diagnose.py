@@ -1,4 +1,4 @@
-"""Runs the checks on a case and ranks what they found."""
+"""Runs the checks on a case and ranks the findings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ __all__ = ["Report", "diagnose"]
 
 @dataclass(frozen=True)
 class Report:
-    """The findings in order of importance, the figures, and how long it took. `static_seconds` is the first stage."""
+    """The findings in order of importance, the figures, and the time taken.
+
+    `static_seconds` is the time of the first stage.
+    """
 
     case: Case
     findings: list[Finding]
@@ -35,7 +38,7 @@ class Report:
         return [finding for finding in self.findings if finding.severity > Severity.NOTE]
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON has it."""
+        """Return the report as a JSON-compatible dict."""
         return {
             "findings": [finding.as_dict() for finding in self.findings],
             "checks": [line.as_dict() for line in self.lines],
@@ -43,7 +46,7 @@ class Report:
         }
 
     def draw(self, folder: str | Path) -> list[Path]:
-        """Draw what was measured into a folder, with matplotlib. Raises MissingExtra and FileError."""
+        """Draw the measurements into a folder, with matplotlib. Raises MissingExtra and FileError."""
         require_extra("matplotlib", "plot", "drawing pictures")
         from caffe.doctor import pictures
 
@@ -53,9 +56,9 @@ class Report:
             raise FileError(f"cannot write pictures into {folder}: {error.strerror}") from error
 
     def fix(self, folder: str | Path) -> list[Path]:
-        """Write the solver and the net with the changes of all alarms into a folder, which is made if need be.
+        """Write the solver and the net, with the changes of all alarms, to a folder, which is created if needed.
 
-        Comments are kept, and the solver names the new net. Raises ProtoError for files that cannot be changed, and
+        Comments are kept, and the solver names the new net. Raises ProtoError for files that cannot be edited, and
         FileError.
         """
         changes = [finding.change for finding in self.alarms if finding.change is not None]
@@ -67,7 +70,8 @@ def diagnose(
 ) -> Report:
     """Examine a solver prototxt within about `budget` seconds.
 
-    `tell` hears of each figure and finding as it comes. Raises CaffeError for files that cannot be read or built.
+    `tell` is called with each figure and finding as it is found. Raises CaffeError for files that cannot be read or
+    built.
     """
     begin = time.monotonic()
     exam = Exam(Case(path, weights), budget)
@@ -92,7 +96,7 @@ def diagnose(
                     tell(found)
     except CaffeError:
         if not any(finding.severity == Severity.ERROR for finding in findings):
-            raise  # else it is the error that was found which keeps the net from being built
+            raise  # otherwise an error that was found prevents the net from being built
     finally:
         exam.close()
     for finding in findings[proved:]:
@@ -101,7 +105,7 @@ def diagnose(
 
 
 def _ranked(findings: list[Finding]) -> list[Finding]:
-    """By severity, then by what the replay gained. Symptoms become notes that follow from the first cause."""
+    """Sort by severity, then by the gain in the trial. Symptoms become notes that follow from the first cause."""
     causes = [finding for finding in findings if finding.severity > Severity.NOTE and not finding.symptom]
     if causes:
         first = min(causes, key=lambda finding: (-finding.severity, -_weight(finding)))
@@ -110,7 +114,7 @@ def _ranked(findings: list[Finding]) -> list[Finding]:
                 finding.severity, finding.follows = Severity.NOTE, first.code
     ranked = sorted(findings, key=_order)
     repairs: dict[Any, str] = {}
-    for finding in ranked:  # what one change repairs has one cause
+    for finding in ranked:  # findings that one change fixes have one cause
         edits = finding.change.edits if finding.change else ()
         if edits and finding.severity > Severity.NOTE and repairs.setdefault(edits, finding.code) != finding.code:
             finding.severity, finding.follows = Severity.NOTE, repairs[edits]

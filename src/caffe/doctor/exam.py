@@ -1,4 +1,4 @@
-"""One examination: the case, what was measured of it so far, and the replay of changes."""
+"""One examination: the case, the measurements so far, and the trials of changes."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = ["Exam"]
 
 _LEAST_STEPS, _FEW_STEPS, _MOST_STEPS = 30, 60, 100
 _GAIN = 0.15
-"""The difference in quality from which on a change has helped."""
+"""A change helps if it raises the quality by at least this."""
 _MOST = 0.4
-"""The part of what a run is short of that a change must bring where it brings less than `_GAIN`."""
+"""A smaller gain also helps if it is this part of what the run lacks."""
 _HEALTHY = 0.85
 _LEARNS = 0.5
 _AS_GOOD, _PATIENCE, _LONGEST = 0.9, 0.6, 20
 _LONG = 5
-"""How many times as long a second comparison is."""
+"""How many times longer a second comparison runs."""
 
 
 @dataclass
 class Exam:
-    """What the checks work with. `budget` is in seconds.
+    """The interface of the checks. `budget` is in seconds.
 
-    All that costs time is measured when a check first asks for it. `steps` is the length of a trial.
+    Expensive measurements are made when a check first asks for them. `steps` is the length of a trial.
     """
 
     case: Case
@@ -61,12 +61,12 @@ class Exam:
 
     @property
     def layers(self) -> list[LayerFacts]:
-        """What passed through each layer at the first step."""
+        """Statistics of each layer at the first step."""
         return self._facts[0]
 
     @property
     def blobs(self) -> list[BlobFacts]:
-        """The learnable blobs at the first step."""
+        """Statistics of the learnable blobs at the first step."""
         return self._facts[1]
 
     @cached_property
@@ -91,7 +91,7 @@ class Exam:
 
     @cached_property
     def test_sample(self) -> Sample | None:
-        """A part of the test data; None where nothing is tested."""
+        """A part of the test data; None if there is no test net."""
         return self._sample(test=True) if self.case.tests else None
 
     def _sample(self, test: bool) -> Sample:
@@ -104,7 +104,7 @@ class Exam:
             close(solver)
 
     def inputs(self) -> list[str]:
-        """The names of the data layers' tops that are no labels."""
+        """The names of the data layers' tops, without labels."""
         labels = {self.head.labels} if self.head else set()
         nodes = [node for node in self.case.train.nodes if issubclass(node.kind, Source)]
         return [top for node in nodes for top in node.spec.top[:1] if top not in labels]
@@ -117,7 +117,7 @@ class Exam:
 
     @cached_property
     def steps(self) -> int:
-        """The steps of a trial: as many as let about twenty trials fit into the time."""
+        """The number of steps of a trial, chosen so that about twenty trials fit into the budget."""
         probe = self.trials.run(None, _LEAST_STEPS)
         if probe.failed is not None or probe.error or not probe.work:
             return _LEAST_STEPS
@@ -126,12 +126,12 @@ class Exam:
 
     @cached_property
     def base(self) -> Outcome:
-        """The run as it is."""
+        """The outcome of the unchanged run."""
         return self.trials.run(None, self.steps)
 
     @cached_property
     def long(self) -> Outcome:
-        """The run as it is over more steps, for nets that begin slowly; `base` where that shows enough."""
+        """The outcome of the unchanged run over more steps, for nets that start slowly; `base` if that is enough."""
         if self.healthy or self.base.failed is not None or self.base.error:
             return self.base
         left = self.trials.left
@@ -141,18 +141,18 @@ class Exam:
 
     @property
     def learns(self) -> bool:
-        """Whether the run as it is gets on, if not well."""
+        """Whether the unchanged run learns at all."""
         return self.base.quality >= _LEARNS or self.long.quality >= _LEARNS
 
     @property
     def healthy(self) -> bool:
-        """Whether no change can improve the run by much."""
+        """Whether no change can improve the run much."""
         return self.base.quality >= _HEALTHY
 
     def proof(self, change: Change, patient: bool = True) -> Proof | None:
-        """What the replay of a change shows; None where there is no time for it, or it does not run.
+        """Return the result of a trial of a change; None if there is no time for it, or if it does not run.
 
-        `patient` allows for a second comparison over more steps, for runs that begin slowly.
+        `patient` allows a second comparison over more steps, for runs that start slowly.
         """
         if self.healthy or not self.trials.time_for(self.steps):
             return None
@@ -163,7 +163,7 @@ class Exam:
         proof = self._compared(change, self.base, after, before)
         if not patient or self.long is self.base or (self.helps(proof) and not self.learns):
             return proof
-        # what begins slowly, with the change or without, is compared over more steps
+        # a run that starts slowly, with or without the change, is compared over more steps
         steps = len(self.long.losses)
         later = self.trials.run(change, steps) if self.trials.time_for(steps) else after
         return proof if later is after or later.error else self._compared(change, self.long, later, before)
@@ -171,10 +171,10 @@ class Exam:
     @staticmethod
     def _compared(change: Change, before: Outcome, after: Outcome, quality: float) -> Proof:
         gain = after.quality - quality
-        return Proof(f"as it is: {before.text}", f"{change.text}: {after.text}", gain, after.quality, len(after.losses))
+        return Proof(f"before: {before.text}", f"{change.text}: {after.text}", gain, after.quality, len(after.losses))
 
     def long_proof(self, change: Change) -> Proof | None:
-        """The replay over more steps, for changes whose effect takes long; also of runs that begin well."""
+        """Return the result of a trial over more steps, for changes whose effect takes long."""
         steps = _LONG * self.steps
         if self.base.failed is not None or not self.trials.time_for(2 * steps):
             return self.proof(change)
@@ -188,21 +188,21 @@ class Exam:
 
     @cached_property
     def folder(self) -> Path:
-        """A folder for files of this examination; `close` removes it."""
+        """A folder for temporary files of this examination; `close` removes it."""
         return Path(tempfile.mkdtemp(prefix="caffe_doctor_"))
 
     def close(self) -> None:
-        """Remove what was written."""
+        """Remove the temporary files."""
         if "folder" in self.__dict__:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def kept(self, items: int, plain: bool) -> Kept | None:
-        """The change that keeps some items in memory; None where that cannot be done."""
+        """The change that keeps some items in memory; None if that is not possible."""
         return keep(self.case.train, self.sample.arrays, items, plain, self.folder)
 
     @cached_property
     def by_heart(self) -> ByHeart:
-        """Whether the net learns twenty items by heart."""
+        """The result of overfitting twenty items."""
         kept, steps = self.kept(ITEMS, plain=True), 2 * self.steps
         if kept is None or not self.trials.time_for(steps):
             return ByHeart(None)
@@ -210,7 +210,7 @@ class Exam:
 
     @cached_property
     def rates(self) -> Rates | None:
-        """The range test, around the rate at which updates are of the usual size."""
+        """The range test, around the rate at which updates have the usual size."""
         given = float(self.case.param.base_lr)
         ratios = [blob.ratio for blob in self.blobs if blob.index == 0 and blob.update and math.isfinite(blob.ratio)]
         largest, steps = max(ratios, default=0.0), _MOST_STEPS
@@ -221,7 +221,9 @@ class Exam:
         return read_rates(self.trials.run(self.swept, steps), low, high, steps, given)
 
     def prove(self, finding: Finding) -> Finding:
-        """Replay the finding's change; a finding whose change does not help is a note, unless its fact is enough."""
+        """Verify a finding by a trial of its change. If the change does not help, the finding becomes a note, unless
+        its fact is certain.
+        """
         if finding.change is not None and finding.proof is None:
             finding.proof = self.proof(finding.change)
         if not finding.certain and not finding.symptom and not self.helps(finding.proof):
@@ -233,7 +235,7 @@ class Exam:
         return finding
 
     def _repeat(self, finding: Finding, proof: Proof) -> None:
-        """Measure a small gain with other seeds, too; the middle one counts."""
+        """Repeat a small gain with other seeds; the median counts."""
         change, steps = finding.change, proof.steps
         if change is None or not steps or proof.gain >= 2 * _GAIN or not self.trials.time_for(4 * steps):
             return
@@ -244,15 +246,15 @@ class Exam:
             finding.severity = Severity.NOTE
 
     def _let_pass(self, finding: Finding, proof: Proof) -> None:
-        """Make a note of what the run overcomes by itself: it comes as far as with the change, only later."""
+        """Turn a finding into a note if the unchanged run reaches the same quality, only later."""
         later = self.patient
         if later.quality >= max(_HEALTHY, _AS_GOOD * proof.quality):
             finding.severity = Severity.NOTE
-            finding.message += f"; the run overcomes it by itself: {later.text}"
+            finding.message += f"; the run recovers from it by itself: {later.text}"
 
     @cached_property
     def patient(self) -> Outcome:
-        """The run as it is over as many steps as there is time for, and at most its own."""
+        """The outcome of the unchanged run over as many steps as there is time for, at most its own number."""
         a_step = self.trials.expected_seconds(self.steps) / self.steps
         left = _PATIENCE * self.trials.left
         steps = min(_LONGEST * self.steps, int(left / a_step) if a_step else 0, self.case.param.max_iter or 1 << 30)
@@ -261,14 +263,14 @@ class Exam:
 
     @staticmethod
     def helps(proof: Proof | None) -> bool:
-        """Whether a proof shows that the change made the run better: by much, or by most of what was missing."""
+        """Whether a trial shows that the change helped: by a large gain, or by most of what was missing."""
         if proof is None:
             return False
         missing = 1 - (proof.quality - proof.gain)
         return proof.gain >= _GAIN or (proof.gain >= _GAIN / 2 and proof.gain >= _MOST * missing)
 
     def first_that_helps(self, changes: list[Change]) -> tuple[Change, Proof] | None:
-        """The change with the best result, tried in this order until one makes the run healthy."""
+        """Return the best of these changes. They are tried in order until one makes the run healthy."""
         best: tuple[Change, Proof] | None = None
         for change in changes:
             proof = self.proof(change, patient=False)

@@ -1,4 +1,4 @@
-"""What a check says: findings, and lines with a figure."""
+"""The results of checks: findings, and lines with a figure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Finding", "Line", "Proof", "Severity"]
 
 
 class Severity(IntEnum):
-    """How much a finding matters. An exit code of 3 tells of errors and warnings; a note is for information."""
+    """The severity of a finding. The exit code 3 means errors or warnings; a note is informational."""
 
     NOTE = 0
     WARNING = 1
@@ -25,8 +25,11 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Proof:
-    """What the replay of a change showed. `quality` is that of the changed run, `gain` its difference to the other,
-    `steps` how many there were."""
+    """The result of a trial of a change.
+
+    `quality` is the quality of the changed run, `gain` the difference to the unchanged run, `steps` the number of
+    steps.
+    """
 
     before: str
     after: str
@@ -41,11 +44,11 @@ class Proof:
 
 @dataclass
 class Finding:
-    """One thing that a check found.
+    """One fault that a check found.
 
-    `message` states the fact, `evidence` the number against what is usual, `advice` what to change to what. `change` is
-    that advice in a form that can be tried; `proof` is the result. `follows` is the code of the cause of which this is
-    a consequence.
+    `message` states the fact, `evidence` gives the number and its usual range, `advice` says what to change. `change`
+    is the advice as a change that can be tried; `proof` is the result of the trial. `follows` is the code of the
+    finding that causes this one.
     """
 
     code: str
@@ -59,14 +62,17 @@ class Finding:
     proof: Proof | None = None
     follows: str = ""
     certain: bool = False
-    """Whether the fact alone is enough, so that a change that does not help in a short run refutes nothing."""
+    """Whether the fact is certain, so that a short trial whose change does not help does not refute it."""
     may_pass: bool = False
-    """Whether a run may overcome this by itself: where it does in some thousand steps, it is a slow start, a note."""
+    """Whether a run can recover from this by itself.
+
+    If it does so within some thousand steps, the finding becomes a note.
+    """
     symptom: bool = False
-    """Whether this only tells that something is wrong: a note that follows from the cause, where one is found."""
+    """Whether this is only a symptom. It becomes a note that follows from the cause if one is found."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding as JSON has it."""
+        """Return the finding as a JSON-compatible dict."""
         return {
             "code": self.code,
             "severity": self.severity.word,
@@ -83,7 +89,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Line:
-    """A figure that a check measured: `name` in a few words, `figure` with what is usual."""
+    """A figure that a check measured: a short `name`, and `figure` with the usual value."""
 
     name: str
     figure: str

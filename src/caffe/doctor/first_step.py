@@ -1,4 +1,4 @@
-"""All numbers of a net's first step, for pictures: with its own weight fillers and with others."""
+"""Collects the values of a net's first step for pictures, with its own weight fillers and with others."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from caffe.errors import CaffeError
 __all__ = ["FILLERS", "Numbers", "first_filters", "numbers"]
 
 FILLERS = ("", "xavier", "msra")
-"""The net's own, and those that look at the sizes of layers."""
+"""The net's own fillers, and fillers that depend on the layer sizes."""
 _MOST = 50_000
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a layer gave, after a function in place, and the gradient that came to it."""
+    """A layer's outputs, after in-place activations, and the gradient at its top."""
 
     activations: np.ndarray
     gradients: np.ndarray
 
 
 def numbers(exam: Exam, kind: str) -> dict[str, Numbers]:
-    """The numbers of each learned layer with a weight filler, or with the net's own for ""; empty where it fails."""
+    """Return the values of each learned layer with this weight filler, or the net's own for ""; empty if the run
+    fails.
+    """
     nodes = [node for node in exam.case.train.nodes if node.type in OPTIONS]
     try:
         with quiet():
@@ -51,14 +53,15 @@ def _numbers(blob: Any) -> Numbers:
 
 
 def _some(values: np.ndarray) -> np.ndarray:
-    """A copy of at most so many numbers, taken evenly."""
+    """Return a copy of at most so many values, evenly sampled."""
     flat = np.asarray(values).ravel()
     return flat[:: max(1, len(flat) // _MOST)].copy()
 
 
 def first_filters(exam: Exam) -> tuple[str, dict[str, np.ndarray]] | None:
-    """The first learned layer with its weights as images (N, C, H, W), at first and after a trial's steps. None where
-    they are none."""
+    """Return the first learned layer and its weights as images (N, C, H, W), before and after a trial; None if they are
+    not images.
+    """
     node = next((node for node in exam.case.train.nodes if node.type in ("Convolution", "InnerProduct")), None)
     if node is None or exam.base.error:
         return None

@@ -1,4 +1,4 @@
-"""Where a net is judged: the outputs that a loss compares with labels, and what is right without the input."""
+"""How a net is judged: the outputs that a loss compares with labels, and the accuracy of guessing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from caffe.doctor.view import Node, View
 __all__ = ["CLASSIFYING", "Head", "class_axis", "find_head"]
 
 CLASSIFYING = ("SoftmaxWithLoss", "MultinomialLogisticLoss", "InfogainLoss", "HingeLoss", "FocalLoss", "Accuracy")
-"""Layers whose second bottom holds the numbers of classes."""
+"""Layers whose second bottom contains class indices."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A loss or Accuracy layer: `outputs` and `labels` name its bottoms. `classes` tells whether labels are numbers of
-    classes, `axis` where those lie in the outputs."""
+    """A loss or Accuracy layer. `outputs` and `labels` name its bottoms.
+
+    `classes` says whether the labels are class indices; `axis` is the class axis of the outputs.
+    """
 
     node: Node
     outputs: str
@@ -26,7 +28,7 @@ class Head:
     axis: int = 1
 
     def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float:
-        """The share of items whose largest output is that of their label; NaN for shapes that do not fit."""
+        """Return the share of items whose largest output is at their label; NaN for shapes that do not match."""
         if not self.classes:
             same = outputs.size == labels.size and labels.size == len(labels)
             return float((np.round(outputs).ravel() == labels.ravel()).mean()) if same else float("nan")
@@ -37,7 +39,7 @@ class Head:
         return float((outputs.argmax(self.axis).ravel() == labels.ravel()).mean())
 
     def chance(self, labels: np.ndarray) -> float:
-        """The share that is right when the most frequent class is always said; or the loss of saying the mean."""
+        """Return the accuracy of always predicting the most frequent class, or the loss of predicting the mean."""
         if self.classes:
             _, counts = np.unique(labels.ravel(), return_counts=True)
             return float(counts.max() / counts.sum())
@@ -48,7 +50,7 @@ class Head:
         return float(flat.var(0).sum() / 2)
 
     def floor(self, labels: np.ndarray) -> float:
-        """The least loss that there is: above 0 where targets lie between 0 and 1, as those of an autoencoder."""
+        """Return the smallest possible loss: above 0 if targets lie between 0 and 1, as those of an autoencoder."""
         if self.node.type != "SigmoidCrossEntropyLoss":
             return 0.0
         t = labels.reshape(len(labels), -1).astype(np.float64).clip(1e-12, 1 - 1e-12)
@@ -56,10 +58,10 @@ class Head:
 
 
 def find_head(view: View) -> Head | None:
-    """The layer by which to judge: an Accuracy layer, else the last loss with labels; None where there is none."""
+    """Find the layer to judge by: an Accuracy layer, else the last loss with labels; None if there is none."""
     losses = [node for node in view.nodes if len(node.spec.bottom) >= 2 and (node.type == "Accuracy" or _is_loss(node))]
     losses.sort(key=lambda node: (node.type == "Accuracy", node.number))
-    # Accuracy layers with top_k count others than the best, and auxiliary ones come first: the last plain one counts
+    # the last Accuracy layer without top_k is used: layers with top_k measure another value, auxiliary ones come first
     plain = [node for node in losses if node.type != "Accuracy" or node.spec.accuracy_param.top_k == 1]
     if not plain:
         return None
@@ -68,11 +70,11 @@ def find_head(view: View) -> Head | None:
 
 
 def class_axis(node: Node) -> int:
-    """The axis of the first bottom along which a loss or Accuracy layer has its classes."""
+    """Return the class axis of the first bottom of a loss or Accuracy layer."""
     spec = node.spec
     return int(spec.accuracy_param.axis if node.type == "Accuracy" else spec.softmax_param.axis)
 
 
 def _is_loss(node: Node) -> bool:
-    """Whether the layer counts in the loss."""
+    """Whether the layer contributes to the loss."""
     return any(node.spec.loss_weight) if node.spec.loss_weight else bool(node.kind.default_loss_weight)

@@ -1,4 +1,4 @@
-"""A run over a few items that are kept in a file: they can be learned by heart, and cost no time to read."""
+"""Trial runs on a few items stored in a file, for overfitting them, and without the time of reading data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _RIGHT, _FALLEN = 0.9, 0.5
 
 @dataclass(frozen=True)
 class Kept(Change):
-    """Read the items of a file in place of the data layers' own, and test nothing. `plain` also takes weight decay and
-    dropout away. For trials only: it is never written into the user's files."""
+    """Let the data layers read the items of a file, and disable tests.
+
+    `plain` also removes weight decay and dropout. For trials only: this change is never written to the user's files.
+    """
 
     layers: tuple[int, ...] = ()
     path: str = ""
@@ -46,7 +48,7 @@ class Kept(Change):
 
 
 def keep(view: View, arrays: Mapping[str, np.ndarray], items: int, plain: bool, folder: Path) -> Kept | None:
-    """The change that keeps the first items of these arrays; None where data layers have others."""
+    """Create the change that keeps the first items of these arrays; None if data layers have other arrays."""
     nodes = [node for node in view.nodes if not node.spec.bottom and node.spec.top]
     if not nodes or any(top not in arrays for node in nodes for top in node.spec.top):
         return None
@@ -58,14 +60,14 @@ def keep(view: View, arrays: Mapping[str, np.ndarray], items: int, plain: bool, 
 
 @dataclass(frozen=True)
 class ByHeart:
-    """What a run over a few items came to."""
+    """The result of a run on a few items."""
 
     run: Outcome | None
     items: int = 0
 
     @property
     def learned(self) -> bool:
-        """Whether the net knows the items."""
+        """Whether the net fits the items."""
         if self.run is None or self.run.error or self.run.failed is not None:
             return False
         if self.run.classes and self.run.right == self.run.right:
@@ -74,7 +76,7 @@ class ByHeart:
 
     @property
     def text(self) -> str:
-        """The result in a few words."""
+        """A short description of the result."""
         if self.run is None:
-            return "not tried: no time, or the items cannot be kept"
+            return "not tried: no time, or the items cannot be stored"
         return f"{self.items} items without weight decay and dropout: {self.run.text}"

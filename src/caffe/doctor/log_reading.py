@@ -1,4 +1,4 @@
-"""What the log of a run that is over tells, ours or real Caffe's."""
+"""Findings from the log of a finished run, of this package or of Caffe."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ class _Log(NamedTuple):
     iterations: np.ndarray
 
     def place(self, iteration: float) -> str:
-        """`file:line` of the line that reports an iteration."""
+        """Return `file:line` of the line that reports an iteration."""
         wanted = re.compile(rf"Iteration {int(iteration)}\b")
         line = next((number for number, text in enumerate(self.lines, 1) if wanted.search(text)), 0)
         return f"{self.path}:{line}" if line else self.path
 
 
 def read_log(path: str | Path) -> list[Finding]:
-    """The findings of a training log, the most important first. Raises FileError for a file without training lines."""
+    """Return the findings of a training log, most important first.
+
+    Raises FileError for a file without training lines.
+    """
     tables = train_log.read(path)
     lines = files.lines(path, "log")
     column = next((name for row in tables.train for name in row if name not in _HEADS), "")
     rows = [row for row in tables.train if column in row]
     if not rows:
-        fact = "holds no line of a training loss ('Train net output #0: loss = ...')"
+        fact = "contains no line with a training loss ('Train net output #0: loss = ...')"
         raise FileError(f"{path}: {fact}; give a log of `caffe train`")
     losses = np.array([row[column] for row in rows])
     iterations = np.array([row["NumIters"] for row in rows])
@@ -61,7 +64,7 @@ def _diverged(log: _Log) -> Iterator[Finding]:
         yield Finding(
             "diverges",
             Severity.ERROR,
-            f"the loss is no number from iteration {at:.0f} on",
+            f"the loss is NaN or infinite from iteration {at:.0f} on",
             "lower base_lr, or clip_gradients; caffe doctor on the solver finds the cause",
             f"the loss before was {before[0]:.4g}" if len(before) else "from the first line on",
             place=log.place(at),
@@ -72,9 +75,9 @@ def _diverged(log: _Log) -> Iterator[Finding]:
         yield Finding(
             "loss-stuck-at-87.3",
             Severity.ERROR,
-            f"the loss stays at {UNDERFLOW} from iteration {at:.0f} on: the right class has a probability of 0",
+            f"the loss stays at {UNDERFLOW} from iteration {at:.0f} on: the correct class has a probability of 0",
             "lower base_lr, or scale the input down",
-            "87.3365 is -ln of the least float32",
+            "87.3365 is -ln of the smallest float32",
             place=log.place(at),
         )
     elif grown(log.losses, log.losses[0]):
@@ -97,7 +100,7 @@ def _flat(log: _Log) -> Iterator[Finding]:
         yield Finding(
             "nothing-learns",
             Severity.WARNING,
-            f"the loss has stayed at {end:.4g} from beginning to end",
+            f"the loss has stayed at {end:.4g} from start to end",
             "caffe doctor on the solver tries rates, fillers and input scales",
             f"{100 * share:.1f} % of change in {log.iterations[-1]:.0f} iterations",
             place=log.place(log.iterations[-1]),
@@ -114,10 +117,10 @@ def _overfits(log: _Log) -> Iterator[Finding]:
         yield Finding(
             "overfits",
             Severity.WARNING,
-            f"the test loss is least at iteration {at:.0f} ({losses[best]:.4g}) and grows to {losses[-1]:.4g}, while "
-            "the training loss falls",
-            f"take the snapshot of about iteration {at:.0f}; more data, weight decay or dropout",
-            f"{100 * (losses[-1] / losses[best] - 1):.0f} % above its least value",
+            f"the test loss is smallest at iteration {at:.0f} ({losses[best]:.4g}) and grows to {losses[-1]:.4g}, "
+            "while the training loss falls",
+            f"use the snapshot of about iteration {at:.0f}; more data, weight decay or dropout",
+            f"{100 * (losses[-1] / losses[best] - 1):.0f} % above its smallest value",
             place=log.place(at),
         )
 
@@ -151,7 +154,7 @@ def _stalls(log: _Log) -> Iterator[Finding]:
             Severity.WARNING,
             f"{int(slow.sum())} of {len(spans)} intervals took more than {_STALL:.0f} times as long as usual",
             "the data layer may wait for the disk: data_param.prefetch, a faster disk, smaller images",
-            f"{100 * lost:.0f} % of the time, usual {1000 * usual:.3g} ms an iteration",
+            f"{100 * lost:.0f} % of the time, usually {1000 * usual:.3g} ms per iteration",
             place=log.place(at),
         )
 

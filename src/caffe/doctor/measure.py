@@ -1,4 +1,4 @@
-"""What passes through a net at its first step: activations, gradients and updates, layer by layer."""
+"""Measures a net's first step: statistics of activations, gradients and updates of each layer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from caffe.layers.base import Source
 
 __all__ = ["BlobFacts", "LayerFacts", "measure"]
 
-_SATURATED = {"Sigmoid": (0.5, 0.495), "TanH": (0.0, 0.99)}  # middle, and the distance from it
+_SATURATED = {"Sigmoid": (0.5, 0.495), "TanH": (0.0, 0.99)}  # the centre, and the distance from it
 
 
 @dataclass(frozen=True)
 class BlobFacts:
-    """A learnable blob: sizes of its values, of its gradient, and of an update against them (root mean squares)."""
+    """A learnable blob: root mean squares of its values and gradient, and of an update relative to the values."""
 
     layer: str
     index: int
@@ -27,24 +27,24 @@ class BlobFacts:
     lr_mult: float
     decay_mult: float = 1.0
     half_square: float = 0.0
-    """Half the sum of the squares of the values, which L2 regularisation adds to the loss."""
+    """Half the sum of the squared values, which L2 regularization adds to the loss."""
     sum_abs: float = 0.0
-    """The sum of their magnitudes, which L1 adds."""
+    """The sum of the absolute values, which L1 adds."""
 
     @property
     def ratio(self) -> float:
-        """Size of an update against that of the values; NaN where these are all zero."""
+        """The size of an update relative to the values; NaN if these are all zero."""
         return self.update / self.weight if self.weight else float("nan")
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """The first top of a layer over the items of some batches.
+    """Statistics of a layer's first top over the items of some batches.
 
-    `mean` and `std` are of all numbers; `between` is the standard deviation of a number from item to item, against the
-    standard deviation of all (0 where the input makes no difference). `dead` is the share of units that are 0 for all
-    items, for rectifiers; `saturated` the share of numbers at an end of a sigmoid's range. `gradient` is the root mean
-    square of the gradient at the top, NaN where there is none.
+    `mean` and `std` are over all numbers. `between` is the standard deviation of a number between items, relative to
+    the standard deviation of all; 0 means that the input makes no difference. For rectifiers, `dead` is the share of
+    units that are 0 for all items. `saturated` is the share of numbers at an end of a sigmoid's range. `gradient` is
+    the root mean square of the gradient at the top, NaN if there is none.
     """
 
     name: str
@@ -58,7 +58,9 @@ class LayerFacts:
 
 
 def measure(solver: Any, batches: int = 2) -> tuple[list[LayerFacts], list[BlobFacts]]:
-    """Run a solver's net on some batches, forward and back, and take one update; the solver is for no more."""
+    """Run a solver's net on some batches, forward and backward, and make one update. The solver cannot be used
+    afterwards.
+    """
     net = solver.net
     tops: dict[str, list[np.ndarray]] = {}
     grads: dict[str, float] = {}
@@ -107,10 +109,10 @@ def _facts(layer: Any, tops: list[np.ndarray], gradient: float) -> LayerFacts:
 def _diff(blob: Any) -> np.ndarray:
     try:
         return np.asarray(blob.diff)
-    except Exception:  # no gradient came here
+    except Exception:  # this top got no gradient
         return np.array([np.nan])
 
 
 def _size(x: np.ndarray) -> float:
-    """Root mean square."""
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0

@@ -29,7 +29,7 @@ _COLUMNS, _CURVES, _FILTERS = 6, 8, 64
 
 
 def draw(exam: Exam, folder: Path) -> list[Path]:
-    """Write the pictures for which there is something to show, and return their paths."""
+    """Write all pictures for which there are measurements, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[Exam], Figure | None]] = {
         "activations": lambda exam: _histograms(exam, "activations"),
@@ -52,7 +52,7 @@ def draw(exam: Exam, folder: Path) -> list[Path]:
 
 
 def _histograms(exam: Exam, what: str) -> Figure | None:
-    """A row for each filler, a column for each learned layer: how its numbers are spread at the first step."""
+    """Draw a row per filler and a column per learned layer: histograms of the values at the first step."""
     rows = {kind or "as it is": numbers(exam, kind) for kind in FILLERS}
     rows = {kind: row for kind, row in rows.items() if row}
     if not rows:
@@ -77,7 +77,7 @@ def _histogram(axis: Any, name: str, values: np.ndarray) -> None:
         end = float(np.abs(values).max())
         counts, _, _ = axis.hist(values, bins=41, range=(-end, end), color="tab:blue")
         zeros, others = float((values == 0).mean()), float(np.delete(counts, len(counts) // 2).max())
-        if zeros > 0.1 and others:  # zeros of a rectifier would hide all else
+        if zeros > 0.1 and others:  # zeros of a rectifier would dominate the histogram
             axis.set_ylim(0, 1.25 * others)
             axis.text(0.98, 0.97, f"0: {100 * zeros:.0f} %", ha="right", va="top", fontsize=7, transform=axis.transAxes)
         axis.set_xticks([-end, 0, end], [f"{-end:.1g}", "0", f"{end:.1g}"], fontsize=7)
@@ -178,7 +178,7 @@ def _filters(exam: Exam) -> Figure | None:
 
 
 def _trials(exam: Exam) -> Figure | None:
-    """The losses of the run as it is and of the best changes."""
+    """Yield the losses of the unchanged run and of the best changes."""
     steps = exam.steps
     runs = [
         (change, run) for (change, count, _), run in exam.trials.outcomes.items() if count == steps and not run.error
@@ -195,17 +195,17 @@ def _trials(exam: Exam) -> Figure | None:
     for change, run in runs[:_CURVES]:
         width = 2.2 if change is None else 1.2
         axis.plot(
-            np.minimum(run.losses, top), linewidth=width, label=_short(f"{change.text if change else 'as it is'}", 70)
+            np.minimum(run.losses, top), linewidth=width, label=_short(f"{change.text if change else 'unchanged'}", 70)
         )
     axis.set_xlabel("step")
     axis.set_ylabel("loss")
-    axis.set_title("The run as it is, and with one change each")
+    axis.set_title("The unchanged run, and the run with one change each")
     page.legend(loc="outside lower center")
     return page
 
 
 def _tiles(weights: np.ndarray) -> np.ndarray:
-    """Filters (N, C, H, W) as one image, each stretched to 0 ... 1, with a line of NaN around it."""
+    """Combine filters (N, C, H, W) into one image, each scaled to 0 ... 1, separated by lines of NaN."""
     count, columns = len(weights), math.ceil(math.sqrt(len(weights)))
     images = [_image(each) for each in weights]
     height, width = images[0].shape[:2]
@@ -220,7 +220,7 @@ def _tiles(weights: np.ndarray) -> np.ndarray:
 
 
 def _image(values: np.ndarray) -> np.ndarray:
-    """An array (C, H, W) as matplotlib shows it: red, green, blue from 0 to 1 for three channels, which are BGR."""
+    """Convert an array (C, H, W) for matplotlib: three channels, which are BGR, become RGB from 0 to 1."""
     if len(values) != 3:
         return np.asarray(values[0])
     low, high = values.min(), values.max()
@@ -228,7 +228,7 @@ def _image(values: np.ndarray) -> np.ndarray:
 
 
 def _spread_over(items: list[Any], most: int = _COLUMNS) -> list[Any]:
-    """At most so many of the items, evenly chosen, with the first and the last."""
+    """Return at most so many of the items, evenly sampled, including the first and the last."""
     if len(items) <= most:
         return items
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]

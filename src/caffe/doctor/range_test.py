@@ -1,4 +1,4 @@
-"""The range test: one run whose rate grows from step to step, and the rates between which the loss falls."""
+"""The learning rate range test: one run whose rate grows at each step, and the rates between which the loss falls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _FELL, _LEAST = 0.1, 0.02
 
 @dataclass(frozen=True)
 class Rates:
-    """The rate at each step with its loss, plain and smoothed; the interval, and a rate within it."""
+    """The rate and loss (plain and smoothed) of each step, the interval in which the loss falls, and a suggested
+    rate.
+    """
 
     rates: np.ndarray
     losses: np.ndarray
@@ -30,14 +32,14 @@ class Rates:
 
     @property
     def text(self) -> str:
-        """The interval in a few words."""
+        """A short description of the interval."""
         return (
             f"{self.low:.1g} to {self.high:.1g} lower the loss, about {self.suggested:.1g} is suggested; "
             f"base_lr is {self.given:g}"
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; a loss that is no number is None."""
+        """Return a JSON-compatible dict. A loss that is NaN or infinite becomes None."""
         losses = [float(loss) if np.isfinite(loss) else None for loss in self.losses]
         return {
             "low": self.low,
@@ -49,7 +51,7 @@ class Rates:
 
 
 def growing(low: float, high: float, steps: int) -> Change:
-    """The change that lets the rate grow from `low` to `high`."""
+    """Create the change that lets the rate grow from `low` to `high`."""
     gamma = (high / low) ** (1 / max(1, steps - 1))
     fields = {"base_lr": f"{low:.9g}", "lr_policy": '"exp"', "gamma": f"{gamma:.9g}"}
     return Change(
@@ -58,10 +60,10 @@ def growing(low: float, high: float, steps: int) -> Change:
 
 
 def read_rates(run: Outcome, low: float, high: float, steps: int, given: float) -> Rates | None:
-    """Where the loss falls. There is always an interval: where the loss hardly moves, the one of the usual updates.
+    """Find the interval in which the loss falls. If the loss hardly changes, it is that of updates of the usual size.
 
-    The first steps do not count, a median of five takes single spikes away, and the loss counts as broken only from
-    where it stays above its beginning.
+    The first steps are ignored, and a median of five removes single spikes. The loss counts as diverged from the step
+    after which it stays above its start.
     """
     losses = np.asarray(run.losses, np.float64)
     if len(losses) < 8:
@@ -79,14 +81,14 @@ def read_rates(run: Outcome, low: float, high: float, steps: int, given: float) 
     first = int(fallen[fallen >= begin][0]) if (fallen >= begin).any() else best
     top = float(rates[best]) / 2
     bottom = min(float(rates[first]) / 3, top / 3)
-    # the rate at which half of the fall is reached; momentum shows the effect of a rate some steps later
+    # the rate at half of the decrease, because momentum delays the effect of a rate by some steps
     half = int(np.flatnonzero(start - smoothed[: best + 1] >= fall / 2)[0])
     suggested = float(np.clip(rates[half] / 3, bottom, top))
     return Rates(rates, losses, smoothed, bottom, top, suggested, given)
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:
-    """Medians of five steps, then an exponential mean without the bias of its beginning."""
+    """Smooth by medians of five steps, then by an exponential mean that is corrected for the bias of its start."""
     padded = np.concatenate([losses[:1].repeat(2), losses, losses[-1:].repeat(2)])
     medians = np.median(np.stack([padded[shift : shift + len(losses)] for shift in range(5)]), axis=0)
     mean, smoothed = 0.0, np.empty_like(medians)

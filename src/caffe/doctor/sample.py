@@ -1,4 +1,4 @@
-"""A part of the data as the net gets it: batches of the data layers, after their transformations."""
+"""A sample of the data as the net reads it: batches of the data layers, after the transformations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """Arrays by the names of the data layers' tops, one item a row.
+    """Arrays by the names of the data layers' tops, one item per row.
 
-    `whole` tells whether these are all records of the data, `count` how many there are in one pass, or 0 where that is
-    not known. `batch` is the number of items in a batch, `seconds` what one took to read.
+    `whole` says whether these are all records of the data. `count` is the number of records in one pass, 0 if unknown.
+    `batch` is the number of items per batch, `seconds` the time to read one batch.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -40,7 +40,10 @@ class Sample:
 
 
 def read_sample(net: Any, items: int = 4000, seconds: float = 10.0) -> Sample:
-    """Read batches of a net's data layers until there are enough items, or the time is over. The net is for no more."""
+    """Read batches of a net's data layers until there are enough items or the time is up.
+
+    The net cannot be used afterwards.
+    """
     sources = [(index, layer) for index, layer in enumerate(net.layers) if isinstance(layer, Source)]
     parts: dict[str, list[np.ndarray]] = {}
     begin, batches, size = time.monotonic(), 0, 0

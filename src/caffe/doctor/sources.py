@@ -1,4 +1,4 @@
-"""Where a net's data come from in one phase, and how its data layers get other sources."""
+"""The data sources of a net in one phase, and how to replace them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["SourceOption", "source_options"]
 
 @dataclass(frozen=True)
 class SourceOption:
-    """The options of a data layer, in the net itself: `index` is the layer's, `field` such as "data_param"."""
+    """The options of a data layer, within the net.
+
+    `index` is the layer's index; `field` is for example "data_param".
+    """
 
     index: int
     field: str
@@ -21,12 +24,12 @@ class SourceOption:
 
     @property
     def source(self) -> str:
-        """The source, or several with commas between them."""
+        """The source, or several separated by commas."""
         source = self.options.source
         return source if isinstance(source, str) else ",".join(source)
 
     def replace(self, source: str) -> None:
-        """Let the layer read another source."""
+        """Make the layer read another source."""
         if isinstance(self.options.source, str):
             self.options.source = source
         else:
@@ -34,7 +37,7 @@ class SourceOption:
 
 
 def source_options(net: Any, phase: int, state: Any = None) -> list[SourceOption]:
-    """The options that name a source, of all layers without bottoms in the phase."""
+    """Return the options that name a source, of all layers without bottoms in the phase."""
     view = View(net, phase, caffe_pb2.NetState() if state is None else state)
     layers = [(node.index, net.layer[node.index]) for node in view.nodes if not node.spec.bottom]
     return [

@@ -1,4 +1,4 @@
-"""Short training runs with and without a change: the same steps, seeds and data."""
+"""Trials: short training runs with and without a change, with the same steps, seeds and data."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from caffe.solver import Watcher
 __all__ = ["Outcome", "Trials"]
 
 _BLOWN_UP = 1e6
-"""A loss so many times as large as the first ends a trial."""
+"""A trial ends if the loss reaches this multiple of the first loss."""
 _PROGRESS = 0.7
-"""What a loss that fell to 0 counts where nobody knows the loss of a guess."""
+"""The quality of a loss that fell to 0 if the loss of a guess is unknown."""
 
 
 @dataclass
 class Outcome:
-    """What a trial showed.
+    """The result of a trial.
 
-    `losses` are those of the steps, `failed` the step with the first that is NaN, infinite or beyond all measure.
-    `loss` and `right` are the mean loss and the share of right answers after the steps, on batches of the test net, or
-    of the train net where there is none; `chance` is what they are without looking at the input (see Head.chance).
-    `right` of a loss over one quantity counts the answers that are right when they are rounded.
-    `error` is the message where it did not run to its end.
+    `losses` are the losses of the steps; `failed` is the first step whose loss is NaN, infinite or far too large.
+    `loss` and `right` are the mean loss and the share of correct answers after the steps, on batches of the test net,
+    or of the train net if there is no test net. `chance` is the value that is reached without using the input (see
+    Head.chance). If a loss predicts one quantity, an answer is correct if it is correct after rounding. `error` is the
+    message if the run did not finish.
     """
 
     losses: np.ndarray
@@ -40,16 +40,16 @@ class Outcome:
     loss: float = math.nan
     right: float = math.nan
     own: float = math.nan
-    """The mean value of the judged loss alone, without those of other layers."""
+    """The mean value of the judged loss alone, without the losses of other layers."""
     chance: float = math.nan
     floor: float = 0.0
     classes: bool = False
     seconds: float = 0.0
     work: float = 0.0
-    """Seconds without those in which other programs had the machine, as far as that is known."""
+    """The time of a step in seconds, without the time used by other programs, as far as it is known."""
     step_seconds: float = 0.0
     spread: float = 1.0
-    """How much the outputs differ from item to item, against their size."""
+    """How much the outputs differ between items, relative to their size."""
     error: str = ""
 
     @property
@@ -58,23 +58,23 @@ class Outcome:
 
     @property
     def last(self) -> float:
-        """The mean loss of the last quarter of the steps; infinite where the run failed."""
+        """The mean loss of the last quarter of the steps; infinite if the run failed."""
         if self.failed is not None or not len(self.losses):
             return math.inf
         return float(self.losses[-max(1, len(self.losses) // 4) :].mean())
 
     @property
     def grown(self) -> bool:
-        """Whether the run failed, or its loss has become far larger than at its begin."""
+        """Whether the run failed, or its loss is far larger than at the start."""
         return self.failed is not None or self.last > 2 * max(self.first, 1e-3)
 
     @property
     def quality(self) -> float:
-        """From 0, no better than without looking at the input, to 1, everything right; -1 for a run that failed."""
+        """From 0 (no better than ignoring the input) to 1 (everything correct); -1 for a run that failed."""
         if self.error or self.failed is not None:
             return -1.0
         if self.classes and math.isfinite(self.right):
-            grown = max(1.0, self.last / self.first) if self.first > 0 else 1.0  # wrong answers, given for certain
+            grown = max(1.0, self.last / self.first) if self.first > 0 else 1.0  # confident wrong answers
             return max(0.0, (self.right - self.chance) / max(1e-6, 1 - self.chance) / grown)
         if math.isfinite(self.chance) and self.chance > self.floor and math.isfinite(self.own):
             share = 1 - (self.own - self.floor) / (self.chance - self.floor)
@@ -84,23 +84,24 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """The result in a few words."""
+        """A short description of the result."""
         if self.error:
             return "does not run"
         steps = len(self.losses)
         if self.failed is not None:
             value = self.losses[self.failed]
             return f"loss {'NaN' if math.isnan(value) else f'{value:.3g}'} at step {self.failed}"
-        right = f", {100 * self.right:.0f} % right" if self.classes and math.isfinite(self.right) else ""
+        right = f", {100 * self.right:.0f} % correct" if self.classes and math.isfinite(self.right) else ""
         return f"loss {self.last:.3g}{right} after {steps} steps"
 
 
 @dataclass
 class Trials:
-    """Runs trials of a case and keeps their outcomes. `budget` is the time after which no further one may begin.
+    """Runs trials of a case and caches their results. No trial starts after `budget`.
 
-    Time in which other programs had the machine does not count, up to as much again, so that a busy machine changes the
-    seconds and not the findings."""
+    Time in which other programs used the machine is not counted, up to the same amount again. A busy machine thus
+    changes the time but not the findings.
+    """
 
     case: Case
     budget: float = math.inf
@@ -112,7 +113,7 @@ class Trials:
         return int(self.case.param.random_seed) if self.case.param.random_seed >= 0 else 1
 
     def run(self, change: Change | None, steps: int, repeat: int = 0) -> Outcome:
-        """The outcome of `steps` updates with the change; `repeat` numbers runs with other seeds."""
+        """Run `steps` updates with the change; `repeat` selects other seeds."""
         key = (change, steps, repeat)
         if key not in self.outcomes:
             self.outcomes[key] = self._run(change, steps, self.seed + 1000 * repeat)
@@ -120,12 +121,12 @@ class Trials:
 
     @property
     def left(self) -> float:
-        """The seconds that are left."""
+        """The remaining seconds."""
         wall, busy = time.monotonic() - self.begin[0], time.process_time() - self.begin[1]
         return max(0.0, self.budget - max(wall / 2, min(wall, busy)))
 
     def expected_seconds(self, steps: int) -> float:
-        """How long a trial takes, from those that were run to their end."""
+        """The expected time of a trial, from those that finished."""
         known = [(outcome.work, key[1]) for key, outcome in self.outcomes.items() if outcome.failed is None]
         return max((seconds / max(1, count) for seconds, count in known), default=0.0) * steps
 
@@ -173,7 +174,7 @@ def _trained(solver: Any, steps: int) -> Outcome:
 
 
 def _judge(solver: Any, views: tuple[View, View], outcome: Outcome, items: int = 1000, batches: int = 10) -> None:
-    """Fill in the loss and the share of right answers on some batches."""
+    """Compute the loss and the share of correct answers on some batches."""
     net = solver.test_nets[0] if solver.test_nets else solver.net
     if net is not solver.net:
         net.share_with(solver.net)

@@ -1,4 +1,4 @@
-"""The layers of a net in one phase, as written: who makes a blob, and who reads it."""
+"""The layers of a net in one phase, as written: which layer produces a blob, and which layers read it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Node", "View"]
 
 @dataclass(frozen=True)
 class Node:
-    """A layer: its place among the layers of all phases, and among those of this phase; its message."""
+    """A layer: its message, its index among the layers of all phases, and its index among those of this phase."""
 
     index: int
     number: int
@@ -40,7 +40,7 @@ class Node:
 
 
 class View:
-    """The layers of one phase in their order."""
+    """The layers of one phase, in order."""
 
     def __init__(self, net: Any, phase: int, state: Any) -> None:
         whole = caffe_pb2.NetParameter()
@@ -56,16 +56,16 @@ class View:
         ]
 
     def named(self, name: str) -> Node | None:
-        """The layer of that name."""
+        """Return the layer with that name."""
         return next((node for node in self.nodes if node.name == name), None)
 
     def maker(self, node: Node, bottom: str) -> Node | None:
-        """The layer whose top a layer reads under that name; in place layers count."""
+        """Return the layer whose top a layer reads under that name, counting in-place layers."""
         before = self.nodes[: node.number]
         return next((other for other in reversed(before) if bottom in other.spec.top), None)
 
     def readers(self, node: Node) -> list[Node]:
-        """The layers that read a top of `node` as that left it."""
+        """Return the layers that read a top of `node` before an in-place layer changes it."""
         found, tops = [], set(node.spec.top)
         for other in self.nodes[node.number + 1 :]:
             if tops & set(other.spec.bottom):
@@ -74,7 +74,7 @@ class View:
         return found
 
     def before(self, node: Node) -> Iterator[Node]:
-        """The layers that a layer depends on, nearest first, each once."""
+        """Yield the layers that a layer depends on, nearest first, each once."""
         seen, queue = {node.number}, [node]
         while queue:
             here = queue.pop(0)
@@ -86,7 +86,7 @@ class View:
                     yield other
 
     def after(self, node: Node) -> Iterator[Node]:
-        """The layers that depend on a layer, nearest first, each once."""
+        """Yield the layers that depend on a layer, nearest first, each once."""
         seen, queue = {node.number}, [node]
         while queue:
             for other in self.readers(queue.pop(0)):

@@ -1,4 +1,4 @@
-"""Ensembles: several trained nets that answer together."""
+"""Ensembles: several trained nets whose outputs are combined."""
 
 from caffe.ensemble.combine import METHODS
 from caffe.ensemble.net import Ensemble

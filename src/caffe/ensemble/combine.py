@@ -1,4 +1,4 @@
-"""How the answers of several classifiers become one. Arrays have the classes on their last axis."""
+"""Combines the outputs of several classifiers. The last axis of the arrays is the class axis."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from caffe.errors import ArgumentError, did_you_mean
 __all__ = ["METHODS", "check_method", "combine", "fit_weights", "normalised", "softmax", "votes"]
 
 METHODS = ("probabilities", "logits", "votes", "weights")
-"""The mean of the probabilities, the mean of the logits, the share of the votes, the weighted mean of probabilities."""
+"""The mean of the probabilities, the mean of the logits, the shares of votes, or a weighted mean of the
+probabilities.
+"""
 
 
 def check_method(method: str) -> None:
-    """Raise an ArgumentError for a method that does not exist."""
+    """Raise an ArgumentError for an unknown method."""
     if method not in METHODS:
         hint = did_you_mean(method, METHODS)
         raise ArgumentError(f'combine is "{method}", expected one of {", ".join(METHODS)}{hint}')
 
 
 def combine(members: Sequence[np.ndarray], method: str, weights: Sequence[float] | None = None) -> np.ndarray:
-    """The probabilities of the ensemble, from the probabilities (..., classes) of each member.
+    """Return the probabilities of the ensemble, given the probabilities (..., classes) of each member.
 
         probabilities   p = sum p_i / n
         logits          p = softmax(sum log p_i / n), the geometric mean
         votes           p = the share of the members whose most probable class it is
         weights         p = sum w_i p_i, with sum w_i = 1
 
-    The mean of the logits and that of log p_i differ by a constant of each item, which softmax removes.
+    The mean of the logits and the mean of log p_i differ by a constant per item, which softmax cancels.
     """
     check_method(method)
     stack = np.stack([np.asarray(member, np.float64) for member in members])
@@ -47,9 +49,10 @@ def combine(members: Sequence[np.ndarray], method: str, weights: Sequence[float]
 
 
 def votes(stack: np.ndarray) -> np.ndarray:
-    """The share of the votes (..., classes) of members (n, ..., classes).
+    """Return the shares of votes (..., classes) of members (n, ..., classes).
 
-    Classes with as many votes are ordered by their mean probability: it is added with a factor that no vote outweighs.
+    Classes with equal numbers of votes are ordered by their mean probability, which is added with a factor smaller than
+    a vote.
     """
     best = stack.argmax(-1)
     shares = (best[..., None] == np.arange(stack.shape[-1])).mean(0)
@@ -59,10 +62,10 @@ def votes(stack: np.ndarray) -> np.ndarray:
 
 
 def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray, rounds: int = 500) -> np.ndarray:
-    """The weights (n,) of a mixture of the members with the least negative log likelihood on these labels.
+    """Fit the weights (n,) of a mixture of the members, minimizing the negative log likelihood of these labels.
 
-    `members` are probabilities (items, classes), `labels` whole numbers (items,). The loss is convex in the weights.
-    Each round of expectation maximisation lowers it and keeps the weights positive with the sum 1:
+    `members` are probabilities (items, classes), `labels` integers (items,). The loss is convex in the weights. Each
+    step of expectation maximization decreases it, and keeps the weights positive with sum 1:
 
         w_i <- mean over items of w_i p_i / sum_j w_j p_j
     """
@@ -79,7 +82,7 @@ def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray, rounds: int =
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
-    """Probabilities from logits along the last axis, in float64."""
+    """Compute probabilities from logits along the last axis, in float64."""
     shifted = np.asarray(values, np.float64)
     shifted = np.exp(shifted - shifted.max(-1, keepdims=True))
     result: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
@@ -87,9 +90,9 @@ def softmax(values: np.ndarray) -> np.ndarray:
 
 
 def normalised(weights: Sequence[float]) -> np.ndarray:
-    """Weights from 0 as shares with the sum 1; an ArgumentError for others."""
+    """Normalize non-negative weights to sum 1; raises an ArgumentError for other weights."""
     array = np.asarray(weights, np.float64)
     if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any() or not array.sum() > 0:
-        raise ArgumentError(f"the weights of the members are {list(weights)}, expected numbers from 0, not all 0")
+        raise ArgumentError(f"the weights of the members are {list(weights)}, expected numbers >= 0, not all 0")
     result: np.ndarray = array / array.sum()
     return result

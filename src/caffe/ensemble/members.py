@@ -1,4 +1,4 @@
-"""The members of an ensemble: which net has which weights, and how they are loaded."""
+"""The members of an ensemble: the net and weights of each, and loading them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Member", "assign", "load", "pair"]
 class Member:
     """A net definition (a path or a NetParameter) with a file of weights.
 
-    A .solverstate stands for the moving average that it holds.
+    For a .solverstate, the moving average in it is used.
     """
 
     model: Any
@@ -33,9 +33,9 @@ class Member:
 
 
 def pair(models: Sequence[Any], weights: Sequence[str | Path]) -> list[Member]:
-    """The members: one net for all weights, or a net for each weight file.
+    """Pair nets with weight files: one net for all files, or one net for each.
 
-    A pattern such as `lenet_member*.caffemodel` stands for the files that it fits, in the order of their numbers.
+    A pattern such as `lenet_member*.caffemodel` is replaced by the matching files, in the order of their numbers.
     """
     paths = [path for each in weights for path in _expanded(str(each))]
     if not models or not paths:
@@ -57,7 +57,7 @@ def load(net: Any, path: str) -> None:
 
 
 def assign(net: Any, spec: Any, arrays: Mapping[str, Any]) -> None:
-    """Give a net the weights that `weight_average` read or averaged."""
+    """Copy into a net the weights that `weight_average` read or averaged."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights.h5")
         weight_average.save(path, spec, dict(arrays))
@@ -69,10 +69,10 @@ def _expanded(path: str) -> list[str]:
         return [path]
     found = sorted(glob.glob(path), key=_numbers_by_value)
     if not found:
-        raise ArgumentError(f'no weight file fits the pattern "{path}" (from {Path.cwd()})')
+        raise ArgumentError(f'no weight file matches the pattern "{path}" (from {Path.cwd()})')
     return found
 
 
 def _numbers_by_value(path: str) -> list[tuple[int, str]]:
-    """A key by which iter_9 comes before iter_10."""
+    """Return a sort key that puts iter_9 before iter_10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path)]

@@ -1,4 +1,4 @@
-"""`caffe.Ensemble`: several nets behind the functions of one."""
+"""`caffe.Ensemble`: several nets with the interface of one."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ __all__ = ["Ensemble"]
 
 
 class Ensemble:
-    """Nets that answer together, with the functions of a `Net` for inference.
+    """Several nets whose outputs are combined, with the inference interface of a `Net`.
 
         ensemble = caffe.Ensemble("deploy.prototxt", ["a.caffemodel", "b.caffemodel", "c.caffemodel"])
         ensemble.blobs["data"].data[...] = image
         probabilities = ensemble.forward()["prob"]
 
-    `model` is a net definition for all members, or a list with one for each; all have the same inputs and outputs.
-    `weights` are the members' files; a .solverstate stands for the moving average in it. `combine` says how the tops of
-    Softmax layers become one (`caffe.ensemble.METHODS`), where "weights" takes `member_weights`. Every other output is
-    the mean of the members' outputs, weighted by `member_weights` where they are given.
+    `model` is a net definition for all members, or a list with one for each; all must have the same inputs and outputs.
+    `weights` are the members' files; for a .solverstate, the moving average in it is used. `combine` selects how the
+    tops of Softmax layers are combined (`caffe.ensemble.METHODS`); the method "weights" requires `member_weights`. All
+    other outputs are the mean of the members' outputs, weighted by `member_weights` if given.
 
-    `inputs`, `outputs`, `phase` and `blobs` are those of the first member. A call of `forward` copies its inputs to the
-    others. `members` are the nets themselves. Raises ArgumentError and NetError, and what building a `Net` raises.
+    `inputs`, `outputs`, `phase` and `blobs` are those of the first member. `forward` copies its inputs to the other
+    members. `members` is the list of nets. Raises ArgumentError and NetError, and the errors of building a `Net`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Ensemble:
         models = list(model) if isinstance(model, (list, tuple)) else [model]
         chosen = pair(models, weights)
         if (combine == "weights") != (member_weights is not None) and combine != "probabilities":
-            raise ArgumentError(f'combine is "{combine}": member_weights belong to "weights", and only to these')
+            raise ArgumentError(f'combine is "{combine}": member_weights are for "weights" only, and needed there')
         self.method = "weights" if member_weights is not None else combine
         self._shares = _shares(member_weights, len(chosen))
         self.members: list[Net] = []
@@ -86,7 +86,7 @@ class Ensemble:
 
     @property
     def name(self) -> str:
-        """The first member's name."""
+        """The name of the first member."""
         return self.members[0].name
 
     @property
@@ -106,7 +106,7 @@ class Ensemble:
 
     @property
     def blobs(self) -> OrderedDict[str, Blob]:
-        """The first member's blobs: its inputs are the ensemble's."""
+        """The first member's blobs. Its inputs are the inputs of the ensemble."""
         return self.members[0].blobs
 
     def forward(
@@ -114,10 +114,11 @@ class Ensemble:
     ) -> dict[str, np.ndarray]:
         """Run all members, and combine their outputs and the blobs named in `blobs`.
 
-        Keyword arguments are arrays for the inputs. Raises NetError for `start` and `end`: members run as a whole.
+        Keyword arguments are arrays for the inputs. Raises NetError for `start` and `end`, because members always run
+        as a whole.
         """
         if start is not None or end is not None:
-            raise NetError("an ensemble runs its members as a whole; run `ensemble.members[0]` from or to a layer")
+            raise NetError("an ensemble always runs whole members; use `ensemble.members[0]` to run from or to a layer")
         first, *others = self.members
         for name in blobs or []:
             for net in self.members:
@@ -136,14 +137,14 @@ class Ensemble:
     forward_all = batches.forward_all
 
     def reshape(self) -> None:
-        """Give all blobs the shapes that follow from those of the inputs."""
+        """Reshape all blobs to match the shapes of the inputs."""
         for net in self.members:
             for name in self.inputs:
                 net.blobs[name].reshape(*self.blobs[name].shape)
             net.reshape()
 
     def optimize(self, keep: Sequence[str] = (), compile: bool = False, engine: str = "torch") -> None:
-        """As `Net.optimize`, for each member."""
+        """Call `Net.optimize` on each member."""
         for net in self.members:
             net.optimize(keep, compile, engine)
 
@@ -165,7 +166,7 @@ class Ensemble:
         return np.ascontiguousarray(np.moveaxis(result, -1, axis).astype(np.float32))
 
     def _softmax_axis(self, name: str) -> int | None:
-        """The axis of the classes where every member makes the blob by a Softmax layer."""
+        """Return the class axis if the blob is made by a Softmax layer in every member."""
         axes = set()
         for net in self.members:
             makers = [step.layer for step in net.steps if name in step.top_names]

@@ -1,4 +1,4 @@
-"""Scores of an ensemble and its members on the data of a test net."""
+"""Scores an ensemble and its members on the data of a test net."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ __all__ = ["Answers", "Row", "Scores", "collect", "score", "sources_replaced"]
 
 @dataclass(frozen=True)
 class Answers:
-    """What members answered to the same items: probabilities (items, classes) of each, and the labels (items,)."""
+    """The outputs of the members for the same items: probabilities (items, classes) of each, and the labels
+    (items,).
+    """
 
     names: Sequence[str]
     members: Sequence[np.ndarray]
@@ -34,9 +36,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: `accuracy` and `loss` are means over the items, the loss is -log of the label's probability.
+    """A row of the table. `accuracy` and `loss` are means over the items; the loss is -log of the label's probability.
 
-    The loss of votes is NaN, because votes are no probabilities.
+    The loss of votes is NaN, because shares of votes are not probabilities.
     """
 
     name: str
@@ -46,10 +48,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Scores:
-    """The table: a row for each member, one for the ensemble.
+    """The table: a row for each member, and one for the ensemble.
 
-    `gained` counts the items that the ensemble has right and the best member wrong, `lost` those the other way round.
-    `apart` is the mean share of items that two members answer differently.
+    `gained` counts the items that are correct for the ensemble but wrong for the best member, `lost` the opposite.
+    `apart` is the mean fraction of items for which two members predict different classes.
     """
 
     members: Sequence[Row]
@@ -67,20 +69,20 @@ class Scores:
         return max(self.members, key=lambda row: row.accuracy)
 
     def spread(self, name: str) -> tuple[float, float, float, float]:
-        """Mean, standard deviation, least and greatest value of the members' `accuracy` or `loss`."""
+        """Return mean, standard deviation, minimum and maximum of the members' `accuracy` or `loss`."""
         values = np.array([getattr(row, name) for row in self.members])
         deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         return float(values.mean()), deviation, float(values.min()), float(values.max())
 
     @property
     def error_bar(self) -> float:
-        """Half the 95 % interval of the ensemble's accuracy, from the number of items (Wilson's)."""
+        """Half the 95 % interval (Wilson) of the ensemble's accuracy, from the number of items."""
         p, n, z = self.ensemble.accuracy, max(1, self.items), 1.96
         return z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
 
 
 def score(answers: Answers, method: str, weights: Sequence[float] | None = None) -> Scores:
-    """The scores of the members and of the ensemble that `method` makes of them."""
+    """Score the members, and the ensemble combined by `method`."""
     together = combining.combine(answers.members, method, weights)
     labels = answers.labels
     rows = [_row(name, p, labels) for name, p in zip(answers.names, answers.members, strict=True)]
@@ -118,11 +120,11 @@ def collect(
     tell: Callable[[int], None] = lambda done: None,
     **options: Any,
 ) -> Answers:
-    """The answers of each member to the first items of its TEST data: as many as `batches` of the first member hold.
+    """Collect the outputs of each member for the first items of its TEST data: `batches` batches of the first member.
 
-    `prepare` may give another definition for a member's net, `options` go to `Net.optimize`. Members whose nets have
-    other batch sizes run as many batches as hold the same items. Raises NetError where nets are no classifiers, and
-    where labels show that two members saw other items.
+    `prepare` can replace the definition of a member's net; `options` are passed to `Net.optimize`. A member with
+    another batch size runs as many batches as needed for the same items. Raises NetError if a net is not a classifier,
+    or if the labels show that two members read different items.
     """
     found: list[np.ndarray] = []
     labels = np.empty(0, np.int64)
@@ -151,15 +153,17 @@ def _check_same(
     first, here = members[0].name, members[number].name
     if not np.array_equal(own, labels):
         raise NetError(
-            f"{here}: the labels of its test data differ from those of {first}: the members must see the same items in "
-            "the same order; let their test nets read one source, without shuffling"
+            f"{here}: its test labels differ from those of {first}: all members must read the same items in "
+            "the same order; use the same source in their test nets, without shuffling"
         )
     if found and p.shape[1:] != found[0].shape[1:]:
-        raise NetError(f"{here}: answers with {p.shape[1]} classes, {first} with {found[0].shape[1]}")
+        raise NetError(f"{here}: has {p.shape[1]} classes, but {first} has {found[0].shape[1]}")
 
 
 def _run(net: Net, head: Head, is_probability: bool, batches: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (items, classes) and labels of `batches`, or of as many as hold the items `wanted`."""
+    """Return probabilities (items, classes) and labels of `batches` batches, or of as many as contain `wanted`
+    items.
+    """
     parts: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     while len(parts) < batches if not wanted else sum(map(len, labels)) < wanted:
@@ -193,7 +197,7 @@ def _view(model: Any, level: int, stages: Sequence[str]) -> View:
 
 
 def _is_probability(model: Any, head: Head, level: int, stages: Sequence[str]) -> bool:
-    """Whether the outputs are probabilities already; else they are logits, or scores that are treated as such."""
+    """Whether the outputs are probabilities. Otherwise they are logits, or scores that are treated as logits."""
     view = _view(model, level, stages)
     node = view.named(head.node.name)
     maker = view.maker(node, head.outputs) if node is not None else None
@@ -204,7 +208,7 @@ def _is_probability(model: Any, head: Head, level: int, stages: Sequence[str]) -
 
 
 def _counted(head: Head, labels: np.ndarray) -> np.ndarray:
-    """Which items count: not those of the layer's `ignore_label`."""
+    """Return which items count. Items with the layer's `ignore_label` do not."""
     options = head.node.spec.accuracy_param if head.node.type == "Accuracy" else head.node.spec.loss_param
     if not options.HasField("ignore_label"):
         return np.ones(len(labels), bool)
@@ -213,16 +217,14 @@ def _counted(head: Head, labels: np.ndarray) -> np.ndarray:
 
 
 def sources_replaced(model: Any, source: str) -> Any:
-    """The net with its TEST data layers reading another source: a database, or a list file."""
+    """Return the net with another source for its TEST data layers: a database, or a list file."""
     net = upgrade.read_net(model) if isinstance(model, str) else model
     changed = caffe_pb2.NetParameter()
     changed.CopyFrom(net)
     options = source_options(changed, caffe_pb2.TEST)
     for each in options:
         if each.source == source:
-            raise NetError(
-                f"{source} is the test data itself; weights are fitted on validation data, which are other items"
-            )
+            raise NetError(f"{source} is the test data; the weights must be fitted on separate validation data")
         each.replace(source)
     if not options:
         raise NetError(f"{model}: has no data layer in the phase TEST whose source could be replaced by {source}")

@@ -1,4 +1,4 @@
-"""The answers of a test net: what it says to each item, and what would be right."""
+"""Collects the outputs of a test net and the correct labels."""
 
 from __future__ import annotations
 
@@ -14,25 +14,53 @@ from caffe.errors import NetError
 from caffe.proto import caffe_pb2
 from caffe.solver.epochs import records
 
-__all__ = ["collect", "head_of"]
+__all__ = ["collect", "collect_numbers", "head_of", "number_head"]
 
 
 def head_of(net: Any) -> Head:
-    """The blobs of a net in TEST that hold scores and labels. NetError if it is no classifier."""
+    """Return the names of the score and label blobs of a net in TEST. Raises NetError if it is not a classifier."""
     head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
     if head is None or not head.classes:
         raise NetError(
-            f'the net "{net.name}" is no classifier: a report needs an Accuracy layer, or a loss over classes, in TEST'
+            f'the net "{net.name}" is not a classifier: this needs an Accuracy layer, or a loss over classes, in TEST'
         )
     return head
+
+
+def number_head(net: Any) -> Head:
+    """The blobs of a net in TEST that hold predicted numbers and right ones. NetError if it has no loss of numbers."""
+    head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
+    if head is None or head.classes:
+        raise NetError(f'the net "{net.name}" does not tell numbers: expected a loss such as EuclideanLoss in TEST')
+    return head
+
+
+def collect_numbers(
+    net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Outputs and labels (items) of a net that tells one number, and the mean loss of so many batches.
+
+    Items that come a second time, when the data begin again, are left out.
+    """
+    found: list[np.ndarray] = []
+    right: list[np.ndarray] = []
+    total = 0.0
+    for number in range(batches):
+        total += net.evaluate()
+        found.append(net.blobs[head.outputs].data.ravel().astype(np.float64))
+        right.append(net.blobs[head.labels].data.ravel().astype(np.float64))
+        tell(number + 1, total / (number + 1))
+    batch, count = records(net)
+    kept = count if count and batch * batches >= count else None
+    return np.concatenate(found)[:kept], np.concatenate(right)[:kept], total / batches
 
 
 def collect(
     net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Probabilities (items, classes), labels (items) and the mean loss of so many batches.
+    """Collect probabilities (items, classes), labels (items) and the mean loss of so many batches.
 
-    Items that come a second time, when the data begin again, are left out. `tell` gets the batches done and the loss.
+    If the data start again, repeated items are left out. `tell` is called with the number of batches done and the loss.
     """
     made_by = next((step.layer.type for step in reversed(net.steps) if head.outputs in step.top_names), "")
     found: list[np.ndarray] = []

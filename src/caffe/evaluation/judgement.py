@@ -1,4 +1,4 @@
-"""What the probabilities of a classifier are worth, beside the right labels."""
+"""Compares the probabilities of a classifier with the correct labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Z = 1.96
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """The interval that holds the true share with 95 % confidence, where `right` of `count` were right.
+    """Return the 95 % confidence interval of a proportion, if `right` of `count` were correct.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
@@ -36,7 +36,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 class Judgement:
     """Compares probabilities (items, classes) with labels (items).
 
-    `names` are those of the classes, their numbers if not given. Raises ArgumentError for shapes that do not fit.
+    `names` are the class names; the default is the class indices. Raises ArgumentError for shapes that do not match.
     """
 
     def __init__(self, probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str] = ()) -> None:
@@ -52,11 +52,11 @@ class Judgement:
 
     @property
     def accuracy(self) -> float:
-        """The share of items that are right."""
+        """The fraction of items that are correct."""
         return float(self.right.mean())
 
     def top(self, count: int) -> float:
-        """The share of items whose label is among the `count` most probable classes."""
+        """Return the fraction of items whose label is among the `count` most probable classes."""
         own = self.probabilities[np.arange(len(self.labels)), self.labels][:, None]
         return float(((self.probabilities > own).sum(1) < count).mean())
 
@@ -68,23 +68,23 @@ class Judgement:
 
     @property
     def confusion(self) -> np.ndarray:
-        """How many items of class i (row) were called j (column)."""
+        """The number of items of class i (row) that were classified as j (column)."""
         pairs = self.labels * self.classes + self.answers
         return np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
 
     @property
     def calibration_error(self) -> float:
-        """How far confidence and the share of right answers are apart (see `Reliability.error`)."""
+        """The mean difference between confidence and accuracy (see `Reliability.error`)."""
         kept = Reliability()
         kept.add(self.probabilities, self.labels)
         return kept.error
 
     def worst(self, count: int) -> np.ndarray:
-        """The numbers of the items with the greatest losses, greatest first."""
+        """Return the indices of the items with the largest losses, largest first."""
         return np.argsort(-self.losses, kind="stable")[:count]
 
     def by_class(self) -> list[tuple[str, int, float, float, float]]:
-        """Name, items, recall, precision and F1 of each class; NaN where there is nothing to divide by."""
+        """Return name, items, recall, precision and F1 of each class; NaN for divisions by 0."""
         table = self.confusion
         rows = []
         for number, name in enumerate(self.names):
@@ -95,19 +95,19 @@ class Judgement:
         return rows
 
     def text(self, most: int = 20) -> str:
-        """The report; of more than `most` classes those with the least recall."""
+        """Return the report. If there are more than `most` classes, those with the lowest recall are listed."""
         low, high = wilson(int(self.right.sum()), len(self.right))
         lines = [
             f"accuracy {self.accuracy:.4f} ({int(self.right.sum())} of {len(self.right)}; "
             f"95 % interval {low:.4f} to {high:.4f})"
         ]
         if self.classes > 5:
-            lines.append(f"among the best five {self.top(5):.4f}")
+            lines.append(f"top-5 accuracy {self.top(5):.4f}")
         lines.append(f"mean loss {self.losses.mean():.4f}, calibration error {self.calibration_error:.4f}")
         rows = [row for row in self.by_class() if row[1] or not math.isnan(row[3])]
         if len(rows) > most:
             rows = sorted(rows, key=lambda row: row[2])[:most]
-            lines.append(f"the {most} classes with the least recall:")
+            lines.append(f"the {most} classes with the lowest recall:")
         width = max(5, *(len(row[0]) for row in rows))
         lines.append(f"{'class'.ljust(width)}  items  recall  precision  F1")
         for name, items, *shares in rows:
@@ -116,7 +116,7 @@ class Judgement:
         return "\n".join([*lines, *self._mixed_up()])
 
     def _mixed_up(self, most: int = 3) -> list[str]:
-        """The pairs of classes that are confused most."""
+        """Return the pairs of classes that are confused most often."""
         table = self.confusion.copy()
         np.fill_diagonal(table, 0)
         order = np.argsort(-table, axis=None, kind="stable")[:most]
@@ -156,6 +156,6 @@ class Judgement:
             axes.set_yticks(range(self.classes), self.names, fontsize=8)
         axes.set_xlabel("called")
         axes.set_ylabel("is")
-        axes.set_title(f"{100 * self.accuracy:.1f} % of {len(self.labels)} are right", fontsize=10)
+        axes.set_title(f"{100 * self.accuracy:.1f} % of {len(self.labels)} are correct", fontsize=10)
         with files.atomic(path) as file:
             page.savefig(file, format=Path(path).suffix.lstrip(".").lower() or "png", dpi=110)

@@ -1,4 +1,4 @@
-"""The worst mistakes as pictures in folders, and what people make of them: labels are changed, records removed."""
+"""Writes the worst mistakes as pictures into folders, and applies corrections: changed labels and removed records."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ _SHOWN = 128
 
 
 def write_worst(folder: str | Path, judgement: Judgement, count: int, backend: str, database: str) -> list[str]:
-    """Write the `count` items with the greatest losses: FOLDER/CLASS/NAME.png, worst.png with all, and index.csv.
+    """Write the `count` items with the largest losses: FOLDER/CLASS/NAME.png, worst.png with all of them, and
+    index.csv.
 
-    Item number i is record number i of the database. Returns the lines of text for people.
+    Item number i must be record number i of the database. Returns text lines that describe the items.
     """
     top = Path(folder)
     if top.exists() and (not top.is_dir() or any(top.iterdir())):
-        raise FileError(f'"{top}": is there already; give a folder that is new or empty')
+        raise FileError(f'"{top}": already exists; give a folder that is new or empty')
     chosen = judgement.worst(count)
     taken = _records(backend, database, {int(number) for number in chosen}, len(judgement.labels))
     names = judgement.names
@@ -46,7 +47,7 @@ def write_worst(folder: str | Path, judgement: Judgement, count: int, backend: s
         key, image, label = taken[number]
         if label != judgement.labels[number]:
             raise DataError(
-                f'"{database}": record {number} has the label {label}, the net saw another; is it shuffled?'
+                f'"{database}": record {number} has the label {label}, but the net read another; is it shuffled?'
             )
         called, loss = int(judgement.answers[number]), float(judgement.losses[number])
         name = f"{_folder(names[label])}/{place + 1:04d}_looks_like_{_folder(names[called])}.png"
@@ -65,7 +66,7 @@ def write_worst(folder: str | Path, judgement: Judgement, count: int, backend: s
 
 
 def _folder(name: str) -> str:
-    """The folder of a class."""
+    """Return the folder of a class."""
     return name.replace("/", "_")
 
 
@@ -92,7 +93,7 @@ def _write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
 
 @dataclass(frozen=True)
 class Changes:
-    """What is to be changed in a database: the new label of a key, or None to remove its record."""
+    """Changes of a database: the new label of a key, or None to remove its record."""
 
     backend: str
     database: str
@@ -100,9 +101,9 @@ class Changes:
 
 
 def read_changes(folder: str | Path, classes: Sequence[str]) -> list[Changes]:
-    """What people have done with the pictures of `write_worst`: moved to another class folder, or removed.
+    """Read the changes made to the pictures of `write_worst`: moved to another class folder, or removed.
 
-    Raises FileError for folders that are no classes.
+    Raises FileError for folders that are not classes.
     """
     top = Path(folder)
     if not (top / INDEX).is_file():
@@ -127,13 +128,13 @@ def read_changes(folder: str | Path, classes: Sequence[str]) -> list[Changes]:
 
 
 def apply(changes: Changes, classes: Sequence[str]) -> tuple[int, int, int]:
-    """Write a database again with the changes; how many records were relabelled, removed, and are left."""
+    """Write a database again with the changes; returns how many records were relabelled, removed, and remain."""
     relabelled = removed = 0
     pending = dict(changes.labels)
     with closing(open_source(changes.backend, changes.database)) as source:
         count = source.count()
         if count and sum(label is None for label in pending.values()) >= count:
-            raise DataError(f'"{changes.database}": no record would be left')
+            raise DataError(f'"{changes.database}": no record would remain')
         with (
             create_database(changes.backend, changes.database, overwrite=True) as writer,
             closing(source.scan()) as all_,

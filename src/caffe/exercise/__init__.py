@@ -1,4 +1,4 @@
-"""Runs with planted faults: exercises for students, and what the doctor itself is measured with."""
+"""Runs with planted faults: exercises for students, and test cases for the doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets for runs with planted faults: digits, made-up patterns, curves and sequences."""
+"""Data sets for runs with planted faults: digits, patterns, curves and sequences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _save(folder: Path, name: str, data: np.ndarray, label: np.ndarray, train: i
 
 
 def drawn_digits(seed: int, count: int = 1797, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Digits drawn by OpenCV, moved and with noise: images (count, 1, size, size) from 0 to 1, and what they are."""
+    """Draw digits with OpenCV, shifted and with noise: images (count, 1, size, size) from 0 to 1, and their labels."""
     rng = np.random.default_rng(seed)
     label = rng.integers(10, size=count)
     images = np.empty((count, 1, size, size))
@@ -37,7 +37,7 @@ def drawn_digits(seed: int, count: int = 1797, size: int = 8) -> tuple[np.ndarra
 
 
 def digit_sets(folder: Path, data: np.ndarray, label: np.ndarray) -> None:
-    """Digits (1797, 1, 8, 8) from 0 to 1, and what one may do wrong with them."""
+    """Return digits (1797, 1, 8, 8) from 0 to 1, and faulty versions of them."""
     rng = np.random.default_rng(1)
     _save(folder, "digits", data, label, 1400)
     _save(folder, "digits255", 255 * data, label, 1400)
@@ -63,7 +63,7 @@ def digit_sets(folder: Path, data: np.ndarray, label: np.ndarray) -> None:
 
 
 def pattern_sets(folder: Path, seed: int = 2) -> None:
-    """Eight patterns of 10 x 10 with noise; and the same as pixels from 0 to 255 without their mean."""
+    """Return eight patterns of 10 x 10 with noise; and the same as pixels from 0 to 255 without their mean."""
     rng = np.random.default_rng(seed)
     shapes = rng.random((8, 1, 10, 10)) * (rng.random((8, 1, 10, 10)) < 0.4)
     label = rng.integers(8, size=2400)
@@ -75,7 +75,7 @@ def pattern_sets(folder: Path, seed: int = 2) -> None:
 
 
 def curve_sets(folder: Path, seed: int = 3) -> None:
-    """Two smooth functions of six numbers, for regression; and targets far from what a net begins with."""
+    """Return two smooth functions of six numbers, for regression; and targets far from a net's initial outputs."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((3000, 6))
     y = np.stack([np.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2], np.tanh(x[:, 3]) - 0.3 * x[:, 4]], 1)
@@ -86,7 +86,7 @@ def curve_sets(folder: Path, seed: int = 3) -> None:
 
 
 def sequence_sets(folder: Path, seed: int = 4) -> None:
-    """Sixteen streams of symbols; each follows from the two before it, with a tenth of noise. A row is a step."""
+    """Return sixteen streams of symbols. Each symbol depends on the two before it, with 10 % noise. A row is a step."""
     rng = np.random.default_rng(seed)
     table = rng.integers(8, size=(8, 8))
     steps = np.zeros((6002, 16), np.int64)

@@ -1,4 +1,4 @@
-"""Marks exercises: whether the cause is named, and whether the run does well again in a replay."""
+"""Marks exercises: whether the cause is named correctly, and whether the repaired run learns in a trial."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from caffe.exercise.writing import KEY, STATIC, quality, sources
 __all__ = ["Mark", "mark"]
 
 _ENOUGH = 0.8
-"""The part of the way from the planted run to the healthy one that a repair must go."""
+"""A repair must recover at least this part of the quality lost by the fault."""
 _BUDGET = 5.0
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a student's answer is worth: a point for the cause, and one for the repair."""
+    """The mark of a student's answer: a point for the cause, and one for the repair."""
 
     student: str
     named: bool
@@ -37,11 +37,11 @@ class Mark:
 
 
 def mark(folder: str | Path) -> list[Mark]:
-    """Mark all students of a folder. Raises FileError where there is no key."""
+    """Mark all students of a folder. Raises FileError if there is no key."""
     top = Path(folder)
     keys = sorted((top / KEY).glob("*/key.json"))
     if not keys:
-        raise FileError(f"{folder}: has no {KEY}/*/key.json; give a folder that `caffe exercise make` has written")
+        raise FileError(f"{folder}: has no {KEY}/*/key.json; give a folder that `caffe exercise make` wrote")
     return [_marked(top / path.parent.name, json.loads(path.read_text())) for path in keys]
 
 
@@ -50,16 +50,16 @@ def _marked(folder: Path, key: dict[str, Any]) -> Mark:
     words = answer_path.read_text().split() if answer_path.exists() else []
     answer = words[0].strip(".,:;").lower() if words else ""
     named = answer in key["codes"]
-    fact = f"{answer or 'no answer'}, {'right' if named else 'it was ' + ' or '.join(key['codes'])}"
+    fact = f"{answer or 'no answer'}, {'correct' if named else 'it was ' + ' or '.join(key['codes'])}"
     repaired, text = _is_repaired(folder, key)
     return Mark(folder.name, named, repaired, f"{fact}; {text}")
 
 
 def _is_repaired(folder: Path, key: dict[str, Any]) -> tuple[bool, str]:
-    """Whether the run as it is now does well, and what it came to."""
+    """Return whether the run now learns well, with a description of the result."""
     try:
         if sources(folder) != key["sources"]:
-            return False, "the data layers read something else"
+            return False, "the data layers read other sources"
         now = quality(folder)
         code = key["codes"][0]
         if code in STATIC:

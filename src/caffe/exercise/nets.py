@@ -1,4 +1,4 @@
-"""The nets, as text, with a few places where a fault can be planted, and solvers that suit them."""
+"""The nets of exercises, as text with places for faults, and solvers that suit them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ XAVIER = 'type: "xavier"'
 
 @dataclass(frozen=True)
 class Run:
-    """A net and its solver. `codes` are the causes that may come first; none for a healthy run. `weights` is the name
-    of the run whose weights, after some training, this one begins with."""
+    """A net and its solver. `codes` are the accepted causes; empty for a healthy run.
+
+    `weights` is the name of the run that is trained first to give the initial weights.
+    """
 
     name: str
     net: str
@@ -24,7 +26,7 @@ class Run:
 
 
 def solver_text(run: Run, net_path: object, folder: object) -> str:
-    """The solver's prototxt."""
+    """Return the solver's prototxt."""
     fields = {"net": f'"{net_path}"', "test_iter": 4, "test_interval": 500, "max_iter": 3000, "lr_policy": '"fixed"'}
     fields |= {"snapshot": 3000, "snapshot_prefix": f'"{folder}/run"', "random_seed": 3}
     fields |= run.solver
@@ -32,7 +34,7 @@ def solver_text(run: Run, net_path: object, folder: object) -> str:
 
 
 def data(name: str, batch: int = 50, test: int = 100, scale: str = "", kind: str = "ArrayData") -> str:
-    """The two data layers. `scale` is a transform_param for both."""
+    """Return the two data layers. `scale` is the transform_param of both."""
     text = ""
     for phase, size in (("TRAIN", batch), ("TEST", test)):
         transform = f"  transform_param {{ {scale} }}\n" if scale else ""
@@ -52,7 +54,7 @@ def data(name: str, batch: int = 50, test: int = 100, scale: str = "", kind: str
 
 
 def learned(kind: str, name: str, bottom: str, options: str, filler: str, bias: str, param: str = "") -> str:
-    """A Convolution or InnerProduct layer."""
+    """Return a Convolution or InnerProduct layer."""
     field_name = "convolution_param" if kind == "Convolution" else "inner_product_param"
     params = param or "param { lr_mult: 1 } param { lr_mult: 2 }"
     if "bias_term: false" in options:
@@ -65,30 +67,30 @@ def learned(kind: str, name: str, bottom: str, options: str, filler: str, bias: 
 
 
 def dense(name: str, bottom: str, outputs: int, filler: str = XAVIER, bias: str = "value: 0", **more: str) -> str:
-    """An InnerProduct layer."""
+    """Return an InnerProduct layer."""
     return learned("InnerProduct", name, bottom, f"num_output: {outputs}", filler, bias, **more)
 
 
 def conv(name: str, bottom: str, options: str, filler: str = XAVIER, bias: str = "value: 0", **more: str) -> str:
-    """A Convolution layer."""
+    """Return a Convolution layer."""
     return learned("Convolution", name, bottom, options, filler, bias, **more)
 
 
 def over(kind: str, blob: str, options: str = "") -> str:
-    """A layer in place."""
+    """Return an in-place layer."""
     if not kind:
         return ""
     return f'layer {{ name: "{blob}_{kind.lower()}" type: "{kind}" bottom: "{blob}" top: "{blob}" {options} }}\n'
 
 
 def pool(bottom: str, top: str) -> str:
-    """Max pooling by two."""
+    """Return max pooling with stride 2."""
     options = "pooling_param { pool: MAX kernel_size: 2 stride: 2 }"
     return f'layer {{ name: "{top}" type: "Pooling" bottom: "{bottom}" top: "{top}" {options} }}\n'
 
 
 def loss(bottom: str = "out", kind: str = "SoftmaxWithLoss", axis: str = "") -> str:
-    """Accuracy and loss."""
+    """Return the accuracy and loss layers."""
     accuracy = (
         f'layer {{ name: "accuracy" type: "Accuracy" bottom: "{bottom}" bottom: "label" top: "accuracy" '
         f"include {{ phase: TEST }} {axis and f'accuracy_param {{ {axis} }}'} }}\n"
@@ -99,7 +101,7 @@ def loss(bottom: str = "out", kind: str = "SoftmaxWithLoss", axis: str = "") -> 
 
 
 def lenet(filler: str = XAVIER, scale: str = "scale: 0.00390625", batch: int = 64, end: str = "", **more: str) -> str:
-    """LeNet on the digits of 28 x 28, with fewer channels."""
+    """Return LeNet for digits of 28 x 28, with fewer channels."""
     text = data("mnist", batch, 100, scale, "Data")
     text += conv("conv1", "data", "num_output: 12 kernel_size: 5", filler) + pool("conv1", "pool1")
     text += conv("conv2", "pool1", "num_output: 24 kernel_size: 5", filler, param=more.get("conv2", ""))
@@ -111,7 +113,7 @@ def lenet(filler: str = XAVIER, scale: str = "scale: 0.00390625", batch: int = 6
 
 
 def small(source: str = "digits", filler: str = XAVIER, batch: int = 50, unit: str = "ReLU", **more: str) -> str:
-    """A convolutional net on small images."""
+    """Return a convolutional net for small images."""
     text = data(source, batch, scale=more.get("scale", ""))
     text += conv("conv1", "data", "num_output: 16 kernel_size: 3 pad: 1", filler, param=more.get("conv1", ""))
     text += over(unit, "conv1") + pool("conv1", "pool1")
@@ -123,7 +125,7 @@ def small(source: str = "digits", filler: str = XAVIER, batch: int = 50, unit: s
 
 
 def mlp(source: str = "digits", filler: str = XAVIER, unit: str = "Sigmoid", batch: int = 50, **more: str) -> str:
-    """A net of three fully connected layers."""
+    """Return a net of three fully connected layers."""
     text = data(source, batch) + more.get("over_data", "")
     width, bias = int(more.get("width", "60")), more.get("bias", "value: 0")
     text += dense("h1", "data", int(more.get("first", str(width))), filler, bias, param=more.get("h1", "")) + over(
@@ -141,7 +143,7 @@ def mlp(source: str = "digits", filler: str = XAVIER, unit: str = "Sigmoid", bat
 def norm(
     source: str = "digits", batch: int = 50, stats: str = "", unit: str = "ReLU", filler: str = XAVIER, **more: str
 ) -> str:
-    """A net with BatchNorm and Scale after each convolution."""
+    """Return a net with BatchNorm and Scale after each convolution."""
     text, bottom = data(source, batch), "data"
     for name, outputs in (("conv1", 16), ("conv2", 24)):
         text += conv(name, bottom, f"num_output: {outputs} kernel_size: 3 bias_term: false", filler)
@@ -155,7 +157,7 @@ def norm(
 def lstm(
     source: str = "sequence", batch: int = 16, filler: str = 'type: "uniform" min: -0.1 max: 0.1', **more: str
 ) -> str:
-    """An LSTM that says the next symbol of each stream."""
+    """Return an LSTM that predicts the next symbol of each stream."""
     text = data(source, batch, 50, kind="HDF5Data")
     text += 'layer { name: "embed" type: "Embed" bottom: "data" top: "embed" embed_param { input_dim: 8 num_output: 16 '
     text += 'bias_term: false weight_filler { type: "uniform" min: -0.5 max: 0.5 } } }\n'
@@ -167,7 +169,7 @@ def lstm(
 
 
 def auto(filler: str = XAVIER, width: int = 12, unit: str = "ReLU", batch: int = 50, **more: str) -> str:
-    """An autoencoder of the small digits."""
+    """Return an autoencoder of the small digits."""
     text = data("digits_auto", batch) + 'layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }\n'
     bias = more.get("bias", "value: 0")
     for name, bottom, outputs in (("e1", "flat", 48), ("code", "e1", width), ("d1", "code", 48)):
@@ -177,7 +179,7 @@ def auto(filler: str = XAVIER, width: int = 12, unit: str = "ReLU", batch: int =
 
 
 def curves(source: str = "curves", filler: str = XAVIER, unit: str = "TanH", batch: int = 50, **more: str) -> str:
-    """Regression of two numbers from six."""
+    """Return a regression net from six numbers to two."""
     text = data(source, batch) + dense("h1", "data", 40, filler, more.get("bias", "value: 0")) + over(unit, "h1")
     text += dense("h2", "h1", int(more.get("width", "40")), filler, param=more.get("h2", "")) + over(unit, "h2")
     return text + dense("out", "h2", 2, filler) + loss(kind="EuclideanLoss")

@@ -1,4 +1,4 @@
-"""Runs with one planted fault each, and the codes of the causes whose single repair makes them well again."""
+"""Runs with one planted fault each, and the codes of the causes whose repair alone makes them healthy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FROZEN = "param { lr_mult: 0 } param { lr_mult: 0 }"
 
 
 def planted() -> Iterator[Run]:
-    """All of them."""
+    """Return all planted runs."""
     yield from _rates()
     yield from _solvers()
     yield from _fillers()

@@ -1,4 +1,4 @@
-"""Writes exercises: a folder for each student, with a run in which something is wrong, and the teacher's key."""
+"""Writes exercises: a folder per student with a faulty run, and the teacher's key."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from caffe.exercise.planted import GOOD, planted
 __all__ = ["KEY", "STATIC", "STEPS", "codes", "make", "quality"]
 
 KEY = "key"
-"""The teacher's folder, which students do not get."""
+"""The teacher's folder, which is not given to the students."""
 STEPS = 150
-"""Updates of a replay."""
+"""Number of updates of a trial."""
 STATIC = ("schedule", "snapshot-never", "test-coverage", "too-few-epochs")
-"""Faults that a short run does not show: marking looks for them in the files."""
+"""Faults that a short run does not show. Marking looks for them in the files."""
 _APART = 0.25
-"""How much worse a planted run must be than the healthy one, in quality from 0 to 1."""
+"""A planted run's quality, from 0 to 1, must be lower than the healthy run's by at least this."""
 _TRIES = 12
 _NETS: dict[str, Callable[..., str]] = {**NETS, "tanh": lambda source="digits": mlp(source, unit="TanH")}
 _SOURCE = re.compile(r'"@/([a-z0-9]+(?:_auto)?)_(?:train|test)\.')
-_TASK = """Something is wrong with this run. Find out what, and mend it.
+_TASK = """Something is wrong with this run. Find the cause, and fix it.
 
     caffe train -solver solver.prototxt
 
 Write the code of the cause into answer.txt, one of the table on the page "The doctor" of the documentation, and
-mend solver.prototxt and net.prototxt. The data are as they should be: leave the data layers' source alone.
+fix solver.prototxt and net.prototxt. The data are correct: do not change the sources of the data layers.
 """
 
 
 @dataclass(frozen=True)
 class _Exercise:
-    """A planted run and the healthy one that it was made from."""
+    """A planted run and the healthy run that it was derived from."""
 
     ill: Run
     well: Run
 
 
 def _exercises() -> list[_Exercise]:
-    """The planted runs that a student can mend in the prototxts, with data that are made up here."""
+    """Return the planted runs that can be fixed in the prototxts and whose data can be generated here."""
     made = []
     for run in planted():
         base = run.name.partition(":")[0]
@@ -63,16 +63,16 @@ def _exercises() -> list[_Exercise]:
 
 
 def codes() -> list[str]:
-    """The codes of which there are exercises."""
+    """Return the codes that have exercises."""
     return sorted({exercise.ill.codes[0] for exercise in _exercises()})
 
 
 def make(folder: str | Path, wanted: list[str], students: int, seed: int = 1) -> list[Path]:
     """Write a folder for each student and the key; returns the students' folders.
 
-    Faults take turns; nets, data, seeds and batches are drawn for each student. Each fault is proved by replay: the
-    planted run must be clearly worse than the healthy one. Raises CaffeError for unknown codes, and where the folder
-    holds something.
+    Faults are assigned in turn; nets, data, seeds and batches are drawn for each student. Each fault is verified by a
+    trial: the planted run must be clearly worse than the healthy one. Raises CaffeError for unknown codes, and if the
+    folder is not empty.
     """
     known = codes()
     for code in wanted:
@@ -82,7 +82,7 @@ def make(folder: str | Path, wanted: list[str], students: int, seed: int = 1) ->
         raise CaffeError(f"{len(wanted)} codes and {students} students: expected at least one of each")
     top = Path(folder)
     if top.exists() and (not top.is_dir() or any(top.iterdir())):
-        raise FileError(f"{folder}: is there already; give a folder that is new or empty")
+        raise FileError(f"{folder}: already exists; give a folder that is new or empty")
     draw = random.Random(seed)
     made = []
     for number in range(students):
@@ -93,7 +93,7 @@ def make(folder: str | Path, wanted: list[str], students: int, seed: int = 1) ->
 
 
 def _student(top: Path, name: str, code: str, draw: random.Random) -> None:
-    """Write one exercise that its replay proves."""
+    """Write one exercise whose fault is verified by a trial."""
     choices = [exercise for exercise in _exercises() if exercise.ill.codes[0] == code]
     own, key = top / name, top / KEY / name
     for _ in range(_TRIES):
@@ -105,7 +105,7 @@ def _student(top: Path, name: str, code: str, draw: random.Random) -> None:
         if code in STATIC or well - ill >= _APART:
             break
     else:
-        raise CaffeError(f'no net in which "{code}" does clear harm was found in {_TRIES} draws; try another -seed')
+        raise CaffeError(f'no net in which "{code}" has a clear effect was found in {_TRIES} draws; try another -seed')
     facts = {"codes": exercise.ill.codes, "well": well, "ill": ill, "run": exercise.ill.name}
     (key / "key.json").write_text(json.dumps({**facts, "sources": sources(own)}, indent=1) + "\n")
     (own / "answer.txt").write_text("")
@@ -113,7 +113,7 @@ def _student(top: Path, name: str, code: str, draw: random.Random) -> None:
 
 
 def _varied(exercise: _Exercise, draw: random.Random) -> _Exercise:
-    """The same fault with another batch, seed and rate."""
+    """Return the same fault with another batch size, seed and rate."""
     batch, seed, factor = draw.choice((40, 50, 60)), draw.randrange(1000), draw.choice((0.8, 1, 1.25))
 
     def other(run: Run) -> Run:
@@ -125,14 +125,14 @@ def _varied(exercise: _Exercise, draw: random.Random) -> _Exercise:
 
 
 def _write(folder: Path, run: Run, data_folder: str) -> None:
-    """Write solver and net, with paths as from their folder."""
+    """Write solver and net, with paths relative to their folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "net.prototxt").write_text(run.net.replace("@", data_folder))
     (folder / "solver.prototxt").write_text(solver_text(run, "net.prototxt", "."))
 
 
 def _data(folder: Path, exercise: _Exercise, seed: int) -> None:
-    """Make the data sets that the runs read, and no others."""
+    """Create the data sets that the runs read."""
     names = set(_SOURCE.findall(exercise.ill.net + exercise.well.net))
     folder.mkdir(parents=True, exist_ok=True)
     if names & {"digits", "digits_auto"}:
@@ -150,12 +150,12 @@ def _data(folder: Path, exercise: _Exercise, seed: int) -> None:
 
 
 def sources(folder: Path) -> list[str]:
-    """What the data layers of the net in a folder read."""
+    """Return the sources of the data layers of the net in a folder."""
     return sorted(re.findall(r'source:\s*"([^"]*)"', (folder / "net.prototxt").read_text()))
 
 
 def quality(folder: Path) -> float:
-    """How well the run in a folder does in a replay, from 0 (a guess) to 1; -1 where it fails."""
+    """Return the quality of the run in a folder in a trial, from 0 (a guess) to 1; -1 if it fails."""
     with contextlib.chdir(folder):
         outcome: Outcome = Trials(Case("solver.prototxt")).run(None, STEPS)
     return outcome.quality

@@ -1,4 +1,4 @@
-"""Looking inside a net: its filters, what excites it, and which inputs are alike for it.
+"""Looks inside a net: its filters, the pixels that matter, and inputs with similar features.
 
     from caffe import inside
 
@@ -6,7 +6,7 @@
     heat = inside.saliency(probe, image)                  # image (C, H, W) as the net takes it, heat (H, W)
     inside.draw_heat(axes, image, heat)                   # into axes of matplotlib
 
-Functions return arrays; those that draw take axes of matplotlib. `caffe filters` and `caffe look` write pictures.
+Most functions return arrays; drawing functions take matplotlib axes. `caffe filters` and `caffe look` write pictures.
 """
 
 from caffe.inside.drawing import draw_heat, draw_map, draw_neighbours, draw_tiles

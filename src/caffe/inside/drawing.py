@@ -1,4 +1,4 @@
-"""Drawing what was found into axes of matplotlib."""
+"""Draws results into matplotlib axes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 256
 
 
 def picture(image: np.ndarray, bgr: bool = True) -> np.ndarray:
-    """An image (C, H, W) of any range as pixels (H, W) or, of three channels, (H, W, 3) from 0 to 1, in RGB."""
+    """Scale an image (C, H, W) to pixels from 0 to 1: (H, W) or, for three channels, (H, W, 3) in RGB."""
     image = np.nan_to_num(np.asarray(image, np.float32))
     low, high = float(image.min()), float(image.max())
     image = (image - low) / (high - low or 1)
@@ -25,10 +25,10 @@ def picture(image: np.ndarray, bgr: bool = True) -> np.ndarray:
 
 
 def tiles(stack: np.ndarray, columns: int = 0, bgr: bool = True) -> np.ndarray:
-    """Filters or maps as one picture (H, W, 3) from 0 to 1, of 256 tiles at most, each stretched by itself.
+    """Combine filters or maps to one picture (H, W, 3) from 0 to 1. Each of at most 256 tiles is scaled separately.
 
-    (N, 1, H, W) and (N, 3, H, W) give a tile for each of N; another number of channels gives one for each channel, a
-    row for each of N; (N, H, W) are grey.
+    (N, 1, H, W) and (N, 3, H, W) give N tiles. Other channel counts give one tile per channel, with a row for each of
+    N. (N, H, W) are grey.
     """
     stack = np.asarray(stack, np.float32)
     stack = stack[:, None] if stack.ndim == 3 else stack
@@ -49,13 +49,16 @@ def tiles(stack: np.ndarray, columns: int = 0, bgr: bool = True) -> np.ndarray:
 
 
 def draw_tiles(axes: Any, stack: np.ndarray, title: str = "", columns: int = 0) -> None:
-    """Filters or a blob's maps, (N, H, W) or (N, C, H, W), in rows."""
+    """Draw filters or a blob's maps, (N, H, W) or (N, C, H, W), in rows."""
     axes.imshow(tiles(stack, columns), interpolation="nearest")
     _finish(axes, title)
 
 
 def draw_heat(axes: Any, image: np.ndarray, heat: np.ndarray, title: str = "") -> None:
-    """A heat map (H, W) over its image (C, H, W) in grey; a map with negative values has 0 in the middle."""
+    """Draw a heat map (H, W) over its image (C, H, W) in grey.
+
+    If it has negative values, 0 is the centre of the colour scale.
+    """
     shown = picture(image)
     axes.imshow(shown if shown.ndim == 2 else shown.mean(2), cmap="gray", interpolation="nearest")
     low, high = float(np.min(heat)), float(np.max(heat))
@@ -75,7 +78,7 @@ def draw_map(
     images: np.ndarray | None = None,
     title: str = "",
 ) -> None:
-    """Points (N, 2), with a colour for each label, or with a small image (C, H, W) at each."""
+    """Draw points (N, 2), with a colour for each label, or with a small image (C, H, W) at each."""
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ArgumentError(f"the points have shape {points.shape}; expected (N, 2)")
@@ -93,7 +96,7 @@ def draw_map(
 
 
 def draw_neighbours(axes: Any, query: np.ndarray, images: np.ndarray, distances: np.ndarray, title: str = "") -> None:
-    """An image (C, H, W) and beside it its neighbours (N, C, H, W), with their distances below."""
+    """Draw an image (C, H, W) and its neighbours (N, C, H, W), with their distances below."""
     row = np.concatenate([np.asarray(query)[None], images])
     axes.imshow(tiles(row, len(row)), interpolation="nearest")
     width = row.shape[3] + 1

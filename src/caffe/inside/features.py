@@ -1,4 +1,4 @@
-"""Which inputs are alike for a net: a blob as features, nearest neighbours, and maps of two axes."""
+"""Similar inputs: a blob as features, nearest neighbours, and two-dimensional maps."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from caffe.inside.probe import Probe
 
 __all__ = ["features", "neighbours", "pca", "tsne"]
 
-_LARGEST = 5000  # items of which t-SNE compares all pairs
+_LARGEST = 5000  # largest number of items for t-SNE, which compares all pairs
 
 
 def features(probe: Probe, images: np.ndarray, blob: str = "") -> np.ndarray:
-    """A blob's values for images (N, C, H, W) as rows (N, D); the scores by default."""
+    """Return a blob's values for images (N, C, H, W) as rows (N, D). The default blob is the scores."""
     values = probe.values(images, blob or probe.output)
     return values.reshape(len(values), -1)
 
 
 def neighbours(rows: np.ndarray, query: np.ndarray, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest rows (N, D) of each query (M, D): their numbers (M, count) and distances, the nearest first."""
+    """Return the nearest rows (N, D) of each query (M, D): indices (M, count) and distances, nearest first."""
     rows, query = np.atleast_2d(np.asarray(rows, np.float64)), np.atleast_2d(np.asarray(query, np.float64))
     if rows.shape[1] != query.shape[1] or not 1 <= count <= len(rows):
         raise ArgumentError(
@@ -31,7 +31,7 @@ def neighbours(rows: np.ndarray, query: np.ndarray, count: int = 5) -> tuple[np.
 
 
 def pca(rows: np.ndarray, axes: int = 2) -> np.ndarray:
-    """Rows (N, D) on their first principal axes, (N, axes); the largest weight of each axis is positive."""
+    """Project rows (N, D) on their first principal axes, (N, axes). The largest weight of each axis is positive."""
     rows = _checked(rows, axes)
     centred = rows - rows.mean(0)
     left, sizes, right = np.linalg.svd(centred, full_matrices=False)
@@ -41,9 +41,10 @@ def pca(rows: np.ndarray, axes: int = 2) -> np.ndarray:
 
 
 def tsne(rows: np.ndarray, perplexity: float = 30.0, steps: int = 500, seed: int = 0) -> np.ndarray:
-    """A map (N, 2) on which rows (N, D) that are near each other are near each other.
+    """Compute a map (N, 2) that keeps neighbouring rows (N, D) near each other (t-SNE).
 
-    All pairs are compared, so N is 5000 at most. `perplexity` is about how many neighbours count, a third of N at most.
+    All pairs are compared, so N is limited to 5000. `perplexity` is the approximate number of neighbours, at most a
+    third of N.
     Source: van der Maaten & Hinton, JMLR 9 (2008), with their gains and early exaggeration.
     """
     rows = _checked(rows, 2)
@@ -69,7 +70,10 @@ def tsne(rows: np.ndarray, perplexity: float = 30.0, steps: int = 500, seed: int
 
 
 def _affinities(rows: np.ndarray, perplexity: float) -> np.ndarray:
-    """The probability that two rows are neighbours, (N, N), symmetric, with a width for each row by bisection."""
+    """Return the probabilities (N, N), symmetric, that two rows are neighbours.
+
+    The width of each row is found by bisection.
+    """
     squares = _squares(rows, rows)
     squares /= squares.mean() or 1
     np.fill_diagonal(squares, np.inf)
@@ -87,7 +91,7 @@ def _affinities(rows: np.ndarray, perplexity: float) -> np.ndarray:
 
 
 def _squares(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The squared distances of all pairs of rows."""
+    """Return the squared distances of all pairs of rows."""
     sums = (one**2).sum(1)[:, None] + (other**2).sum(1)
     return np.maximum(sums - 2 * one @ other.T, 0)
 

@@ -1,4 +1,4 @@
-"""The filters of a layer, as they stand in a net or in a weight file."""
+"""The filters of a layer, from a net or a weight file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ __all__ = ["filters_of", "first_filters"]
 
 
 def first_filters(path: str | Path) -> tuple[str, np.ndarray]:
-    """The first filters of a weight file that can be seen: the layer's name and (N, C, H, W). Raises NetError."""
+    """Return name and filters (N, C, H, W) of the first layer in a weight file with filters larger than 1 x 1.
+
+    Raises NetError.
+    """
     held = weight_files.read(path)
     for name, blobs in held.items():
         if blobs and blobs[0].ndim == 4 and min(blobs[0].shape[2:]) > 1:
@@ -24,7 +27,7 @@ def first_filters(path: str | Path) -> tuple[str, np.ndarray]:
 
 
 def filters_of(path: str | Path, layer: str) -> np.ndarray:
-    """The filters of a layer of a weight file, (N, C, H, W). Raises UnknownName and NetError."""
+    """Return the filters (N, C, H, W) of a layer in a weight file. Raises UnknownName and NetError."""
     return _filters(weight_files.read(path), layer, str(path))
 
 

@@ -1,6 +1,6 @@
-"""Which pixels decide: saliency, occlusion, Grad-CAM, and the image that a class likes best.
+"""Which pixels determine a class's score: saliency, occlusion, Grad-CAM, and class images.
 
-All take a `Probe` and an image (C, H, W) as the net takes it, and a class, the best one if none is given.
+All functions take a `Probe`, an image (C, H, W) as the net takes it, and a class; the default is the predicted class.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["class_image", "grad_cam", "occlusion", "saliency"]
 
 
 def saliency(probe: Probe, image: np.ndarray, target: int | None = None) -> np.ndarray:
-    """How strongly each pixel changes a class's score: |d score / d pixel|, the largest of the channels. (H, W)
+    """Return |d score / d pixel| of a class's score, the largest over the channels. (H, W)
 
     Source: Simonyan, Vedaldi & Zisserman, arXiv:1312.6034, section 3.
     """
@@ -25,11 +25,12 @@ def saliency(probe: Probe, image: np.ndarray, target: int | None = None) -> np.n
 
 
 def grad_cam(probe: Probe, image: np.ndarray, target: int | None = None, blob: str = "") -> np.ndarray:
-    """Where in a blob of maps the class is seen, enlarged to the image. (H, W), not negative.
+    """Return where in a convolutional blob the class is detected (Grad-CAM), resized to the image. (H, W), not
+    negative.
 
         weight_k = mean of d score / d map_k,  heat = max(0, sum of weight_k map_k)
 
-    `blob` is the last one with places by default. Source: Selvaraju et al., arXiv:1610.02391.
+    The default `blob` is the last one with spatial axes. Source: Selvaraju et al., arXiv:1610.02391.
     """
     batch, name = probe.batch(image)[:1], probe.named(blob) if blob else probe.last_map()
     if len(probe.size(name)) != 4:
@@ -47,10 +48,12 @@ def occlusion(
     stride: int = 0,
     fill: float | None = None,
 ) -> np.ndarray:
-    """How much a class's score falls where a square hides the image. (H, W), the mean over the squares on each pixel.
+    """Return the decrease of a class's score when a square hides the image. (H, W), averaged over the squares on each
+    pixel.
 
-    `size` is the square's side, a fifth of the image by default, and `stride` the way between two, a quarter of it;
-    `fill` is the value that hides, the image's mean by default. Source: Zeiler & Fergus, arXiv:1311.2901, section 4.2.
+    `size` is the side of the square (default: a fifth of the image), `stride` the distance between squares (default: a
+    quarter of `size`), `fill` the value of the hidden pixels (default: the image's mean). Source: Zeiler & Fergus,
+    arXiv:1311.2901, section 4.2.
     """
     batch = probe.batch(image)[:1]
     height, width = probe.shape[1:]
@@ -78,11 +81,11 @@ def occlusion(
 def class_image(
     probe: Probe, target: int, steps: int = 200, rate: float = 0.05, decay: float = 0.01, seed: int = 0
 ) -> np.ndarray:
-    """An image that a class's score is high for, found by gradient ascent from noise. (C, H, W), about 0.
+    """Return an image with a high score for a class, found by gradient ascent from noise. (C, H, W), about 0.
 
     Each step adds `rate` times the gradient, divided by its standard deviation. `decay` shrinks the values towards 0.
-    The image is blurred slightly at intervals, so that no single pixel grows. Values are in units of 1; to compare,
-    multiply them by the standard deviation of the net's inputs.
+    The image is blurred slightly at intervals, so that no single pixel grows. The values have unit scale; multiply them
+    by the standard deviation of the net's inputs to compare them.
     Source: arXiv:1312.6034, section 2; Yosinski et al., arXiv:1506.06579.
     """
     target = probe.known(target)
@@ -96,7 +99,7 @@ def class_image(
 
 
 def _blurred(image: torch.Tensor) -> torch.Tensor:
-    """Each channel smoothed by the window 1 2 1, along both axes."""
+    """Smooth each channel with the kernel 1 2 1, along both axes."""
     kernel = torch.tensor([0.25, 0.5, 0.25])
     kernel = (kernel[:, None] * kernel).expand(image.shape[1], 1, 3, 3)
     padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")

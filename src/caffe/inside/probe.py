@@ -1,4 +1,4 @@
-"""A net to look into: scores of classes, values of blobs, and gradients of both for an image."""
+"""Gives access to the inside of a net: scores of classes, values of blobs, and gradients of both for an image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BATCH = 64
 
 
 class Probe:
-    """A net of one image input, in the phase TEST.
+    """A net with one image input, in the phase TEST.
 
-    `input` is the input's name and `shape` (C, H, W) that of an image; `output` is the blob whose values count as the
-    scores of classes: the net's first output, or what its last softmax reads, because a probability that is nearly 1
-    has no gradient. `blobs` names the blobs. Raises the errors of `caffe.torch.load`, and NetError for another input.
+    `input` is the name of the input and `shape` (C, H, W) the shape of an image. `output` is the blob with the class
+    scores: the net's first output, or the bottom of its last softmax, because a probability near 1 has almost no
+    gradient. `blobs` names the blobs. Raises the errors of `caffe.torch.load`, and NetError for another input.
     """
 
     def __init__(self, model: str | Path | Any, weights: str | Path | None = None, output: str = "") -> None:
@@ -44,11 +44,11 @@ class Probe:
         self.classes = int(np.prod(sizes[self.output][1:]))
 
     def size(self, blob: str) -> tuple[int, ...]:
-        """The shape of a blob for one image."""
+        """Return the shape of a blob for one image."""
         return self._sizes[self.named(blob)]
 
     def named(self, blob: str) -> str:
-        """The name itself; UnknownName if no blob has it."""
+        """Return the name if a blob has it; raises UnknownName otherwise."""
         if blob not in self._sizes:
             raise UnknownName(
                 f'net "{self.module.name}" has no blob "{blob}"{did_you_mean(blob, self._sizes)} '
@@ -57,21 +57,24 @@ class Probe:
         return blob
 
     def last_map(self) -> str:
-        """The last blob that still has places, (N, C, H, W) with H and W above 1. Raises NetError without one."""
+        """The last blob with spatial axes: (N, C, H, W) with H and W above 1. Raises NetError if there is none."""
         maps = [name for name in self.blobs if len(self._sizes[name]) == 4 and min(self._sizes[name][2:]) > 1]
         if not maps:
             raise NetError(f'net "{self.module.name}" has no blob of shape (N, C, H, W) with more than one place')
         return maps[-1]
 
     def below(self) -> str:
-        """The blob that the layer of the scores reads: the last features before the classes."""
+        """The bottom of the layer that computes the scores: the last features before the classes."""
         for layer in reversed(self.module.spec.layer):
             if self.output in layer.top and self.output not in layer.bottom and layer.bottom:
                 return str(layer.bottom[0])
         return self.output
 
     def batch(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """Images as float32 of shape (N, C, H, W); one image (C, H, W) is a batch of 1. Raises ArgumentError."""
+        """Convert images to float32 of shape (N, C, H, W); one image (C, H, W) becomes a batch of 1.
+
+        Raises ArgumentError.
+        """
         array = np.asarray(images, np.float32)
         array = array[None] if array.ndim == 3 else array
         if array.ndim != 4 or array.shape[1:] != self.shape or not len(array):
@@ -81,33 +84,35 @@ class Probe:
         return array
 
     def values(self, images: np.ndarray, blob: str) -> np.ndarray:
-        """A blob's values for images (N, C, H, W)."""
+        """Return a blob's values for images (N, C, H, W)."""
         array, name = self.batch(images), self.named(blob)
         with torch.no_grad():
             pieces = [self._run(torch.from_numpy(array[at : at + _BATCH]))[name] for at in range(0, len(array), _BATCH)]
         return np.concatenate([piece.numpy() for piece in pieces])
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """The scores of images, (N, classes)."""
+        """Return the scores of images, (N, classes)."""
         array = self.batch(images)
         return self.values(array, self.output).reshape(len(array), -1)
 
     def target(self, image: np.ndarray, target: int | None) -> int:
-        """The class that is asked for, or the best one of an image. Raises ArgumentError for one that is not there."""
+        """Return the given class, or the best class of an image. Raises ArgumentError for a class that does not
+        exist.
+        """
         if target is None:
             return int(self.scores(image)[0].argmax())
         return self.known(target)
 
     def known(self, target: int) -> int:
-        """The number of a class itself; ArgumentError for one that the net does not have."""
+        """Return the class index if the net has it; raises ArgumentError otherwise."""
         if not 0 <= target < self.classes:
             raise ArgumentError(f"class {target} does not exist; the net has {self.classes}, 0 to {self.classes - 1}")
         return target
 
     def gradient(self, image: Tensor, target: int, blob: str = "") -> tuple[Tensor, Tensor]:
-        """The gradient of a class's score for a blob (the image itself without a name), and the blob's values.
+        """Return the gradient of a class's score for a blob (default: the image), and the blob's values.
 
-        Raises NetError where the score does not depend on the blob.
+        Raises NetError if the score does not depend on the blob.
         """
         image = image.detach().clone().requires_grad_()
         with torch.enable_grad():
@@ -117,7 +122,7 @@ class Probe:
             (gradient,) = torch.autograd.grad(score, [at], allow_unused=True) if score.requires_grad else (None,)
         if gradient is None:
             raise NetError(
-                f'the scores "{self.output}" have no gradient for "{blob or self.input}": it lies not before'
+                f'the scores "{self.output}" have no gradient for "{blob or self.input}": they do not depend on it'
             )
         return gradient.detach(), at.detach()
 
@@ -130,7 +135,7 @@ class Probe:
         return self.module.blobs(**{self.input: images}, **others)
 
     def _scores(self) -> str:
-        """The bottom of the last layer if that is a softmax, else the first output."""
+        """Return the bottom of the last layer if that is a softmax, else the first output."""
         for layer in reversed(self.module.spec.layer):
             if self.module.outputs[0] in layer.top and layer.type in _SOFTMAXES and layer.bottom:
                 below = layer.bottom[0]

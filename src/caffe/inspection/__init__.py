@@ -1,4 +1,4 @@
-"""What a file is, which Caffe made it, and what of it runs here: `caffe inspect`."""
+"""`caffe inspect`: determines what a file is, which Caffe created it, and which parts run here."""
 
 from __future__ import annotations
 

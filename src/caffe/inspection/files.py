@@ -1,4 +1,4 @@
-"""Which kind a file is, and the report on files that are not definitions."""
+"""Determines the kind of a file, and reports on files that are not definitions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from caffe.proto import caffe_pb2, detect, files, hdf5, state, text, weights, wi
 __all__ = ["inspect"]
 
 _OURS = 20000
-_LAYER, _BLOBS = 100, 7  # of NetParameter and LayerParameter
-_RAW = (10, 11, 12, 13)  # of BlobProto: raw_data_type, raw_diff_type, raw_data, raw_diff
+_LAYER, _BLOBS = 100, 7  # field numbers of NetParameter and LayerParameter
+_RAW = (10, 11, 12, 13)  # field numbers of BlobProto: raw_data_type, raw_diff_type, raw_data, raw_diff
 
 
 def inspect(path: str) -> Report:
-    """What the file or database at `path` is. Raises `FileError`, `ProtoError`, `DataError`."""
+    """Inspect the file or database at `path`. Raises `FileError`, `ProtoError`, `DataError`."""
     if os.path.isdir(path):
         return _database(path)
     with files.opened(path) as file:
@@ -43,7 +43,7 @@ def inspect(path: str) -> Report:
 
 
 def _definition(path: str) -> Report:
-    """A net or a solver: the one whose grammar the text follows."""
+    """Report on a net or a solver, whichever grammar the text matches."""
     try:
         text.read(path, caffe_pb2.NetParameter())
     except ProtoError as error:
@@ -71,7 +71,7 @@ def _weights(path: str) -> Report:
 
 
 def _has_raw_data(path: str) -> bool:
-    """Whether the first blob of a file is stored as only NVCaffe does."""
+    """Whether the first blob of a file is stored in NVCaffe's format."""
     with detect.binary(path, "net") as view:
         for layer in wire.fields(view):
             if layer.number == _LAYER:
@@ -141,7 +141,7 @@ def _mean(path: str) -> Report:
 
 
 def _hdf5(path: str) -> Report:
-    """Weights, a solver's state, or the arrays of an HDF5Data layer."""
+    """Report on an HDF5 file: weights, a solver's state, or the arrays of an HDF5Data layer."""
     names = hdf5.shapes(path)
     if "data" in names and names["data"] is None:
         report = Report(path, "a net's weights (HDF5)")

@@ -1,4 +1,4 @@
-"""What a net's definition and a solver's say: origin, shapes, parameters, arithmetic, data, and what does not run."""
+"""Reports on net and solver definitions: origin, shapes, parameters, arithmetic, data, and unsupported parts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _READERS = (
     *("data_param", "image_data_param", "window_data_param", "dense_image_data_param", "annotated_data_param"),
     *("video_data_param", "seg_data_param", "pose_image_data_param"),
 )
-"""Options of the layers that read images from files. HDF5Data is left: its options do not tell a shape."""
+"""Options of the layers that read images from files. HDF5Data is not included, because its options state no shape."""
 _LABELS = {"AnnotatedData": (1, 1, 1, 8), "ImageLabelmapData": (0, 1, 0, 0), "DenseImageData": (0, 1, 0, 0)}
-"""Shapes of labels that are not one number an image; 0 stands for the images' own size."""
+"""Shapes of labels that are not one number per image; 0 means the size of the images."""
 
 
 def net(path: str) -> Report:
-    """The report on a net's definition (prototxt)."""
+    """Report on a net's definition (prototxt)."""
     param = text.read(path, caffe_pb2.NetParameter())
     report = Report(path, "a net's definition")
     report.add("name", param.name or "(none)")
@@ -51,7 +51,7 @@ def net(path: str) -> Report:
 
 
 def solver(path: str) -> Report:
-    """The report on a solver's definition (prototxt)."""
+    """Report on a solver's definition (prototxt)."""
     param = text.read(path, caffe_pb2.SolverParameter())
     report = Report(path, "a solver's definition")
     with log.quiet():
@@ -69,14 +69,14 @@ def solver(path: str) -> Report:
 
 
 def tell_origin(report: Report, message: Any) -> None:
-    """Note which fork a message was written for, and its fields that change nothing here."""
+    """Add the fork that a message was written for, and its fields without effect here."""
     report.origin = origins(message)
-    report.add("made by", report.origin[0][0] if report.origin else "BVLC Caffe: no name in it is a fork's")
+    report.add("made by", report.origin[0][0] if report.origin else "BVLC Caffe: it contains no name of a fork")
     report.without_effect += sorted({f"{name} ({fork})" for fork, name in effects.without_effect(message)})
 
 
 def _judge(report: Report, param: Any) -> None:
-    """Note the layers that cannot be built here, whatever their data, and options without effect."""
+    """Add the layers that cannot be built here, whatever their data, and the options without effect."""
     for layer in param.layer:
         try:
             kind = layer_class(layer.type)
@@ -91,7 +91,7 @@ def _judge(report: Report, param: Any) -> None:
 
 
 def _needs(report: Report, param: Any) -> None:
-    """Note the files and inputs that the net's layers read."""
+    """Add the files and inputs that the net's layers read."""
     for layer in param.layer:
         if layer.type == "Input":
             shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
@@ -106,7 +106,7 @@ def _needs(report: Report, param: Any) -> None:
 
 
 def _measure(report: Report, param: Any) -> None:
-    """Note shapes, parameters, arithmetic and memory, if the net can be built without its data."""
+    """Add shapes, parameters, arithmetic and memory, if the net can be built without its data."""
     standing, assumed = _without_data(param)
     first = phase_of(param)
     first = caffe_pb2.TEST if first is None else first
@@ -141,8 +141,8 @@ def _figures(report: Report, built: Any, phase: str) -> None:
     values = sum(math.prod(blob.shape) for blob in built.blobs.values())
     report.add("built as", phase)
     report.add("parameters", f"{sum(blobs.values()):,} ({4 * sum(blobs.values()) / 1e6:.1f} MB)")
-    report.add("arithmetic", f"{total / 1e9:.3f} GFLOP a batch in matrix products, a multiply-add being two")
-    report.add("blobs", f"{4 * values / 1e6:.1f} MB a batch")
+    report.add("arithmetic", f"{total / 1e9:.3f} GFLOP per batch in matrix products (a multiply-add counts as two)")
+    report.add("blobs", f"{4 * values / 1e6:.1f} MB per batch")
     report.layers = Table(_HEAD, list(rows), (4, 5))
 
 
@@ -155,7 +155,7 @@ def _mega(flops: int) -> str:
 
 
 def _without_data(param: Any) -> tuple[Any, list[str]]:
-    """The net with constants in the place of data that may be missing, and what that assumes."""
+    """Return the net with constant inputs instead of data files, and the assumptions made."""
     standing = param.__class__()
     standing.CopyFrom(param)
     assumed = []
@@ -163,7 +163,7 @@ def _without_data(param: Any) -> tuple[Any, list[str]]:
         shape = _data_shape(layer)
         if shape is None:
             continue
-        assumed.append(f'"{layer.name}": shapes here are for {shape[1]} channels of {shape[2]} x {shape[3]}')
+        assumed.append(f'"{layer.name}": shapes assume {shape[1]} channels of {shape[2]} x {shape[3]}')
         stand_in = caffe_pb2.LayerParameter(name=layer.name, type="DummyData", top=layer.top)
         stand_in.include.extend(layer.include)
         stand_in.exclude.extend(layer.exclude)
@@ -178,7 +178,7 @@ def _without_data(param: Any) -> tuple[Any, list[str]]:
 
 
 def _data_shape(layer: Any) -> tuple[int, int, int, int] | None:
-    """The shape that a layer with files delivers as far as its options tell, else 224 x 224; None for other layers."""
+    """Return the shape of a file-based data layer from its options, else 224 x 224; None for other layers."""
     if layer.bottom or not any(layer.HasField(name) for name in _READERS):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read without a library."""
+"""Reads the description in an ONNX file, without the onnx library."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from caffe.proto import files, wire
 
 __all__ = ["is_onnx", "onnx"]
 
-_PRODUCER, _PRODUCER_VERSION, _GRAPH, _OPSETS = 2, 3, 7, 8  # of ModelProto
-_NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12  # of GraphProto
+_PRODUCER, _PRODUCER_VERSION, _GRAPH, _OPSETS = 2, 3, 7, 8  # field numbers of ModelProto
+_NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12  # field numbers of GraphProto
 
 
 def is_onnx(path: str) -> bool:
@@ -25,7 +25,7 @@ def is_onnx(path: str) -> bool:
 
 
 def onnx(path: str) -> Report:
-    """The report on an ONNX file."""
+    """Report on an ONNX file."""
     report = Report(path, "a net in ONNX")
     model = list(wire.fields(_content(path)))
     told = [f.view for f in model if f.number in (_PRODUCER, _PRODUCER_VERSION)]
@@ -66,7 +66,7 @@ def _opset(view: memoryview) -> str:
 
 
 def _elements(tensor: memoryview) -> int:
-    """Elements of a TensorProto: the product of its dims, packed or not."""
+    """Return the number of elements of a TensorProto, from its dims, packed or not."""
     count = 1
     for field in wire.fields(tensor):
         if field.number == 1:

@@ -1,4 +1,4 @@
-"""Which Caffe a net or solver was written for, judged by the names that only one fork has."""
+"""Determines which Caffe a net or solver was written for, by names that only one fork has."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["age", "origins"]
 _OURS = 20000
 _OWN = "Cafetière"
 _REWRITTEN = {"AutoCrop": "RCF"}
-"""Types that upgrading a net turns into another."""
+"""Layer types that upgrading a net changes to others."""
 _AMBIGUOUS = "each in its own meaning"
 
 
 def origins(message: Any) -> list[tuple[str, str, list[str]]]:
-    """The forks whose fields or layer types a net or solver has, the most certain first.
+    """Return the forks whose fields or layer types a net or solver has, most certain first.
 
-    Each with how sure it is and the names that tell it. "sure" needs three names, or a field that stands in one fork's
-    messages only; names that several forks have count as possible.
+    Each comes with its certainty and the names found. "sure" requires three names, or a field in messages that only one
+    fork has. Names that several forks have count as possible.
     """
     found: dict[str, dict[str, None]] = {}
     for fork, name in (*_fields(message), *_types(message)):
@@ -39,7 +39,7 @@ _LEVELS = ("sure", "likely", "possible")
 
 
 def age(net: Any) -> str:
-    """Which form of a net's definition this is, and when Caffe wrote it so."""
+    """Return the format of a net's definition, and when Caffe used it."""
     if v0.is_v0(net):
         return "V0 (2013: options inside `layers { layer { } }`)"
     if net.layers:
@@ -58,7 +58,7 @@ def _certainty(fork: str, names: dict[str, None]) -> str:
 
 
 def _fields(message: Any) -> Iterator[tuple[str, str]]:
-    """Fork and name of each field that BVLC's messages do not have."""
+    """Yield fork and name of each field that BVLC's messages do not have."""
     owner, repeated = message.DESCRIPTOR.name, repeated_fields(message.DESCRIPTOR)
     for each, value in message.ListFields():
         if each.is_extension or each.name == "blobs":
@@ -88,7 +88,7 @@ def _fork_of(owner: str, name: str) -> str:
 
 
 def _types(message: Any) -> Iterator[tuple[str, str]]:
-    """Fork and name of each layer type that has options of a fork, or that only a fork has."""
+    """Yield fork and name of each layer type that has options of a fork, or exists only in a fork."""
     if not isinstance(message, caffe_pb2.NetParameter):
         return
     for layer in message.layer:

@@ -1,4 +1,4 @@
-"""What an inspection found, as text, as JSON and as a page of HTML."""
+"""The result of an inspection, as text, JSON and HTML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STYLE = (
 
 @dataclass
 class Table:
-    """Rows of text under a head; the columns in `right` hold numbers."""
+    """A table of text with column titles. The columns in `right` contain numbers."""
 
     head: Sequence[str]
     rows: list[Sequence[str]]
@@ -27,24 +27,24 @@ class Table:
 
 @dataclass
 class Report:
-    """What a file is. Empty parts are not shown."""
+    """The description of a file. Empty parts are not shown."""
 
     path: str
     kind: str
     facts: list[tuple[str, str]] = field(default_factory=list)
     origin: list[tuple[str, str, list[str]]] = field(default_factory=list)
-    """Forks whose names it uses: the fork, how sure that is, and the names."""
+    """Forks whose names occur: the fork, its certainty, and the names."""
     layers: Table | None = None
     needs: list[str] = field(default_factory=list)
     without_effect: list[str] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
 
     def add(self, name: str, text: object) -> None:
-        """Note a fact."""
+        """Add a fact."""
         self.facts.append((name, str(text)))
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return everything as a JSON-compatible dict."""
         found = asdict(self)
         found["facts"] = dict(self.facts)
         found["origin"] = [{"fork": fork, "certainty": sure, "names": names} for fork, sure, names in self.origin]
@@ -53,7 +53,7 @@ class Report:
         return found
 
     def text(self) -> str:
-        """All of it as lines."""
+        """Return everything as text."""
         lines = [f"{self.path}: {self.kind}"]
         width = max((len(name) for name, _ in self.facts), default=0)
         lines += [f"{name.ljust(width)}  {text}" for name, text in self.facts]
@@ -64,7 +64,7 @@ class Report:
         return "\n".join(lines)
 
     def html(self) -> str:
-        """All of it as one page, without files beside it."""
+        """Return everything as one self-contained HTML page."""
         title = escape(f"{self.path}: {self.kind}")
         parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"]
         parts.append(f"<h1>{title}</h1><table>")

@@ -1,11 +1,11 @@
-"""The classic nets as NetParameters, built of blocks that are functions over NetSpec.
+"""The classic nets as NetParameters, built from blocks that are functions on a NetSpec.
 
     param = caffe.models.resnet50(batch=8)
     net = caffe.Net(param, caffe.TEST)                    # or caffe.torch.load(param), or print(param) into a file
 
-Every builder takes `batch`, `classes`, `size` (of the square images) and `train`: False gives a deploy net with the
-blobs "data" and "prob", True one with "data", "label", "loss" and "accuracy". Layers have the names of the
-published Caffe models (but for MobileNet v2's), so that their weight files fit.
+Every builder takes `batch`, `classes`, `size` (of the square images) and `train`. With train=False it returns a deploy
+net with the blobs "data" and "prob", with train=True a net with "data", "label", "loss" and "accuracy". Layers have the
+names of the published Caffe models (except MobileNet v2), so that their weight files can be loaded.
 """
 
 from __future__ import annotations

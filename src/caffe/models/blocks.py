@@ -1,4 +1,4 @@
-"""The blocks that several nets are built of. Each names its layers in the NetSpec `n` and returns the last blob."""
+"""Blocks shared by several nets. Each adds named layers to the NetSpec `n` and returns the last blob."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FIXED = {"lr_mult": 0, "decay_mult": 0}
 
 
 def begin(batch: int, channels: int, size: int) -> NetSpec:
-    """A net with its input, `n.data`."""
+    """Create a net with its input, `n.data`."""
     n = NetSpec()
     n.data = L.Input(shape={"dim": [batch, channels, size, size]})
     return n
 
 
 def end(n: NetSpec, name: str, scores: Top, train: bool) -> Any:
-    """The NetParameter: with the classes' probabilities, or for training with labels, loss and accuracy."""
+    """Return the NetParameter, ending with class probabilities, or for training with labels, loss and accuracy."""
     if train:
         n.label = L.Input(shape={"dim": [n.data.fn.params["shape"]["dim"][0]]})
         n.loss = L.SoftmaxWithLoss(scores, n.label)
@@ -34,7 +34,7 @@ def end(n: NetSpec, name: str, scores: Top, train: bool) -> Any:
 
 
 def conv(n: NetSpec, name: str, x: Top, outputs: int, kernel: int, bias: bool = True, **options: Any) -> Top:
-    """A convolution of that name; `options` are those of ConvolutionParameter."""
+    """Add a convolution with that name; `options` are fields of ConvolutionParameter."""
     learn = {"param": [_WEIGHT, _BIAS]} if bias else {"param": [_WEIGHT], "bias_term": False}
     given = {"weight_filler": {"type": "msra"}, **learn, **options}
     n[name] = L.Convolution(x, num_output=outputs, kernel_size=kernel, **given)
@@ -42,14 +42,14 @@ def conv(n: NetSpec, name: str, x: Top, outputs: int, kernel: int, bias: bool = 
 
 
 def conv_relu(n: NetSpec, name: str, x: Top, outputs: int, kernel: int, relu: str = "", **options: Any) -> Top:
-    """A convolution and its ReLU, called `relu` (`relu_<name>` by default)."""
+    """Add a convolution and its ReLU, called `relu` (`relu_<name>` by default)."""
     relu = relu or f"relu_{name}"
     n[relu] = L.ReLU(conv(n, name, x, outputs, kernel, **options), in_place=True)
     return n[relu]
 
 
 def conv_bn(n: NetSpec, names: tuple[str, ...], x: Top, outputs: int, kernel: int, **options: Any) -> Top:
-    """A convolution without bias, its batch normalisation and, if there is a fourth name, a ReLU.
+    """Add a convolution without bias, its batch normalization and, if there is a fourth name, a ReLU.
 
     `names` are those of Convolution, BatchNorm, Scale and ReLU.
     """
@@ -65,7 +65,7 @@ def conv_bn(n: NetSpec, names: tuple[str, ...], x: Top, outputs: int, kernel: in
 
 
 def fc(n: NetSpec, name: str, x: Top, outputs: int, std: float = 0.01) -> Top:
-    """A fully connected layer."""
+    """Add a fully connected layer."""
     filler = {"type": "gaussian", "std": std}
     n[name] = L.InnerProduct(x, num_output=outputs, weight_filler=filler, param=[_WEIGHT, _BIAS])
     return n[name]

@@ -76,7 +76,7 @@ def _vgg(name: str, depths: tuple[int, ...], batch: int, classes: int, size: int
 
 
 def _classifier(n: NetSpec, x: Top, classes: int) -> Top:
-    """Three fully connected layers, the first two with dropout."""
+    """Add three fully connected layers, the first two with dropout."""
     for number in (6, 7):
         relu = n[f"relu{number}"] = L.ReLU(fc(n, f"fc{number}", x, 4096, 0.005), in_place=True)
         x = n[f"drop{number}"] = L.Dropout(relu, dropout_ratio=0.5, in_place=True)

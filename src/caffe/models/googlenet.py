@@ -1,4 +1,4 @@
-"""GoogLeNet: inception modules, four branches each."""
+"""GoogLeNet: inception modules with four branches each."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MODULES = {
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-"""Outputs of 1x1, 3x3 reduction, 3x3, 5x5 reduction, 5x5 and the projection of the pooled bottom, by module."""
+"""Outputs of 1x1, 3x3 reduction, 3x3, 5x5 reduction, 5x5 and the pooling projection, by module."""
 
 
 def googlenet(batch: int = 10, classes: int = 1000, size: int = 224, train: bool = False) -> Any:
-    """GoogLeNet with the layers of BVLC's deploy net, without the two side classifiers; 6,998,552 parameters.
+    """GoogLeNet with the layers of BVLC's deploy net, without the two auxiliary classifiers; 6,998,552 parameters.
 
     Source: Szegedy et al., arXiv:1409.4842.
     """
@@ -51,7 +51,7 @@ def googlenet(batch: int = 10, classes: int = 1000, size: int = 224, train: bool
 def inception(
     n: NetSpec, at: str, x: Top, one: int, three_in: int, three: int, five_in: int, five: int, pool: int
 ) -> Top:
-    """An inception module: its numbers are the outputs of the branches and of the 1x1 layers before them."""
+    """Add an inception module. The numbers are the outputs of the branches and of their 1x1 reductions."""
     branches = [_conv(n, at, "1x1", x, one, 1)]
     branches.append(_conv(n, at, "3x3", _conv(n, at, "3x3_reduce", x, three_in, 1), three, 3, pad=1))
     branches.append(_conv(n, at, "5x5", _conv(n, at, "5x5_reduce", x, five_in, 1), five, 5, pad=2))

@@ -34,7 +34,7 @@ def squeezenet(batch: int = 10, classes: int = 1000, size: int = 227, train: boo
 
 
 def _fire(n: NetSpec, at: str, x: Top, squeezed: int) -> Top:
-    """A 1x1 convolution that squeezes, then a 1x1 and a 3x3 one side by side."""
+    """Add a fire module: a 1x1 squeeze convolution, then parallel 1x1 and 3x3 expand convolutions."""
     x = conv_relu(n, f"{at}squeeze1x1", x, squeezed, 1, f"{at}relu_squeeze1x1")
     sides = [
         conv_relu(n, f"{at}expand{kernel}", x, 4 * squeezed, int(kernel[0]), f"{at}relu_expand{kernel}", pad=pad)
@@ -77,7 +77,7 @@ def mobilenet_v2(batch: int = 1, classes: int = 1000, size: int = 224, train: bo
 
 
 def _inverted(n: NetSpec, at: str, x: Top, wide: int, outputs: int, factor: int, stride: int) -> Top:
-    """Expand, filter each channel alone, project; plus x if the shape is the same."""
+    """Add an inverted residual: expand, depthwise convolution, project; plus x if the shape is the same."""
     y = x if factor == 1 else _conv6(n, f"{at}/expand", x, factor * wide, 1)
     y = _conv6(n, f"{at}/dwise", y, factor * wide, 3, group=factor * wide, stride=stride)
     y = _conv(n, f"{at}/linear", y, outputs, 1, relu=False)

@@ -16,7 +16,7 @@ __all__ = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 def _resnet(
     depths: tuple[int, ...], deep: bool, batch: int = 1, classes: int = 1000, size: int = 224, train: bool = False
 ) -> Any:
-    """A ResNet whose stages have so many blocks, in the original form (stride in a block's first convolution).
+    """Build a ResNet with `depths` blocks per stage, in the original form (stride in the first convolution of a block).
 
     Source: He et al., arXiv:1512.03385; layer names of its authors' models.
     """
@@ -35,7 +35,9 @@ def _resnet(
 
 
 def _block(n: NetSpec, at: str, x: Top, outputs: int, deep: bool, stride: int, first: bool) -> Top:
-    """x + two 3x3 convolutions of it, or, if `deep`, a 3x3 one between two 1x1 ones, the last four times as wide."""
+    """Add x + two 3x3 convolutions of x or, if `deep`, a bottleneck of 1x1, 3x3, and a 1x1 that is four times as
+    wide.
+    """
 
     def conv(branch: str, x: Top, wide: int, kernel: int, stride: int = 1, relu: bool = True) -> Top:
         names = (f"res{at}_{branch}", f"bn{at}_{branch}", f"scale{at}_{branch}", f"res{at}_{branch}_relu")

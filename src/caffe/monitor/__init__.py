@@ -1,1 +1,1 @@
-"""The monitor: curves and pictures of training runs as a page in the browser. See `caffe monitor`."""
+"""The monitor: a web page with the curves and pictures of training runs. See `caffe monitor`."""

@@ -1,4 +1,4 @@
-"""All runs: found in the given files and folders, and read by one thread as they grow."""
+"""The board: finds all runs in the given files and folders, and reads them as they grow, in one thread."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from caffe.monitor.run import Run
 
 __all__ = ["Board", "is_log"]
 
-_PAUSE, _LOOK = 1.0, 5.0  # seconds between two readings, and between two searches for new files
-_CALM, _LAZY = 60.0, 3.0  # after so many seconds without a change, pauses are so many times as long
+_PAUSE, _LOOK = 1.0, 5.0  # seconds between two reads, and between two searches for new files
+_CALM, _LAZY = 60.0, 3.0  # after so many seconds without a change, pauses become so many times longer
 _DEPTH = 6
 
 
@@ -40,7 +40,7 @@ class Board:
         self.find()
 
     def start(self) -> None:
-        """Begin to read, in a thread of its own."""
+        """Start the reading thread."""
         self._thread.start()
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Board:
             run.keep(last=True)
 
     def find(self) -> set[int]:
-        """Add the runs that are new in the given folders; returns their numbers."""
+        """Add the new runs in the given folders; returns their numbers."""
         new = set()
         for given in self.paths:
             for path in _runs_below(given):
@@ -67,7 +67,7 @@ class Board:
         return new
 
     def read(self, look: bool = True) -> tuple[set[int], bool]:
-        """Read a piece of each run: the numbers of those that changed, and whether more follows at once."""
+        """Read a piece of each run; returns the numbers of the changed runs, and whether more data are available."""
         changed, more = self.find() if look else set(), False
         for run in self.runs:
             if self._stop.is_set():
@@ -75,7 +75,7 @@ class Board:
             try:
                 looked = run.look() if look else False
                 different, unread = run.poll()
-            except Exception as error:  # whatever is the matter with one run, the others go on
+            except Exception as error:  # an error in one run must not stop the others
                 text = str(error) if isinstance(error, CaffeError | OSError) else f"cannot be read: {error!r}"
                 different, unread, looked = run.message != text, False, False
                 run.message, run.reading = text, False
@@ -105,7 +105,7 @@ class Board:
                 self._stop.wait(_PAUSE * pace)
 
     def _name(self, given: Path, path: Path) -> str:
-        """A name that no other run has: the path below the given folder, or as much of the path as is needed."""
+        """Return a unique name: the path below the given folder, or as much of the path as is needed."""
         name = str(path.relative_to(given)) if path != given else path.name or str(path.resolve())
         if path == given or name == ".":
             name = path.resolve().name
@@ -119,12 +119,12 @@ class Board:
 
 
 def is_log(path: Path) -> bool:
-    """Whether the name of a file in a folder is that of a log."""
+    """Whether a file name in a folder is that of a log."""
     return ".log" in path.name.lower() and not path.name.startswith(".") and not path.is_symlink()
 
 
 def _runs_below(path: Path, depth: int = 0) -> Iterator[Path]:
-    """The logs in a folder and in those below it, and the folders with event files; a file is itself."""
+    """Return the logs in a folder and its subfolders, and the folders with event files. For a file, the file itself."""
     if not path.is_dir():
         yield path
         return

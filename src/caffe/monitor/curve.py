@@ -1,7 +1,8 @@
-"""One curve: values over iterations and seconds in typed arrays, and what of it one picture shows."""
+"""One curve: values over iterations and seconds in typed arrays, and their reduction for a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ __all__ = ["Arrays", "Curve", "Window", "speed", "window"]
 
 
 class Arrays(NamedTuple):
-    """Iterations (int64), values (float32) and seconds since the run began (float64), all (N,); iterations grow."""
+    """Iterations (int64, ascending), values (float32) and seconds since the start of the run (float64), all (N,)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -18,7 +19,7 @@ class Arrays(NamedTuple):
 
 
 class Window(NamedTuple):
-    """For each column of a picture the least, the largest and the mean value, (columns,) each; NaN where none lies."""
+    """For each column of a picture the minimum, maximum and mean value, (columns,) each; NaN for empty columns."""
 
     low: np.ndarray
     high: np.ndarray
@@ -28,8 +29,8 @@ class Window(NamedTuple):
 class Curve:
     """Values that are appended one by one and read as arrays.
 
-    `arrays` is replaced and never written again, so a thread may read it while another one adds. `last` is the
-    iteration that was added last, -1 at first.
+    `arrays` is replaced but never modified, so other threads can read it. `last` is the iteration added last, initially
+    -1.
     """
 
     def __init__(self, arrays: Arrays | None = None) -> None:
@@ -41,7 +42,9 @@ class Curve:
         self._seconds: list[float] = []
 
     def add(self, x: int, y: float, seconds: float) -> None:
-        """Append a value; one at an earlier iteration (a resumed run) replaces what stood from there on."""
+        """Append a value. If its iteration is not larger than the last one (a resumed run), it replaces the values from
+        there on.
+        """
         if x <= self.last:
             self.flush()
             self._cut(x)
@@ -50,23 +53,36 @@ class Curve:
         self._y.append(y)
         self._seconds.append(seconds)
 
+    def extend(self, x: np.ndarray, y: np.ndarray, seconds: np.ndarray) -> None:
+        """Append values, (N,) each, as `add` does one by one."""
+        self.flush()
+        begins = np.flatnonzero(x[1:] <= x[:-1]) + 1
+        for begin, end in zip([0, *begins.tolist()], [*begins.tolist(), len(x)], strict=True):
+            if begin < end:
+                if x[begin] <= self.last:
+                    self._cut(int(x[begin]))
+                self._append(x[begin:end], y[begin:end], seconds[begin:end])
+                self.last = int(x[end - 1])
+
     def flush(self) -> None:
-        """Make what was added part of `arrays`."""
-        if not self._x:
-            return
+        """Move appended values to `arrays`."""
+        if self._x:
+            self._append(self._x, self._y, self._seconds)
+            self._x, self._y, self._seconds = [], [], []
+
+    def _append(self, *columns: Sequence[float] | np.ndarray) -> None:
         count = len(self.arrays.x)
-        total = count + len(self._x)
+        total = count + len(columns[0])
         if total > len(self._memory.x):
             room = max(256, total + total // 4)
             self._memory = Arrays(*(np.concatenate([old, np.empty(room - count, old.dtype)]) for old in self.arrays))
-        for memory, new in zip(self._memory, (self._x, self._y, self._seconds), strict=True):
-            with np.errstate(over="ignore"):  # a loss beyond float32 counts as infinite
+        for memory, new in zip(self._memory, columns, strict=True):
+            with np.errstate(over="ignore"):  # a loss beyond the range of float32 becomes infinite
                 memory[count:total] = new
         begin = self.arrays.seconds[-1] if count else -np.inf
         seconds = self._memory.seconds[count:total]
         np.fmax(np.maximum.accumulate(seconds), begin, out=seconds)
         self.arrays = Arrays(*(memory[:total] for memory in self._memory))
-        self._x, self._y, self._seconds = [], [], []
 
     def _cut(self, x: int) -> None:
         count = int(np.searchsorted(self.arrays.x, x))
@@ -74,10 +90,10 @@ class Curve:
 
 
 def window(arrays: Arrays, axis: str, low: float, width: float, columns: int) -> Window:
-    """Least, largest and mean value in each of `columns` columns of `width` from `low` on.
+    """Return minimum, maximum and mean in each of `columns` columns of `width`, starting at `low`.
 
-    `axis` is "iterations" or "seconds". Values that are not finite do not count. Where the curve crosses the picture's
-    edge between two points, the edge's column gets the value of the straight line there.
+    `axis` is "iterations" or "seconds". Values that are not finite are ignored. If the curve crosses the picture's edge
+    between two points, the column at the edge gets the linearly interpolated value.
     """
     at = arrays.x if axis == "iterations" else arrays.seconds
     bounds = np.searchsorted(at, low + width * np.arange(columns + 1))
@@ -106,7 +122,7 @@ def window(arrays: Arrays, axis: str, low: float, width: float, columns: int) ->
 
 
 def speed(arrays: Arrays, points: int = 500) -> Arrays:
-    """Iterations a second between points of a curve, of which at most about `points` are taken."""
+    """Return iterations per second between points of a curve, for at most about `points` points."""
     stride = max(1, len(arrays.x) // points)
     x, seconds = arrays.x[::stride], arrays.seconds[::stride]
     spans = np.diff(seconds)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, as `caffe train -logdir` writes them: scalars, histograms, images, the graph, texts."""
+"""Reads TensorBoard's event files, as `caffe train -logdir` writes them: scalars, histograms, images, graph, texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe.monitor.source import Source
 
 __all__ = ["EventSource", "is_event_file", "read_value"]
 
-_HEAD, _FOOT = 12, 4  # a record: its length (8 bytes) and a checksum, the event, a checksum
+_HEAD, _FOOT = 12, 4  # a record: length (8 bytes), checksum, event, checksum
 _LARGEST = 1 << 28
 _FINDING = re.compile(r"([\w.-]+): (.*)", re.DOTALL)
 
@@ -25,7 +25,7 @@ def is_event_file(path: Path) -> bool:
 
 
 class EventSource(Source):
-    """Reads one event file. Large values stay in the file; the facts keep their places."""
+    """Reads one event file. Large values stay in the file; the facts store their positions."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -34,37 +34,37 @@ class EventSource(Source):
         self._broken = False
 
     def use(self, data: bytes) -> int:
-        """Read whole records of `data`; returns how many bytes."""
+        """Read the complete records in `data`; returns the number of bytes used."""
         at = 0
         while len(data) - at >= _HEAD and not self._broken:
             (length,) = struct.unpack_from("<Q", data, at)
             if length > _LARGEST:
-                self._break(at, "a record of an impossible length")
+                self._break(at, "a record with an invalid length")
                 break
             end = at + _HEAD + length + _FOOT
             if end > len(data):
                 break
             try:
                 event = self._event.FromString(data[at + _HEAD : end - _FOOT])
-            except Exception:  # protobuf's DecodeError, whichever implementation raises it
-                self._break(at, "a record that is no event")
+            except Exception:  # protobuf's DecodeError, of any implementation
+                self._break(at, "a record that is not an event")
                 break
             self._take(event, self.tail.offset + at + _HEAD, length)
             at = end
         return at
 
     def restarted(self) -> None:
-        """As the base."""
+        """See the base class."""
         super().restarted()
         self.begin, self._broken = None, False
         self.facts.images, self.facts.histograms, self.facts.graph = {}, {}, []
 
     def state(self) -> dict[str, Any]:
-        """As the base."""
+        """See the base class."""
         return {**super().state(), "begin": self.begin, "broken": self._broken}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """As the base."""
+        """See the base class."""
         super().restore(state)
         self.begin, self._broken = state["begin"], state["broken"]
 
@@ -88,7 +88,7 @@ class EventSource(Source):
                 self._tensor(value, int(event.step), event.wall_time - self.begin)
 
     def _tensor(self, value: Any, step: int, seconds: float) -> None:
-        """A text, or a scalar in the form that newer writers use."""
+        """Return a text, or a scalar in the format of newer writers."""
         tensor = value.tensor
         if tensor.string_val and value.tag.startswith("findings"):
             text = tensor.string_val[0].decode("utf-8", "replace")
@@ -104,20 +104,23 @@ class EventSource(Source):
 
 
 def read_value(folder: Path, place: list[Any], tag: str) -> Any:
-    """The value of a tag (or the graph's bytes, without a tag) at a place that the facts name. Raises FileError."""
+    """Read the value of a tag (or the graph's bytes, without a tag) at a position stored in the facts.
+
+    Raises FileError.
+    """
     _, name, offset, length = place
     path = folder / name
     try:
         with open(path, "rb") as file:
             file.seek(offset)
             event = _messages().FromString(file.read(length))
-    except Exception as error:  # the file is gone, or another one by now
+    except Exception as error:  # the file is missing, or was replaced
         raise FileError(f"{path}: cannot read the event at byte {offset}: {error}") from error
     if not tag:
         return event.graph_def
     found = next((value for value in event.summary.value if value.tag == tag), None)
     if found is None:
-        raise FileError(f'{path}: the event at byte {offset} holds no "{tag}" any more')
+        raise FileError(f'{path}: the event at byte {offset} no longer holds "{tag}"')
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is known of a run beside its curves."""
+"""The information about a run besides its curves."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SETTING = re.compile(r"^(\w+): (.*)$")
 
 @dataclass
 class Facts:
-    """All but the curves, in types that JSON has, so that the index can keep it.
+    """JSON-compatible information about a run, stored in the index.
 
-    `ended` is "", "finished", "stopped" or "failed". `images`, `histograms` and `graphs` name places in event files:
-    tag -> [step, file, offset, length].
+    `ended` is "", "finished", "stopped" or "failed". `images`, `histograms` and `graphs` contain positions in event
+    files: tag -> [step, file, offset, length].
     """
 
     net_name: str = ""
@@ -32,7 +32,7 @@ class Facts:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The solver's fields; one that is repeated stands once, its values separated by ','."""
+        """The solver's fields. The values of a repeated field are joined by ','."""
         found: dict[str, str] = {}
         for line in self.solver.splitlines():
             if match := _SETTING.match(line):
@@ -41,18 +41,18 @@ class Facts:
         return found
 
     def told(self, line: str) -> None:
-        """Keep a warning or an error; the last fifty stay."""
+        """Add a warning or an error. The last fifty are kept."""
         self.lines.append(line[:500])
         del self.lines[:-50]
 
     def found(self, finding: dict[str, Any]) -> None:
-        """Keep a finding; the same code at the same iteration counts once."""
+        """Add a finding. The same code at the same iteration is added once."""
         key = (finding.get("code"), finding.get("iteration"))
         if key not in [(known.get("code"), known.get("iteration")) for known in self.findings]:
             self.findings.append(finding)
 
     def follow(self, before: Facts) -> None:
-        """Take from the first part of the same run what this part does not tell."""
+        """Copy missing information from the first part of the same run."""
         for name in ("net_name", "solver", "net", "shapes"):
             setattr(self, name, getattr(self, name) or getattr(before, name))
         self.findings[:0] = before.findings

@@ -1,8 +1,8 @@
-"""A small binary file beside a log: what was read of it, so that the next start reads only what was added.
+"""A binary index file beside a log, which stores what was read, so that the next start reads only new data.
 
-The file begins with the magic word and the length of a header. The header is JSON: the state of the source, its facts,
-and for each curve its number of points. The arrays follow, iterations, values and seconds of one curve after another;
-they are mapped into memory, not read.
+The file starts with a magic word and the length of a header. The header is JSON: the state of the source, its facts,
+and the number of points of each curve. The arrays follow, with iterations, values and seconds of each curve; they are
+memory-mapped.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _TYPES: tuple[np.dtype[Any], ...] = (
     np.dtype("<i8"),
     np.dtype("<f8"),
     np.dtype("<f4"),
-)  # iterations, seconds, values: no padding is needed
+)  # iterations, seconds, values: this order needs no padding
 
 
 def paths(path: Path) -> tuple[Path, Path]:
-    """Where the index of a file may lie: beside it, or in the user's cache."""
+    """Return the possible paths of a file's index: beside the file, or in the user's cache."""
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    shown = path.name.replace("tfevents", "events")  # TensorBoard reads every file whose name has that word
+    shown = path.name.replace("tfevents", "events")  # TensorBoard would read any file whose name contains that word
     return path.with_name(f".{shown}.caffe-index"), cache / "cafetiere" / "monitor" / f"{name}.caffe-index"
 
 
 def save(source: Source) -> bool:
-    """Write the index of a source; False where neither place can be written."""
+    """Write the index of a source; returns False if neither place is writable."""
     curves = {tag: curve.arrays for tag, curve in source.curves.items()}
     header = {
         "state": source.state(),
@@ -67,7 +67,7 @@ def save(source: Source) -> bool:
 
 
 def load(source: Source) -> bool:
-    """Fill a source from its index; False where there is none that fits, and the source is as new."""
+    """Fill a source from its index; returns False, with the source unchanged, if no index matches."""
     for path in paths(source.path):
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
             if _load(source, path):
@@ -76,7 +76,7 @@ def load(source: Source) -> bool:
 
 
 def lighten(source: Source) -> None:
-    """Take the curves of a source from its index, which has just been written: they are mapped instead of held."""
+    """Replace the curves of a source by memory maps of its index, which was just written."""
     for path in paths(source.path):
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
             _, mapped = _read(path)
@@ -96,7 +96,7 @@ def _load(source: Source, path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Arrays]]:
-    """The header of an index, and the curves by tag. Raises ValueError for a file that is none, or is cut."""
+    """Read the header of an index, and the curves by tag. Raises ValueError for an invalid or truncated file."""
     with open(path, "rb") as file:
         magic, length = file.read(8), struct.unpack("<I", file.read(4))[0]
         if magic != _MAGIC:
@@ -105,7 +105,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Arrays]]:
     total = sum(count for _, count in header["curves"])
     begin = 12 + length
     if os.path.getsize(path) != begin + total * sum(kind.itemsize for kind in _TYPES):
-        raise ValueError("an index that is cut")
+        raise ValueError("a truncated index")
     columns: list[Any] = []
     for kind in _TYPES:
         columns.append(np.memmap(path, kind, "r", begin, (total,)) if total else np.empty(0, kind))

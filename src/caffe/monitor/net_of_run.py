@@ -16,20 +16,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def net_of(run: Run) -> tuple[caffe_pb2.NetParameter, Shapes]:
-    """A NetParameter and the shapes of its blobs. Raises CaffeError where the files tell of no net."""
+    """Return a NetParameter and the shapes of its blobs. Raises CaffeError if the files contain no net."""
     facts = run.facts
     if facts.net:
         net = text.parse(facts.net, caffe_pb2.NetParameter(), f"the net in {run.path.name}")
         upgrade.upgrade_net(net, run.path.name)
         return net, {name: tuple(shape) for name, shape in facts.shapes.items()}
     if not facts.graph:
-        raise CaffeError(f'the files of run "{run.name}" tell of no net; a whole log, or event files with a graph, do')
+        raise CaffeError(f'the files of run "{run.name}" contain no net; it needs a complete log, or a graph')
     graph: Any = caffe_graph(read_value(run.folder, facts.graph, ""))
     return graph
 
 
 def caffe_graph(data: bytes) -> tuple[caffe_pb2.NetParameter, Shapes]:
-    """The net that `caffe train -logdir` has written as TensorBoard's graph: a node is a layer."""
+    """Convert TensorBoard's graph, as `caffe train -logdir` writes it, to a net: a node is a layer."""
     from tensorboard.compat.proto.graph_pb2 import GraphDef
 
     net, shapes = caffe_pb2.NetParameter(), {}

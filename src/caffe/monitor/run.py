@@ -1,4 +1,4 @@
-"""A run: the files that tell of it, and what they tell together."""
+"""A run: its files, and their combined content."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from caffe.monitor.source import Source
 
 __all__ = ["FindingsSource", "Run"]
 
-_WORTH = 256 << 10  # bytes of a file from which on it gets an index
-_MUCH = 128 << 20  # bytes after which the index of a file that is still being read is written
+_WORTH = 256 << 10  # bytes; larger files get an index
+_MUCH = 128 << 20  # new bytes after which the index of a growing file is written
 _LARGEST_REPORT = 4 << 20
 _SILENT = 120.0
 
 
 class FindingsSource(Source):
-    """The lines of JSON that a watched run writes for what it finds."""
+    """Reads the JSON lines of findings that a watched run writes."""
 
     def use(self, data: bytes) -> int:
-        """Read whole lines."""
+        """Read the complete lines."""
         end = data.rfind(b"\n") + 1
         for line in data[:end].splitlines():
             with suppress(ValueError, AttributeError):
@@ -42,13 +42,13 @@ class FindingsSource(Source):
         return end
 
     def restarted(self) -> None:
-        """As the base."""
+        """See the base class."""
         super().restarted()
         self.facts = Facts()
 
 
 class Run:
-    """One row of the page: a log, or a folder with event files. `folder` is where reports of it may lie."""
+    """One row of the page: a log, or a folder with event files. Reports about it can be in `folder`."""
 
     def __init__(self, number: int, name: str, path: Path) -> None:
         self.number, self.name, self.path = number, name, path
@@ -66,7 +66,7 @@ class Run:
         return self.path if self.path.is_dir() else self.path.parent
 
     def look(self) -> bool:
-        """Look for files of the run that are new, and for the doctor's report; whether there are some."""
+        """Look for new files of the run, and for the doctor's report; returns whether there are any."""
         before = len(self.sources), self.report
         if not self.sources and not is_event_file(self.path) and not self.path.is_dir():
             self._begin(LogSource(self.path))
@@ -86,14 +86,14 @@ class Run:
         return before != (len(self.sources), self.report)
 
     def poll(self) -> tuple[bool, bool]:
-        """Read what was added to each file: whether anything changed, and whether more follows."""
+        """Read the data added to each file; returns whether anything changed, and whether more is available."""
         results = [source.poll() for source in list(self.sources.values())]
         self.reading = any(more for _, more in results)
         self.keep()
         return any(changed for changed, _ in results), self.reading
 
     def keep(self, last: bool = False) -> None:
-        """Write the indexes of files of which much is new."""
+        """Write the indexes of files with many new data."""
         least = _MUCH if self.reading else _WORTH
         for path, source in self.sources.items():
             done, saved = source.tail.offset, self._saved.get(path, 0)
@@ -104,7 +104,7 @@ class Run:
 
     @property
     def curves(self) -> dict[str, Arrays]:
-        """The curves by tag, joined where several files tell of them, and "speed" in iterations a second."""
+        """Return the curves by tag, joined over several files, and "speed" in iterations per second."""
         key = tuple(curve.arrays for source in self.sources.values() for curve in source.curves.values())
         kept, merged = self._merged
         if len(kept) != len(key) or any(one is not other for one, other in zip(kept, key, strict=True)):
@@ -127,7 +127,7 @@ class Run:
 
     @property
     def facts(self) -> Facts:
-        """What the files tell beside the curves, put together."""
+        """Return the facts of all files, combined."""
         made = Facts()
         for source in self.sources.values():
             facts = source.facts
@@ -143,7 +143,7 @@ class Run:
 
     @property
     def confusions(self) -> list[Path]:
-        """Confusion matrices beside the run, as `caffe test -confusion` writes them."""
+        """Return the confusion matrices beside the run, as written by `caffe test -confusion`."""
         start = "" if self.path.is_dir() else self.path.stem
         with suppress(OSError):
             found = sorted(self.folder.glob(f"{glob.escape(start)}*confusion*"))
@@ -152,11 +152,11 @@ class Run:
 
     @property
     def messages(self) -> list[str]:
-        """What is the matter with the files."""
+        """Return the problems of the files."""
         return [text for text in [self.message, *(s.tail.message for s in self.sources.values())] if text]
 
     def state(self) -> str:
-        """ "reading", "training", "silent", "finished", "stopped", "failed", or "no data"."""
+        """Return "reading", "training", "silent", "finished", "stopped", "failed", or "no data"."""
         if self.reading:
             return "reading"
         ended = self.facts.ended
@@ -175,7 +175,7 @@ class Run:
         self.sources = {**self.sources, source.path: source}
 
     def _find_report(self) -> None:
-        """Take the newest JSON file of the folder that `caffe doctor -json` wrote."""
+        """Find the newest JSON file in the folder that `caffe doctor -json` wrote."""
         with suppress(OSError):
             for path in _json_files(self.folder, int(time.monotonic() / 5)):
                 status = path.stat()
@@ -188,7 +188,7 @@ class Run:
 
 
 def _joined(before: Arrays, after: Arrays) -> Arrays:
-    """Two parts of a run; where they overlap, the later one counts."""
+    """Join two parts of a run. Where they overlap, the later one is used."""
     if not len(after.x):
         return before
     count = int(np.searchsorted(before.x, after.x[0]))
@@ -197,7 +197,7 @@ def _joined(before: Arrays, after: Arrays) -> Arrays:
 
 @lru_cache(1024)
 def _json_files(folder: Path, moment: int) -> list[Path]:
-    """The JSON files of a folder, listed once a `moment` for all of its runs."""
+    """List the JSON files of a folder, once per `moment` for all of its runs."""
     return sorted(folder.glob("*.json"))
 
 

@@ -1,4 +1,4 @@
-"""The web server of the monitor: the page, and what it asks for."""
+"""The web server of the monitor: the page, and its data requests."""
 
 from __future__ import annotations
 
@@ -12,28 +12,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from caffe.errors import CaffeError, require_extra
 from caffe.monitor import views
 from caffe.monitor.board import Board
 from caffe.monitor.run import Run
 from caffe.monitor.system import System
+from caffe.web import LOCAL, guard, is_foreign, security_policy
 
-__all__ = ["LOCAL", "address", "application", "listening", "serve", "server"]
+__all__ = ["application", "serve", "server"]
 
-LOCAL = "127.0.0.1"
 _PAGE = Path(__file__).with_name("page")
-_TRIES = 50  # ports after the wanted one
-_TOGETHER, _ALIVE = 0.4, 15.0  # seconds: changes that are told together, and signs of life
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; object-src 'none'"
+_TOGETHER, _ALIVE = 0.4, 15.0  # seconds: collecting of changes before sending, and interval of keep-alive messages
 
 
 def application(board: Board, host: str = LOCAL) -> Any:
-    """The ASGI application that shows a board. It reads the board only; the caller starts and closes it."""
+    """Create the ASGI application that shows a board. It only reads the board; the caller starts and closes it."""
     applications: Any = require_extra("starlette.applications", "monitor", "caffe monitor")
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
@@ -46,19 +41,17 @@ def application(board: Board, host: str = LOCAL) -> Any:
         yield
         board.listeners.remove(answers.news.tell)
 
-    names = ["localhost", LOCAL, "[::1]", "testserver"] if host in (LOCAL, "localhost", "::1") else ["*"]
     routes: list[Any] = [Route("/", answers.page), Route("/api/events", answers.events)]
     routes += [Route(f"/api/{name}", answers.answering(view)) for name, view in answers.views.items()]
     routes += [Route("/api/doctor", answers.answering(answers.doctor), methods=["POST"])]
     routes += [Mount("/page", StaticFiles(directory=_PAGE))]
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=names)
-    made = applications.Starlette(routes=routes, lifespan=living, middleware=[hosts])
+    made = applications.Starlette(routes=routes, lifespan=living, middleware=[guard(host)])
     made.state.close = answers.news.close
     return made
 
 
 class _News:
-    """Tells each open page which runs have changed; `tell` is called in the board's thread."""
+    """Notifies open pages of changed runs. `tell` is called in the board's thread."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -75,13 +68,13 @@ class _News:
             event.set()
 
     def close(self) -> None:
-        """End the streams: a server that waits for them would not end."""
+        """Close the streams, because the server waits for them before it stops."""
         self.closing = True
         for event in self.waiting:
             event.set()
 
     async def follow(self) -> AsyncIterator[str]:
-        """Server-sent events: the numbers of the runs that changed."""
+        """Stream server-sent events with the numbers of the changed runs."""
         event, pending = asyncio.Event(), set[int]()
         self.waiting[event] = pending
         try:
@@ -103,7 +96,7 @@ class _News:
 
 
 class _Answers:
-    """What each address answers. A view takes the query and runs in a thread; its CaffeError becomes a message."""
+    """The endpoints. A view takes the query and runs in a thread; a CaffeError becomes an error message."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -122,10 +115,10 @@ class _Answers:
         }
 
     async def page(self, request: Any) -> Any:
-        """The page itself."""
+        """The page."""
         from starlette.responses import FileResponse
 
-        return FileResponse(_PAGE / "monitor.html", headers={"Content-Security-Policy": _POLICY})
+        return FileResponse(_PAGE / "monitor.html", headers=security_policy())
 
     async def events(self, request: Any) -> Any:
         """The stream of changes."""
@@ -135,13 +128,12 @@ class _Answers:
         return StreamingResponse(self.news.follow(), media_type="text/event-stream", headers=headers)
 
     def answering(self, view: Callable[[Any], Any]) -> Any:
-        """The endpoint of a view."""
+        """Create the endpoint of a view."""
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import JSONResponse, Response
 
         async def answer(request: Any) -> Any:
-            origin = request.headers.get("origin")
-            if request.method == "POST" and origin and urlsplit(origin).netloc != request.headers.get("host"):
+            if request.method == "POST" and is_foreign(request):
                 return JSONResponse({"error": "another site's page asked for this"}, 403)
             try:
                 made = await run_in_threadpool(view, request.query_params)
@@ -158,7 +150,7 @@ class _Answers:
         return answer
 
     def doctor(self, query: Any) -> dict[str, Any]:
-        """What the doctor reads in a run's log, in a process of its own."""
+        """Run the doctor on a run's log, in a separate process."""
         run = self._one(query)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "findings.json")
@@ -210,31 +202,8 @@ def _whole(query: Any, name: str, default: int) -> int:
     return default if value is None else int(value)
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket at the port, or at the next one that is free. Raises CaffeError."""
-    problem: OSError | None = None
-    for number in range(port, min(port + _TRIES, 65535)) if port else [0]:
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            made = socket.socket(family, socket.SOCK_STREAM)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((host, number))
-            made.listen(128)
-            return made
-        except OSError as error:
-            made.close()
-            problem = error
-    raise CaffeError(f"cannot listen at {host}:{port}: {problem}; give another -host or -port")
-
-
-def address(host: str, listener: socket.socket) -> str:
-    """The page's address in a browser on this machine."""
-    name = {"0.0.0.0": LOCAL, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{name}:{listener.getsockname()[1]}/"
-
-
 def server(board: Board, host: str = LOCAL) -> Any:
-    """A uvicorn.Server that shows a board."""
+    """Create a uvicorn.Server that shows a board."""
     uvicorn: Any = require_extra("uvicorn", "monitor", "caffe monitor")
     app = application(board, host)
 

@@ -1,4 +1,4 @@
-"""The base of what a run is read from: a file with curves and facts."""
+"""The base class of files that a run is read from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Source"]
 
 
 class Source(ABC):
-    """Reads one file piece by piece into curves and facts."""
+    """Reads one file incrementally into curves and facts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,7 +23,7 @@ class Source(ABC):
         self.facts = Facts()
 
     def poll(self) -> tuple[bool, bool]:
-        """Read the next piece of the file: whether anything changed, and whether more follows."""
+        """Read the next piece of the file; returns whether anything changed, and whether more is available."""
         message = self.tail.message
         piece = self.tail.read()
         if piece is None:
@@ -38,18 +38,18 @@ class Source(ABC):
 
     @abstractmethod
     def use(self, data: bytes) -> int:
-        """Read what is whole of `data`; returns how many bytes that are."""
+        """Process the complete part of `data`; returns the number of bytes used."""
 
     def restarted(self) -> None:
-        """Another file is there under the name: forget what the old one told."""
+        """The file was replaced by another one: discard the content of the old one."""
         self.clear()
 
     def clear(self) -> None:
-        """Forget all curves."""
+        """Discard all curves."""
         self.curves = {}
 
     def curve(self, tag: str) -> Curve:
-        """The curve of a tag, which begins here if it is new."""
+        """Return the curve of a tag; creates it if needed."""
         found = self.curves.get(tag)
         if found is None:
             found = Curve()
@@ -57,10 +57,10 @@ class Source(ABC):
         return found
 
     def state(self) -> dict[str, Any]:
-        """What the index keeps beside curves and facts."""
+        """Return the state that the index stores besides curves and facts."""
         return {"tail": self.tail.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was made. Raises KeyError or ValueError where the file is another one."""
+        """Restore a result of `state`. Raises KeyError or ValueError if the file is another one."""
         if not self.tail.restore(state["tail"]):
             raise ValueError("the file has changed")

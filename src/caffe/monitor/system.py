@@ -1,4 +1,4 @@
-"""What the machine is doing: processors, memory, graphics cards."""
+"""The load of the machine: processors, memory, graphics cards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CARD = ("utilization.gpu", "memory.used", "memory.total", "temperature.gpu", "n
 
 
 class System:
-    """Asks the system at most every two seconds, however many pages ask."""
+    """Queries the system at most every two seconds, for any number of pages."""
 
     def __init__(self) -> None:
         self._cpu: tuple[float, float] = (0.0, 0.0)
@@ -24,9 +24,9 @@ class System:
         self._last: dict[str, Any] = {}
 
     def load(self) -> dict[str, Any]:
-        """ "cpu" and "memory" as shares from 0 to 1, "gpus" with load, memory (bytes), temperature and name.
+        """Return "cpu" and "memory" as fractions, and "gpus" with load, memory (bytes), temperature and name.
 
-        What the system does not tell is None.
+        Values that the system does not provide are None.
         """
         if time.monotonic() - self._at > 2:
             self._last = {"cpu": self._processors(), "memory": _memory(), "gpus": _cards(), "cores": os.cpu_count()}

@@ -1,4 +1,4 @@
-"""Reading a file that another program writes: what was added, and what happened to the file."""
+"""Reads a file that another program writes: its new content, and whether it was replaced."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from caffe.proto import files
 
 __all__ = ["Piece", "Tail"]
 
-_PIECE = 4 << 20  # bytes read at once
-_HEAD, _MARK = 256, 64  # bytes by which a file is recognised: its first ones, and those before the place reached
+_PIECE = 4 << 20  # bytes per read
+_HEAD, _MARK = 256, 64  # bytes that identify a file: its first ones, and those before the current position
 
 
 class Piece(NamedTuple):
-    """Bytes that follow what was read, whether they are of another file than before, and whether more follow."""
+    """Newly read bytes, whether they come from another file than before, and whether more are available."""
 
     data: bytes
     replaced: bool
@@ -23,10 +23,10 @@ class Piece(NamedTuple):
 
 
 class Tail:
-    """Reads a file from where reading stopped.
+    """Reads a file from the position where reading stopped.
 
-    A file that was cut, rewritten or replaced by another one (a log that was rotated) is read from its beginning.
-    `message` tells why there is nothing to read, or what has happened; it is empty otherwise.
+    A file that was truncated, rewritten or replaced (a rotated log) is read from its start. `message` says why there is
+    nothing to read, or what happened; otherwise it is empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,11 +39,11 @@ class Tail:
         self._seen: tuple[int, ...] = ()
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on at this place."""
+        """Return the state that `restore` needs to continue at this position."""
         return {"offset": self.offset, "head": self._head.hex(), "mark": self._mark.hex()}
 
     def restore(self, state: dict[str, Any]) -> bool:
-        """Go on where `state` was made; False where the file is not that one any more."""
+        """Restore a result of `state`; returns False if the file is no longer the same."""
         head, mark = bytes.fromhex(state["head"]), bytes.fromhex(state["mark"])
         self.offset, self._head, self._mark = int(state["offset"]), head, mark
         try:
@@ -56,7 +56,7 @@ class Tail:
         return same
 
     def read(self) -> Piece | None:
-        """The next bytes, or None where nothing has changed or nothing can be read.
+        """Return the next bytes, or None if nothing changed or nothing can be read.
 
         `advance` tells how many of them were used.
         """
@@ -81,19 +81,19 @@ class Tail:
         self.size, self.modified = status.st_size, status.st_mtime
         self._seen = () if more else seen
         if replaced:
-            self.message = f"{self.path.name} was cut, rewritten or rotated; it is read from its beginning"
+            self.message = f"{self.path.name} was truncated, rewritten or rotated; it is read from its start"
         elif self.message.startswith(f"cannot read {self.path.name}"):
             self.message = ""
         return Piece(data, replaced, more)
 
     def advance(self, data: bytes) -> None:
-        """The first bytes of the last piece, `data`, have been used."""
+        """The first bytes of the last piece, `data`, were used."""
         if data:
             self.offset += len(data)
             self._mark = (self._mark + data)[-_MARK:] if len(data) < _MARK else data[-_MARK:]
 
     def _same(self, file: Any, size: int) -> bool:
-        """Whether an open file still holds, at its beginning and before the place reached, what it held."""
+        """Whether an open file still has the same bytes at its start and before the current position."""
         if size < self.offset:
             return False
         if not self.offset:
@@ -106,6 +106,6 @@ class Tail:
 
     def _gone(self, error: OSError) -> None:
         gone = isinstance(error, FileNotFoundError)
-        reason = "it is not there (deleted, moved, or not yet written)" if gone else files.reason(error)
-        self.message = f"cannot read {self.path.name}: {reason}" + ("; what was read stays" if self.offset else "")
+        reason = "the file does not exist (deleted, moved, or not yet written)" if gone else files.reason(error)
+        self.message = f"cannot read {self.path.name}: {reason}" + ("; what was read is kept" if self.offset else "")
         self._seen = ()

@@ -1,4 +1,4 @@
-"""What the page asks for: rows of the table, a run in detail, curves as bytes, histograms, pictures, tables."""
+"""The data that the page requests: rows of the table, run details, curves as bytes, histograms, pictures, tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BINS = 60
 
 
 def row(run: Run) -> dict[str, Any]:
-    """A run's line in the table."""
+    """Return a run's row in the table."""
     held, facts = run.curves, run.facts
     main = held.get("loss") or next((arrays for tag, arrays in held.items() if tag != "speed"), None)
     iteration = max((int(arrays.x[-1]) for arrays in held.values() if len(arrays.x)), default=None)
@@ -55,7 +55,7 @@ def row(run: Run) -> dict[str, Any]:
 
 
 def detail(run: Run) -> dict[str, Any]:
-    """What a run's own part of the page shows."""
+    """Return the details of a run."""
     facts = run.facts
     report = run.report or {}
     return {
@@ -74,11 +74,11 @@ def detail(run: Run) -> dict[str, Any]:
 
 
 def curves(runs: Sequence[Run], tag: str, axis: str, low: float | None, high: float | None, columns: int) -> bytes:
-    """The curves of a tag in a window, as bytes: the length of a header, the header in JSON, and float32 arrays.
+    """Return the curves of a tag in a window, as bytes: the length of a header, the header in JSON, and float32 arrays.
 
-    The header has "x0" and "width", the beginning of the first column and the width of each, "extent", the ends of all
-    curves, and "runs". For each run follow the least, the largest and the mean value of each column. On the axis of
-    iterations a column holds whole iterations, so that a column of one iteration is exactly that.
+    The header has "x0" and "width" (start of the first column, and width of each), "extent" (the range of all curves),
+    and "runs". For each run follow minimum, maximum and mean of each column. On the iteration axis a column contains
+    whole iterations, so a column of width one is exactly one iteration.
     """
     columns = min(max(columns, _COLUMNS[0]), _COLUMNS[1])
     held = [(run.number, arrays) for run in runs if (arrays := run.curves.get(tag)) is not None and len(arrays.x)]
@@ -99,9 +99,9 @@ def curves(runs: Sequence[Run], tag: str, axis: str, low: float | None, high: fl
 
 
 def histograms(run: Run, tag: str) -> dict[str, Any]:
-    """A tag's histograms over time: iterations, the limits of the bins, and a row of counts for each iteration.
+    """Return a tag's histograms over time: iterations, the limits of the bins, and a row of counts for each iteration.
 
-    The writer chooses bins for each histogram; here all have the same ones.
+    The writer chooses bins for each histogram; they are converted to common bins.
     """
     places = run.facts.histograms.get(tag, [])
     found = [(place[0], read_value(run.folder, place, tag).histo) for place in places]
@@ -121,7 +121,7 @@ def histograms(run: Run, tag: str) -> dict[str, Any]:
 
 
 def image(run: Run, tag: str, number: int) -> bytes:
-    """The bytes of a PNG file. Raises CaffeError for a picture that does not exist."""
+    """Return the bytes of a PNG file. Raises CaffeError for a picture that does not exist."""
     places = run.facts.images.get(tag, [])
     if not 0 <= number < len(places):
         raise CaffeError(
@@ -131,7 +131,7 @@ def image(run: Run, tag: str, number: int) -> bytes:
 
 
 def confusion(run: Run, number: int) -> Any:
-    """A confusion matrix beside the run: the names of classes and rows of counts, or the bytes of a picture."""
+    """Return a confusion matrix beside the run: class names and rows of counts, or the bytes of a picture."""
     paths = run.confusions
     if not 0 <= number < len(paths):
         raise CaffeError(f'run "{run.name}" has {len(paths)} confusion matrices; expected a number below that')
@@ -143,12 +143,12 @@ def confusion(run: Run, number: int) -> Any:
         return {"names": head[1:], "rows": [[int(cell) for cell in row[1:]] for row in rows]}
     except ValueError as error:
         raise FileError(
-            f"{paths[number]}: is no table of counts as caffe test -confusion writes it: {error}"
+            f"{paths[number]}: is not a table of counts as written by caffe test -confusion: {error}"
         ) from error
 
 
 def net_picture(run: Run) -> bytes:
-    """The run's net with its shapes, as SVG. Raises CaffeError where the run's files tell of none."""
+    """Return the run's net with its shapes, as SVG. Raises CaffeError if the run's files contain no net."""
     from caffe import draw
     from caffe.monitor.net_of_run import net_of
 
@@ -157,7 +157,7 @@ def net_picture(run: Run) -> bytes:
 
 
 def table(runs: Sequence[Run], tag: str) -> str:
-    """A tag's values of several runs as CSV: run, iteration, seconds, value; every point of each curve."""
+    """Return a tag's values of several runs as CSV: run, iteration, seconds, value; every point of each curve."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["run", "iteration", "seconds", tag])
@@ -174,7 +174,7 @@ def _latest_speed(arrays: Any) -> float | None:
 
 
 def _first_broken(arrays: Any) -> int | None:
-    """The first iteration whose value is not finite."""
+    """Return the first iteration whose value is not finite."""
     if arrays is None:
         return None
     bad = np.flatnonzero(~np.isfinite(arrays.y))

@@ -1,1 +1,1 @@
-"""Processes that train together: how they are started, find each other, and exchange what they compute."""
+"""Training with several processes: starting them, connecting them, and exchanging data."""

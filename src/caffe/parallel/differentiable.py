@@ -1,4 +1,4 @@
-"""A sum over processes through which gradients flow."""
+"""A differentiable sum over processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["summed"]
 
 
 def summed(x: Tensor, group: Group) -> Tensor:
-    """The sum of the processes' tensors, of x's shape; its gradient is the sum of the processes' gradients."""
+    """Sum the processes' tensors, in the shape of x. The gradient is the sum of the processes' gradients."""
     return _Summed.apply(x, group)
 
 

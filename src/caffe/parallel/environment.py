@@ -1,4 +1,4 @@
-"""What a launcher tells its processes: torchrun's environment, which `caffe train --procs` sets as well."""
+"""The environment variables of a launcher: torchrun, or `caffe train --procs`, which sets the same ones."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from caffe.parallel.processes import LIMIT, Processes
 __all__ = ["LAUNCHER", "join", "launched", "local_rank", "rank", "watch_launcher"]
 
 LAUNCHER = "CAFFE_LAUNCHER"
-"""The variable by which `caffe train --procs` gives its process number."""
+"""The variable with the process id of `caffe train --procs`."""
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _SIOCGIFADDR = 0x8915
-_LOOK = 0.5  # seconds from look to look whether the launcher is there
+_LOOK = 0.5  # seconds between checks that the launcher still runs
 
 
 def launched() -> bool:
-    """Whether a launcher has started this process as one of several."""
+    """Whether a launcher started this process as one of several."""
     return _number("WORLD_SIZE", 1) > 1
 
 
 def rank() -> int:
-    """The number of this process, 0 where it is alone."""
+    """Return the rank of this process, 0 if it is alone."""
     return _number("RANK", 0) if launched() else 0
 
 
 def local_rank() -> int:
-    """The number of this process among those of its machine."""
+    """Return the rank of this process among those of its machine."""
     return _number("LOCAL_RANK", 0) if launched() else 0
 
 
 def join(device: torch.device | str = "cpu", limit: float = LIMIT) -> Group:
-    """The group that the launcher's environment describes, connected; a group of one where there is no launcher.
+    """Connect to the group that the launcher's environment describes. Without a launcher, the group has one process.
 
-    Raises ParallelError for an environment that is not whole and for processes that do not come.
+    Raises ParallelError for an incomplete environment, and for processes that do not connect.
     """
     if not launched():
         return ALONE
@@ -62,16 +62,16 @@ def join(device: torch.device | str = "cpu", limit: float = LIMIT) -> Group:
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         fact = str(error).partition("\n")[0]
-        raise ParallelError(f"rank {rank()}: cannot meet the other processes at {place}: {fact}") from error
+        raise ParallelError(f"rank {rank()}: cannot connect to the other processes at {place}: {fact}") from error
     return Processes(store, number, size, device, limit)
 
 
 def watch_launcher() -> None:
-    """End this process soon after its launcher has gone: a launcher that is killed cannot end it itself."""
+    """End this process soon after its launcher has ended, because a killed launcher cannot end it."""
     parent = os.getppid()
     known = os.environ.get(LAUNCHER)
     if known is not None and int(known) != parent:
-        os._exit(1)  # it went before this process looked
+        os._exit(1)  # the launcher ended before this check
     if known is not None or "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_watch, args=(parent,), name="caffe launcher watch", daemon=True).start()
 
@@ -79,11 +79,13 @@ def watch_launcher() -> None:
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK)
-    os._exit(1)  # without a word: standard error may lead to a pipe that nobody reads any more
+    os._exit(1)  # without a message: standard error can be a pipe that is no longer read
 
 
 def _share_processors() -> None:
-    """Give each process of a machine its share of the processors; torchrun gives one, unless OMP_NUM_THREADS is set."""
+    """Divide the processors of a machine among its processes. torchrun sets one thread, unless OMP_NUM_THREADS is
+    set.
+    """
     if LAUNCHER in os.environ or os.environ.get("OMP_NUM_THREADS", "1") != "1":
         return
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -91,9 +93,9 @@ def _share_processors() -> None:
 
 
 def _choose_interface() -> None:
-    """Name the network interface that leads to the other machines: gloo would take that of this machine's name.
+    """Select the network interface to the other machines. By default gloo uses the one of this machine's host name.
 
-    Raises ParallelError where the way to the other machines is the loopback, over which none is reached.
+    Raises ParallelError if that interface is the loopback, which does not reach other machines.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ or _number("LOCAL_WORLD_SIZE", 1) == _number("WORLD_SIZE", 1):
         return
@@ -101,16 +103,16 @@ def _choose_interface() -> None:
     name = _interface_to(place)
     if name == "lo":
         raise ParallelError(
-            f'rank {rank()}: MASTER_ADDR "{place}" leads to the loopback interface, over which no other machine is '
-            "reached; give the address of a network, or set GLOO_SOCKET_IFNAME to its interface (ip addr lists them)"
+            f'rank {rank()}: MASTER_ADDR "{place}" resolves to the loopback interface, which does not reach other '
+            "machines; use an address of the network, or set GLOO_SOCKET_IFNAME to its interface (see ip addr)"
         )
     if name:
         os.environ["GLOO_SOCKET_IFNAME"] = name
-        log.info("parallel.py", f"gloo uses the interface {name}, which leads to {place}")
+        log.info("parallel.py", f"gloo uses the interface {name}, which reaches {place}")
 
 
 def _interface_to(host: str) -> str:
-    """The name of the interface with the address from which `host` is reached; empty where that is not known."""
+    """Return the name of the interface from which `host` is reached; empty if unknown."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((host, 9))
@@ -124,7 +126,7 @@ def _interface_to(host: str) -> str:
 
 
 def _address(probe: socket.socket, name: str) -> str:
-    """The IPv4 address of an interface; empty where it has none, or the system does not tell."""
+    """Return the IPv4 address of an interface; empty if it has none or the system does not report it."""
     try:
         import fcntl
 

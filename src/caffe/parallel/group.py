@@ -1,4 +1,4 @@
-"""A group of processes that train together, as training sees it; a process by itself is a group of one."""
+"""The interface of a group of processes that train together. A single process is a group of size one."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Value = TypeVar("Value")
 
 
 class Pending(ABC):
-    """A sum over the processes that has started and not yet finished."""
+    """A sum over the processes that was started and has not finished yet."""
 
     @abstractmethod
     def wait(self) -> None:
-        """Return when the tensor holds the sum. Raises ParallelError where a process is lost."""
+        """Wait until the tensor contains the sum. Raises ParallelError if a process is lost."""
 
 
 class Group(ABC):
     """The processes that train together. Every process must make the same calls in the same order.
 
-    `rank` is the number of this process and `size` the number of processes. Each call raises ParallelError where
-    another process is lost or does not answer within the limit.
+    `rank` is the number of this process and `size` the number of processes. Each call raises ParallelError if another
+    process is lost or does not answer within the time limit.
     """
 
     rank: int
@@ -34,35 +34,35 @@ class Group(ABC):
 
     @abstractmethod
     def start_sum(self, values: Tensor) -> Pending:
-        """Begin to add up a contiguous tensor over the processes, in place."""
+        """Start to sum a contiguous tensor over the processes, in place."""
 
     @abstractmethod
     def send(self, tensors: Iterable[Tensor]) -> None:
-        """Copy the tensors of process 0 into those of the others, in place."""
+        """Copy the tensors of process 0 to the others, in place."""
 
     @abstractmethod
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes, by rank. A value is anything that pickle takes."""
+        """Return the values of all processes, by rank. A value can be any object that pickle supports."""
 
     @abstractmethod
     def share(self, value: Value) -> Value:
-        """The value of process 0."""
+        """Return the value of process 0."""
 
     @abstractmethod
     def fail(self, error: BaseException) -> None:
-        """Tell the others why this process is about to end; returns at once."""
+        """Tell the other processes why this process is about to end. Does not wait."""
 
     @abstractmethod
     def leave(self) -> None:
         """Close the connections."""
 
     def sum(self, values: Tensor) -> None:
-        """Add up a contiguous tensor over the processes, in place."""
+        """Sum a contiguous tensor over the processes, in place."""
         self.start_sum(values).wait()
 
 
 class Member(ABC):
-    """What stands for a group where pycaffe's scripts give a solver and a net something to reduce gradients with."""
+    """An object that provides a group, where pycaffe's scripts pass a communication object to a solver and a net."""
 
     group: Group
 
@@ -73,7 +73,7 @@ class _Done(Pending):
 
 
 class Alone(Group):
-    """The group of one process: all calls return what they were given."""
+    """The group of a single process: all calls return their arguments."""
 
     rank, size = 0, 1
 
@@ -101,13 +101,13 @@ _groups: list[Group] = [ALONE]
 
 
 def current() -> Group:
-    """The group that new solvers, and layers that look at the batches of all processes, belong to."""
+    """Return the group used by new solvers, and by layers that use the batches of all processes."""
     return _groups[-1]
 
 
 @contextmanager
 def joined(group: Group) -> Iterator[None]:
-    """Make `group` the current one in the block. Other processes hear of an error that ends the block."""
+    """Use `group` as the current group in the block. If the block raises an error, the other processes are told."""
     _groups.append(group)
     try:
         yield

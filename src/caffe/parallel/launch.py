@@ -19,15 +19,15 @@ from caffe.parallel.environment import LAUNCHER
 __all__ = ["launch"]
 
 _POLL = 0.05
-_GRACE = 10.0  # seconds in which the others end by themselves after one has failed
+_GRACE = 10.0  # seconds for the other processes to end by themselves after one has failed
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def launch(words: Sequence[str], count: int, processors: int) -> int:
-    """Run Python with these words in `count` processes, which find each other; returns the exit code.
+    """Run Python with these arguments in `count` connected processes; returns the exit code.
 
-    The port is one that the system chooses. Signals go to process 0, which tells the others. When one process fails,
-    the others end: by themselves, or after some seconds by force. Its exit code is returned.
+    The system chooses a free port. Signals are forwarded to process 0, which tells the others. If a process fails, the
+    others end by themselves, or are killed after some seconds; the exit code is that of the failed process.
     """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     running: list[subprocess.Popen[bytes]] = []
@@ -47,18 +47,18 @@ def launch(words: Sequence[str], count: int, processors: int) -> int:
 
 
 def _environment(rank: int, count: int, port: int, threads: int) -> dict[str, str]:
-    """What torchrun sets, and the number of threads."""
+    """Return the environment that torchrun would set, and the number of threads."""
     added = {
         **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, LAUNCHER: os.getpid()},
-        "TORCHELASTIC_USE_AGENT_STORE": True,  # process 0 does not open the port: the launcher has
+        "TORCHELASTIC_USE_AGENT_STORE": True,  # the launcher and not process 0 opens the port
     }
     before = {"OMP_NUM_THREADS": str(threads), **os.environ}
     return {**before, **{name: str(value) for name, value in added.items()}}
 
 
 def _wait(running: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all processes; the exit code is that of the first that failed, or 0."""
+    """Wait for all processes; returns the exit code of the first that failed, or 0."""
     failed, since = 0, 0.0
     while any(process.poll() is None for process in running):
         codes = [(rank, process.poll()) for rank, process in enumerate(running)]
@@ -72,7 +72,7 @@ def _wait(running: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 def _exit_code(rank: int, code: int, pid: int) -> int:
-    """The shell's exit code for that of a process; a line tells of one that a signal has ended."""
+    """Convert the exit code of a process to the shell's. If a signal ended the process, a message says so."""
     if code > 0:
         return code
     if pid:
@@ -83,7 +83,7 @@ def _exit_code(rank: int, code: int, pid: int) -> int:
 
 @contextmanager
 def _forwarding(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Send signals on to process 0: it tells the others, so that all act at one iteration."""
+    """Forward signals to process 0, which tells the others, so that all react at the same iteration."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         if running and running[0].poll() is None:

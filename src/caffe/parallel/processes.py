@@ -1,4 +1,4 @@
-"""A group of several processes, on torch.distributed: NCCL between GPUs, gloo between CPUs."""
+"""A group of several processes, using torch.distributed: NCCL between GPUs, gloo between CPUs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["LIMIT", "Processes", "backend_for"]
 
 Value = TypeVar("Value")
 LIMIT = 600
-"""Seconds that a process waits for the others, unless told otherwise."""
-_ASK = 3.0  # seconds in which a process that was lost may have told why
+"""Default time limit, in seconds, for waiting for other processes."""
+_ASK = 3.0  # seconds to wait for a lost process's reason
 _POLL = 0.05
 
 
 def backend_for(device: torch.device) -> str:
-    """The backend of torch.distributed for tensors on `device`."""
+    """Return the backend of torch.distributed for tensors on `device`."""
     return "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
 
 
 class Processes(Group):
-    """Processes that meet at a store: number `rank` of `size`.
+    """Processes that connect through a store: number `rank` of `size`.
 
-    Every wait ends after `limit` seconds with an error that names the processes that did not come.
+    Every wait ends after `limit` seconds with an error that names the missing processes.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Processes(Group):
         except RuntimeError as error:
             if isinstance(error, ParallelError):
                 raise
-            raise ParallelError(f"{self}: cannot reach the store where the processes meet: {error}") from error
+            raise ParallelError(f"{self}: cannot reach the store that connects the processes: {error}") from error
         self._store = dist.PrefixStore(f"caffe/{token}", store)
         own, wait = dist.PrefixStore(token, store), timedelta(seconds=limit)
         with self._noticing("connecting to the others"):
             dist.init_process_group(backend_for(self._device), store=own, rank=rank, world_size=size, timeout=wait)
 
     def _meet(self, store: dist.Store) -> str:
-        """Wait until every process is there; returns a token that processes of an earlier attempt do not have.
+        """Wait until every process is connected; returns a token that processes of an earlier attempt do not have.
 
-        A launcher that starts the processes again may keep the store. Process 0 offers a token, the others answer with
-        a word of their own, and process 0 confirms these words. Raises ParallelError that names who does not come.
+        A launcher that restarts the processes can keep the store. Process 0 publishes a token, the others answer with
+        random words, and process 0 confirms these words. Raises ParallelError that names the missing processes.
         """
         store.set_timeout(timedelta(seconds=self.limit))
         deadline, word, token = time.monotonic() + self.limit, secrets.token_hex(8), ""
@@ -80,12 +80,12 @@ class Processes(Group):
             time.sleep(_POLL)
         absent = self._silent(store, token) if token else [0]
         raise ParallelError(
-            f"{self}: waited {self.limit:g} s for rank {_listed(absent or [0])} of {self.size}, which did not come; "
-            "look for errors of theirs, and whether their machines reach this one (MASTER_ADDR, firewall)"
+            f"{self}: waited {self.limit:g} s for rank {_listed(absent or [0])} of {self.size}, which did not connect; "
+            "check its errors, and whether its machine reaches this one (MASTER_ADDR, firewall)"
         )
 
     def _silent(self, store: dist.Store, token: str) -> list[int]:
-        """The processes that have not answered the offer of a token."""
+        """Return the processes that have not answered the token."""
         return [rank for rank in range(1, self.size) if not store.check([f"caffe/{token}/word/{rank}"])]
 
     # -- exchanging ------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Processes(Group):
 
     @contextmanager
     def _noticing(self, action: str) -> Iterator[None]:
-        """Turn an error of torch.distributed into one that tells which process is lost, and why if it told."""
+        """Turn an error of torch.distributed into one that names the lost process, and its reason if it sent one."""
         begin = time.monotonic()
         try:
             yield
@@ -146,7 +146,7 @@ class Processes(Group):
         if reasons := self._reasons():
             return start + "; ".join(f"rank {rank} ended: {reason}" for rank, reason in reasons.items())
         if waited < 0.9 * self.limit:
-            return f"{start}another process is gone and did not tell why, so it was killed or crashed ({fact})"
+            return f"{start}another process ended without a reason, so it was killed or crashed ({fact})"
         with suppress(RuntimeError):
             self._store.set(f"waited/{self.rank}", "")
             if missing := self._absent("waited", _ASK):
@@ -154,7 +154,7 @@ class Processes(Group):
         return f"{start}no answer for {waited:.0f} s ({fact})"
 
     def _reasons(self) -> dict[int, str]:
-        """What the processes that ended have told, after the time that they need for it."""
+        """Return the reasons that ended processes sent, after waiting for them briefly."""
         deadline = time.monotonic() + _ASK
         found: dict[int, str] = {}
         with suppress(RuntimeError):
@@ -166,7 +166,7 @@ class Processes(Group):
         return found
 
     def _absent(self, key: str, limit: float) -> list[int]:
-        """The processes that have not set the key after `limit` seconds."""
+        """Return the processes that have not set the key after `limit` seconds."""
         deadline = time.monotonic() + limit
         absent = list(range(self.size))
         while absent:

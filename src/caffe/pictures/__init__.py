@@ -1,1 +1,1 @@
-"""Pictures: nets, training curves, many small images. `caffe.draw` and `caffe.plot` are their entry points."""
+"""Pictures of nets, training curves and image grids. `caffe.draw` and `caffe.plot` are the entry points."""

@@ -13,12 +13,15 @@ from caffe.pictures.grid import viewable
 __all__ = ["outlined", "shown"]
 
 _LEAST = 160
-"""The longer side that smaller images are enlarged to, so that the names are legible."""
+"""Images whose longer side is smaller are enlarged to this, so that the names are legible."""
 _COLOURS = ((60, 60, 230), (60, 200, 60), (230, 120, 40), (30, 200, 230), (220, 60, 200), (200, 200, 40), (0, 128, 255))
 
 
 def shown(image: np.ndarray, label: Any, names: Mapping[int, str] | None = None) -> np.ndarray:
-    """An image (C, H, W) as pixels (H, W, 3), with its boxes where `label` is rows (M, 7) of AnnotatedData."""
+    """Convert an image (C, H, W) to pixels (H, W, 3).
+
+    If `label` is rows (M, 7) of AnnotatedData, the boxes are drawn.
+    """
     pixels = viewable(image)
     if not isinstance(label, np.ndarray) or label.ndim != 2:
         return pixels
@@ -27,7 +30,7 @@ def shown(image: np.ndarray, label: Any, names: Mapping[int, str] | None = None)
 
 
 def outlined(pixels: np.ndarray, boxes: np.ndarray, labels: list[int], texts: list[str]) -> np.ndarray:
-    """Pixels (H, W, 3) with boxes (M, 4), shares of the image, in a colour by label, and a text at each."""
+    """Draw boxes (M, 4), in fractions of the image, on pixels (H, W, 3), with a colour by label and a text at each."""
     height, width = pixels.shape[:2]
     times = max(1, -(-_LEAST // max(height, width, 1)))
     pixels = cv2.resize(pixels, (width * times, height * times), interpolation=cv2.INTER_NEAREST)

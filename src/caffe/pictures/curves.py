@@ -1,4 +1,4 @@
-"""The picture of training curves. Imports matplotlib: see `plot`."""
+"""Draws training curves. Imports matplotlib: see `plot`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WIDE = 50
 
 
 def figure(runs: Sequence[Curves]) -> Figure:
-    """Panels below each other over one axis of iterations: loss, test scores (if any), learning rate (if known)."""
+    """Draw panels over a common iteration axis: loss, test scores (if any), learning rate (if known)."""
     panels = [(_losses, "loss", 3.4)]
     if any(run.scores for run in runs):
         panels.append((_scores, "test score", 2.4))
@@ -100,7 +100,7 @@ def _rates(axis: Any, run: Curves, prefix: str, colour: Any) -> None:
 
 
 def _is_wide(values: Sequence[float]) -> bool:
-    """Whether values reach over so many powers of ten that a logarithmic axis shows more."""
+    """Whether the values span enough powers of ten for a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > _WIDE
 
 
@@ -110,7 +110,7 @@ def _line(axis: Any, series: Series, label: str, **style: Any) -> None:
 
 
 def _last(series: Series, highest: bool = False) -> str:
-    """`: last 0.9908, highest 0.9913`, for a legend."""
+    """Return `: last 0.9908, highest 0.9913`, for a legend."""
     ys = [y for _, y in series.points if math.isfinite(y)]
     if not ys:
         return ""
@@ -118,5 +118,5 @@ def _last(series: Series, highest: bool = False) -> str:
 
 
 def _shade(colour: Any, index: int, prefix: str) -> Any:
-    """The next colour for a second test loss of a single run."""
+    """Return the next colour, for a second test loss of a single run."""
     return colour if prefix or index == 0 else mpl.colormaps["Dark2"](index % 8)

@@ -1,4 +1,4 @@
-"""Pictures of many small images, for people to look at."""
+"""Pictures composed of many small images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PAPER, _INK = 255, 0
 
 
 def viewable(image: np.ndarray) -> np.ndarray:
-    """An image (C, H, W) of any type as pixels (H, W, 3) of uint8: grey unless it has 3 channels or more.
+    """Convert an image (C, H, W) of any dtype to uint8 pixels (H, W, 3). It is grey unless it has 3 channels or more.
 
-    Values of uint8 stay; others are stretched to 0 ... 255 unless they lie within.
+    uint8 values are unchanged; others are scaled to 0 ... 255 unless they lie within this range.
     """
     if image.dtype != np.uint8:
         image = np.nan_to_num(image.astype(np.float32))
@@ -34,7 +34,7 @@ def viewable(image: np.ndarray) -> np.ndarray:
 
 
 def grid(pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int = 0) -> np.ndarray:
-    """Pictures (H, W, 3) of any sizes with a line of text below each, in rows, as one picture."""
+    """Combine pictures (H, W, 3) of any sizes, with a line of text below each, in rows."""
     pictures = [_shown(picture) for picture in pictures]
     columns = min(columns or int(np.ceil(np.sqrt(len(pictures)))), len(pictures))
     height = max(len(picture) for picture in pictures) + _TEXT + _GAP
@@ -50,12 +50,12 @@ def grid(pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int =
 
 
 def image_tiles(images: np.ndarray) -> np.ndarray:
-    """Images (N, C, H, W), in BGR where C is 3, as one picture in RGB."""
+    """Combine images (N, C, H, W), in BGR if C is 3, to one RGB picture."""
     return np.ascontiguousarray(grid([viewable(image) for image in images], [""] * len(images))[..., ::-1])
 
 
 def write_picture(path: str, pixels: np.ndarray) -> None:
-    """Write pixels (H, W, 3) as the kind of file that the suffix of `path` tells; atomically."""
+    """Write pixels (H, W, 3) atomically, in the format given by the suffix of `path`."""
     suffix = os.path.splitext(path)[1] or ".png"
     try:
         done, data = cv2.imencode(suffix, pixels)
@@ -68,7 +68,7 @@ def write_picture(path: str, pixels: np.ndarray) -> None:
 
 
 def _shown(picture: np.ndarray) -> np.ndarray:
-    """A picture that is neither too small to see nor too large for many of them."""
+    """Resize a picture that is too small to see, or too large for a grid."""
     height, width = picture.shape[:2]
     if not height * width:
         raise DataError("a picture without pixels cannot be shown")

@@ -1,8 +1,8 @@
-"""Places the nodes of a directed graph in ranks, so that arrows point one way and cross seldom.
+"""Places the nodes of a directed graph in ranks, so that arrows point in one direction and rarely cross.
 
-The steps are those of Sugiyama et al., "Methods for visual understanding of hierarchical system structures" (1981): a
-rank for each node by its longest path, a bend in every rank that an arrow passes, an order in each rank by the middle
-of the neighbours, and then positions that are near to the neighbours' without overlapping.
+The steps follow Sugiyama et al., "Methods for visual understanding of hierarchical system structures" (1981): a rank
+for each node by its longest path, a bend in every rank that an arrow passes, an order in each rank by the median of the
+neighbours, and then positions near the neighbours' without overlap.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ _SWEEPS = 12
 
 @dataclass(eq=False)
 class Node:
-    """A box, or a bend of an arrow. `along` and `across` are its sizes on the axis of the ranks and on the other one;
-    after `place`, `at` (along) and `x` (across) are its centre, and a bend is as long as its rank."""
+    """A box, or a bend of an arrow. `along` and `across` are its sizes on the rank axis and on the other axis.
+
+    After `place`, `at` (along) and `x` (across) are the coordinates of its centre, and a bend is as long as its rank.
+    """
 
     along: float
     across: float
@@ -34,7 +36,7 @@ class Node:
 def place(
     nodes: Sequence[Node], edges: Sequence[tuple[int, int]], gap_along: float, gap_across: float
 ) -> list[list[Node]]:
-    """Set `at` and `x` of the nodes, which stand in an order that has every edge's source before its target.
+    """Set `at` and `x` of the nodes. They must be in an order with the source of every edge before its target.
 
     Returns for each edge the nodes that it passes, from its source over its bends to its target.
     """
@@ -66,7 +68,9 @@ def place(
 
 
 def _rank(nodes: Sequence[Node], edges: Sequence[tuple[int, int]]) -> None:
-    """The longest path to each node; those that nothing leads to stand right before the first that needs them."""
+    """Compute the longest path to each node. Nodes without predecessors are placed directly before their first
+    reader.
+    """
     for source, target in sorted(edges, key=lambda edge: edge[1]):
         nodes[target].rank = max(nodes[target].rank, nodes[source].rank + 1)
     targets = {target for _, target in edges}
@@ -77,7 +81,7 @@ def _rank(nodes: Sequence[Node], edges: Sequence[tuple[int, int]]) -> None:
 
 
 def _order(ranks: list[list[Node]]) -> None:
-    """Order each rank by the mean place of the neighbours in the rank before, then after it, and so on."""
+    """Order each rank by the mean position of the neighbours in the previous rank, then in the next, and so on."""
     best, fewest = [list(rank) for rank in ranks], _crossings(ranks)
     for sweep in range(8):
         down = sweep % 2 == 0
@@ -113,7 +117,7 @@ def _spread(ranks: Sequence[Sequence[Node]], gap: float) -> None:
     for rank in ranks:
         _settle(rank, [0.0] * len(rank), gap)
     for sweep in range(_SWEEPS):
-        down = sweep % 2 == 0 or sweep == _SWEEPS - 1  # the last one straightens what runs side by side
+        down = sweep % 2 == 0 or sweep == _SWEEPS - 1  # the last pass straightens parallel chains
         for rank in ranks if down else reversed(ranks):
             wishes = []
             for node in rank:
@@ -123,9 +127,9 @@ def _spread(ranks: Sequence[Sequence[Node]], gap: float) -> None:
 
 
 def _settle(rank: Sequence[Node], wishes: Sequence[float], gap: float) -> None:
-    """Give the nodes the positions nearest to their wishes (least squares) that keep their order and distance."""
+    """Assign positions nearest to the wanted ones (least squares) that keep the order and the distances."""
     offset, offsets = 0.0, []
-    groups: list[tuple[int, float]] = []  # nodes that touch: how many, and the mean of their wishes
+    groups: list[tuple[int, float]] = []  # groups of adjacent nodes: size, and mean of the wanted positions
     for index, node in enumerate(rank):
         if index:
             offset += (rank[index - 1].across + node.across) / 2 + gap

@@ -1,4 +1,4 @@
-"""The picture of a net: its boxes, laid out by `layout` and drawn with matplotlib. See `caffe.draw`."""
+"""The picture of a net: boxes placed by `layout` and drawn with matplotlib. See `caffe.draw`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINE, _CHARACTER, _MARGIN = 13.0, 5.1, 8.0  # points
 _FONT = 8.5
 _PIXELS = 30000
 _DPI = 110.0
-_WIDEST = 5000  # pixels of a picture from left to right that is still chosen
+_WIDEST = 5000  # largest width in pixels of a picture from left to right
 _COLOURS = {
     "#f4b6a6": (*labels.CONVOLUTIONS, "Im2col"),
     "#fbd38d": ("Pooling", "SPP"),
@@ -36,7 +36,7 @@ _COLOUR_OF = {kind: colour for colour, kinds in _COLOURS.items() for kind in kin
 
 @dataclass
 class _Box:
-    """A layer and those that change its blobs in place: their texts and colours, line by line."""
+    """A layer and the in-place layers on its tops: texts and colours, line by line."""
 
     lines: list[str] = field(default_factory=list)
     colours: list[str] = field(default_factory=list)
@@ -65,9 +65,9 @@ def save(
     display_lrm: bool,
     shapes: Mapping[str, Sequence[int]],
 ) -> None:
-    """Draw the layers into `stream` as a file of the kind `ext`.
+    """Draw the layers into `stream`, in the format `ext`.
 
-    An empty `rankdir` is LR, or TB where that picture would be wider than `_WIDEST` pixels.
+    An empty `rankdir` means LR, or TB if that picture would be wider than `_WIDEST` pixels.
     """
     boxes, edges = _boxes(layers, display_lrm, shapes)
     page = _draw(boxes, edges, title, rankdir or "LR")
@@ -77,7 +77,7 @@ def save(
 
 
 def _draw(boxes: Sequence[_Box], edges: Sequence[tuple[int, int]], title: str, rankdir: str) -> Figure:
-    """The page with the boxes and arrows."""
+    """Draw the boxes and arrows on a page."""
     upright = rankdir in ("TB", "BT")
     nodes = [Node(*(box.size[::-1] if upright else box.size)) for box in boxes]
     paths = place(nodes, edges, 22.0 if upright else 30.0, 16.0)
@@ -97,9 +97,9 @@ def _draw(boxes: Sequence[_Box], edges: Sequence[tuple[int, int]], title: str, r
 def _boxes(
     layers: Sequence[Any], display_lrm: bool, shapes: Mapping[str, Sequence[int]]
 ) -> tuple[list[_Box], list[tuple[int, int]]]:
-    """The boxes, and the arrows between them as pairs of their numbers.
+    """Return the boxes, and the arrows between them as pairs of indices.
 
-    A blob that layers of several phases make has an arrow from each of them.
+    A blob that layers of several phases produce has an arrow from each of them.
     """
     boxes: list[_Box] = []
     edges: dict[tuple[int, int], None] = {}
@@ -121,7 +121,7 @@ def _boxes(
 
 
 def _facts(layer: Any) -> str:
-    """The most telling options of a layer: `64, 7x7, stride 2, pad 3`."""
+    """Return the most important options of a layer: `64, 7x7, stride 2, pad 3`."""
     outputs = labels.get_edge_label(layer)
     if layer.type == "Input":
         return ", ".join(" x ".join(map(str, shape.dim)) for shape in layer.input_param.shape)
@@ -143,7 +143,7 @@ def _facts(layer: Any) -> str:
 
 
 def _page(boxes: Sequence[_Box], points: Sequence[tuple[float, float]], title: str) -> tuple[Figure, Any]:
-    """An empty page, whose unit is a point, around boxes at these points."""
+    """Create an empty page around boxes at these points. Its unit is a point."""
     width, height = (max((box.size[i] for box in boxes), default=0.0) for i in (0, 1))
     xs, ys = [x for x, _ in points] or [0.0], [y for _, y in points] or [0.0]
     left, right = min(xs) - width / 2 - 12, max(xs) + width / 2 + 12
@@ -169,7 +169,7 @@ def _draw_box(axes: Any, box: _Box, centre: tuple[float, float]) -> None:
 
 
 def _draw_edges(axes: Any, paths: Sequence[Sequence[Node]], point: Any) -> None:
-    """Arrows as smooth curves from border to border, over the bends."""
+    """Draw arrows as smooth curves from border to border, over the bends."""
     curves, heads = [], []
     for path in paths:
         vertices: list[tuple[float, float]] = []

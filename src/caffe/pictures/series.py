@@ -9,19 +9,24 @@ from dataclasses import dataclass, field
 
 __all__ = ["Curves", "Series"]
 
-_LIMIT = 4000  # points a series keeps; more than a picture shows
+_LIMIT = 4000  # points kept per series; more than a picture shows
 
 
 @dataclass
 class Series:
-    """Values over iterations. Only means of neighbours are kept once there are many: the picture stays the same."""
+    """Values over iterations.
+
+    If there are many, neighbouring values are averaged, which does not change the picture.
+    """
 
     points: list[tuple[float, float]] = field(default_factory=list)
     stride: int = 1
     _pending: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, iteration: float, value: float) -> None:
-        """Append a value; one at an earlier iteration (a resumed run) replaces what stood from there on."""
+        """Append a value. If its iteration is not larger than the last one (a resumed run), it replaces the values from
+        there on.
+        """
         last = self._pending or self.points
         if last and iteration <= last[-1][0]:
             self._pending = []
@@ -36,13 +41,13 @@ class Series:
 
     @property
     def columns(self) -> tuple[list[float], list[float]]:
-        """Iterations and values."""
+        """Return iterations and values."""
         return [x for x, _ in self.points], [y for _, y in self.points]
 
     def smoothed(self, logarithmic: bool = False) -> tuple[list[float], list[float]]:
-        """Iterations and the mean of each value's neighbourhood, a twenty-fifth of the run to either side.
+        """Return iterations and the moving average over a twenty-fifth of the run to either side.
 
-        For a logarithmic axis the geometric mean, which stays in the middle of what is drawn there.
+        For a logarithmic axis this is the geometric mean, which lies in the middle of the drawn points.
         """
         finite = [point for point in self.points if math.isfinite(point[1])]
         xs, ys = [x for x, _ in finite], [math.log(y) if logarithmic else y for _, y in finite]
@@ -50,7 +55,7 @@ class Series:
         totals = [0.0, *itertools.accumulate(ys)]
         means = []
         for i in range(len(ys)):
-            near = max(reach // 6, min(reach, i, len(ys) - 1 - i))  # less towards the ends, where slopes would shift
+            near = max(reach // 6, min(reach, i, len(ys) - 1 - i))  # less at the ends: else slopes shift
             first, end = max(0, i - near), min(len(ys), i + near + 1)
             mean = (totals[end] - totals[first]) / (end - first)
             means.append(math.exp(mean) if logarithmic else mean)
@@ -58,13 +63,13 @@ class Series:
 
     @property
     def first_not_finite(self) -> float | None:
-        """The iteration from which values are NaN or infinite, if there is one."""
+        """Return the iteration from which values are NaN or infinite, or None."""
         return next((x for x, y in self.points if not math.isfinite(y)), None)
 
 
 @dataclass
 class Curves:
-    """The curves of one run: `name` tells it from others, `net` is the name of the net it trains."""
+    """The curves of one run. `name` identifies it, `net` is the name of its net."""
 
     name: str
     net: str = ""
@@ -74,7 +79,7 @@ class Curves:
     scores: dict[str, Series] = field(default_factory=dict)
 
     def add_test(self, net: int, output: str, iteration: int, value: float, is_loss: bool) -> None:
-        """A test result: an output that counts in the net's loss stands beside the training loss."""
+        """Add a test result. An output that contributes to the net's loss is drawn beside the training loss."""
         name = f"{output} (test net {net})" if net else output
         target = self.test_loss if is_loss else self.scores
         target.setdefault(name, Series()).add(iteration, value)

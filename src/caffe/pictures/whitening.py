@@ -1,4 +1,4 @@
-"""What preparation does to images: mean, normalisation, PCA and ZCA whitening, with covariance and spectrum."""
+"""The effects of image preprocessing: mean, normalization, PCA and ZCA whitening, with covariance and spectrum."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _DAMPING = 0.01
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch (N, C, H, W) after each preparation, by name, and the eigenvalues and eigenvectors of its covariance.
+    """A batch (N, C, H, W) after each preprocessing, by name, and the eigenvalues and eigenvectors of its covariance.
 
-    `values` (D) fall, with D = C H W; `vectors` (D, D) has the eigenvectors as columns.
+    `values` (D) are in descending order, with D = C H W; the columns of `vectors` (D, D) are the eigenvectors.
     """
 
     steps: dict[str, np.ndarray]
@@ -30,14 +30,14 @@ class Prepared:
 
 
 def prepare(images: np.ndarray) -> Prepared:
-    """Prepare images (N, C, H, W) in every way; images of many numbers are made smaller first.
+    """Preprocess images (N, C, H, W) in every way. Large images are reduced first.
 
         minus the mean    x - m                   m: the mean of each number over the items
         normalised        (x - m) / s             s: its standard deviation
         PCA-whitened      V' (x - m) / sqrt(l)    V, l: eigenvectors and eigenvalues of the covariance
         ZCA-whitened      V V' (x - m) / sqrt(l)
 
-    A hundredth of the mean eigenvalue is added to each l, as the smallest ones are noise. Raises DataError.
+    A hundredth of the mean eigenvalue is added to each l, because the smallest ones are noise. Raises DataError.
     """
     if images.ndim != 4 or len(images) < 2:
         raise DataError(f"a batch of shape {images.shape} cannot be whitened; expected two images (N, C, H, W) or more")
@@ -74,7 +74,7 @@ def draw(prepared: Prepared, folder: str | Path) -> list[Path]:
 
 
 def _smaller(images: np.ndarray) -> np.ndarray:
-    """Images of at most `_MOST` numbers each."""
+    """Reduce images to at most `_MOST` numbers each."""
     _, channels, height, width = images.shape
     scale = (_MOST / (channels * height * width)) ** 0.5
     if scale >= 1:
@@ -85,7 +85,7 @@ def _smaller(images: np.ndarray) -> np.ndarray:
 
 
 def _images(figure: Any, prepared: Prepared) -> Any:
-    """A row for each step, a column for each of the first items."""
+    """Draw a row for each step, with a column for each of the first items."""
     count = min(_SHOWN, len(prepared.steps["normalised"]))
     page = figure(figsize=(1.3 + 1.1 * count, 1.25 * len(prepared.steps)), layout="constrained")
     axes = page.subplots(len(prepared.steps), count, squeeze=False)
@@ -99,13 +99,13 @@ def _images(figure: Any, prepared: Prepared) -> Any:
 def _show(axis: Any, image: np.ndarray) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
-    shown = image[::-1].transpose(1, 2, 0) if len(image) == 3 else image[0]  # three channels are BGR
+    shown = image[::-1].transpose(1, 2, 0) if len(image) == 3 else image[0]  # three channels are in BGR order
     low, high = np.percentile(shown, [1, 99])
     axis.imshow(np.clip((shown - low) / ((high - low) or 1), 0, 1), cmap="gray", vmin=0, vmax=1)
 
 
 def _covariance(figure: Any, prepared: Prepared) -> Any:
-    """The covariance of some numbers, evenly chosen, after each step but the first."""
+    """Draw the covariance of some numbers, evenly sampled, after each step but the first."""
     names = list(prepared.steps)[1:]
     page = figure(figsize=(3.1 * len(names), 3.4), layout="constrained")
     page.suptitle("Covariance: the diagonal is the variance of each number, the rest is what numbers share")
@@ -123,7 +123,7 @@ def _covariance(figure: Any, prepared: Prepared) -> Any:
 
 
 def _spectrum(figure: Any, prepared: Prepared) -> Any:
-    """The eigenvalues, and what share of the variance the first ones hold."""
+    """Draw the eigenvalues, and the fraction of the variance in the first ones."""
     values = prepared.values[prepared.values > 1e-9 * max(float(prepared.values[0]), 1e-12)]
     page = figure(figsize=(7.5, 3.6), layout="constrained")
     left, right = page.subplots(1, 2)
@@ -145,7 +145,7 @@ def _spectrum(figure: Any, prepared: Prepared) -> Any:
 
 
 def _eigenvectors(figure: Any, prepared: Prepared) -> Any:
-    """The first eigenvectors as images."""
+    """Draw the first eigenvectors as images."""
     shape = prepared.steps["normalised"].shape[1:]
     count = min(16, len(prepared.values))
     page = figure(figsize=(9, 2.6), layout="constrained")

@@ -78,7 +78,7 @@ def make(folder: str | Path, source: Source, settings: Settings, progress: Progr
 def refuse_present(top: Path) -> None:
     """FileError if something is at the place of a project."""
     if top.exists() and (not top.is_dir() or any(top.iterdir())):
-        raise FileError(f'"{top}": is there already; give a folder that is new or empty')
+        raise FileError(f'"{top}": already exists; give a folder that is new or empty')
 
 
 class unfinished:  # noqa: N801 - used as a function

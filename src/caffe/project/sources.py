@@ -15,10 +15,24 @@ import numpy as np
 from caffe.data.streams.arrays import read_npz
 from caffe.data.streams.images import read_image
 from caffe.data.tools import datasets
+from caffe.data.tools.picture_sets import PICTURE_SETS, cached
 from caffe.errors import DataError, FileError, did_you_mean
 from caffe.proto import files
 
-__all__ = ["TRAIN", "VAL", "ArraySource", "Example", "FolderSource", "ListSource", "Source", "known_source"]
+__all__ = [
+    "TRAIN",
+    "VAL",
+    "ArraySource",
+    "Example",
+    "FolderSource",
+    "ListSource",
+    "Source",
+    "known_source",
+    "names_part",
+    "pair_of",
+    "picture_columns",
+    "read_table",
+]
 
 TRAIN, VAL = "train", "val"
 _TRAIN_NAMES = ("train", "training")
@@ -153,8 +167,7 @@ class ListSource(_Files):
         super().__init__()
         self.root = str(root or Path(path).parent)
         rows = read_table(path)
-        head = [cell.strip().lower() for cell in rows[0][1]]
-        columns = _columns(head)
+        columns = picture_columns(rows[0][1])
         body = rows[1:] if columns else rows
         columns = columns or {"file": 0, "label": 1}
         for line, cells in body:
@@ -193,17 +206,7 @@ class ArraySource(Source):
     @classmethod
     def from_npz(cls, path: str) -> ArraySource:
         """The arrays of an .npz file: images as "images", "x" or "data", labels as "labels" or "y"."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                names = list(file) if not isinstance(file, np.ndarray) else []
-        except Exception:
-            names = []  # reading it below tells what is wrong
-        lower = {name.lower(): name for name in names}
-        images = next((lower[name] for name in ("images", "x", "data", "x_train") if name in lower), "images")
-        labels = next(
-            (lower[name] for name in ("labels", "y", "label", "target", "y_train") if name in lower), "labels"
-        )
-        pixels, classes = read_npz(path, [images, labels])
+        pixels, classes = read_npz(path, list(pair_of(path)))
         return cls(np.asarray(pixels), [value.item() for value in np.asarray(classes).ravel()], name=path)
 
     def read(self, example: Example) -> np.ndarray:
@@ -214,11 +217,29 @@ class ArraySource(Source):
         return np.ascontiguousarray(image[..., 2::-1]) if image.ndim == 3 else image
 
 
-def known_source(name: str) -> ArraySource:
+def pair_of(path: str) -> tuple[str, str]:
+    """The names in an .npz file of the array of examples and of the array of labels; the usual ones if it has none."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = list(file) if not isinstance(file, np.ndarray) else []
+    except Exception:
+        names = []  # reading it tells what is wrong
+    lower = {name.lower(): name for name in names}
+    examples, labels = (
+        next((lower[name] for name in known if name in lower), known[0])
+        for known in (("images", "x", "data", "x_train"), ("labels", "y", "label", "target", "y_train"))
+    )
+    return examples, labels
+
+
+def known_source(name: str) -> Source:
     """The pictures of a known data set; its test part validates."""
     known = datasets.KNOWN
+    if name in PICTURE_SETS:
+        return FolderSource(cached(name))
     if name not in known:
-        raise DataError(f'unknown data set "{name}"{did_you_mean(name, known)} (known: {", ".join(known)})')
+        names = (*known, *PICTURE_SETS)
+        raise DataError(f'unknown data set "{name}"{did_you_mean(name, names)} (known: {", ".join(names)})')
     parts = datasets.pictures(name)
     train, val = parts["train"], parts["test"]
     labels = [known[name].classes[int(number)] for _, numbers in (train, val) for number in numbers]
@@ -253,8 +274,9 @@ def read_table(path: str | Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _columns(head: list[str]) -> dict[str, int]:
-    """The columns that a first line names; empty if it names none."""
+def picture_columns(heads: Sequence[str]) -> dict[str, int]:
+    """The columns for files and labels that a first line names; empty if it names none."""
+    head = [cell.strip().lower() for cell in heads]
     names = {
         "file": ("file", "filename", "path", "image", "image_path", "filepath", "picture", "name"),
         "label": ("label", "class", "category", "target"),
@@ -266,14 +288,18 @@ def _columns(head: list[str]) -> dict[str, int]:
 
 
 def _part(text: str, place: str) -> str:
+    part = names_part(text)
+    if text and not part:
+        hint = did_you_mean(text.lower(), (*_TRAIN_NAMES, *_VAL_NAMES))
+        raise FileError(f'{place}: unknown split "{text}"{hint}; expected train or val')
+    return part
+
+
+def names_part(text: str) -> str:
+    """The part that a word names; empty if it names none."""
     word = text.lower()
-    if not word:
-        return ""
-    for part, names in ((TRAIN, _TRAIN_NAMES), (VAL, (*_VAL_NAMES, *_TEST_NAMES))):
-        if word in names:
-            return part
-    hint = did_you_mean(word, (*_TRAIN_NAMES, *_VAL_NAMES))
-    raise FileError(f'{place}: unknown split "{text}"{hint}; expected train or val')
+    parts = ((TRAIN, _TRAIN_NAMES), (VAL, (*_VAL_NAMES, *_TEST_NAMES)))
+    return next((part for part, names in parts if word in names), "")
 
 
 def _outermost(folder: Path) -> Path:

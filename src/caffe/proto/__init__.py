@@ -1,4 +1,4 @@
-"""Messages, their text and binary files, and the upgrade of old ones.
+"""Protobuf messages, their text and binary files, and the upgrade of old formats.
 
     caffe_pb2   the message classes, generated from caffe.proto
     text        prototxt files
@@ -7,7 +7,7 @@
     state       .solverstate files
     files       opening and writing files safely
 
-Nothing here imports torch; h5py is imported when a HDF5 file is read or written.
+These modules do not import torch; h5py is imported when an HDF5 file is read or written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`caffe.proto.caffe_pb2` needs no import of its own, as in pycaffe."""
+    """Load `caffe.proto.caffe_pb2` on first access, as pycaffe allows."""
     if name != "caffe_pb2":
         raise AttributeError(f"module 'caffe.proto' has no attribute {name!r}")
     return importlib.import_module("caffe.proto.caffe_pb2")

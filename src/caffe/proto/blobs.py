@@ -1,4 +1,4 @@
-"""Between BlobProto and numpy arrays, as messages and as bytes."""
+"""Converts between BlobProto and numpy arrays, as messages and as bytes."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ _RAW_TYPES = ["<f8", "<f4", "<f2", "<i4", "<u4"]  # NVCaffe: DOUBLE, FLOAT, FLOA
 
 
 def blob_from_proto(proto: caffe_pb2.BlobProto, diff: bool = False) -> np.ndarray:
-    """The array of a BlobProto message: float32, or float64 where the message holds doubles."""
+    """Return the array of a BlobProto message: float64 if it stores doubles, otherwise float32."""
     return decode(memoryview(proto.SerializeToString()), "BlobProto", diff)
 
 
 def blob_to_proto(array: np.ndarray, diff: np.ndarray | None = None) -> caffe_pb2.BlobProto:
-    """A BlobProto with the array's shape and values; float64 arrays are stored as doubles."""
+    """Create a BlobProto with the array's shape and values. float64 arrays are stored as doubles."""
     return caffe_pb2.BlobProto.FromString(b"".join(encode(np.asarray(array), diff)))
 
 
 def fits(stored: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether a stored blob's shape is `wanted`; files of 2014 pad every shape to four axes with leading ones."""
+    """Whether a stored blob's shape equals `wanted`. Files of 2014 pad every shape to four axes with leading ones."""
     stored, wanted = tuple(stored), tuple(wanted)
     return stored == wanted or (len(stored) == 4 and stored == (1,) * (4 - len(wanted)) + wanted)
 
 
 def has_diff(view: memoryview) -> bool:
-    """Whether the bytes of a BlobProto hold a diff."""
+    """Whether the bytes of a BlobProto contain a diff."""
     return any(field.number in (6, 9, 13) for field in wire.fields(view))
 
 
 def decode(view: memoryview, what: str, diff: bool = False, copy: bool = True) -> np.ndarray:
-    """The array in the bytes of a BlobProto, in native byte order; `what` names it in errors.
+    """Decode the array in the bytes of a BlobProto, in native byte order; `what` names it in errors.
 
-    It has memory of its own; without `copy` it may be a view of the bytes, at whatever address they are.
+    With `copy`, the array has its own memory; otherwise it can be a view of the bytes, possibly unaligned.
 
-    Understands packed and unpacked numbers, doubles, the four legacy dimensions and NVCaffe's raw data. Half precision
-    becomes float32. Legacy dimensions win over `shape`, as in Caffe's blob.cpp.
+    Supports packed and unpacked numbers, doubles, the four legacy dimensions and NVCaffe's raw data. Half precision
+    becomes float32. If the legacy dimensions and `shape` are both given, the legacy dimensions are used, as in Caffe's
+    blob.cpp.
     """
     legacy: dict[int, int] = {}
     shape: list[int] | None = None
@@ -74,9 +75,9 @@ def decode(view: memoryview, what: str, diff: bool = False, copy: bool = True) -
 
 
 def encode(array: np.ndarray, diff: np.ndarray | None = None, double: bool | None = None) -> list[bytes | memoryview]:
-    """The bytes of a BlobProto in pieces; contiguous arrays are not copied.
+    """Encode an array as the bytes of a BlobProto, in pieces. Contiguous arrays are not copied.
 
-    `double` stores float64 rather than float32; by default what the array is.
+    `double` selects float64 or float32 storage; the default is the array's dtype.
     """
     double = array.dtype == np.float64 if double is None else double
     dims = b"".join(wire.varint(size) for size in array.shape)
@@ -93,10 +94,10 @@ def _pack(number: int, array: np.ndarray) -> list[bytes | memoryview]:
 
 
 def _array(runs: list[memoryview], dtype: str, what: str, copy: bool = True) -> np.ndarray:
-    """The numbers of packed runs, or of values written one by one."""
+    """Combine the numbers of packed runs and single values to an array."""
     run = runs[0] if len(runs) == 1 else memoryview(b"".join(runs))
     if len(run) % np.dtype(dtype).itemsize:
-        raise FileError(f"{what}: {len(run)} bytes are no whole count of {np.dtype(dtype).name} numbers")
+        raise FileError(f"{what}: {len(run)} bytes are not a whole number of {np.dtype(dtype).name} values")
     return np.frombuffer(run, dtype).astype(np.dtype(dtype).newbyteorder("="), copy=copy)
 
 
@@ -108,7 +109,7 @@ def _raw(run: memoryview, kind: int, what: str) -> np.ndarray:
 
 
 def _dims(view: memoryview) -> list[int]:
-    """The dimensions of a BlobShape, packed or not."""
+    """Read the dimensions of a BlobShape, packed or not."""
     dims: list[int] = []
     for field in wire.fields(view):
         if field.number == 1:
@@ -123,7 +124,7 @@ def _shaped(array: np.ndarray, shape: list[int] | None, what: str) -> np.ndarray
         raise FileError(f"{what}: no array has the shape {str(tuple(shape))[:100]}; the file is damaged")
     if array.size != math.prod(shape):
         raise FileError(
-            f"{what}: shape {tuple(shape)} is {math.prod(shape)} numbers, but {array.size} are stored; "
-            "the file is damaged, or keeps its numbers in a way that only the program that wrote it knows"
+            f"{what}: shape {tuple(shape)} has {math.prod(shape)} numbers, but {array.size} are stored; "
+            "the file is damaged, or uses a format that only the program that wrote it can read"
         )
     return array.reshape(shape)

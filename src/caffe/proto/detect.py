@@ -1,4 +1,4 @@
-"""What kind of file something is, and what to say when another kind was expected."""
+"""Detects the kind of a file, and creates the error if another kind was expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["HDF5_MAGIC", "binary", "is_hdf5", "kind", "parse_net", "reject"]
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _LFS_POINTER = b"version https://git-lfs"
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\r\f\v")
-_LARGEST_FIRST = 1000  # no fork's NetParameter begins with a field of a larger number
+_LARGEST_FIRST = 1000  # the NetParameter of every fork begins with a field number up to this
 _NAMES = {
     "empty": "an empty file",
     "text": "a text file",
@@ -29,7 +29,7 @@ _NAMES = {
     "blob": "a single blob, such as a mean file (.binaryproto)",
     "state": "a solver state (.solverstate)",
     "net": "a binary net or its weights (.caffemodel)",
-    "unknown": "no file that Caffe writes, or a damaged one",
+    "unknown": "not a file that Caffe writes, or a damaged one",
 }
 _WANTED = {
     "net": "weights (.caffemodel, or HDF5)",
@@ -38,7 +38,7 @@ _WANTED = {
     "text": "a text file (.prototxt)",
 }
 _WAYS_OUT = {
-    ("net", "state"): "to go on training from it use -snapshot; the weights are in the .caffemodel beside it",
+    ("net", "state"): "to continue training from it use -snapshot; the weights are in the .caffemodel beside it",
     ("state", "net"): "to start from these weights use -weights; -snapshot takes the .solverstate beside it",
     ("net", "text"): "a net's definition is given as -model (-model_def of classify and detect)",
     ("text", "net"): "give the net's definition here; train and test take weights as -weights, classify and detect as "
@@ -47,7 +47,7 @@ _WAYS_OUT = {
 
 
 def kind(view: memoryview) -> str:
-    """One of the keys of the table of names above, judged by the content's beginning."""
+    """Return the kind of a file, a key of the table of names above, from the beginning of its content."""
     start = bytes(view[:512])
     if not start:
         return "empty"
@@ -61,28 +61,28 @@ def kind(view: memoryview) -> str:
 
 
 def reject(path: PathLike, found: str, wanted: str) -> FileError:
-    """The error for a file of kind `found` where `wanted` was expected."""
+    """Create the error for a file of kind `found` where `wanted` was expected."""
     way_out = _WAYS_OUT.get((wanted, found))
     hint = f"; {way_out}" if way_out else ""
     return FileError(f"{path}: is {_NAMES[found]}; expected {_WANTED[wanted]}{hint}")
 
 
 def is_hdf5(path: PathLike) -> bool:
-    """Whether a file is HDF5, by its content; a missing file is a `FileError`."""
+    """Whether a file is HDF5, by its content. Raises FileError for a missing file."""
     with files.opened(path) as file:
         return file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
 
 
 @contextlib.contextmanager
 def binary(path: PathLike, wanted: str) -> Iterator[memoryview]:
-    """The bytes of a binary message file of the kind `wanted`, read from disk as far as they are looked at.
+    """Open a binary message file of the kind `wanted`, as bytes that are read from disk on access.
 
-    Raises `FileError` if the file is of another kind, and if the block finds that it is cut off or damaged.
+    Raises `FileError` if the file is of another kind, or if the block finds it truncated or damaged.
     """
     with files.opened(path) as file:
         try:
             content: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):  # a pipe, an empty file
+        except (OSError, ValueError):  # for example a pipe or an empty file
             content = file.read()
     view = memoryview(content)
     found = kind(view)
@@ -99,9 +99,9 @@ def binary(path: PathLike, wanted: str) -> Iterator[memoryview]:
 
 
 def parse_net(data: bytes, path: PathLike, fact: str = "is damaged or cut off") -> caffe_pb2.NetParameter:
-    """The NetParameter in the bytes of a file; a `FileError` that says `fact` if there is none.
+    """Parse a NetParameter from the bytes of a file. Raises a `FileError` with the text `fact` if it is not one.
 
-    A text in it that is not UTF-8 is damage, too.
+    Text that is not UTF-8 is treated as damage.
     """
     try:
         net = caffe_pb2.NetParameter.FromString(data)
@@ -112,7 +112,7 @@ def parse_net(data: bytes, path: PathLike, fact: str = "is damaged or cut off") 
 
 
 def _read_texts(message: Message) -> None:
-    """Raise UnicodeDecodeError for a text of a message that is not UTF-8, which protobuf gives as bytes."""
+    """Raise UnicodeDecodeError for a string of a message that is not UTF-8; protobuf returns such strings as bytes."""
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_STRING:
             for text in [value] if isinstance(value, (str, bytes)) else value:
@@ -124,7 +124,7 @@ def _read_texts(message: Message) -> None:
 
 
 def _message_kind(view: memoryview) -> str:
-    """Tell NetParameter, SolverState and BlobProto apart by their first fields."""
+    """Distinguish NetParameter, SolverState and BlobProto by their first fields."""
     head = []
     try:
         for field in wire.fields(view):

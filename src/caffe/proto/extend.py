@@ -1,7 +1,7 @@
-"""Options of layer types that users add: fields of LayerParameter that caffe.proto does not know.
+"""Options of layer types that users add: fields of LayerParameter that are not in caffe.proto.
 
-Each is an extension in protobuf's sense, so it is read, printed, copied and stored as any other field. In prototxt it
-is written like the others: `smooth_param { scale: 3 }`.
+Each is a protobuf extension, so it is read, printed, copied and stored like any other field. In prototxt it has the
+same form: `smooth_param { scale: 3 }`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from caffe.proto import caffe_pb2
 __all__ = ["add_options", "find", "get", "has", "message_of", "names", "options"]
 
 _LAYER = caffe_pb2.LayerParameter.DESCRIPTOR
-_FORKS = range(30000, 40000)  # numbers of fields that forks have: a user's options of the same name take their place
-_FIRST, _COUNT = 1_000_000, 500_000_000  # LayerParameter's numbers for extensions
+_FORKS = range(30000, 40000)  # field numbers used by forks: a user's options of the same name replace the fork's
+_FIRST, _COUNT = 1_000_000, 500_000_000  # field numbers of LayerParameter that are reserved for extensions
 _ADDED: dict[str, FieldDescriptor] = {}
 
 
 def add_options(name: str, message: Descriptor) -> None:
-    """Give LayerParameter the field `name` of the message type `message`; the same again has no effect.
+    """Add to LayerParameter the field `name` of the message type `message`. Adding the same field again has no effect.
 
-    Its number follows from the name, so that binary files stay readable. Raises `ProtoError` for a name that is taken.
+    The field number is derived from the name, so that binary files stay readable. Raises `ProtoError` if the name is in
+    use.
     """
     other = _ADDED[name].message_type if name in _ADDED else None
     if other is message:
@@ -35,7 +36,7 @@ def add_options(name: str, message: Descriptor) -> None:
     if known is not None and known.message_type is message:
         return
     if other is not None or (known is not None and known.number not in _FORKS):
-        raise ProtoError(f"options {name}: LayerParameter has a field of this name already; name the layer type anew")
+        raise ProtoError(f"options {name}: LayerParameter already has a field of this name; rename the layer type")
     file = descriptor_pb2.FileDescriptorProto(name=f"caffe/options/{name}.proto", package="caffe.options")
     file.dependency.extend([_LAYER.file.name, message.file.name])
     file.extension.add(
@@ -57,30 +58,30 @@ def add_options(name: str, message: Descriptor) -> None:
 
 
 def find(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
-    """The field `name` that was added to a message type, if there is one."""
+    """Return the field `name` that was added to a message type, or None."""
     return _ADDED.get(name) if descriptor is _LAYER else None
 
 
 def names() -> list[str]:
-    """The fields that were added to LayerParameter."""
+    """Return the names of the fields added to LayerParameter."""
     return list(_ADDED)
 
 
 def has(message: Any, field: FieldDescriptor) -> bool:
-    """Whether a field that is not repeated is given, added or not."""
+    """Whether a non-repeated field is set, be it added or of caffe.proto."""
     return message.HasExtension(field) if field.is_extension else message.HasField(field.name)
 
 
 def get(message: Any, field: FieldDescriptor) -> Any:
-    """The value of a field, added or not."""
+    """Return the value of a field, be it added or of caffe.proto."""
     return message.Extensions[field] if field.is_extension else getattr(message, field.name)
 
 
 def options(layer: Any, name: str) -> Any:
-    """The options `name` of a LayerParameter, such as `pooling_param`, added or not."""
+    """Return the options `name` of a LayerParameter, such as `pooling_param`, be they added or of caffe.proto."""
     return get(layer, _ADDED.get(name) or _LAYER.fields_by_name[name])
 
 
 def message_of(name: str) -> Descriptor:
-    """The message type of a LayerParameter's options `name`, added or not."""
+    """Return the message type of a LayerParameter's options `name`, be they added or of caffe.proto."""
     return (_ADDED.get(name) or _LAYER.fields_by_name[name]).message_type

@@ -1,4 +1,4 @@
-"""Opening files for reading and replacing files safely, with errors that tell what to do."""
+"""Reads files and replaces files safely. Errors say what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from caffe.errors import FileError, did_you_mean
 
 try:
     import fcntl
-except ImportError:  # not a Unix
+except ImportError:  # not a Unix system
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -38,18 +38,18 @@ __all__ = [
 
 PathLike = str | os.PathLike[str]
 
-_MOST_TEXT = 1 << 28  # bytes; the text of a net of 10,000 layers has a hundredth of it
-_PATIENCE = 10.0  # seconds that a pipe may be silent
+_MOST_TEXT = 1 << 28  # bytes; the text of a net with 10,000 layers has a hundredth of this
+_PATIENCE = 10.0  # seconds to wait for data from a pipe
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """The content of a file, or a `FileError` that tells why it cannot be read."""
+    """Read the content of a file. Raises a `FileError` with the reason if it cannot be read."""
     with opened(path) as file:
         return file.read()
 
 
 def read_text_bytes(path: PathLike) -> bytes:
-    """The bytes of a file that holds a net, solver or schema as text; a `FileError` if it is too large for one."""
+    """Read a text file that holds a net, solver or schema. Raises a `FileError` if it is too large for one."""
     with opened(path) as file:
         content = file.read(_MOST_TEXT + 1)
     if len(content) > _MOST_TEXT:
@@ -62,7 +62,7 @@ def read_text_bytes(path: PathLike) -> bytes:
 
 
 def refuse_special(path: PathLike, pipes: bool = False) -> None:
-    """Raise an OSError for a device or a socket, reading which may never end, and for a pipe unless `pipes`."""
+    """Raise an OSError for a device or socket, which may never end, and for a pipe unless `pipes` is true."""
     mode = os.stat(path).st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         raise OSError(errno.EINVAL, "it is a device or a socket, expected a file")
@@ -71,7 +71,7 @@ def refuse_special(path: PathLike, pipes: bool = False) -> None:
 
 
 def _from_pipe(path: PathLike) -> BinaryIO:
-    """What is written into a pipe until its writers close it; an OSError when nothing comes for some seconds."""
+    """Read from a pipe until its writers close it. Raises an OSError if no data arrives for some seconds."""
     content, waited = io.BytesIO(), time.monotonic() + _PATIENCE
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
         while True:
@@ -86,16 +86,16 @@ def _from_pipe(path: PathLike) -> BinaryIO:
             elif time.monotonic() >= waited:
                 raise OSError(errno.EAGAIN, f"it is a pipe into which nothing was written for {_PATIENCE:g} seconds")
             else:
-                time.sleep(0.01)  # no writer yet
+                time.sleep(0.01)  # no writer has opened the pipe yet
 
 
 @contextlib.contextmanager
 def opened(path: PathLike) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes; every failure while it is open is a `FileError`."""
+    """Open a file for reading bytes. Any failure while it is open becomes a `FileError`."""
     try:
         refuse_special(path, pipes=True)
         file = _from_pipe(path) if stat.S_ISFIFO(os.stat(path).st_mode) else open(path, "rb")  # noqa: SIM115 - see below
-    except (OSError, ValueError) as error:  # a ValueError here is about the name, one below about the content
+    except (OSError, ValueError) as error:  # a ValueError here concerns the name, one below the content
         raise _unreadable(path, error) from error
     try:
         with file:
@@ -105,7 +105,7 @@ def opened(path: PathLike) -> Iterator[BinaryIO]:
 
 
 def lines(path: PathLike, what: str) -> list[str]:
-    """The lines of a text file without the space around them; bytes that are no UTF-8 become lone surrogates.
+    """Return the stripped lines of a text file. Bytes that are not UTF-8 become lone surrogates.
 
     `what` names the file in the `FileError`.
     """
@@ -119,7 +119,7 @@ def lines(path: PathLike, what: str) -> list[str]:
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why a file cannot be opened; a ValueError is about a name that no file can have."""
+    """Return why a file cannot be opened. A ValueError is about an invalid file name."""
     if isinstance(error, ValueError):
         return f"no file can have this name ({error})"
     return error.strerror or str(error)
@@ -127,11 +127,11 @@ def reason(error: OSError | ValueError) -> str:
 
 @contextlib.contextmanager
 def atomic(path: PathLike) -> Iterator[BinaryIO]:
-    """Write a file so that it is there whole or not at all.
+    """Write a file so that it appears complete or not at all.
 
-    Yields a binary file under a temporary name (`.name`) in the same folder. When the block ends well, the content
-    is forced to disk and takes the place of `path`; when it fails, the temporary file is removed and what was at
-    `path` stays as it was. A pipe or a device is written directly. Raises `FileError` if the system refuses.
+    Yields a binary file with a temporary name (`.name`) in the same folder. If the block succeeds, the content is
+    flushed to disk and the file is renamed to `path`. If it fails, the temporary file is removed and the file at `path`
+    is unchanged. Pipes and devices are written directly. Raises `FileError` if the system refuses.
     """
     target = _target(path)
     try:
@@ -150,7 +150,7 @@ def atomic(path: PathLike) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def put_back(path: PathLike) -> Iterator[None]:
-    """If the block fails, bring the file at `path` back that was there before, if there was one."""
+    """If the block fails, restore the file that was at `path` before, if there was one."""
     target = _target(path)
     kept = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.old")
     if os.path.isfile(target):
@@ -166,7 +166,7 @@ def put_back(path: PathLike) -> Iterator[None]:
 
 
 def _link(target: Path, second: Path) -> None:
-    """Give a file a second name, or a copy where the file system has no links."""
+    """Create a second name for a file: a hard link, or a copy if the file system has no links."""
     try:
         os.link(target, second)
     except OSError:
@@ -178,7 +178,7 @@ def _link(target: Path, second: Path) -> None:
 
 
 def check_writable(path: PathLike) -> None:
-    """Raise, before any work is done, the `FileError` that writing `path` with `atomic` would end in."""
+    """Raise the `FileError` that writing `path` with `atomic` would raise, before any work is done."""
     target = _target(path)
     try:
         if os.path.isdir(target):
@@ -191,7 +191,7 @@ def check_writable(path: PathLike) -> None:
 
 
 def _target(path: PathLike) -> Path:
-    """The file that a path leads to."""
+    """Return the file that a path refers to, following links."""
     try:
         return Path(os.path.realpath(path))
     except (OSError, ValueError) as error:
@@ -200,14 +200,17 @@ def _target(path: PathLike) -> Path:
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[BinaryIO]:
-    """A new file beside `target`, with the rights `target` has or would get; removed unless it was renamed."""
+    """Create a file beside `target`, with the permissions that `target` has or would get.
+
+    Removed unless it was renamed.
+    """
     _remove_leftovers(target)
     name = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         with open(name, "x+b") as file:
-            with contextlib.suppress(OSError):  # a file system without locks: leftovers then stay
+            with contextlib.suppress(OSError):  # the file system does not support locks, so leftovers stay
                 lock(file)
-            if len(os.fsencode(target.name)) > 255:  # the temporary name is shorter
+            if len(os.fsencode(target.name)) > 255:  # the temporary name must not be too long
                 raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             if os.path.exists(target):
                 os.chmod(name, stat.S_IMODE(target.stat().st_mode))
@@ -217,7 +220,7 @@ def _temporary(target: Path) -> Iterator[BinaryIO]:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove temporary files of `target` whose writer is gone: killed, it could not do so itself."""
+    """Remove temporary files of `target` whose writer was killed and could not remove them."""
     for leftover in target.parent.glob(f".{glob.escape(target.name[:100])}.????????.tmp"):
         with contextlib.suppress(OSError), open(leftover, "rb") as file:
             lock(file)
@@ -225,7 +228,7 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def lock(file: BinaryIO) -> None:
-    """Lock the file until it is closed or its process ends; raises OSError if another process holds it."""
+    """Lock the file until it is closed or its process ends. Raises OSError if another process holds the lock."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -1,4 +1,4 @@
-"""The way out that an error about a prototxt offers: the field or value that was probably meant."""
+"""Hints in errors about a prototxt: the field or value that was probably meant."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SAME_VALUE = {"AVG": ["AVE"], "AVERAGE": ["AVE", "MEAN"], "MEAN": ["AVE"], "ADD
 
 
 def unknown_field(message: Message, name: str) -> str:
-    """What follows `LayerParameter has no field "nonsense"`."""
+    """Return the hint to append to `LayerParameter has no field "nonsense"`."""
     own = message.DESCRIPTOR
     if own is _LAYER and name in _NEW_WORDS:
         return f'; it belongs to the older "layers", in "layer" write {_NEW_WORDS[name]}'
@@ -48,7 +48,7 @@ def unknown_field(message: Message, name: str) -> str:
 
 
 def wrong_value(field: FieldDescriptor, token: str) -> str:
-    """What follows `Message.field: expected ..., got "token"`."""
+    """Return the hint to append to `Message.field: expected ..., got "token"`."""
     word = token.strip("\"'")
     if field.type == FieldDescriptor.TYPE_STRING and token[:1].isalpha():
         return f'; write "{V1_TYPES.get(token, token)}"' if field.containing_type is _LAYER else f'; write "{token}"'
@@ -64,7 +64,7 @@ def wrong_value(field: FieldDescriptor, token: str) -> str:
 
 
 def _options_with(name: str) -> str:
-    """The option messages of a layer that have a field `name`, if they are few."""
+    """Return the option messages of a layer that have a field `name`, if they are few."""
     if name.endswith("_param"):
         return "; no layer type known here has such options; a file with your own is loaded by --import FILE"
     owners = [
@@ -72,11 +72,14 @@ def _options_with(name: str) -> str:
         for field in _LAYER.fields
         if field.message_type and field.name.endswith("_param") and name in field.message_type.fields_by_name
     ]
-    return f"; it belongs into {' or '.join(owners)}" if 0 < len(owners) <= 4 else ""
+    return f"; it belongs in {' or '.join(owners)}" if 0 < len(owners) <= 4 else ""
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    """The known name closest to `name`. Names ending in _param are compared without that, which is not evidence."""
+    """Return the known name closest to `name`.
+
+    The suffix _param is ignored, because it is no evidence of similarity.
+    """
     if name.endswith("_param"):
         stems = {other.removesuffix("_param"): other for other in known if other.endswith("_param")}
         return stems.get(nearest(name.removesuffix("_param"), stems), "")

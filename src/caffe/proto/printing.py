@@ -1,4 +1,4 @@
-"""Messages as prototxt."""
+"""Prints messages as prototxt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["dumps", "repeated_fields"]
 
 
 def dumps(message: Message) -> str:
-    """The message as prototxt, in the words of protobuf's C++ DebugString, which Caffe logs."""
+    """Format the message as prototxt, in the style of protobuf's C++ DebugString, which Caffe logs."""
     lines: list[str] = []
     _print(message, "", lines)
     return "".join(lines)
@@ -23,7 +23,7 @@ def dumps(message: Message) -> str:
 
 @functools.cache
 def repeated_fields(descriptor: Descriptor) -> frozenset[str]:
-    """The names of a message type's repeated fields; protobuf 4 and 7 have no common attribute that tells."""
+    """Return the names of a message type's repeated fields. protobuf 4 and 7 have no common attribute for this."""
     source = DescriptorProto()
     descriptor.CopyToProto(source)
     return frozenset(field.name for field in source.field if field.label == field.LABEL_REPEATED)
@@ -32,7 +32,7 @@ def repeated_fields(descriptor: Descriptor) -> frozenset[str]:
 def _print(message: Message, indent: str, lines: list[str]) -> None:
     repeated = repeated_fields(message.DESCRIPTOR)
     for field, value in message.ListFields():
-        name = field.name.removeprefix("more_")  # a list in forks' words: see forks/detection.proto
+        name = field.name.removeprefix("more_")  # a string in BVLC that is a list in forks: see forks/detection.proto
         for item in value if field.name in repeated else (value,):
             if field.message_type is not None:
                 lines.append(f"{indent}{name} {{\n")

@@ -1,6 +1,7 @@
-"""Reads a `.proto` file at run time: the messages and enums of proto2, without protoc.
+"""Reads a `.proto` file at run time, without protoc: the messages and enums of proto2.
 
-What it leaves out (services, groups, maps, oneof, extensions, imports other than caffe.proto) is an error that says so.
+Unsupported statements (services, groups, maps, oneof, extensions, imports other than caffe.proto) raise an error that
+says so.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ _LABELS = {name.removeprefix("LABEL_").lower(): number for name, number in _FIEL
 
 
 def load(path: PathLike) -> FileDescriptor:
-    """The messages and enums of the .proto file `path`, which may use those of caffe.proto.
+    """Load the messages and enums of the .proto file `path`, which can use the types of caffe.proto.
 
-    Without a `package` statement they are in a package of the file's own. Raises `FileError` for a file that cannot be
-    read and `ProtoError`, with `path:line:`, for its content.
+    Without a `package` statement, the file gets a package of its own. Raises `FileError` for a file that cannot be read
+    and `ProtoError`, with `path:line:`, for its content.
     """
     name = str(Path(path).resolve())
     text = files.read_text_bytes(path).decode("utf-8-sig", "replace")
-    if (name, text) in _LOADED:  # by another layer type of the same file
+    if (name, text) in _LOADED:  # already loaded for another layer type of the same file
         return _LOADED[name, text]
     source = _Parser(text, str(path)).file(name)
     if not source.package:
@@ -62,7 +63,7 @@ def load(path: PathLike) -> FileDescriptor:
 
 
 class _Parser:
-    """One pass over the tokens of a .proto file."""
+    """Parses the tokens of a .proto file in one pass."""
 
     def __init__(self, text: str, name: str) -> None:
         self.text = text
@@ -71,13 +72,13 @@ class _Parser:
         self.at = 0
 
     def file(self, name: str) -> descriptor_pb2.FileDescriptorProto:
-        """The whole file."""
+        """Parse the whole file."""
         result = descriptor_pb2.FileDescriptorProto(name=name, syntax="proto2", dependency=[_CAFFE])
         while (token := self.take()) != "":
             if token == "syntax":
                 self.expect("=")
                 if self.take()[1:-1] != "proto2":
-                    self.fail("expected proto2, whose fields tell whether they are given", self.at - 1)
+                    self.fail("expected proto2, which records whether a field is set", self.at - 1)
             elif token == "package":
                 result.package = self.take()
             elif token == "import":
@@ -93,7 +94,7 @@ class _Parser:
         return result
 
     def declaration(self, kind: str, parent: Any) -> None:
-        """A message or an enum, behind its keyword."""
+        """Parse a message or an enum, after its keyword."""
         name = self.take()
         self.expect("{")
         if kind == "enum":
@@ -123,7 +124,7 @@ class _Parser:
         if kind in _SCALARS:
             field.type = _SCALARS[kind]
         else:
-            field.type_name = kind  # protobuf finds out whether it is a message or an enum
+            field.type_name = kind  # protobuf determines whether the type is a message or an enum
         field.name = self.take()
         self.expect("=")
         field.number = self.number()
@@ -152,7 +153,7 @@ class _Parser:
             self.fail(f'expected a whole number, got "{self.tokens[self.at - 1]}"', self.at - 1)
 
     def take(self) -> str:
-        """The present token; moves on, but never beyond the end."""
+        """Return the current token and advance, but never beyond the end."""
         token = self.tokens[self.at]
         self.at = min(self.at + 1, len(self.tokens) - 1)
         return token

@@ -1,4 +1,4 @@
-"""The text of a prototxt as a tree with places: where a field stands, and how to change it and keep the comments."""
+"""The text of a prototxt as a tree with positions. Fields can be located and edited; comments are kept."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _CLOSER = {"{": "}", "<": ">"}
 
 @dataclass
 class Entry:
-    """A field as it is written: `text[start:end]`. The value is `text[value:end]`, `inner` the fields in its braces.
+    """A field in the text: `text[start:end]`. Its value is `text[value:end]`; `inner` are the fields in its braces.
 
-    `close` is where the closing brace of a message stands, or -1 for a field without braces.
+    `close` is the position of the closing brace of a message, or -1 for a field without braces.
     """
 
     name: str
@@ -34,19 +34,19 @@ class Entry:
     inner: list[Entry] = field(default_factory=list)
 
     def all(self, name: str) -> list[Entry]:
-        """The fields of that name inside."""
+        """Return the inner fields with that name."""
         return [entry for entry in self.inner if entry.name == name]
 
 
 class Source:
-    """A prototxt file that parses, as text.
+    """The text of a valid prototxt file.
 
         source = Source("net.prototxt")
         layer = source.layer(3)
         source.line(layer.start)                                   # the line where the block begins
         source.set(layer, "inner_product_param.num_output", "100") # in `source.text`
 
-    Edits change `text` and the tree. Everything around the edit, comments included, stays.
+    Edits change `text` and the tree. The text around an edit, including comments, is unchanged.
     """
 
     def __init__(self, path: PathLike, content: str | None = None) -> None:
@@ -60,20 +60,22 @@ class Source:
         self.entries, _ = _fields(tokens, 0, "")
 
     def line(self, at: int) -> int:
-        """The number of the line of a character, from 1."""
+        """Return the line number of a character, from 1."""
         return bisect_right(self._breaks, at - 1) + 1
 
     def layers(self) -> list[Entry]:
-        """The blocks `layer` and `layers`, in their order."""
+        """Return the `layer` and `layers` blocks, in order."""
         return [entry for entry in self.entries if entry.name in ("layer", "layers")]
 
     def string(self, root: Entry, name: str) -> str:
-        """The text of the first field of that name, without its quotes; empty where there is none."""
+        """Return the text of the first field with that name, without quotes; empty if there is none."""
         found = root.all(name)
         return self.text[found[0].value : found[0].end].strip("\"'") if found else ""
 
     def find(self, root: Entry | None, path: str) -> Entry | None:
-        """The field at a path such as `param[1].lr_mult` inside `root`, or in the whole file for None."""
+        """Return the field at a path such as `param[1].lr_mult` inside `root`, or in the whole file if `root` is
+        None.
+        """
         found = root
         for name, index in _steps(path):
             inner = self.entries if found is None else found.inner
@@ -84,7 +86,7 @@ class Source:
         return found
 
     def set(self, root: Entry | None, path: str, value: str) -> None:
-        """Give the field at a path the value, written as in a prototxt; the field is added where it is missing."""
+        """Set the field at a path to a value in prototxt syntax. A missing field is added."""
         steps, here = _steps(path), root
         for depth, (name, index) in enumerate(steps):
             inner = self.entries if here is None else here.inner
@@ -100,7 +102,7 @@ class Source:
         self._replace(here.start, here.end, _nested([steps[-1][0]], value))
 
     def remove(self, entry: Entry) -> None:
-        """Take a field out, with its line if nothing else stands there."""
+        """Remove a field, and its line if nothing else is on it."""
         start, end = entry.start, entry.end
         begin, after = self.text.rfind("\n", 0, start) + 1, self.text.find("\n", end)
         after = len(self.text) if after < 0 else after + 1
@@ -109,13 +111,13 @@ class Source:
         self._replace(start, end, "")
 
     def insert_after(self, entry: Entry, block: str) -> None:
-        """Put a block on the lines after a field of the file."""
+        """Insert a block on new lines after a field of the file."""
         end = self.text.find("\n", entry.end)
         end = len(self.text) if end < 0 else end
         self._replace(end, end, "\n" + block)
 
     def _insert(self, root: Entry | None, lines: list[str]) -> None:
-        """Add fields at the end of a message, on its line or on lines of their own as the others are."""
+        """Add fields at the end of a message, on the same line or on lines of their own, like the existing fields."""
         if root is None:
             text_end = len(self.text.rstrip())
             self._replace(text_end, text_end, "".join(f"\n{line}" for line in lines))
@@ -125,7 +127,7 @@ class Source:
             self._replace(root.close, root.close, before + " ".join(lines) + " ")
             return
         margin = self.text[self.text.rfind("\n", 0, root.close) + 1 : root.close]
-        if margin.strip():  # the brace does not begin its line
+        if margin.strip():  # the brace is not at the beginning of its line
             self._replace(root.close, root.close, " ".join(lines) + " ")
         else:
             begin = root.close - len(margin)
@@ -137,7 +139,7 @@ class Source:
 
 
 def _steps(path: str) -> list[tuple[str, int]]:
-    """`param[1].lr_mult` as [("param", 1), ("lr_mult", 0)]."""
+    """Split `param[1].lr_mult` into [("param", 1), ("lr_mult", 0)]."""
     steps = []
     for part in path.split("."):
         name, _, index = part.partition("[")
@@ -146,13 +148,13 @@ def _steps(path: str) -> list[tuple[str, int]]:
 
 
 def _nested(names: list[str], value: str) -> str:
-    """`a { b { c: 1 } }` for the names a, b, c; a value in braces is that of a message."""
+    """Build `a { b { c: 1 } }` for the names a, b, c. A value in braces is the content of a message."""
     last = f"{names[-1]} {value}" if value.startswith("{") else f"{names[-1]}: {value}"
     return "".join(f"{name} {{ " for name in names[:-1]) + last + " }" * (len(names) - 1)
 
 
 def _fields(tokens: list[re.Match[str]], at: int, closer: str) -> tuple[list[Entry], int]:
-    """The fields from token `at` to the closing mark, and the number of that mark."""
+    """Parse the fields from token `at` to the closing mark; returns them and the index of that mark."""
     found: list[Entry] = []
     while at < len(tokens) and tokens[at].group() != closer:
         word = tokens[at]
@@ -168,7 +170,7 @@ def _fields(tokens: list[re.Match[str]], at: int, closer: str) -> tuple[list[Ent
 
 
 def _value(word: re.Match[str], tokens: list[re.Match[str]], at: int) -> tuple[Entry, int]:
-    """The field of a name with the value that begins at token `at`, and the number of the token after it."""
+    """Parse the value of a field that begins at token `at`; returns the field and the index of the next token."""
     mark, last = tokens[at].group(), at
     if mark in _CLOSER:
         inner, close = _fields(tokens, at + 1, _CLOSER[mark])
@@ -180,7 +182,7 @@ def _value(word: re.Match[str], tokens: list[re.Match[str]], at: int) -> tuple[E
             last += 1
     elif mark == "-":
         last = min(at + 1, len(tokens) - 1)
-    elif tokens[at].lastgroup == "string":  # strings side by side are one
+    elif tokens[at].lastgroup == "string":  # adjacent strings are joined
         while last + 1 < len(tokens) and tokens[last + 1].lastgroup == "string":
             last += 1
     return Entry(word.group(), word.start(), tokens[at].start(), tokens[last].end()), last + 1

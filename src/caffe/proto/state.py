@@ -18,16 +18,16 @@ from caffe.proto.files import PathLike
 __all__ = ["arrays", "find_weights", "read", "write", "write_hdf5"]
 
 _STATE = caffe_pb2.SolverState.DESCRIPTOR
-_AGAIN = "copy the file again, or go on from another snapshot"
-_HISTORY = 3  # in SolverState
-_OURS = 20000  # fields from here on are our own additions
-_EXTRA = "cafetiere"  # HDF5: dataset with the bytes of a SolverState of our own fields
+_AGAIN = "copy the file again, or continue from another snapshot"
+_HISTORY = 3  # field number in SolverState
+_OURS = 20000  # field numbers from here on are additions of this package
+_EXTRA = "cafetiere"  # HDF5: dataset with the bytes of a SolverState that holds this package's additional fields
 
 
 def read(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]:
-    """The state without its history, and the history's arrays; every field it knows can be decoded.
+    """Read a state without its history, and the arrays of the history. All known fields are checked to be decodable.
 
-    Raises `FileError`. What `average`, `buffer` and `memory` hold is decoded by `arrays`.
+    Raises `FileError`. The content of `average`, `buffer` and `memory` is decoded by `arrays`.
     """
     if detect.is_hdf5(path):
         return _read_hdf5(path)
@@ -46,7 +46,7 @@ def read(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]:
 
 
 def arrays(entries: Iterable[Any], kind: str, path: PathLike) -> dict[tuple[int, str, str], np.ndarray]:
-    """The arrays of a state's `average`, `buffer` or `memory`, which `kind` names, by net, layer and name."""
+    """Decode the arrays of a state's `average`, `buffer` or `memory`, selected by `kind`, by net, layer and name."""
     found = {}
     for entry in entries:
         what = f'{path}: {kind} "{entry.name}" of "{entry.layer}"'
@@ -59,7 +59,7 @@ def arrays(entries: Iterable[Any], kind: str, path: PathLike) -> dict[tuple[int,
 
 
 def write(path: PathLike, state: caffe_pb2.SolverState, history: Sequence[np.ndarray]) -> None:
-    """Write a .solverstate whose history holds the arrays. The file appears whole or not at all."""
+    """Write a .solverstate with the arrays as history. The file appears complete or not at all."""
     text = state.SerializeToString()
     middle = max((field.end for field in wire.fields(memoryview(text)) if field.number < _HISTORY), default=0)
     with files.atomic(path) as file:
@@ -72,7 +72,9 @@ def write(path: PathLike, state: caffe_pb2.SolverState, history: Sequence[np.nda
 
 
 def write_hdf5(path: PathLike, state: caffe_pb2.SolverState, history: Sequence[np.ndarray]) -> None:
-    """Write the HDF5 form: /iter, /learned_net, /current_step and /history/<index>; our own fields in one dataset."""
+    """Write the HDF5 form: /iter, /learned_net, /current_step, /history/<index>, and one dataset for additional
+    fields.
+    """
     extra = caffe_pb2.SolverState()
     extra.CopyFrom(state)
     for field, _ in state.ListFields():
@@ -91,7 +93,7 @@ def write_hdf5(path: PathLike, state: caffe_pb2.SolverState, history: Sequence[n
 
 
 def find_weights(learned_net: str, state_path: PathLike) -> Path:
-    """Where the weights of a state are: at the path it names, or beside it. Raises `FileError`."""
+    """Find the weights of a state: at the path in the state, or beside the state. Raises `FileError`."""
     if not learned_net or "\0" in learned_net:
         raise FileError(f"{state_path}: learned_net is {learned_net!r}, expected the path of the weights; {_AGAIN}")
     candidates = [Path(learned_net), Path(state_path).parent / Path(learned_net).name]
@@ -122,7 +124,7 @@ def _read_hdf5(path: PathLike) -> tuple[caffe_pb2.SolverState, list[np.ndarray]]
 
 
 def _integer(file: Any, name: str) -> int:
-    """The one number of 32 bits in a dataset."""
+    """Return the single 32-bit integer in a dataset."""
     values = hdf5.dataset(file, name, "iu").ravel()
     if values.size != 1 or not -(1 << 31) <= int(values[0]) < 1 << 31:
         raise ValueError(f"{name} holds {values[:5].tolist()}, expected one whole number of 32 bits")
@@ -130,7 +132,7 @@ def _integer(file: Any, name: str) -> int:
 
 
 def _parse(stored: bytes, path: PathLike) -> caffe_pb2.SolverState:
-    """A state from bytes whose fields `_check` has seen."""
+    """Parse a state from bytes that `_check` has accepted."""
     try:
         return caffe_pb2.SolverState.FromString(stored)
     except DecodeError as error:
@@ -138,15 +140,15 @@ def _parse(stored: bytes, path: PathLike) -> caffe_pb2.SolverState:
 
 
 def _check(field: wire.Field, message: Descriptor, path: PathLike, first: int = 0) -> None:
-    """Raise a `FileError` for a field of a message that protobuf would pass over, cut short or give as bytes.
+    """Raise a `FileError` for a field that protobuf would ignore, truncate, or return as bytes.
 
-    Fields that the message does not have are left alone, and so is the inside of a BlobProto.
+    Unknown fields and the content of BlobProto are not checked.
     """
     known = message.fields_by_number.get(field.number)
     if known is None:
         return
     if field.number < first:
-        raise _damaged(f"{path}: {_EXTRA}", f"{known.name} does not belong into it")
+        raise _damaged(f"{path}: {_EXTRA}", f"{known.name} does not belong in it")
     whole = known.type == FieldDescriptor.TYPE_INT32
     if field.kind != (wire.VARINT if whole else wire.BYTES):
         raise _damaged(str(path), f"{known.name} has wire type {field.kind}")
@@ -156,7 +158,7 @@ def _check(field: wire.Field, message: Descriptor, path: PathLike, first: int = 
         try:
             bytes(field.view).decode()
         except UnicodeDecodeError as error:
-            raise _damaged(str(path), f"{known.name} is no text in UTF-8: {bytes(field.view[:50])!r}") from error
+            raise _damaged(str(path), f"{known.name} is not UTF-8 text: {bytes(field.view[:50])!r}") from error
     if known.message_type is not None and known.message_type.name != "BlobProto":
         for inner in wire.fields(field.view):
             _check(inner, known.message_type, path)

@@ -1,8 +1,8 @@
-"""Reading and writing prototxt: the text form of a message.
+"""Reads and writes prototxt, the text form of a message.
 
-The grammar is that of protobuf's C++ parser, which real Caffe uses. The parser is our own because protobuf's Python one
-takes another language (no `lr_mult: - 1`, no `dim: 1dim: 3`) and words its errors by version; here every error names
-line, layer, field and the nearest known name.
+The grammar is that of protobuf's C++ parser, which Caffe uses. protobuf's Python parser accepts a different language
+(no `lr_mult: - 1`, no `dim: 1dim: 3`), and its error texts depend on the version. The errors of this parser name line,
+layer, field and the nearest known name.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def read(path: PathLike, message: M) -> M:
     """Read the prototxt file `path` into `message` and return it.
 
-    Raises `FileError` for a file that cannot be read or is binary, `ProtoError` with `path:line:` for its content.
+    Raises `FileError` for a file that is unreadable or binary, and `ProtoError` with `path:line:` for its content.
     """
     content = files.read_text_bytes(path)
     found = detect.kind(memoryview(content))
@@ -61,7 +61,7 @@ def read(path: PathLike, message: M) -> M:
 
 
 def parse(text: str, message: M, name: str = "<text>") -> M:
-    """Parse prototxt `text` into `message` and return it; `name` stands for the file in a `ProtoError`."""
+    """Parse prototxt `text` into `message` and return it. `name` is the file name in a `ProtoError`."""
     _Parser(text, name).parse(message)
     missing = message.FindInitializationErrors()
     if missing:
@@ -70,16 +70,16 @@ def parse(text: str, message: M, name: str = "<text>") -> M:
 
 
 def write(path: PathLike, message: Message) -> None:
-    """Write `message` as a prototxt file, whole or not at all. Raises `FileError`."""
+    """Write `message` as a prototxt file, completely or not at all. Raises `FileError`."""
     with files.atomic(path) as file:
         file.write(dumps(message).encode())
 
 
 def layer_line(path: PathLike, index: int, name: str | None = None) -> int | None:
-    """The line where the `index`-th `layer` or `layers` block of a prototxt file begins, counted from 0.
+    """Return the line where the `index`-th `layer` or `layers` block of a prototxt file begins, counted from 0.
 
-    With `name`, the block of that name whose index is nearest: in old files, upgrading moves layers. None if there is
-    no such block. Reads the file again: ask only when an error needs it.
+    If `name` is given, this is the block with that name whose index is nearest, because upgrading an old file moves
+    layers. Returns None if there is no such block. Reads the file, so call it only for errors.
     """
     blocks = list(_layer_blocks(decode(files.read_text_bytes(path))))
     if name is None:
@@ -89,9 +89,9 @@ def layer_line(path: PathLike, index: int, name: str | None = None) -> int | Non
 
 
 def field_line(path: PathLike, name: str) -> int | None:
-    """The line of the first field `name` of a prototxt file's outermost message; None if there is none.
+    """Return the line of the first top-level field `name` of a prototxt file, or None.
 
-    Reads the file again: ask only when an error needs it.
+    Reads the file, so call it only for errors.
     """
     content, depth, before = decode(files.read_bytes(path)), 0, -1
     for match in _TOKEN.finditer(content):
@@ -104,7 +104,7 @@ def field_line(path: PathLike, name: str) -> int | None:
 
 
 class _Parser:
-    """One pass over the tokens of a text."""
+    """Parses the tokens of a text in one pass."""
 
     def __init__(self, text: str, name: str) -> None:
         self.text = text
@@ -117,11 +117,11 @@ class _Parser:
         self.body(message, _END)
 
     def body(self, message: Message, end: str) -> None:
-        """The fields of a message up to the token `end`."""
+        """Parse the fields of a message up to the token `end`."""
         plans = _plans(message.DESCRIPTOR)
         tokens = self.tokens
         while (token := tokens[self.at]) != end:
-            added = extend.find(message.DESCRIPTOR, token)  # first: a user's options may take the place of a fork's
+            added = extend.find(message.DESCRIPTOR, token)  # a user's options can replace a fork's
             plan = (added, False, None) if added else plans.get(token) or self.unknown(message, token, end)
             self.at += 1
             self.field(message, *plan)
@@ -130,7 +130,7 @@ class _Parser:
         self.at += end != _END
 
     def field(self, message: Message, field: FieldDescriptor, repeated: bool, convert: _Convert | None) -> None:
-        """What follows a field's name."""
+        """Parse what follows a field's name."""
         more = None if repeated else _plans(message.DESCRIPTOR).get(f"more_{field.name}")
         if not repeated and extend.has(message, field):
             if more is None:
@@ -155,7 +155,7 @@ class _Parser:
         return None
 
     def value(self, message: Message, field: FieldDescriptor, repeated: bool, convert: _Convert | None) -> None:
-        """One value of a field; a message value is marked as present even if it is empty."""
+        """Parse one value of a field. A message value is marked as present even if it is empty."""
         if convert is None:
             part = extend.get(message, field)
             part = part.add() if repeated else part
@@ -180,7 +180,7 @@ class _Parser:
         return "-"
 
     def token(self) -> str:
-        """The present token, for an error."""
+        """Return the current token for an error."""
         return f'"{self.tokens[self.at]}"' if self.tokens[self.at] != _END else "the end of the file"
 
     def unknown(self, message: Message, token: str, end: str) -> NoReturn:
@@ -191,12 +191,12 @@ class _Parser:
         self.fail(f'{message.DESCRIPTOR.name} has no field "{token}"{hints.unknown_field(message, token)}')
 
     def wrong(self, field: FieldDescriptor, expected: str) -> NoReturn:
-        """The error for a value of another type than the field's."""
+        """Create the error for a value of the wrong type."""
         hint = hints.wrong_value(field, self.tokens[self.at])
         self.fail(f"{field.containing_type.name}.{field.name}: expected {expected}, got {self.token()}{hint}")
 
     def fail(self, fact: str, at: int | None = None) -> NoReturn:
-        """Raise a `ProtoError` for the token at index `at`, by default the present one."""
+        """Raise a `ProtoError` for the token at index `at`, by default the current one."""
         match = next(itertools.islice(_TOKEN.finditer(self.text), self.at if at is None else at, None))
         line = self.text.count("\n", 0, match.start(1)) + 1
         name: str = "" if self.layer is None else self.layer.name  # type: ignore[attr-defined]
@@ -226,7 +226,7 @@ def _integer(parser: _Parser, field: FieldDescriptor) -> int:
 
 
 def _parse_integer(token: str) -> int | None:
-    """The value of an integer token as C reads it: decimal, hexadecimal or octal."""
+    """Return the value of an integer token as C reads it: decimal, hexadecimal or octal."""
     if not _INTEGER.fullmatch(token):
         return None
     octal = len(token) > 1 and token[0] == "0" and token.isdigit()
@@ -277,7 +277,7 @@ def _enum(parser: _Parser, field: FieldDescriptor) -> int:
 
 
 def _bytes(parser: _Parser, field: FieldDescriptor) -> bytes:
-    """One string token, or several in a row, which are joined."""
+    """Parse one string token, or several adjacent ones, which are joined."""
     if parser.tokens[parser.at][:1] not in ('"', "'"):
         parser.wrong(field, "a string in quotes")
     parts = []
@@ -286,7 +286,7 @@ def _bytes(parser: _Parser, field: FieldDescriptor) -> bytes:
             parser.fail(f"{field.name}: the string has no closing {token} on its line")
         try:
             parts.append(_ESCAPE.sub(_unescape, token[1:-1].encode()))
-        except UnicodeError:  # half of a pair of surrogates
+        except UnicodeError:  # half of a surrogate pair
             parser.fail(f"{field.name}: the string is not valid UTF-8")
         except KeyError as error:
             wrong = "\\" + error.args[0].decode("latin-1")
@@ -329,13 +329,16 @@ _CONVERT: dict[int, _Convert | None] = {
 
 @functools.cache
 def _plans(descriptor: Descriptor) -> dict[str, _Plan]:
-    """How to read each field of a message type, by name."""
+    """Return the parsing function of each field of a message type, by name."""
     repeated = repeated_fields(descriptor)
     return {field.name: (field, field.name in repeated, _CONVERT[field.type]) for field in descriptor.fields}
 
 
 def decode(content: bytes) -> str:
-    """UTF-8, else Latin-1 (comments of old files); UTF-16 by its mark. Line ends become those of Unix."""
+    """Decode UTF-8, else Latin-1 (comments of old files), or UTF-16 with a byte order mark.
+
+    Line ends become those of Unix.
+    """
     try:
         text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError:
@@ -344,7 +347,7 @@ def decode(content: bytes) -> str:
 
 
 def _layer_blocks(text: str) -> Iterator[tuple[int, str | None]]:
-    """Line and name of each `layer` and `layers` block at the top level."""
+    """Return line and name of each top-level `layer` and `layers` block."""
     depth, start, name = 0, 0, None
     previous = ["", "", ""]
     for match in _TOKEN.finditer(text):
@@ -365,7 +368,7 @@ def _layer_blocks(text: str) -> Iterator[tuple[int, str | None]]:
 
 
 def _line_of_missing(text: str, path: str) -> str:
-    """`:41` for the layer that a path such as `layer[3].clip_param.max` points into."""
+    """Return `:41`, the line of the layer that a path such as `layer[3].clip_param.max` refers to."""
     match = re.match(r"layers?\[(\d+)\]", path)
     blocks = list(_layer_blocks(text)) if match else []
     index = int(match.group(1)) if match else 0

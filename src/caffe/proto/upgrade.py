@@ -1,7 +1,7 @@
-"""Reading nets and solvers of every age.
+"""Reads nets and solvers of all formats.
 
-A net is brought up to date in steps, each of which logs what Caffe logs: V0 layers, transformations among the options
-of data layers, V1 layers, input fields, BatchNorm parameters. Source: BVLC upgrade_proto.cpp.
+A net is upgraded in steps, and each step logs what Caffe logs: V0 layers, transformations in the options of data
+layers, V1 layers, input fields, BatchNorm parameters. Source: BVLC upgrade_proto.cpp.
 """
 
 from __future__ import annotations
@@ -41,14 +41,16 @@ _SOLVER_TYPES = {
 
 
 def read_net(path: PathLike) -> caffe_pb2.NetParameter:
-    """The net in a prototxt file of any age, up to date. Raises `FileError`, `ProtoError`."""
+    """Read a net from a prototxt file of any format and upgrade it. Raises `FileError`, `ProtoError`."""
     net = text.read(path, caffe_pb2.NetParameter())
     upgrade_net(net, os.fspath(path))
     return net
 
 
 def read_net_binary(path: PathLike) -> caffe_pb2.NetParameter:
-    """The net in a binary file of any age, up to date and with its blobs; to get weights alone, `weights.read` is fast.
+    """Read a net with its blobs from a binary file of any format and upgrade it.
+
+    To read only weights, use `weights.read`.
 
     Raises `FileError`, `ProtoError`.
     """
@@ -59,10 +61,10 @@ def read_net_binary(path: PathLike) -> caffe_pb2.NetParameter:
 
 
 def read_solver(path: PathLike) -> caffe_pb2.SolverParameter:
-    """The solver in a prototxt file, up to date. Raises `FileError`, `ProtoError`.
+    """Read a solver from a prototxt file and upgrade it. Raises `FileError`, `ProtoError`.
 
-    As in Caffe, a snapshot_prefix that is missing becomes the file's name without its suffix, and one that is a folder
-    gets the file's stem appended.
+    As in Caffe, a missing snapshot_prefix becomes the file's name without its suffix; if it is a folder, the file's
+    stem is appended.
     """
     solver = text.read(path, caffe_pb2.SolverParameter())
     upgrade_solver(solver, os.fspath(path))
@@ -78,16 +80,16 @@ def read_solver(path: PathLike) -> caffe_pb2.SolverParameter:
 
 
 def needs_upgrade(net: caffe_pb2.NetParameter) -> bool:
-    """Whether `upgrade_net` has anything to do."""
+    """Whether `upgrade_net` would change the net."""
     old = bool(net.layers) or bool(net.input) or any(_has_three_params(layer) for layer in net.layer)
     return old or effects.has_effects(net)
 
 
 def upgrade_net(net: caffe_pb2.NetParameter, name: str) -> bool:
-    """Bring a net up to date in place; `name` is the file's, for logs and errors.
+    """Upgrade a net in place. `name` is the file's name, for logs and errors.
 
-    False if a V0 layer had options that do not belong to its type; they are logged and left out. Raises `ProtoError`
-    for what cannot be upgraded.
+    Returns False if a V0 layer had options that do not belong to its type; they are logged and dropped. Raises
+    `ProtoError` for what cannot be upgraded.
     """
     success = True
     if v0.is_v0(net):
@@ -121,7 +123,9 @@ def solver_needs_upgrade(solver: caffe_pb2.SolverParameter) -> bool:
 
 
 def upgrade_solver(solver: caffe_pb2.SolverParameter, name: str) -> None:
-    """Turn the enum `solver_type` into `type` in place; `name` is the file's. Raises `ProtoError` if both are given."""
+    """Convert the enum `solver_type` to `type` in place. Raises `ProtoError` if both are given; `name` is the file's
+    name.
+    """
     effects.tell(solver, name)
     if not solver_needs_upgrade(solver):
         return
@@ -139,10 +143,10 @@ def upgrade_solver(solver: caffe_pb2.SolverParameter, name: str) -> None:
 
 
 def check_modern(net: caffe_pb2.NetParameter, name: str | None = None) -> None:
-    """Raise a `ProtoError` for fields of an upgraded net that Caffe ignores without a word.
+    """Raise a `ProtoError` for fields of an upgraded net that Caffe ignores silently.
 
-    These are transformations in data_param and its like, which only V1 layers may have there, and input shapes without
-    an input. `name` is the file's.
+    These are transformations in data_param and the like, which are allowed only in V1 layers, and input shapes without
+    an input. `name` is the file's name.
     """
     for index, layer in enumerate(net.layer):
         for options in v1.TRANSFORMED.values():
@@ -150,7 +154,7 @@ def check_modern(net: caffe_pb2.NetParameter, name: str | None = None) -> None:
             if misplaced:
                 raise ProtoError(
                     f'{_place(name, index, layer)}layer "{layer.name}" ({layer.type}): {options}.{misplaced} has no '
-                    f"effect in a layer of today; move {misplaced} to transform_param"
+                    f"effect in the current format; move {misplaced} to transform_param"
                 )
     if net.input_shape or net.input_dim:
         field = "input_shape" if net.input_shape else "input_dim"
@@ -159,10 +163,10 @@ def check_modern(net: caffe_pb2.NetParameter, name: str | None = None) -> None:
 
 
 def _misplaced(options: Message) -> str:
-    """The first transformation among the options that is set to anything but its default."""
+    """Return the first transformation among the options that is set to anything but its default."""
     for field in v1.TRANSFORM_FIELDS:
         if field == "scale" and options.DESCRIPTOR.name == "WindowDataParameter":
-            continue  # the one that is still in effect: WindowData does not read transform_param.scale
+            continue  # exception: WindowData still uses this one instead of transform_param.scale
         if getattr(options, field) != options.DESCRIPTOR.fields_by_name[field].default_value:
             return field
     return ""
@@ -205,7 +209,7 @@ def _upgrade_v1(net: caffe_pb2.NetParameter, name: str) -> None:
 
 
 def _upgrade_inputs(net: caffe_pb2.NetParameter, name: str) -> None:
-    """Make the input fields one layer of type Input in front; inputs without any shape are dropped, as Caffe does."""
+    """Convert the input fields to one Input layer at the front. Inputs without any shape are dropped, as in Caffe."""
     shapes = _input_shapes(net, name)
     if shapes:
         layers = [caffe_pb2.LayerParameter(name="input", type="Input", top=net.input), *net.layer]
@@ -217,7 +221,7 @@ def _upgrade_inputs(net: caffe_pb2.NetParameter, name: str) -> None:
 
 
 def _input_shapes(net: caffe_pb2.NetParameter, name: str) -> list[caffe_pb2.BlobShape]:
-    """A shape for each input, or none at all."""
+    """Return a shape for each input, or none at all."""
     inputs, dims = len(net.input), list(net.input_dim)
     if net.input_shape:
         if len(net.input_shape) != inputs:
@@ -235,7 +239,10 @@ def _input_shapes(net: caffe_pb2.NetParameter, name: str) -> list[caffe_pb2.Blob
 
 
 def _has_three_params(layer: caffe_pb2.LayerParameter) -> bool:
-    """Whether a BatchNorm layer gives rates for its three statistics, as was once needed to keep them from training."""
+    """Whether a BatchNorm layer sets rates for its three statistics.
+
+    Older versions needed this to keep them from training.
+    """
     return layer.type == "BatchNorm" and len(layer.param) == 3
 
 

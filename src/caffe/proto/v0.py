@@ -1,4 +1,4 @@
-"""V0 layers, `layers { layer { type: "conv" ... } }` of 2013, into V1 layers.
+"""Converts V0 layers, `layers { layer { type: "conv" ... } }` of 2013, to V1 layers.
 
 Source: BVLC upgrade_proto.cpp.
 """
@@ -50,7 +50,7 @@ _OPTIONS = {
     "pool": "pooling_param",
     "window_data": "window_data_param",
 }
-# Field of V0 -> name in the options of today, and the V0 types that have it. In the order of Caffe's messages.
+# V0 field -> current option name, and the V0 types that have it. In the order of Caffe's messages.
 _FIELDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "num_output": ("num_output", ("conv", "innerproduct")),
     "biasterm": ("bias_term", ("conv", "innerproduct")),
@@ -89,9 +89,9 @@ def is_v0(net: caffe_pb2.NetParameter) -> bool:
 
 
 def upgrade(net: caffe_pb2.NetParameter, name: str) -> bool:
-    """Make the V0 net a V1 net in place. False if options were left out, each of which is logged.
+    """Convert a V0 net to V1 in place. Returns False if options were dropped, each of which is logged.
 
-    Raises `ProtoError` for an unknown layer type, and for padding in front of a layer that cannot take it over.
+    Raises `ProtoError` for an unknown layer type, and for padding before a layer that cannot take it over.
     """
     old = caffe_pb2.NetParameter()
     old.CopyFrom(net)
@@ -107,7 +107,7 @@ def upgrade(net: caffe_pb2.NetParameter, name: str) -> bool:
 
 
 def _without_padding(net: caffe_pb2.NetParameter, name: str) -> list[caffe_pb2.V1LayerParameter]:
-    """The layers without those of type padding, whose `pad` goes to the convolution or pooling that follows."""
+    """Return the layers without those of type padding, whose `pad` moves to the following convolution or pooling."""
     kept = []
     producer: dict[str, caffe_pb2.V1LayerParameter | None] = dict.fromkeys(net.input)
     for connection in net.layers:
@@ -140,7 +140,7 @@ def _check_padding(layer: caffe_pb2.V1LayerParameter, source: caffe_pb2.V1LayerP
 
 
 def _upgrade_layer(old: caffe_pb2.V1LayerParameter, new: caffe_pb2.V1LayerParameter, name: str) -> bool:
-    """Fill the V1 layer `new`; False if an option does not belong to the layer's type."""
+    """Fill the V1 layer `new`. Returns False if an option does not belong to the layer's type."""
     inner, kind = old.layer, old.layer.type
     new.bottom.extend(old.bottom)
     new.top.extend(old.top)
@@ -185,7 +185,7 @@ def _unknown(field: str, kind: str) -> bool:
 
 
 def _warn_of_losses(net: caffe_pb2.NetParameter, name: str) -> None:
-    """Caffe drops some fields of V0 nets; do as it does, but not silently."""
+    """Log the fields of a V0 net that its upgrade drops. Caffe drops them silently."""
     lost = [field.name for field, _ in net.ListFields() if field.name not in (*_CARRIED, "layers")]
     for layer in net.layers:
         beside = [field.name for field, _ in layer.ListFields() if field.name not in ("bottom", "top", "layer")]

@@ -1,6 +1,6 @@
-"""V1 layers, `layers { type: CONVOLUTION ... }` of 2014, into modern ones.
+"""Converts V1 layers, `layers { type: CONVOLUTION ... }` of 2014, to current layers.
 
-The table is closed: no layer type of today has a V1 name. Its last part are names that only forks had.
+The table is complete: layer types added later have no V1 name. The names in its last part were only in forks.
 Source: BVLC upgrade_proto.cpp.
 """
 
@@ -90,7 +90,7 @@ def needs_transforms(net: caffe_pb2.NetParameter) -> bool:
 
 
 def move_transforms(net: caffe_pb2.NetParameter) -> None:
-    """Move scale, mean_file, crop_size and mirror to transform_param, where the older place wins over the newer one."""
+    """Move scale, mean_file, crop_size and mirror to transform_param, where the older field wins over the newer one."""
     for layer in net.layers:
         options = TRANSFORMED.get(_TYPE_NAME(layer.type))
         if options is None:
@@ -104,7 +104,7 @@ def move_transforms(net: caffe_pb2.NetParameter) -> None:
 
 
 def upgrade_layer(old: caffe_pb2.V1LayerParameter, new: caffe_pb2.LayerParameter) -> None:
-    """Fill the modern layer `new` from the V1 layer `old`."""
+    """Fill the current layer `new` from the V1 layer `old`."""
     for field, value in old.ListFields():
         if field.name == "type":
             new.type = V1_TYPES[_TYPE_NAME(value)]
@@ -117,13 +117,13 @@ def upgrade_layer(old: caffe_pb2.V1LayerParameter, new: caffe_pb2.LayerParameter
                 setattr(new.param[index], _PARAM_FIELDS[field.name], item)
         elif field.name.endswith("_param"):
             getattr(new, field.name).CopyFrom(value)
-        elif isinstance(value, (int, str)):  # of forks
+        elif isinstance(value, (int, str)):  # options of forks
             setattr(new, field.name, value)
         else:  # bottom, top, blobs, loss_weight, include, exclude
             getattr(new, field.name).MergeFrom(value)
 
 
 def _old_options(layer: caffe_pb2.V1LayerParameter) -> list[str]:
-    """The transformations among the options of a layer's type."""
+    """Return the transformations among the options of a layer's type."""
     options = TRANSFORMED.get(_TYPE_NAME(layer.type))
     return [field for field in TRANSFORM_FIELDS if options and getattr(layer, options).HasField(field)]

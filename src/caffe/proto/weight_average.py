@@ -1,4 +1,4 @@
-"""The average of several weight files. Imports neither torch nor a net."""
+"""Averages several weight files. Imports neither torch nor a net."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from caffe.proto.files import PathLike
 __all__ = ["average", "read", "save"]
 
 Blobs = dict[str, list[np.ndarray | None]]
-"""As `weights.read` gives them: None for a blob that an HDF5 file keeps under its owner only."""
+"""Blobs as returned by `weights.read`: None for a blob that an HDF5 file stores under its owner only."""
 
 
 def average(paths: Sequence[PathLike]) -> tuple[caffe_pb2.NetParameter, Blobs]:
-    """The mean of the blobs in weight files of one net, summed in float64, and the net they describe.
+    """Return the mean, summed in float64, of the blobs in weight files of one net, and the net they describe.
 
-    A solver state stands for the moving average in it. Raises `FileError`, and `NetError` where files do not match.
+    For a solver state, the moving average in it is used. Raises `FileError`, and `NetError` if files do not match.
     """
     net, first = read(paths[0])
     sums = {name: [None if a is None else a.astype(np.float64) for a in arrays] for name, arrays in first.items()}
@@ -39,7 +39,7 @@ def average(paths: Sequence[PathLike]) -> tuple[caffe_pb2.NetParameter, Blobs]:
 
 
 def read(path: PathLike) -> tuple[caffe_pb2.NetParameter, Blobs]:
-    """The net and the blobs of a weight file, or of the moving average in a solver state."""
+    """Read the net and the blobs of a weight file, or of the moving average in a solver state."""
     if not _is_state(path):
         return weights.skeleton(path), {name: [*own] for name, own in weights.read(path).items()}
     head, _ = state.read(path)
@@ -51,14 +51,14 @@ def read(path: PathLike) -> tuple[caffe_pb2.NetParameter, Blobs]:
         own = arrays.get(layer, [])
         index = int(name) if name.isascii() and name.isdigit() else len(own)
         if index >= len(own):
-            raise FileError(f'{path}: has a moving average of blob "{name}" of layer "{layer}", which {model} has not')
+            raise FileError(f'{path}: has a moving average of blob "{name}" of layer "{layer}", missing in {model}')
         own[index] = array
     _share(net, arrays)
     return net, arrays
 
 
 def save(path: PathLike, net: caffe_pb2.NetParameter, arrays: Blobs) -> None:
-    """Write a .caffemodel, or HDF5 where the name ends in .h5."""
+    """Write a .caffemodel, or HDF5 if the name ends in .h5."""
     if str(path).endswith(".h5"):
         weights.write_hdf5(path, arrays)
         return
@@ -69,7 +69,7 @@ def save(path: PathLike, net: caffe_pb2.NetParameter, arrays: Blobs) -> None:
 
 
 def _share(net: caffe_pb2.NetParameter, arrays: Blobs) -> None:
-    """Give blobs of one name (`param { name }`) the values of the first of them, which owns the memory."""
+    """Give blobs with the same name (`param { name }`) the values of the first of them, which owns the memory."""
     owners: dict[str, np.ndarray] = {}
     for layer in net.layer:
         own = arrays.get(layer.name, [])
@@ -79,12 +79,12 @@ def _share(net: caffe_pb2.NetParameter, arrays: Blobs) -> None:
 
 
 def _is_state(path: PathLike) -> bool:
-    """Whether the name is that of a solver state; what the file holds is checked when it is read."""
+    """Whether the file name is that of a solver state. The content is checked when it is read."""
     return ".solverstate" in Path(path).name
 
 
 def _check_alike(first: Blobs, other: Blobs, first_path: PathLike, path: PathLike) -> None:
-    """Raise a `NetError` unless two files have blobs of the same shapes under the same layers."""
+    """Raise a `NetError` unless two files have the same layers with blobs of the same shapes."""
     for name in dict.fromkeys([*first, *other]):
         mine, theirs = _shapes(first.get(name)), _shapes(other.get(name))
         if mine is None or theirs is None or len(mine) != len(theirs) or not all(map(_fits, theirs, mine)):

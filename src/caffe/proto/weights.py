@@ -1,7 +1,7 @@
-"""Weight files: .caffemodel of every format of Caffe and its forks, HDF5 weights, and mean files.
+"""Weight files: .caffemodel in all formats of Caffe and its forks, HDF5 weights, and mean files.
 
-A reader needs only the layers' names and blobs, so that is all these functions look at. What a layer is comes from
-the user's prototxt; a weight file may hold layer types that nobody has.
+These functions read only the names and blobs of layers. The type and options of a layer come from the user's prototxt,
+so a weight file can contain unknown layer types.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ __all__ = [
 
 
 def read(path: PathLike) -> dict[str, list[np.ndarray]]:
-    """The blobs of each layer in a .caffemodel or HDF5 weight file, by layer name, in the file's order.
+    """Read the blobs of each layer in a .caffemodel or HDF5 weight file, by layer name, in the order of the file.
 
-    Layers without blobs have an empty list. Values are float32, or float64 where the file holds doubles. Shapes in
-    files of 2014 are padded to four axes: compare them with `fits`. An HDF5 file keeps a shared blob only at its
-    owner; a blob left out before another one is None in the list. Raises `FileError`.
+    Layers without blobs have an empty list. Values are float32, or float64 if the file stores doubles. Shapes in files
+    of 2014 are padded to four axes; compare them with `fits`. An HDF5 file stores a shared blob only under its owner;
+    in other layers such a blob is None if another blob follows it. Raises `FileError`.
     """
     return _read(path, diff=False)
 
 
 def read_diffs(path: PathLike) -> dict[str, list[np.ndarray]]:
-    """As `read`, for the diffs that `snapshot_diff` adds; the list of a layer without diffs is empty."""
+    """Like `read`, for the diffs that `snapshot_diff` adds. Layers without diffs have an empty list."""
     return _read(path, diff=True)
 
 
 def skeleton(path: PathLike) -> caffe_pb2.NetParameter:
-    """The net that a weight file describes, without its blobs, for `write`.
+    """Return the net that a weight file describes, without its blobs, for `write`.
 
-    Files of older formats and HDF5 files give the layers' names only. Raises `FileError`.
+    Files of older formats and HDF5 files only provide the layers' names. Raises `FileError`.
     """
     net = caffe_pb2.NetParameter()
     if not detect.is_hdf5(path):
         with detect.binary(path, "net") as view:
             rest = b"".join(_without_blobs(view))
-        net = detect.parse_net(rest, path, "what it says of its layers is damaged")
+        net = detect.parse_net(rest, path, "the description of its layers is damaged")
     if not net.layer:
         for name in read(path):
             net.layer.add(name=name)
@@ -73,8 +73,8 @@ def write(
 ) -> None:
     """Write a .caffemodel: the layers of `net`, each with the arrays that `data` has under its name.
 
-    `diffs` adds the gradients. `double` says whether numbers are stored as float64; by default as the arrays are.
-    The file appears whole or not at all. Raises `FileError`.
+    `diffs` adds the gradients. `double` selects float64 storage; the default is the dtype of the arrays. The file
+    appears complete or not at all. Raises `FileError`.
     """
     rest = caffe_pb2.NetParameter()
     rest.CopyFrom(net)
@@ -94,19 +94,19 @@ def write_hdf5(
 ) -> None:
     """Write HDF5 weights as Caffe does: /data/<layer>/<index>, and /diff/<layer>/<index> for `diffs`.
 
-    A blob that is None (owned by another layer) is left out. Raises `FileError`.
+    A blob that is None (owned by another layer) is omitted. Raises `FileError`.
     """
     hdf5.write_weights(path, data, diffs)
 
 
 def read_mean(path: PathLike) -> np.ndarray:
-    """The array of a mean file (.binaryproto) as stored: (1, C, H, W) in those that Caffe's tools write."""
+    """Return the array of a mean file (.binaryproto) as stored: (1, C, H, W) if a tool of Caffe wrote it."""
     with detect.binary(path, "blob") as view:
         return blobs.decode(view, str(path))
 
 
 def write_mean(path: PathLike, mean: np.ndarray) -> None:
-    """Write a mean file with the four legacy dimensions, as compute_image_mean does; `mean` has up to 4 axes."""
+    """Write a mean file with the four legacy dimensions, as compute_image_mean does. `mean` has up to 4 axes."""
     sizes = (1,) * (4 - mean.ndim) + mean.shape
     head = caffe_pb2.BlobProto(num=sizes[0], channels=sizes[1], height=sizes[2], width=sizes[3])
     with files.atomic(path) as file:
@@ -116,7 +116,7 @@ def write_mean(path: PathLike, mean: np.ndarray) -> None:
 
 @contextmanager
 def opened(path: PathLike) -> Iterator[dict[str, list[np.ndarray]]]:
-    """As `read`, but the arrays are those of the file itself where it can be: to be used within the block only."""
+    """Like `read`, but where possible the arrays are views of the file, which are valid only within the block."""
     if detect.is_hdf5(path):
         yield read(path)
         return
@@ -136,16 +136,16 @@ def _found(layers: Iterator[tuple[str, list[np.ndarray]]], path: PathLike) -> di
     found: dict[str, list[np.ndarray]] = {}
     for name, arrays in layers:
         if arrays and found.get(name):
-            log.warning("net.cpp", f'{path}: has weights for two layers "{name}": those of the second are used')
+            log.warning("net.cpp", f'{path}: has weights for two layers "{name}": the weights of the second are used')
         if arrays or name not in found:
             found[name] = arrays
     if not found:
-        raise FileError(f"{path}: holds no layers; expected the weights that a solver's snapshot wrote")
+        raise FileError(f"{path}: contains no layers; expected the weights of a solver's snapshot")
     return found
 
 
 def _layers(view: memoryview, path: PathLike, diff: bool, copy: bool = True) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Name and arrays of each `layer` (field 100) and each V1 `layers` (field 2) of a NetParameter."""
+    """Yield name and arrays of each `layer` (field 100) and each V1 `layers` (field 2) of a NetParameter."""
     for field in wire.fields(view):
         if field.kind != wire.BYTES or field.number not in (2, 100):
             continue
@@ -159,7 +159,7 @@ def _layers(view: memoryview, path: PathLike, diff: bool, copy: bool = True) -> 
 
 
 def _without_blobs(view: memoryview) -> Iterator[bytes]:
-    """The name (field 1) of a NetParameter and each `layer` (field 100) without its blobs (field 7)."""
+    """Yield the name (field 1) of a NetParameter and each `layer` (field 100) without its blobs (field 7)."""
     start = 0
     for field in wire.fields(view):
         if field.kind == wire.BYTES and field.number == 1:
@@ -174,7 +174,10 @@ def _without_blobs(view: memoryview) -> Iterator[bytes]:
 
 
 def _v1_layer(view: memoryview) -> tuple[str | None, list[memoryview]]:
-    """As `_layer`, for V1 and for the V0 layer inside it. V0's padding layers become part of others: name None."""
+    """Like `_layer`, for V1 layers and V0 layers.
+
+    The name of a V0 padding layer is None, as it is merged into another layer.
+    """
     for field in wire.fields(view):
         if field.number == 1 and field.kind == wire.BYTES:
             kinds = [bytes(inner.view) for inner in wire.fields(field.view) if inner.number == 2]
@@ -184,7 +187,7 @@ def _v1_layer(view: memoryview) -> tuple[str | None, list[memoryview]]:
 
 
 def _layer(view: memoryview, name: int, blob: int) -> tuple[str | None, list[memoryview]]:
-    """The name and the BlobProtos of a layer whose fields have these numbers."""
+    """Return the name and the BlobProtos of a layer; its fields have the given numbers."""
     text, protos = "", []
     for field in wire.fields(view):
         if field.kind == wire.BYTES and field.number == name:
@@ -195,7 +198,7 @@ def _layer(view: memoryview, name: int, blob: int) -> tuple[str | None, list[mem
 
 
 def _write_layer(file: BinaryIO, layer: caffe_pb2.LayerParameter, protos: list[list[bytes | memoryview]]) -> None:
-    """Write one `layer` field, with the blobs (field 7) where the order of numbers puts them, as Caffe does."""
+    """Write one `layer` field. The blobs (field 7) are inserted in the order of field numbers, as Caffe does."""
     rest = caffe_pb2.LayerParameter()
     rest.CopyFrom(layer)
     rest.ClearField("blobs")

@@ -1,8 +1,8 @@
-"""The wire format of protocol buffers, as far as large files need it.
+"""The protobuf wire format, as far as large files need it.
 
-A parsed `NetParameter` turns 60 million weights into as many Python floats. These functions walk over the bytes
-instead, so that a blob's numbers are one view that numpy takes as it is. They do not look at field names, which
-makes them indifferent to the clashing field numbers of Caffe's forks.
+Parsing a `NetParameter` with protobuf would turn 60 million weights into as many Python floats. These functions iterate
+over the bytes instead, so that the numbers of a blob are one buffer view that numpy can use directly. They ignore field
+names, so that conflicting field numbers of Caffe's forks do not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NOTHING = memoryview(b"")
 
 
 class WireError(ValueError):
-    """Bytes that are no message: of another format, or cut off by `missing` bytes."""
+    """The bytes are not a message: they have another format, or `missing` bytes are cut off."""
 
     def __init__(self, fact: str, missing: int = 0) -> None:
         super().__init__(fact)
@@ -25,7 +25,7 @@ class WireError(ValueError):
 
 
 class Field(NamedTuple):
-    """One field of a message: `integer` of a VARINT, `view` of the bytes of any other kind, and where it ends."""
+    """One field of a message: `integer` for VARINT, otherwise `view` of its bytes; and the end position."""
 
     number: int
     kind: int
@@ -35,7 +35,7 @@ class Field(NamedTuple):
 
 
 def fields(view: memoryview) -> Iterator[Field]:
-    """Every field of a message in the order of the bytes; raises `WireError`."""
+    """Yield every field of a message in the order of the bytes. Raises `WireError`."""
     at, length = 0, len(view)
     while at < length:
         tag, at = _read_varint(view, at)
@@ -56,7 +56,7 @@ def fields(view: memoryview) -> Iterator[Field]:
 
 
 def varints(view: memoryview) -> list[int]:
-    """A packed run of integers."""
+    """Decode a packed run of integers."""
     values, at = [], 0
     while at < len(view):
         value, at = _read_varint(view, at)
@@ -65,7 +65,7 @@ def varints(view: memoryview) -> list[int]:
 
 
 def varint(value: int) -> bytes:
-    """A number >= 0 in base 128, as lengths and integers are written."""
+    """Encode a number >= 0 as a varint."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -75,7 +75,7 @@ def varint(value: int) -> bytes:
 
 
 def key(number: int, size: int) -> bytes:
-    """What precedes `size` bytes of a BYTES field."""
+    """Encode the key and length that precede `size` bytes of a BYTES field."""
     return varint(number << 3 | BYTES) + varint(size)
 
 

@@ -1,1 +1,1 @@
-"""The race of the update rules: on surfaces of two variables, and on a user's own solver."""
+"""Comparison of the update rules: on surfaces of two variables, and on a user's own solver."""

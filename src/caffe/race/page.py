@@ -1,4 +1,4 @@
-"""The page of the race: one file of HTML without any other, in which rate, momentum, start and noise are live."""
+"""The interactive page of the race: a self-contained HTML file with controls for rate, momentum, start and noise."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from caffe.race.surfaces import Surface
 __all__ = ["SETTINGS", "live", "racer_data", "surface_data", "write"]
 
 SETTINGS = ("momentum", "momentum2", "delta", "rms_decay", "momentum_decay", "trust_coefficient")
-"""The settings that rules of the page read, by their names in the solver."""
+"""The settings that the page's rules use, by their names in the solver."""
 _LINE_SEARCH = ("LBFGS", "BFGS", "Newton")
 
 
 def live(racer: Racer) -> bool:
-    """Whether the page can run the rule: those with a line search are left out."""
+    """Whether the page can run the rule. Rules with a line search are not supported."""
     return racer.type not in _LINE_SEARCH
 
 
 def racer_data(racer: Racer) -> dict[str, Any]:
-    """A racer for the page. Its settings are those of its message, rounded as that rounds them."""
+    """Return a racer's data for the page. The settings have the precision of their protobuf fields."""
     param = racer.parameters(racer.rate)
     settings = {name: getattr(param, name) for name in SETTINGS}
     moves = "momentum" in racer.settings and racer.type != "AdaDelta"
@@ -35,14 +35,14 @@ def racer_data(racer: Racer) -> dict[str, Any]:
 
 
 def surface_data(surface: Surface) -> dict[str, Any]:
-    """A surface for the page: formulas in JavaScript, and what is needed to draw it."""
+    """Return a surface's data for the page: its formulas in JavaScript, and drawing parameters."""
     _, _, values = surface.grid(101)
     shown = {name: getattr(surface, name) for name in ("name", "window", "start", "about", "noise", "minimum", "pace")}
     return {**shown, "scale": max(1e-9, float(values.max()) - surface.minimum), **surface.javascript}
 
 
 def write(path: str | Path, surfaces: Sequence[Surface]) -> None:
-    """Write the page with these surfaces and all rules that it can run."""
+    """Write the page with these surfaces and all supported rules."""
     folder = resources.files("caffe.race")
     data = {
         "surfaces": [surface_data(each) for each in surfaces],

@@ -1,4 +1,4 @@
-"""The paths of the racers: the update rules of the package on a surface, one step after another."""
+"""Runs the package's update rules on a surface, step by step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RATES = tuple(float(f"{10 ** (k / 3):.2g}") for k in range(-12, 4))
 
 @dataclass(frozen=True)
 class Racer:
-    """An update rule with its settings; `rate` is the one that it starts with where none is given."""
+    """An update rule with its settings. `rate` is its default learning rate."""
 
     name: str
     type: str
@@ -33,15 +33,15 @@ class Racer:
 
     @property
     def follows(self) -> bool:
-        """Whether a step is as long as the gradient, times the rate."""
+        """Whether the size of a step is proportional to the gradient."""
         return self.type in ("SGD", "Nesterov")
 
     def pace(self, surface: Surface) -> float:
-        """The rate on a surface where none is given."""
+        """Return the default rate on a surface."""
         return self.rate * (surface.pace if self.follows else 1.0)
 
     def parameters(self, rate: float) -> Any:
-        """The SolverParameter of the rule."""
+        """Return the SolverParameter of the rule."""
         return caffe_pb2.SolverParameter(type=self.type, base_lr=rate, lr_policy="fixed", **self.settings)
 
 
@@ -66,11 +66,11 @@ _KNOWN = (
 RACERS = {each.name: each for each in _KNOWN} | {
     name: Racer(name, name, 0.02) for name in rule_types() if name not in {each.type for each in _KNOWN}
 }
-"""Every update rule of the package; SGD without momentum and with."""
+"""Every update rule of the package; SGD with and without momentum."""
 
 
 def racers(names: str) -> list[Racer]:
-    """The racers of a list with commas; all for "all"."""
+    """Return the racers in a comma-separated list; "all" means all of them."""
     if names == "all":
         return list(RACERS.values())
     for name in (found := [name.strip() for name in names.split(",") if name.strip()]):
@@ -82,13 +82,15 @@ def racers(names: str) -> list[Racer]:
 
 
 class Noise:
-    """Normal numbers from a generator that the page computes as well: mulberry32 and Box and Muller's method."""
+    """Normal random numbers from a generator that the page also implements: mulberry32 with the Box-Muller
+    transform.
+    """
 
     def __init__(self, seed: int) -> None:
         self._state = seed & 0xFFFFFFFF
 
     def uniform(self) -> float:
-        """A number above 0 and at most 1."""
+        """Return a number above 0 and at most 1."""
         self._state = (self._state + 0x6D2B79F5) & 0xFFFFFFFF
         t = self._state
         t = ((t ^ (t >> 15)) * (t | 1)) & 0xFFFFFFFF
@@ -96,14 +98,14 @@ class Noise:
         return (((t ^ (t >> 14)) & 0xFFFFFFFF) + 1) / 4294967296
 
     def pair(self) -> tuple[float, float]:
-        """Two numbers of mean 0 and variance 1."""
+        """Return two numbers of mean 0 and variance 1."""
         length, angle = math.sqrt(-2 * math.log(self.uniform())), 2 * math.pi * self.uniform()
         return length * math.cos(angle), length * math.sin(angle)
 
 
 @dataclass(frozen=True)
 class Path:
-    """Where a racer was: `points` (steps + 1, 2) and `values` (steps + 1,) of the surface there."""
+    """The path of a racer: `points` (steps + 1, 2), and the surface's `values` (steps + 1,) there."""
 
     racer: Racer
     rate: float
@@ -112,7 +114,7 @@ class Path:
 
 
 class _SurfaceNet:
-    """What an update rule needs of a net: one blob with two numbers, its loss and its gradient."""
+    """The interface of a net that an update rule needs: one blob with two numbers, its loss and its gradient."""
 
     def __init__(self, surface: Surface, start: Sequence[float], noise: float, seed: int) -> None:
         self.surface, self.noise, self.random = surface, noise, Noise(seed)
@@ -144,10 +146,10 @@ def race(
     noise: float | None = None,
     seed: int = 1,
 ) -> Path:
-    """The path of a racer: `steps` updates of its rule in float64. It ends where it leaves all bounds.
+    """Compute the path of a racer: `steps` updates of its rule in float64. The path ends early if the racer diverges.
 
-    Noise of this standard deviation is added to the gradients; by default that of the surface. Rules with a line search
-    have none, because they cannot work with it.
+    Noise with this standard deviation (default: that of the surface) is added to the gradients, except for rules with a
+    line search, which cannot handle it.
     """
     rate = racer.pace(surface) if rate is None else rate
     param = racer.parameters(rate)
@@ -165,7 +167,7 @@ def race(
             net.forward_backward()
             try:
                 rule.apply([Update(net.tensor.data, net.tensor.grad, history, param.base_lr, 0.0)], t, 1.0)  # type: ignore[arg-type]
-            except CaffeError:  # a line search that gets nowhere
+            except CaffeError:  # the line search found no lower value
                 break
             points.append(net.tensor.tolist())
             if not all(math.isfinite(each) and abs(each) < _FAR for each in points[-1]):
@@ -176,17 +178,21 @@ def race(
 
 
 def steps_to_minimum(racer: Racer, surface: Surface, rate: float, steps: int, share: float = 0.01) -> int | None:
-    """The steps after which the height above the minimum stays below this share of that of the start, or None."""
+    """Return the step after which the height above the minimum stays below this fraction of the start height, or
+    None.
+    """
     goal = surface.minimum + share * (float(surface.value(*surface.start)) - surface.minimum)
     path = race(racer, surface, steps, rate)
     above = np.flatnonzero(~(path.values <= goal))
     found = int(above[-1]) + 1 if len(above) else 0
-    ended = len(path.values) <= steps and not hasattr(rule_class(racer.type), "evaluate")  # it left all bounds
+    ended = len(path.values) <= steps and not hasattr(rule_class(racer.type), "evaluate")  # diverged
     return found if found < len(path.values) and not ended else None
 
 
 def best_rate(racer: Racer, surface: Surface, steps: int = 500) -> tuple[int, float] | None:
-    """The fewest steps to the minimum over rates from 0.0001 to 10, and that rate; None if none gets there."""
+    """Return the smallest number of steps to the minimum over rates from 0.0001 to 10, and that rate; None if none
+    reaches it.
+    """
     best: tuple[int, float] | None = None
     rates = (1.0,) if racer.type in ("LBFGS", "BFGS", "Newton") else _RATES
     for rate in rates:

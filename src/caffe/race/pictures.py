@@ -1,4 +1,4 @@
-"""Pictures of the race: contours with the paths, the surface in space, and films. Imports matplotlib."""
+"""Pictures of the race: contours with the paths, 3D surfaces, and films. Imports matplotlib."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOURS = [f"C{index}" for index in range(10)]
 
 
 def _height(surface: Surface, values: Any) -> Any:
-    """The height above the minimum on a scale that spreads low values."""
+    """Scale the height above the minimum so that low values are spread out."""
     return np.log1p(100 * np.maximum(0, np.asarray(values) - surface.minimum) / _top(surface))
 
 
@@ -30,9 +30,9 @@ def _top(surface: Surface) -> float:
 
 
 def contour(surface: Surface, paths: Sequence[Path], steps: int | None = None) -> Figure:
-    """Lines of equal height with the paths of the racers, and beside it the heights over the steps.
+    """Draw contour lines with the paths of the racers, and beside them the heights over the steps.
 
-    `steps` draws the first steps only, as a film does; the axes stay those of the whole race.
+    `steps` draws only the first steps, as in a film; the axes are those of the whole race.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -63,7 +63,7 @@ def contour(surface: Surface, paths: Sequence[Path], steps: int | None = None) -
 
 
 def space(surface: Surface, paths: Sequence[Path]) -> Figure:
-    """The surface in three dimensions with the paths on it."""
+    """Draw the surface in three dimensions with the paths on it."""
     figure = Figure(figsize=(8, 7), layout="constrained")
     axis: Any = figure.add_subplot(projection="3d")
     axis.computed_zorder = False
@@ -83,7 +83,7 @@ def space(surface: Surface, paths: Sequence[Path]) -> Figure:
 
 
 def film(target: FilePath, surface: Surface, paths: Sequence[Path], frames: int = 60) -> None:
-    """The race as a film: .gif, or .mp4 by OpenCV."""
+    """Write the race as a film: .gif, or .mp4 by OpenCV."""
     longest = max(len(path.values) for path in paths) - 1
     steps = sorted({round(longest * (index / (frames - 1)) ** 1.5) for index in range(frames)})
     pictures = [_pixels(contour(surface, paths, step)) for step in steps]
@@ -99,7 +99,7 @@ def film(target: FilePath, surface: Surface, paths: Sequence[Path], frames: int 
     height, width = pictures[0].shape[:2]
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), 12, (width, height))  # type: ignore[attr-defined]
     if not writer.isOpened():
-        raise ArgumentError(f"{target}: this OpenCV cannot write MP4; take .gif")
+        raise ArgumentError(f"{target}: this OpenCV cannot write MP4; use .gif")
     for each in pictures:
         writer.write(cv2.cvtColor(each, cv2.COLOR_RGB2BGR))
     writer.release()

@@ -1,4 +1,4 @@
-"""The race on a user's own solver: the same net, data and seed under several update rules."""
+"""The race on a user's own solver: the same net, data and seed with several update rules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OWN_RATE |= {"Adam": 0.001, "AdamW": 0.001, "NAdam": 0.001, "Lion": 0.0001, "Mu
 
 @dataclass
 class Lap:
-    """What a rule did: the loss of each step, and the seconds since the first one began."""
+    """The result of a rule: the loss of each step, and the seconds since the start of the first step."""
 
     name: str
     rate: float
@@ -35,7 +35,7 @@ class Lap:
 
     @property
     def final(self) -> float:
-        """The mean loss of the last tenth of the steps; infinite where the run broke off."""
+        """The mean loss of the last tenth of the steps; infinite if the run diverged."""
         if self.error or not self.losses or not math.isfinite(self.losses[-1]):
             return math.inf
         return float(np.mean(self.losses[-max(1, len(self.losses) // 10) :]))
@@ -44,9 +44,10 @@ class Lap:
 def laps(
     path: str, racers: Sequence[Racer], steps: int, rates: Sequence[float], tell: Callable[[Lap], None]
 ) -> list[Lap]:
-    """A lap for each rule and rate. Without `rates` a rule has its usual one, and that of the solver the file's.
+    """Run each rule with each rate. Without `rates`, a rule uses its default rate, and the solver's rule that of the
+    file.
 
-    Everything but the rule, its settings and the rate is as in the solver.
+    All other settings are those of the solver.
     """
     case, found = Case(path), []
     for racer in racers:

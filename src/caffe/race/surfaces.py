@@ -1,4 +1,4 @@
-"""Surfaces f(x, y) to race on, as formulas: Python and the page in the browser compute the same from them."""
+"""Surfaces f(x, y) for the race, as formulas that both Python and the page in the browser evaluate."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from caffe.errors import ArgumentError, did_you_mean
 __all__ = ["FUNCTIONS", "SURFACES", "Surface", "own", "surface"]
 
 FUNCTIONS = ("exp", "log", "sqrt", "sin", "cos", "tan", "tanh", "abs")
-"""What a formula may call."""
+"""The functions that a formula can call."""
 _NODES = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Constant, ast.Load)
 _SIGNS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.USub, ast.UAdd)
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A formula of x and y, the window that is drawn, where the racers start, and how noisy their gradients are.
+    """A formula of x and y, the window to draw, the start of the racers, and the noise of the gradients.
 
-    `least` is the lowest value; None where it is looked for on a fine grid of the window.
+    `least` is the minimum; None if it is to be found on a fine grid of the window.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Surface:
     noise: float = 0.0
     least: float | None = field(default=None)
     pace: float = 1.0
-    """What the rates of rules are multiplied with whose steps are as long as the gradient."""
+    """A factor for the rates of rules whose step size is proportional to the gradient."""
 
     @cached_property
     def _parts(self) -> tuple[Any, Any, Any]:
-        """The formula and its derivatives, as sympy has them."""
+        """Return the formula and its derivatives as sympy expressions."""
         import sympy
 
         x, y = sympy.symbols("x y", real=True)
@@ -51,12 +51,12 @@ class Surface:
 
     @cached_property
     def value(self) -> Callable[[Any, Any], Any]:
-        """f(x, y) of numbers or of arrays."""
+        """Evaluate f(x, y) for numbers or arrays."""
         return self._numbers(self._parts[0], "numpy")
 
     @cached_property
     def gradient(self) -> Callable[[float, float], tuple[float, float]]:
-        """The derivatives at a point."""
+        """Evaluate the derivatives at a point."""
         dx, dy = (self._numbers(part, "math") for part in self._parts[1:])
 
         def at(x: float, y: float) -> tuple[float, float]:
@@ -69,14 +69,14 @@ class Surface:
 
     @cached_property
     def javascript(self) -> dict[str, str]:
-        """The bodies of f, df/dx and df/dy for the page."""
+        """Return the bodies of f, df/dx and df/dy in JavaScript."""
         import sympy
 
         return dict(zip(("f", "dx", "dy"), (sympy.jscode(part) for part in self._parts), strict=True))
 
     @cached_property
     def minimum(self) -> float:
-        """The lowest value in the window."""
+        """The minimum in the window."""
         if self.least is not None:
             return self.least
         *_, values = self.grid(401)
@@ -84,7 +84,7 @@ class Surface:
         return float(values[lowest])
 
     def grid(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """x, y and f on a grid of the window, each (count, count)."""
+        """Return x, y and f on a grid of the window, each (count, count)."""
         x, y = np.meshgrid(np.linspace(*self.window[:2], count), np.linspace(*self.window[2:], count))
         with np.errstate(all="ignore"):
             values = np.broadcast_to(np.asarray(self.value(x, y), float), x.shape)
@@ -98,7 +98,7 @@ class Surface:
 
 
 def _check(formula: str) -> None:
-    """Raise an ArgumentError for anything but arithmetic of x, y, numbers and `FUNCTIONS`."""
+    """Raise an ArgumentError for anything but arithmetic with x, y, numbers and `FUNCTIONS`."""
     try:
         tree = ast.parse(formula, mode="eval")
     except (SyntaxError, ValueError) as error:
@@ -119,7 +119,7 @@ def _check(formula: str) -> None:
 
 
 def _moons(count: int = 20) -> str:
-    """The loss of a linear classifier (weights x and y) on noisy points of two moons, with a little weight decay."""
+    """The loss of a linear classifier (weights x and y) on noisy points of two moons, with a small weight decay."""
     rng = np.random.default_rng(3)
     angle = np.pi * rng.random(count)
     first = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -134,14 +134,14 @@ def _moons(count: int = 20) -> str:
 SURFACES = {
     each.name: each
     for each in (
-        Surface("valley", "(x**2 + 20*y**2)/2", (-10, 4, -3, 3), (-9, 1.5), "steep one way, shallow the other", 0, 0),
+        Surface("valley", "(x**2 + 20*y**2)/2", (-10, 4, -3, 3), (-9, 1.5), "steep along y, shallow along x", 0, 0),
         Surface(
             "saddle", "(x**2 - y**2)/2 + y**4/8", (-3, 3, -2.5, 2.5), (-2.5, 0.0),
-            "the start is symmetric: without noise nothing pushes a racer off the ridge", 0, -0.5,
+            "the start is on the ridge: without noise the racers stay on it", 0, -0.5,
         ),
         Surface(
             "saddle_noisy", "(x**2 - y**2)/2 + y**4/8", (-3, 3, -2.5, 2.5), (-2.5, 0.0),
-            "the same with a little noise in the gradients: all leave the ridge, some soon, some late", 0.01, -0.5,
+            "the same with a little noise in the gradients: all racers leave the ridge, at different times", 0.01, -0.5,
         ),
         Surface(
             "beale", "(1.5-x+x*y)**2 + (2.25-x+x*y**2)**2 + (2.625-x+x*y**3)**2", (-1, 4.5, -2, 2), (0.5, -1.5),
@@ -149,7 +149,7 @@ SURFACES = {
         ),
         Surface(
             "rosenbrock", "(1-x)**2 + 100*(y-x**2)**2", (-2, 2, -1, 3), (-1.2, 1.0),
-            "a bent valley; its floor falls slowly to (1, 1)", 0, 0, 0.05,
+            "a curved valley; its floor descends slowly to (1, 1)", 0, 0, 0.05,
         ),
         Surface(
             "plateau", "1 - exp(-(x**2+y**2)/4) + 0.002*(x**2+y**2)", (-6, 6, -6, 6), (-4.5, -3.0),
@@ -164,14 +164,14 @@ SURFACES = {
 
 
 def surface(name: str) -> Surface:
-    """The surface of that name."""
+    """Return the surface with that name."""
     if name not in SURFACES:
         raise ArgumentError(f'there is no surface "{name}"{did_you_mean(name, SURFACES)}; known: {", ".join(SURFACES)}')
     return SURFACES[name]
 
 
 def own(formula: str, start: tuple[float, float] = (-2.0, 2.0)) -> Surface:
-    """The surface of a user's formula, in a window around the origin that holds the start."""
+    """Create the surface of a user's formula, in a window around the origin that contains the start."""
     reach = max(3.0, 1.3 * max(map(abs, start)))
     made = Surface("own", formula, (-reach, reach, -reach, reach), start, formula)
     made.gradient(*start)

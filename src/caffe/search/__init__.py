@@ -1,1 +1,1 @@
-"""Search of a solver's and a net's settings on Optuna: trials that survive their process, and honest selection."""
+"""Hyperparameter search with Optuna: trials that survive killed processes, and an unbiased selection of the best."""

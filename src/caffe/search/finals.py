@@ -1,4 +1,4 @@
-"""The end of a search: the best trials repeated over seeds, one of them chosen, and the test data touched once."""
+"""The end of a search: repeats the best trials with several seeds, selects one, and uses the test data once."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ BASELINE = "shipped"
 
 @dataclass(frozen=True)
 class Repeats:
-    """A setting trained with several seeds: its values on the validation data, and on the test data if it was tested.
+    """A setting trained with several seeds: its values on the validation data, and on the test data if tested.
 
-    `name` is "trial 7" or "shipped", `searched` the value that the search had seen, NaN for the solver as it was given.
+    `name` is "trial 7" or "shipped". `searched` is the value in the search; NaN for the given solver.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Report:
-    """What the search came to: the chosen setting, the solver as it was given, and the other finalists.
+    """The result of a search: the chosen setting, the given solver, and the other finalists.
 
-    gain = what the search saw of its best trial against the mean of the given solver, on the validation data. `luck` is
-    the part of it that was gone when the best trial was repeated with other seeds.
+    The gain is the value of the best trial in the search minus the mean of the given solver, on the validation data.
+    `luck` is the part of the gain that disappeared when the best trial was repeated with other seeds.
     """
 
     goal: runs.Goal
@@ -68,14 +68,14 @@ class Report:
 
     @property
     def test_gain(self) -> tuple[float, float]:
-        """The gain on the test data, and half its 95 % interval; NaN where nothing was tested."""
+        """The gain on the test data, and half its 95 % interval; NaN if nothing was tested."""
         mine, theirs = np.array(self.chosen.test), np.array(self.baseline.test)
         if not len(mine) or not len(theirs):
             return math.nan, math.nan
-        return self.goal.sign * float((mine - theirs).mean()), half_interval(mine - theirs)  # pairs have one seed
+        return self.goal.sign * float((mine - theirs).mean()), half_interval(mine - theirs)  # pairs use the same seed
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for programs."""
+        """Return the report as a JSON-compatible dict."""
         gain, half = self.test_gain
         return {
             "metric": self.goal.output,
@@ -92,7 +92,7 @@ class Report:
 
 
 def half_interval(values: Sequence[float] | np.ndarray) -> float:
-    """Half the 95 % interval of the mean, by Student's t; NaN for one value."""
+    """Return half the 95 % interval of the mean, by Student's t; NaN for a single value."""
     count = len(values)
     if count < 2:
         return math.nan
@@ -102,7 +102,7 @@ def half_interval(values: Sequence[float] | np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting to repeat: its name, its change of solver and net (None: as given), and what the search saw of it."""
+    """A setting to repeat: its name, its change of solver and net (None: unchanged), and its value in the search."""
 
     name: str
     change: Change | None
@@ -111,7 +111,7 @@ class Setting:
 
 
 def candidates(searches: Sequence[Search], count: int) -> list[Setting]:
-    """The solver as it was given, and the best trials of all searches."""
+    """Return the given solver, and the best trials of all searches."""
     found = [
         Setting(f"{search.title} {trial.number}", search.change_of(trial), trial.params, trial.value)
         for search in searches
@@ -120,15 +120,15 @@ def candidates(searches: Sequence[Search], count: int) -> list[Setting]:
     if not found:
         errors = [trial.user_attrs["error"] for trial in searches[0].trials if "error" in trial.user_attrs]
         why = f"; the first error: {errors[0]}" if errors else ": all diverged or were stopped"
-        raise SolverError(f"{searches[0].folder}: no trial ran to its end{why}")
+        raise SolverError(f"{searches[0].folder}: no trial was completed{why}")
     found.sort(key=lambda each: -searches[0].goal.sign * each.searched)
     return [Setting(BASELINE, None, {}, math.nan), *found[:count]]
 
 
 def finish(searches: Sequence[Search], folder: Path, finalists: int, seeds: int, tell: Callable[[str], None]) -> Report:
-    """Repeat the best trials and the given solver over `seeds` new seeds, choose by validation, test, write `best`.
+    """Repeat the best trials and the given solver with `seeds` new seeds, select by validation, test, and write `best`.
 
-    Processes of one search share the runs. The report is made once, and read by those that come later.
+    The processes of a search share the runs. The report is created once and read by processes that finish later.
     """
     first = searches[0]
     settings = candidates(searches, finalists)
@@ -152,7 +152,7 @@ def finish(searches: Sequence[Search], folder: Path, finalists: int, seeds: int,
 
 
 def _repeat(search: Search, folder: Path, settings: Sequence[Setting], seeds: int, tell: Callable[[str], None]) -> None:
-    """Train each setting with each seed, together with the other processes, until all are done."""
+    """Train each setting with each seed, together with the other processes, until all runs are done."""
     todo = [(setting, seed) for seed in range(seeds) for setting in settings]
     while todo:
         left = []
@@ -188,7 +188,7 @@ def _gathered(goal: runs.Goal, folder: Path, setting: Setting, seeds: int) -> Re
 
 
 def _tested(search: Search, folder: Path, setting: Setting, seeds: int) -> list[float]:
-    """The values on the test data of the nets of a setting, with the solver's own test net and test_iter."""
+    """Return the test values of a setting's nets, using the solver's own test net and test_iter."""
     if not search.case.param.test_iter:
         return []
     found = []
@@ -207,7 +207,7 @@ def _tested(search: Search, folder: Path, setting: Setting, seeds: int) -> list[
 
 
 def _write_best(case: Case, change: Change, folder: Path, steps: int) -> list[str]:
-    """Write solver and net with the chosen values, on the whole training data and with the iterations of a trial."""
+    """Write solver and net with the chosen values, for all training data and with the iterations of a trial."""
     from caffe.doctor.changes import SetField
 
     length = () if steps in (0, case.param.max_iter) else (SetField(None, "max_iter", str(steps)),)

@@ -1,4 +1,4 @@
-"""Leases: a piece of work belongs to one process, and is free again as soon as that process ends, however it ends."""
+"""Leases: file locks that assign work to one process and are released when that process ends, in any way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["JournalLock", "Lease", "locked"]
 
 
 class Lease:
-    """The lock of a file. The kernel releases it when the process ends, by kill -9 as well: no lease is left behind.
+    """A file lock. The kernel releases it when the process ends, even by kill -9, so no stale lock remains.
 
     Processes that share a folder share its leases.
     """
@@ -22,7 +22,7 @@ class Lease:
 
     @classmethod
     def take(cls, path: Path, wait: bool = False) -> Lease | None:
-        """The lease, or None where another process has it and `wait` is off."""
+        """Acquire the lease. Returns None if another process holds it and `wait` is false."""
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a")  # noqa: SIM115 - the lease holds the file open
         try:
@@ -33,13 +33,13 @@ class Lease:
         return cls(file)
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         self._file.close()
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Run a block that no other process runs at the same time."""
+    """Run the block while no other process runs it."""
     held = Lease.take(path, wait=True)
     assert held is not None
     try:
@@ -49,10 +49,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class JournalLock:
-    """The lock of Optuna's journal file, in place of its own.
+    """The lock of Optuna's journal file, replacing Optuna's own.
 
-    Optuna's lock is a link that a killed process leaves behind, and which the others then wait for. The kernel releases
-    this one. A line that a killed process wrote in part is cut off before the next one is written behind it.
+    Optuna's lock is a link that remains when a process is killed, and then blocks the others. This one is released by
+    the kernel. If a killed process left an incomplete line, it is cut off before the next line is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,19 +60,19 @@ class JournalLock:
         self._held: Lease | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock; always True, as Optuna expects."""
+        """Wait for the lock. Always returns True, as Optuna expects."""
         self._held = Lease.take(self._path.with_name(f"{self._path.name}.flock"), wait=True)
         self._cut()
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._held is not None:
             self._held.release()
             self._held = None
 
     def _cut(self) -> None:
-        """Cut the journal off after its last line end."""
+        """Truncate the journal after its last complete line."""
         if not self._path.exists() or not self._path.stat().st_size:
             return
         with open(self._path, "r+b") as file:

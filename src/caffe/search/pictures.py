@@ -15,7 +15,7 @@ __all__ = ["draw"]
 
 
 def draw(search: Search, folder: Path) -> list[Path]:
-    """Draw the trials: learning curves, parallel coordinates, importance, and random points against a grid."""
+    """Draw the trials: learning curves, parallel coordinates, importance, and random points compared with a grid."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for make in (curves, parallel, importance, coverage):
@@ -27,7 +27,7 @@ def draw(search: Search, folder: Path) -> list[Path]:
 
 
 def _better(search: Search) -> dict[int, float]:
-    """The rank of each trial with a value, from 0 (worst) to 1 (best)."""
+    """Return the rank of each trial with a value, from 0 (worst) to 1 (best)."""
     best = [trial.number for trial in search.ranked]
     return {number: 1 - index / max(1, len(best) - 1) for index, number in enumerate(best)}
 
@@ -39,7 +39,7 @@ def _colour(rank: float | None) -> Any:
 
 
 def curves(search: Search) -> Figure:
-    """The validation of all trials over the iterations; trials that were stopped end in a cross."""
+    """Draw the validation values of all trials over the iterations. Trials that were stopped early end with a cross."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis, ranks = figure.subplots(), _better(search)
     for trial in search.trials:
@@ -58,7 +58,7 @@ def curves(search: Search) -> Figure:
 
 
 def parallel(search: Search) -> Figure | None:
-    """Each trial as a line through its settings to its rank by value; the best are bright."""
+    """Draw each trial as a line through its settings to its rank. The best trials are bright."""
     dimensions, ranks = search.space.dimensions, _better(search)
     if not ranks:
         return None
@@ -87,13 +87,13 @@ def parallel(search: Search) -> Figure | None:
 
 
 def importance(search: Search) -> Figure | None:
-    """How much of the difference between good and other trials each setting explains (PED-ANOVA)."""
+    """Draw how much of the difference between good and other trials each setting explains (PED-ANOVA)."""
     import optuna
 
     try:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         found = optuna.importance.get_param_importances(search.study, evaluator=evaluator)
-    except (RuntimeError, ValueError):  # too few trials, or all alike
+    except (RuntimeError, ValueError):  # too few trials, or all equal
         return None
     if not found or not all(np.isfinite(value) for value in found.values()):
         return None
@@ -108,9 +108,9 @@ def importance(search: Search) -> Figure | None:
 
 
 def coverage(search: Search) -> Figure | None:
-    """The trials over the first two settings, beside a grid of as many points.
+    """Draw the trials over the first two settings, beside a grid with the same number of points.
 
-    The ticks on the margins show how many values of each setting are tried: random trials try a new one each time.
+    The ticks on the margins show how many values of each setting are tried: random trials try a new value each time.
     """
     ranks, dimensions = _better(search), search.space.dimensions[:2]
     if len(dimensions) < 2 or not search.trials:
@@ -138,7 +138,7 @@ def coverage(search: Search) -> Figure | None:
 
 
 def _share(dimension: Dimension, value: Any) -> float:
-    """Where a value lies in its range, from 0 to 1."""
+    """Return the position of a value in its range, from 0 to 1."""
     if dimension.kind == "choice":
         return dimension.values.index(value) / max(1, len(dimension.values) - 1)
     low, high, here = dimension.low, dimension.high, float(value)
@@ -159,7 +159,7 @@ def _range(dimension: Dimension) -> str:
 
 
 def _short(name: str) -> str:
-    """A path without what is the same in most of them: `ip1 num_output`."""
+    """Return the distinctive part of a path: `ip1 num_output`."""
     if name.startswith("solver."):
         return name.removeprefix("solver.")
     layer, _, rest = name.removeprefix("net.layer[").partition("]")

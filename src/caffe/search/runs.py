@@ -1,4 +1,4 @@
-"""One training run of a search: it goes on from its newest snapshot, and tells what it measures on its way."""
+"""One training run of a search. It continues from its newest snapshot, and reports its validation values."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = ["Goal", "Outcome", "parameters", "read_outcome", "train"]
 
 _SNAPSHOT_SECONDS = 1.0
 Heard = Callable[[int, float], bool]
-"""Is told iteration and value of each validation; True stops the run as hopeless."""
+"""Called with iteration and value of each validation. True stops the run as not promising."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is judged: an output of the test net, and whether it is to rise (`sign` 1) or to fall (-1)."""
+    """The value to optimize: an output of the test net, and whether to maximize (`sign` 1) or minimize (-1) it."""
 
     output: str
     sign: int
 
     @classmethod
     def of(cls, solver: Any, wanted: str, direction: str) -> Goal:
-        """The output `wanted`, or the first Accuracy, or the first loss of the solver's test net."""
+        """Return the output `wanted`, or else the first Accuracy, or else the first loss of the solver's test net."""
         if not solver.test_nets:
-            raise SolverError("the solver has no test net to be judged by; give the net a data layer in the phase TEST")
+            raise SolverError("the solver has no test net; add a data layer in the phase TEST to the net")
         net = solver.test_nets[0]
         losses = [name for name, weight in net.blob_loss_weights.items() if weight and name in net.outputs]
         right = [top for layer in net.layers if layer.type == "Accuracy" for top in net.top_names[layer.name][:1]]
@@ -48,15 +48,15 @@ class Goal:
             raise SolverError(f"the test net has no Accuracy and no loss; give one of {net.outputs} by -metric")
         sign = {"maximize": 1, "minimize": -1}.get(direction, 1 if names[0] in right else -1)
         if not direction and names[0] not in (*right, *losses):
-            raise SolverError(f"-metric {names[0]}: is neither Accuracy nor loss; give -direction maximize or minimize")
+            raise SolverError(f"-metric {names[0]}: is not accuracy or loss; give -direction maximize or minimize")
         return cls(names[0], sign)
 
 
 @dataclass
 class Outcome:
-    """What a run came to: `value` after the last iteration, `curve` the (iteration, value) of each validation.
+    """The result of a run: `value` after the last iteration, and `curve`, the (iteration, value) of each validation.
 
-    `stopped` is "" for a run that reached its end, "pruned", or "diverged". `weights` is the file of the net.
+    `stopped` is "" for a completed run, "pruned", or "diverged". `weights` is the file of weights.
     """
 
     value: float = math.nan
@@ -86,7 +86,7 @@ class _Listener(Watcher):
 
 
 def parameters(case: Case, change: Change | None, part: split.Part, seed: int, steps: int, folder: Path) -> Any:
-    """The solver of a run with its nets inside: validated ten times, with snapshots under the folder."""
+    """Return the solver of a run, with its nets inside, ten validations, and snapshots in the folder."""
     param = case.parameters(change, seed)
     if steps:
         param.max_iter = steps
@@ -100,9 +100,9 @@ def parameters(case: Case, change: Change | None, part: split.Part, seed: int, s
 
 
 def train(param: Any, goal: Goal, heard: Heard, folder: Path) -> Outcome:
-    """Train to the end, or go on from the newest snapshot in the folder; a run that is over is not repeated.
+    """Train to the end, starting from the newest snapshot in the folder. A completed run is not repeated.
 
-    Only the newest snapshot is kept on the way. Raises what building and training a net raises.
+    Only the newest snapshot is kept. Raises the errors of building and training a net.
     """
     outcome = read_outcome(folder)
     if outcome is not None:
@@ -133,7 +133,7 @@ def train(param: Any, goal: Goal, heard: Heard, folder: Path) -> Outcome:
 
 
 class _Keeper(Watcher):
-    """Asks for a snapshot every second, keeps the curve beside it, and removes the snapshot before."""
+    """Requests a snapshot every second, saves the curve beside it, and removes the previous snapshot."""
 
     def __init__(self, outcome: Outcome, folder: Path, state: str) -> None:
         self.outcome, self.folder, self.before = outcome, folder, state
@@ -153,13 +153,13 @@ class _Keeper(Watcher):
 
 
 def _restored(solver: Any, folder: Path, outcome: Outcome) -> str:
-    """Bring the solver to the newest snapshot that can be read, with the curve up to there; its path."""
+    """Restore the newest readable snapshot and the curve up to it; returns its path."""
     state = next(iter(snapshot.newest(solver.param.snapshot_prefix)), None)
     if state is None:
         return ""
     try:
         solver.restore(state)
-    except CaffeError:  # the process was killed while it wrote: the run begins again
+    except CaffeError:  # the process was killed while writing: the run starts again
         return state
     stored = _read(folder / "curve.json")
     outcome.curve = stored.curve if stored else []
@@ -167,7 +167,7 @@ def _restored(solver: Any, folder: Path, outcome: Outcome) -> str:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """The outcome of a run that is over."""
+    """Read the outcome of a completed run."""
     return _read(folder / "outcome.json")
 
 

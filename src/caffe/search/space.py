@@ -1,4 +1,4 @@
-"""The space of a search: which fields of solver and net vary, and over which values."""
+"""The search space: which fields of solver and net vary, and over which values."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _STEP = re.compile(r"([a-z_A-Z0-9]+)(?:\[(\d+)\])?")
 
 @dataclass(frozen=True)
 class Dimension:
-    """A setting that varies: `paths` are the fields that get its value, the first is its name.
+    """A setting that varies. `paths` are the fields that get its value; the first one is its name.
 
-    `low` and `high` bound the kinds "uniform", "log_uniform" and "integer"; `values` are those of "choice". `log`
-    spaces integers by their ratio. `points` is the number of values of a grid.
+    `low` and `high` bound the kinds "uniform", "log_uniform" and "integer"; `values` are the options of "choice". `log`
+    spaces integers logarithmically. `points` is the number of values in a grid.
     """
 
     paths: tuple[str, ...]
@@ -46,11 +46,11 @@ class Dimension:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the values are spaced by their ratio."""
+        """Whether the values are spaced logarithmically."""
         return self.log or self.kind == "log_uniform"
 
     def distribution(self) -> Any:
-        """The distribution of Optuna."""
+        """Return Optuna's distribution."""
         from optuna import distributions
 
         if self.kind == "choice":
@@ -60,7 +60,7 @@ class Dimension:
         return distributions.FloatDistribution(self.low, self.high, log=self.logarithmic)
 
     def suggest(self, trial: Any) -> Any:
-        """The value of a trial: the one that it has, or one that the sampler draws."""
+        """Return the value of a trial: its existing value, or one drawn by the sampler."""
         if self.kind == "choice":
             return trial.suggest_categorical(self.name, self.values)
         if self.kind == "integer":
@@ -68,7 +68,7 @@ class Dimension:
         return trial.suggest_float(self.name, self.low, self.high, log=self.logarithmic)
 
     def grid(self) -> list[Any]:
-        """The values of a grid, from low to high."""
+        """Return the values of a grid, in ascending order."""
         if self.kind == "choice":
             return list(self.values)
         count = self.points
@@ -84,7 +84,9 @@ class Dimension:
         return [min(self.high, max(self.low, value)) for value in found]
 
     def narrowed(self, best: Any, share: float = 0.25) -> Dimension:
-        """The dimension around its best value, `share` as wide; a choice keeps its best value only."""
+        """Return the dimension reduced to `share` of its width around its best value. A choice keeps only its best
+        value.
+        """
         if self.kind == "choice":
             return replace(self, values=(best,))
         low, high, middle = self.low, self.high, float(best)
@@ -107,7 +109,7 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     def change(self, case: Case, params: Mapping[str, Any]) -> Change:
-        """The change of solver and net that gives the fields these values."""
+        """Create the change of solver and net that sets these values."""
         edits = [
             edit
             for dimension in self.dimensions
@@ -117,14 +119,14 @@ class Space:
         return Change(", ".join(f"{name} {value}" for name, value in params.items()), tuple(edits))
 
     def check(self, case: Case) -> None:
-        """Raise a SolverError for a path that leads to no field, and for a value that its field cannot hold."""
+        """Raise a SolverError for a path without a field, and for a value that its field cannot hold."""
         for dimension in self.dimensions:
             for value in dimension.values or (_bound(dimension, dimension.low), _bound(dimension, dimension.high)):
                 for path in dimension.paths:
                     _edits(case, path, value)
 
     def narrowed(self, best: Mapping[str, Any]) -> Space:
-        """The space around the best parameters."""
+        """Return the space reduced around the best parameters."""
         return Space(tuple(dimension.narrowed(best[dimension.name]) for dimension in self.dimensions))
 
     def distributions(self) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def read_space(path: str | Path) -> Space:
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+        raise FileError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content:
         raise FileError(f"{path}: expected a line for each field that varies: solver.base_lr: {{log_uniform: [a, b]}}")
     return Space(tuple(_dimension(str(path), str(name), given) for name, given in content.items()))
@@ -177,7 +179,7 @@ def _dimension(path: str, name: str, given: Any) -> Dimension:
             return Dimension(paths, kind, values=tuple(values), points=points)
         low, high = float(values[0]), float(values[1])
     except (TypeError, ValueError):
-        raise wrong(f"{given!r} has something that is no number") from None
+        raise wrong(f"{given!r} has an entry that is not a number") from None
     dimension = Dimension(paths, kind, low, high, step, bool(given.get("log", False)), (), points)
     if not low < high or not math.isfinite(high - low):
         raise wrong(f"the bounds are {low:g} and {high:g}; the first must be below the second")
@@ -193,7 +195,7 @@ def _bound(dimension: Dimension, value: float) -> Any:
 
 
 def _edits(case: Case, path: str, value: Any) -> list[SetField]:
-    """The edits that give the field at a path of the space a value."""
+    """Return the edits that set the field at a path of the space to a value."""
     if path.startswith("solver."):
         inner = path.removeprefix("solver.")
         return [SetField(None, inner, _value(path, case.param.DESCRIPTOR, inner, value))]
@@ -216,7 +218,9 @@ def _edits(case: Case, path: str, value: Any) -> list[SetField]:
 
 
 def _value(whole: str, descriptor: Any, path: str, value: Any) -> str:
-    """The value as text of a prototxt, for the field at `path` of a message; a SolverError where it does not fit."""
+    """Return the value as prototxt text for the field at `path` of a message; raises a SolverError if it does not
+    fit.
+    """
     field = _field(whole, descriptor, path)
     kind = field.type
     if kind == FieldDescriptor.TYPE_STRING:
@@ -227,7 +231,7 @@ def _value(whole: str, descriptor: Any, path: str, value: Any) -> str:
         names = [each.name for each in field.enum_type.values]
         if value in names:
             return str(value)
-        raise SolverError(f"{whole}: {value!r} is none of {', '.join(names)}{did_you_mean(str(value), names)}")
+        raise SolverError(f"{whole}: {value!r} is not one of {', '.join(names)}{did_you_mean(str(value), names)}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if field.cpp_type in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
             return repr(float(value))
@@ -235,10 +239,10 @@ def _value(whole: str, descriptor: Any, path: str, value: Any) -> str:
             return str(int(value))
     if isinstance(value, str) and field.cpp_type in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
         try:
-            return repr(float(value))  # YAML reads 1e-3 as text
+            return repr(float(value))  # YAML reads 1e-3 as a string
         except ValueError:
             pass
-    raise SolverError(f"{whole}: {value!r} is no value of the field, which holds {_held(field)}")
+    raise SolverError(f"{whole}: {value!r} does not fit the field, which holds {_held(field)}")
 
 
 def _held(field: Any) -> str:

@@ -1,4 +1,4 @@
-"""Training and validation data from one training database: the test data stay unseen during a search."""
+"""Splits one training database into training and validation data, so that the test data stay unseen in a search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Part", "parts", "test_source", "use"]
 
 @dataclass(frozen=True)
 class Part:
-    """A division of the data: the sources to train on (empty: the net's own) and to validate on, `count` items."""
+    """A split of the data: the sources to train on (empty: the net's own) and to validate on, with `count` items."""
 
     train: str
     validation: str
@@ -29,13 +29,13 @@ class Part:
 
 
 def parts(case: Case, folder: Path, share: float, folds: int, seed: int, given: str) -> list[Part]:
-    """The divisions that every trial is trained on: one, or `folds` of them. They are written once, and found again.
+    """Return the splits that every trial is trained on: one, or `folds` of them. They are written once and reused.
 
-    `given` names validation data, so that nothing is split off. Raises SolverError for data that cannot be split.
+    `given` names validation data; then nothing is split. Raises SolverError for data that cannot be split.
     """
     if given:
         if given == test_source(case):
-            raise SolverError(f"{given} is the test data; they are for the end only. Give validation data of their own")
+            raise SolverError(f"{given} is the test data, used only at the end. Give separate validation data")
         return [Part("", given, 0)]
     train = _one(case.net, caffe_pb2.TRAIN, case.param.train_state)
     source, backend = train.source, ""
@@ -48,7 +48,7 @@ def parts(case: Case, folder: Path, share: float, folds: int, seed: int, given: 
     if done.exists():
         stored = json.loads(done.read_text())
         if stored["plan"] != plan:
-            raise SolverError(f"{done}: the data were split otherwise; use another folder, or the settings as before")
+            raise SolverError(f"{done}: was split with other settings; use another folder or those settings")
         return [Part(*each) for each in stored["parts"]]
     folder.mkdir(parents=True, exist_ok=True)
     made = list(_split(source, backend, folder, share, folds, seed))
@@ -86,7 +86,7 @@ def _split(source: str, backend: str, folder: Path, share: float, folds: int, se
 
 
 def _write(source: str, backend: str, paths: tuple[Path, Path], chosen: np.ndarray) -> None:
-    """Copy the records into two databases; each keeps the order of the first."""
+    """Copy the records into two databases, in their original order."""
     database = base.open_source(backend, source)
     try:
         with (
@@ -100,7 +100,7 @@ def _write(source: str, backend: str, paths: tuple[Path, Path], chosen: np.ndarr
 
 
 def use(param: Any, part: Part) -> None:
-    """Let a solver with its nets inside train and validate on a part, with as many test batches as that holds."""
+    """Set a solver with its nets inside to train and validate on a split, with the matching number of test batches."""
     state = param.test_state[0] if param.test_state else None
     own = param.train_net_param if param.HasField("train_net_param") else param.net_param
     tested = param.test_net_param[0] if param.test_net_param else own
@@ -108,7 +108,7 @@ def use(param: Any, part: Part) -> None:
     test = _one(tested, caffe_pb2.TEST, state)
     if own is tested and train.index == test.index:
         name = own.layer[train.index].name
-        raise SolverError(f'layer "{name}" reads the data of both phases; give TRAIN and TEST a data layer each')
+        raise SolverError(f'layer "{name}" is in both phases; use separate data layers for TRAIN and TEST')
     if part.train:
         train.replace(part.train)
     test.replace(part.validation)
@@ -120,7 +120,7 @@ def use(param: Any, part: Part) -> None:
 
 
 def test_source(case: Case) -> str:
-    """The source of the test data; empty where there is none."""
+    """Return the source of the test data; empty if there is none."""
     net = case.apart[0] if case.apart else case.net
     found = source_options(net, caffe_pb2.TEST, case.param.test_state[0] if case.param.test_state else None)
     return found[0].source if len(found) == 1 else ""

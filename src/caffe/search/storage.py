@@ -12,17 +12,17 @@ from caffe.search.lease import JournalLock
 __all__ = ["check_address", "create", "journal", "open_database"]
 
 _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
-"""Kinds of databases, and the package that speaks with each. The extra has the name of the kind."""
+"""The Python package that connects to each kind of database. The extra has the name of the kind."""
 _FORM = "postgresql://USER:PASSWORD@HOST/NAME or mysql://USER:PASSWORD@HOST/NAME"
 
 
 def check_address(address: str) -> None:
-    """Raise a SolverError if this is no address of a database that a search can use."""
+    """Raise a SolverError if this is not the address of a database that a search can use."""
     kind = address.partition(":")[0].partition("+")[0]
     if kind == "sqlite":
-        raise SolverError("-storage: SQLite loses trials of several processes; leave it out for a journal file")
+        raise SolverError("-storage: SQLite loses trials of several processes; remove it to use a journal file")
     if kind not in _DRIVERS or "://" not in address:
-        raise SolverError(f"-storage: expected {_FORM}; leave it out for a journal file")
+        raise SolverError(f"-storage: expected {_FORM}; remove it to use a journal file")
 
 
 def journal(optuna: Any, path: Path) -> Any:
@@ -32,7 +32,7 @@ def journal(optuna: Any, path: Path) -> Any:
 
 
 def open_database(optuna: Any, address: str) -> Any:
-    """The storage in a database, whose tables are made if there are none.
+    """The storage in a database. Missing tables are created.
 
     An address without a driver gets psycopg or PyMySQL; SQLAlchemy would take older ones. Raises MissingExtra and
     SolverError, whose text has no password.
@@ -51,7 +51,7 @@ def open_database(optuna: Any, address: str) -> Any:
     if driver in ("", _DRIVERS[kind]):
         require_extra(_DRIVERS[kind], kind, f"-storage {shown}")
     try:
-        # a connection for each access: between two of them, a trial may take longer than a server keeps one open
+        # A connection for each access: a trial may take longer than the server keeps an idle connection open.
         options = {"poolclass": sqlalchemy.pool.NullPool}
         return optuna.storages.RDBStorage(url.render_as_string(hide_password=False), options)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:

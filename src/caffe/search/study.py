@@ -1,4 +1,4 @@
-"""The trials of a search, in a storage of Optuna that several processes share."""
+"""The trials of a search, in an Optuna storage shared by several processes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _POLL = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a search; all processes of one search have the same. `steps` are the iterations of a trial.
+    """The settings of a search, equal in all its processes. `steps` is the number of iterations of a trial.
 
-    `storage` is the address of a database, such as postgresql://user@host/name; empty for a journal file.
+    `storage` is the URL of a database, such as postgresql://user@host/name; empty for a journal file.
     """
 
     trials: int = 20
@@ -41,7 +41,7 @@ class Plan:
     storage: str = ""
 
     def check(self) -> None:
-        """Raise a SolverError for settings that make no search."""
+        """Raise a SolverError for invalid settings."""
         for flag, value, known in (("method", self.method, METHODS), ("prune", self.pruner, PRUNERS)):
             if value not in known:
                 raise SolverError(f"-{flag} {value}: expected {', '.join(known)}{did_you_mean(value, known)}")
@@ -52,11 +52,11 @@ class Plan:
 
 
 class Search:
-    """One study: starts trials, takes over those that a process left behind, and tells the study what they came to.
+    """One study: starts trials, continues those of killed processes, and reports the results to Optuna.
 
-    A trial belongs to the process that holds the lock of its folder. The kernel releases it when the process ends, so a
-    trial that is "running" and whose lock is free was killed, and goes on from its snapshot. Which trial is whose
-    is decided under the lock of the study, so that none is run twice.
+    A trial belongs to the process that holds the lock of its folder. The kernel releases the lock when the process
+    ends. A trial with the state "running" and a free lock was therefore killed, and is continued from its snapshot.
+    Trials are assigned under the lock of the study, so that no trial runs twice.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Search:
             self._open()
 
     def _open(self) -> None:
-        """Open the study, or make it: its name is fixed, which keeps Hyperband's brackets the same in every run."""
+        """Open or create the study. Its fixed name gives the same brackets of Hyperband in every run."""
         optuna, direction = self._optuna, "maximize" if self.goal.sign > 0 else "minimize"
         settings = {
             "direction": direction,
@@ -96,7 +96,7 @@ class Search:
                 self.study.enqueue_trial(point)
         elif self.study.user_attrs.get("plan", plan) != plan:
             raise SolverError(
-                f"{self.folder}: holds a search of another space or with other settings; give another folder by -out"
+                f"{self.folder}: contains a search with another space or other settings; give another folder by -out"
             )
 
     def _pruner(self) -> Any:
@@ -108,7 +108,7 @@ class Search:
         return pruners.NopPruner()
 
     def _sampler(self, number: int) -> Any:
-        """The sampler of a trial. Its seed follows from the trial's number, whichever process starts it."""
+        """Return the sampler of a trial. Its seed is derived from the trial's number, whichever process starts it."""
         seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
         if self.plan.method == "tpe":
             return self._optuna.samplers.TPESampler(
@@ -117,7 +117,7 @@ class Search:
         return self._optuna.samplers.RandomSampler(seed=seed)
 
     def _grid(self) -> list[dict[str, Any]]:
-        """The points of the grid, in an order drawn by the seed."""
+        """Return the points of the grid, in random order."""
         names = [dimension.name for dimension in self.space.dimensions]
         points = list(itertools.product(*(dimension.grid() for dimension in self.space.dimensions)))
         order = np.random.default_rng(self.plan.seed).permutation(len(points))
@@ -130,30 +130,33 @@ class Search:
 
     @property
     def wanted(self) -> int:
-        """How many trials there will be."""
+        """The total number of trials."""
         return len(self._grid()) if self.plan.method == "grid" else self.plan.trials
 
     @property
     def ranked(self) -> list[Any]:
-        """The trials that ran to their end, the best first."""
+        """The completed trials, best first."""
         done = [trial for trial in self.trials if trial.state == self._optuna.trial.TrialState.COMPLETE]
         return sorted(done, key=lambda trial: (-self.goal.sign * trial.value, trial.number))
 
     @property
     def title(self) -> str:
-        """What a trial is called: those of a second, finer search have a name of their own."""
+        """Return the display name of a trial. Trials of a second, finer search have a name of their own."""
         return "trial" if self.name == "search" else f"{self.name} trial"
 
     def change_of(self, trial: Any) -> Change:
-        """The change of solver and net that a trial tries."""
+        """Return the change of solver and net that a trial tries."""
         return self.space.change(self.case, trial.params)
 
     def folder_of(self, number: int) -> Path:
-        """The folder of a trial."""
+        """Return the folder of a trial."""
         return self.folder / self.name / f"{number:04d}"
 
     def run(self, tell: Callable[[Search, int], None]) -> None:
-        """Run trials until all are over, those of other processes included. `tell` hears of each change of a trial."""
+        """Run trials until all are done, including those of other processes.
+
+        `tell` is called for each change of a trial's state.
+        """
         while True:
             with self._locked():
                 trial = self._left_behind() or self._new()
@@ -169,7 +172,7 @@ class Search:
                 time.sleep(_POLL)
 
     def close(self) -> None:
-        """Give back what this process still holds; only a run that ended in an error holds anything."""
+        """Release the trials that this process still holds, which happens only after an error."""
         for held in self._leases.values():
             held.release()
         self._leases.clear()
@@ -180,7 +183,7 @@ class Search:
         return locked(self.folder / f"{self.name}.lock")
 
     def _left_behind(self) -> Any:
-        """A trial whose process has ended, with the values that it had."""
+        """Return a trial whose process has ended, with its values."""
         for frozen in self.trials:
             if frozen.state == self._optuna.trial.TrialState.RUNNING and self._take(frozen.number):
                 study = self.storage.get_study_id_from_name(self.study.study_name)
@@ -190,7 +193,7 @@ class Search:
         return None
 
     def _new(self) -> Any:
-        """A new trial; None where there are enough."""
+        """Create a new trial; None if there are enough."""
         waiting = self._optuna.trial.TrialState.WAITING
         begun = [trial for trial in self.trials if trial.state != waiting]
         if len(begun) >= self.wanted:
@@ -214,7 +217,7 @@ class Search:
     # -- what a trial is -------------------------------------------------------------------------------------------
 
     def _train(self, trial: Any, tell: Callable[[Search, int], None]) -> None:
-        """Run a trial to its end and tell the study; the mean of the folds is its value."""
+        """Train a trial and report to the study. Its value is the mean over the folds."""
         state = self._optuna.trial.TrialState
         known = set(self.trials[trial.number].intermediate_values)
 

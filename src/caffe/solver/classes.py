@@ -22,7 +22,7 @@ __all__ = [
 
 
 class SGDSolver(Solver):
-    """pycaffe's solver classes: a solver of the type in their name, whatever type the file has."""
+    """Base of pycaffe's solver classes. The class name fixes the solver type and overrides the `type` of the file."""
 
     forced_type = "SGD"
 
@@ -53,9 +53,11 @@ def get_solver(
     python_layers: bool | None = None,
     source: str | Path | None = None,
 ) -> Solver:
-    """The solver for a path or a SolverParameter; of pycaffe's class for its type where there is one.
+    """Create the solver for a path or a SolverParameter.
 
-    `source` is the file that a SolverParameter came from, for messages; `python_layers` as in `Net`.
+    Types that pycaffe has a class for give an instance of that class.
+
+    `source` is the file that a SolverParameter was read from; error messages name it. `python_layers` as in `Net`.
     """
     loaded, source = load(param), param if isinstance(param, (str, Path)) else source
     classes: list[type[Solver]] = [SGDSolver, *SGDSolver.__subclasses__()]

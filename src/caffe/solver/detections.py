@@ -14,12 +14,15 @@ __all__ = ["VERSIONS", "Precisions", "average_precision"]
 
 VERSIONS = ("Integral", "MaxIntegral", "11point")
 _SAME = 1e-6
-"""Recalls that differ by less are one."""
+"""Recall values that differ by less than this are treated as equal."""
 
 
 class Precisions:
-    """Gathers what DetectionEvaluate makes of each batch: rows [image, label, score, right, wrong], or
-    [-1, label, boxes of the truth, -1, -1]."""
+    """Collects the outputs of DetectionEvaluate layers over the batches of a test.
+
+    A row is [image, label, score, true positive, false positive] for a detection, or [-1, label, number of ground-truth
+    boxes, -1, -1] for a class.
+    """
 
     def __init__(self, version: str = "", show: bool = False) -> None:
         """`version` is the ap_version; `show` logs the average precision of each class."""
@@ -27,7 +30,7 @@ class Precisions:
         self.rows: dict[str, list[np.ndarray]] = {}
 
     def add(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Take the outputs of a batch by name."""
+        """Add the outputs of one batch, given by name."""
         for name, values in batch.items():
             if values.ndim != 4 or values.shape[3] != 5:
                 raise SolverError(
@@ -37,7 +40,10 @@ class Precisions:
             self.rows.setdefault(name, []).append(values.reshape(-1, 5).astype(np.float64))
 
     def outputs(self, count: int, version: str = "") -> dict[str, list[float]]:
-        """The mean average precision of each output, over the classes that its rows name."""
+        """Return the mean average precision of each output.
+
+        The mean is taken over the classes that occur in its rows.
+        """
         wanted = version or self.version
         return {name: [self._mean(np.concatenate(parts), wanted)] for name, parts in self.rows.items()}
 
@@ -59,10 +65,13 @@ class Precisions:
 
 
 def average_precision(score: np.ndarray, right: np.ndarray, positives: float, version: str) -> float:
-    """The area under precision over recall, for detections (K) that are right (1) or wrong (0).
+    """Compute the area under the precision-recall curve of K detections.
 
-    Integral: as it is. MaxIntegral (VOC 2012, ILSVRC): under the largest precision at each recall or a higher one.
-    11point (VOC 2007): the mean of that at the recalls 0, 0.1 ... 1.
+    `right` is 1 for a true positive, 0 for a false one.
+
+    Integral: the area under the curve itself. MaxIntegral (VOC 2012, ILSVRC): the precision at each recall is first
+    replaced by the largest precision at this or a higher recall. 11point (VOC 2007): the mean of that maximum at the
+    recalls 0, 0.1 ... 1.
     """
     if not len(score) or not positives:
         return 0.0
@@ -75,13 +84,13 @@ def average_precision(score: np.ndarray, right: np.ndarray, positives: float, ve
     if version == "MaxIntegral":
         steps = np.diff(recall)
         return float((most[:-1] * steps)[steps > _SAME].sum() + recall[0] * most[0])
-    recall = recall.astype(np.float32).astype(np.float64)  # as the original compares it with 0.1, 0.2 ...
+    recall = recall.astype(np.float32).astype(np.float64)  # the original compares float32 recalls with 0.1, 0.2 ...
     first = np.searchsorted(recall, np.arange(11) / 10)
     return float(sum(most[i] for i in first if i < len(most)) / 11)
 
 
 def check(param: Any) -> None:
-    """Raise a `SolverError` for an eval_type or ap_version that is not known."""
+    """Raise a `SolverError` for an unknown eval_type or ap_version."""
     if param.eval_type not in ("", "classification", "detection"):
         raise SolverError(f'eval_type is "{param.eval_type}", expected "classification" or "detection"')
     if param.ap_version and param.ap_version not in VERSIONS:

@@ -1,4 +1,4 @@
-"""A moving average of the weights, kept beside them in training and put in their place for tests."""
+"""The moving average of the weights: updated during training, used in place of the weights in tests."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ __all__ = ["MovingAverage"]
 
 
 class MovingAverage:
-    """The exponential moving average of all learnable blobs, batch statistics among them.
+    """The exponential moving average of all learnable blobs, batch statistics included.
 
         average <- weights                                   after the first update
         average <- decay average + (1 - decay) weights       after each later one
 
-    A `decay` of 0 stands for no average: `tensors` stays None and everything here does nothing.
-    Source: Polyak & Juditsky, 1992; torch.optim.swa_utils.AveragedModel counts alike.
+    A `decay` of 0 means that no average is kept: `tensors` stays None and all methods do nothing.
+    Source: Polyak & Juditsky, 1992; torch.optim.swa_utils.AveragedModel uses the same definition.
     """
 
     def __init__(self, decay: float, learnable: Sequence[Learnable]) -> None:
         self.decay = decay
         self.tensors: list[Tensor] | None = None
         self._learnable = learnable
-        self._swapped = 0  # blobs of the net, from the first on, that hold the average and not their own weights
+        self._swapped = 0  # the first so many blobs of the net hold the average instead of their own weights
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights as they are after an update into the average."""
+        """Update the average with the current weights. Called after each update of the weights."""
         if not self.decay:
             return
         current = [entry.tensor.detach() for entry in self._learnable]
@@ -48,13 +48,16 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the net the averaged weights, and at the end those that it had before; blocks may lie in each other."""
+        """Use the averaged weights in the net during the block, then restore the previous ones.
+
+        Blocks can be nested.
+        """
         with self._in_net(averaged=True):
             yield
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Give the net its own weights, and at the end those that it had before."""
+        """Use the net's own weights during the block, then restore the previous state. The inverse of `applied`."""
         with self._in_net(averaged=False):
             yield
 
@@ -69,7 +72,10 @@ class MovingAverage:
 
     @torch.no_grad()
     def _put(self, averaged: bool) -> None:
-        """Bring the average into the net, or its own weights back. Goes on from where an earlier call was stopped."""
+        """Copy the average into the net, or the net's own weights back.
+
+        A call that was interrupted is continued by the next.
+        """
         if self.tensors is None:
             return
         order = range(self._swapped, len(self.tensors)) if averaged else reversed(range(self._swapped))
@@ -84,13 +90,16 @@ class MovingAverage:
     # -- in snapshots ----------------------------------------------------------------------------------------------
 
     def write(self, state: Any) -> None:
-        """Add the average to a SolverState."""
+        """Store the average in a SolverState."""
         for entry, tensor in zip(self._learnable, self.tensors or [], strict=bool(self.tensors)):
             value = weights.blob_to_proto(tensor.cpu().numpy())
             state.average.add(layer=entry.layer, name=str(entry.index), value=value)
 
     def read(self, state: Any, path: Any) -> list[np.ndarray] | None:
-        """The average of a SolverState, checked to fit; None if it has none or none is wanted."""
+        """Read the average from a SolverState and check its shapes.
+
+        Returns None if the state has no average or `decay` is 0.
+        """
         if not self.decay or not state.average:
             return None
         stored = states.arrays(state.average, "moving average", path)
@@ -104,7 +113,10 @@ class MovingAverage:
         return arrays
 
     def restore(self, arrays: Iterable[np.ndarray] | None) -> None:
-        """Take over what `read` gave; with None the average begins anew after the next update."""
+        """Set the average to the result of `read`.
+
+        With None, the average starts from the weights after the next update.
+        """
         self.tensors = (
             None
             if arrays is None

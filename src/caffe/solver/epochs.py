@@ -1,4 +1,4 @@
-"""Lengths in epochs: `max_epochs` and `test_every_epoch` as iterations of the training data."""
+"""Training lengths in epochs: converts `max_epochs` and `test_every_epoch` to iterations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["records", "resolve"]
 
 
 def records(net: object) -> tuple[int, int]:
-    """How many records a net's data layers read in a batch, and how many there are; (0, 0) where that is not known.
+    """Return the batch size of a net's data layers and their number of records; (0, 0) if the number is unknown.
 
-    Of several data layers the longest counts.
+    If the net has several data layers, the one with the most records is used.
     """
     layers = [layer for layer in getattr(net, "layers", ()) if isinstance(layer, StreamSource) and layer.stream]
     counts = [(layer.stream.count(), layer.batch_size) for layer in layers if layer.stream is not None]
@@ -27,16 +27,16 @@ def records(net: object) -> tuple[int, int]:
 
 
 def resolve(param: Any, python_layers: bool | None = None) -> None:
-    """Set `max_iter` and `test_interval` of a solver where it gives them in epochs.
+    """Set `max_iter` and `test_interval` of a solver that gives them in epochs.
 
-    An epoch is the number of iterations in which the training data are read once, by all processes together. Raises
-    SolverError where the number of records is not known, and where a length is given twice.
+    One epoch is the number of iterations in which all processes together read the training data once. Raises
+    SolverError if the number of records is unknown, or if a length is given both in epochs and in iterations.
     """
     if not param.HasField("max_epochs") and not param.test_every_epoch:
         return
     for own, field in (("max_epochs", "max_iter"), ("test_every_epoch", "test_interval")):
         if param.HasField(own) and getattr(param, own) and param.HasField(field):
-            raise SolverError(f"{own} is set beside {field}, which says the same in iterations; remove one of the two")
+            raise SolverError(f"{own} is set beside {field}, the same length in iterations; remove one of the two")
     if param.HasField("max_epochs") and not 0 < param.max_epochs < math.inf:
         raise SolverError(f"max_epochs is {param.max_epochs:g}, expected above 0")
     length = _length(param, python_layers)
@@ -47,7 +47,7 @@ def resolve(param: Any, python_layers: bool | None = None) -> None:
 
 
 def _length(param: Any, python_layers: bool | None) -> float:
-    """The iterations of an epoch, by the data layers of the train net, which are opened for it."""
+    """Return the number of iterations of an epoch. Opens the data layers of the train net to count their records."""
     spec = nets.train_spec(param)
     for index in reversed(range(len(spec.layer))):
         if spec.layer[index].bottom:
@@ -60,7 +60,7 @@ def _length(param: Any, python_layers: bool | None) -> float:
         net.close()
     if not count:
         raise SolverError(
-            "max_epochs is set, but the data layers of the train net do not tell how many records they have; "
+            "max_epochs is set, but the data layers of the train net do not report a number of records; "
             "set max_iter and test_interval instead"
         )
     return count / (batch * param.iter_size * parallel.current().size)

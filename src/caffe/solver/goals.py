@@ -1,4 +1,4 @@
-"""What a run keeps and when it ends: the best weights, the last snapshots, and early stopping."""
+"""Early stopping, and which weights a run keeps: the best ones and the last snapshots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Best", "Last", "best_path", "check", "watchers"]
 
 
 def check(param: Any) -> None:
-    """Raise a `SolverError` for settings that cannot be met."""
+    """Raise a `SolverError` for settings that cannot work."""
     if param.HasField("early_stop") and param.early_stop.patience < 1:
         raise SolverError(f"patience is {param.early_stop.patience} in early_stop, expected at least 1")
     if param.keep_last < 0:
@@ -29,12 +29,12 @@ def check(param: Any) -> None:
         raise SolverError(f"{asked} is set, but the run has no tests; set test_iter and test_interval")
     if param.keep_best:
         if not param.HasField("snapshot_prefix"):
-            raise SolverError("keep_best is set but snapshot_prefix is not; say where the best weights go")
+            raise SolverError("keep_best is set but snapshot_prefix is not; set it to a path prefix")
         snapshot.check_prefix(param)
 
 
 def watchers(param: Any) -> list[Watcher]:
-    """The watchers of a solver's own settings."""
+    """Return the watchers that the solver's settings ask for."""
     made: list[Watcher] = []
     if param.keep_best or param.HasField("early_stop"):
         made.append(Best(param))
@@ -44,18 +44,19 @@ def watchers(param: Any) -> list[Watcher]:
 
 
 def best_path(param: Any) -> Path:
-    """The file of the best weights."""
+    """Return the path of the best weights."""
     end = ".h5" if param.snapshot_format == param.HDF5 else ""
     return Path(f"{param.snapshot_prefix}_best.caffemodel{end}")
 
 
 class Best(Watcher):
-    """Follows the best test of a run: keeps its weights, and asks for a stop where no better one comes.
+    """Saves the weights of the best test of a run, and stops the run if the tests stop improving.
 
-    The output that counts is that of `early_stop.output`, or else the first whose name has "accuracy" in it, of which
-    the largest value is best, or else the first loss, of which the smallest is. `value` and `iteration` are those of
-    the best test so far (`iteration` -1 before the first), and `stopped` tells that this ended the run. A run that is
-    resumed goes on from what PREFIX_best.json says.
+    The output that is compared is `early_stop.output` if set; otherwise the first output whose name contains "accuracy"
+    (the largest value is best); otherwise the first loss (the smallest value is best). Of equally good tests the one
+    with the smallest loss is best, but `early_stop` does not count it as an improvement. `value` and `iteration`
+    describe the best test so far; `iteration` is -1 before the first test. `stopped` is true if this watcher ended the
+    run. A resumed run continues from the values in PREFIX_best.json.
     """
 
     def __init__(self, param: Any) -> None:
@@ -66,6 +67,7 @@ class Best(Watcher):
         self.iteration = -1
         self.stopped = False
         self._waited = 0
+        self._least = math.inf
 
     def started(self, solver: TrainingRun) -> None:
         if not self.param.keep_best or not solver.iter:
@@ -75,6 +77,7 @@ class Best(Watcher):
             if int(facts["iteration"]) <= solver.iter:
                 self.value, self.iteration = float(facts["value"]), int(facts["iteration"])
                 self._waited = int(facts["waited"])
+                self._least = float(facts.get("loss", math.inf))
 
     @property
     def _notes(self) -> Path:
@@ -86,12 +89,15 @@ class Best(Watcher):
         self.output = self.output or self._chosen(solver, outputs)
         value = sum(outputs[self.output]) / len(outputs[self.output])
         gain = self.param.early_stop.min_gain
-        if math.isfinite(value) and (self.iteration < 0 or self.sign * (value - self.value) > gain):
-            self.value, self.iteration, self._waited = value, iteration, 0
+        better = math.isfinite(value) and (self.iteration < 0 or self.sign * (value - self.value) > gain)
+        loss = self._loss(solver, outputs)
+        if better or (value == self.value and loss < self._least):
+            self._waited = 0 if better else self._waited + (iteration > self.iteration)
+            self.value, self.iteration, self._least = value, iteration, loss
             self._keep(solver)
-            return
-        self._waited += iteration > self.iteration
-        self._note(solver)
+        else:
+            self._waited += iteration > self.iteration
+            self._note(solver)
         if self.param.HasField("early_stop") and self._waited >= self.param.early_stop.patience and not self.stopped:
             self.stopped = True
             log.info(
@@ -99,8 +105,13 @@ class Best(Watcher):
             )
             solver.request("stop")
 
+    def _loss(self, solver: TrainingRun, outputs: dict[str, list[float]]) -> float:
+        """The test loss, which decides between tests that are equally good; 0 where there is none."""
+        weights = solver.test_nets[0].blob_loss_weights
+        return sum(weights.get(name, 0) * sum(values) for name, values in outputs.items())
+
     def says(self) -> str:
-        """`accuracy than 0.97 at iteration 300`."""
+        """Describe the best value for a message, such as `accuracy than 0.97 at iteration 300`."""
         return f"{self.output} than {log.number(self.value)} at iteration {self.iteration}"
 
     def _chosen(self, solver: TrainingRun, outputs: dict[str, list[float]]) -> str:
@@ -117,7 +128,7 @@ class Best(Watcher):
         return name
 
     def _keep(self, solver: TrainingRun) -> None:
-        """Write the weights that were tested: their moving average where there is one."""
+        """Save the weights that were tested; these are the averaged weights if there is a moving average."""
         if not self.param.keep_best:
             return
         path = best_path(self.param)
@@ -132,12 +143,13 @@ class Best(Watcher):
     def _note(self, solver: TrainingRun) -> None:
         if self.param.keep_best and not solver.together.group.rank:
             facts = {"output": self.output, "value": self.value, "iteration": self.iteration, "waited": self._waited}
+            facts["loss"] = self._least
             with files.atomic(self._notes) as file:
                 file.write(json.dumps(facts).encode())
 
 
 class Last(Watcher):
-    """Removes the snapshots that this run has written, but for the last `count`."""
+    """Deletes the snapshots of this run except for the last `count`."""
 
     def __init__(self, count: int) -> None:
         self.count = count

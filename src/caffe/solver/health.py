@@ -1,4 +1,4 @@
-"""Whether a run is healthy: losses that are no numbers, weights that are none, and the last good snapshot."""
+"""Detects a diverged run: NaN losses, NaN weights, and the last snapshot before them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Health", "broken_layer"]
 
 
 class Health:
-    """Hears of each loss, and stops training after `nan_patience` in a row that are NaN or infinite.
+    """Checks each loss, and stops training after `nan_patience` consecutive losses that are NaN or infinite.
 
-    Only the loss is looked at, which the loop reads anyway. `good` is the path of the last state that was written or
-    restored with weights that are numbers, `good_iter` its iteration.
+    Only the loss is checked in each iteration, because the training loop reads it anyway. `good` is the path of the
+    last solver state that was written or restored with finite weights; `good_iter` is its iteration.
     """
 
     def __init__(self, param: Any) -> None:
@@ -28,7 +28,10 @@ class Health:
         self._warned = False
 
     def hear(self, iteration: int, loss: float) -> None:
-        """Take note of an iteration's loss. Raises `SolverError` at the end of the patience; warns once before."""
+        """Check the loss of an iteration.
+
+        Warns on the first bad loss; raises `SolverError` when `nan_patience` is reached.
+        """
         if math.isfinite(loss):
             self._bad = 0
             return
@@ -45,7 +48,7 @@ class Health:
             log.warning("solver.py", f"{fact}: training has diverged, or the data holds such values. {advice}")
 
     def may_save(self, iteration: int, learnable: Iterable[Learnable]) -> bool:
-        """Whether the weights are numbers; a warning says that there is no snapshot where they are not."""
+        """Return whether all weights are finite. If not, a warning says that no snapshot is written."""
         name = broken_layer(learnable)
         if name is None:
             return True
@@ -54,14 +57,14 @@ class Health:
         return False
 
     def saved(self, path: str, iteration: int) -> None:
-        """A state was written or restored whose weights are numbers."""
+        """Record the path of a state with finite weights that was written or restored."""
         self.good, self.good_iter = path, iteration
 
     def way_back(self) -> str:
-        """Which snapshot to go on from."""
+        """Return a sentence that names the snapshot to continue from."""
         return f"The last good snapshot is {self.good}" if self.good else "There is no good snapshot of this run"
 
 
 def broken_layer(learnable: Iterable[Learnable]) -> str | None:
-    """The first layer with weights that are NaN or infinite."""
+    """Return the name of the first layer with weights that are NaN or infinite, or None."""
     return next((entry.layer for entry in learnable if not bool(entry.tensor.isfinite().all())), None)

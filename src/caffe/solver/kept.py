@@ -1,4 +1,4 @@
-"""What a run depends on beside weights and histories: places in the data, states of layers, random generators."""
+"""The state of a run besides weights and histories: positions in the data, buffers of layers, random generators."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = [
     "undisturbed",
 ]
 
-_CUDA_STATE = 16  # bytes of the state of a GPU's generator: seed and offset
+_CUDA_STATE = 16  # bytes: seed and offset of a GPU's generator
 
 
 def sources(nets: Sequence[Net]) -> Iterator[tuple[int, Source]]:
-    """Every data source with the number of its net in `nets`."""
+    """Yield every data source, with the index of its net in `nets`."""
     for number, net in enumerate(nets):
         for source in net.sources.values():
             yield number, source
 
 
 def buffers(nets: Sequence[Net]) -> Iterator[tuple[int, Layer, str, Tensor]]:
-    """What layers keep from batch to batch and weight files do not hold, such as hidden states."""
+    """Yield the buffers of layers that persist between batches but are not in weight files, such as hidden states."""
     for number, net in enumerate(nets):
         for layer in net.layers:
             blobs = {id(blob) for blob in layer.tensors}
@@ -44,40 +44,42 @@ def buffers(nets: Sequence[Net]) -> Iterator[tuple[int, Layer, str, Tensor]]:
 
 
 def get_buffer(layer: Layer, name: str) -> Tensor:
-    """The layer's buffer `name`, which may be one of a module inside the layer."""
+    """Return the layer's buffer `name`. The name can contain the path of a submodule, such as "cell.h"."""
     *parents, last = name.split(".")
     value: Tensor = getattr(layer.get_submodule(".".join(parents)), last)
     return value
 
 
 def set_buffer(layer: Layer, name: str, value: Tensor) -> None:
-    """Make `value` the layer's buffer `name`, which may be one of a module inside the layer."""
+    """Set the layer's buffer `name`. The name can contain the path of a submodule, such as "cell.h"."""
     *parents, last = name.split(".")
     setattr(layer.get_submodule(".".join(parents)), last, value)
 
 
 def random_state(device: torch.device) -> bytes:
-    """The state of torch's generator on the CPU, and after it that of the net's GPU."""
+    """Return the state of torch's CPU generator, followed by the state of the GPU's generator if the net is on a
+    GPU.
+    """
     gpu = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
     return torch.get_rng_state().numpy().tobytes() + gpu
 
 
 def check_random_state(stored: bytes) -> str:
-    """Why `set_random_state` cannot take these bytes; an empty text where it can."""
+    """Return why `set_random_state` cannot use these bytes; an empty string if it can."""
     size = torch.get_rng_state().numel()
     if len(stored) not in (size, size + _CUDA_STATE):
         return f"random_state has {len(stored)} bytes, expected {size}, or {size + _CUDA_STATE} from a run on a GPU"
     if int.from_bytes(stored[size + 8 :], "little") % 4:
-        return "the part of random_state for a GPU has an offset that is no multiple of 4"
+        return "the part of random_state for a GPU has an offset that is not a multiple of 4"
     try:
         torch.Generator().set_state(torch.frombuffer(bytearray(stored[:size]), dtype=torch.uint8))
     except RuntimeError as error:
-        return f"random_state is none of torch's random generator ({error})"
+        return f"random_state is not a state of torch's random generator ({error})"
     return ""
 
 
 def set_random_state(stored: bytes, device: torch.device) -> None:
-    """Bring the generators into a state that `random_state` gave and `check_random_state` accepts."""
+    """Set the generators to a state from `random_state`. `check_random_state` must have accepted it."""
     values = torch.frombuffer(bytearray(stored), dtype=torch.uint8)
     size = torch.get_rng_state().numel()
     torch.set_rng_state(values[:size])
@@ -87,10 +89,10 @@ def set_random_state(stored: bytes, device: torch.device) -> None:
 
 @contextmanager
 def undisturbed(net: Net, trained: Net) -> Iterator[None]:
-    """Run `net` in the block as if it had not run: everything that its forward passes change is put back.
+    """Run `net` in the block and then restore everything that its forward passes change.
 
-    These are the random generators, the net's places in its data, the states of its layers, and the statistics that
-    it may share with the net `trained`. Only what a layer written in Python keeps for itself stays changed.
+    Restored are the random generators, the net's positions in its data, the buffers of its layers, and the batch
+    statistics that it may share with the net `trained`. Attributes of layers written in Python are not restored.
     """
     collect_lent_copies()
     positions = [(source, source.position()) for _, source in sources([net])]

@@ -1,7 +1,7 @@
-"""torch's kernels that compute what some rules compute, in one pass over memory.
+"""torch's fused kernels for some update rules. Each makes one pass over memory.
 
-A rule states its arithmetic in `step` and names its kernel here. Where a kernel does not fit (another type, layout or
-device, or a torch without it), the rule's own `step` runs.
+A rule defines its arithmetic in `step` and names its kernel here. If the kernel cannot be used (because of the dtype,
+layout or device, or because this torch does not have it), the rule's `step` runs instead.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ __all__ = ["AdamKernel", "AdamWKernel", "Kernel", "NesterovKernel", "SgdKernel"]
 
 
 class Kernel(ABC):
-    """Base of the kernels: abstract or final."""
+    """Base class of the kernels. Subclasses are final."""
 
     groups: ClassVar[bool] = False
-    """Whether it takes whole tensors of one rate and decay together, by `take`."""
+    """Whether `take` updates several whole tensors with the same rate and decay in one call."""
 
     def take(self, updates: Iterable[Update], param: Any, scale: float) -> list[Update]:
-        """Do the updates that fit, with gradients times `scale`; returns the others."""
+        """Apply the updates that the kernel supports, with gradients multiplied by `scale`; returns the remaining
+        ones.
+        """
         return list(updates)
 
     @abstractmethod
     def run(self, part: Update, param: Any, t: int) -> bool:
-        """Update one tensor or piece; False, and nothing done, where the kernel does not fit."""
+        """Update one tensor or piece. Returns False, without any change, if the kernel does not support it."""
 
 
 class SgdKernel(Kernel):
-    """`_fused_sgd_` for SGD with momentum: many tensors in one call."""
+    """`_fused_sgd_` for SGD with momentum. Updates many tensors in one call."""
 
     groups = True
 
@@ -58,7 +60,7 @@ class SgdKernel(Kernel):
 
 
 class NesterovKernel(Kernel):
-    """`_fused_sgd_` with nesterov: w <- w - (rate g + mu v'), which is the rule's step."""
+    """`_fused_sgd_` with nesterov: w <- w - (rate g + mu v'). This equals the step of the rule."""
 
     def run(self, part: Update, param: Any, t: int) -> bool:
         if not _fits_sgd(part, 1.0, param):
@@ -70,7 +72,7 @@ class NesterovKernel(Kernel):
 
 
 class AdamKernel(Kernel):
-    """`_fused_adam_`, whose eps is delta / sqrt(1 - b2^t)."""
+    """`_fused_adam_`, called with eps = delta / sqrt(1 - b2^t)."""
 
     def run(self, part: Update, param: Any, t: int) -> bool:
         l1 = part.decay != 0 and param.regularization_type == "L1"
@@ -86,10 +88,10 @@ class AdamWKernel(Kernel):
 
 
 def _sgd(group: Sequence[Update], momentum: float, scale: float, nesterov: bool) -> None:
-    """torch's kernel for updates of one rate and decay: v <- mu v + rate (scale g + decay w), and w.
+    """Call torch's kernel for updates with the same rate and decay: v <- mu v + rate (scale g + decay w), w <- w - v.
 
-    The rate stands in for 1 - dampening, as the kernel has it; Nesterov's step takes the gradient without that, so it
-    has to be scaled, which costs a pass of writing.
+    The kernel multiplies the gradient in v by 1 - dampening, so the rate is passed as 1 - dampening. Nesterov's step
+    also uses the gradient without this factor; there the gradient itself is scaled, which writes it once more.
     """
     rate, decay = group[0].rate, group[0].decay
     tensors = ((update.data, update.diff, update.history[0]) for update in group)
@@ -112,7 +114,7 @@ def _sgd(group: Sequence[Update], momentum: float, scale: float, nesterov: bool)
 
 
 def _fits_sgd(update: Update, scale: float, param: Any) -> bool:
-    """Whether the kernel can do this update; the factor of the gradient must be more than rounding beside 1."""
+    """Whether the kernel supports this update. rate * scale must not vanish when `1 - dampening` is rounded."""
     w = update.data
     l1 = update.decay != 0 and param.regularization_type == "L1"
     plain = param.momentum != 0 and abs(update.rate * scale) > 1e-8 and not l1
@@ -122,7 +124,10 @@ def _fits_sgd(update: Update, scale: float, param: Any) -> bool:
 
 
 def _adam(kernel: Callable[..., None] | None, part: Update, param: Any, t: int, eps: float) -> bool:
-    """Update by torch's `_fused_adam_` or `_fused_adamw_`; False, and nothing done, where they do not fit."""
+    """Update by torch's `_fused_adam_` or `_fused_adamw_`.
+
+    Returns False, without any change, if they cannot be used.
+    """
     w, g, (m, v) = part.data, part.diff, part.history
     if (
         kernel is None

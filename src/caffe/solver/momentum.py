@@ -1,6 +1,6 @@
 """Momentum policies: the momentum as a function of the iteration, in place of the solver's `momentum`.
 
-Defining the class makes the policy known, under its name in lower case.
+A policy is registered by defining its class; its name in the prototxt is the class name in lower case.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ __all__ = ["Momentum", "momentum_policy"]
 
 
 class Momentum(Schedule, kind="momentum policy"):
-    """A momentum policy, named in the prototxt by `momentum_policy`; a subclass writes `value`.
+    """A momentum policy, selected in the prototxt by `momentum_policy`. Subclasses implement `value`.
 
-    It sets `momentum` itself before each update, for any rule that has one: the first beta of Adam and its kin.
+    Before each update the policy sets `momentum`, for any rule that uses it (in Adam and its variants, beta 1).
     """
 
     options: ClassVar[tuple[str, ...]] = ("momentum_start", "momentum_end", "momentum_iter")
@@ -35,7 +35,7 @@ class Momentum(Schedule, kind="momentum policy"):
 
 
 class Linear(Momentum):
-    """From momentum_start to momentum_end in momentum_iter iterations, in equal steps; then momentum_end.
+    """Linear from momentum_start to momentum_end over momentum_iter iterations, then constant.
 
     Source: Hinton, A Practical Guide to Training Restricted Boltzmann Machines, 2010, section 9.
     """
@@ -48,7 +48,7 @@ class Linear(Momentum):
 class Sutskever(Momentum):
     """min(1 - (1 - momentum_start) / (floor(iter / momentum_iter) + 1), momentum_end)
 
-    With 0.5, 0.99 and 250 the schedule of the paper: 0.5, 0.75, 0.833, ...
+    The values 0.5, 0.99 and 250 give the schedule of the paper: 0.5, 0.75, 0.833, ...
     Source: Sutskever et al., ICML 2013, equation 5.
     """
 
@@ -58,9 +58,9 @@ class Sutskever(Momentum):
 
 
 class OneCycle(Momentum):
-    """From momentum_start to momentum_end while the rate of lr_policy "onecycle" rises, and back while it falls.
+    """From momentum_start to momentum_end while the rate of lr_policy "onecycle" rises, and back while the rate falls.
 
-    Source: Smith & Topin, arXiv:1708.07120; 0.95 and 0.85 there.
+    Source: Smith & Topin, arXiv:1708.07120, with 0.95 and 0.85.
     """
 
     options = ("momentum_start", "momentum_end", "rise")
@@ -75,7 +75,7 @@ class OneCycle(Momentum):
 
 
 class Fixed(Momentum):
-    """momentum, as without a policy. Source: NVCaffe sgd_solver.cpp."""
+    """The constant `momentum`, as without a policy. Source: NVCaffe sgd_solver.cpp."""
 
     options = ()
 
@@ -87,9 +87,9 @@ class Fixed(Momentum):
 
 
 class Poly(Momentum):
-    """momentum + (max_momentum - momentum) (iter / max_iter)^momentum_power, momentum as the file sets it
+    """momentum + (max_momentum - momentum) (iter / max_iter)^momentum_power
 
-    Source: NVCaffe sgd_solver.cpp.
+    `momentum` is the value in the solver's file. Source: NVCaffe sgd_solver.cpp.
     """
 
     options = ("max_momentum", "momentum_power")
@@ -106,7 +106,9 @@ class Poly(Momentum):
 
 
 def momentum_policy(param: Any) -> Momentum | None:
-    """The momentum policy of a SolverParameter, which sets the momentum of iteration 0; None where it has none."""
+    """Create the momentum policy of a SolverParameter and set the momentum of iteration 0; None if there is no
+    policy.
+    """
     if not param.momentum_policy:
         return None
     policy: Momentum = Momentum.find(param.momentum_policy)(param)

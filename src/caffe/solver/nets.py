@@ -1,4 +1,4 @@
-"""The nets of a solver: which ones the SolverParameter asks for, in which states and with which first weights."""
+"""Creates the nets of a solver: which nets the SolverParameter asks for, their states, and their initial weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 
 def train_spec(param: Any) -> Any:
-    """A copy of the NetParameter of the train net."""
+    """Return a copy of the NetParameter of the train net."""
     spec = caffe_pb2.NetParameter()
     for field in _TRAIN_FIELDS:
         if param.HasField(field):
@@ -30,7 +30,7 @@ def train_spec(param: Any) -> Any:
 
 
 def train_net(param: Any, device: torch.device | str | None, python_layers: bool | None) -> Net:
-    """The net to train. Its state is TRAIN, overridden by the net's own `state`, and that by `train_state`."""
+    """Create the train net. The net's own `state` overrides the phase TRAIN, and `train_state` overrides both."""
     given = [name for name in _TRAIN_FIELDS if param.HasField(name)]
     if len(given) != 1:
         found = " and ".join(given) or "none"
@@ -55,9 +55,10 @@ def train_net(param: Any, device: torch.device | str | None, python_layers: bool
 
 
 def test_nets(param: Any, train_net: Net, device: torch.device | str | None, python_layers: bool | None) -> list[Net]:
-    """The nets to test: every test_net_param, every test_net, and the general net for each test_iter that is left.
+    """Create the test nets: every test_net_param, every test_net, and the general net for each remaining test_iter.
 
-    Raises NetError for one that has blobs, but no layer in common with `train_net`, whose weights it is tested with.
+    Raises NetError for a test net that has blobs but no layer in common with `train_net`, because a test net takes its
+    weights from the train net.
     """
     sources = list(_test_sources(param))
     if param.test_state and len(param.test_state) != len(sources):
@@ -89,7 +90,7 @@ def test_nets(param: Any, train_net: Net, device: torch.device | str | None, pyt
 
 @contextmanager
 def _named(which: str) -> Iterator[None]:
-    """Say in the errors of a net which of the solver's nets it is: both are often made from one file."""
+    """Append the role of the net in the solver to its errors, because train and test net often come from one file."""
     try:
         yield
     except NetError as error:
@@ -97,9 +98,10 @@ def _named(which: str) -> Iterator[None]:
 
 
 def _check_shared(net: Net, train_net: Net, index: int, loaded: bool) -> None:
-    """Check that a test net finds its weights in the train net; raises NetError if it finds none there.
+    """Check that a test net shares layers with the train net; raises NetError if it shares none.
 
-    A warning lists layers that the train net lacks, unless the solver has `loaded` weights from a file.
+    A warning lists the layers that the train net does not have, unless `loaded` says that the solver loads weights from
+    files.
     """
     try:
         store.require_common(net, train_net)
@@ -112,7 +114,7 @@ def _check_shared(net: Net, train_net: Net, index: int, loaded: bool) -> None:
 
 
 def _test_sources(param: Any) -> Iterator[tuple[Any, str]]:
-    """What each test net is made from, a path or a NetParameter, and how the log names it."""
+    """Yield the source of each test net, a path or a NetParameter, and its name in the log."""
     named = len(param.test_net_param) + len(param.test_net)
     general = param.HasField("net") or param.HasField("net_param")
     if len(param.test_iter) < named or (not general and len(param.test_iter) != named):
@@ -128,7 +130,7 @@ def _test_sources(param: Any) -> Iterator[tuple[Any, str]]:
 def _create(
     source: Any, phase: int, state: Any, param: Any, device: torch.device | str | None, python_layers: bool | None
 ) -> Net:
-    """A net in the given state, with the solver's `weights` loaded."""
+    """Create a net in the given state and load the solver's `weights`."""
     own = (upgrade.read_net(source) if isinstance(source, str) else source).state
     if state.HasField("phase"):
         phase = state.phase

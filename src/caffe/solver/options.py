@@ -1,4 +1,4 @@
-"""What a solver's settings may be, and that none of those that Caffe does not have is set where nothing reads it."""
+"""Checks a solver's settings. A setting that Caffe does not have must be used by the rule or policy of the solver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caffe.solver.settings import check_ranges
 
 __all__ = ["check", "check_own"]
 
-_OURS = 20000  # fields from here on are our own additions
+_OURS = 20000  # field numbers from here on are additions of this package
 _GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
 _GENERAL |= {"global_batch_norm", "global_normalization", "global_dropout"}
 _GENERAL |= {"max_epochs", "test_every_epoch", "keep_best", "keep_last", "early_stop"}
@@ -31,11 +31,11 @@ _GENERAL |= {
     "rampup_interval",
     *WITHOUT_EFFECT["SolverParameter"],
 }
-_GENERAL |= set(REFUSED["SolverParameter"])  # `refuse_solver` has let them pass
+_GENERAL |= set(REFUSED["SolverParameter"])  # `refuse_solver` reports their unsupported values
 
 
 def check(param: Any, source: str | Path | None = None) -> None:
-    """Raise a `SolverError` for settings that make no sense, before any net is built. `source` is the solver's file."""
+    """Raise a `SolverError` for invalid settings, before any net is built. `source` is the solver's file."""
     for name in ("average_loss", "iter_size"):
         if getattr(param, name) < 1:
             raise SolverError(f"{name} is {getattr(param, name)}, expected at least 1")
@@ -54,19 +54,19 @@ def check(param: Any, source: str | Path | None = None) -> None:
 
 
 def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None) -> None:
-    """Raise a `SolverError` for a setting of our own that is out of range, or that this solver would not read."""
+    """Raise a `SolverError` for a setting of this package that is out of range, or that this solver does not use."""
     read = _GENERAL.union(*(part.options for part in (rule, policy, momentum) if part is not None))
     for field, _ in param.ListFields():
         if field.number >= _OURS and field.name not in read:
             owners = " or ".join(_owners(field.name))
-            raise SolverError(f"{field.name} is set, but nothing reads it here: it belongs to {owners}; remove it")
+            raise SolverError(f"{field.name} is set, but not used by this solver: it belongs to {owners}; remove it")
     if param.warmup_iter < 0 or not 0 <= param.warmup_start <= 1:
         found = f"warmup_iter is {param.warmup_iter} and warmup_start {param.warmup_start:g}"
         raise SolverError(f"{found}, expected 0 or more, and a number from 0 to 1")
     if param.warmup_start and not param.warmup_iter:
         raise SolverError("warmup_start is set without warmup_iter; set warmup_iter, the iterations to the full rate")
     if param.HasField("warmup_start_lr") and (param.warmup_start or not param.warmup_iter):
-        fact = "needs warmup_iter and excludes warmup_start, the share of the rate that this package begins with"
+        fact = "needs warmup_iter and excludes warmup_start, which gives the initial rate as a fraction"
         raise SolverError(f"warmup_start_lr is {param.warmup_start_lr:g} (Intel's Caffe), which {fact}")
     if param.rampup_interval < 0 or (param.rampup_interval and param.warmup_iter):
         fact = "expected 0 or more, and no warmup_iter beside it"
@@ -76,7 +76,7 @@ def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None)
 
 
 def _owners(name: str) -> Iterator[str]:
-    """The settings whose rule or policy reads the field."""
+    """Yield the settings whose rule or policy uses the field."""
     yield from (f'type: "{kind}"' for kind in rule_types() if name in rule_class(kind).options)
     for family, field in ((Policy, "lr_policy"), (Momentum, "momentum_policy")):
         yield from (f'{field}: "{kind}"' for kind in family.names() if name in family.find(kind).options)

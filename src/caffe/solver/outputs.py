@@ -1,4 +1,4 @@
-"""A net's outputs over the batches of a test or a display: their means and their lines in the log."""
+"""Outputs of a net in tests and displays: means over the batches, and their log lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Means", "gathering", "log_outputs", "outputs_of"]
 
 
 def log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]) -> None:
-    """A line for each value of each output, with its share of the loss."""
+    """Log one line for each value of each output, with its contribution to the loss."""
     if not log.enabled():
         return
     weights, number = net.blob_loss_weights, 0
@@ -29,14 +29,14 @@ def log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]
 
 
 def gathering(param: Any) -> Means | Precisions:
-    """What gathers the outputs of a test, as the solver's `eval_type` says."""
+    """Create the collector for the outputs of a test that the solver's `eval_type` asks for."""
     if param.eval_type == "detection":
         return Precisions(param.ap_version, param.show_per_class_result)
     return Means()
 
 
 def outputs_of(net: Net, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """A net's outputs of the last batch, or the blobs of these names: copies."""
+    """Return copies of a net's outputs of the last batch, or of the blobs in `names`."""
     return {name: net.blobs[name].data.copy() for name in (net.outputs if names is None else names)}
 
 
@@ -47,7 +47,7 @@ class Means:
         self.sums: dict[str, np.ndarray] = {}
 
     def add(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Take the outputs of a batch by name."""
+        """Add the outputs of one batch, given by name."""
         for name, array in batch.items():
             values = array.ravel().astype(np.float64)
             if name in self.sums and self.sums[name].shape != values.shape:
@@ -59,5 +59,5 @@ class Means:
             self.sums[name] = self.sums[name] + values if name in self.sums else values
 
     def outputs(self, count: int) -> dict[str, list[float]]:
-        """The means, flattened, of `count` batches."""
+        """Return the means over `count` batches, flattened."""
         return {name: (total / count).tolist() for name, total in self.sums.items()}

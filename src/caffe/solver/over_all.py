@@ -1,4 +1,4 @@
-"""Layers of several processes that compute what one process with the batches of all would."""
+"""Layers that use the batches of all processes together, such as BatchNorm with `global_batch_norm`."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ _JOINING: dict[str, tuple[type[Any], Callable[[Layer], bool]]] = {
     "global_normalization": (Normalized, lambda layer: False),
     "global_dropout": (Dropout, lambda layer: Effects.RANDOM in layer.effects and not _constant(layer)),
 }
-"""For each option of the solver: the layers that it is about, and which others it cannot be combined with."""
+"""For each solver option: the layers that it applies to, and the layers that it cannot be combined with."""
 
 
 def join_layers(net: Net, param: Any, group: Group) -> None:
-    """Let the layers that the solver's options name look at all processes; SolverError where one of others cannot."""
+    """Make the layers that the solver's options select use the batches of all processes.
+
+    Raises SolverError for a layer that cannot be combined with an option.
+    """
     chosen = [(name, *parts) for name, parts in _JOINING.items() if getattr(param, name)]
     for name, kind, conflicts in chosen:
         for layer in net.layers:
             if conflicts(layer) and not isinstance(layer, kind):
                 raise SolverError(
                     f'{name} is set, but layer "{layer.name}" ({layer.type}) depends on its own batch in a way that '
-                    f"the batches of all processes cannot replace; remove {name}"
+                    f"the option cannot extend to the batches of all processes; remove {name}"
                 )
     for _, kind, _ in chosen:
         for layer in net.layers:
@@ -41,5 +44,5 @@ def join_layers(net: Net, param: Any, group: Group) -> None:
 
 
 def _constant(layer: Layer) -> bool:
-    """Whether it is a source whose batches are all the same."""
+    """Return whether the layer is a source whose batches are all equal."""
     return isinstance(layer, Source) and layer.deal(0, 1)

@@ -1,6 +1,6 @@
 """Learning rate policies: the rate as a function of the iteration.
 
-Defining the class makes the policy known, under its name in lower case.
+A policy is registered by defining its class; its name in the prototxt is the class name in lower case.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Policy", "Schedule", "policy_class", "policy_names"]
 
 
 class Schedule:
-    """Base of what changes with the iteration; a family of schedules has a `kind` and a registry of its own."""
+    """Base class of values that change with the iteration. Each family of schedules has its own `kind` and registry."""
 
     kind: ClassVar[str]
     registry: ClassVar[Registry[type[Schedule]]]
     options: ClassVar[tuple[str, ...]] = ()
-    """The fields from 20000 up that the schedule reads."""
+    """The solver fields, numbered from 20000, that the schedule uses."""
 
     def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -34,32 +34,32 @@ class Schedule:
         cls.registry.add(cls.__name__.lower(), cls)
 
     def __init__(self, param: Any) -> None:
-        """`param` is the SolverParameter, read anew at every iteration."""
+        """`param` is the SolverParameter. It is read in every iteration, so later changes take effect."""
         self.param = param
         self.check()
 
     def check(self) -> None:
-        """Raise a `SolverError` for settings that the schedule cannot work with."""
+        """Raise a `SolverError` for settings that the schedule cannot use."""
 
     def require(self, condition: bool, fact: str) -> None:
-        """Raise the error `fact` unless `condition` holds."""
+        """Raise a SolverError with the text `fact` unless `condition` is true."""
         if not condition:
             raise SolverError(f'{self.kind} "{type(self).__name__.lower()}": {fact}')
 
     def positive(self, *names: str) -> None:
-        """Require fields above 0."""
+        """Require these fields to be above 0."""
         for name in names:
             value = getattr(self.param, name)
             self.require(value > 0, f"{name} is {value}, expected a number above 0; set {name} in the solver")
 
     def not_negative(self, *names: str) -> None:
-        """Require fields of at least 0."""
+        """Require these fields to be at least 0."""
         for name in names:
             value = getattr(self.param, name)
             self.require(value >= 0, f"{name} is {value:g}, expected 0 or more")
 
     def fraction(self, *names: str) -> None:
-        """Require fields that are set, of at least 0 and below 1."""
+        """Require these fields to be set, to values of at least 0 and below 1."""
         for name in names:
             value = getattr(self.param, name)
             given = "" if self.param.HasField(name) else " (not set)"
@@ -67,53 +67,53 @@ class Schedule:
 
     @classmethod
     def names(cls) -> list[str]:
-        """The names of the family, sorted."""
+        """Return the names of the family's schedules, sorted."""
         return cls.registry.names()
 
     @classmethod
     def find(cls, name: str) -> Any:
-        """The class of that name in the family, or a `SolverError` with the nearest known one."""
+        """Return the class with that name; raises a `SolverError` that suggests the nearest known name."""
         return cls.registry.find(name, foreign_value(name))
 
 
 class Policy(Schedule, kind="learning rate policy"):
-    """A learning rate policy, named in the prototxt by `lr_policy`.
+    """A learning rate policy, selected in the prototxt by `lr_policy`.
 
-    A subclass writes `rate` and, where it counts steps, `step_at`. Snapshots keep the number of steps taken, and what
-    `memory` returns. With `warmup_iter`, the rate of any policy is multiplied by a factor that rises linearly from
-    `warmup_start` to 1, which it has from iteration `warmup_iter` - 1 on. Two forks start in another way, up to base_lr
-    whatever the policy: see `fork_start`.
+    Subclasses implement `rate` and, if they count steps, `step_at`. Snapshots store the number of steps and the result
+    of `memory`. With `warmup_iter`, the rate of any policy is multiplied by a factor that rises linearly from
+    `warmup_start` and reaches 1 at iteration `warmup_iter` - 1. Two forks of Caffe have another warm-up, which rises to
+    base_lr independently of the policy: see `fork_start`.
     """
 
     def step_at(self, iteration: int, step: int) -> int:
-        """The number of steps taken at `iteration`, when it was `step` before."""
+        """Return the number of steps at `iteration`, given the number `step` of the previous iteration."""
         return step
 
     def rate(self, iteration: int, step: int) -> float:
-        """The learning rate at `iteration` after `step` steps."""
+        """Return the learning rate at `iteration` after `step` steps."""
         raise NotImplementedError(type(self).__name__)
 
     def tested(self, net: Net, loss: float) -> None:
-        """The first test net was run: its mean loss."""
+        """Called after each run of the first test net, with its mean loss."""
 
     def memory(self) -> dict[str, float]:
-        """What the policy knows beside the number of steps."""
+        """Return the policy's state besides the number of steps, for snapshots."""
         return {}
 
     def check_memory(self, memory: Mapping[str, float]) -> None:
-        """Raise a `SolverError` for what `recall` cannot take; changes nothing. By default names are compared.
+        """Raise a `SolverError` for a memory that `recall` cannot use. Changes nothing. The default compares the names.
 
-        A state of another policy, or of Caffe, has nothing that `memory` would give.
+        A state of another policy, or one written by Caffe, has no memory of this policy.
         """
         missing = self.memory().keys() - memory.keys()
         known = self.memory().keys() & memory.keys()
         self.require(not (missing and known), f"its memory has {sorted(known)} but not {sorted(missing)}")
 
     def recall(self, step: int, memory: Mapping[str, float]) -> None:
-        """Take back what `memory` gave, or, where a file has nothing of it, the number of steps alone."""
+        """Restore the result of `memory`. If the snapshot has no memory, only the number of steps is restored."""
 
     def at(self, iteration: int, step: int) -> float:
-        """`rate`, warmed up, and checked to be a number."""
+        """Return `rate` with the warm-up applied. Raises SolverError if the rate is not finite."""
         rate = fork_start(self.param, iteration)
         rate = self.rate(iteration, step) if rate is None else rate
         if not np.isfinite(rate):
@@ -125,7 +125,7 @@ class Policy(Schedule, kind="learning rate policy"):
 
 
 def fork_start(param: Any, iteration: int) -> float | None:
-    """The rate while a solver of Intel's Caffe or of NVCaffe starts; None behind that, and for other solvers.
+    """Return the rate during the warm-up of Intel's Caffe or NVCaffe; None after it, and for other solvers.
 
         warmup_start_lr + (base_lr - warmup_start_lr) iter / warmup_iter          iter < warmup_iter (Intel)
         rampup_lr + (base_lr - rampup_lr) (iter / rampup_interval)^2               iter < rampup_interval (NVCaffe 0.17)
@@ -181,9 +181,10 @@ class Inv(Policy):
 
 
 class MultiStep(Policy):
-    """rate = base_lr gamma^(stepvalues reached)
+    """rate = base_lr gamma^(number of stepvalues reached)
 
-    At most one step is taken an iteration, so a run that starts late catches up one by one.
+    At most one step is counted per iteration, so a run that starts at a late iteration counts the missed steps one by
+    one.
     Source: BVLC sgd_solver.cpp.
     """
 
@@ -201,7 +202,7 @@ class MultiStep(Policy):
 class Poly(Policy):
     """rate = min_lr + (base_lr - min_lr) (1 - iter / max_iter)^power
 
-    min_lr, which is 0 unless set, comes from NVCaffe.
+    min_lr is a field of NVCaffe; its default is 0.
     """
 
     options = ("min_lr",)
@@ -232,7 +233,7 @@ class Sigmoid(Policy):
 
 
 def policy_class(name: str) -> type[Policy]:
-    """The policy of that name, or a `SolverError` with the nearest known one."""
+    """Return the policy class with that name; raises a `SolverError` that suggests the nearest known name."""
     if not name:
         known = f"(known policies: {', '.join(policy_names())})"
         raise SolverError(f'the solver names no lr_policy; write for example lr_policy: "fixed" {known}')
@@ -240,11 +241,11 @@ def policy_class(name: str) -> type[Policy]:
 
 
 def policy_names() -> list[str]:
-    """The names of all policies, sorted."""
+    """Return the names of all policies, sorted."""
     return Policy.names()
 
 
 def _power(base: float, exponent: float) -> float:
-    """As C's pow: no error, but infinite or not a number."""
+    """Compute a power like C's pow: the result can be infinite or NaN, without an error."""
     with np.errstate(all="ignore"):
         return float(np.float64(base) ** exponent)

@@ -1,4 +1,4 @@
-"""The gradients of several processes, averaged, while backward still runs where that can be."""
+"""Averages gradients over several processes. Where possible, this overlaps with the backward pass."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from caffe.parallel.group import Group, Pending
 
 __all__ = ["Reduction"]
 
-_ROOM = 16  # numbers that go with the gradients
-_FIRST, _LATER = 1 << 18, 25 << 18  # elements of a bucket: 1 MB for the first, 25 MB for others, as DDP's
+_ROOM = 16  # numbers that are sent with the gradients
+_FIRST, _LATER = 1 << 18, 25 << 18  # elements of a bucket: 1 MB for the first, 25 MB for the others, as in torch's DDP
 
 
 @dataclass
 class _Bucket:
-    """Gradients that are added up together: a tensor, and the views of it for the blobs of these numbers."""
+    """Gradients that are reduced together: one flat tensor, and a view of it for each blob, by the blob's index."""
 
     flat: Tensor
     views: dict[int, Tensor]
     missing: set[int] = field(default_factory=set)
-    """The blobs whose gradient is not in `flat` yet, while backward runs."""
+    """During backward: the indices of blobs whose gradient has not been copied into `flat` yet."""
     pending: Pending | None = None
 
 
 class Reduction:
-    """Averages a net's gradients over the processes of a group, with a few numbers beside them.
+    """Averages a net's gradients, and a few additional numbers, over the processes of a group.
 
-    The gradients are copied into a few tensors, the buckets, which are added up over the processes and divided by their
-    number; the parameters' gradients then lie in them. Buckets follow the order of backward. After `arm` a bucket is
-    sent as soon as backward has made its gradients, the buckets in their order; the last one waits for `run`.
+    The gradients are copied into a few flat tensors, the buckets. Each bucket is summed over the processes and divided
+    by their number; afterwards the gradients of the parameters are views of the buckets. The buckets are in the order
+    in which backward computes the gradients. After `arm`, a bucket is sent as soon as all its gradients are computed;
+    the last bucket is sent by `run`.
     """
 
     def __init__(self, group: Group, net: Net) -> None:
         self.group, self._net = group, net
         self.waited = 0.0
-        """Seconds of the last reduction in which this process waited for others."""
+        """Time in seconds that this process waited for the others in the last reduction."""
         self._blobs = [entry.blob for entry in reversed(net.learnable) if entry.tensor.requires_grad]
         self._parameters = [blob.parameter for blob in self._blobs]
         self._check_layout([(tuple(parameter.shape), parameter.stride()) for parameter in self._parameters])
@@ -51,7 +52,7 @@ class Reduction:
 
     @property
     def bytes(self) -> int:
-        """What a reduction adds up, in bytes. A ring of n processes sends 2 (n - 1) / n times as much from each."""
+        """Bytes that a reduction sums. In a ring of n processes, each process sends 2 (n - 1) / n times this number."""
         return sum(bucket.flat.numel() * bucket.flat.element_size() for bucket in self._buckets)
 
     def _bucket(self, part: Sequence[int]) -> _Bucket:
@@ -64,7 +65,7 @@ class Reduction:
         return _Bucket(flat, views)
 
     def _check_layout(self, layout: object) -> None:
-        """Raise ParallelError unless the parameters of all processes lie in memory alike."""
+        """Raise ParallelError unless the parameters have the same shapes and strides in all processes."""
         others = self.group.gather(layout)
         different = [rank for rank, other in enumerate(others) if other != others[0]]
         if different:
@@ -76,7 +77,7 @@ class Reduction:
     # -- while backward runs ---------------------------------------------------------------------------------------
 
     def arm(self) -> None:
-        """Send buckets from the next backward pass on as they are filled, where the pass tells when that is."""
+        """Send buckets during the next backward pass as they fill up, if `_can_overlap` allows it."""
         self._armed = self._can_overlap()
         if self._armed and not self._hooked:
             for index, parameter in enumerate(self._parameters):
@@ -86,7 +87,7 @@ class Reduction:
             bucket.missing, bucket.pending = set(bucket.views), None
 
     def _can_overlap(self) -> bool:
-        """Whether one backward pass of autograd makes each gradient at once, in the parameter that has the hook."""
+        """Whether each gradient is complete after one accumulation by autograd into the parameter that has the hook."""
         net = self._net
         plain = net.runs_as_one and net.loss_scale is None and net.device.type == "cpu" and len(self._buckets) > 1
         same = all(blob.parameter is own for blob, own in zip(self._blobs, self._parameters, strict=True))
@@ -105,7 +106,7 @@ class Reduction:
         return made
 
     def _send_filled(self) -> None:
-        """Send the buckets that are filled, except the last, until one that is not."""
+        """Send the full buckets in order, up to the first incomplete one. The last bucket is never sent here."""
         for bucket in self._buckets[:-1]:
             if bucket.missing:
                 return
@@ -139,7 +140,10 @@ class Reduction:
 
 
 def _parts(counts: Sequence[int]) -> list[list[int]]:
-    """The numbers of the blobs of each bucket; one without blobs where there are none."""
+    """Divide blobs with these element counts into buckets; returns the indices of each.
+
+    Without blobs, one empty bucket.
+    """
     parts: list[list[int]] = [[]]
     filled, limit = 0, _FIRST
     for index, count in enumerate(counts):
@@ -152,7 +156,10 @@ def _parts(counts: Sequence[int]) -> list[list[int]]:
 
 
 def _copy(diff: Tensor | None, view: Tensor) -> None:
-    """Copy a gradient, None for zeros, unless it lies there already."""
+    """Copy a gradient into its bucket; None means zeros.
+
+    Does nothing if the gradient is a view of the bucket already.
+    """
     if diff is None:
         view.zero_()
     elif diff.data_ptr() != view.data_ptr():
@@ -160,7 +167,7 @@ def _copy(diff: Tensor | None, view: Tensor) -> None:
 
 
 def _part(flat: Tensor, start: int, parameter: Tensor) -> Tensor:
-    """The part of `flat` from `start` on, in the shape and memory order of a parameter."""
+    """Return the part of `flat` that begins at `start`, in the shape and strides of a parameter."""
     part = flat[start : start + parameter.numel()]
     if parameter.is_contiguous() or not torch.ops.aten.is_non_overlapping_and_dense(parameter):
         return part.view(parameter.shape)

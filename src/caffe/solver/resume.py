@@ -1,7 +1,7 @@
-"""The way back from a snapshot: everything is read and checked first, and then assigned.
+"""Restores a solver from a snapshot. Everything is read and checked before anything is changed.
 
-A `Plan` holds what a state says as values that fit the solver. Making one changes nothing; where it cannot be made,
-one error names the file.
+A `Plan` holds the content of a state file, converted to values that fit the solver. Creating a plan changes nothing; if
+the file cannot be used, one error names it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _OWNERS = ("policy", "loss_scale", "rule")
 
 
 def restore(solver: TrainingRun, path: str | Path) -> None:
-    """Bring a solver into the state of a file, with the weights it names; on an error the solver is as before.
+    """Restore a solver from a state file and the weights that it names. On an error the solver is unchanged.
 
-    Of several processes all call; process 0 reads the files and sends them.
+    With several processes, all must call this; process 0 reads the files and sends their content to the others.
     """
     together = solver.together
     if not together.several:
@@ -51,22 +51,24 @@ def restore(solver: TrainingRun, path: str | Path) -> None:
 
 
 def first_whole(paths: Sequence[str], restore: Callable[[str], None]) -> str:
-    """Restore the first of several states that can be read; returns its path, empty if there are no states."""
+    """Restore the first of several states that can be read; returns its path, or an empty string if `paths` is
+    empty.
+    """
     for path in paths:
         try:
             restore(path)
             return path
         except FileError as error:
-            log.warning("snapshot.py", f"{error}: going on from the snapshot before it")
+            log.warning("snapshot.py", f"{error}: continuing from the previous snapshot")
     if paths:
         raise FileError(
-            f"none of {len(paths)} snapshots is whole, {paths[0]} first; remove them to train from the start"
+            f"none of the {len(paths)} snapshots from {paths[0]} on is complete; remove them to train from the start"
         )
     return ""
 
 
 def _restored(solver: TrainingRun, path: str | Path) -> bytes | CaffeError:
-    """The content of the state that the solver now is in, or why it is not."""
+    """Restore the solver and return the content of the state file, or return the error."""
     try:
         Plan.read(solver, path).apply()
         return files.read_bytes(path)
@@ -76,26 +78,29 @@ def _restored(solver: TrainingRun, path: str | Path) -> bytes | CaffeError:
 
 @dataclass
 class Plan:
-    """What a state makes of a solver, decoded and checked."""
+    """The content of a state file, decoded and checked against a solver."""
 
     solver: TrainingRun
     path: str | Path
     head: Any
     model: Path | None
-    """The weights; None where the state names none."""
+    """The weights file; None if the state names none."""
     history: list[Tensor]
     average: list[np.ndarray] | None
     binary: bool = True
-    """Whether the file is a binary message, not HDF5."""
+    """Whether the file is a binary protobuf message, not HDF5."""
     numbers: dict[str, dict[str, float]] = field(default_factory=dict)
-    """What the policy and the loss scale keep, by these names."""
+    """The memory of the policy and of the loss scale, by the keys "policy" and "loss_scale"."""
     rule: dict[str, Tensor] = field(default_factory=dict)
     positions: list[tuple[Source, bytes]] = field(default_factory=list)
     buffers: list[tuple[Layer, str, Tensor]] = field(default_factory=list)
 
     @classmethod
     def read(cls, solver: TrainingRun, path: str | Path, weights: bool = True) -> Plan:
-        """Read a state, and with `weights` find those it names. Raises `FileError` and `SolverError`."""
+        """Read a state; with `weights`, also find the weights file that it names.
+
+        Raises `FileError` and `SolverError`.
+        """
         head, history = state.read(path)
         _check_head(head, path)
         _check_history(solver, head, history, path)
@@ -110,7 +115,7 @@ class Plan:
         return plan
 
     def _read_memory(self) -> None:
-        """What the policy, the loss scale and the rule keep."""
+        """Read the memory of the policy, the loss scale and the rule."""
         solver, found = self.solver, state.arrays(self.head.memory, "memory", self.path)
         memory: dict[str, dict[str, np.ndarray]] = {owner: {} for owner in _OWNERS}
         for (_, owner, name), array in found.items():
@@ -127,7 +132,7 @@ class Plan:
             solver.rule.check_memory(self.rule)
 
     def _read_positions(self) -> None:
-        """Where the data sources go on; those that the state does not know stay where they are."""
+        """Read the positions of the data sources. A source that is not in the state keeps its position."""
         stored = {(place.net, place.layer): place.position for place in self.head.source}
         for net, source in kept.sources(self.solver.nets):
             if (net, source.name) in stored:
@@ -137,7 +142,7 @@ class Plan:
                 self.positions.append((source, position))
 
     def _read_buffers(self) -> None:
-        """What layers keep from batch to batch; those that the state does not know keep what they have."""
+        """Read the buffers of layers. A buffer that is not in the state keeps its values."""
         own = [entry for entry in self.head.buffer if entry.process == self.solver.together.group.rank]
         first = [entry for entry in self.head.buffer if not entry.process]
         stored = state.arrays(own or first, "buffer", self.path)
@@ -154,7 +159,7 @@ class Plan:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Bring the solver into the state. The weights, which check themselves, come before what is only assigned."""
+        """Restore the solver. Steps that can fail come first and are undone on an error; plain assignments follow."""
         solver, head = self.solver, self.head
         with ExitStack() as undo:
             for source, position in self.positions:
@@ -172,7 +177,7 @@ class Plan:
             if self.model is not None:
                 _copy_weights(solver, self.model, self.path)
             undo.pop_all()
-        if self.binary:  # Caffe says nothing of an HDF5 state
+        if self.binary:  # Caffe logs nothing for an HDF5 state
             log.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
         for own, tensor in zip(solver.history, self.history, strict=True):
             own.copy_(tensor)
@@ -188,11 +193,11 @@ class Plan:
             log.warning("snapshot.py", f"{self.path}: {fact}")
 
 
-_WAY_OUT = "the file is damaged, or of another version; go on from another snapshot, or from the weights alone"
+_WAY_OUT = "the file is damaged, or of another version; continue from another snapshot, or from the weights alone"
 
 
 def _check_head(head: Any, path: str | Path) -> None:
-    """Raise a `FileError` for numbers that no run has, and for a random generator's state that is none."""
+    """Raise a `FileError` for negative counters, and for an invalid state of the random generator."""
     for name in ("iter", "current_step"):
         if getattr(head, name) < 0:
             raise FileError(f"{path}: {name} is {getattr(head, name)}, expected 0 or more; {_WAY_OUT}")
@@ -222,7 +227,7 @@ def _check_history(solver: TrainingRun, head: Any, history: Sequence[np.ndarray]
 
 
 def _numbers(memory: Mapping[str, np.ndarray], owner: str, path: str | Path) -> dict[str, float]:
-    """The memory of a part that keeps plain numbers."""
+    """Convert the memory of an owner that stores single numbers."""
     for name, array in memory.items():
         if array.size != 1:
             fact = f'memory "{name}" of "{owner}" holds {array.size} numbers, expected 1'
@@ -232,7 +237,7 @@ def _numbers(memory: Mapping[str, np.ndarray], owner: str, path: str | Path) -> 
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Turn the errors of a part of the solver into one that names the state."""
+    """Turn an error in the block into a SolverError that names the state file."""
     try:
         yield
     except CaffeError as error:
@@ -240,7 +245,7 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def _copy_weights(solver: TrainingRun, model: Path, path: str | Path) -> None:
-    """Load the weights, all or none; the error names both files."""
+    """Load all weights or none; an error names the state file and the weights file."""
     try:
         solver.net.copy_from(model)
     except FileError as error:
@@ -250,12 +255,12 @@ def _copy_weights(solver: TrainingRun, model: Path, path: str | Path) -> None:
 
 
 def _go_back(source: Source, position: bytes) -> None:
-    """Bring a source back to where it was; one that refuses has not moved."""
+    """Restore the position of a source. A source that refuses has not moved, so the error is ignored."""
     with suppress(CaffeError):
         source.seek(position)
 
 
 def _give_back(part: Any, attributes: Mapping[str, Any]) -> None:
-    """Give an object the attributes that it had."""
+    """Restore the attributes of an object."""
     vars(part).clear()
     vars(part).update(attributes)

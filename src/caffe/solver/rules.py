@@ -1,9 +1,9 @@
-"""Update rules: what a solver type does with a gradient.
+"""Update rules: how a solver type computes the weight update from a gradient.
 
-Defining the class makes the solver type known. A rule states its arithmetic in `step`, for one tensor or any part of
-one; `apply` does all that comes around it (clipping, iter_size, weight decay, the subtraction). Large tensors are
-updated in pieces small enough to stay in the processor's cache, so memory is passed over once whatever a rule computes.
-A rule may have a `kernel` of torch (kernels.py), which computes the same; a test compares the two.
+A solver type is registered by defining its class. A rule defines its arithmetic in `step`, for one tensor or a part of
+one. `apply` does the rest: clipping, iter_size, weight decay and the subtraction. Large tensors are updated in pieces
+that fit into the processor's cache, so each update makes one pass over memory, for any rule. A rule can name one of
+torch's fused kernels (kernels.py) that computes the same; a test compares the two.
 """
 
 from __future__ import annotations
@@ -28,21 +28,27 @@ RULES: Registry[type[Rule]] = Registry("solver type", SolverError)
 class Rule:
     """An update rule; its class name is the solver `type` of the prototxt.
 
-    `history` counts the tensors that it keeps per learnable blob, all zero at first. In a .solverstate lie every first
-    one, then every second one. After `apply`, a blob's diff holds what was subtracted from its data, as in Caffe.
+    `history` is the number of history tensors per learnable blob; they start at zero. A .solverstate stores the first
+    history of all blobs, then the second. After `apply`, a blob's diff holds the amount that was subtracted from its
+    data, as in Caffe.
     """
 
     history: ClassVar[int] = 1
     whole: ClassVar[bool] = False
-    """Whether a step needs all of a tensor, such as its norm, and not just any part."""
+    """Whether `step` needs the whole tensor, for example for its norm.
+
+    Otherwise it can be called for parts of a tensor.
+    """
     decoupled: ClassVar[bool] = False
-    """Whether weight decay shrinks the weights beside the step instead of adding to the gradient."""
+    """Whether weight decay is subtracted from the weights separately from the step, instead of added to the
+    gradient.
+    """
     parallel: ClassVar[bool] = True
-    """Whether a step needs nothing but the mean gradient, so that several processes can train together."""
+    """Whether the mean gradient is all that a step needs, so that several processes can train together."""
     options: ClassVar[tuple[str, ...]] = ()
-    """The fields from 20000 up that the rule reads."""
+    """The solver fields, numbered from 20000, that the rule uses."""
     kernel: ClassVar[Kernel | None] = None
-    """What computes the same as `step` in one pass over memory, where it fits."""
+    """A fused kernel that computes the same as `step` in one pass over memory, for the tensors that it supports."""
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -50,32 +56,38 @@ class Rule:
             RULES.add(cls.__name__, cls)
 
     def __init__(self, param: Any) -> None:
-        """`param` is the SolverParameter, read anew at every update."""
+        """`param` is the SolverParameter. It is read in every update, so later changes take effect."""
         self.param = param
         self.check()
 
     def check(self) -> None:
-        """Raise a `SolverError` for settings that the rule cannot work with."""
+        """Raise a `SolverError` for settings that the rule cannot use."""
 
     def bind(self, net: Net) -> None:
-        """Hear of the net that will be trained, before it is."""
+        """Called once with the net to train, before training starts."""
 
     def memory(self) -> dict[str, Tensor]:
-        """What the rule keeps beside the histories, for snapshots."""
+        """Return the rule's state besides the histories, for snapshots."""
         return {}
 
     def check_memory(self, memory: Mapping[str, Tensor]) -> None:
-        """Raise a `SolverError` for what `recall` cannot take; changes nothing."""
+        """Raise a `SolverError` for a memory that `recall` cannot use. Changes nothing."""
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Take back what `memory` gave and `check_memory` has seen."""
+        """Restore the result of `memory`, which `check_memory` has accepted."""
 
     def step(self, g: Tensor, rate: float, t: int, *history: Tensor) -> Tensor:
-        """What to subtract from the weights for the gradient `g`; changes the histories in place. t = iter + 1."""
+        """Return the amount to subtract from the weights for the gradient `g`.
+
+        Updates the histories in place. t = iter + 1.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def apply(self, updates: Iterable[Update], t: int, scale: float) -> None:
-        """Update tensors: g <- scale g, then `update`; piece by piece, unless the rule needs them whole."""
+        """Update tensors: g <- scale g, then `update`.
+
+        Tensors are divided into pieces unless the rule needs them whole.
+        """
         if self.kernel is not None and self.kernel.groups:
             updates = self.kernel.take(updates, self.param, scale)
         for part in (part for update in updates for part in ([update] if self.whole else update.pieces())):
@@ -96,19 +108,19 @@ class Rule:
         w.sub_(g)
 
     def penalize(self, part: Update, factor: float) -> None:
-        """Add the weight decay's gradient, `factor` times, to the diff."""
+        """Add the gradient of the weight decay, times `factor`, to the diff."""
         if factor:
             w = part.data
             part.diff.add_(w.sign() if self.param.regularization_type == "L1" else w, alpha=factor)
 
     def between(self, *names: str) -> None:
-        """Require fields of at least 0 and below 1."""
+        """Require these fields to be at least 0 and below 1."""
         for name in names:
             value = getattr(self.param, name)
             self.require(0 <= value < 1, f"{name} is {value:g}, expected at least 0 and below 1")
 
     def require(self, condition: bool, fact: str) -> None:
-        """Raise the error `fact` unless `condition` holds."""
+        """Raise a SolverError with the text `fact` unless `condition` is true."""
         if not condition:
             raise SolverError(f'solver type "{type(self).__name__}": {fact}')
 
@@ -130,7 +142,7 @@ class SGD(Rule):
 
 
 class Nesterov(Rule):
-    """Nesterov's accelerated gradient: as momentum, with the gradient taken one step ahead.
+    """Nesterov's accelerated gradient: momentum with the gradient evaluated one step ahead.
 
         v' <- mu v + rate g
         w  <- w - ((1 + mu) v' - mu v)
@@ -148,7 +160,7 @@ class Nesterov(Rule):
 
 
 class AdaGrad(Rule):
-    """AdaGrad: each weight's rate shrinks with all its gradients so far.
+    """AdaGrad: the rate of each weight decreases with the sum of its squared gradients.
 
         h <- h + g^2
         w <- w - rate g / (sqrt(h) + delta)
@@ -165,7 +177,7 @@ class AdaGrad(Rule):
 
 
 class RMSProp(Rule):
-    """RMSProp: each weight's rate is divided by a running root mean square of its gradient.
+    """RMSProp: divides the rate of each weight by a running root mean square of its gradient.
 
         h <- d h + (1 - d) g^2
         w <- w - rate g / (sqrt(h) + delta)
@@ -185,14 +197,14 @@ class RMSProp(Rule):
 
 
 class AdaDelta(Rule):
-    """AdaDelta: steps as large as earlier steps, in proportion to the gradient against earlier gradients.
+    """AdaDelta: scales the gradient by the ratio of the root mean squares of earlier steps and of earlier gradients.
 
         h <- mu h + (1 - mu) g^2
         u = g sqrt((s + delta) / (h + delta))
         s <- mu s + (1 - mu) u^2
         w <- w - rate u
 
-    mu = momentum. The paper has no rate: base_lr is 1 there.
+    mu = momentum. The paper has no learning rate, which corresponds to base_lr 1.
     Source: Zeiler, arXiv:1212.5701; BVLC adadelta_solver.cpp.
     """
 
@@ -213,7 +225,8 @@ class Adam(Rule):
         v <- b2 v + (1 - b2) g^2
         w <- w - rate sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + delta)
 
-    b1 = momentum, b2 = momentum2, t = iter + 1.  delta is the paper's eps-hat: not torch.optim.Adam's eps.
+    b1 = momentum, b2 = momentum2, t = iter + 1. delta is the paper's eps-hat, which differs from eps of
+    torch.optim.Adam.
     Source: Kingma & Ba, arXiv:1412.6980, end of section 2; BVLC adam_solver.cpp.
     """
 
@@ -232,10 +245,10 @@ class Adam(Rule):
 
 
 def rule_class(type_name: str) -> type[Rule]:
-    """The rule of a solver type, or a `SolverError` with the nearest known name."""
+    """Return the rule of a solver type; raises a `SolverError` that suggests the nearest known name."""
     return RULES.find(type_name)
 
 
 def rule_types() -> list[str]:
-    """The names of all solver types, sorted."""
+    """Return the names of all solver types, sorted."""
     return RULES.names()

@@ -1,6 +1,6 @@
-"""Update rules that Caffe never had.
+"""Update rules that Caffe does not have.
 
-Each is a rule as in `rules`; where torch.optim does the published arithmetic, its functional form is what runs.
+Each is a rule as in `rules`. If torch.optim implements the published arithmetic, its functional form is called.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["LAMB", "LARS", "AdamW", "Lion", "Muon", "NAdam"]
 
 
 class AdamW(Rule):
-    """Adam with weight decay beside the gradient instead of in it.
+    """Adam with decoupled weight decay: the decay is applied to the weights instead of added to the gradient.
 
         m <- b1 m + (1 - b1) g
         v <- b2 v + (1 - b2) g^2
         w <- w - rate (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + delta) + decay w)
 
-    b1 = momentum, b2 = momentum2, t = iter + 1.  delta is added after the correction, unlike Adam's here.
+    b1 = momentum, b2 = momentum2, t = iter + 1. Unlike in the rule Adam here, delta is added after the bias correction.
     Source: Loshchilov & Hutter, arXiv:1711.05101, algorithm 2.
     """
 
@@ -45,7 +45,7 @@ class AdamW(Rule):
 
 
 class NAdam(Rule):
-    """Adam with Nesterov's momentum: the step takes the momentum that the next one will have.
+    """Adam with Nesterov's momentum: the step uses the momentum coefficient of the next iteration.
 
         mu_t = b1 (1 - 0.96^(t psi) / 2)
         m <- b1 m + (1 - b1) g
@@ -88,7 +88,7 @@ class NAdam(Rule):
         torch.sub(before, w, out=part.diff)
 
     def _product(self, t: int) -> float:
-        """mu_1 ... mu_(t-1), computed once an iteration."""
+        """Return mu_1 ... mu_(t-1). It is computed once per iteration and cached."""
         b1 = self.param.momentum
         if self._known[:2] != (t, b1):
             factors = b1 * (1 - 0.5 * 0.96 ** (self.param.momentum_decay * np.arange(1, t)))
@@ -97,13 +97,13 @@ class NAdam(Rule):
 
 
 class Lion(Rule):
-    """Lion: steps of one length, in the signs of a momentum that looks at the gradient twice.
+    """Lion: the step is the sign of an interpolated momentum, so all weights change by the same amount.
 
         u = sign(b1 m + (1 - b1) g)
         m <- b2 m + (1 - b2) g
         w <- w - rate (u + decay w)
 
-    b1 = momentum, b2 = momentum2: 0.9 and 0.99 in the paper, with a rate a tenth of Adam's and ten times its decay.
+    b1 = momentum, b2 = momentum2. The paper uses 0.9 and 0.99, a tenth of Adam's rate and ten times its decay.
     Source: Chen et al., arXiv:2302.06675, algorithm 2.
     """
 
@@ -120,14 +120,14 @@ class Lion(Rule):
 
 
 class Muon(Rule):
-    """Muon: the momentum of a weight matrix, made orthogonal. Biases and other vectors are left to AdamW.
+    """Muon: orthogonalizes the momentum of each weight matrix. Biases and other vectors are updated by AdamW.
 
         m <- mu m + (1 - mu) g
         O = orthogonal((1 - mu) g + mu m), all singular values near 1
         w <- w - rate (0.2 sqrt(max(rows, columns)) O + decay w)
 
-    mu = momentum; rows = w.shape[0], columns = all other axes. The factor makes steps as long as AdamW's, so one
-    base_lr and decay serve both.
+    mu = momentum; rows = w.shape[0], columns = product of the other axes. The factor gives steps of the size of
+    AdamW's, so the same base_lr and decay fit both.
     Source: Jordan et al., kellerjordan.github.io/posts/muon; the factor: Liu et al., arXiv:2502.16982.
     """
 
@@ -157,7 +157,7 @@ class Muon(Rule):
 
 
 class LARS(Rule):
-    """Momentum with a rate of its own for each blob, for large batches.
+    """LARS: momentum with a rate scaled for each blob by |w| / |g|, for large batches.
 
         r = trust_coefficient |w| / (|g| + decay |w|), or 1 where |w| or |g| is 0
         v <- mu v + rate r (g + decay w)
@@ -184,7 +184,7 @@ class LARS(Rule):
 
 
 class LAMB(Rule):
-    """Adam with each blob's step as long as its weights, for large batches.
+    """LAMB: Adam with each blob's step scaled to the norm of its weights, for large batches.
 
         m <- b1 m + (1 - b1) g
         v <- b2 v + (1 - b2) g^2
@@ -213,9 +213,9 @@ class LAMB(Rule):
 
 
 def orthogonal(matrix: Tensor, steps: int) -> Tensor:
-    """The matrix with its singular values brought near 1: `steps` steps of Newton and Schulz's iteration of order 5.
+    """Bring the singular values of a matrix near 1, by `steps` steps of the Newton-Schulz iteration of order 5.
 
-    Its coefficients are Jordan's, which give up exactness (values end between 0.7 and 1.2) for speed.
+    The coefficients are Jordan's. They are fast but inexact: the singular values end between 0.7 and 1.2.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix

@@ -1,4 +1,4 @@
-"""A training run, as those see it who save, restore and watch it: the part of `Solver` that they may use."""
+"""The interface of a training run: the part of `Solver` that snapshots, resuming and watchers may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TrainingRun"]
 
 
 class TrainingRun(Protocol):
-    """What a run consists of. `Solver` is one."""
+    """A training run. `Solver` implements it."""
 
     param: Any
     """The SolverParameter."""
@@ -25,26 +25,26 @@ class TrainingRun(Protocol):
     policy: Policy
     rule: Rule
     history: list[Tensor]
-    """What the update rule keeps of earlier gradients."""
+    """The history tensors of the update rule."""
     average: MovingAverage
     together: Together
-    """What the solvers of several processes do together."""
+    """Coordinates the solvers of several processes."""
     iter: int
-    """The number of updates done."""
+    """The number of updates so far."""
     current_step: int
 
     @property
     def stopped(self) -> bool:
-        """Whether the last run of `solve` or `step` ended on request."""
+        """Whether the last call of `solve` or `step` ended by a request to stop."""
         ...
 
     def request(self, action: str) -> None:
-        """Ask for "snapshot" or "stop" at the next chance."""
+        """Request a "snapshot" or a "stop" at the next opportunity."""
 
     def save_average(self, path: str) -> None:
-        """Write the moving average of the weights."""
+        """Write the moving average of the weights to a file."""
 
     @property
     def nets(self) -> tuple[Net, ...]:
-        """The train net and the test nets, as snapshots number them."""
+        """The train net and the test nets, in the order in which snapshots number them."""
         ...

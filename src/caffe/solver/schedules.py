@@ -1,4 +1,4 @@
-"""Learning rate policies that Caffe never had."""
+"""Learning rate policies that Caffe does not have."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class Exponential(Policy):
 
 
 class CosineAnnealing(Policy):
-    """rate = min_lr + (base_lr - min_lr) (1 + cos(pi t / T)) / 2, t iterations after the last restart
+    """rate = min_lr + (base_lr - min_lr) (1 + cos(pi t / T)) / 2, where t is the number of iterations since the last
+    restart
 
-    T is `cycle` at first, and `cycle_mult` times as long after each restart; without `cycle` it is max_iter and there
+    The first period T is `cycle`; each restart multiplies T by `cycle_mult`. Without `cycle`, T is max_iter and there
     is no restart.
     Source: Loshchilov & Hutter, arXiv:1608.03983.
     """
@@ -74,10 +75,12 @@ class CosineAnnealing(Policy):
 
 
 class OneCycle(Policy):
-    """Up from start_fraction base_lr to base_lr, then down to end_fraction base_lr at max_iter, along cosines.
+    """Rises from start_fraction * base_lr to base_lr, then falls to end_fraction * base_lr at max_iter, both along a
+    cosine.
 
-    The first `rise` of the iterations go up. momentum_policy "onecycle" goes the other way at the same time.
-    Source: Smith & Topin, arXiv:1708.07120; the curve is torch.optim's OneCycleLR.
+    `rise` is the fraction of the iterations in which the rate rises. momentum_policy "onecycle" moves the momentum in
+    the opposite direction at the same time.
+    Source: Smith & Topin, arXiv:1708.07120; the curve is that of torch.optim's OneCycleLR.
     """
 
     options = ("rise", "start_fraction", "end_fraction")
@@ -93,9 +96,9 @@ class OneCycle(Policy):
 
 
 class MultiFixed(Policy):
-    """rate = stagelr of the first stage whose stageiter the iteration is not beyond, else the last stagelr
+    """rate = stagelr of the current stage. A stage lasts up to its stageiter; after all stages the last stagelr stays.
 
-    base_lr is not read.
+    base_lr is not used.
     Source: the YOLO forks of yeahkun and eric612, and Intel's Caffe: sgd_solver.cpp.
     """
 
@@ -116,10 +119,10 @@ class MultiFixed(Policy):
 
 
 class Plateau(Policy):
-    """rate = max(min_lr, base_lr gamma^step), a step each time that the test loss has stopped falling
+    """rate = max(min_lr, base_lr gamma^step), where step counts how often the test loss stopped falling
 
-    The loss of the first test net counts. More than `patience` tests in a row that do not bring it below the best so
-    far, by `threshold` of that, are a step. gamma is 0.5 unless set.
+    The loss of the first test net is used. A step is counted after more than `patience` consecutive tests that are not
+    below the best loss so far by the fraction `threshold` of it. The default of gamma is 0.5.
     """
 
     options = ("patience", "threshold", "min_lr")
@@ -128,7 +131,7 @@ class Plateau(Policy):
         param = self.param
         tests = len(param.test_iter) > 0 and param.test_interval > 0
         self.require(tests, "follows the loss of the first test net; set test_iter and test_interval in the solver")
-        self.require(param.HasField("patience"), "patience is not set; it is the tests without progress that are borne")
+        self.require(param.HasField("patience"), "patience is not set; it is the number of tests to wait for progress")
         self.not_negative("patience", "threshold", "min_lr")
         self.require(0 < self._factor < 1, f"gamma is {self._factor:g}, expected above 0 and below 1")
         self.best, self.waited, self.steps = math.inf, 0, 0
@@ -171,7 +174,7 @@ class Plateau(Policy):
 
 
 def check_rise(schedule: Schedule) -> None:
-    """Raise a `SolverError` unless a cycle has an iteration that goes up and one that goes down."""
+    """Raise a `SolverError` unless a cycle has at least one rising and one falling iteration."""
     schedule.positive("max_iter")
     rise, last = schedule.param.rise, schedule.param.max_iter
     schedule.require(
@@ -180,7 +183,9 @@ def check_rise(schedule: Schedule) -> None:
 
 
 def one_cycle(param: Any, iteration: int, start: float, peak: float, end: float) -> float:
-    """From `start` along a cosine to `peak`, which is reached after `rise` of the iterations, and on to `end`."""
+    """Interpolate along cosines: from `start` to `peak` in the first `rise` of the iterations, then from `peak` to
+    `end`.
+    """
     top, last = param.rise * param.max_iter - 1, param.max_iter - 1
     if iteration <= top:
         return _between(start, peak, iteration / top)
@@ -188,5 +193,5 @@ def one_cycle(param: Any, iteration: int, start: float, peak: float, end: float)
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """From start to end along half a cosine."""
+    """Interpolate from start to end along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,7 +1,7 @@
-"""Rules that know the curvature: L-BFGS for full batches, and BFGS and Newton's method for tiny nets.
+"""Second-order rules: L-BFGS for full batches, and BFGS and Newton's method for very small nets.
 
-They search along a line for the lowest loss, and so must be able to evaluate it again: every pass has to see the same
-data, all of it, and the net may hold nothing random. A net that does not keep to this is refused.
+These rules use a line search, which evaluates the loss several times and compares the values. Every pass must therefore
+see all the data, in the same order, and the net must not be stochastic. Other nets are rejected with an error.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ __all__ = ["BFGS", "LBFGS", "Newton", "Search"]
 
 
 class Search(Rule, abstract=True):
-    """A direction from what is known of the curvature, and a line search along it.
+    """Base class: a search direction from an estimate of the curvature, followed by a line search.
 
-        w <- w + t d, d = direction(g), with Wolfe's strong conditions for t (c1 = 1e-4, c2 = 0.9)
+        w <- w + t d, d = direction(g), with the strong Wolfe conditions for t (c1 = 1e-4, c2 = 0.9)
 
-    w is every blob whose lr_mult is not 0, as one vector in float64; the loss includes the weight decay, and `base_lr`
-    is the first t tried. The line search is torch.optim's.
+    w is the vector, in float64, of all blobs whose lr_mult is not 0. The loss includes the weight decay. `base_lr` is
+    the first t tried. The line search is that of torch.optim.
     """
 
     history = 0
     parallel = False
     options: ClassVar[tuple[str, ...]] = ("max_evaluations",)
     limit = math.inf
-    """The most weights that the rule can work with."""
+    """The largest number of weights that the rule supports."""
 
     def check(self) -> None:
         param = self.param
@@ -50,7 +50,7 @@ class Search(Rule, abstract=True):
         self.require(not l1, 'needs a smooth loss; use regularization_type "L2"')
         evaluations = param.max_evaluations
         self.require(evaluations > 0, f"max_evaluations is {evaluations}, expected a number above 0")
-        self._known: tuple[Tensor, float, Tensor] | None = None  # where the last search ended, loss and gradient there
+        self._known: tuple[Tensor, float, Tensor] | None = None  # end of the last search, loss and gradient there
 
     def bind(self, net: Net) -> None:
         self._net = net
@@ -69,18 +69,18 @@ class Search(Rule, abstract=True):
     # -- what a rule states ----------------------------------------------------------------------------------------
 
     def direction(self, x: Tensor, g: Tensor) -> Tensor:
-        """A direction in which the loss falls, at the weights `x` with the gradient `g`."""
+        """Return a descent direction at the weights `x` with the gradient `g`."""
         raise NotImplementedError(type(self).__name__)
 
     def learn(self, s: Tensor, y: Tensor) -> None:
-        """Take in that a step `s` changed the gradient by `y`."""
+        """Update the curvature estimate: the step `s` changed the gradient by `y`."""
 
     def forget(self) -> bool:
-        """Drop what was learned of the curvature; False if there was nothing."""
+        """Discard the curvature estimate. Returns False if there was none."""
         return False
 
     def require_shapes(self, memory: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
-        """Require of a state's memory that it has these names, of these shapes."""
+        """Require that a memory has exactly these names and shapes."""
         found = {name: tuple(value.shape) for name, value in memory.items()}
         self.require(found == wanted, f"its memory has the shapes {found}, expected {dict(wanted)}")
 
@@ -91,12 +91,12 @@ class Search(Rule, abstract=True):
         x = self._weights()
         try:
             self._advance(x)
-        except BaseException:  # in one of the passes: the weights may be those of a step that was only tried
+        except BaseException:  # in one of the passes: the weights may be those of a trial step
             self._put(x)
             raise
 
     def _advance(self, x: Tensor) -> None:
-        """Search from the weights `x`, and leave those that were found."""
+        """Search from the weights `x` and set the weights to the result."""
         first = self._gradient()
         if self._known is None or not torch.equal(self._known[0], x):
             self._known = (x, *self.evaluate(x))
@@ -119,10 +119,11 @@ class Search(Rule, abstract=True):
         self._finish(x, self._known[0])
 
     def _search(self, x: Tensor, d: Tensor, f: float, g: Tensor, slope: float) -> tuple[Tensor, float, Tensor] | None:
-        """The weights where the line search ends, and loss and gradient there; None if it gets nowhere.
+        """Return the weights where the line search ends, with their loss and gradient; None if it finds no lower loss.
 
-        Near a minimum the loss's last digits are noise, in which the search is lost; the first step tried is then taken
-        if the loss is the same up to these digits and the slope has fallen, as Hager & Zhang propose (2005).
+        Near a minimum, the last digits of the loss are noise and the search fails. The first step tried is then
+        accepted if the loss is equal up to these digits and the slope has decreased, as proposed by Hager & Zhang
+        (2005).
         """
 
         def along(x: Tensor, t: float, d: Tensor) -> tuple[float, Tensor]:
@@ -142,11 +143,11 @@ class Search(Rule, abstract=True):
 
     @property
     def scaled(self) -> bool:
-        """Whether the direction's length means something, so that a step of 1 is the one to try first."""
+        """Whether the direction has a meaningful length, so that a step of 1 is tried first."""
         return True
 
     def evaluate(self, x: Tensor) -> tuple[float, Tensor]:
-        """Loss and gradient at the weights `x`, with the weight decay."""
+        """Compute loss and gradient at the weights `x`, including the weight decay."""
         self._put(x)
         self._net.clear_param_diffs()
         f = sum(self._net.forward_backward() for _ in range(self.param.iter_size)) / self.param.iter_size
@@ -171,7 +172,7 @@ class Search(Rule, abstract=True):
             tensor.copy_(part.view(tensor.shape))
 
     def _finish(self, old: Tensor, new: Tensor) -> None:
-        """Leave the weights `new`, and in the diffs what was subtracted."""
+        """Set the weights to `new`, and the diffs to the amounts subtracted."""
         self._put(old - new)
         for index, entry in enumerate(self._net.learnable):
             if entry.tensor.grad is not None:
@@ -179,7 +180,7 @@ class Search(Rule, abstract=True):
         self._put(new)
 
     def _refuse_noise(self, first: Tensor, second: Tensor) -> None:
-        """Raise a `SolverError` if two gradients at the same weights differ."""
+        """Raise a `SolverError` if two gradients computed at the same weights differ."""
         apart = float((first - second).norm() / second.norm().clamp(min=1e-300))
         if apart <= 1e-3:
             return
@@ -195,7 +196,7 @@ class Search(Rule, abstract=True):
 
 
 class LBFGS(Search):
-    """L-BFGS: the inverse of the curvature from the last `lbfgs_memory` steps s and changes of the gradient y.
+    """L-BFGS: estimates the inverse Hessian from the last `lbfgs_memory` steps s and gradient changes y.
 
         H0 = s'y / y'y of the last pair
         d = -H g by two loops over the pairs, r = 1 / y's:
@@ -258,12 +259,13 @@ class LBFGS(Search):
 
 
 class BFGS(Search):
-    """BFGS: the inverse of the curvature as a whole matrix H, corrected after each step s by the gradient's change y.
+    """BFGS: stores the estimate H of the inverse Hessian as a full matrix and updates it after each step.
 
         d = -H g
         H <- (I - r s y') H (I - r y s') + r s s', r = 1 / y's; before the first correction H = s'y / y'y I
 
-    For teaching: H has as many rows and columns as there are weights, at most 2,000.
+    s is the step, y the change of the gradient. For teaching: H has one row and column per weight, so at most 2,000
+    weights are supported.
     Source: Nocedal & Wright, algorithm 6.1 and equation 6.20.
     """
 
@@ -306,13 +308,13 @@ class BFGS(Search):
 
 
 class Newton(Search):
-    """Newton's method: the curvature itself, from differences of the gradient along each axis.
+    """Newton's method, with the Hessian h from differences of the gradient along each axis.
 
         h_i = (g(w + e_i step) - g(w - e_i step)) / (2 step)
         d = -V (V'g / max(|l|, 1e-6 max |l|)), with V and l the eigenvectors and eigenvalues of h
 
-    |l| instead of l turns directions of negative curvature, which lead to saddles, downhill. For teaching: an update
-    costs two passes a weight, of at most 500.
+    Using |l| instead of l makes directions of negative curvature, which lead to saddle points, descent directions. For
+    teaching: an update needs two passes per weight, so at most 500 weights are supported.
     Source: Nocedal & Wright, sections 3.4 and 8.1.
     """
 

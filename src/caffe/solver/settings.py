@@ -1,4 +1,4 @@
-"""Reads a solver's settings and checks their ranges: an error for what means nothing, a warning for what is unwise."""
+"""Loads a solver's settings and checks their ranges: an error for invalid values, a warning for unwise ones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["check_ranges", "load", "located"]
 
 _NOT_NEGATIVE = {
     "max_iter": "the number of iterations",
-    "display": "the iterations from line to line, or 0 for none",
-    "snapshot": "the iterations from snapshot to snapshot, or 0 for none",
-    "test_interval": "the iterations from test to test, or 0 for no tests",
-    "stepsize": "the iterations from step to step",
+    "display": "the iterations between displays, or 0 for none",
+    "snapshot": "the iterations between snapshots, or 0 for none",
+    "test_interval": "the iterations between tests, or 0 for no tests",
+    "stepsize": "the iterations between steps",
     "delta": "a small number such as 1e-8",
     "device_id": "the number of a device",
-    "nan_patience": "the iterations to bear, or 0 for all",
+    "nan_patience": "the NaN iterations to tolerate, or 0 for no limit",
 }
 _DECAYS = ("step", "exp", "multistep")
 _GAMMA = (*_DECAYS, "inv", "sigmoid")
@@ -32,7 +32,7 @@ _DIVIDES = ("AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdamW", "NAdam", "LAMB")
 
 
 def load(param: str | Path | Any) -> Any:
-    """The SolverParameter in a file, or a copy of the one given, in the form of today."""
+    """Return the SolverParameter in a file, or a copy of the given one, upgraded to the current format."""
     if isinstance(param, (str, Path)):
         return upgrade.read_solver(param)
     if not isinstance(param, caffe_pb2.SolverParameter):
@@ -46,9 +46,9 @@ def load(param: str | Path | Any) -> Any:
 
 
 def check_ranges(param: Any, source: str | Path | None = None) -> None:
-    """Raise a `SolverError` for a setting that means nothing; warn of those with which training cannot work well.
+    """Raise a `SolverError` for an invalid setting; warn of settings with which training cannot work well.
 
-    Caffe runs the latter, such as a momentum of 1.5. `source` is the solver's file, for the warnings.
+    Caffe accepts the latter, such as a momentum of 1.5. `source` is the solver's file, for the warnings.
     """
     for field, value in param.ListFields():
         values = [value] if isinstance(value, float) else []
@@ -63,20 +63,20 @@ def check_ranges(param: Any, source: str | Path | None = None) -> None:
             name = "test_iter" if value in param.test_iter else "stepvalue"
             raise SolverError(f"{name} is {value}, expected 0 or more")
     if param.type == "AdaDelta" and not 0 <= param.momentum < 1:
-        fact = f"momentum is {param.momentum:g}, expected at least 0 and below 1: the share of a running mean"
+        fact = f"momentum is {param.momentum:g}, expected at least 0 and below 1: the decay of a running mean"
         raise SolverError(f'solver type "AdaDelta": {fact}')
     for fact in (*_unwise(param), *_unwise_rate(param)):
         log.warning("solver.py", str(located(SolverError(fact), source)))
 
 
 def _unwise(param: Any) -> Iterator[str]:
-    """What Caffe runs, though it can hardly be meant."""
+    """Yield warnings for settings that Caffe accepts but that are probably mistakes."""
     if param.base_lr < 0:
         yield f"base_lr is {param.base_lr:g}, below 0: training makes the loss larger"
     if param.momentum >= 1:
-        yield f"momentum is {param.momentum:g}, expected below 1: the steps grow without end"
+        yield f"momentum is {param.momentum:g}, expected below 1: the steps grow without bound"
     if param.momentum < 0:
-        yield f"momentum is {param.momentum:g}, below 0: each step takes back a part of the one before"
+        yield f"momentum is {param.momentum:g}, below 0: each step undoes a part of the previous one"
     if param.weight_decay < 0:
         yield f"weight_decay is {param.weight_decay:g}, below 0: the weights are driven away from 0"
     if param.clip_gradients == 0:
@@ -89,11 +89,11 @@ def _unwise(param: Any) -> Iterator[str]:
 
 
 def _unwise_rate(param: Any) -> Iterator[str]:
-    """The same, of the rate's schedule."""
+    """Yield the same kind of warnings for the learning rate policy."""
     policy, gamma = param.lr_policy, param.gamma
     unset = "" if param.HasField("gamma") else " (not set)"
     if policy in _DECAYS and gamma == 0:
-        yield f'gamma is 0{unset}: the rate of lr_policy "{policy}" becomes 0 and the weights change no more'
+        yield f'gamma is 0{unset}: the rate of lr_policy "{policy}" becomes 0 and the weights stop changing'
     elif policy in _GAMMA and gamma == 0:
         yield f'gamma is 0{unset}: the rate of lr_policy "{policy}" stays as it is'
     if policy in _DECAYS and gamma > 1:
@@ -104,11 +104,11 @@ def _unwise_rate(param: Any) -> Iterator[str]:
     elif policy in _POWER and param.power < 0:
         yield f'power is {param.power:g}, below 0: the rate of lr_policy "{policy}" grows'
     if policy == "multistep" and any(b <= a for a, b in itertools.pairwise(param.stepvalue)):
-        yield f"stepvalue is {list(param.stepvalue)}, expected in rising order: a step waits for the ones before it"
+        yield f"stepvalue is {list(param.stepvalue)}, expected in ascending order: steps are taken in this order"
 
 
 def located(error: SolverError, source: str | Path | None) -> SolverError:
-    """`error` with the solver's file, and the line of the setting that its text names, in front."""
+    """Prefix `error` with the solver's file, and the line of the setting that the error text names."""
     if source is None:
         return error
     message = str(error)

@@ -1,8 +1,8 @@
-"""Snapshots: weights and solver state in files; `resume` is the way back.
+"""Writes snapshots: weights and solver state. `resume` restores them.
 
-A snapshot is two files, `<prefix>_iter_<n>.caffemodel` and `.solverstate` (each with `.h5` in HDF5), as Caffe writes
-and reads them. Beside what Caffe keeps, the state holds the random generator and every data source's place, in fields
-that Caffe passes over, so that a run resumed from it goes on exactly as if it had not been interrupted.
+A snapshot consists of two files, `<prefix>_iter_<n>.caffemodel` and `.solverstate` (with an additional `.h5` in HDF5),
+in the format of Caffe. The state also stores the random generator and the position of every data source, in additional
+fields that Caffe ignores. A resumed run therefore gives exactly the same results as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STATE = re.compile(r"_iter_(\d+)\.solverstate(\.h5)?$")
 def check_prefix(param: Any) -> None:
     """Raise a `SolverError` unless files can be written under `snapshot_prefix`."""
     if param.snapshot and not param.HasField("snapshot_prefix"):
-        raise SolverError("snapshot is set but snapshot_prefix is not; say where snapshots go")
+        raise SolverError("snapshot is set but snapshot_prefix is not; set it to the path prefix of the snapshots")
     prefix = param.snapshot_prefix
     folder = Path(f"{prefix}_iter_").parent
     if not os.path.isdir(folder):
@@ -43,13 +43,13 @@ def check_prefix(param: Any) -> None:
         )
     try:
         with tempfile.TemporaryFile(dir=folder), contextlib.suppress(FileNotFoundError):
-            os.stat(f"{prefix}_iter_{param.max_iter}.solverstate.h5")  # a name that is too long
+            os.stat(f"{prefix}_iter_{param.max_iter}.solverstate.h5")  # fails if the name is too long
     except OSError as error:
         raise SolverError(f'snapshot_prefix "{prefix}": cannot write to folder "{folder}": {error.strerror}') from error
 
 
 def newest(prefix: str) -> list[str]:
-    """The states under a `snapshot_prefix`, those of the latest iterations first."""
+    """Return the state files under a `snapshot_prefix`, newest iteration first."""
     start = Path(f"{prefix}_iter_")
     found = []
     for path in start.parent.glob("*") if start.parent.is_dir() else ():
@@ -60,9 +60,9 @@ def newest(prefix: str) -> list[str]:
 
 
 def save(solver: TrainingRun) -> str:
-    """Write a solver's weights, then its state; returns the state's path. On an error earlier snapshots are intact.
+    """Write a solver's weights, then its state; returns the path of the state. On an error, earlier snapshots are kept.
 
-    Of several processes all call, and process 0 writes.
+    With several processes, all must call this; process 0 writes the files.
     """
     hdf5 = solver.param.snapshot_format == solver.param.HDF5
     base, end = f"{solver.param.snapshot_prefix}_iter_{solver.iter}", ".h5" if hdf5 else ""
@@ -75,10 +75,10 @@ def save(solver: TrainingRun) -> str:
     existed, alone = os.path.exists(model_path), ""
     try:
         with files.put_back(model_path), files.put_back(state_path):
-            Path(state_path).unlink(missing_ok=True)  # never beside other weights, even if the process is killed now
+            Path(state_path).unlink(missing_ok=True)  # no old state beside new weights if the process is killed now
             log.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} {model_path}")
             (solver.net.save_hdf5 if hdf5 else solver.net.save)(model_path, diffs=solver.param.snapshot_diff)
-            alone = "" if existed else f"; {model_path} is whole, but has no state beside it"
+            alone = "" if existed else f"; {model_path} is complete, but there is no state file for it"
             place = "sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284"
             log.info(place, f"Snapshotting solver state to {kind} {state_path}")
             history = [tensor.cpu().numpy() for tensor in solver.history]
@@ -91,7 +91,7 @@ def save(solver: TrainingRun) -> str:
 
 
 def _keep_good_weights(solver: TrainingRun, path: str) -> None:
-    """Raise a `SolverError` where weights that are NaN would take the place of a file."""
+    """Raise a `SolverError` if NaN weights would overwrite an existing file."""
     name = broken_layer(solver.net.learnable) if os.path.exists(path) else None
     if name is not None:
         fact = f'no snapshot at iteration {solver.iter}: weights of layer "{name}" are NaN or infinite'
@@ -99,7 +99,7 @@ def _keep_good_weights(solver: TrainingRun, path: str) -> None:
 
 
 def _head(solver: TrainingRun, model_path: str, places: Sequence[Place], buffers: Sequence[Buffer]) -> Any:
-    """The state without its history."""
+    """Create the SolverState without its history."""
     head = caffe_pb2.SolverState(iter=solver.iter, learned_net=model_path, current_step=solver.current_step)
     head.type = solver.param.type
     head.random_state = kept.random_state(solver.net.device)

@@ -37,24 +37,25 @@ __all__ = ["Solver"]
 
 
 class Solver(Uncopied):
-    """Trains a net as a solver prototxt says.
+    """Trains a net as described by a solver prototxt.
 
         solver = caffe.get_solver("solver.prototxt")
         solver.solve()                       # until max_iter, or
         solver.step(100)                     # 100 iterations more
 
-    `param` is a path or a SolverParameter, and `source` the file that the latter came from, for messages. `device`
-    overrides the mode set by `caffe.set_mode_gpu` and friends, which, as in pycaffe, decides rather than the file's
-    `solver_mode`. `python_layers` as in `Net`. Raises SolverError, and what building a net raises, before anything is
-    trained.
+    `param` is a path or a SolverParameter; `source` is the file that a SolverParameter was read from, for messages.
+    `device` overrides the mode set by `caffe.set_mode_gpu` and the like. As in pycaffe, this mode and not the file's
+    `solver_mode` selects the device. `python_layers` as in `Net`. Raises SolverError, and the errors of building a net,
+    before training starts.
 
-    `net` is the train net, `test_nets` the nets to test, `iter` the number of updates done, `history` what the update
-    rule keeps of earlier gradients, `average` the moving average of the weights, and `watchers` hear what happens.
+    `net` is the train net and `test_nets` the list of test nets. `iter` is the number of updates so far. `history`
+    holds the history tensors of the update rule, and `average` the moving average of the weights. `watchers` is a list
+    of objects that are notified of events in training.
     """
 
     instead = "write its state with solver.snapshot(), and let a second solver of the same prototxt restore(state)"
     forced_type: ClassVar[str] = ""
-    """The solver type whatever `param` says; for pycaffe's classes."""
+    """The solver type, overriding `param`; set by pycaffe's solver classes."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Solver(Uncopied):
         group = parallel.current()
         seed = common_seed(group, self.param)
         if group.rank:
-            self.param.ClearField("weights")  # process 0 sends its own
+            self.param.ClearField("weights")  # process 0 sends its weights to the others
         self.net: Net = nets.train_net(self.param, device, python_layers)
         try:
             self.rule.bind(self.net)
@@ -113,18 +114,18 @@ class Solver(Uncopied):
 
     @property
     def stopped(self) -> bool:
-        """Whether the last run of `solve` or `step` ended on request."""
+        """Whether the last call of `solve` or `step` ended by a request to stop."""
         return self._stopping
 
     @property
     def nets(self) -> tuple[Net, ...]:
-        """The train net and the test nets, as snapshots number them."""
+        """The train net and the test nets, in the order in which snapshots number them."""
         return self.net, *self.test_nets
 
     # -- training --------------------------------------------------------------------------------------------------
 
     def solve(self, resume_file: str | Path | None = None) -> None:
-        """Train until `max_iter`, from the snapshot `resume_file` if one is given; then snapshot, display and test."""
+        """Train until `max_iter`, from the snapshot `resume_file` if given; then write a snapshot, display and test."""
         if not self.param.HasField("max_iter"):
             log.warning("solver.py", "max_iter is not set: no iteration is run")
         log.info("solver.cpp:289", f"Solving {self.net.name}")
@@ -145,7 +146,7 @@ class Solver(Uncopied):
         self._tell(Watcher.finished)
 
     def step(self, iterations: int) -> None:
-        """Train for a number of iterations, with the tests, displays and snapshots that fall due."""
+        """Train for this number of iterations, with the tests, displays and snapshots that are due."""
         stop = self.iter + iterations
         self._stopping = False
         self._losses.clear()
@@ -172,7 +173,7 @@ class Solver(Uncopied):
                 break
 
     def _gradients(self) -> float:
-        """Add up the gradients of `iter_size` batches; returns their mean loss."""
+        """Accumulate the gradients of `iter_size` batches; returns their mean loss."""
         self.net.debug_info = self.param.debug_info and _due(self.iter, self.param.display)
         self.together.begin(self.iter)
         self._tell(Watcher.begins, self.iter)
@@ -188,7 +189,7 @@ class Solver(Uncopied):
 
     @torch.no_grad()
     def apply_update(self) -> float:
-        """Update the weights from the gradients, which become the amounts subtracted; returns the rate used."""
+        """Update the weights and return the learning rate. The diffs then hold the amounts subtracted."""
         rate = self._take_rate()
         if self.momentum is not None:
             self.momentum.apply(self.iter)
@@ -205,17 +206,17 @@ class Solver(Uncopied):
         return rate
 
     def _present_diffs(self) -> list[torch.Tensor]:
-        """The diffs of all learnable blobs but those that are zero because nothing was added to them."""
+        """Return the diffs of all learnable blobs, except diffs that are zero because nothing was added to them."""
         diffs = [entry.blob.present_diff() for entry in self.net.learnable]
         return [diff for diff in diffs if diff is not None]
 
     def _gradients_fit(self) -> bool:
-        """Whether no gradient overflowed; only float16 has so little range that they are looked at."""
+        """Return whether no gradient overflowed. Checked only with a loss scale, that is in float16."""
         grads = self._present_diffs()
         return self.net.loss_scale is None or self.net.loss_scale.accepts(grads, self.iter)
 
     def _updates(self, rate: float) -> Iterator[Update]:
-        """What each learnable blob needs for its update, with its own rate and decay."""
+        """Yield the update of each learnable blob, with its own rate and decay."""
         learnable = self.net.learnable
         for index, entry in enumerate(learnable):
             tensor = entry.tensor
@@ -227,7 +228,7 @@ class Solver(Uncopied):
 
     @property
     def lr(self) -> float:
-        """The rate that the next update will use."""
+        """The learning rate of the next update."""
         return self.policy.at(self.iter, self.policy.step_at(self.iter, self.current_step))
 
     def _take_rate(self) -> float:
@@ -239,7 +240,7 @@ class Solver(Uncopied):
         return rate
 
     def _conclude(self) -> None:
-        """After the last update: one more loss and one more test, where they fall due."""
+        """After the last update: log one more loss and run one more test, if they are due."""
         if _due(self.iter, self.param.display):
             self._losses.append(self.together.mean(self.net.evaluate()))
             log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(self._smoothed())}")
@@ -250,7 +251,7 @@ class Solver(Uncopied):
     # -- telling ---------------------------------------------------------------------------------------------------
 
     def _tell(self, event: Callable[..., None], *facts: Any) -> None:
-        """Tell all watchers of an event, which is a method of `Watcher`."""
+        """Call the method `event` of all watchers."""
         for watcher in self.watchers:
             getattr(watcher, event.__name__)(self, *facts)
 
@@ -276,25 +277,25 @@ class Solver(Uncopied):
     # -- testing ---------------------------------------------------------------------------------------------------
 
     def test_all(self) -> None:
-        """Run every test net for its `test_iter` batches and log its mean outputs; as `test`, without a trace."""
+        """Run every test net for its `test_iter` batches and log its mean outputs. Training is not affected."""
         for index in range(len(self.test_nets)):
             self.test(index)
 
     def test(self, index: int = 0) -> dict[str, list[float]]:
-        """Run test net `index` with the train net's weights, or their moving average where there is one.
+        """Test net `index` with the weights of the train net, or with their moving average if there is one.
 
-        Returns its mean outputs by name, flattened. Training goes on as if the test had not been run: the learning
-        rate policy and the watchers do not hear of it, and the random generators, the test net's place in its data and
-        the states of its layers are put back, so a second call sees the same batches. Requests for a snapshot or a
-        stop wait for the next iteration of `step`. The tests that `test_interval` asks for are another matter: they
-        meet requests between two batches, and the policy and the watchers are told the result.
+        Returns its mean outputs by name, flattened. The test does not affect training: the learning rate policy and the
+        watchers are not notified. The random generators, the test net's position in its data and the buffers of its
+        layers are restored, so a second call sees the same batches. Requests for a snapshot or a stop wait for the next
+        iteration of `step`. The tests that `test_interval` triggers are different: they check for requests between
+        batches, and notify the policy and the watchers of the result.
         """
         aside = self.together.testing_aside(index)
         with self.average.applied(), aside, undisturbed(self.test_nets[index], self.net):
             return run_test(self, index, lambda: False)[1]
 
     def _run_tests(self) -> None:
-        """The tests that fall due in training, until one is stopped."""
+        """Run the tests that are due in training, until one of them is stopped."""
         for index, net in enumerate(self.test_nets):
             with self.average.applied():
                 loss, outputs = run_test(self, index, self._stopped_in_test)
@@ -305,7 +306,7 @@ class Solver(Uncopied):
             self._tell(Watcher.tested, self.iter, index, outputs)
 
     def _stopped_in_test(self) -> bool:
-        """Meet the requests that came in during a test; True if it is to stop."""
+        """Handle the requests that arrived during a test; returns True to stop it."""
         self.together.agree(self._requests)
         if self.together.meets("snapshot", self._requests):
             self._snapshot()
@@ -315,7 +316,7 @@ class Solver(Uncopied):
     # -- snapshots and requests ------------------------------------------------------------------------------------
 
     def _snapshot(self) -> None:
-        """A snapshot that falls due, unless the weights are NaN."""
+        """Write a snapshot that is due, unless the weights are NaN."""
         if self.health.may_save(self.iter, self.net.learnable):
             self.health.saved(self.snapshot(), self.iter)
 
@@ -327,16 +328,16 @@ class Solver(Uncopied):
         return path
 
     def save_average(self, path: str | Path) -> None:
-        """Write the moving average of the weights as a .caffemodel."""
+        """Write the moving average of the weights to a .caffemodel file."""
         if self.average.tensors is None:
             raise SolverError("there is no moving average: set ema_decay in the solver, and train")
         with self.average.applied():
             self.net.save(path)
 
     def restore(self, path: str | Path) -> None:
-        """Continue from a solver state, ours or Caffe's, binary or HDF5; on an error nothing is changed.
+        """Restore a solver state of this package or of Caffe, binary or HDF5. On an error nothing is changed.
 
-        All of the file is read and checked before the first assignment. Raises `FileError` and `SolverError`.
+        The whole file is read and checked before the first assignment. Raises `FileError` and `SolverError`.
         """
         for entry in self.net.learnable:
             entry.blob.settle_diff()
@@ -345,17 +346,18 @@ class Solver(Uncopied):
         self.health.saved(str(path), self.iter)
 
     def restore_newest(self) -> str:
-        """Continue from the newest whole state under `snapshot_prefix`; returns its path, empty if there is no state.
+        """Restore the newest readable state under `snapshot_prefix`; returns its path, empty if there is none.
 
-        A state that cannot be read causes a warning. Raises FileError if there are states, and none can be read.
+        A warning is logged for each state that cannot be read. Raises FileError if there are states but none can be
+        read.
         """
         paths = self.together.group.share(snapshot.newest(self.param.snapshot_prefix))
         return resume.first_whole(paths, self.restore)
 
     def request(self, action: str) -> None:
-        """Ask for "snapshot" or "stop" at the next chance, between two iterations; safe in a signal handler.
+        """Request a "snapshot" or a "stop" between two iterations. Can be called from a signal handler.
 
-        Training and the tests in it meet requests; `test` and `test_all` called by the program leave them.
+        Training and the tests in it handle requests; `test` and `test_all` do not.
         """
         if action not in ("snapshot", "stop"):
             hint = did_you_mean(action, ("snapshot", "stop"))
@@ -367,9 +369,10 @@ class Solver(Uncopied):
     def add_callback(
         self, on_start: Callable[[], Any] | Member, on_gradients_ready: Callable[[], Any] | None = None
     ) -> None:
-        """Call two functions in every iteration: before the gradients are computed, and before they are applied.
+        """Register two functions to call in every iteration: before computing gradients, and before applying them.
 
-        A single argument is a `caffe.NCCL`: the solver trains together with those of the other processes from now on.
+        A single argument is a `caffe.NCCL`: from then on the solver trains together with the solvers of the other
+        processes.
         """
         if isinstance(on_start, Member):
             self.join(on_start.group)
@@ -387,10 +390,10 @@ class Solver(Uncopied):
             self.together = Together(group, self.param, self.rule, self.nets, seed)
 
     def share_weights(self, net: Net) -> None:
-        """Let `net` use the train net's weights."""
+        """Make `net` use the train net's weights."""
         net.share_with(self.net)
 
 
 def _due(iteration: int, interval: int) -> bool:
-    """Whether something done every `interval` iterations is due; never if the interval is 0."""
+    """Whether something that is done every `interval` iterations is due; never if the interval is 0."""
     return interval != 0 and iteration % interval == 0

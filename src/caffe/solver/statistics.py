@@ -1,4 +1,4 @@
-"""The statistics of BatchNorm layers, computed anew for weights that no training run ended with."""
+"""Recomputes the statistics of BatchNorm layers, for weights that do not come from the end of a training run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["recompute"]
 
 
 def recompute(net: Net, iterations: int, tell: Callable[[int], None] = lambda done: None) -> list[str]:
-    """Replace the statistics in a net's BatchNorm layers by the mean over `iterations` batches, forward only.
+    """Set the statistics of a net's BatchNorm layers to the mean over `iterations` batches, by forward passes only.
 
-    The net is one of the phase TRAIN, whose BatchNorm layers look at the batch, and is of no use for training after
-    this. Returns the names of these layers.
+    The net must have the phase TRAIN, so that its BatchNorm layers compute the statistics of each batch. It cannot be
+    trained afterwards. Returns the names of these layers.
     Source: Izmailov et al., arXiv:1803.05407, section 3.3; torch.optim.swa_utils.update_bn.
     """
     layers = [layer for layer in net.layers if isinstance(layer, BatchNorm)]
     for layer in layers:
         if layer.uses_running:
             raise NetError(
-                f'layer "{layer.name}" (BatchNorm): keeps its statistics (use_global_stats), so none can be computed; '
-                "give a net whose TRAIN phase looks at the batch"
+                f'layer "{layer.name}" (BatchNorm): has fixed statistics (use_global_stats), so none can be computed; '
+                "use a net whose TRAIN phase computes the statistics of the batch"
             )
     for layer in layers:
-        layer.opt.moving_average_fraction = 1  # every batch counts alike
+        layer.opt.moving_average_fraction = 1  # all batches have the same weight
         for blob in (layer.mean, layer.variance, layer.factor):
             blob.zero_()
     for iteration in range(iterations if layers else 0):

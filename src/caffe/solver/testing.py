@@ -1,4 +1,4 @@
-"""A test: the mean loss and the mean outputs of a test net over its batches."""
+"""Tests: the mean loss and mean outputs of a test net over its batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ __all__ = ["run_test"]
 
 
 def run_test(solver: TrainingRun, index: int, stopped: Callable[[], bool]) -> tuple[float, dict[str, list[float]]]:
-    """The mean loss and outputs of test net `index`; nothing where `stopped`, asked before each batch, says so."""
+    """Return the mean loss and outputs of test net `index`.
+
+    `stopped` is called before each batch; True aborts the test.
+    """
     log.info("solver.cpp:347", f"Iteration {solver.iter}, Testing net (#{index})")
     net, count = solver.test_nets[index], solver.param.test_iter[index]
     net.share_with(solver.net)

@@ -1,4 +1,4 @@
-"""What the solvers of several processes do together: equal weights at the start, mean gradients, equal decisions."""
+"""Coordinates the solvers of several processes: equal initial weights, mean gradients, common decisions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from caffe.solver.rules import Rule
 __all__ = ["Buffer", "Place", "Together", "common_seed"]
 
 REQUESTS = ("snapshot", "stop")
-_CHECK_EVERY = 100  # iterations from check to check that all processes have the same weights
-_CHECK_VALUES = 1 << 12  # a sum of so many equal numbers of this size is exact in float32
+_CHECK_EVERY = 100  # iterations between checks that all processes have the same weights
+_CHECK_VALUES = 1 << 12  # float32 sums up to 4096 equal integers below this exactly
 
 
 class Place(NamedTuple):
-    """Where a data source stands: number of its net, its name, its position, and records that all take at a time."""
+    """Position of a data source: index of its net, its name, its position, and records per batch over all processes."""
 
     net: int
     layer: str
@@ -40,7 +40,7 @@ class Place(NamedTuple):
 
 
 class Buffer(NamedTuple):
-    """What a layer of a process keeps from batch to batch: number of the net, names of layer and buffer, numbers."""
+    """A layer's buffer in one process: index of the net, names of layer and buffer, values."""
 
     process: int
     net: int
@@ -50,16 +50,16 @@ class Buffer(NamedTuple):
 
 
 class Together:
-    """A solver's part in a group of processes; alone it does what a single process needs and costs nothing.
+    """A solver's part in a group of processes. With a single process the methods do only what is needed, at no cost.
 
-    `agreed` are the requests of any process that every process meets now.
+    `agreed` holds the requests, made in any process, that all processes handle now.
     """
 
     def __init__(self, group: Group, param: Any, rule: Rule, nets: Sequence[Net], seed: int) -> None:
         self.group, self.param, self.seed = group, param, seed
         self.agreed: set[str] = set()
         self._nets = nets
-        self._tested = [0] * (len(nets) - 1)  # for each test net: batches since its sources were at one place
+        self._tested = [0] * (len(nets) - 1)  # batches of each test net since its sources were at one position
         self._dealt = [False] * (len(nets) - 1)
         self._reduction: Reduction | None = None
         join_layers(nets[0], param, group)
@@ -70,7 +70,7 @@ class Together:
 
     @property
     def seeds(self) -> bool:
-        """Whether the random numbers of each iteration follow from `seed`."""
+        """Whether the random numbers of each iteration are derived from `seed`."""
         return self.several or self.param.global_dropout
 
     @property
@@ -80,13 +80,13 @@ class Together:
 
     @property
     def records(self) -> int:
-        """How many records a pass of all processes takes, of the source that takes the most."""
+        """Records per pass over all processes, of the source that reads the most."""
         return max([_batch(source) for source in self._nets[0].sources.values()], default=0) * self.group.size
 
     # -- at the start ----------------------------------------------------------------------------------------------
 
     def equalize(self) -> None:
-        """Give every process the weights of process 0 and its places in the data."""
+        """Copy the weights and data positions of process 0 to all processes."""
         if not self.several:
             return
         places = self.group.share([source.position() for _, source in kept.sources(self._nets)])
@@ -97,7 +97,9 @@ class Together:
         self.deal_tests()
 
     def deal_tests(self) -> None:
-        """Begin to deal the batches of the test nets, from where their sources are."""
+        """Start to distribute the batches of the test nets over the processes, from the current positions of their
+        sources.
+        """
         if not self.several:
             return
         for index, net in enumerate(self._nets[1:]):
@@ -107,7 +109,7 @@ class Together:
                     source.deal(self.group.rank, self.group.size)
 
     def send_weights(self) -> None:
-        """Copy all blobs of process 0's nets, trained or not, into those of the others."""
+        """Copy all blobs of process 0's nets, trained or not, to the other processes."""
         blobs = {id(blob): blob for net in self._nets for layer in net.layers for blob in layer.param_blobs}
         self._send(blob.parameter for blob in blobs.values())
         for blob in blobs.values():
@@ -120,25 +122,25 @@ class Together:
     # -- in each iteration -----------------------------------------------------------------------------------------
 
     def begin(self, iteration: int) -> None:
-        """Seed what is random in the layers of this iteration: by the run, the iteration, and the process."""
+        """Seed the random generators of an iteration from the run's seed, the iteration and the process."""
         if self.seeds:
             own = 0 if self.param.global_dropout else self.group.rank
             torch.manual_seed(_mixed(self.seed, iteration, own))
 
     @property
     def reduction(self) -> Reduction:
-        """What averages the gradients."""
+        """Averages the gradients; created on first access."""
         if self._reduction is None:
             self._reduction = Reduction(self.group, self._nets[0])
         return self._reduction
 
     def before_pass(self, last: bool) -> None:
-        """Let the last pass of an iteration send gradients while it runs backward, if layer_wise_reduce says so."""
+        """If layer_wise_reduce is set, send gradients during the backward pass of an iteration's last pass."""
         if last and self.several and self.param.layer_wise_reduce:
             self.reduction.arm()
 
     def reduce(self, iteration: int, loss: float, requests: set[str]) -> float:
-        """Average the gradients; returns the mean loss. Takes the requests of all processes into `agreed`."""
+        """Average the gradients; returns the mean loss. Also collects the requests of all processes in `agreed`."""
         if not self.several:
             return loss
         check = self._checksum() if iteration % _CHECK_EVERY == 0 else 0.0
@@ -147,21 +149,23 @@ class Together:
         mean, agreed_check, *flags = self.reduction.run([loss, check, *asked])
         if abs(agreed_check - check) > 0.1:
             raise ParallelError(
-                f"rank {self.group.rank}: iteration {iteration}: the weights are not those of the other processes. "
-                "Something has changed them in some processes only, such as a callback; go on from a snapshot"
+                f"rank {self.group.rank}: iteration {iteration}: the weights differ from those of the other processes. "
+                "Something has changed them in some processes only, such as a callback; continue from a snapshot"
             )
         self.agreed = {name for name, flag in zip(REQUESTS, flags, strict=True) if flag > 0}
         return mean
 
     def agree(self, requests: set[str]) -> None:
-        """Take the requests of all processes into `agreed`, between two iterations."""
+        """Collect the requests of all processes in `agreed`, between two iterations."""
         if self.several:
             found = self.group.gather(set(requests))
             requests.clear()
             self.agreed = set().union(*found)
 
     def meets(self, action: str, requests: set[str]) -> bool:
-        """Whether to meet a request now: one that all processes agreed on; alone, one that is there."""
+        """Whether to handle a request now: with several processes one that all agreed on, otherwise one that was
+        made.
+        """
         asked = action in (self.agreed if self.several else requests)
         requests -= set() if self.several else {action}
         return asked
@@ -171,7 +175,7 @@ class Together:
         return sum(self.group.gather(number)) / self.group.size
 
     def _checksum(self) -> float:
-        """A number from 0 to 4095 that follows from the bits of all weights."""
+        """Return a checksum from 0 to 4095 of the bits of all weights."""
         total = 0
         for entry in self._nets[0].learnable:
             if entry.tensor.requires_grad:
@@ -180,7 +184,10 @@ class Together:
         return float(total % 4093 % _CHECK_VALUES)
 
     def mean_outputs(self, outputs: dict[str, list[float]]) -> dict[str, list[float]]:
-        """The means of the train net's outputs over the processes; this process's own where they differ in number."""
+        """Average the train net's outputs over the processes.
+
+        An output whose size differs between processes is not averaged.
+        """
         if not self.several:
             return outputs
         found = self.group.gather(outputs)
@@ -194,16 +201,16 @@ class Together:
     # -- tests -----------------------------------------------------------------------------------------------------
 
     def share_statistics(self) -> None:
-        """Give every process the statistics of process 0, which are those that snapshots hold."""
+        """Copy the batch statistics of process 0, which snapshots store, to all processes."""
         if self.several:
             learnable = self._nets[0].learnable
             self._send(entry.tensor for entry in learnable if not isinstance(entry.tensor, nn.Parameter))
 
     def batches(self, index: int, count: int, run: Callable[[], Any], stopped: Callable[[], bool]) -> list[Any] | None:
-        """The results of `run` for `count` batches of a test net, in their order; None where `stopped` says so.
+        """Return the results of `run` for `count` batches of a test net, in order; None if `stopped` returns True.
 
-        Process r runs every batch whose number, counted over all tests, is r modulo the number of processes. Where a
-        net cannot pass over batches, every process runs all of them.
+        Process r runs the batches whose number, counted over all tests, is r modulo the number of processes. If a net
+        cannot skip batches, every process runs all of them.
         """
         size = self.group.size if self._dealt[index] else 1
         own: list[tuple[int, Any]] = []
@@ -221,12 +228,15 @@ class Together:
         return [found[place] for place in sorted(found)]
 
     def _owner(self, index: int, ahead: int = 0) -> int:
-        """The process that runs the test batch `ahead` of the next one."""
+        """Return the process that runs the test batch `ahead` of the next one."""
         return (self._tested[index] + ahead) % self.group.size
 
     @contextmanager
     def testing_aside(self, index: int) -> Iterator[None]:
-        """Count the batches that the block runs as not run; their sources must be brought back before it ends."""
+        """Do not count the test batches that the block runs.
+
+        The block must restore the positions of the sources before it ends.
+        """
         before = self._tested[index]
         try:
             yield
@@ -240,7 +250,7 @@ class Together:
     # -- snapshots -------------------------------------------------------------------------------------------------
 
     def places(self) -> list[Place]:
-        """Where the data sources stand, for all processes as one."""
+        """Return the positions of the data sources, for all processes as if they were one."""
         own = [
             Place(net, source.name, source.position(), _batch(source) * (1 if net else self.group.size))
             for net, source in kept.sources(self._nets)
@@ -249,13 +259,13 @@ class Together:
         return [found[self._holder(places[0].net)][number] for number, places in enumerate(zip(*found, strict=True))]
 
     def buffers(self) -> list[Buffer]:
-        """What layers keep from batch to batch, of every process."""
+        """Return the buffers of the layers of every process."""
         own = [(net, layer.name, name, value.cpu().numpy()) for net, layer, name, value in kept.buffers(self._nets)]
         found = self.group.gather(own) if own else []
         return [Buffer(process, *each) for process, held in enumerate(found) for each in held]
 
     def resumed(self, state: Any) -> None:
-        """Go on with the seed of a SolverState; a line tells what another number of processes changes."""
+        """Continue with the seed of a SolverState. Warns of the effects if the number of processes has changed."""
         if state.HasField("run_seed"):
             self.seed = state.run_seed
         if state.processes == self.group.size:
@@ -269,20 +279,20 @@ class Together:
         log.warning(
             "snapshot.py",
             f"the state is of {state.processes} process(es), this run has {self.group.size}: weights, histories and "
-            f"places in the data go on exactly, and {data}; random numbers of layers such as Dropout are others",
+            f"places in the data are restored exactly, and {data}; the random numbers of layers such as Dropout differ",
         )
 
     def _holder(self, net: int) -> int:
-        """The process whose sources of a net have come as far as all processes together have."""
+        """Return the process whose sources of this net are at the position that all processes together have reached."""
         if net == 0 or not self._dealt[net - 1] or not self._tested[net - 1]:
             return 0
         return self._owner(net - 1, -1)
 
 
 def common_seed(group: Group, param: Any) -> int:
-    """The seed of a run, from 0: that of the solver, or one that all processes draw together.
+    """Return the seed of a run, at least 0: the solver's `random_seed`, or one that the processes draw together.
 
-    The random generators are seeded by it, so that all fill and shuffle alike.
+    The random generators are seeded with it, so that all processes fill blobs and shuffle in the same way.
     """
     if param.random_seed >= 0:
         mode.set_random_seed(param.random_seed)
@@ -297,13 +307,13 @@ def common_seed(group: Group, param: Any) -> int:
 def _check_rule(rule: Rule) -> None:
     if not rule.parallel:
         raise SolverError(
-            f'solver type "{type(rule).__name__}": searches along a line, which needs all data in one process; train '
+            f'solver type "{type(rule).__name__}": uses a line search, which needs all data in one process; train '
             "with one process, or with another type"
         )
 
 
 def _check_writers(nets: Sequence[Net]) -> None:
-    """Raise a SolverError for a layer that would write one file in every process."""
+    """Raise a SolverError for a layer that would write the same file in every process."""
     for net in nets:
         for layer in net.layers:
             if isinstance(layer, HDF5Output):
@@ -314,7 +324,7 @@ def _check_writers(nets: Sequence[Net]) -> None:
 
 
 def _can_be_dealt(net: Net) -> bool:
-    """Whether a batch of the net says nothing of the next, and its sources can pass over batches."""
+    """Whether the batches of the net are independent and its sources can skip batches."""
     sources = net.sources.values()
     state = Effects.BUFFERS | Effects.CALLS | Effects.RANDOM
     layers = [layer for layer in net.layers if not isinstance(layer, Source)]
@@ -328,6 +338,6 @@ def _batch(source: Source) -> int:
 
 
 def _mixed(seed: int, iteration: int, process: int) -> int:
-    """A seed that follows from three numbers."""
+    """Derive a seed from three numbers."""
     text = f"{seed} {iteration} {process}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "little")

@@ -1,4 +1,4 @@
-"""What one tensor needs for its update, whole or in pieces that stay in the processor's cache."""
+"""The update of one tensor, whole or divided into pieces that fit into the processor's cache."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from caffe.blob import ParamBlob
 __all__ = ["Update", "alike", "clipping", "flat", "lay_like"]
 
 _PIECE = 1 << 18
-"""Elements of a piece: the fastest of 2^15 to 2^22 on a processor with 2 MB of cache a core."""
+"""Elements per piece. The fastest of 2^15 to 2^22 on a processor with 2 MB of cache per core."""
 
 
 @dataclass
 class Update:
-    """What one tensor needs for its update: data, gradient, histories (all of one shape), and its own constants."""
+    """The inputs of a tensor's update: data, gradient and histories (of the same shape), rate and decay."""
 
     data: Tensor
     diff: Tensor
@@ -28,17 +28,20 @@ class Update:
     rate: float
     decay: float
     owner: ParamBlob | None = None
-    """The blob whose diff `diff` is, where nothing else shares that memory."""
+    """The blob whose diff is `diff`, if no other blob shares that memory."""
 
     def subtracted(self, amount: Tensor) -> None:
-        """Make `amount`, what was subtracted from the data, the diff; copied only where somebody looks at it."""
+        """Set the diff to `amount`, which was subtracted from the data.
+
+        With an `owner`, the copy is made on first access.
+        """
         if self.owner is None:
             self.diff.copy_(amount)
         else:
             self.owner.borrow_diff(amount)
 
     def pieces(self) -> Iterator[Update]:
-        """This update as updates of consecutive parts; itself where it is small or its tensors lie differently."""
+        """Yield updates of consecutive parts of the tensors; only this update if it is small or the strides differ."""
         tensors = (self.data, self.diff, *self.history)
         if self.data.device.type != "cpu" or self.data.numel() <= _PIECE or not alike(tensors):
             yield self
@@ -49,12 +52,12 @@ class Update:
 
 
 def flat(tensor: Tensor) -> Tensor:
-    """A dense tensor's elements in the order of memory; torch's kernels copy what has its channels last."""
+    """View a dense tensor as one axis, in memory order. Without it, torch's kernels copy channels-last tensors."""
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def alike(tensors: Sequence[Tensor]) -> bool:
-    """Whether the tensors lie in memory in the same order, without gaps, in one type and on one device."""
+    """Whether the tensors are dense and have the same strides, dtype and device."""
     first = tensors[0]
     dense = first.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(first)
     return dense and all(
@@ -64,14 +67,14 @@ def alike(tensors: Sequence[Tensor]) -> bool:
 
 
 def lay_like(tensor: Tensor, history: list[Tensor], indices: Iterable[int]) -> None:
-    """Keep a blob's histories in the memory order of its data, which a look at `net.params` can change."""
+    """Convert a blob's histories to the strides of its data, which access through `net.params` can change."""
     for index in indices:
         if history[index].stride() != tensor.stride():
             history[index] = torch.empty_like(tensor, requires_grad=False).copy_(history[index])
 
 
 def clipping(limit: float, grads: Sequence[Tensor]) -> float:
-    """What to multiply all gradients with so that their common L2 norm is at most `limit`; below 0 there is none."""
+    """Return the factor that limits the L2 norm of all gradients together to `limit`; 1 if `limit` is negative."""
     if limit < 0:
         return 1.0
     norm = math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in grads))

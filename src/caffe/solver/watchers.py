@@ -1,4 +1,4 @@
-"""Watchers: objects that a solver tells what it does, such as progress bars and recorders of curves."""
+"""Watchers: objects that a solver notifies of events, such as progress bars and recorders of curves."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ __all__ = ["Watcher"]
 
 
 class Watcher:
-    """Base of what may stand in `solver.watchers`; override what you want to hear of."""
+    """Base class of the objects in `solver.watchers`. Override the methods of the events you need."""
 
     def started(self, solver: TrainingRun) -> None:
-        """`solve` begins; a snapshot, if any, is restored."""
+        """`solve` starts. A snapshot, if given, is already restored."""
 
     def begins(self, solver: TrainingRun, iteration: int) -> None:
-        """Iteration `iteration` begins: its first batch is not read yet."""
+        """Iteration `iteration` starts. Its first batch has not been read yet."""
 
     def computed(self, solver: TrainingRun, iteration: int, loss: float) -> None:
-        """The loss and the gradients of an iteration are known; the weights are those that gave them."""
+        """The loss and gradients of an iteration are computed. The weights are not updated yet."""
 
     def iterated(self, solver: TrainingRun, iteration: int, loss: float, rate: float) -> None:
-        """Iteration `iteration` is done: its own loss (not smoothed) and the rate it used."""
+        """Iteration `iteration` is done. `loss` is not smoothed; `rate` is the learning rate that was used."""
 
     def displayed(self, solver: TrainingRun, iteration: int, loss: float, outputs: dict[str, list[float]]) -> None:
-        """The display lines of `iteration` were due: smoothed loss and the train net's outputs."""
+        """The display lines of `iteration` are due. Gives the smoothed loss and the train net's outputs."""
 
     def tested(self, solver: TrainingRun, iteration: int, net_index: int, outputs: dict[str, list[float]]) -> None:
-        """A test of training is done, of test net `net_index` after `iteration` updates: its mean outputs.
+        """A test in training is done: test net `net_index` after `iteration` updates, with its mean outputs.
 
-        What the program tests by `solver.test` is returned to it and told nobody else.
+        Not called for tests that the program runs by `solver.test`; these only return their results.
         """
 
     def snapshotted(self, solver: TrainingRun, path: str) -> None:
-        """A snapshot was written; `path` is its solver state."""
+        """A snapshot was written. `path` is the solver state."""
 
     def finished(self, solver: TrainingRun) -> None:
-        """`solve` ends, after the last snapshot and test, or early on request."""
+        """`solve` ends, after the last snapshot and test or after a request to stop."""

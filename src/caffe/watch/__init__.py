@@ -1,4 +1,4 @@
-"""What follows a training run: findings while it goes on, lines for each epoch, and TensorBoard's event files."""
+"""Follows a training run: findings while it runs, lines for each epoch, and TensorBoard's event files."""
 
 from __future__ import annotations
 

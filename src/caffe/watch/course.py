@@ -1,4 +1,4 @@
-"""The course of a run so far: losses in a fixed amount of memory, and the results of tests."""
+"""The history of a run so far: losses in a fixed amount of memory, and the results of tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ _BINS, _FIRST, _RECENT = 256, 20, 100
 
 
 class Course:
-    """The losses of all iterations as means of equal parts of the run, the first and the last ones as they are, and the
-    outputs of test net 0."""
+    """Stores the losses of all iterations as means of equal parts of the run, the first and last losses, and the
+    outputs of test net 0.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -26,7 +27,7 @@ class Course:
         self._size, self._sum, self._held = 1, 0.0, 0
 
     def add(self, loss: float) -> None:
-        """An iteration more. Losses that are not finite are left out."""
+        """Add the loss of an iteration. NaN and infinite losses are ignored."""
         if not math.isfinite(loss):
             return
         self.count += 1
@@ -46,29 +47,29 @@ class Course:
 
     @property
     def means(self) -> np.ndarray:
-        """The mean losses of equal parts of the run, in order; the last few iterations may be missing."""
+        """Return the mean losses of equal parts of the run, in order. The last few iterations can be missing."""
         return np.array(self._means)
 
     @property
     def start(self) -> float:
-        """The loss at the beginning."""
+        """The loss at the start."""
         return float(np.median(self.first)) if self.first else float("nan")
 
     @property
     def noise(self) -> float:
-        """How much the loss differs from batch to batch at the beginning."""
+        """The standard deviation of the loss between batches at the start."""
         return float(np.std(self.first)) if self.first else 0.0
 
     def tested(self, word: str) -> np.ndarray:
-        """The results of all tests in the first output whose name has this word; empty where there is none."""
+        """Return the results of all tests in the first output whose name contains this word; empty if there is none."""
         name = next((name for test in self.tests for name in test if word in name.lower()), "")
         return np.array([test[name] for test in self.tests if name in test])
 
 
 class Swings:
-    """Counts how often the loss, after it had fallen, rises above where it began.
+    """Counts how often the loss rises above its start after it had fallen.
 
-    The loss is a running mean of about eight batches, as single ones may be far off.
+    The loss is a running mean of about eight batches, because single batches vary a lot.
     """
 
     _LOW, _HIGH, _NOISE, _SPAN, _MEMORY = 0.7, 1.2, 2.5, 500, 0.125
@@ -79,12 +80,12 @@ class Swings:
         self._fallen, self._mean = False, 0.0
 
     def begin(self, start: float, noise: float) -> None:
-        """Take the loss at the beginning and its noise."""
+        """Set the loss at the start and its noise."""
         if start > 0:
             self.low, self.high = self._LOW * start, max(self._HIGH * start, start + self._NOISE * noise)
 
     def add(self, iteration: int, loss: float) -> None:
-        """The loss of an iteration."""
+        """Add the loss of an iteration."""
         self._mean = loss if iteration == 1 else self._mean + self._MEMORY * (loss - self._mean)
         if self._mean < self.low:
             self._fallen = True
@@ -93,5 +94,5 @@ class Swings:
             self.at.append(iteration)
 
     def lately(self, iteration: int) -> int:
-        """How many swings there were within the last 500 iterations."""
+        """Return the number of swings within the last 500 iterations."""
         return sum(iteration - each < self._SPAN for each in self.at)

@@ -1,4 +1,4 @@
-"""Lines that tell a run by epochs, where the length of the training data is known."""
+"""Log lines per epoch, if the length of the training data is known."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LINES, _LOOKS = 100, 50
 class Epochs(Watcher):
     """Logs `epoch 3/10: loss 0.12, train accuracy 0.95, test accuracy 0.94, lr 0.01` at the end of epochs.
 
-    The loss is the mean of the epoch's iterations, the train accuracy the mean of some dozen batches, where the TRAIN
-    net has such an output; the test accuracy is that of the last test. At most a hundred epochs of a run are told.
+    The loss is the mean over the epoch's iterations. The train accuracy is the mean of some dozen batches, if the TRAIN
+    net has such an output. The test accuracy is that of the last test. At most a hundred epochs of a run are logged.
     """
 
     def __init__(self) -> None:
-        self.length = 0.0  # iterations of an epoch
+        self.length = 0.0  # iterations per epoch
         self.total = self.every = 0
         self.accuracy = ""
         self._sum, self._count, self._next = 0.0, 0, 0
@@ -41,7 +41,7 @@ class Epochs(Watcher):
         self._plan(int(solver.iter / self.length), solver.param.max_iter)
 
     def _plan(self, done: int, most: int) -> None:
-        """Find the iteration after which the next line is due, when `done` epochs are over."""
+        """Find the iteration after which the next line is due, after `done` epochs."""
         self._next = min(most, math.ceil((done // self.every + 1) * self.every * self.length))
 
     def iterated(self, solver: TrainingRun, iteration: int, loss: float, rate: float) -> None:
@@ -72,5 +72,5 @@ class Epochs(Watcher):
 
 
 def _accuracy(names: Sequence[str]) -> str:
-    """The first output whose name tells that it is an accuracy."""
+    """Return the first output whose name contains "accuracy"."""
     return next((name for name in names if "accuracy" in name.lower()), "")

@@ -25,15 +25,15 @@ _POINTS, _LOOKS, _IMAGES = 1000, 20, 36
 
 
 class Events(Watcher):
-    """Writes into a folder what TensorBoard shows:
+    """Writes the data that TensorBoard shows to a folder:
 
     - scalars: `loss` (the mean since the last point), `rate`, `test/NAME` of test net 0, `test1/NAME` of the next
-    - histograms of weights and of gradients, and `updates/LAYER`, an update's size against that of the weights
+    - histograms of weights and of gradients, and `updates/LAYER`, an update's size relative to the weights
     - images: a batch of each data layer, and the first layer's filters as they change
     - the graph: a node for each layer, with its options and the shapes of its tops
-    - texts: the solver, and what the watcher finds
+    - texts: the solver, and the findings of the watcher
 
-    Losses are a thousand points at most; histograms and filters twenty. Raises MissingExtra and FileError.
+    There are at most a thousand points of losses, and twenty histograms and filters. Raises MissingExtra and FileError.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -58,7 +58,7 @@ class Events(Watcher):
         self._filters(solver)
 
     def found(self, iteration: int, finding: Finding) -> None:
-        """A finding of the watcher."""
+        """Write a finding of the watcher."""
         self.writer.add_text("findings", f"{finding.code}: {finding.message}. {finding.advice}", iteration)
 
     def computed(self, solver: TrainingRun, iteration: int, loss: float) -> None:
@@ -103,13 +103,13 @@ class Events(Watcher):
             self.writer.add_image(f"filters/{entry.layer}", tiles, solver.iter, dataformats="HWC")
 
     def _samples(self, net: Net, iteration: int) -> None:
-        """A batch of each data layer, where the present run keeps it."""
+        """Yield a batch of each data layer, if the current run keeps it."""
         for step in net.steps:
             if step.bottoms or not step.tops or len(step.tops[0].shape) != 4:
                 continue
             try:
                 batch = step.tops[0].data
-            except CaffeError:  # a slim run does not keep it
+            except CaffeError:  # a memory-saving run does not keep it
                 continue
             if batch.shape[1] in (1, 3) and min(batch.shape[2:]) > 1 and np.isfinite(batch).all():
                 tiles = image_tiles(np.asarray(batch[:_IMAGES]))
@@ -125,7 +125,7 @@ class Events(Watcher):
         self.writer.flush()
 
     def close(self) -> None:
-        """Write what is left, also where the run ended with an error."""
+        """Write the remaining data. Also called if the run ends with an error."""
         self.writer.close()
         log.info("watch", f"TensorBoard's event files are in {self.folder}")
 
@@ -135,7 +135,7 @@ def _name(entry: Any) -> str:
 
 
 def graph(net: Net) -> Any:
-    """The net as TensorBoard's GraphDef: a node for each layer."""
+    """Convert the net to TensorBoard's GraphDef, with a node for each layer."""
     compat: Any = require_extra("tensorboard.compat.proto.graph_pb2", "tensorboard", "writing a graph")
     made = compat.GraphDef()
     makers: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The first value of a step that is not finite, found by running that step again."""
+"""Finds the first NaN or infinite value of a step, by running that step again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOWER = "lower base_lr, or clip_gradients; caffe doctor on the solver finds the
 
 @dataclass(frozen=True)
 class Before:
-    """What a step begins with, beside the weights: random generators, places in the data, states of layers."""
+    """The state before a step besides the weights: random generators, positions in the data, buffers of layers."""
 
     random: tuple[Tensor, ...]
     places: tuple[Callable[[], bytes], ...]
@@ -30,7 +30,7 @@ class Before:
 
     @classmethod
     def now(cls, device: torch.device, sources: Sequence[Source], buffers: Sequence[tuple[Layer, str]]) -> Before:
-        """The present state. `sources` and `buffers` are the net's."""
+        """Record the current state. `sources` and `buffers` are the net's."""
         states = tuple((layer, name, kept.get_buffer(layer, name).clone()) for layer, name in buffers)
         random = [torch.default_generator.get_state()]
         if device.type == "cuda":
@@ -38,7 +38,7 @@ class Before:
         return cls(tuple(random), tuple(each.mark() for each in sources), states)
 
     def restore(self, net: Net) -> None:
-        """Go back to it."""
+        """Restore the state."""
         torch.set_rng_state(self.random[0])
         if len(self.random) > 1:
             torch.cuda.set_rng_state(self.random[1], net.device)
@@ -49,23 +49,23 @@ class Before:
 
 
 def first_bad(net: Net, before: Before, passes: int, loss: float, alone: bool = True) -> Finding:
-    """Run the batches of a step again, layer by layer, and tell where the first value is that is not finite.
+    """Run the batches of a step again, layer by layer, and describe the first value that is not finite.
 
-    The weights must still be those of the step. Training continues as if this had not been run. The step is not
-    repeated if this process is not `alone`, because the other processes do not take part.
+    The weights must still be those of the step. Training is not affected. The step is not repeated if this process is
+    not `alone`, because the other processes do not take part.
     """
     broken = [entry for entry in net.learnable if not bool(entry.tensor.isfinite().all())]
-    if broken:  # backward brings them from the top down, so the last layer is nearest to where they arose
+    if broken:  # backward runs from the last layer to the first, so the last layer is nearest to the origin
         entry = broken[-1]
         return _finding(
             f"its last update made {_count(entry.tensor)} of blob {entry.index} of layer "
-            f'"{entry.layer}" not finite: a gradient was too large, or no number',
+            f'"{entry.layer}" not finite: a gradient was too large, NaN or infinite',
             layer=entry.layer,
         )
     if not alone:
         return _finding(f"the loss is {loss:g}; run in one process to find the layer")
     if any(layer.effects & Effects.CALLS and not isinstance(layer, Source) for layer in net.layers):
-        return _finding(f"the loss is {loss:g}; the step holds Python code, and is not run again to find the layer")
+        return _finding(f"the loss is {loss:g}; the step contains Python code, so it is not repeated to find the layer")
     with kept.undisturbed(net, net), torch.no_grad():
         before.restore(net)
         for _ in range(passes):
@@ -73,12 +73,12 @@ def first_bad(net: Net, before: Before, passes: int, loss: float, alone: bool = 
             if found is not None:
                 return found
     if net.precision is not torch.float32:
-        return _finding(f"the loss is {loss:g}, and finite in 32 bits: the numbers of 16 bits overflow")
+        return _finding(f"the loss is {loss:g}, but finite in float32: the 16-bit values overflow")
     return _finding(f"the loss is {loss:g}, though no blob of the step holds a value that is not finite")
 
 
 def _walk(net: Net) -> Finding | None:
-    """One pass forward over values of its own: the net's blobs stay as they are."""
+    """Make a forward pass on copies of the values. The net's blobs are not changed."""
     values: dict[Blob, Tensor] = {}
     for step in net.steps:
         bottoms = [values[blob] for blob in step.bottoms]
@@ -102,7 +102,7 @@ def _told(layer: Layer, name: str, value: Tensor, bottoms: Sequence[Tensor]) -> 
         )
     largest = max((float(x.abs().max()) for x in bottoms if x.numel()), default=0.0)
     return _finding(
-        f'the first values that are not finite are {_count(value)} of blob "{name}", made by layer "{layer.name}" '
+        f'the first values that are not finite are {_count(value)} of blob "{name}", computed by layer "{layer.name}" '
         f"({layer.type}); its bottoms were finite, {largest:.3g} at most",
         layer=layer.name,
     )

@@ -1,4 +1,4 @@
-"""Where findings of a run that goes on are told: the log, a file, and a command of the user's."""
+"""Reports findings of a running training: to the log, to a file, and to a user's command."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _WAIT = 10.0
 
 
 class Reports:
-    """Tells each finding once: in a warning of the log, as a line of JSON in `path`, and to `command`.
+    """Reports each finding once: as a warning in the log, as a line of JSON in `path`, and to `command`.
 
-    A line of the file is the finding as `caffe doctor -json` has it, with "iteration" and "time" (in seconds since
-    1970). The command is run by the shell beside the training, with that line on its standard input and CAFFE_FINDING
-    (the code), CAFFE_ITERATION and CAFFE_MESSAGE in its environment. One that fails is told in the log.
+    A line of the file is the finding as in `caffe doctor -json`, with "iteration" and "time" (in seconds since 1970).
+    The command is run by the shell in parallel to the training, with that line on its standard input and CAFFE_FINDING
+    (the code), CAFFE_ITERATION and CAFFE_MESSAGE in its environment. If it fails, this is logged.
     """
 
     def __init__(self, path: str | Path | None = None, command: str = "") -> None:
@@ -32,12 +32,12 @@ class Reports:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, resumed: bool) -> None:
-        """A run begins. The file of an earlier run is removed, unless this one goes on where that ended."""
+        """A run starts. The file of an earlier run is removed, unless this run continues it."""
         if self.path is not None and not resumed:
             self.path.unlink(missing_ok=True)
 
     def tell(self, iteration: int, finding: Finding) -> bool:
-        """Tell a finding; whether it was new."""
+        """Report a finding; returns whether it was new."""
         if finding.code in self.told:
             return False
         self.told.add(finding.code)
@@ -72,10 +72,10 @@ class Reports:
             process.stdin.write(f"{line}\n".encode())
             process.stdin.close()
         except OSError:
-            pass  # the command did not read it
+            pass  # the command did not read its input
 
     def finish(self) -> None:
-        """The run ends: wait some seconds for commands, and tell of those that failed."""
+        """The run ends: wait some seconds for commands, and log those that failed."""
         until = time.monotonic() + _WAIT
         for process in self._running:
             try:

@@ -1,4 +1,7 @@
-"""What the course of a run tells while it goes on. A healthy run must give nothing: each rule waits for much."""
+"""The rules that find faults while a training runs.
+
+They wait for strong evidence, so that healthy runs give no findings.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,22 @@ from caffe.watch.samples import Samples
 __all__ = ["State", "examine"]
 
 _LEAST, _PATIENCE, _QUICK = 300, 5000, 100
-"""Iterations in which a loss may stay where it is: at least, at most, and where updates are tiny."""
-_SMALL, _LARGE, _USUAL = 1e-5, 0.3, "usual is about 1e-3"
+"""Number of iterations without change of the loss: minimum, maximum, and with tiny updates."""
+_SMALL, _LARGE, _USUAL = 1e-5, 0.3, "about 1e-3 is usual"
 _APART, _SERIOUS, _LOST, _SINCE = 1.3, 0.25, 0.01, 3
-"""How far the test loss must grow against its least value, and against the first one; what accuracy must fall by;
-and in how many tests since then."""
+"""Overfitting: growth of the test loss relative to its minimum and to the first one, decrease of the accuracy, and
+number of tests since the minimum.
+"""
 _BARELY, _SWINGS = 0.85, 3
 _DEAD = 0.5
 
 
 @dataclass
 class State:
-    """What the rules look at. `length` is the number of iterations that the run is to have; `fresh` tells whether it
-    began with weights of fillers, and `over` whether it has ended."""
+    """The input of the rules. `length` is the number of iterations of the run.
+
+    `fresh` says whether the run started with weights from fillers, `over` whether it has ended.
+    """
 
     course: Course
     samples: Samples
@@ -37,7 +43,7 @@ class State:
 
 
 def examine(state: State) -> list[Finding]:
-    """The findings of all rules."""
+    """Return the findings of all rules."""
     return [finding for rule in _RULES for finding in rule(state)]
 
 
@@ -49,7 +55,7 @@ def _diverges(state: State) -> Iterator[Finding]:
         yield Finding(
             "loss-stuck-at-87.3",
             Severity.ERROR,
-            f"the loss stays at {UNDERFLOW}: the right class has a probability of 0",
+            f"the loss stays at {UNDERFLOW}: the correct class has a probability of 0",
             "lower base_lr, or scale the input down",
         )
     elif state.course.count >= 2 * len(recent) and grown(recent, start, len(recent) - 1):
@@ -91,8 +97,8 @@ def _oscillates(state: State) -> Iterator[Finding]:
         yield Finding(
             "oscillates",
             Severity.WARNING,
-            f"the loss swings: {count} times in 500 iterations it fell below {swings.low:.3g} and rose above "
-            f"{swings.high:.3g}, where it began",
+            f"the loss oscillates: {count} times in 500 iterations it fell below {swings.low:.3g} and rose above "
+            f"{swings.high:.3g}, its start",
             "lower base_lr or momentum",
         )
 
@@ -108,14 +114,14 @@ def _overfits(state: State) -> Iterator[Finding]:
         return
     if tests[-1] < _SERIOUS * tests[0]:
         return
-    if len(right) == len(tests) and right[-1] > right[best] - _LOST:  # surer when it is wrong, not more often wrong
+    if len(right) == len(tests) and right[-1] > right[best] - _LOST:  # not wrong more often, only more confident
         return
     yield Finding(
         "overfits",
         Severity.WARNING,
         f"the test loss was {tests[best]:.4g} at best, {len(tests) - 1 - best} tests ago, and is {tests[-1]:.4g}, "
         f"while the training loss is {state.course.means[-1]:.4g}",
-        "take an earlier snapshot; more data, weight decay or dropout",
+        "use an earlier snapshot; more data, weight decay or dropout",
     )
 
 
@@ -152,7 +158,7 @@ def _dying(state: State) -> Iterator[Finding]:
             "dead-units",
             Severity.WARNING,
             f'{100 * share:.0f} % of the units of layer "{name}" were 0 for every input of {items} batches',
-            "lower base_lr, let biases begin at 0 or a little above, or use a leaky ReLU",
+            "lower base_lr, initialize biases to 0 or slightly above, or use a leaky ReLU",
             layer=name,
         )
 

@@ -1,4 +1,4 @@
-"""What is measured at some iterations only: the size of updates, and which units get a gradient."""
+"""Measurements at some iterations only: the size of updates, and which units get a gradient."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from caffe.net.graph.step import Learnable
 __all__ = ["Samples"]
 
 _SHARE = 1000
-"""How many times as long as a sample takes the run goes on without one."""
+"""After a sample, the run continues for this multiple of its time without another."""
 _GAP, _FREE = 10, 5
-"""Iterations between two samples, and how many are taken at the beginning whatever they cost."""
+"""Iterations between two samples, and number of samples at the start regardless of their cost."""
 _WINDOW = 15
-"""Samples in which a unit must stay without a gradient to count as dead."""
+"""Samples in which a unit must get no gradient to count as dead."""
 _LOW, _RUN = 3, 3
 
 
 @dataclass
 class _Units:
-    """The units of a layer whose outputs a ReLU reads: the blob whose gradient has one number for each."""
+    """The units of a layer whose outputs a ReLU reads: the blob whose gradient has one number per unit."""
 
     layer: str
     entry: Learnable
@@ -36,10 +36,10 @@ class _Units:
 
 
 class Samples:
-    """Measures at times, so that measuring stays below a thousandth of a run.
+    """Measures from time to time, so that the cost stays below a thousandth of the run.
 
-    `before` is called when the gradients of iteration `next` or a later one are known; where it sets `due`, `after` is
-    called when the update is done.
+    `before` is called when the gradients of iteration `next` or a later one are computed. If it sets `due`, `after` is
+    called after the update.
     """
 
     def __init__(self, net: Net) -> None:
@@ -53,7 +53,7 @@ class Samples:
         self._seen, self._taken, self._rest, self._cost = 0, 0, 0.0, 0.0
 
     def before(self, iteration: int) -> None:
-        """Decide whether this iteration is due, and look at the gradients if so."""
+        """Decide whether this iteration is sampled, and measure the gradients if so."""
         begin = time.perf_counter()
         self.due = begin >= self._rest
         if not self.due:
@@ -69,7 +69,7 @@ class Samples:
         self._cost = time.perf_counter() - begin
 
     def after(self, iteration: int) -> None:
-        """Look at the update of an iteration that is due."""
+        """Measure the update of a sampled iteration."""
         begin = time.perf_counter()
         with torch.no_grad():
             for entry in self.weights:
@@ -90,25 +90,27 @@ class Samples:
 
     @property
     def largest_ratio(self) -> float | None:
-        """The largest of the layers' last ratios of update to weights; None before there are enough."""
+        """Return the largest of the layers' last ratios of update to weights; None before there are enough samples."""
         known = [max(ratios[-_LOW:]) for ratios in self.ratios.values() if len(ratios) >= _LOW]
         return max(known) if known and all(map(math.isfinite, known)) else None
 
     def large(self, limit: float) -> Iterator[tuple[str, float]]:
-        """The layers whose last ratios were all above a limit, with the middle one."""
+        """Return the layers whose last ratios were all above a limit, with their median."""
         for name, ratios in self.ratios.items():
             if len(ratios) >= _RUN and self.next > _RUN * _GAP and min(ratios) > limit:
                 yield name, sorted(ratios)[len(ratios) // 2]
 
     def dead(self, limit: float) -> Iterator[tuple[str, float, int]]:
-        """The layers of which a share above `limit` was dead in two windows: that share, and how many batches."""
+        """Return layers of which more than a share `limit` was dead in two windows, with that share and the number of
+        batches.
+        """
         for units in self.units:
             if len(units.dead) == 2 and min(units.dead) > limit:
                 yield units.layer, min(units.dead), 2 * _WINDOW
 
 
 def _rectified(net: Net) -> Iterator[_Units]:
-    """The layers directly before a ReLU whose last blob has a number for each unit: a bias, or a row of weights."""
+    """Yield the layers directly before a ReLU whose last blob has one number per unit: a bias, or a row of weights."""
     makers: dict[int, str] = {}
     layers = {layer.name: layer for layer in net.layers}
     for step in net.steps:

@@ -1,4 +1,4 @@
-"""The watcher: looks at a training run while it goes on."""
+"""Watches a training run and reports faults."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from caffe.watch.samples import Samples
 __all__ = ["Watch"]
 
 _GAP, _SHARE = 50, 1000
-"""Iterations between two looks at the rules, and how many times as long as a look the run goes on without one."""
+"""Iterations between two evaluations of the rules; after one, the run continues for this multiple of its time."""
 
 
 class Watch(Watcher):
-    """Tells what goes wrong in a run, each finding once.
+    """Reports faults in a run, each once.
 
         solver.watchers.append(Watch())
 
-    It takes note of each loss, looks at gradients and updates at times, and applies its rules ever more rarely. The
-    step with the first loss that is not finite is run again, layer by layer. None of that changes what is trained.
+    It records each loss, measures gradients and updates from time to time, and evaluates its rules less and less often.
+    If a loss is not finite, its step is repeated layer by layer to find the first such value. None of this changes the
+    training.
     """
 
     def __init__(self, reports: Reports | None = None, tell: Callable[[int, Finding], None] | None = None) -> None:
-        """`tell` hears of each new finding, too."""
+        """`tell` is also called with each new finding."""
         self.reports, self.tell = reports or Reports(), tell
         self.state: State | None = None
         self._before: Before | None = None

@@ -68,7 +68,7 @@ def add(folder: str | Path) -> ModelFolder:
         _ = model.net  # an error if there is none
     target = own_folder() / Path(folder).resolve().name
     if target.exists():
-        raise FileError(f'"{target}": is there already; remove it to add the model again')
+        raise FileError(f'"{target}": already exists; remove it to add the model again')
     return _copied(model.path, target)
 
 

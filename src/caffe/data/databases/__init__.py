@@ -1,1 +1,1 @@
-"""Databases of records: LMDB and LevelDB, read and written, and the Datum record itself."""
+"""Record databases, LMDB and LevelDB, for reading and writing, and the Datum record."""

@@ -1,4 +1,4 @@
-"""AnnotatedDatum records of SSD: an image, and the boxes of the objects in it."""
+"""AnnotatedDatum records of SSD: an image and the boxes of its objects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from caffe.proto.caffe_pb2 import AnnotatedDatum, Datum
 
 __all__ = ["AnnotatedReader", "LabelReader", "annotated", "annotated_record", "encode_boxes", "typed"]
 
-_DATUM = b"\x0a"  # how the field `datum` begins, which writers put first
+_DATUM = b"\x0a"  # first byte of the field `datum`, which writers put first
 
 
 class AnnotatedReader:
-    """Turns the bytes of an AnnotatedDatum into its image (C, H, W) and its boxes.
+    """Decodes the bytes of an AnnotatedDatum to its image (C, H, W) and its boxes.
 
-    Boxes are rows (M, 7) of float32: label, instance, xmin, ymin, xmax, ymax, difficult. The image's bytes are not
-    parsed with the rest, but handed to a `DatumReader`.
+    Boxes are rows (M, 7) of float32: label, instance, xmin, ymin, xmax, ymax, difficult. The bytes of the image are not
+    parsed here, but passed to a `DatumReader`.
     """
 
     def __init__(self, color: bool | None = None, split: bool = True) -> None:
@@ -33,12 +33,15 @@ class AnnotatedReader:
         return self.read(image)[0], _rows(rest)
 
     def knows(self, value: Bytes) -> bool:
-        """Whether reading this value is a matter of no time."""
+        """Whether this value can be decoded at almost no cost, so that no thread is needed."""
         return self.read.knows(_parted(value)[0])
 
 
 class LabelReader(AnnotatedReader):
-    """As `AnnotatedReader`, but with the label of the Datum instead of boxes: for records without a type."""
+    """Like `AnnotatedReader`, but returns the label of the Datum instead of boxes.
+
+    For records without an annotation type.
+    """
 
     def __call__(self, value: Bytes) -> tuple[np.ndarray, Any]:  # type: ignore[override]
         return self.read(_parted(value)[0])
@@ -50,12 +53,12 @@ def typed(value: Bytes) -> bool:
 
 
 def annotated(value: Bytes) -> bool:
-    """Whether a record is an AnnotatedDatum rather than a Datum: its first field is a message."""
+    """Whether a record is an AnnotatedDatum and not a Datum. Tested by its first field, which is a message."""
     return bytes(value[:1]) == _DATUM
 
 
 def annotated_record(value: Bytes) -> tuple[Datum, np.ndarray]:
-    """The Datum and the boxes (M, 7) of a record."""
+    """Return the Datum and the boxes (M, 7) of a record."""
     image, rest = _parted(value)
     try:
         return Datum.FromString(bytes(image)), _rows(rest)
@@ -64,9 +67,9 @@ def annotated_record(value: Bytes) -> tuple[Datum, np.ndarray]:
 
 
 def encode_boxes(datum: Datum, rows: Sequence[Sequence[float]]) -> bytes:
-    """The bytes of an AnnotatedDatum with boxes (label, instance, xmin, ymin, xmax, ymax, difficult), grouped by label.
+    """Encode an AnnotatedDatum whose boxes (label, instance, xmin, ymin, xmax, ymax, difficult) are grouped by label.
 
-    Groups are in the order in which their labels first appear.
+    The groups are in the order in which their labels first occur.
     """
     result = AnnotatedDatum(datum=datum, type=AnnotatedDatum.BBOX)
     groups: dict[int, Any] = {}
@@ -80,7 +83,7 @@ def encode_boxes(datum: Datum, rows: Sequence[Sequence[float]]) -> bytes:
 
 
 def _parted(value: Bytes) -> tuple[Bytes, AnnotatedDatum]:
-    """The bytes of the Datum in a record, and the record without them."""
+    """Return the bytes of the Datum in a record, and the record without them."""
     try:
         if bytes(value[:1]) != _DATUM:
             whole = AnnotatedDatum.FromString(bytes(value))
@@ -88,7 +91,7 @@ def _parted(value: Bytes) -> tuple[Bytes, AnnotatedDatum]:
                 raise DataError("has no image: AnnotatedData reads databases of convert_annoset, Data those of Datum")
             return whole.datum.SerializeToString(), whole
         size, place = 0, 1
-        while True:  # a number in groups of 7 bits, the lowest first
+        while True:  # a varint: groups of 7 bits, the lowest first
             byte = value[place]
             size |= (byte & 127) << 7 * (place - 1)
             place += 1
@@ -103,7 +106,7 @@ def _parted(value: Bytes) -> tuple[Bytes, AnnotatedDatum]:
 
 
 def _rows(record: AnnotatedDatum) -> np.ndarray:
-    """The boxes (M, 7) of a record."""
+    """Return the boxes (M, 7) of a record."""
     rows = [
         (label, each.instance_id, (box := each.bbox).xmin, box.ymin, box.xmax, box.ymax, box.difficult)
         for group in record.annotation_group

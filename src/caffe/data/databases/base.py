@@ -1,4 +1,4 @@
-"""Record sources: databases of (key, value) in key order."""
+"""Record sources: databases of (key, value) pairs in key order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ READERS: Registry[type[RecordSource]] = Registry("database backend", FileError, 
 
 
 class WrongBackend(FileError):
-    """A database of another kind than the one that was asked for; `found` is its backend, and `fact` tells it."""
+    """The database has another backend than the one asked for.
+
+    `found` is its actual backend; `fact` is the first part of the message.
+    """
 
     def __init__(self, text: str, found: str = "") -> None:
         super().__init__(f"{text}; set backend: {found}" if found else text)
@@ -29,7 +32,7 @@ class WrongBackend(FileError):
 
 
 def not_found(kind: str, path: str) -> FileError:
-    """The error for a database that does not exist, with the command that makes one."""
+    """Create the error for a missing database. It includes the command that creates such a database."""
     folder, name = os.path.split(path.rstrip("/"))
     digits = name in ("mnist_train_lmdb", "mnist_test_lmdb")
     maker = f"caffe data mnist -o {folder or '.'}" if digits else "caffe convert_imageset"
@@ -39,9 +42,9 @@ def not_found(kind: str, path: str) -> FileError:
 
 
 class RecordSource(ABC):
-    """A database opened for reading, never written to.
+    """A database opened for reading. It is never modified.
 
-    Defining a subclass registers it under its class argument `backend`, the name that `data_param.backend` gives.
+    Subclasses are registered under their class argument `backend`, the value of `data_param.backend`.
     """
 
     backend: ClassVar[str]
@@ -51,28 +54,28 @@ class RecordSource(ABC):
         READERS.add(backend, cls)
 
     def __init__(self, path: str) -> None:
-        """Open the database at `path`; FileError if it is missing, empty, damaged or of another kind."""
+        """Open the database at `path`. Raises FileError if it is missing, empty, damaged, or of another backend."""
         self.path = path
 
     @abstractmethod
     def scan(self, start: bytes | None = None) -> Records:
-        """Every (key, value) in key order from the first key >= `start` on, once.
+        """Yield every (key, value) once, in key order, from the first key >= `start` on.
 
-        A value may be a view of the database's memory, which is valid until the iterator is closed.
+        A value can be a view of the database's memory. It is valid until the iterator is closed.
         """
 
     def count(self) -> int:
-        """The number of records, or 0 where only reading them all would tell."""
+        """Return the number of records, or 0 if only a full scan could count them."""
         return 0
 
     def first(self) -> tuple[bytes, bytes]:
-        """The first record."""
+        """Return the first record."""
         with closing(self.scan()) as records:
             key, value = next(records)
             return key, bytes(value)
 
     def records(self, start: bytes | None = None) -> Records:
-        """As `scan`, but after the last record comes the first, without end."""
+        """Like `scan`, but starts again with the first record after the last one, endlessly."""
         yield from self.scan(start)
         while True:
             log.info("data_layer.cpp:73", "Restarting data prefetching from start.")
@@ -80,7 +83,7 @@ class RecordSource(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database and release its resources."""
 
     def _refuse_empty(self) -> None:
         if next(self.scan(), None) is None:
@@ -88,11 +91,11 @@ class RecordSource(ABC):
 
 
 def open_source(backend: str, path: str) -> RecordSource:
-    """Open the database at `path` with the backend of that name, such as "LMDB"."""
+    """Open the database at `path` with the named backend, such as "LMDB"."""
     return READERS.find(backend)(path)
 
 
 def show_key(key: bytes) -> str:
-    """A key for a message: its text, or hexadecimal where it is none."""
+    """Format a key for a message: as text if it is text, otherwise in hexadecimal."""
     text = key.decode("utf-8", "replace")
     return f'"{text}"' if text.isprintable() else f"0x{key.hex()}"

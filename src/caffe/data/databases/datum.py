@@ -17,20 +17,23 @@ __all__ = ["DatumReader", "decode", "encode_datum", "planes"]
 
 
 class DatumReader:
-    """Turns the bytes of a Datum into its image (C, H, W), uint8 or float32, and its label.
+    """Decodes the bytes of a Datum to its image (C, H, W), uint8 or float32, and its label.
 
-    `color` is True or False to decode compressed images with three channels or one, None to take them as they are.
-    Raw images of one size begin with the same bytes up to the pixels: once seen, these are compared, not parsed.
+    `color` selects how compressed images are decoded: True for three channels, False for one, None for the number in
+    the file. Raw images of the same size have the same bytes before the pixels. After the first such record, these
+    bytes are compared instead of parsed.
     """
 
     def __init__(self, color: bool | None = None, split: bool = True) -> None:
-        """`split` gives compressed images contiguous planes; without it they are a view of OpenCV's pixels."""
+        """With `split`, compressed images have contiguous planes; otherwise they are a view of OpenCV's interleaved
+        pixels.
+        """
         self.color = color
         self.split = split
         self._known = _Known(b"", (0, 0, 0), 0)
 
     def __call__(self, value: Bytes) -> tuple[np.ndarray, int]:
-        known = self._known  # one look, as other threads may replace it
+        known = self._known  # read once, because other threads may replace it
         if known.begins(value):
             rest = _parse(value[known.end :])
             if not rest.encoded and not any(map(rest.HasField, ("channels", "height", "width", "data"))):
@@ -39,7 +42,7 @@ class DatumReader:
         return self._whole(value)
 
     def knows(self, value: Bytes) -> bool:
-        """Whether reading this value is a matter of no time."""
+        """Whether this value can be decoded at almost no cost, so that no thread is needed."""
         return self._known.begins(value)
 
     @staticmethod
@@ -54,7 +57,7 @@ class DatumReader:
             return planes(pixels) if self.split or pixels.ndim == 2 else pixels.transpose(2, 0, 1), datum.label
         shape = (datum.channels, datum.height, datum.width)
         image = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
-        if not image.size and value[:1] == b"\x0a":  # how no Datum begins
+        if not image.size and value[:1] == b"\x0a":  # no Datum begins with this byte
             raise DataError("is an AnnotatedDatum, which the layer AnnotatedData reads; write that type")
         if image.size != shape[0] * shape[1] * shape[2] or not image.size:
             size = " x ".join(map(str, shape))
@@ -67,7 +70,7 @@ class DatumReader:
         return image.reshape(shape), datum.label
 
     def _learn(self, value: Bytes, shape: tuple[int, int, int]) -> None:
-        """Remember the bytes before the pixels, if the record has the usual order of fields."""
+        """Store the bytes before the pixels, if the record has the usual order of fields."""
         size = shape[0] * shape[1] * shape[2]
         channels, height, width = shape
         head = Datum(channels=channels, height=height, width=width, data=bytes(size)).SerializeToString()[:-size]
@@ -76,7 +79,7 @@ class DatumReader:
 
 
 class _Known(NamedTuple):
-    """How raw records of one size begin, and where their pixels end."""
+    """The bytes before the pixels in raw records of one size, and the end of the pixels."""
 
     head: bytes
     shape: tuple[int, int, int]
@@ -87,7 +90,7 @@ class _Known(NamedTuple):
 
 
 def decode(data: bytes, color: bool | None = None) -> np.ndarray:
-    """The pixels (H, W, C), blue first, or (H, W) of a compressed image; uint8. `color` as in `DatumReader`."""
+    """Decode a compressed image to uint8 pixels (H, W, C) in BGR order, or (H, W). `color` as in `DatumReader`."""
     flags = {None: cv2.IMREAD_UNCHANGED, True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE}[color]
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -101,7 +104,7 @@ def decode(data: bytes, color: bool | None = None) -> np.ndarray:
 
 
 def planes(image: np.ndarray) -> np.ndarray:
-    """An OpenCV image (H, W, C) or (H, W) as (C, H, W)."""
+    """Convert an OpenCV image (H, W, C) or (H, W) to (C, H, W)."""
     if image.ndim == 2:
         return image[None]
     result = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
@@ -110,7 +113,7 @@ def planes(image: np.ndarray) -> np.ndarray:
 
 
 def encode_datum(image: np.ndarray, label: int) -> bytes:
-    """The bytes of a raw Datum for an image (C, H, W) of uint8."""
+    """Encode a uint8 image (C, H, W) as the bytes of a raw Datum."""
     channels, height, width = image.shape
     datum = Datum(channels=channels, height=height, width=width, data=image.tobytes(), label=label)
     return datum.SerializeToString()

@@ -1,4 +1,4 @@
-"""LevelDB databases, read and written through the optional package plyvel."""
+"""LevelDB databases, read and written by the optional package plyvel."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _IN_USE = "caffe.lock"
 
 
 class LevelDb(RecordSource, backend="LEVELDB"):
-    """A LevelDB folder.
+    """A LevelDB folder, opened for reading.
 
-    The library locks a database and rewrites its log even to read it. It is therefore given a temporary folder of
-    links to the database's files: the folder itself is not touched, may be read-only, and may be open many times.
+    The library locks a database and rewrites its log even when it only reads. Therefore it gets a temporary folder with
+    links to the database's files. The database folder itself is not modified, can be read-only, and can be opened many
+    times.
     """
 
     def __init__(self, path: str) -> None:
@@ -49,7 +50,7 @@ class LevelDb(RecordSource, backend="LEVELDB"):
         if self._db.closed:
             raise FileError(f'LevelDB database "{self.path}" has been closed; build the net again to read on')
         try:
-            # unlike plyvel's other iterator, this one does not pass over damaged blocks without a word
+            # plyvel's other iterator skips damaged blocks silently
             with closing(self._db.raw_iterator(verify_checksums=True)) as iterator:
                 if start is None:
                     iterator.seek_to_first()
@@ -67,7 +68,7 @@ class LevelDb(RecordSource, backend="LEVELDB"):
 
 
 class LevelDbWriter(RecordWriter, backend="LEVELDB"):
-    """A new LevelDB folder, as `RecordWriter` tells, with the block size of Caffe's."""
+    """Creates a LevelDB folder, as described in `RecordWriter`, with Caffe's block size."""
 
     def _open(self, folder: str) -> None:
         plyvel: Any = require_extra("plyvel", "leveldb", f'writing the LevelDB database "{self.path}"')
@@ -103,13 +104,13 @@ def _check(path: str) -> None:
 
 
 def _linked(path: str) -> tuple[str, BinaryIO]:
-    """A new folder of links to the files of the database, without its lock and its logs of events.
+    """Create a folder of links to the files of the database, without its lock and its log files.
 
-    Returned with a file in it that is locked as long as the process lives.
+    The folder contains a file that stays locked as long as the process lives.
     """
     folder = tempfile.mkdtemp(prefix=_PREFIX)
     lock = open(os.path.join(folder, _IN_USE), "wb")  # noqa: SIM115 - `_remove` closes it
-    with suppress(OSError):  # a file system without locks
+    with suppress(OSError):  # the file system does not support locks
         files.lock(lock)
     for name in os.listdir(path):
         if name not in ("LOCK", "LOG", "LOG.old"):
@@ -123,7 +124,7 @@ def _remove(folder: str, lock: BinaryIO) -> None:
 
 
 def _remove_leftovers() -> None:
-    """Remove the folders of links whose process was killed."""
+    """Remove the link folders of processes that were killed."""
     for name in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{_PREFIX}*", _IN_USE)):
         with suppress(OSError), open(name, "rb") as file:
             files.lock(file)

@@ -1,4 +1,4 @@
-"""LMDB databases: reading, as the Data layer does, and writing, as convert_imageset does."""
+"""LMDB databases: reading for the Data layer, writing for convert_imageset."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["Lmdb", "LmdbWriter"]
 
 
 class Lmdb(RecordSource, backend="LMDB"):
-    """An LMDB folder, read without the library and without a lock file, so that a read-only disk will do.
+    """An LMDB folder, read by this package's own code without a lock file, so it can be on a read-only disk.
 
-    Each page is checked when it is read: a damaged one is a DataError, where the library ends the process.
+    Each page is checked when it is read. A damaged page raises a DataError, whereas the LMDB library would abort the
+    process.
     """
 
     def __init__(self, path: str) -> None:
@@ -48,7 +49,7 @@ class Lmdb(RecordSource, backend="LMDB"):
             raise DataError(f"{fact}; copy or write it again") from error
 
     def close(self) -> None:
-        self._file = None  # the last scan closes it
+        self._file = None  # closed by the last scan
 
     def _opened(self) -> DataFile:
         if self._file is None:
@@ -57,7 +58,7 @@ class Lmdb(RecordSource, backend="LMDB"):
 
 
 class LmdbWriter(RecordWriter, backend="LMDB"):
-    """A new LMDB folder, as `RecordWriter` tells; the memory map grows as needed."""
+    """Creates an LMDB folder, as described in `RecordWriter`. The memory map grows as needed."""
 
     def _open(self, folder: str) -> None:
         self._env: lmdb.Environment | None = None
@@ -97,7 +98,7 @@ class LmdbWriter(RecordWriter, backend="LMDB"):
 
 
 def _data_file(path: str) -> str:
-    """`path`/data.mdb, or an error that tells what the path is instead."""
+    """Return `path`/data.mdb; raises an error that says what the path is instead."""
     file = os.path.join(path, "data.mdb")
     if not os.path.exists(path):
         raise not_found("LMDB", path)
@@ -115,7 +116,7 @@ def _data_file(path: str) -> str:
 
 
 def _refuse_truncated(file: DataFile, path: str) -> None:
-    """Raise an error where the file lacks pages that it counts: better now than after hours of training."""
+    """Raise an error at opening if the file is shorter than its number of pages, instead of after hours of training."""
     needed = (file.meta.last_page + 1) * file.meta.page_size
     if file.size < needed:
         fact = f"data.mdb has {file.size} bytes of {needed}"

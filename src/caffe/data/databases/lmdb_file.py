@@ -1,11 +1,12 @@
-"""The format of LMDB's data file, read page by page with every number checked.
+"""Reads LMDB's data file page by page. Every number in it is checked.
 
-The library aborts the process on a damaged page; here that is a `Damage`, which names the page. As in the library,
-pages are parts of a memory map. The file's size is checked all the time, but a file that is cut between a check and the
-use of a value ends the process by SIGBUS. With CAFFE_SAFE_LMDB=1 in the environment, pages are read into memory.
+The LMDB library aborts the process on a damaged page; this module raises `Damage`, which names the page. As in the
+library, pages are parts of a memory map. The file's size is checked continually. If another process truncates the file
+between a check and an access, the process ends by SIGBUS. With CAFFE_SAFE_LMDB=1 in the environment, pages are read
+into memory instead, which avoids this.
 
-Source: lmdb 0.9, mdb.c, on machines of 64 bits and little endian: a meta page, a B+ tree of branch and leaf pages, and
-values of more than half a page on overflow pages of their own.
+Source: lmdb 0.9, mdb.c, on 64-bit little-endian machines: a meta page, a B+ tree of branch and leaf pages, and separate
+overflow pages for values of more than half a page.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from typing import NamedTuple
 __all__ = ["Damage", "DataFile", "Meta"]
 
 _MAGIC = 0xBEEFC0DE
-_HEADER = struct.Struct("<QHHHH")  # page number, pad, flags, lower, upper; in overflow pages the last two are a count
+_HEADER = struct.Struct("<QHHHH")  # page number, pad, flags, lower, upper (or page count)
 _META = struct.Struct("<IIQQ 48s IHHQQQQQ QQ")
 _NUMBER, _COUNT = struct.Struct("<Q"), struct.Struct("<I")
 _NODE = struct.Struct("<HHHH")  # low and high half of a number, flags, length of the key
 _BRANCH, _LEAF, _OVERFLOW, _IS_META = 1, 2, 4, 8
-_DIRTY = 16  # has no meaning in a file
+_DIRTY = 16  # not used in a file
 _KINDS = {_BRANCH: "a branch page", _LEAF: "a leaf page", _OVERFLOW: "an overflow page", _IS_META: "a meta page"}
-_BIG = 1  # flag of a node: its value is on overflow pages; with other flags it is a database, or several values
+_BIG = 1  # node flag: the value is on overflow pages; other flags mean a sub-database or several values
 _NOTHING = (1 << 64) - 1
 _PAGE_SIZES = frozenset(1 << power for power in range(8, 17))
 _DEEPEST = 32
-_AHEAD = 1 << 15  # bytes read at a time where pages follow one another
+_AHEAD = 1 << 15  # bytes per read of consecutive pages
 
-_ASK = 2e-4  # seconds after which the size of a file in a memory map is asked for again
+_ASK = 2e-4  # seconds after which the size of a memory-mapped file is checked again
 
 
 class Damage(ValueError):
-    """What is wrong in the file, with the number of the page."""
+    """The fault in the file, with the page number."""
 
 
 class Meta(NamedTuple):
-    """What the newer meta page says: the page size, and the tree of the records."""
+    """The content of the newer meta page: the page size and the root of the record tree."""
 
     page_size: int
     root: int
@@ -51,7 +52,7 @@ class Meta(NamedTuple):
 
 
 class DataFile:
-    """An open data.mdb. The file is closed with the last reference to it: a scan holds one."""
+    """An open data.mdb. It is closed when the last reference is released; each scan holds a reference."""
 
     def __init__(self, path: str) -> None:
         self._file = -1
@@ -66,19 +67,19 @@ class DataFile:
 
     @property
     def size(self) -> int:
-        """The present size of the file."""
+        """Return the current size of the file."""
         return os.fstat(self._file).st_size
 
     def read(self, start: int, size: int) -> bytes:
-        """The bytes from `start` on: `size` of them, or fewer at the end of the file."""
+        """Read `size` bytes from `start` on, or fewer at the end of the file."""
         return os.pread(self._file, size, start)
 
     def records(self, start: bytes | None = None) -> Iterator[tuple[bytes, memoryview]]:
-        """Every (key, value) in key order from the first key >= `start` on; raises `Damage` and OSError."""
+        """Yield every (key, value) in key order from the first key >= `start` on. Raises `Damage` and OSError."""
         return (_Scan(self) if self.map is None else _MapScan(self, self.map)).records(start)
 
     def _meta(self) -> Meta:
-        """The newer of the two meta pages that are whole."""
+        """Return the newer of the two meta pages. A damaged one is ignored."""
         first = self._read_meta(0)
         second = self._read_meta(first[1].page_size if first else 4096)
         found = max((meta for meta in (first, second) if meta), key=lambda pair: pair[0], default=None)
@@ -87,7 +88,9 @@ class DataFile:
         return found[1]
 
     def _read_meta(self, start: int) -> tuple[int, Meta] | None:
-        """The number of the transaction, and what the meta page at this place says; None if it is no meta page."""
+        """Return the transaction number and content of the meta page at this position; None if it is not a meta
+        page.
+        """
         page = self.read(start, 16 + _META.size)
         if len(page) < 16 + _META.size or not _HEADER.unpack_from(page)[2] & _IS_META:
             return None
@@ -100,14 +103,14 @@ class DataFile:
         if magic != _MAGIC or version != 1 or size not in _PAGE_SIZES:
             return None
         if flags:
-            raise Damage(f"its records are kept in a way that Caffe does not read (flags {flags:#x})")
+            raise Damage(f"its records have a format that Caffe does not read (flags {flags:#x})")
         if root != _NOTHING and not 1 <= depth <= _DEEPEST:
             raise Damage(f"its tree has depth {depth}, expected 1 to {_DEEPEST}")
         return transaction, Meta(size, root, depth, entries, last)
 
 
 class _Scan:
-    """One pass over the records, with a window of the file of its own."""
+    """One scan of the records, with its own read buffer."""
 
     def __init__(self, file: DataFile) -> None:
         self.file = file
@@ -115,7 +118,7 @@ class _Scan:
         self._window, self._start = b"", 0
 
     def records(self, start: bytes | None) -> Iterator[tuple[bytes, memoryview]]:
-        """As `DataFile.records`."""
+        """See `DataFile.records`."""
         if self.meta.root == _NOTHING:
             return
         last: bytes | None = None
@@ -137,7 +140,7 @@ class _Scan:
                 yield key, self._big(page, number, flags, size, behind) if flags else page[behind : behind + size]
 
     def _leaves(self, number: int, depth: int, start: bytes | None) -> Iterator[tuple[memoryview, int]]:
-        """The leaf pages below a page, from the one on that may hold `start`."""
+        """Yield the leaf pages below a page, starting with the first that can contain `start`."""
         page = self._page(number, _LEAF if depth == 1 else _BRANCH)
         if depth == 1:
             yield page, number
@@ -147,13 +150,13 @@ class _Scan:
             low, high, flags, length = _NODE.unpack_from(page, at)
             key = page[at + 8 : at + 8 + length].tobytes()
             if start is not None and index and key <= start:
-                children.clear()  # `start` is not before this child; the first one has no key
+                children.clear()  # `start` is not before this child; the first child has no key
             children.append(low | high << 16 | flags << 32)
         for child in children:
             yield from self._leaves(child, depth - 1, start)
 
     def _big(self, page: memoryview, number: int, flags: int, size: int, at: int) -> memoryview:
-        """A value on overflow pages."""
+        """Read a value from overflow pages."""
         if flags != _BIG:
             raise Damage(f"page {number}: the record is a database of its own or has several values (flags {flags:#x})")
         (first,) = _NUMBER.unpack_from(page, at)
@@ -165,7 +168,7 @@ class _Scan:
         return run[16 : 16 + size]
 
     def _page(self, number: int, kind: int, count: int = 1) -> memoryview:
-        """The bytes of a page, or of `count` overflow pages, whose header must say what they are."""
+        """Return the bytes of a page, or of `count` overflow pages. Raises Damage if the header does not match."""
         if not 2 <= number <= self.meta.last_page - count + 1:
             raise Damage(f"page {number} is wanted, but the file has pages 2 to {self.meta.last_page}")
         size = self.meta.page_size
@@ -179,7 +182,7 @@ class _Scan:
         return page
 
     def _bytes(self, start: int, size: int) -> memoryview:
-        """The bytes from `start` on, fewer at the end of the file; reads ahead where they follow those before."""
+        """Return the bytes from `start` on, fewer at the end of the file. Reads ahead if the access is sequential."""
         at = start - self._start
         if not 0 <= at <= len(self._window) - size:
             follows = 0 <= at <= len(self._window) + size
@@ -189,7 +192,7 @@ class _Scan:
 
 
 class _MapScan(_Scan):
-    """One pass over the records in a memory map of the file."""
+    """One scan of the records through a memory map of the file."""
 
     def __init__(self, file: DataFile, view: memoryview) -> None:
         super().__init__(file)
@@ -204,7 +207,7 @@ class _MapScan(_Scan):
 
 
 def _places(page: memoryview, number: int) -> tuple[int, ...]:
-    """Where the nodes of a page begin."""
+    """Return the start positions of the nodes of a page."""
     _, _, _, lower, upper = _HEADER.unpack_from(page)
     if not 16 < lower <= upper <= len(page) or lower % 2:
         raise Damage(f"page {number}: its free space is from {lower} to {upper} of {len(page)} bytes")

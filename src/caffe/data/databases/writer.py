@@ -1,4 +1,4 @@
-"""Writing new databases of records, as the converting commands do."""
+"""Writing new record databases, for the conversion commands."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ WRITERS: Registry[type[RecordWriter]] = Registry("database backend", FileError, 
 
 
 class RecordWriter(ABC):
-    """Writes a new database, a folder that appears under its name when it is complete.
+    """Creates a new database. Its folder appears under the final name only when it is complete.
 
-    Used as `with LmdbWriter(path) as writer: writer.put(key, value)`. Records are committed `commit` at a time. If the
-    block fails, nothing is left behind. A subclass registers itself under its class argument `backend`.
+    Used as `with LmdbWriter(path) as writer: writer.put(key, value)`. Each transaction commits `commit` records. If the
+    block fails, nothing remains on disk. Subclasses are registered under their class argument `backend`.
     """
 
     backend: ClassVar[str]
@@ -55,7 +55,7 @@ class RecordWriter(ABC):
             raise
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Add a record; a second record of the same key replaces the first."""
+        """Add a record. A second record with the same key replaces the first."""
         self._pending.append((key, value))
         self.count += 1
         if len(self._pending) == self._commit:
@@ -76,18 +76,18 @@ class RecordWriter(ABC):
 
     @abstractmethod
     def _open(self, folder: str) -> None:
-        """Begin a database in an empty folder."""
+        """Create a database in an empty folder."""
 
     @abstractmethod
     def _write(self, records: Pending) -> None:
-        """Write records; FileError if the disk does not take them."""
+        """Write records. Raises FileError if the disk does not accept them."""
 
     @abstractmethod
     def _close(self) -> None:
-        """Bring everything to disk and let go of the files; may be called again."""
+        """Flush everything to disk and close the files. Can be called repeatedly."""
 
     def _remove(self) -> None:
-        """Remove the unfinished database, and the folders made for it that are empty then."""
+        """Remove the unfinished database, and the parent folders that were created for it if they are empty."""
         shutil.rmtree(self._folder, ignore_errors=True)
         with suppress(OSError):
             for folder in self._made:
@@ -111,12 +111,12 @@ class RecordWriter(ABC):
 
 
 def create_database(backend: str, path: str | os.PathLike[str], overwrite: bool = False) -> RecordWriter:
-    """A writer of a new database with the backend of that name, such as "lmdb"."""
+    """Create the writer of a new database with the named backend, such as "lmdb"."""
     return WRITERS.find(backend.lower())(path, overwrite)
 
 
 def backend_name(writer: RecordWriter) -> str:
-    """`LMDB database`, for messages."""
+    """Return the backend's name for messages, such as `LMDB database`."""
     return f"{writer.backend} database"
 
 

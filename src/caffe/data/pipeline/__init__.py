@@ -1,1 +1,1 @@
-"""What all streams share: reading ahead, threads, random numbers, shards, and the transformation of a batch."""
+"""Shared parts of all streams: prefetching, threads, random numbers, shards, and batch transformation."""

@@ -1,4 +1,4 @@
-"""Augmentation of single images: rotation, random resized crop and colour."""
+"""Augmentation of single images: rotation, random resized crop, and colour."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _COLOURS = ("brightness", "contrast", "saturation")
 
 
 class Augmentation:
-    """Draws anew for each image; a pure function of the image and the generator.
+    """Applies random changes to an image. The result depends only on the image and the generator.
 
     Source: Szegedy et al., arXiv:1409.4842, section 6 (crops); Howard, arXiv:1312.5402 (colours).
     """
 
     def __init__(self, param: Any) -> None:
-        """`param` is a TransformationParameter; DataError where its fields contradict each other."""
+        """`param` is a TransformationParameter. Raises DataError if its fields contradict each other."""
         self.rotation: float = param.rotation
         self.area: Any = param.random_resized_crop if param.HasField("random_resized_crop") else None
         self.crop: int = param.crop_size
@@ -39,11 +39,11 @@ class Augmentation:
             self._check_area(param)
 
     def __bool__(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether any augmentation is set."""
         return bool(self.rotation or self.area is not None or self.hue or any(self.strengths.values()))
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """An image (C, H, W), changed; a new array of the same type."""
+        """Augment an image (C, H, W). Returns a new array of the same dtype."""
         pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
         if self.rotation:
             pixels = _rotated(pixels, rng.uniform(-self.rotation, self.rotation))
@@ -55,10 +55,10 @@ class Augmentation:
     def _check_area(self, param: Any) -> None:
         area = self.area
         if not self.crop:
-            raise DataError("random_resized_crop needs crop_size, the size that parts are resized to")
+            raise DataError("random_resized_crop needs crop_size, the size that crops are resized to")
         if param.mean_file or param.std_file:
             raise DataError(
-                "random_resized_crop moves and resizes what mean_file and std_file tell of each pixel; use mean_value "
+                "random_resized_crop moves the pixels that mean_file and std_file refer to; use mean_value "
                 "and std_value"
             )
         if not 0 < area.min_area <= area.max_area <= 1 or not 0 < area.min_ratio <= area.max_ratio < math.inf:
@@ -76,7 +76,7 @@ class Augmentation:
             if 0 < columns <= width and 0 < rows <= height:
                 top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
                 break
-        else:  # the largest square in the middle
+        else:  # fallback: the largest centred square
             rows = columns = min(height, width)
             top, left = (height - rows) // 2, (width - columns) // 2
         piece = pixels[top : top + rows, left : left + columns]
@@ -100,23 +100,27 @@ class Augmentation:
 
 
 def _rotated(pixels: np.ndarray, degrees: float) -> np.ndarray:
-    """Turned about the middle; what comes in from outside is the image mirrored at its edge."""
+    """Rotate about the centre. Pixels from outside the image are mirrored at its edge."""
     height, width = pixels.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
     return cv2.warpAffine(pixels, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
-    """The brightness (H, W, 1) of each pixel; of images that are not in colour the mean of their channels."""
+    """Return the brightness (H, W, 1) of each pixel.
+
+    Images that do not have 3 channels use the mean of the channels.
+    """
     if values.ndim == 3 and values.shape[2] == 3:
         return cv2.cvtColor(values, cv2.COLOR_BGR2GRAY)[..., None]
     return values.reshape(*values.shape[:2], -1).mean(axis=2, keepdims=True)
 
 
 def _recoloured(values: np.ndarray, saturation: float, turn: float) -> np.ndarray:
-    """Saturation by a factor, and hue turned by this part of the circle; brightness stays.
+    """Scale the saturation by a factor and rotate the hue by a fraction of the circle. The brightness is unchanged.
 
-    Both are linear: a pixel's difference to its grey is scaled, and turned in the plane of colours (I, Q of NTSC).
+    Both are linear: a pixel's difference to its grey value is scaled, and rotated in the chrominance plane (I, Q of
+    NTSC).
     """
     if values.ndim != 3 or values.shape[2] != 3:
         channels = values.shape[2] if values.ndim == 3 else 1

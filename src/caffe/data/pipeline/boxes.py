@@ -1,6 +1,6 @@
-"""Labelled boxes of an image: what a crop or a mirrored image makes of them.
+"""Labelled boxes of an image, and how crops and mirroring change them.
 
-Boxes are rows (M, 7) of float32: label, instance, xmin, ymin, xmax, ymax, difficult. Coordinates are shares of the
+Boxes are rows (M, 7) of float32: label, instance, xmin, ymin, xmax, ymax, difficult. Coordinates are fractions of the
 image's width and height.
 """
 
@@ -21,26 +21,26 @@ _CENTER = caffe_pb2.EmitConstraint.CENTER
 
 
 def areas(boxes: np.ndarray) -> np.ndarray:
-    """The areas (...) of boxes (..., 4); 0 for a box whose far corner lies before its near one."""
+    """Return the areas (...) of boxes (..., 4). A box whose maximum is below its minimum has area 0."""
     sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
 
 
 def intersections(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The areas (...) that boxes a (..., 4) and b (..., 4) have in common."""
+    """Return the intersection areas (...) of boxes a (..., 4) and b (..., 4)."""
     return areas(np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], -1))
 
 
 def covered(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Which share (...) of the boxes a (..., 4) lies within b (..., 4)."""
+    """Return the fraction (...) of each box a (..., 4) that lies within b (..., 4)."""
     return intersections(a, b) / np.maximum(areas(a), 1e-12)
 
 
 def projected(rows: np.ndarray, windows: np.ndarray, emit: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (M, 7) in shares of `windows`, (4,) or one for each box (M, 4), cut at the edges; and which stay (M).
+    """Convert boxes (M, 7) to coordinates relative to `windows`, clip them, and return which boxes are kept (M).
 
-    A box stays if it has an area within the window and meets `emit`, an EmitConstraint: its centre lies in the window,
-    or more than emit_overlap of the box does.
+    `windows` is one window (4,), or one per box (M, 4). A box is kept if its area within the window is not 0 and it
+    satisfies `emit`, an EmitConstraint: its centre is in the window, or more than emit_overlap of the box is.
     """
     boxes = rows[:, SIDES]
     windows = np.broadcast_to(windows.astype(np.float32), boxes.shape)
@@ -58,7 +58,7 @@ def projected(rows: np.ndarray, windows: np.ndarray, emit: Any = None) -> tuple[
 
 
 def mirrored(rows: np.ndarray, which: np.ndarray) -> None:
-    """Mirror the boxes (M, 7) where `which` (M) is true, in place."""
+    """Mirror the boxes (M, 7) for which `which` (M) is true, in place."""
     left, right = rows[:, 2].copy(), rows[:, 4].copy()
     rows[:, 2] = np.where(which, 1 - right, left)
     rows[:, 4] = np.where(which, 1 - left, right)

@@ -1,4 +1,4 @@
-"""Memory for batches that is used again: fresh pages from the system cost more than what is written into them."""
+"""Reuses the memory of batches. Writing to freshly allocated pages is slower than writing to memory used before."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 
 __all__ = ["empty"]
 
-_LEAST = 1 << 20  # bytes below which numpy's own memory is as good
-_KEPT = 8  # unused blocks that are kept, of each size
+_LEAST = 1 << 20  # bytes; smaller arrays use numpy's allocator
+_KEPT = 8  # number of unused blocks that are kept per size
 _UNUSED: defaultdict[int, deque[mmap.mmap]] = defaultdict(lambda: deque(maxlen=_KEPT))
 
 
 def empty(shape: Sequence[int], kind: Any) -> np.ndarray:
-    """As `np.empty`; when nothing refers to the array or a view of it any more, its memory is given out again."""
+    """Like `np.empty`. When the last reference to the array and its views is gone, its memory is reused."""
     kind = np.dtype(kind)
     size = int(np.prod(shape)) * kind.itemsize
     if size < _LEAST:
@@ -28,14 +28,14 @@ def empty(shape: Sequence[int], kind: Any) -> np.ndarray:
         block = _UNUSED[size].pop()
     except IndexError:
         block = _block(size)
-    # Views of `whole` refer to it and not to the block, as numpy follows only arrays that are views of arrays.
+    # Views refer to `whole` and not to the block, because numpy follows a view's base only through arrays.
     whole = np.frombuffer(block, kind)
     weakref.finalize(whole, _UNUSED[size].append, block).atexit = False
     return whole.reshape(tuple(shape))
 
 
 def _block(size: int) -> mmap.mmap:
-    """New memory, of this process alone."""
+    """Allocate new memory that is private to this process."""
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

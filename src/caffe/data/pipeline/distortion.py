@@ -1,4 +1,4 @@
-"""distort_param, expand_param and noise_param of SSD: changes of colours, a larger canvas, and noise."""
+"""distort_param, expand_param and noise_param of SSD: colour distortion, a larger canvas, and noise."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _LEVELS = np.arange(256, dtype=np.float32)
 
 
 class Distortion:
-    """Changes brightness, contrast, saturation, hue and the order of channels, each with its probability.
+    """Changes brightness, contrast, saturation, hue and the order of channels, each with its own probability.
 
-    Contrast comes second or last of the first four, each in half of the images. Each step rounds and cuts to 0 ... 255.
+    Contrast is applied either second or last of the first four, with equal probability. Each step rounds and clips to 0
+    ... 255.
     Source: Howard, arXiv:1312.5402; SSD's im_transforms.cpp.
     """
 
     def __init__(self, param: Any) -> None:
-        """`param` is a DistortionParameter; DataError for ranges that cannot be drawn from."""
+        """`param` is a DistortionParameter. Raises DataError for invalid ranges."""
         self.param = param
         for name in ("brightness", "hue"):
             if getattr(param, f"{name}_delta") < 0:
@@ -40,7 +41,7 @@ class Distortion:
                 raise DataError(f"distort_param: {name} is {low:g} ... {high:g}; expected 0 <= lower <= upper")
 
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The pixels (H, W, C) of uint8, changed."""
+        """Distort uint8 pixels (H, W, C)."""
         param = self.param
         late = rng.uniform() <= 0.5
         if rng.uniform() < param.brightness_prob:
@@ -61,7 +62,7 @@ class Distortion:
         return _levels(pixels, rng.uniform(param.contrast_lower, param.contrast_upper), 0)
 
     def _hsv(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Saturation and hue, with one conversion for both."""
+        """Change saturation and hue, with a single colour space conversion."""
         param = self.param
         factor = turn = None
         if rng.uniform() < param.saturation_prob:
@@ -80,7 +81,7 @@ class Distortion:
 
 
 class Part(NamedTuple):
-    """A part of an image, in pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -89,7 +90,9 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, size: Size, window: np.ndarray | None = None) -> Part:
-        """The part of an image of this size that a window (4,) in shares of it covers, at least one pixel; or all."""
+        """Convert a window (4,), in fractions of the image size, to pixels, at least one; None means the whole
+        image.
+        """
         height, width = size
         if window is None:
             return cls(0, 0, height, width)
@@ -98,12 +101,12 @@ class Part(NamedTuple):
         return cls(min(int(top), height - rows), min(int(left), width - columns), rows, columns)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """A view of the part."""
+        """Return a view of this rectangle."""
         return pixels[self.top : self.top + self.rows, self.left : self.left + self.columns]
 
 
 class Canvas(NamedTuple):
-    """The size of a canvas, and where the image lies in it."""
+    """The size of a canvas and the position of the image in it."""
 
     rows: int
     columns: int
@@ -111,27 +114,27 @@ class Canvas(NamedTuple):
     left: int
 
     def place(self, size: Size) -> np.ndarray:
-        """The canvas (4,) in shares of the image of this size."""
+        """Return the canvas (4,) in fractions of the image size."""
         height, width = size
         near, far = (-self.left, -self.top), (self.columns - self.left, self.rows - self.top)
         return np.array([*near, *far], np.float32) / np.array([width, height] * 2, np.float32)
 
 
 class Expansion:
-    """Puts the image at random into a canvas up to max_expand_ratio times as large, filled with the mean.
+    """Places the image at a random position of a canvas up to max_expand_ratio times as large, filled with the mean.
 
     Source: SSD's data_transformer.cpp.
     """
 
     def __init__(self, param: Any, mean: Sequence[float]) -> None:
-        """`param` is an ExpansionParameter, `mean` the values of mean_value; DataError for a ratio below 1."""
+        """`param` is an ExpansionParameter, `mean` the values of mean_value. Raises DataError for a ratio below 1."""
         self.param = param
         self.mean = np.rint(np.array(mean, np.float32)).clip(0, 255)
         if not 1 <= param.max_expand_ratio < np.inf:
             raise DataError(f"expand_param.max_expand_ratio is {param.max_expand_ratio:g}, expected at least 1")
 
     def draw(self, size: Size, rng: np.random.Generator) -> Canvas | None:
-        """A canvas for an image of this size; None where nothing changes."""
+        """Draw a canvas for an image of this size; None if the image is not expanded."""
         height, width = size
         if rng.uniform() > self.param.prob or abs(self.param.max_expand_ratio - 1) < 1e-2:
             return None
@@ -140,7 +143,7 @@ class Expansion:
         return Canvas(rows, columns, int(rng.uniform(0, rows - height)), int(rng.uniform(0, columns - width)))
 
     def part(self, pixels: np.ndarray, canvas: Canvas, part: Part) -> np.ndarray:
-        """The pixels (H, W, C) of a part of the canvas; no more of it is made."""
+        """Return the pixels (H, W, C) of a rectangle of the canvas. Only this part of the canvas is created."""
         mean = self.mean if len(self.mean) in (1, *pixels.shape[2:]) else np.zeros(1)
         height, width = pixels.shape[:2]
         top, left = canvas.top - part.top, canvas.left - part.left
@@ -148,7 +151,7 @@ class Expansion:
         start, end = np.clip((left, left + width), 0, part.columns).tolist()
         inner = pixels[first - top : last - top, start - left : end - left]
         fill = np.resize(mean, pixels.shape[2] if pixels.ndim == 3 else 1)
-        if not inner.size or len(fill) > 4:  # what OpenCV does not take
+        if not inner.size or len(fill) > 4:  # OpenCV does not accept these arguments
             result = np.empty((part.rows, part.columns, *pixels.shape[2:]), pixels.dtype)
             result[...] = fill
             result[first:last, start:end] = inner
@@ -165,7 +168,7 @@ class Noise:
     """
 
     def __init__(self, param: Any) -> None:
-        """`param` is a NoiseParameter; DataError for values that are missing."""
+        """`param` is a NoiseParameter. Raises DataError for missing values."""
         self.param = param
         if param.HasField("prob"):
             log.warning(
@@ -179,11 +182,11 @@ class Noise:
 
     @property
     def random(self) -> bool:
-        """Whether the effect depends on random numbers."""
+        """Whether an effect uses random numbers."""
         return bool(self.param.saltpepper)
 
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The pixels (H, W, C) of uint8, changed; float32 with convert_to_lab."""
+        """Apply the effects to uint8 pixels (H, W, C). Returns uint8, or float32 with convert_to_lab."""
         param = self.param
         pixels = self._smoothed(pixels)
         if param.hist_eq:
@@ -235,13 +238,13 @@ class Noise:
 
 
 def _levels(pixels: np.ndarray, factor: float, offset: float) -> np.ndarray:
-    """Each value of uint8 times `factor` plus `offset`, rounded and cut to 0 ... 255."""
+    """Compute `factor` times each uint8 value plus `offset`, rounded and clipped to 0 ... 255."""
     table = np.clip(np.rint(_LEVELS * np.float32(factor) + np.float32(offset)), 0, 255).astype(np.uint8)
     return cv2.LUT(pixels, table)
 
 
 def _of_luminance(pixels: np.ndarray, change: Any) -> np.ndarray:
-    """The pixels with `change` applied to their luminance."""
+    """Apply `change` to the luminance of the pixels."""
     if pixels.ndim == 2:
         return change(pixels)
     _in_colour(pixels, "hist_eq and clahe")

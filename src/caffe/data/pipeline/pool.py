@@ -1,4 +1,4 @@
-"""Work on a sequence of items in parallel threads, with the results in order and few of them waiting."""
+"""A parallel map with results in order and a bounded number of pending items."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ __all__ = ["cores", "ordered"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_AHEAD = 4  # items for each worker that are under way or wait to be fetched
+_AHEAD = 4  # items per worker that are in progress or wait to be fetched
 
 
 def cores() -> int:
-    """How many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:
-    """`function` of each item, in the order of the items, computed by `workers` threads (0: one a processor).
+    """Yield `function(item)` in the order of the items, computed by `workers` threads (0: one per processor).
 
-    The threads gain where `function` leaves Python, as decoding does. An error is raised in its item's turn.
+    Threads help if `function` releases the GIL, as image decoding does. The error of an item is raised when its result
+    is due.
     """
     workers = workers or cores()
     if workers == 1:

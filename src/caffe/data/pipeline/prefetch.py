@@ -1,4 +1,4 @@
-"""Streams of batches, and the thread that reads them ahead."""
+"""Streams of batches, and the thread that prefetches them."""
 
 from __future__ import annotations
 
@@ -22,47 +22,48 @@ __all__ = ["Arrays", "Dealt", "Prefetcher", "State", "Stream"]
 State = dict[str, Any]
 Arrays = tuple[np.ndarray, ...]
 Ready = TypeVar("Ready")
-_MOST = 1 << 62  # what no number of a state reaches: the largest seed
-_POLL = 0.2  # seconds after which a waiting thread looks whether the other end is still there
+_MOST = 1 << 62  # the largest seed; no number in a state is larger
+_POLL = 0.2  # seconds between checks of a waiting thread whether the other side still exists
 
 
 class Stream(ABC):
-    """An endless sequence of batches, each a function of a state.
+    """An endless sequence of batches, where each batch is a function of a state.
 
-    The state is a small dict that JSON can hold, the seed among it. As nothing else decides what a batch contains, a
-    run that continues from a state gets the batches it would have got, random crops included. Of several processes
-    that train together, each reads its share.
+    The state is a small JSON-compatible dict that includes the seed. A batch depends on nothing else. A run that
+    continues from a state therefore gets the same batches as an uninterrupted run, including random crops. If several
+    processes train together, each reads its own share.
     """
 
     shard: Shard = WHOLE
 
     @abstractmethod
     def start(self, seed: int) -> State:
-        """The state before the first batch."""
+        """Return the state of the first batch."""
 
     @abstractmethod
     def shapes(self, state: State) -> list[tuple[int, ...]]:
-        """The shapes of the arrays of the batch at `state`, without reading all of it."""
+        """Return the shapes of the arrays of the batch at `state`, reading as little as possible."""
 
     @abstractmethod
     def batch(self, state: State) -> tuple[Arrays, State]:
-        """The batch at `state` and the state after it; DataError names the record that cannot be used."""
+        """Return the batch at `state` and the next state. A DataError names the record that cannot be used."""
 
     def begin(self, state: State) -> tuple[Callable[[], Arrays], State]:
-        """As `batch`, but the arrays are still to be finished, by a function that any thread may call."""
+        """Like `batch`, but returns a function that finishes the arrays and that any thread may call."""
         arrays, state = self.batch(state)
         return lambda: arrays, state
 
     def after(self, state: State, count: int) -> State:
-        """The state `count` batches after `state`."""
+        """Return the state `count` batches after `state`."""
         for _ in range(count):
             _, state = self.begin(state)
         return state
 
     def fault(self, state: State) -> str:
-        """Why the stream cannot go on from a state that something else may have written; empty where it can.
+        """Return why the stream cannot continue from a state read from a file; an empty string if it can.
 
-        What holds of every stream: its numbers are whole and at least 0. May be called while another thread reads.
+        This method makes the general check: all numbers are whole and at least 0. It can be called while another thread
+        reads.
         """
         for name, value in state.items():
             if name != "key" and (type(value) is not int or not 0 <= value < _MOST):
@@ -70,15 +71,15 @@ class Stream(ABC):
         return ""
 
     def count(self) -> int:
-        """The number of records in one pass over the data, or 0 where only reading them all would tell."""
+        """Return the number of records in one pass over the data, or 0 if only a full scan could count them."""
         return 0
 
     def close(self) -> None:  # noqa: B027  most streams hold nothing open
-        """Let go of files."""
+        """Close the files."""
 
 
 class Dealt(Stream):
-    """Every `step`-th batch of a stream, the first after passing over `ahead` of them; states are the stream's own."""
+    """Every `step`-th batch of a stream, after skipping `ahead` batches. The states are those of the stream."""
 
     def __init__(self, stream: Stream, ahead: int, step: int) -> None:
         self._stream, self._ahead, self._step = stream, ahead, step
@@ -104,11 +105,11 @@ def _as_it_is(arrays: Any) -> Any:
 
 
 class Prefetcher(Generic[Ready]):
-    """Keeps up to `depth` batches of a stream ready: one thread reads, a second finishes what the first began.
+    """Keeps up to `depth` batches of a stream ready. One thread begins batches, a second thread finishes them.
 
-    `prepare` turns finished arrays into what `next` returns. An error in a thread is raised by `next` in its turn,
-    after the batches before it. The threads end with `close`, when the prefetcher is collected, or with the
-    interpreter.
+    `prepare` converts finished arrays to the result of `next`. If a thread fails, `next` raises the error after the
+    batches before it. The threads end with `close`, when the prefetcher is garbage-collected, or when the interpreter
+    exits.
     """
 
     def __init__(
@@ -118,14 +119,14 @@ class Prefetcher(Generic[Ready]):
         self._stop = threading.Event()
         self._error: Exception | None = None
         self._pid = os.getpid()
-        target = (stream, state, prepare, self._ready, self._stop)  # not self: the thread must not keep it alive
+        target = (stream, state, prepare, self._ready, self._stop)  # not self, because the thread would keep it alive
         self._thread = threading.Thread(target=_read_ahead, args=target, name=f"caffe data {name}", daemon=True)
         _RUNNING[self._thread] = self._stop
         weakref.finalize(self, self._stop.set).atexit = False
         self._thread.start()
 
     def next(self) -> tuple[Ready, State]:
-        """The next batch and the state after it."""
+        """Return the next batch and the state after it."""
         if os.getpid() != self._pid:
             raise DataError("the process was forked after reading had begun; build the net after the fork")
         if self._stop.is_set():
@@ -146,7 +147,7 @@ class Prefetcher(Generic[Ready]):
         raise self._error
 
     def close(self) -> None:
-        """Stop the thread and wait for its end; what was read ahead is dropped."""
+        """Stop the threads and wait until they end. Prefetched batches are discarded."""
         self._stop.set()
         if os.getpid() != self._pid:
             return
@@ -167,7 +168,7 @@ def _read_ahead(
                 item = finisher.submit(_finish, finish, prepare), state
             except Exception as error:
                 item = error
-            except BaseException as error:  # the thread was told to end: the consumer must hear of it, not end itself
+            except BaseException as error:  # also an exit in the thread: the consumer must not wait forever
                 item = DataError(
                     f"the thread that reads ahead was ended by {type(error).__name__}; build the net again"
                 )
@@ -190,7 +191,7 @@ _RUNNING: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref
 
 @atexit.register
 def _stop_all() -> None:
-    """End every reader before the interpreter takes its modules away."""
+    """Stop all prefetchers before the interpreter unloads modules."""
     running = [(thread, stop) for thread, stop in _RUNNING.items() if thread.is_alive()]
     for _, stop in running:
         stop.set()

@@ -1,4 +1,4 @@
-"""resize_param of SSD: images of one size, and what becomes of their boxes."""
+"""resize_param of SSD: resizes images, and adapts their boxes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _BORDERS = {
 
 
 class Resize:
-    """Resizes images (H, W, C) as a ResizeParameter says, with one of its interp_mode at random.
+    """Resizes images (H, W, C) as described by a ResizeParameter, with a random one of its interp_modes.
 
-    WARP gives height x width. FIT_SMALL_SIZE keeps the aspect ratio, so that the image covers height x width.
-    FIT_LARGE_SIZE_AND_PAD keeps it so that the image fits within, and pads around it.
+    WARP resizes to height x width. FIT_SMALL_SIZE keeps the aspect ratio; the image covers height x width.
+    FIT_LARGE_SIZE_AND_PAD keeps the aspect ratio; the image fits into height x width and is padded.
     Source: SSD's im_transforms.cpp, which ignores `prob` as well.
     """
 
     def __init__(self, param: Any) -> None:
-        """`param` is a ResizeParameter; DataError for sizes that are missing or values that do not fit."""
+        """`param` is a ResizeParameter. Raises DataError for missing sizes or inconsistent values."""
         self.param = param
         if not (param.height and param.width):
             raise DataError(f"resize_param has height {param.height} and width {param.width}; set both")
@@ -45,19 +45,19 @@ class Resize:
             raise DataError(f"resize_param.prob is {param.prob:g}, but all images get one size; write prob: 1")
         scales = (param.height_scale, param.width_scale)
         if any(scales) and not (all(scales) and param.resize_mode == _Resize.FIT_SMALL_SIZE):
-            raise DataError("resize_param: height_scale and width_scale go together, with FIT_SMALL_SIZE; remove them")
+            raise DataError("resize_param: height_scale and width_scale must be set together, with FIT_SMALL_SIZE")
         self.methods = [_METHODS[mode] for mode in param.interp_mode] or [cv2.INTER_LINEAR]
         self.random = len(self.methods) > 1
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """The height and width of an image of this size when it is resized."""
+        """Return the height and width to which an image of this size is resized."""
         param = self.param
         if param.resize_mode == _Resize.FIT_SMALL_SIZE:
             return self._inner(height, width)
         return param.height, param.width
 
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The pixels (H, W, C) resized."""
+        """Resize the pixels (H, W, C)."""
         method = self.methods[rng.integers(len(self.methods))] if self.random else self.methods[0]
         rows, columns = self._inner(*pixels.shape[:2])
         if (rows, columns) != pixels.shape[:2]:
@@ -70,7 +70,7 @@ class Resize:
         return cv2.copyMakeBorder(pixels, top, bottom, left, right, border, value=value)
 
     def moved(self, rows: np.ndarray, height: int, width: int) -> np.ndarray:
-        """The boxes (M, 7) of an image of this size, in shares of the resized one."""
+        """Convert the boxes (M, 7) of an image of this size to fractions of the resized image."""
         result = rows.copy()
         if self.param.resize_mode != _Resize.FIT_LARGE_SIZE_AND_PAD:
             result[:, SIDES] = np.clip(rows[:, SIDES], 0, 1)
@@ -83,13 +83,13 @@ class Resize:
         return result
 
     def stretch(self, height: int, width: int) -> tuple[float, float]:
-        """What the crop's boxes are multiplied by in x and y: its size over width_scale and height_scale."""
+        """Return the x and y factors for the boxes of a crop: its size over width_scale and height_scale."""
         if not self.param.height_scale:
             return 1.0, 1.0
         return width / self.param.width_scale, height / self.param.height_scale
 
     def _inner(self, height: int, width: int) -> tuple[int, int]:
-        """The size of the image itself, without padding."""
+        """Return the size of the resized image without padding."""
         param = self.param
         if param.resize_mode == _Resize.WARP:
             return param.height, param.width

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, not on who asks first."""
+"""Random numbers that depend on their purpose and not on the order of calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ __all__ = ["generator"]
 
 
 def generator(seed: int, number: int, stream: int = 0) -> np.random.Generator:
-    """The generator of batch (or epoch) `number` of a source with this seed; `stream` tells independent uses apart.
+    """Create the generator for batch (or epoch) `number` of a source with this seed.
+
+    `stream` separates independent uses.
 
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox).
     """

@@ -1,4 +1,4 @@
-"""batch_sampler of AnnotatedData: windows of the image that satisfy constraints on its boxes."""
+"""batch_sampler of AnnotatedData: random windows of the image that satisfy constraints on its boxes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Samplers:
     """
 
     def __init__(self, params: Sequence[Any]) -> None:
-        """`params` are BatchSampler messages; DataError for sizes that cannot be drawn."""
+        """`params` are BatchSampler messages. Raises DataError for invalid ranges."""
         self.params = [param for param in params if param.use_original_image]
         for param in self.params:
             _check(param.sampler)
@@ -36,14 +36,14 @@ class Samplers:
         return bool(self.params)
 
     def __call__(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-        """A window (4,) of the image with boxes (M, 7), or None for the image as it is."""
+        """Return a window (4,) of the image with boxes (M, 7), or None for the whole image."""
         kept = [self._windows(param, rows[:, SIDES], rng) for param in self.params]
         count = sum(map(len, kept))
         window = np.concatenate(kept)[rng.integers(count)] if count else None
         return None if window is None or tuple(window) == _WHOLE else window
 
     def _windows(self, param: Any, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The windows (K, 4) that one sampler keeps."""
+        """Return the windows (K, 4) that one sampler accepts."""
         least = param.max_sample if param.HasField("max_sample") else None
         if _trivial(param.sampler) and not param.sample_constraint.ListFields():
             count = param.max_trials if least is None else min(least, param.max_trials)
@@ -66,7 +66,7 @@ def _trivial(sampler: Any) -> bool:
 
 
 def _drawn(sampler: Any, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Windows (count, 4), all within the image."""
+    """Draw windows (count, 4) that lie within the image."""
     scale = rng.uniform(sampler.min_scale, sampler.max_scale, count)
     ratio = rng.uniform(sampler.min_aspect_ratio, sampler.max_aspect_ratio, count)
     ratio = np.sqrt(np.clip(ratio, scale**2, 1 / scale**2))
@@ -76,7 +76,7 @@ def _drawn(sampler: Any, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _satisfied(constraint: Any, windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Which windows (K, 4) satisfy the constraint for one of the boxes (M, 4) at least."""
+    """Return which windows (K, 4) satisfy the constraint for at least one of the boxes (M, 4)."""
     if not constraint.ListFields():
         return np.ones(len(windows), bool)
     a, b = windows[:, None], boxes[None]
@@ -94,7 +94,7 @@ def _satisfied(constraint: Any, windows: np.ndarray, boxes: np.ndarray) -> np.nd
 
 
 def _measure(name: str, windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The overlap (K, M), or which share of the window or of the box both have in common."""
+    """Return the overlap (K, M), or the fraction of the window or of the box that both have in common."""
     if name == "sample_coverage":
         return covered(np.broadcast_to(windows, (len(windows), boxes.shape[1], 4)), boxes)
     if name == "object_coverage":

@@ -1,4 +1,4 @@
-"""Which share of the data this process reads, when several train together."""
+"""Which share of the data this process reads when several processes train together."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["WHOLE", "Shard", "assign", "count", "current", "divide_batches", "di
 
 
 class Shard(NamedTuple):
-    """Of `size` processes this is number `rank`: it reads the records rank, rank + size, rank + 2 size, ..."""
+    """Share number `rank` of `size`: the records rank, rank + size, rank + 2 size, ..."""
 
     rank: int
     size: int
 
     def place(self, own: int) -> int:
-        """Which item of the batches of all processes, taken as one, is item `own` of this process's batch."""
+        """Convert the index `own` in this process's batch to the index in the combined batch of all processes."""
         return own * self.size + self.rank
 
 
@@ -28,33 +28,36 @@ _divide = False
 
 
 def assign(**numbers: int) -> None:
-    """Set `rank` or `count`, or both, in place of what the environment says."""
+    """Set `rank` or `count`, or both, overriding the environment."""
     _assigned.update({_NAMES[name]: number for name, number in numbers.items()})
 
 
 def divide_batches(divide: bool) -> None:
-    """Let each process take its part of the batch that a file gives for TRAIN, instead of a batch of that size."""
+    """Divide the batch size of a TRAIN net by the number of processes, instead of using it in each process."""
     global _divide
     _divide = divide
 
 
 def divisor() -> int:
-    """What to divide a batch by."""
+    """Return the divisor of batch sizes."""
     return count() if _divide else 1
 
 
 def rank() -> int:
-    """The number of this process, counted from 0."""
+    """Return the rank of this process, counted from 0."""
     return _number("RANK", 0)
 
 
 def count() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return _number("WORLD_SIZE", 1)
 
 
 def current() -> Shard:
-    """The share that was assigned, or that RANK and WORLD_SIZE give, which torchrun sets; DataError for nonsense."""
+    """Return the assigned share, or the one given by torchrun's RANK and WORLD_SIZE.
+
+    Raises DataError if these are invalid.
+    """
     shard = Shard(rank(), count())
     if not 0 <= shard.rank < shard.size:
         raise DataError(f"RANK is {shard.rank} and WORLD_SIZE {shard.size}; expected a rank from 0 to size - 1")

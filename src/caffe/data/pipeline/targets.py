@@ -1,4 +1,4 @@
-"""Kinds of labels of images, and how those of a batch become one array: numbers, boxes, or maps of the pixels."""
+"""Kinds of image labels (numbers, boxes, pixel maps), and how the labels of a batch become one array."""
 
 from __future__ import annotations
 
@@ -15,40 +15,48 @@ __all__ = ["Boxes", "Maps", "Numbers", "Place"]
 
 Shape = tuple[int, ...]
 Place = tuple[int, int, bool]
-"""Where the crop of an image begins, and whether it is mirrored."""
+"""The position of the crop in an image, and whether it is mirrored."""
 
 
 class Numbers:
-    """One number for each image; a crop does not change it."""
+    """One number per image. Crops do not change it."""
 
     kind = "number"
 
     def shape(self, count: int, label: Any, crop: Shape) -> Shape:
-        """The shape of the labels of `count` images; `label` is that of the first, `crop` its image's (C, H, W)."""
+        """Return the shape of the labels of `count` images.
+
+        `label` is the first label, `crop` the shape (C, H, W) of its image.
+        """
         return (count,)
 
     def varied(self, label: Any, resize: Resize | None, size: tuple[int, int], window: np.ndarray | None) -> Any:
-        """The label of an image of `size` after it is cut to `window` (in shares of it) or, without one, resized."""
+        """Adapt the label of an image of `size` that was cropped to `window`, in fractions of the image, or else
+        resized.
+        """
         return label
 
     def collated(
         self, labels: Sequence[Any], places: Sequence[Place], sizes: Sequence[tuple[int, int]], crop: Shape
     ) -> np.ndarray:
-        """The labels of a batch; `places` and `sizes` tell of each image where the crop lies and how large it was."""
+        """Combine the labels of a batch.
+
+        `places` and `sizes` give the crop position and the original size of each image.
+        """
         return np.array(labels, np.float32)
 
 
 class Boxes(Numbers):
-    """Boxes (M, 7) of each image, as `boxes` describes them.
+    """Boxes (M, 7) per image, as described in `boxes`.
 
-    A batch has rows (1, 1, M, 8): number of the image, label, instance, xmin, ymin, xmax, ymax, difficult; one row of
-    -1 if it has no box.
+    A batch has rows (1, 1, M, 8): index of the image, label, instance, xmin, ymin, xmax, ymax, difficult. A batch
+    without boxes has one row of -1.
     """
 
     kind = "boxes"
 
     def __init__(self, emit: Any = None, resize: Resize | None = None) -> None:
-        """`emit` is the EmitConstraint; `resize` what the images went through."""
+        """`emit` is the EmitConstraint; `resize` is the Resize that was applied to the images."""
         self.emit = emit
         self.resize = resize
 
@@ -82,7 +90,7 @@ class Boxes(Numbers):
 
 
 class Maps(Numbers):
-    """A map (1, H, W) of each image: cut and mirrored as the image is, and not normalised."""
+    """A map (1, H, W) per image. It is cropped and mirrored like the image, but not normalized."""
 
     kind = "map"
 

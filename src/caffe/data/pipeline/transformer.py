@@ -1,4 +1,4 @@
-"""transform_param: crop, mirror, normalisation and augmentation, over a whole batch."""
+"""transform_param: crop, mirror, normalization and augmentation of a whole batch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from caffe.proto import caffe_pb2
 __all__ = ["Batch", "BatchTransformer"]
 
 Shape = tuple[int, ...]
-_AUGMENT, _RESHAPE = 1 << 16, 1 << 17  # uses of random numbers from here on are those of single images
-_CACHED = 1 << 18  # elements that are converted and normalised while they are in the processor's cache
+_AUGMENT, _RESHAPE = 1 << 16, 1 << 17  # random streams from here on belong to single images
+_CACHED = 1 << 18  # elements that are converted and normalized together, so that they stay in the processor's cache
 
 _CHANNELS_LAST = (
     "the channels seem to be last (an image of {0} x {1} with {2} channels), but are expected first: "
@@ -34,22 +34,22 @@ _CHANNELS_LAST = (
 
 
 class BatchTransformer:
-    """Turns images (C, H, W) into a float32 batch (N, C, H', W').
+    """Converts images (C, H, W) to a float32 batch (N, C, H', W').
 
         y = (x[:, top : top + crop, left : left + crop] - mean) / std * scale, mirrored at random if asked
 
-    In TRAIN the crop is placed at random, in TEST in the centre. A mean image is cut and mirrored along with x.
+    In TRAIN the position of the crop is random, in TEST it is centred. A mean image is cropped and mirrored like x.
     Mirroring is random in TEST too. Arithmetic is float32, in this order. With `whitening_file` each image is
-    multiplied by that matrix before it is scaled. Augmentation belongs to TRAIN.
+    multiplied by that matrix before it is scaled. Augmentation is applied in TRAIN only.
     Source: BVLC data_transformer.cpp; DeVries & Taylor, arXiv:1708.04552 (cutout); Zhang et al., arXiv:1710.09412
     (mixup).
     """
 
     def __init__(self, param: Any, phase: int) -> None:
-        """`param` is a TransformationParameter; DataError where its fields contradict each other."""
+        """`param` is a TransformationParameter. Raises DataError if its fields contradict each other."""
         _check(param)
         train = phase == caffe_pb2.TRAIN
-        self.augmentation = Augmentation(param)  # made in both phases, so that mistakes show in both
+        self.augmentation = Augmentation(param)  # created in both phases, so that errors appear in both
         self.resized = train and self.augmentation.area is not None
         self.augmented = train and bool(self.augmentation)
         self.crop: int = param.crop_size
@@ -64,7 +64,7 @@ class BatchTransformer:
         self.noise = np.float32(param.noise if train else 0)
         self.cutout: int = param.cutout if train else 0
         self.mixup: float = param.mixup if train else 0
-        self.classes: int = param.label_count if param.mixup else 0  # in TEST too: the label keeps its shape
+        self.classes: int = param.label_count if param.mixup else 0  # also in TEST, so that the label keeps its shape
         self.resize = Resize(param.resize_param) if param.HasField("resize_param") else None
         self.distort = Distortion(param.distort_param) if param.HasField("distort_param") else None
         self.expand = Expansion(param.expand_param, param.mean_value) if param.HasField("expand_param") else None
@@ -72,7 +72,7 @@ class BatchTransformer:
         self.samplers = Samplers(())
         self.labels = Numbers()
         self.late = False
-        """Set where `plain` normalisation is left to whoever gets the batch: `finish` then returns the pixels."""
+        """If true, `finish` returns the pixels, and the consumer of the batch does the `plain` normalization."""
 
     @property
     def random(self) -> bool:
@@ -81,15 +81,15 @@ class BatchTransformer:
 
     @property
     def reshaping(self) -> bool:
-        """Whether images go through steps of SSD before they are cut: they get other pixels, sizes or boxes."""
+        """Whether images go through SSD's steps before they are cropped, which change their pixels, sizes or boxes."""
         return bool(self.resize or self.distort or self.expand or self.degrade or self.samplers)
 
     def resized_shape(self, shape: Shape) -> Shape:
-        """The shape that an image of `shape` has before it is cut, as far as that does not depend on chance."""
+        """Return the shape of an image of `shape` before the crop, as far as it does not depend on random numbers."""
         return shape if self.resize is None else (shape[0], *self.resize.size(*shape[1:]))
 
     def crop_shape(self, shape: Shape) -> Shape:
-        """The shape that an image of `shape` has after the crop; DataError if the options do not fit it."""
+        """Return the shape of an image of `shape` after the crop. Raises DataError if the options do not fit it."""
         channels, height, width = shape
         self.mean.check(shape)
         self.std.check(shape)
@@ -103,7 +103,7 @@ class BatchTransformer:
         return (channels, rows or height, columns or width)
 
     def top_shape(self, shape: Shape) -> Shape:
-        """The shape that an image of `shape` has in the end; DataError if the options do not fit it."""
+        """Return the final shape of an image of `shape`. Raises DataError if the options do not fit it."""
         shape = self.crop_shape(shape)
         if self.whitening is None:
             return shape
@@ -115,13 +115,13 @@ class BatchTransformer:
         return shape if rows == np.prod(shape) else (rows, 1, 1)
 
     def label_shape(self, count: int, label: Any = 0, crop: Shape = ()) -> Shape:
-        """The shape of the labels of `count` images; `label` is that of the first, `crop` the shape of its top."""
+        """Return the shape of the labels of `count` images. `label` is the first label, `crop` the shape of the top."""
         return (count, self.classes) if self.classes else self.labels.shape(count, label, crop)
 
     def varied(self, image: np.ndarray, label: Any, seed: int, number: int, use: int) -> tuple[np.ndarray, Any]:
-        """An image of batch `number` and its label after all that changes single images.
+        """Apply the changes to a single image of batch `number` and to its label.
 
-        What is random in it depends on these numbers alone.
+        The random numbers depend only on the arguments.
         """
         if self.reshaping:
             rng = generator(seed, number, _RESHAPE + use)
@@ -131,7 +131,7 @@ class BatchTransformer:
         return image, label
 
     def _reshaped(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
-        """Distorted, expanded, cut to a sampled window, resized and degraded, in SSD's order."""
+        """Distort, expand, crop to a sampled window, resize and add noise, in SSD's order."""
         if image.dtype != np.uint8:
             raise DataError(f"has pixels of type {image.dtype}; resize_param and the like need 8 bits a channel")
         pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
@@ -154,25 +154,27 @@ class BatchTransformer:
         return planes(pixels), label
 
     def batch(self, count: int, rng: np.random.Generator | None = None, shard: Shard = WHOLE) -> Batch:
-        """An empty batch to add `count` images to; `rng` is needed where `random` is true.
+        """Create an empty batch for `count` images. `rng` is required if `random` is true.
 
-        The batches of the processes of `shard` that have the same `rng` get the random numbers of one batch.
+        If the processes of `shard` use equal `rng`s, they together get the random numbers of one batch.
         """
         return Batch(self, count, rng, shard)
 
     @property
     def plain(self) -> bool:
-        """Whether the normalisation is numbers for each channel and a scale alone, so that a GPU may do it."""
+        """Whether the normalization consists of per-channel numbers and a scale, so that it can be done on a GPU."""
         return not (self.mapped or self.whitening is not None or self.noise or self.cutout or self.classes)
 
     @property
     def mapped(self) -> bool:
-        """Whether the normalisation depends on where a pixel lies."""
+        """Whether the normalization depends on the position of the pixel."""
         return self.mean.image is not None or self.std.image is not None
 
 
 class Batch:
-    """Images on their way through a `BatchTransformer`: cropped as they come, then normalised together."""
+    """Collects the images of a batch for a `BatchTransformer`: each is cropped when added, and all are normalized
+    together.
+    """
 
     def __init__(
         self, transformer: BatchTransformer, count: int, rng: np.random.Generator | None, shard: Shard = WHOLE
@@ -192,7 +194,7 @@ class Batch:
             self._draws: list[list[int]] = self._mine(rng.integers(1 << 62, size=(count * shard.size, 3))).tolist()
 
     def add(self, image: np.ndarray, label: Any = 0) -> None:
-        """Add the next image (C, H, W), uint8 or float32; DataError if it does not fit the ones before."""
+        """Add the next image (C, H, W), uint8 or float32. Raises DataError if it does not fit the previous images."""
         if image.shape != self._admitted:
             self._admit(image)
         if self.transformer.classes and not 0 <= label < self.transformer.classes:
@@ -208,7 +210,7 @@ class Batch:
         self.labels.append(label)
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """The batch, float32 (N, C, H', W'), and its labels, float32: (N), (N, label_count), boxes or maps."""
+        """Return the batch, float32 (N, C, H', W'), and its labels, float32: (N), (N, label_count), boxes or maps."""
         made = self.transformer
         if made.late:
             return self.pixels, self._collated()
@@ -236,7 +238,7 @@ class Batch:
         return self._mixed(result)
 
     def _admit(self, image: np.ndarray) -> None:
-        """Check an image of a size that the one before did not have."""
+        """Check an image whose size differs from the previous one."""
         made = self.transformer
         shape = made.crop_shape(image.shape)
         made.top_shape(image.shape)
@@ -252,7 +254,7 @@ class Batch:
         self._room = (image.shape[1] - shape[1], image.shape[2] - shape[2])
 
     def _place(self, index: int) -> tuple[int, int, bool]:
-        """Where the crop of image `index` begins, and whether it is mirrored."""
+        """Return the crop position of image `index`, and whether the image is mirrored."""
         rows, columns = self._room
         if not self.transformer.random:
             return rows // 2, columns // 2, False
@@ -263,7 +265,7 @@ class Batch:
         return first % (rows + 1), second % (columns + 1), mirrored
 
     def _parts(self) -> Iterator[tuple[slice, tuple[np.ndarray | None, np.ndarray | None]]]:
-        """The batch in pieces that have the same mean and fit in the cache."""
+        """Yield pieces of the batch that have the same mean and fit into the cache."""
         made = self.transformer
         alone = made.mapped and (made.mirror or made.random_crop)
         step = 1 if alone else max(1, _CACHED // max(1, int(np.prod(self.shape))))
@@ -272,17 +274,17 @@ class Batch:
             yield slice(start, start + step), (made.mean.window(place, self.shape), made.std.window(place, self.shape))
 
     def _mine(self, drawn: np.ndarray) -> np.ndarray:
-        """This process's part of what was drawn for all."""
+        """Return this process's part of the random numbers drawn for all processes."""
         return drawn[self.shard.rank :: self.shard.size]
 
     def _noise(self, shape: Shape) -> np.ndarray:
-        """Normal numbers for images (N, C, H, W)."""
+        """Return normally distributed numbers for images (N, C, H, W)."""
         if self.shard.size == 1:
             return self._rng.standard_normal(shape, np.float32)
         return self._mine(self._rng.standard_normal((shape[0] * self.shard.size, *shape[1:]), np.float32))
 
     def _cut_out(self, result: np.ndarray) -> None:
-        """Set a square of each image to 0; it is centred within the image and may stick out of it."""
+        """Set a square of each image to 0. Its centre lies within the image; the square can extend beyond it."""
         height, width = result.shape[2:]
         side = self.transformer.cutout
         drawn = self._rng.integers((height, width), size=(self.count * self.shard.size, 2))
@@ -295,7 +297,7 @@ class Batch:
         return self.transformer.labels.collated(self.labels, self.places, self.sizes, self.shape)
 
     def _mixed(self, result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mix each image and its label with another of the batch, if asked."""
+        """Mix each image and its label with another image of the batch, if mixup is set."""
         made = self.transformer
         if not made.classes:
             return result, self._collated()
@@ -312,7 +314,9 @@ class Batch:
 
 
 class _Map:
-    """Numbers for the pixels: an image (C, H, W) from a file, one for each channel, one for all, or none."""
+    """Mean or standard deviation of pixels: an image (C, H, W) from a file, one number per channel, one for all, or
+    none.
+    """
 
     def __init__(self, name: str, path: str, values: Any) -> None:
         if path and len(values):
@@ -340,7 +344,7 @@ class _Map:
             raise DataError(f"has {shape[0]} channels, but {self.name}_value is given {count} times; {way_out}")
 
     def window(self, place: tuple[int, int, bool], shape: Shape) -> np.ndarray | None:
-        """The numbers for a crop of this shape at this place, or None."""
+        """Return the numbers for a crop of this shape at this position, or None."""
         if self.image is None:
             return self.values if len(self.values) else None
         top, left, mirrored = place
@@ -349,7 +353,7 @@ class _Map:
 
 
 def _copy(slot: np.ndarray, piece: np.ndarray, mirrored: bool) -> None:
-    """Copy an image (C, H, W), often a view of pixels (H, W, C), and mirror it if asked."""
+    """Copy an image (C, H, W), often a view of pixels (H, W, C), mirrored if asked."""
     if piece.dtype == slot.dtype and len(piece) > 1 and piece.strides[0] == piece.itemsize:
         cv2.split(piece.transpose(1, 2, 0), list(slot))
     else:
@@ -367,7 +371,7 @@ def _check(param: Any) -> None:
         raise DataError(f"crop_h is {param.crop_h} and crop_w {param.crop_w}; set both, or crop_size")
     if bool(param.mixup) != bool(param.label_count):
         raise DataError(
-            "mixup and label_count go together: the label becomes the shares of label_count classes, for "
+            "mixup and label_count must be set together: labels become shares of label_count classes, for "
             "SigmoidCrossEntropyLoss and the like"
         )
     if param.cutout and param.whitening_file:
@@ -375,7 +379,7 @@ def _check(param: Any) -> None:
 
 
 def _read(path: str, field: str, axes: int) -> np.ndarray:
-    """The array, of 3 or 4 axes, of a file that compute_image_mean wrote."""
+    """Read the array, with 3 or 4 axes, from a file written by compute_image_mean."""
     from caffe.proto import weights
 
     if field == "mean_file":

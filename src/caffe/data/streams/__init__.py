@@ -1,1 +1,1 @@
-"""Streams of batches: what each data layer reads, one module for a kind of source."""
+"""Streams of batches for the data layers, one module per kind of source."""

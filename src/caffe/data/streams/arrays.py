@@ -22,11 +22,11 @@ DAMAGE = (
     *(ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError),
     *(LookupError, TypeError, ArithmeticError, NotImplementedError, MemoryError, RecursionError),
 )
-"""What numpy raises for a damaged .npy or .npz file beside OSError: its header is a Python expression."""
+"""Exceptions besides OSError that numpy raises for a damaged .npy or .npz file, whose header is a Python expression."""
 
 
 def read_npz(path: str, names: list[str]) -> Arrays:
-    """The arrays of these names in an .npz file, with the same number of rows."""
+    """Read the arrays of these names from an .npz file. They must have the same number of rows."""
     with _errors(path, "an .npz file"), open(path, "rb") as stream:
         file = np.load(stream, allow_pickle=False)
         if isinstance(file, np.ndarray):
@@ -41,7 +41,7 @@ def read_npz(path: str, names: list[str]) -> Arrays:
 
 
 def read_npy(paths: list[str], names: list[str]) -> Arrays:
-    """One .npy file for each name, read as needed, with the same number of rows."""
+    """Read one .npy file per name, memory-mapped. The arrays must have the same number of rows."""
     arrays = []
     for path, name in zip(paths, names, strict=True):
         with _errors(path, "an .npy file"):

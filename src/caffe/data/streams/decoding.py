@@ -1,4 +1,4 @@
-"""What streams of images share: decoding in parallel, transformation, and passing over damaged images."""
+"""Shared by streams of images: parallel decoding, transformation, and skipping of damaged images."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from caffe.errors import DataError
 
 __all__ = ["Picture", "PictureStream"]
 
-_CROPS = 0  # use of random numbers; others are the subclasses'
-_HOPELESS = 1000  # damaged images in a row after which no good one is expected
-_TOLD = 20  # damaged images that are named in the log, each
+_CROPS = 0  # random stream of the transformation; subclasses use others
+_HOPELESS = 1000  # after so many damaged images in a row the stream gives up
+_TOLD = 20  # damaged images that get a log line of their own
 
 Loaded = tuple[np.ndarray, Any]
 
 
 class Picture(NamedTuple):
-    """An image that can be loaded: how messages call it, how it is loaded, and whether that is worth a thread."""
+    """An image to load: its name in messages, the function that loads it, and whether that should run in a thread."""
 
     name: str
     load: Callable[[], Loaded]
@@ -38,11 +38,11 @@ class Picture(NamedTuple):
 class PictureStream(Stream):
     """Transformed images and their labels, `batch_size` at a time.
 
-    A subclass tells which pictures come, one for each place that it can continue from. They are decoded by `workers`
-    threads (0: one a processor); the order and the random numbers do not depend on the threads. A picture that cannot
-    be used is an error, or with `skip` passed over and counted: `skipped` of the state tells how many were. Of several
-    processes one that skips takes its next picture earlier, which it takes again in the next batch: the places of all
-    stay together.
+    Subclasses yield the images, one for each position that the stream can continue from. The images are decoded by
+    `workers` threads (0: one per processor); the order and the random numbers do not depend on the threads. An image
+    that cannot be used is an error or, with `skip`, skipped and counted in `skipped` of the state. With several
+    processes, a process that skips an image takes its next one earlier, and takes that one again in the next batch, so
+    that the positions of all processes stay in step.
     """
 
     def __init__(self, transformer: BatchTransformer, batch_size: int) -> None:
@@ -54,9 +54,9 @@ class PictureStream(Stream):
 
     @abstractmethod
     def pictures(self, state: State) -> Iterator[tuple[State, Picture]]:
-        """This process's pictures from `state` on without end, each with what of the state is its place.
+        """Yield this process's images from `state` on, endlessly, each with its position in the state.
 
-        A place is that of the picture of process 0, from which those of the other processes follow.
+        The position is that of process 0's image; the positions of the other processes follow from it.
         """
 
     def shapes(self, state: State) -> list[tuple[int, ...]]:
@@ -116,7 +116,7 @@ class PictureStream(Stream):
     def _loading(
         self, chunk: list[Picture], seed: int, number: int, tried: int
     ) -> Iterator[tuple[Picture, Callable[[], Loaded]]]:
-        """Each picture with a function that returns it or raises its error; where that helps, loaded in parallel."""
+        """Yield each image with a function that returns it or raises its error. Slow ones are loaded in parallel."""
 
         def load(index: int, picture: Picture) -> Loaded:
             return self.transformer.varied(*picture.load(), seed, number, self.shard.place(index))
@@ -134,17 +134,17 @@ class PictureStream(Stream):
         try:
             for picture, future in zip(chunk, futures, strict=True):
                 yield picture, future.result
-        finally:  # nobody may read on when the source is closed
+        finally:  # a closed source must not be read further
             for future in futures:
                 future.cancel()
             wait(futures)
 
     def _refuse(self, picture: Picture, error: DataError, in_row: int, total: int = 1) -> None:
-        """Raise the error of a picture, or tell it where damaged ones are skipped."""
+        """Raise the error of an image, or log it if damaged images are skipped."""
         if not self.skip:
             raise DataError(f"{picture.name} {error}") from error
         if in_row >= _HOPELESS:
             raise DataError(f"{picture.name} {error}; so are the {in_row} before it") from error
         if total <= _TOLD:
-            more = "; further ones are skipped without a word" if total == _TOLD else ""
+            more = "; further ones are not reported" if total == _TOLD else ""
             log.warning("data_layer.cpp", f"{picture.name} {error}: skipped ({total} so far{more})")

@@ -1,4 +1,4 @@
-"""HDF5 files: lists of them, and the arrays in them."""
+"""HDF5 files: file lists, and the arrays in the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["read_arrays", "read_file_list"]
 
 
 def read_file_list(path: str) -> list[str]:
-    """The names of HDF5 files in a list: one a line, or several with white space between them."""
+    """Read the names of HDF5 files from a list, separated by white space or line ends."""
     log.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {path}")
     lines = files.lines(path, "HDF5 file list")
     if lines and lines[0].startswith("\udc89HDF"):
@@ -31,7 +31,7 @@ def read_file_list(path: str) -> list[str]:
 
 
 def read_arrays(path: str, names: list[str]) -> Arrays:
-    """The datasets of a file as float32 arrays with the same number of rows."""
+    """Read the datasets of a file as float32 arrays with the same number of rows."""
     if not os.path.isfile(path):
         raise FileError(f'HDF5 file "{path}" not found (from {os.getcwd()})')
     try:
@@ -58,7 +58,7 @@ def _dataset(file: h5py.File, path: str, name: str) -> np.ndarray:
     return np.ascontiguousarray(data, np.float32)
 
 
-@cache  # once in a process, as Caffe has it
+@cache  # once per process, as in Caffe
 def _log_class(floating: bool) -> None:
     place, name = ("hdf5.cpp:33", "H5T_FLOAT") if floating else ("hdf5.cpp:36", "H5T_INTEGER")
     log.info(place, f"Datatype class: {name}")

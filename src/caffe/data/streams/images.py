@@ -20,11 +20,13 @@ from caffe.proto import files
 
 __all__ = ["ImageStream", "read_class_folders", "read_image", "read_image_list"]
 
-_SKIP, _ORDER = 1, 2  # uses of random numbers
+_SKIP, _ORDER = 1, 2  # random streams
 
 
 class ImageStream(PictureStream):
-    """Transformed images and labels of `batch_size` lines at a time; with `shuffle` each pass has its own order."""
+    """Transformed images and labels of `batch_size` lines at a time. With `shuffle`, the order of each pass is drawn
+    separately.
+    """
 
     def __init__(self, lines: list[tuple[str, int]], transformer: BatchTransformer, batch_size: int) -> None:
         super().__init__(transformer, batch_size)
@@ -58,7 +60,7 @@ class ImageStream(PictureStream):
             line += self.shard.size
 
     def _line(self, seed: int, number: int, index: int) -> tuple[str, int]:
-        """Line `index` in the order of pass `number`."""
+        """Return line `index` in the order of pass `number`."""
         if not self.shuffle:
             return self.lines[index]
         if self._order is None or self._order[0] != (seed, number):
@@ -70,9 +72,10 @@ class ImageStream(PictureStream):
 
 
 def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -> np.ndarray:
-    """The pixels of an image file as `datum.decode` gives them, resized (bilinear) if height and width are given.
+    """Read the pixels of an image file, as `datum.decode` returns them, resized (bilinear) if height and width are
+    given.
 
-    The DataError for one that cannot be read says what is wrong with it; the caller puts the name before.
+    If the image cannot be read, the text of the DataError is the reason only; the caller adds the name.
     """
     try:
         files.refuse_special(path)
@@ -87,9 +90,9 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", 
 
 
 def read_class_folders(path: str) -> tuple[list[tuple[str, int]], list[str]]:
-    """The (name, label) of the images in a folder's sub-folders, and the sub-folders' names, sorted.
+    """Return the (name, label) of the images in a folder's subfolders, and the sorted names of the subfolders.
 
-    The label of an image is the number of its sub-folder; sub-folders of these are searched too. FileError if there
+    The label of an image is the index of its subfolder; deeper subfolders are searched too. Raises FileError if there
     are no images.
     """
     classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
@@ -110,9 +113,10 @@ def read_class_folders(path: str) -> tuple[list[tuple[str, int]], list[str]]:
 
 
 def read_image_list(path: str, labels: bool = False) -> list[tuple[str, int]]:
-    """The (name, label) of each line `name label`; a name may contain spaces.
+    """Return the (name, label) of each line `name label`. A name can contain spaces.
 
-    A line without a label has label 0; with `labels` it is a FileError, as a label of more than 32 bits always is.
+    A line without a label gets label 0, or raises FileError if `labels` is true. A label that does not fit 32 bits
+    always raises FileError.
     """
     result = []
     for number, line in enumerate(files.lines(path, "image list"), 1):
@@ -124,7 +128,7 @@ def read_image_list(path: str, labels: bool = False) -> list[tuple[str, int]]:
 
 
 def _list_line(line: str, needed: bool, place: str) -> tuple[str, int]:
-    """Name and label of a line of an image list."""
+    """Return name and label of a line of an image list."""
     if len(line.split(maxsplit=1)) < 2:
         if needed:
             raise FileError(f'{place}: "{line}" has no label; expected "path label" with a whole number')

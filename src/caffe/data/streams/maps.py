@@ -1,4 +1,4 @@
-"""Batches of images, each with a map of its pixels, named in a list file."""
+"""Batches of images and pixel maps named in a list file."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["MapStream", "read_pairs"]
 
 
 class MapStream(ImageStream):
-    """Transformed images (N, C, H, W) and maps (N, 1, H, W) that are cut and mirrored with them."""
+    """Transformed images (N, C, H, W) and maps (N, 1, H, W) that are cropped and mirrored with them."""
 
     def __init__(self, lines: list[tuple[str, str]], transformer: BatchTransformer, batch_size: int) -> None:
         super().__init__(lines, transformer, batch_size)  # type: ignore[arg-type]
         transformer.labels = Maps()
         self.read: Callable[[str, tuple[int, ...]], np.ndarray] = self.nearest
-        """Reads a map (H, W) for an image (H, W, C)."""
+        """Reads the map (H, W) of an image (H, W, C)."""
         self.padding: tuple[list[float], int] | None = None
-        """Values for pixels and maps where an image is smaller than the crop; None for an error."""
+        """Padding values for pixels and maps of images smaller than the crop; None makes such images an error."""
 
     def nearest(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A grey image, resized without new values."""
+        """Read a grey image and resize it by nearest neighbour, so that no new values appear."""
         return self._map(name, cv2.INTER_NEAREST)
 
     def smooth(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A grey image, resized as images are, with 1 for values from 128 on and 0 for others."""
+        """Read a grey image and resize it like the image; values from 128 on become 1, others 0."""
         return (self._map(name, cv2.INTER_LINEAR) > 127).astype(np.uint8)
 
     def _map(self, name: str, method: int) -> np.ndarray:
@@ -65,7 +65,7 @@ class MapStream(ImageStream):
 
 
 def read_pairs(path: str, alone: bool = False) -> list[tuple[str, str]]:
-    """The (image, map) of each line; with `alone` a line may name the image only."""
+    """Return the (image, map) of each line. With `alone`, a line can name an image without a map."""
     result = []
     for number, line in enumerate(files.lines(path, "image list"), 1):
         if line:

@@ -19,11 +19,11 @@ from caffe.data.streams.decoding import Picture, PictureStream
 
 __all__ = ["RecordStream"]
 
-_SKIP = 1  # use of random numbers
+_SKIP = 1  # random stream
 
 
 class Reader(Protocol):
-    """What turns a record into its image and label."""
+    """Decodes a record to its image and label."""
 
     def __call__(self, value: Bytes) -> tuple[np.ndarray, Any]: ...
 
@@ -31,7 +31,7 @@ class Reader(Protocol):
 
 
 class RecordStream(PictureStream):
-    """Transformed images and labels of `batch_size` records at a time, in key order, over and over."""
+    """Transformed images and labels of `batch_size` records at a time, in key order, endlessly."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class RecordStream(PictureStream):
             start = bytes.fromhex(key)
         except (TypeError, ValueError):
             return f"key is {str(key)[:50]}, expected hexadecimal digits"
-        with closing(self.source.scan(start)) as records:  # a key that is gone stands for the next one
+        with closing(self.source.scan(start)) as records:  # a key that no longer exists is replaced by the next one
             next(records, None)
         return ""
 

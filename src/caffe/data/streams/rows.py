@@ -1,4 +1,4 @@
-"""Batches of rows from files of arrays."""
+"""Batches of rows from array files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from caffe.errors import DataError
 
 __all__ = ["RowStream", "same_rows"]
 
-_FILES, _ROWS = 0, 1  # uses of random numbers: the order of the files, and from here on of the rows of each file
+_FILES, _ROWS = 0, 1  # random streams: the order of the files; from here on, the order of the rows in each file
 _CROPS = 1 << 48
-_PROCESSES = 1 << 16  # more than train together: each begins at its own row, which may lie behind the end of a file
+_PROCESSES = 1 << 16  # offset for the start rows of more processes, which can lie beyond the end of a file
 
 
 class RowStream(Stream):
-    """`batch_size` rows at a time of the arrays called `names`, through the files in turn, over and over.
+    """`batch_size` rows at a time of the arrays called `names`, from all files in turn, endlessly.
 
-    `read` gives the arrays of a file. With `shuffle`, each pass has its own order of the files and of the rows in each.
-    One file is in memory at a time. With a `transformer` the first array holds images (rows, C, H, W).
+    `read` loads the arrays of a file. With `shuffle`, each pass has its own order of files and of rows in each file.
+    One file is in memory at a time. With a `transformer`, the first array holds images (rows, C, H, W).
     """
 
     def __init__(
@@ -89,7 +89,9 @@ class RowStream(Stream):
         return lambda: (batch.finish()[0], *tops[1:]), after
 
     def _rows_at(self, state: State) -> tuple[Arrays, State]:
-        """The rows of one batch, the first array in its own type if it is to be transformed, and the state after."""
+        """Return the rows of one batch and the next state. The first array keeps its dtype if it will be
+        transformed.
+        """
         seed, passes, place, row = state["seed"], state["pass"], state["file"], state["row"]
         first = self._file(seed, passes, place)
         kinds: list[type] = [np.float32] * len(first)
@@ -99,7 +101,7 @@ class RowStream(Stream):
             np.empty((self.batch_size, *array.shape[1:]), kind) for array, kind in zip(first, kinds, strict=True)
         )
         filled, left, first_own, step = 0, self.batch_size * self.shard.size, self.shard.rank, self.shard.size
-        while left:  # rows of the batches of all processes, of which every `step`-th is this one's
+        while left:  # rows of the combined batch of all processes; this process takes every `step`-th
             arrays = self._file(seed, passes, place)
             total = len(arrays[0])
             take = min(left, total - row)
@@ -117,7 +119,7 @@ class RowStream(Stream):
         return tops, {"seed": seed, "batch": state["batch"] + 1, "pass": passes, "file": place, "row": row}
 
     def _file(self, seed: int, passes: int, place: int) -> Arrays:
-        """The arrays of the file that comes at `place` in this pass."""
+        """Return the arrays of the file at position `place` in this pass."""
         path = self._path(seed, passes, place)
         if self._loaded is None or self._loaded[0] != path:
             self._loaded = None
@@ -129,7 +131,7 @@ class RowStream(Stream):
         return self._loaded[1]
 
     def _path(self, seed: int, passes: int, place: int) -> str:
-        """The file that comes at `place` in this pass."""
+        """Return the path of the file at position `place` in this pass."""
         if self.shuffle:
             place = int(generator(seed, passes, _FILES).permutation(len(self.files))[place])
         return self.files[place]

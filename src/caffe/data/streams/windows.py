@@ -1,4 +1,4 @@
-"""Batches of windows cut out of images, as R-CNN trains on."""
+"""Batches of windows cropped from images, for training R-CNN."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Box = tuple[int, int, int, int]
 
 
 class Windows(NamedTuple):
-    """Rows are (image, label, x1, y1, x2, y2): a number of `paths`, and corners that belong to the window."""
+    """Rows are (image, label, x1, y1, x2, y2): an index of `paths`, and corners that are part of the window."""
 
     paths: list[str]
     background: np.ndarray
@@ -33,10 +33,12 @@ class Windows(NamedTuple):
 
 
 class WindowStream(Stream):
-    """Warped windows: in each batch first background ones, then `fg_fraction` foreground ones, drawn at random.
+    """Warped windows.
 
-    Each window, grown so that `context_pad` pixels of context surround it after the warp, is clipped to the image and
-    resized; what lay outside the image is 0 in the batch.
+    Each batch has background windows first, then a fraction `fg_fraction` of foreground ones, at random.
+
+    Each window is enlarged so that `context_pad` pixels of context surround it after the warp, clipped to the image and
+    resized. Pixels from outside the image are 0 in the batch.
     Source: Girshick et al., arXiv:1311.2524, appendix A; BVLC window_data_layer.cpp.
     """
 
@@ -56,7 +58,7 @@ class WindowStream(Stream):
                 )
 
     def _counts(self, size: int) -> tuple[int, int]:
-        """How many windows of background and of foreground a batch of `size` has."""
+        """Return the number of background and of foreground windows in a batch of `size`."""
         foreground = int(np.float32(size) * np.float32(self.opt.fg_fraction))
         return size - foreground, foreground
 
@@ -84,7 +86,7 @@ class WindowStream(Stream):
         return (data, labels), {**state, "batch": state["batch"] + 1}
 
     def _warp(self, top: np.ndarray, path: str, corners: Box, mirrored: bool) -> None:
-        """Fill `top` (3, crop, crop) with the window."""
+        """Write the warped window into `top` (3, crop, crop)."""
         image = self._image(path)
         box, (height, width), margin = self._frame(corners, image.shape[0], image.shape[1], mirrored)
         x1, y1, x2, y2 = box
@@ -92,7 +94,7 @@ class WindowStream(Stream):
             size = f"{image.shape[1]} x {image.shape[0]}"
             raise DataError(f'"{self.opt.source}": window {corners} does not lie in image "{path}" of {size} pixels')
         if height < 1 or width < 1:
-            return  # all of it is context outside the image
+            return  # the window is entirely outside the image
         piece = cv2.resize(image[y1 : y2 + 1, x1 : x2 + 1], (width, height), interpolation=cv2.INTER_LINEAR)
         planes = (piece[:, ::-1] if mirrored else piece).transpose(2, 0, 1).astype(np.float32)
         rows, columns = (slice(start, start + size) for start, size in zip(margin, (height, width), strict=True))
@@ -101,7 +103,7 @@ class WindowStream(Stream):
     def _frame(
         self, corners: Box, rows: int, columns: int, mirrored: bool
     ) -> tuple[Box, tuple[int, int], tuple[int, int]]:
-        """The box to cut, the (height, width) to resize it to, and its (top, left) place in the crop."""
+        """Return the box to crop, the (height, width) to resize it to, and its (top, left) position in the output."""
         crop, pad = self.transformer.crop, self.opt.context_pad
         square = self.opt.crop_mode == "square"
         if not pad and not square:
@@ -113,7 +115,7 @@ class WindowStream(Stream):
         return (x1, y1, x2, y2), (min(height, crop - above), min(width, crop - left)), (above, left)
 
     def _mean(self, rows: slice, columns: slice) -> np.ndarray | np.float32:
-        """What to subtract at this place of the crop; a mean image is centred on it."""
+        """Return the mean to subtract at this position of the output. A mean image is centred on the output."""
         mean = self.transformer.mean.image
         if mean is None:
             values = self.transformer.mean.values
@@ -136,9 +138,9 @@ class WindowStream(Stream):
 def read_windows(path: str, root: str, fg_threshold: float, bg_threshold: float) -> Windows:
     """Read a window file.
 
-    For each image: `# index`, path, channels, height, width, number of windows, then lines `label overlap x1 y1 x2 y2`.
-    A window that overlaps an object by `fg_threshold` or more is foreground, by less than `bg_threshold` background;
-    between them it is not used.
+    For each image it has: `# index`, path, channels, height, width, number of windows, then lines `label overlap x1 y1
+    x2 y2`. A window is foreground if it overlaps an object by `fg_threshold` or more, and background if by less than
+    `bg_threshold`. Other windows are not used.
     """
     paths: list[str] = []
     background: list[np.ndarray] = [np.empty((0, 6), np.int64)]
@@ -160,7 +162,7 @@ def read_windows(path: str, root: str, fg_threshold: float, bg_threshold: float)
 
 
 def _blocks(path: str, stripped: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """The path and the lines (windows, 6) of each image."""
+    """Yield the path and the lines (windows, 6) of each image."""
     lines = ((number, text) for number, text in enumerate(stripped, 1) if text)
     for number, text in lines:
         if not text.startswith("#"):
@@ -180,7 +182,7 @@ def _blocks(path: str, stripped: Iterable[str]) -> Iterator[tuple[str, np.ndarra
 
 
 def _grow(corners: Box, scale: np.float32, square: bool) -> Box:
-    """The window enlarged about its centre, made square first if asked."""
+    """Enlarge the window about its centre; with `square`, it is made square first."""
     x1, y1, x2, y2 = corners
     half_height, half_width = np.float32(y2 - y1 + 1) / 2, np.float32(x2 - x1 + 1) / 2
     x, y = np.float32(x1) + half_width, np.float32(y1) + half_height
@@ -191,7 +193,9 @@ def _grow(corners: Box, scale: np.float32, square: bool) -> Box:
 
 
 def _clip(first: int, last: int, size: int, crop: int) -> tuple[int, int, int, int, int]:
-    """Both ends within the image, then in pixels of the crop: length, margin before and margin after."""
+    """Clip an interval to the image. Returns its length and the margins before and after it, in pixels of the
+    output.
+    """
     scale = np.float32(crop) / np.float32(last - first + 1)
     before, after = max(0, -first), max(0, last - size + 1)
     first, last = first + before, last - after
@@ -200,5 +204,5 @@ def _clip(first: int, last: int, size: int, crop: int) -> tuple[int, int, int, i
 
 
 def _round(value: np.floating) -> int:
-    """To the nearest integer, halves away from zero, as C does."""
+    """Round to the nearest integer, halves away from zero, as C does."""
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))

@@ -1,1 +1,1 @@
-"""What the data commands do: convert data sets, inspect databases, compute statistics, write features."""
+"""Implementation of the data commands: conversion, database inspection, statistics, feature files."""

@@ -1,4 +1,4 @@
-"""Images with the boxes of their objects as AnnotatedDatum records, as convert_annoset writes them."""
+"""Converts images with object boxes to AnnotatedDatum records, as convert_annoset does."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ Names = dict[str, int]
 Row = tuple[int, float, float, float, float, bool]
 """Label, xmin, ymin, xmax, ymax in pixels, difficult."""
 Found = tuple[list[Row], tuple[int, int]]
-"""The boxes of a file, and the height and width that it gives (0 for none)."""
+"""The boxes of a file, and the image height and width that the file states (0 if it states none)."""
 
 
 @dataclass
 class AnnotatedSet(ImageSet):
-    """How images and files of boxes become records.
+    """Converts images and box files to records.
 
-    `labels` gives for the label of a line, the name of a file, its boxes. With `min_dim` a shorter side below it is
-    enlarged to it, with `max_dim` a longer side beyond it reduced, in the same ratio.
+    `labels` returns the boxes for the label of a line, the name of a box file. With `min_dim`, images whose shorter
+    side is smaller are enlarged to it; with `max_dim`, images whose longer side is larger are reduced to it. The aspect
+    ratio is kept.
     Source: SSD's convert_annoset.cpp, io.cpp.
     """
 
@@ -57,7 +58,7 @@ class AnnotatedSet(ImageSet):
         return os.fsencode(f"{number:08d}_{name}"), value, resized.size
 
     def _value(self, datum: Datum, label: Any, size: tuple[int, ...]) -> bytes:
-        """The record of an image of this size."""
+        """Return the record of an image of this size."""
         rows, stated = self.labels(label)
         return encode_boxes(datum, normalised(rows, stated, size, label))
 
@@ -73,7 +74,7 @@ class AnnotatedSet(ImageSet):
 
 
 class ClassifiedSet(AnnotatedSet):
-    """Images and their labels as AnnotatedDatum records without boxes or type."""
+    """Converts images and their labels to AnnotatedDatum records without boxes and annotation type."""
 
     def _value(self, datum: Datum, label: Any, size: tuple[int, ...]) -> bytes:
         datum.label = label
@@ -81,7 +82,7 @@ class ClassifiedSet(AnnotatedSet):
 
 
 def normalised(rows: list[Row], size: tuple[int, int], image: tuple[int, ...], name: str) -> list[tuple[float, ...]]:
-    """Boxes in shares of the image, with the number of each among those of its label."""
+    """Convert boxes to fractions of the image, and number the boxes of each label."""
     height, width = size if all(size) else image
     if (height, width) != tuple(image):
         log.warning("io.cpp", f"{name}: the image is {image[1]} x {image[0]}, but the file says {width} x {height}")
@@ -91,18 +92,21 @@ def normalised(rows: list[Row], size: tuple[int, int], image: tuple[int, ...], n
         if xmin < 0 or ymin < 0 or xmax > width or ymax > height:
             log.warning("io.cpp", f"{name}: the box {xmin:g} {ymin:g} {xmax:g} {ymax:g} exceeds the image")
         if xmin > xmax or ymin > ymax:
-            log.warning("io.cpp", f"{name}: the corners of the box {xmin:g} {ymin:g} {xmax:g} {ymax:g} are exchanged")
+            log.warning("io.cpp", f"{name}: the corners of the box {xmin:g} {ymin:g} {xmax:g} {ymax:g} are swapped")
         result.append((label, counts[label], xmin / width, ymin / height, xmax / width, ymax / height, difficult))
         counts[label] += 1
     return result
 
 
 def read_label_map(path: str, check: bool) -> Names:
-    """Name -> label of a LabelMap in text; FileError for one without items, or with `check` for a name given twice."""
+    """Read a LabelMap in text format as name -> label.
+
+    Raises FileError if it is empty, or with `check` if a name is repeated.
+    """
     names: Names = {}
     for item in text.read(path, LabelMap()).item:
         if check and item.name in names:
-            raise FileError(f'label map "{path}": the name "{item.name}" stands twice; remove one')
+            raise FileError(f'label map "{path}": the name "{item.name}" occurs twice; remove one')
         names[item.name] = item.label
     if not names:
         raise FileError(f'label map "{path}" has no items; expected item {{ name: "cat" label: 1 }} for each class')
@@ -110,7 +114,7 @@ def read_label_map(path: str, check: bool) -> Names:
 
 
 def read_lines(path: str) -> list[tuple[str, str]]:
-    """The (image, file of boxes) of each line."""
+    """Return the (image, box file) of each line."""
     result = []
     for number, line in enumerate(files.lines(path, "image list"), 1):
         if line:
@@ -130,7 +134,7 @@ def _label(names: Names, name: str, path: str) -> int:
 
 
 def read_voc(path: str, names: Names) -> Found:
-    """The boxes of a file of PASCAL VOC or ILSVRC: annotation/object/{name, difficult, bndbox}."""
+    """Read the boxes of a PASCAL VOC or ILSVRC file: annotation/object/{name, difficult, bndbox}."""
     try:
         root = ET.fromstring(files.read_bytes(path))
         rows: list[Row] = []
@@ -151,7 +155,7 @@ def read_voc(path: str, names: Names) -> Found:
 
 
 def read_coco_image(path: str, names: Names) -> Found:
-    """The boxes of one image as SSD's scripts cut them out of COCO: {"image": {...}, "annotation": [...]}."""
+    """Read the boxes of one image in the format of SSD's COCO scripts: {"image": {...}, "annotation": [...]}."""
     try:
         content = json.loads(files.read_bytes(path))
         rows = [_coco_row(_label(names, str(each["category_id"]), path), each) for each in content["annotation"]]
@@ -163,7 +167,7 @@ def read_coco_image(path: str, names: Names) -> Found:
 
 
 def read_text(path: str, names: Names) -> Found:
-    """The boxes of lines `label xmin ymin xmax ymax`."""
+    """Read the boxes of lines `label xmin ymin xmax ymax`."""
     rows: list[Row] = []
     for number, line in enumerate(files.lines(path, "file of boxes"), 1):
         if line:
@@ -177,9 +181,10 @@ def read_text(path: str, names: Names) -> Found:
 
 
 def read_coco(path: str, names: Names | None) -> tuple[list[tuple[str, str]], Callable[[str], Found]]:
-    """Lines and boxes of a file of COCO's instances: {"images": [...], "annotations": [...], "categories": [...]}.
+    """Read image lines and boxes from a COCO instances file: {"images": [...], "annotations": [...], "categories":
+    [...]}.
 
-    Without `names`, the number of a category is its label.
+    Without `names`, the id of a category is its label.
     """
     try:
         content = json.loads(files.read_bytes(path))
@@ -208,7 +213,7 @@ LABEL_TYPES: dict[str, Callable[[str, Names], Found]] = {"xml": read_voc, "json"
 
 
 def reader(label_type: str, root: str, names: Names) -> Callable[[str], Found]:
-    """A function that reads the boxes of a file below `root`."""
+    """Return a function that reads the boxes of a file in the folder `root`."""
     return partial(_read, LABEL_TYPES[label_type], root, names)
 
 

@@ -1,4 +1,4 @@
-"""The binary files of CIFAR-10."""
+"""Reads the binary files of CIFAR-10."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _RECORD = 1 + 3 * 32 * 32
 
 
 def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The images (n, 3, 32, 32), red first, and labels (n) of a file; FileError if it is not one of CIFAR-10's."""
+    """Read the images (n, 3, 32, 32), in RGB order, and labels (n) of a file. Raises FileError if it is not a CIFAR-10
+    file.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -32,6 +34,6 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def put_images(writer: RecordWriter, images: np.ndarray, labels: np.ndarray) -> None:
-    """Add images to a database, with the keys that follow those it holds."""
+    """Add images to a database. Their keys continue the numbering of the records in it."""
     for image, label in zip(images, labels.tolist(), strict=True):
         writer.put(b"%05d" % writer.count, encode_datum(image, label))

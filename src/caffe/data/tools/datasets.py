@@ -1,14 +1,14 @@
-"""Known data sets of pictures: from the original files, from a package that carries them, or downloaded."""
+"""Known image data sets: read from the original files, from a Python package that contains them, or downloaded."""
 
 from __future__ import annotations
 
 import gzip
 import importlib.util
 import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,32 +17,35 @@ from caffe.data.databases.lmdb import LmdbWriter
 from caffe.data.pipeline.rng import generator
 from caffe.data.tools import cifar, mnist
 from caffe.data.tools.download import Progress, cache_folder, download
-from caffe.errors import FileError, MissingExtra
+from caffe.data.tools.unpacking import unpack
+from caffe.errors import FileError, MissingExtra, require_extra
 
 __all__ = ["KNOWN", "DataSet", "make", "pictures"]
 
 Part = tuple[np.ndarray, np.ndarray]
-"""Images (n, H, W) or (n, 3, H, W) blue first, of uint8, and their labels (n)."""
+"""Images (n, H, W), or (n, 3, H, W) in BGR order, of uint8, and their labels (n)."""
 _DEBIAN = Path("/usr/share/datasets")
 _SEED = 5000
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: where its files are (address, md5), how a folder with them is read, and the names of its classes."""
+    """A data set: the URLs and md5 sums of its files, the function that reads a folder with them, and its class
+    names.
+    """
 
     files: tuple[tuple[str, str], ...]
     read: Callable[[Path], dict[str, Part]]
     classes: tuple[str, ...]
     here: Callable[[], Path | None] = lambda: None
-    """A folder of this machine with the files."""
+    """Finds a folder on this machine that has the files."""
 
 
 def pictures(name: str, folder: Path | None = None, progress: Progress = lambda *_: None) -> dict[str, Part]:
-    """The parts "train" and "test" of a known data set.
+    """Return the parts "train" and "test" of a known data set.
 
-    From `folder`, or else from a package that carries the files, or else from the user's cache, into which they are
-    downloaded. Raises FileError and MissingExtra.
+    They are read from `folder` if given, otherwise from a Python package that contains the files, otherwise from the
+    user's cache, to which they are downloaded. Raises FileError and MissingExtra.
     """
     known = KNOWN[name]
     place = folder or known.here()
@@ -51,14 +54,14 @@ def pictures(name: str, folder: Path | None = None, progress: Progress = lambda 
         for url, md5 in known.files:
             path = download([url], place / url.rpartition("/")[2], md5, progress)
             if path.name.endswith((".tar.gz", ".tgz")):
-                _unpack(path, place)
+                unpack(path, place)
     return known.read(place or Path())
 
 
 def make(
     name: str, out: Path, folder: Path | None = None, overwrite: bool = False, progress: Progress = lambda *_: None
 ) -> dict[str, int]:
-    """Write OUT/NAME_train_lmdb, OUT/NAME_test_lmdb and OUT/NAME_labels.txt; returns how many records each has."""
+    """Write OUT/NAME_train_lmdb, OUT/NAME_test_lmdb and OUT/NAME_labels.txt; returns the number of records of each."""
     parts = pictures(name, folder, progress)
     counts = {}
     for part, (images, labels) in parts.items():
@@ -68,19 +71,6 @@ def make(
         counts[part] = len(labels)
     (out / f"{name}_labels.txt").write_text("".join(f"{each}\n" for each in KNOWN[name].classes))
     return counts
-
-
-def _unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive whose files lie within the folder."""
-    done = folder / f".{path.name}.unpacked"
-    if done.exists():
-        return
-    try:
-        with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise FileError(f"cannot unpack {path}: {error}; remove it, and try again") from error
-    done.touch()
 
 
 def _idx(folder: Path) -> dict[str, Part]:
@@ -108,12 +98,31 @@ def _cifar100(folder: Path) -> dict[str, Part]:
     return parts
 
 
+def _svhn(folder: Path) -> dict[str, Part]:
+    """The house numbers of 32 x 32 pixels, in MATLAB's files train_32x32.mat and test_32x32.mat."""
+    reader: Any = require_extra("scipy.io", "datasets", "reading the .mat files of svhn")
+    parts = {}
+    for part in ("train", "test"):
+        path = folder / f"{part}_32x32.mat"
+        try:
+            content = reader.loadmat(str(path))
+            images, labels = content["X"], content["y"].ravel().astype(np.int64)
+        except FileNotFoundError as error:
+            raise FileError(f'no file {path.name} in "{folder}"; expected the cropped digits of SVHN there') from error
+        except Exception as error:  # scipy raises what comes
+            raise FileError(f"cannot read {path}: {error!r}; expected the cropped digits of SVHN") from error
+        if images.shape[:3] != (32, 32, 3) or images.shape[3:] != labels.shape or images.dtype != np.uint8:
+            raise FileError(f"{path}: has images of the shape {images.shape} and {len(labels)} labels; expected SVHN's")
+        parts[part] = _blue_first(images.transpose(3, 2, 0, 1)), labels % 10  # its 0 is called 10
+    return parts
+
+
 def _blue_first(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images[:, ::-1])
 
 
 def _inner(folder: Path, wanted: str, inner: str) -> Path:
-    """The folder or the one in it that the archive makes, whichever has the file."""
+    """Return the folder, or the archive's folder within it, whichever contains the file."""
     for top in (folder, folder / inner):
         if (top / wanted).is_file():
             return top
@@ -121,7 +130,7 @@ def _inner(folder: Path, wanted: str, inner: str) -> Path:
 
 
 def _digits(folder: Path) -> dict[str, Part]:
-    """The 1,797 digits of 8 x 8 pixels that scikit-learn carries, a fifth of them for the test."""
+    """Read the 1,797 digits (8 x 8 pixels) of scikit-learn; one fifth is the test set."""
     path = folder / "digits.csv.gz"
     try:
         rows = gzip.decompress(path.read_bytes()).decode()
@@ -135,7 +144,7 @@ def _digits(folder: Path) -> dict[str, Part]:
 
 
 def _digits_here() -> Path:
-    spec = importlib.util.find_spec("sklearn")  # its code is not imported
+    spec = importlib.util.find_spec("sklearn")  # the package itself is not imported
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(
             'the digits are in the Python package "scikit-learn", which is not installed; install it with: '
@@ -163,6 +172,7 @@ skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table ta
 tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_STANFORD = "http://ufldl.stanford.edu/housenumbers/"
 _TORONTO = "https://www.cs.toronto.edu/~kriz/"
 KNOWN = {
     "fashion_mnist": DataSet(
@@ -176,6 +186,14 @@ KNOWN = {
         _CLOTHES,
         _debian("fashion-mnist"),
     ),
+    "svhn": DataSet(
+        (
+            (f"{_STANFORD}train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+            (f"{_STANFORD}test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+        ),
+        _svhn,
+        _NUMBERS,
+    ),
     "digits": DataSet((), _digits, _NUMBERS, _digits_here),
     "cifar10": DataSet(
         ((f"{_TORONTO}cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),), _cifar10, _CIFAR10
@@ -186,4 +204,4 @@ KNOWN = {
         tuple(_CIFAR100_NAMES.split()),
     ),
 }
-"""The data sets of `caffe data`, beside mnist, which has its own names of files."""
+"""The data sets of `caffe data`, except mnist, whose files have their own names."""

@@ -1,4 +1,4 @@
-"""Downloads that are whole and right, or one clear error: resumed after a break, checked, from several mirrors."""
+"""Downloads files: resumes after a break, verifies checksums, tries several mirrors, and reports one clear error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from caffe.errors import FileError
 __all__ = ["cache_folder", "checksum", "download"]
 
 Progress = Callable[[int, int], None]
-"""Told the bytes that are there, and the size of the file, 0 where that is not known."""
+"""Called with the number of bytes received and the file size (0 if unknown)."""
 
 _PIECE = 1 << 16
-_TRIES = 3  # breaks in a row without a further byte
+_TRIES = 3  # breaks in a row without any further byte
 _TIMEOUT = 30.0
 _KINDS = {32: "md5", 40: "sha1", 64: "sha256"}
 
@@ -29,14 +29,14 @@ class _Broken(Exception):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: CAFFE_CACHE, or `caffe` in the user's cache folder."""
+    """Return the folder for downloads: CAFFE_CACHE, or `caffe` in the user's cache folder."""
     if own := os.environ.get("CAFFE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caffe"
 
 
 def checksum(path: str | Path, kind: str) -> str:
-    """The md5, sha1 or sha256 of a file."""
+    """Compute the md5, sha1 or sha256 of a file."""
     digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -45,10 +45,10 @@ def checksum(path: str | Path, kind: str) -> str:
 
 
 def download(urls: Sequence[str], path: str | Path, wanted: str = "", progress: Progress = lambda *_: None) -> Path:
-    """Get a file from the first of `urls` that gives the right one; a file that is there and right is kept.
+    """Download a file from the first of `urls` that provides the right content. An existing correct file is kept.
 
-    `wanted` is its md5, sha1 or sha256. What has come before a break stays in PATH.part, and the next attempt asks for
-    the rest. Raises FileError, which names what each place answered and where to put the file by hand.
+    `wanted` is its md5, sha1 or sha256. After a break, the received bytes stay in PATH.part and the next attempt
+    requests the rest. Raises FileError with the result of each URL and the path where the file can be put by hand.
     """
     target, kind = Path(path), _kind(wanted)
     if target.is_file():
@@ -83,7 +83,7 @@ def _kind(wanted: str) -> str:
 
 
 def _fetch(url: str, part: Path, progress: Progress) -> None:
-    """Bring `part` to its full length, with further requests after breaks."""
+    """Complete the file `part`, with further requests after breaks."""
     idle = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -99,13 +99,13 @@ def _fetch(url: str, part: Path, progress: Progress) -> None:
 
 
 def _request(url: str, part: Path, begin: int, progress: Progress) -> None:
-    """One request: the rest of the file, or all of it where the server does not give parts."""
+    """Make one request for the rest of the file, or for all of it if the server does not support ranges."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
     try:
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and begin:  # there is no rest: all was there, or the file is another one now
+        if error.code == 416 and begin:  # no bytes remain: the file is complete, or has changed on the server
             if f"*/{begin}" in (error.headers.get("Content-Range") or ""):
                 return
             part.unlink()
@@ -122,7 +122,7 @@ def _request(url: str, part: Path, begin: int, progress: Progress) -> None:
                 done += len(piece)
                 progress(done, total)
     if total and done < total:
-        raise _Broken(f"{done:,} of {total:,} bytes came")
+        raise _Broken(f"received {done:,} of {total:,} bytes")
 
 
 def _reason(error: BaseException) -> str:

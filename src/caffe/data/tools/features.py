@@ -1,4 +1,4 @@
-"""Where extract_features writes: one record or row for each image."""
+"""Writers for extract_features: one record or row per image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["FeatureWriter", "open_features"]
 
 
 class FeatureWriter(ABC):
-    """Takes arrays (N, ...) of features; `count` rows so far."""
+    """Writes feature arrays (N, ...). `count` is the number of rows written."""
 
     count = 0
 
@@ -35,7 +35,7 @@ class FeatureWriter(ABC):
 
 
 class _Records(FeatureWriter):
-    """Datum records of floats, with a number as key."""
+    """Float Datum records with a number as key."""
 
     def __init__(self, writer: RecordWriter) -> None:
         self.writer = writer
@@ -50,7 +50,7 @@ class _Records(FeatureWriter):
 
 
 class _Hdf5(FeatureWriter):
-    """One dataset of an HDF5 file."""
+    """A dataset of an HDF5 file."""
 
     def __init__(self, file: h5py.File, name: str) -> None:
         self.file = file
@@ -65,7 +65,7 @@ class _Hdf5(FeatureWriter):
 
 
 class _Memory(FeatureWriter):
-    """Rows that are kept until the end."""
+    """Collects rows in memory and writes them at the end."""
 
     def __init__(self) -> None:
         self.rows: list[np.ndarray] = []
@@ -76,7 +76,10 @@ class _Memory(FeatureWriter):
 
 @contextmanager
 def open_features(kind: str, path: str, name: str) -> Iterator[FeatureWriter]:
-    """A writer of features of the blob `name`; `kind` is lmdb, leveldb, hdf5 or npz. FileError if `path` is there."""
+    """Open a writer for the features of blob `name`; `kind` is lmdb, leveldb, hdf5 or npz.
+
+    Raises FileError if `path` exists.
+    """
     known = ("lmdb", "leveldb", "hdf5", "npz")
     if kind not in known:
         raise FileError(f'unknown kind of dataset "{kind}"{did_you_mean(kind, known)} (known: {", ".join(known)})')
@@ -101,7 +104,7 @@ def open_features(kind: str, path: str, name: str) -> Iterator[FeatureWriter]:
 
 @contextmanager
 def _hdf5(path: str) -> Iterator[h5py.File]:
-    """A new HDF5 file, which gets its name when it is complete."""
+    """Create an HDF5 file, which gets its final name when it is complete."""
     target = Path(path)
     part = target.with_name(f".{target.name}.part")
     try:

@@ -1,4 +1,4 @@
-"""A list of image files as Datum records, as convert_imageset writes them."""
+"""Converts a list of image files to Datum records, as convert_imageset does."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Line = tuple[int, str, Any]
 
 @dataclass
 class ImageSet:
-    """How images become records: the folder before their names, size, colour and compression.
+    """Options of the conversion: the folder of the images, size, colour and compression.
 
-    `encoded` keeps the file as it is where nothing changes (with the extension `encode_type`, its own if that is
-    empty), and compresses the pixels anew otherwise. Resizing needs both sides.
+    With `encoded`, an unchanged image keeps the bytes of its file, and a changed one is compressed again in the format
+    `encode_type` (default: the format of the file). Resizing requires both height and width.
     Source: BVLC convert_imageset.cpp, io.cpp.
     """
 
@@ -40,12 +40,12 @@ class ImageSet:
     encode_type: str = ""
 
     def records(self, lines: list[tuple[str, Any]], workers: int = 0) -> Iterator[tuple[bytes, bytes, int] | DataError]:
-        """(key, value, number of pixel values) for each line, or why its image cannot be read."""
+        """Yield (key, value, number of pixel values) for each line, or the reason why its image cannot be read."""
         numbered = ((number, name, label) for number, (name, label) in enumerate(lines))
         return ordered(self.record, numbered, workers)
 
     def record(self, line: Line) -> tuple[bytes, bytes, int] | DataError:
-        """The record of one line, or the error of an image that cannot be read."""
+        """Return the record of a line, or the error if the image cannot be read."""
         number, name, label = line
         path = self.root + name
         try:
@@ -57,13 +57,16 @@ class ImageSet:
         return os.fsencode(f"{number:08d}_{name}"), value.SerializeToString(), pixels.size
 
     def datum(self, path: str, name: str, pixels: np.ndarray, resized: bool) -> Datum:
-        """The Datum of an image's pixels, raw or compressed; `resized` tells that they are not those of the file."""
+        """Create the Datum of an image's pixels, raw or compressed.
+
+        `resized` says that the pixels differ from the file's.
+        """
         if self.encoded:
             return Datum(data=self._compressed(path, name, pixels, resized), encoded=True)
         image = planes(pixels)
         channels, height, width = image.shape
         value = Datum(channels=channels, height=height, width=width, data=image.tobytes())
-        value.encoded = False  # written out, as Caffe does
+        value.encoded = False  # written explicitly, as Caffe does
         return value
 
     def _compressed(self, path: str, name: str, pixels: np.ndarray, resized: bool) -> bytes:

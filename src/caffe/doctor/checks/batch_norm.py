@@ -14,7 +14,7 @@ _SMALL, _USUAL = 4, 32
 
 
 class BatchNorm(Check):
-    """Looks at how BatchNorm layers get their statistics, and at the biases before them."""
+    """Checks which statistics BatchNorm layers use, and whether layers before them have a useless bias."""
 
     codes = ("batch-norm-frozen", "batch-too-small", "useless-bias")
     stage = Stage.FILES
@@ -29,8 +29,8 @@ class BatchNorm(Check):
             yield Finding(
                 "batch-norm-frozen",
                 Severity.WARNING,
-                f'layer "{frozen[0].name}" (BatchNorm) uses stored statistics in TRAIN, and no weights bring any',
-                "leave out use_global_stats: TRAIN then looks at the batch, TEST at the stored statistics",
+                f'layer "{frozen[0].name}" (BatchNorm) uses stored statistics in TRAIN, but no weights provide them',
+                "remove use_global_stats: TRAIN then uses the statistics of the batch, TEST the stored ones",
                 f"{len(frozen)} of {len(norms)} BatchNorm layers",
                 layer=frozen[0].name,
                 place=exam.case.place(frozen[0].index, "batch_norm_param.use_global_stats"),
@@ -46,7 +46,7 @@ class BatchNorm(Check):
                 yield Finding(
                     "useless-bias",
                     Severity.NOTE,
-                    f'layer "{maker.name}" has a bias, which the BatchNorm "{node.name}" after it takes off again',
+                    f'layer "{maker.name}" has a bias, which the BatchNorm "{node.name}" after it subtracts',
                     "set bias_term: false",
                     layer=maker.name,
                     place=exam.case.place(maker.index),
@@ -62,9 +62,9 @@ class BatchNorm(Check):
                     yield Finding(
                         "batch-too-small",
                         Severity.WARNING,
-                        f"a batch has {size} item(s): BatchNorm takes its mean and variance from so few",
+                        f"a batch has {size} item(s): too few for BatchNorm's mean and variance",
                         f"raise batch_size from {size} to {_USUAL}",
-                        f"{size} items, usual are {_USUAL} or more",
+                        f"{size} items; {_USUAL} or more are usual",
                         layer=node.name,
                         place=exam.case.place(node.index, f"{field}.batch_size"),
                         change=Change(

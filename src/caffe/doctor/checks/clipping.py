@@ -1,4 +1,4 @@
-"""`clip-too-strong`: clip_gradients leaves next to nothing of the gradient."""
+"""`clip-too-strong`: clip_gradients makes the gradient almost 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caffe.doctor.finding import Finding, Line, Severity
 
 
 class Clipping(Check):
-    """Trains without the limit where a run with one does not get on."""
+    """Tries training without gradient clipping if a run with it does not learn."""
 
     codes = ("clip-too-strong",)
     stage = Stage.RUN
@@ -23,9 +23,9 @@ class Clipping(Check):
         yield Finding(
             "clip-too-strong",
             Severity.WARNING,
-            f"clip_gradients is {clip:g}: gradients are made shorter until nothing moves",
-            f"leave out clip_gradients, or raise it to about {max(1.0, 1000 * clip):g}",
-            "usual is 1 to 35",
+            f"clip_gradients is {clip:g}: gradients are scaled down so far that the weights hardly change",
+            f"remove clip_gradients, or raise it to about {max(1.0, 1000 * clip):g}",
+            "1 to 35 is usual",
             place=exam.case.place(None, "clip_gradients"),
             change=Change("no clip_gradients", (SetField(None, "clip_gradients", ""),)),
         )

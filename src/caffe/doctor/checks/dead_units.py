@@ -14,7 +14,7 @@ _MANY = 0.5
 
 
 class DeadUnits(Check):
-    """Looks for rectified units that are 0 for every item, and for the biases that keep them there."""
+    """Looks for ReLU units that are 0 for every item, and for the biases that cause it."""
 
     codes = ("dead-units",)
     stage = Stage.START
@@ -39,9 +39,9 @@ class DeadUnits(Check):
         yield Finding(
             "dead-units",
             Severity.WARNING,
-            f'{100 * worst.dead:.0f} % of the units of "{worst.name}" are 0 for every input: no gradient reaches them',
-            "let biases begin at 0 or a little above" if negative else "see the other findings, or use PReLU",
-            f"{100 * worst.dead:.0f} %, usual is under 20 %",
+            f'{100 * worst.dead:.0f} % of the units of "{worst.name}" are 0 for every input, so they get no gradient',
+            "initialize biases to 0 or slightly above" if negative else "see the other findings, or use PReLU",
+            f"{100 * worst.dead:.0f} %; below 20 % is usual",
             layer=maker.name if maker else worst.name,
             place=exam.case.place(maker.index, f"{OPTIONS[maker.type]}.bias_filler") if maker else "",
             change=Change(f"bias_filler 0 in {', '.join(n.name for n in negative)}", tuple(edits)) if edits else None,

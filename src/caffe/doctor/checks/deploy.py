@@ -1,4 +1,4 @@
-"""`phase-mismatch` against the deploy net: what TEST does to its input, and what the net for use leaves out."""
+"""`phase-mismatch` between TEST and the deploy net: different options or input, or missing layers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _PASSED = (
     *("Dropout", "Accuracy", "Silence", "Split", "Softmax"),
     *("Slice", "Concat", "Reshape", "Flatten", "Permute"),
 )
-"""Layers that a net for use may have or leave out: without effect in TEST, or for training in pairs."""
+"""Layers that a deploy net may add or omit: they have no effect in TEST, or are used for training in pairs."""
 _ENDS = ("_train_test", "_train_val", "_train", "_trainval")
 
 
 class Deploy(Check):
-    """Compares the net that is tested with the one for use, which lies beside it as deploy.prototxt or the like, or as
-    lenet.prototxt beside lenet_train_test.prototxt.
+    """Compares the test net with the deploy net, a file beside it: deploy.prototxt or the like, or lenet.prototxt
+    beside lenet_train_test.prototxt.
 
-    A file is the net for use if most of its learned layers have the names of the trained ones. Its layers must have
-    the same options, its input the channels and, before an InnerProduct layer, the size that TEST gives; and what TEST
-    computes on the way must be there.
+    A file is the deploy net if most of its learned layers have the names of the trained ones. Its layers must have the
+    same options, its input the same channels and (before an InnerProduct layer) size as in TEST, and all layers of TEST
+    on the way to the output must be present.
     """
 
-    codes = ()  # phase-mismatch, which is that of the check of TRAIN and TEST
+    codes = ()  # phase-mismatch, a code of the check of TRAIN against TEST
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
@@ -60,7 +60,7 @@ class Deploy(Check):
 
 
 def _beside(path: str) -> list[Path]:
-    """The files beside a net that by their names may be its net for use."""
+    """Return the files beside a net whose names suggest that they are its deploy net."""
     folder, stem = Path(path).parent, Path(path).stem
     base = next((stem.removesuffix(end) for end in _ENDS if stem.endswith(end)), stem)
     names = ["deploy", f"{base}_deploy", f"{base}-deploy", f"deploy_{base}", base]
@@ -69,29 +69,29 @@ def _beside(path: str) -> list[Path]:
 
 
 def _options(view: View, deploy: View) -> Iterator[str]:
-    """Learned layers whose options differ in more than fillers."""
+    """Yield learned layers whose options other than fillers differ."""
     for node in view.nodes:
         other = deploy.named(node.name)
         field = _LEARNED.get(node.type)
         if field and other is not None and other.type == node.type:
             pair = [_plain(getattr(each.spec, field)) for each in (node, other)]
             if pair[0] != pair[1]:
-                yield f'layer "{node.name}" has other options: {_text(pair[0])} in TEST, {_text(pair[1])} there'
+                yield f'layer "{node.name}" has different options: {_text(pair[0])} in TEST, {_text(pair[1])} there'
 
 
 def _absent(view: View, deploy: View) -> Iterator[str]:
-    """Layers on the way from the data to the last learned layer that the net for use does not have."""
+    """Yield layers between the data and the last learned layer that the deploy net does not have."""
     learned = [node for node in view.nodes if node.type in _LEARNED and deploy.named(node.name)]
     way = list(view.before(learned[-1])) if learned else []
     kinds = [node.type for node in deploy.nodes]
     for node in sorted(way, key=lambda node: node.number):
         have, need = kinds.count(node.type), sum(other.type == node.type for other in way)
         if node.spec.bottom and node.type not in _PASSED and have < need and deploy.named(node.name) is None:
-            yield f'layer "{node.name}" ({node.type}) is missing there'
+            yield f'layer "{node.name}" ({node.type}) is missing in the deploy net'
 
 
 def _input(view: View, deploy: View) -> Iterator[str]:
-    """An input of other channels; or of another size, where the net has layers that depend on it."""
+    """Yield differences of the input: other channels, or another size if the net has layers that depend on it."""
     source = next((node for node in view.nodes if not node.spec.bottom and node.spec.top), None)
     given = next((node for node in deploy.nodes if node.type == "Input"), None)
     if source is None or given is None or not given.spec.input_param.shape:
@@ -100,10 +100,10 @@ def _input(view: View, deploy: View) -> Iterator[str]:
     crop = source.spec.transform_param.crop_size
     fixed = any(node.type == "InnerProduct" for node in deploy.nodes)
     if len(sizes) == 4 and crop and fixed and sizes[2:] != [crop, crop]:
-        yield f"its input is {sizes[2]} x {sizes[3]}, and that of TEST {crop} x {crop}"
+        yield f"its input is {sizes[2]} x {sizes[3]}, but the input of TEST {crop} x {crop}"
     means = len(source.spec.transform_param.mean_value)
     if len(sizes) == 4 and means > 1 and sizes[1] != means:
-        yield f"its input has {sizes[1]} channels, and mean_value of TEST {means}"
+        yield f"its input has {sizes[1]} channels, but mean_value of TEST has {means}"
 
 
 def _plain(options: Any) -> Any:
@@ -122,7 +122,7 @@ def _finding(path: Path, facts: list[str]) -> Finding:
     return Finding(
         "phase-mismatch",
         Severity.WARNING,
-        f"the net for use differs from the one that is tested: {facts[0]}",
+        f"the deploy net differs from the test net: {facts[0]}",
         f"give {path} the same layers and input",
         f"{len(facts)} {'difference' if len(facts) == 1 else 'differences'}: {'; '.join(facts[:5])}",
         place=str(path),

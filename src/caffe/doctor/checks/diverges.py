@@ -1,4 +1,4 @@
-"""`diverges`, `loss-stuck-at-87.3`: what a run looks like that something else has broken."""
+"""`diverges`, `loss-stuck-at-87.3`: symptoms of a broken run whose cause is another finding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe.doctor.finding import Finding, Line, Severity
 
 
 class Diverges(Check):
-    """Looks at how the run ends: not a number, far above its begin, or at the loss of a probability of 0."""
+    """Checks the end of the run: a loss that is NaN, far above its start, or the loss of a probability of 0."""
 
     codes = ("diverges", "loss-stuck-at-87.3")
     stage = Stage.RUN
@@ -26,9 +26,9 @@ class Diverges(Check):
             yield Finding(
                 "loss-stuck-at-87.3",
                 Severity.ERROR,
-                f"the loss stays at {UNDERFLOW}: the softmax gives the right class a probability of 0",
+                f"the loss stays at {UNDERFLOW}: the softmax gives the correct class a probability of 0",
                 "the outputs have grown too large: lower base_lr, or scale the input down",
-                f"loss {float(last.mean()):.4g}; a guess has about {math.log(10):.2g} with 10 classes",
+                f"loss {float(last.mean()):.4g}; guessing has about {math.log(10):.2g} with 10 classes",
                 symptom=True,
             )
         elif base.grown:

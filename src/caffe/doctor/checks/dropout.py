@@ -14,7 +14,7 @@ _STRONG = 0.8
 
 
 class Dropout(Check):
-    """Looks at the ratios of Dropout layers, and for those over the outputs or before a BatchNorm."""
+    """Checks the ratios of Dropout layers, and whether one is applied to the outputs or before a BatchNorm."""
 
     codes = ("dropout-misplaced", "dropout-too-strong")
     stage = Stage.FILES
@@ -35,7 +35,7 @@ class Dropout(Check):
                     Severity.WARNING,
                     f'layer "{node.name}" drops {100 * ratio:g} % of its bottom',
                     f"lower dropout_ratio from {ratio:g} to 0.5",
-                    "usual is 0.2 to 0.5",
+                    "0.2 to 0.5 is usual",
                     layer=node.name,
                     place=exam.case.place(node.index, "dropout_param.dropout_ratio"),
                     change=Change(
@@ -50,7 +50,7 @@ class Dropout(Check):
         return Finding(
             "dropout-misplaced",
             Severity.WARNING,
-            f'layer "{node.name}" (Dropout) {fact}: it sets outputs to 0, which the loss takes as the net\'s answer',
+            f'layer "{node.name}" (Dropout) {fact}: the loss then uses outputs that were set to 0',
             "remove it, or move it below the last learned layer",
             "Dropout belongs between learned layers",
             layer=node.name,

@@ -13,7 +13,7 @@ _COVERED = (2 / 3, 1.5)
 
 
 class Extent(Check):
-    """Compares the iterations of training, of a test and between snapshots with the sizes of the data."""
+    """Compares the iterations of training, of a test and between snapshots with the sizes of the data sets."""
 
     codes = ("too-few-epochs", "test-coverage", "snapshot-never")
     stage = Stage.DATA
@@ -40,7 +40,7 @@ class Extent(Check):
                 yield Finding(
                     "test-coverage",
                     Severity.WARNING if share < 1 else Severity.NOTE,
-                    f"a test looks at {100 * share:.0f} % of the {test.count:,} test items",
+                    f"a test covers {100 * share:.0f} % of the {test.count:,} test items",
                     f"set test_iter to {-(-test.count // test.batch)}",
                     f"test_iter {param.test_iter[0]} x batch {test.batch} = {param.test_iter[0] * test.batch:,} items",
                     place=exam.case.place(None, "test_iter"),
@@ -51,7 +51,7 @@ class Extent(Check):
                 "snapshot-never",
                 Severity.WARNING,
                 "no snapshot is ever written: the weights are lost at the end",
-                "leave out snapshot_after_train: false, or set snapshot",
+                "remove snapshot_after_train: false, or set snapshot",
                 f"snapshot {param.snapshot}, max_iter {param.max_iter}",
                 place=exam.case.place(None, "snapshot_after_train"),
                 certain=True,

@@ -1,4 +1,4 @@
-"""The figures of babysitting: the first loss, twenty items learned by heart, and a range of rates."""
+"""Figures for a sanity check: the first loss, overfitting twenty items, and a learning rate range test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caffe.doctor.finding import Finding, Line
 
 
 class FirstLoss(Check):
-    """Compares the first loss with that of a guess."""
+    """Compares the first loss with the loss of a guess."""
 
     codes = ()
     stage = Stage.FIGURES
@@ -26,22 +26,22 @@ class FirstLoss(Check):
             data = {"first": base.first, "guess": guess}
             yield Line("first loss", f"{base.first:.3g}; a guess among {shape[head.axis]} has {guess:.3g}", data)
         elif math.isfinite(base.chance):
-            yield Line("first loss", f"{base.first:.3g}; who says the mean has {base.chance:.3g}")
+            yield Line("first loss", f"{base.first:.3g}; predicting the mean gives {base.chance:.3g}")
 
 
 class ByHeart(Check):
-    """Trains on twenty items without weight decay and dropout."""
+    """Overfits twenty items, without weight decay and dropout."""
 
     codes = ()
     stage = Stage.FIGURES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         if exam.base.failed is None and not exam.base.error:
-            yield Line("learned by heart", exam.by_heart.text, {"learned": exam.by_heart.learned})
+            yield Line("overfitting a few items", exam.by_heart.text, {"learned": exam.by_heart.learned})
 
 
 class RateRange(Check):
-    """Raises the rate step by step, from one at which nothing moves to one at which all breaks."""
+    """Raises the learning rate in steps, from one that changes nothing to one at which the loss diverges."""
 
     codes = ()
     stage = Stage.FIGURES

@@ -1,4 +1,4 @@
-"""`weights-all-equal`, `activations-vanish`, `activations-explode`, `activations-saturate`: first weights."""
+"""`weights-all-equal`, `activations-vanish`, `activations-explode`, `activations-saturate`: initial weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SMALL, _LARGE, _FULL = 1e-2, 1e2, 0.5
 
 
 def filler(node: Node) -> Any:
-    """The weight filler of a layer; None for layers without."""
+    """Return the weight filler of a layer; None for layers without one."""
     options = OPTIONS.get(node.type)
     return getattr(node.spec, options).weight_filler if options else None
 
 
 def refill(nodes: list[Node], kind: str = "xavier") -> Change:
-    """The change that gives layers weights of a filler that looks at their sizes."""
+    """Create the change that gives layers a weight filler that depends on the layer sizes."""
     edits = tuple(
         SetField(node.index, f"{OPTIONS[node.type]}.weight_filler", f'{{ type: "{kind}" }}') for node in nodes
     )
@@ -38,7 +38,7 @@ def refill(nodes: list[Node], kind: str = "xavier") -> Change:
 
 
 class Fillers(Check):
-    """Follows the size of the activations through the net with the fillers as they are."""
+    """Checks the size of the activations through the net with its fillers."""
 
     codes = ("weights-all-equal", "activations-vanish", "activations-explode", "activations-saturate")
     stage = Stage.START
@@ -63,25 +63,25 @@ class Fillers(Check):
         full = [layer for layer in exam.layers if layer.saturated > _FULL]
         if full:
             evidence = (
-                f"{100 * full[0].saturated:.0f} % of its numbers are at the ends of the range, usual is under 10 %"
+                f"{100 * full[0].saturated:.0f} % of its numbers are at the ends of the range; below 10 % is usual"
             )
-            yield self._finding(exam, "activations-saturate", full[0].name, random, "stands at its limits", evidence)
+            yield self._finding(exam, "activations-saturate", full[0].name, random, "is saturated", evidence)
         worst = min(stds, key=lambda name: stds[name], default="")
         if worst and stds[worst] < _SMALL:
-            evidence = f"standard deviation {stds[worst]:.1e}, usual is about 1"
+            evidence = f"standard deviation {stds[worst]:.1e}; about 1 is usual"
             yield self._finding(
-                exam, "activations-vanish", worst, random, "gives almost the same for every input", evidence
+                exam, "activations-vanish", worst, random, "gives almost the same output for every input", evidence
             )
         worst = max(stds, key=lambda name: stds[name], default="")
-        if worst and stds[worst] > _LARGE and not full:  # numbers that saturate units do no more harm than that
-            evidence = f"standard deviation {stds[worst]:.1e}, usual is about 1"
+        if worst and stds[worst] > _LARGE and not full:  # else reported as saturation
+            evidence = f"standard deviation {stds[worst]:.1e}; about 1 is usual"
             yield self._finding(
                 exam, "activations-explode", worst, random, "gives numbers that are too large", evidence
             )
 
     @staticmethod
     def _equal(exam: Exam, nodes: list[Node]) -> list[Node]:
-        """Layers whose units all begin with the same weights, and that other learned layers follow."""
+        """Yield layers whose units all have equal initial weights and are followed by other learned layers."""
         found = []
         for node in nodes:
             follows = any(other in nodes for other in exam.case.train.after(node))
@@ -96,8 +96,8 @@ class Fillers(Check):
         return Finding(
             "weights-all-equal",
             Severity.ERROR,
-            f'layer "{nodes[0].name}": all weights begin as {value:g} (weight_filler constant, the default), so all '
-            "of its units stay alike",
+            f'layer "{nodes[0].name}": all weights start as {value:g} (weight_filler constant, the default), so all '
+            "its units stay equal",
             'give it weight_filler { type: "xavier" }, or "msra" before ReLUs',
             f"{len(nodes)} layer(s) with equal weights",
             layer=nodes[0].name,
@@ -114,7 +114,7 @@ class Fillers(Check):
             code,
             Severity.WARNING,
             f'layer "{layer}" {fact} with its first weights (weight_filler {own.type}, {text})',
-            'fill the weights by the layers\' sizes: weight_filler { type: "xavier" }, or "msra" before ReLUs',
+            'use a filler that depends on the layer sizes: weight_filler { type: "xavier" }, or "msra" before ReLUs',
             evidence,
             layer=layer,
             place=exam.case.place(node.index, f"{OPTIONS[node.type]}.weight_filler"),

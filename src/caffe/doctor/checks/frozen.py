@@ -11,7 +11,7 @@ from caffe.doctor.finding import Finding, Line, Severity
 
 
 class Frozen(Check):
-    """Looks for layers that begin with random weights and are not trained, and for runs that train none."""
+    """Looks for layers with random weights that are not trained, and for runs that train no layer at all."""
 
     codes = ("frozen-layers", "nothing-learns")
     stage = Stage.START
@@ -35,7 +35,7 @@ class Frozen(Check):
         yield Finding(
             "frozen-layers",
             Severity.WARNING,
-            f"layers {listed} have lr_mult 0 and no weights from a file: they keep their random first weights",
+            f"layers {listed} have lr_mult 0 and no weights from a file: they keep their random initial weights",
             "set lr_mult to 1, or give trained weights with -weights",
             f"{len(names)} of {len(weights)} learned layers do not learn",
             layer=nodes[0].name,
@@ -59,7 +59,7 @@ class Frozen(Check):
                 "nothing-learns",
                 Severity.ERROR,
                 "the first step has no gradient in any weight",
-                "see the other findings: dead units, equal weights, or a loss that no weight reaches",
+                "see the other findings: dead units, equal weights, or a loss that does not depend on the weights",
                 "all gradients are 0",
                 symptom=True,
             )

@@ -1,4 +1,4 @@
-"""`gradients-vanish`, `gradients-explode`: how the gradient changes on its way down at the first step."""
+"""`gradients-vanish`, `gradients-explode`: the size of the gradient through the layers at the first step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LAYERS = 3
 
 
 class Gradients(Check):
-    """Compares the gradient at the first learned layer with that at the last."""
+    """Compares the gradient at the first learned layer with the gradient at the last."""
 
     codes = ("gradients-vanish", "gradients-explode")
     stage = Stage.START
@@ -37,7 +37,7 @@ class Gradients(Check):
         change = refill([n for n in random if filler(n).type in ("gaussian", "uniform")] or random)
         if vanish and squashing and not any(filler(node).type in ("gaussian", "uniform") for node in random):
             edits = tuple(SetField(node.index, "type", '"ReLU"') for node in squashing)
-            change = Change(f"ReLU in the place of {', '.join(node.name for node in squashing[:4])}", edits)
+            change = Change(f"ReLU instead of {', '.join(node.name for node in squashing[:4])}", edits)
         elif not vanish and not random:
             change = Change("clip_gradients 1", (SetField(None, "clip_gradients", "1"),))
         way = "smaller" if vanish else "larger"
@@ -45,9 +45,9 @@ class Gradients(Check):
             "gradients-vanish" if vanish else "gradients-explode",
             Severity.WARNING,
             f'the gradient is {max(low / high, high / low):,.0f} times {way} at layer "{first}" than at "{last}": '
-            + ("the first layers learn nothing" if vanish else "the first layers are thrown about"),
-            f"let the signal keep its size on its way: {change.text}; or BatchNorm between the layers",
-            f"{low:.1e} against {high:.1e}, usual is a factor below 100",
+            + ("the first layers do not learn" if vanish else "the first layers are unstable"),
+            f"keep the size of the signal constant: {change.text}; or BatchNorm between the layers",
+            f"{low:.1e} against {high:.1e}, a factor below 100 is usual",
             layer=first,
             place=exam.case.place(nodes[first].index),
             change=change,

@@ -1,4 +1,4 @@
-"""`input-ignored`: the net says the same of every input."""
+"""`input-ignored`: the outputs do not depend on the input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ALIKE = 1e-3
 
 
 class InputIgnored(Check):
-    """Compares a trained net's answers to different inputs, and its loss with that of the best constant answer."""
+    """Compares a trained net's outputs for different inputs, and its loss with the loss of the best constant output."""
 
     codes = ("input-ignored",)
     stage = Stage.RUN
@@ -21,14 +21,14 @@ class InputIgnored(Check):
         run = exam.base if exam.learns else exam.long
         if run.failed is not None or run.error or exam.head is None:
             return
-        yield Line("answers", f"{100 * run.spread:.2g} % of their size is the difference from input to input")
+        yield Line("answers", f"{100 * run.spread:.2g} % of their size is the variation between inputs")
         if run.spread < _ALIKE and not exam.learns:
             yield Finding(
                 "input-ignored",
                 Severity.WARNING,
                 f'after {len(run.losses)} steps the outputs "{exam.head.outputs}" are the same for every input',
-                "see the causes above; look for what cuts the input off: dead units, a scale of 0, equal weights",
-                f"they differ by {100 * run.spread:.1g} % of their size; without input a guess is right as often",
+                "see the causes above; look for dead units, a scale of 0, or equal weights",
+                f"they differ by {100 * run.spread:.1g} % of their size; guessing is correct as often",
                 layer=exam.head.node.name,
                 place=exam.case.place(exam.head.node.index),
                 symptom=True,

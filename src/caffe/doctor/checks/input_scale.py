@@ -17,7 +17,7 @@ _LARGE, _SMALL, _AWAY = 10.0, 0.02, 10.0
 
 
 class InputScale(Check):
-    """Looks at the numbers that the data layers deliver."""
+    """Checks the values that the data layers produce."""
 
     codes = ("input-scale", "constant-input", "non-finite-data")
     stage = Stage.DATA
@@ -39,7 +39,7 @@ class InputScale(Check):
                 "non-finite-data",
                 Severity.ERROR,
                 f'input "{name}" holds {bad:,} numbers that are NaN or infinite, the first in item {row}',
-                "repair or leave out these records",
+                "repair or remove these records",
                 f"{bad:,} of {x.size:,} numbers",
                 layer=node.name,
                 place=exam.case.place(node.index),
@@ -71,9 +71,9 @@ class InputScale(Check):
         return Finding(
             "input-scale",
             Severity.WARNING,
-            f'input "{name}" has mean {mean:.3g} and standard deviation {std:.3g}: not what first weights suit',
+            f'input "{name}" has mean {mean:.3g} and standard deviation {std:.3g}: weight fillers expect about 0 and 1',
             f"bring it to about 0 to 1, or to mean 0 and deviation 1: {change.text}",
-            f"standard deviation {std:.3g}, usual is 0.1 to 5",
+            f"standard deviation {std:.3g}, 0.1 to 5 is usual",
             layer=node.name,
             place=exam.case.place(node.index, "transform_param.scale"),
             change=change,
@@ -82,7 +82,7 @@ class InputScale(Check):
 
 
 def rescaled(exam: Exam, name: str, node: Node, factor: float, mean: float) -> Change:
-    """The change that multiplies an input by `factor` after taking `mean` off it, in all phases."""
+    """Create the change that subtracts `mean` from an input and multiplies it by `factor`, in all phases."""
     factor = float(f"{factor:.3g}") if not math.isclose(factor, 1 / 256) else factor
     edits: list[Edit] = []
     layers = [(index, spec) for index, spec in enumerate(exam.case.net.layer) if name in spec.top and not spec.bottom]
@@ -97,5 +97,5 @@ def rescaled(exam: Exam, name: str, node: Node, factor: float, mean: float) -> C
         power = f"power_param {{ scale: {factor:g} shift: {-mean * factor:g} }}"
         block = f'layer {{ name: "{name}_scaled" type: "Power" bottom: "{name}" top: "{name}" {power} }}'
         edits.append(AddLayer(last, block))
-    about = f", mean {mean:.3g} taken off" if mean else ""
+    about = f", mean {mean:.3g} subtracted" if mean else ""
     return Change(f'input "{name}" times {factor:.3g}{about}', tuple(edits))

@@ -13,13 +13,13 @@ from caffe.doctor.head import CLASSIFYING, class_axis
 from caffe.doctor.view import Node
 
 _RARE = 0.05
-"""The share of the rarest class against that of an even split, below which classes are not balanced."""
+"""Classes are imbalanced if the rarest has less than this fraction of an even share."""
 _MOST = 0.9
 _HALF = 0.5
 
 
 class Labels(Check):
-    """Looks at the labels of classifiers."""
+    """Checks the labels of classifiers."""
 
     codes = ("label-range", "class-imbalance", "label-order")
     stage = Stage.DATA
@@ -73,8 +73,8 @@ class Labels(Check):
                 Severity.WARNING,
                 f"{100 * most:.0f} % of the labels are class {values[counts.argmax()]:g}, and {counts.min():,} are "
                 f"class {values[counts.argmin()]:g}",
-                "weigh the classes (InfogainLoss), or repeat the rare ones in the database",
-                f"{counts.min():,} to {counts.max():,} items a class",
+                "weight the classes (InfogainLoss), or repeat the rare ones in the database",
+                f"{counts.min():,} to {counts.max():,} items each",
                 layer=source.name,
                 place=exam.case.place(source.index),
                 certain=True,
@@ -90,9 +90,9 @@ class Labels(Check):
             yield Finding(
                 "label-order",
                 Severity.WARNING,
-                "the items come sorted by class: most batches hold one class only",
+                "the items are sorted by class: most batches contain a single class",
                 "shuffle them: caffe convert_imageset -shuffle, or shuffle: true in the data layer",
-                f"{100 * same:.0f} % of the items have the label of the one before, by chance {100 * by_chance:.0f} %",
+                f"{100 * same:.0f} % of the items have the previous item's label, by chance {100 * by_chance:.0f} %",
                 layer=source.name,
                 place=exam.case.place(source.index),
                 certain=True,

@@ -1,4 +1,4 @@
-"""`labels-unrelated`: the labels have nothing to do with the inputs."""
+"""`labels-unrelated`: the labels do not depend on the inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FAILS = 0.1
 
 
 class LabelsUnrelated(Check):
-    """Compares what the nearest neighbours' labels tell with a guess, where training does no better than a guess."""
+    """If training does no better than guessing, checks whether nearest neighbours have equal labels."""
 
     codes = ("labels-unrelated",)
     stage = Stage.RUN
@@ -26,7 +26,7 @@ class LabelsUnrelated(Check):
         if found is None:
             return
         right, chance, items = found
-        yield Line("nearest neighbours", f"{100 * right:.0f} % right, a guess {100 * chance:.0f} %")
+        yield Line("nearest neighbours", f"{100 * right:.0f} % correct, a guess {100 * chance:.0f} %")
         least = chance + 3 * float(np.sqrt(chance * (1 - chance) / items))
         if right > least or exam.long.quality > _FAILS or exam.long.failed is not None or not exam.by_heart.learned:
             return
@@ -34,8 +34,8 @@ class LabelsUnrelated(Check):
         yield Finding(
             "labels-unrelated",
             Severity.ERROR,
-            "the labels have nothing to do with the inputs: the net learns some items by heart, and others not at all",
-            "look at items with their labels (caffe preview); check how the list of labels was made and shuffled",
+            "the labels do not depend on the inputs: the net memorizes some items, and learns nothing about others",
+            "look at items with their labels (caffe preview); check how the list of labels was created and shuffled",
             f"the nearest of {items} items has the same label in {100 * right:.0f} %, by chance {100 * chance:.0f} %; "
             f"{exam.by_heart.text}",
             layer=source.name,
@@ -45,8 +45,11 @@ class LabelsUnrelated(Check):
 
 
 def neighbours(exam: Exam) -> tuple[float, float, int] | None:
-    """The share of items whose nearest neighbour has their label, the share of the largest class, and their number.
-    None where the task is none of one class an item."""
+    """Return the share of items whose nearest neighbour has their label, the share of the largest class, and the item
+    count.
+
+    None if the task does not have one class per item.
+    """
     names, head = exam.inputs(), exam.head
     if head is None or not head.classes or len(names) != 1:
         return None
@@ -54,7 +57,7 @@ def neighbours(exam: Exam) -> tuple[float, float, int] | None:
     if x is None or y is None or len(x) != len(y) or y.size != len(y) or len(x) < _LEAST or not np.isfinite(x).all():
         return None
     x, y = x[:_MOST].reshape(min(len(x), _MOST), -1).astype(np.float32), y[:_MOST].ravel()
-    x, kept = np.unique(x, axis=0, return_index=True)  # a copy would be its own neighbour
+    x, kept = np.unique(x, axis=0, return_index=True)  # a copy of an item would be its nearest neighbour
     y = y[kept]
     if len(x) < _LEAST:
         return None

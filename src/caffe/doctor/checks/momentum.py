@@ -25,7 +25,7 @@ class Momentum(Check):
             yield Finding(
                 "momentum-too-high",
                 Severity.ERROR if momentum >= 1 else Severity.WARNING,
-                f"momentum is {momentum:g}: a step goes on for {1 / max(1e-6, 1 - momentum):,.0f} iterations",
+                f"momentum is {momentum:g}: a gradient acts for {1 / max(1e-6, 1 - momentum):,.0f} iterations",
                 f"lower momentum from {momentum:g} to 0.9",
                 "usual is 0.9",
                 place=exam.case.place(None, "momentum"),

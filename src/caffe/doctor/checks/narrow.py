@@ -13,7 +13,7 @@ from caffe.doctor.view import Node
 
 
 class Narrow(Check):
-    """Looks for a learned layer below the outputs of a classifier that is narrower than there are classes."""
+    """Looks for a learned layer below the outputs of a classifier that has fewer outputs than there are classes."""
 
     codes = ("narrow-layer",)
     stage = Stage.START
@@ -36,7 +36,7 @@ class Narrow(Check):
         yield Finding(
             "narrow-layer",
             Severity.WARNING,
-            f'layer "{node.name}" has {width} output(s), which has to carry all that tells {classes} classes apart',
+            f'layer "{node.name}" has {width} output(s), too few to distinguish {classes} classes',
             f"raise its num_output from {width} to {wide} or more",
             f"{width} outputs for {classes} classes",
             layer=node.name,
@@ -46,7 +46,7 @@ class Narrow(Check):
 
     @staticmethod
     def _is_narrow(node: Node, learned: list[Node], classes: int) -> bool:
-        """Whether the layer alone carries its bottom on, with fewer outputs than classes."""
+        """Whether the layer has fewer outputs than classes and no other layer passes its bottom on."""
         beside = [other for other in learned if set(other.spec.bottom) & set(node.spec.bottom)]
         width = getattr(node.spec, OPTIONS[node.type]).num_output
         return len(beside) == 1 and width < max(2, classes) / (1 if node.type == "InnerProduct" else 2)

@@ -14,7 +14,7 @@ _LINEAR = ("Dropout", "Scale", "Bias", "BatchNorm", "Flatten", "Reshape", "Power
 
 
 class NoNonlinearity(Check):
-    """Looks for two fully connected layers, one over the other, that are together no more than one."""
+    """Looks for two consecutive fully connected layers, which together are equal to a single linear layer."""
 
     codes = ("no-nonlinearity",)
     stage = Stage.START
@@ -33,9 +33,9 @@ class NoNonlinearity(Check):
         yield Finding(
             "no-nonlinearity",
             Severity.WARNING,
-            f'layers "{first.name}" and "{second.name}" have no nonlinearity between them: together they can do '
-            "no more than one linear layer",
-            f'put a ReLU over the top of "{first.name}"',
+            f'layers "{first.name}" and "{second.name}" have no nonlinearity between them: together they can '
+            "compute no more than one linear layer",
+            f'put a ReLU after "{first.name}"',
             f"{len(pairs)} pair(s) of linear layers",
             layer=first.name,
             place=exam.case.place(first.index),
@@ -45,7 +45,7 @@ class NoNonlinearity(Check):
 
     @staticmethod
     def _above(view: View, node: Node) -> Node | None:
-        """The fully connected layer that reads the top of one directly, unless a bottleneck is meant."""
+        """Return the fully connected layer that directly reads the top of another, unless a bottleneck is intended."""
         if node.type != "InnerProduct":
             return None
         here = node

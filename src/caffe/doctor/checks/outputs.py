@@ -11,7 +11,7 @@ from caffe.doctor.finding import Finding, Line, Severity
 
 
 class Outputs(Check):
-    """Looks for the loss, and for learned layers whose results nobody reads."""
+    """Looks for a missing loss, and for learned layers whose results are not used."""
 
     codes = ("loss-missing", "unused-layer")
     stage = Stage.FILES
@@ -23,8 +23,8 @@ class Outputs(Check):
             yield Finding(
                 "loss-missing",
                 Severity.ERROR,
-                "the train net has no loss: nothing tells the weights where to go",
-                "add a loss layer, such as SoftmaxWithLoss; a loss_weight of 0 takes a layer out of the loss",
+                "the train net has no loss, so the weights get no gradient",
+                "add a loss layer, such as SoftmaxWithLoss; a loss_weight of 0 removes a layer from the loss",
                 "no layer with a loss weight",
                 place=exam.case.net_path or exam.case.path,
                 certain=True,

@@ -14,7 +14,7 @@ _FIELDS = ("scale", "mean_file", "mean_value", "force_gray", "force_color")
 
 
 class Phases(Check):
-    """Compares what TRAIN and TEST do to the same input before the net sees it."""
+    """Compares how TRAIN and TEST transform the same input."""
 
     codes = ("phase-mismatch",)
     stage = Stage.FILES
@@ -34,7 +34,7 @@ class Phases(Check):
                         "phase-mismatch",
                         Severity.ERROR,
                         f'input "{node.spec.top[0]}" has {name} {_text(node.spec, name)} in TRAIN and '
-                        f"{_text(other.spec, name)} in TEST: the net is tested on another kind of input",
+                        f"{_text(other.spec, name)} in TEST: the net is tested on different inputs",
                         f"give both data layers the same transform_param.{name}",
                         f"fields that differ: {', '.join(differing)}",
                         layer=other.name,

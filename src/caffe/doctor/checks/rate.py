@@ -11,13 +11,13 @@ from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
 _USUAL = 1e-3
-"""What an update usually is against the weights."""
+"""The usual ratio of an update to the weights."""
 _REACH = 0.3
-"""The least way that weights must be able to go in a whole run, against their size."""
+"""The smallest relative change that the weights must be able to reach in a whole run."""
 
 
 class Rate(Check):
-    """Tries rates around the one given where the run fails or gets on badly."""
+    """Tries other learning rates if the run fails or learns poorly."""
 
     codes = ("rate-too-high", "rate-too-low")
     stage = Stage.RUN
@@ -25,8 +25,8 @@ class Rate(Check):
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         ratios = [blob.ratio for blob in exam.blobs if blob.index == 0 and blob.update and math.isfinite(blob.ratio)]
         largest = max(ratios, default=0.0)
-        yield Line("update against weights", f"{largest:.1e} at most in the first step (usual: about 1e-3)")
-        yield Line("the run as it is", exam.base.text)
+        yield Line("update against weights", f"{largest:.1e} at most in the first step (about 1e-3 is usual)")
+        yield Line("the unchanged run", exam.base.text)
         rate = exam.case.param.base_lr
         if exam.base.error or rate <= 0 or (exam.learns and not exam.base.grown):
             return
@@ -37,13 +37,13 @@ class Rate(Check):
 
     @staticmethod
     def _higher(rate: float, ratio: float) -> list[float]:
-        """Rates to try, the first that by which an update is about 1/1000 of the weights."""
+        """Return rates to try. The first makes an update about 1/1000 of the weights."""
         power = max(1, round(math.log10(_USUAL / ratio))) if ratio > 0 else 2
         return [rate * 10**each for each in (power, power + 1, power + 2, power - 1) if each > 0]
 
     @staticmethod
     def _reach(exam: Exam, ratio: float) -> float:
-        """How far the weights can go in the whole run, against their size, at the first step's pace."""
+        """Return the relative change of the weights over the whole run, extrapolated from the first step."""
         param = exam.case.param
         carried = 1 / (1 - param.momentum) if param.type in ("SGD", "Nesterov") and 0 <= param.momentum < 1 else 1.0
         return ratio * carried * max(param.max_iter, exam.steps)
@@ -56,13 +56,13 @@ class Rate(Check):
             return
         change, proof = found
         way = "lower" if high else "raise"
-        steps = "too large: the loss grows" if high else "too small: the weights hardly move"
+        steps = "too large: the loss grows" if high else "too small: the weights hardly change"
         yield Finding(
             "rate-too-high" if high else "rate-too-low",
             Severity.ERROR if exam.base.failed is not None else Severity.WARNING,
             f"base_lr is {rate:g}: the steps are {steps}",
             f"{way} base_lr from {rate:g} to about {change.text.split()[-1]}",
-            f"the first update is {ratio:.1e} of the weights, usual is about 1e-3",
+            f"the first update is {ratio:.1e} of the weights; about 1e-3 is usual",
             place=exam.case.place(None, "base_lr"),
             change=change,
             proof=proof,

@@ -1,4 +1,4 @@
-"""`duplicate-records`, `train-test-overlap`, `validation-too-good`: copies, and tests that prove nothing."""
+"""`duplicate-records`, `train-test-overlap`, `validation-too-good`: copies, and meaningless tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe.doctor.finding import Finding, Line, Severity
 
 _COPIES, _SHARED = 0.2, 0.05
 _NUMBERS, _VALUES = 16, 8
-"""Items of fewer numbers, or with fewer different ones, may be alike by chance."""
+"""Items with fewer numbers, or fewer distinct ones, can be equal by chance."""
 
 
 class Records(Check):
@@ -36,8 +36,8 @@ class Records(Check):
                     "duplicate-records",
                     Severity.WARNING,
                     f"{100 * copies:.0f} % of the {len(train):,} training items that were read are copies of others",
-                    "leave out the copies, or count epochs by what is different",
-                    f"{len(set(train)):,} of {len(train):,} items are different",
+                    "remove the copies, or count epochs by distinct items",
+                    f"{len(set(train)):,} of {len(train):,} items are distinct",
                     layer=node.name,
                     place=exam.case.place(node.index),
                     certain=True,
@@ -59,9 +59,8 @@ class Records(Check):
             yield Finding(
                 "train-test-overlap",
                 Severity.NOTE if several else Severity.WARNING,
-                f"{100 * shared:.0f} % of the test items are among the training items: the test shows what was learned "
-                "by heart",
-                "split the data once, before anything else, and test on items that training never sees",
+                f"{100 * shared:.0f} % of the test items are also training items: the test measures what was memorized",
+                "split the data once, before anything else, and test on items that are not used for training",
                 f"{round(shared * len(test)):,} of {len(test):,} items",
                 layer=node.name,
                 place=exam.case.place(node.index),
@@ -82,8 +81,8 @@ class Records(Check):
             yield Finding(
                 "validation-too-good",
                 Severity.WARNING,
-                f"the test data hold {len(tested)} of {len(classes)} classes: saying always one is right often",
-                "draw the test items from the same classes as the training items",
+                f"the test data hold {len(tested)} of {len(classes)} classes: a constant answer is often correct",
+                "take the test items from the same classes as the training items",
                 f"{theirs.size:,} labels of {len(tested)} classes",
                 layer=node.name,
                 place=exam.case.place(node.index),
@@ -92,7 +91,7 @@ class Records(Check):
 
 
 def _hashes(x: np.ndarray | None) -> list[bytes]:
-    """A hash of each item; none for items that may be alike by chance, or that all are."""
+    """Return a hash of each item; empty if the items can be equal by chance, or if all are equal."""
     if x is None or x.ndim < 2 or len(x) < 2 or x[0].size < _NUMBERS:
         return []
     if len(np.unique(x[:50])) < _VALUES or bool((x == x[:1]).all()):

@@ -1,4 +1,4 @@
-"""The first loss with regularisation switched up: the term that weight decay adds must grow with it."""
+"""The first loss with stronger regularization: the term that weight decay adds must grow with it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TIMES = 1000
 
 
 class Regularisation(Check):
-    """Adds the term of weight decay, which Caffe leaves out of the loss that it shows, to the first loss.
+    """Reports the first loss including the weight decay term, which Caffe leaves out of the displayed loss.
 
-    The term is weight_decay times the sum of decay_mult w^2 / 2, or of decay_mult |w| for L1. By hand, one switches the
-    decay up and sees the loss rise above that of a guess.
+    The term is weight_decay times the sum of decay_mult w^2 / 2, or of decay_mult |w| for L1. The manual version of
+    this check is to raise the weight decay and see that the loss rises above that of a guess.
     """
 
     codes = ()
@@ -26,11 +26,11 @@ class Regularisation(Check):
         if exam.base.error:
             return
         if decay <= 0:
-            yield Line("first loss with regularisation", "weight_decay is 0: nothing is added")
+            yield Line("first loss with regularization", "weight_decay is 0: nothing is added")
             return
         term = decay * sum(blob.decay_mult * _penalty(exam, blob) for blob in exam.blobs)
         figure = f"{first:.3g} + {term:.3g}; with {_TIMES} times the decay {first:.3g} + {_TIMES * term:.3g}"
-        yield Line("first loss with regularisation", figure, {"first": first, "term": term, "times": _TIMES})
+        yield Line("first loss with regularization", figure, {"first": first, "term": term, "times": _TIMES})
 
 
 def _penalty(exam: Exam, blob: object) -> float:

@@ -17,7 +17,7 @@ _STEPPING = {"step": "stepsize", "multistep": "stepvalue"}
 
 
 class ScheduleCheck(Check):
-    """Follows the rate over the iterations of the run."""
+    """Checks the learning rate over the iterations of the run."""
 
     codes = ("rate-not-finite", "schedule")
     stage = Stage.FILES
@@ -27,7 +27,7 @@ class ScheduleCheck(Check):
         try:
             rates = self._rates(param)
         except (SolverError, ArithmeticError, ValueError) as error:
-            yield self._not_finite(exam, f'lr_policy "{param.lr_policy}" gives no rate: {error}')
+            yield self._not_finite(exam, f'lr_policy "{param.lr_policy}" cannot compute a rate: {error}')
             return
         bad = next((i for i, rate in rates.items() if not math.isfinite(rate)), None)
         if bad is not None:
@@ -52,11 +52,11 @@ class ScheduleCheck(Check):
 
     @staticmethod
     def _rates(param: object) -> dict[int, float]:
-        """The rate at some hundred iterations of the run, the last among them."""
+        """Return the rate at some hundred iterations of the run, including the last."""
         policy = policy_class(param.lr_policy)(param)  # type: ignore[attr-defined]
         last, step, rates = max(param.max_iter, 1), 0, {}  # type: ignore[attr-defined]
         for iteration in sorted({*np.linspace(0, last - 1, 200).astype(int).tolist(), last - 1}):
-            for _ in range(1000):  # multistep steps once an iteration
+            for _ in range(1000):  # multistep takes at most one step per iteration
                 after = policy.step_at(iteration, step)
                 if after == step:
                     break

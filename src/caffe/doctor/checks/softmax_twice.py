@@ -13,7 +13,7 @@ _TWICE = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
 
 
 class SoftmaxTwice(Check):
-    """Looks for a loss that begins with the function by which its bottom was made."""
+    """Looks for a loss that applies a function that was already applied to its bottom."""
 
     codes = ("softmax-twice",)
     stage = Stage.FILES
@@ -32,10 +32,10 @@ class SoftmaxTwice(Check):
             yield Finding(
                 "softmax-twice",
                 Severity.WARNING,
-                f'layer "{node.name}" ({node.type}) computes a {maker.type} of its bottom, which layer "{maker.name}" '
-                "has done already: the gradient becomes small",
+                f'layer "{node.name}" ({node.type}) applies a {maker.type} to its bottom, which layer "{maker.name}" '
+                "has already applied: the gradient becomes small",
                 f'let "{node.name}" read "{bottoms[0]}" instead of "{node.spec.bottom[0]}"',
-                f"two layers of {maker.type} before one loss",
+                f"{maker.type} is applied twice before one loss",
                 layer=node.name,
                 place=exam.case.place(node.index, "bottom"),
                 change=Change(f'"{node.name}" reads "{bottoms[0]}"', (edit,)),

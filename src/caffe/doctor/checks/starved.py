@@ -1,4 +1,4 @@
-"""`input-starved`: training waits for its data."""
+"""`input-starved`: training is limited by the speed of the data layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST, _GAIN, _STEPS = 0.005, 0.5, 20
 
 
 class Starved(Check):
-    """Compares the time of a step with that of a step over a batch that is in memory."""
+    """Compares the time of a step with the time of a step on a batch in memory."""
 
     codes = ("input-starved",)
     stage = Stage.RUN
@@ -28,24 +28,24 @@ class Starved(Check):
         change = exam.kept(exam.sample.batch, plain=False)
         if change is None or not exam.trials.time_for(1):
             return
-        kept = exam.trials.run(change, _STEPS)  # data layers read ahead, so the time of a read alone tells little
+        kept = exam.trials.run(change, _STEPS)  # data layers prefetch, so the time of a read alone is not informative
         if kept.error or kept.failed is not None or kept.step_seconds > (1 - _GAIN) * step:
             return
-        again = exam.trials.run(None, _STEPS)  # another program may have had the machine at first
+        again = exam.trials.run(None, _STEPS)  # another program may have used the machine the first time
         if again.error or again.failed is not None or kept.step_seconds > (1 - _GAIN) * again.step_seconds:
             return
         node = next(node for node in exam.case.train.nodes if not node.spec.bottom and node.spec.top)
         yield Finding(
             "input-starved",
             Severity.WARNING,
-            f'training waits for layer "{node.name}": a step takes {1000 * step:.3g} ms with it',
+            f'training waits for layer "{node.name}": a step takes {1000 * step:.3g} ms',
             "make a database of small images (caffe convert_imageset -resize_height 256), or raise data_param.prefetch",
-            f"{1000 * kept.step_seconds:.3g} ms without",
+            f"{1000 * kept.step_seconds:.3g} ms with a batch in memory",
             layer=node.name,
             place=exam.case.place(node.index),
             proof=Proof(
-                f"as it is: {1000 * step:.3g} ms a step",
-                f"with one batch kept in memory: {1000 * kept.step_seconds:.3g} ms",
+                f"unchanged: {1000 * step:.3g} ms per step",
+                f"with one batch in memory: {1000 * kept.step_seconds:.3g} ms",
                 1 - kept.step_seconds / step,
                 run.quality,
             ),

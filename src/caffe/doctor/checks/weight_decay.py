@@ -13,7 +13,7 @@ _USUAL, _HIGH = 0.0005, 0.005
 
 
 class WeightDecay(Check):
-    """Compares a strong weight decay with the usual one."""
+    """Compares a strong weight decay with the usual value."""
 
     codes = ("weight-decay-too-high",)
     stage = Stage.RUN
@@ -24,9 +24,9 @@ class WeightDecay(Check):
             yield Finding(
                 "weight-decay-too-high",
                 Severity.WARNING,
-                f"weight_decay is {decay:g}: it pulls the weights to 0 faster than the loss can move them",
+                f"weight_decay is {decay:g}: it shrinks the weights faster than the loss changes them",
                 f"lower weight_decay from {decay:g} to {_USUAL:g}",
-                f"usual is {_USUAL:g}, or less",
+                f"{_USUAL:g} or less is usual",
                 place=exam.case.place(None, "weight_decay"),
                 change=Change(f"weight_decay {_USUAL:g}", (SetField(None, "weight_decay", f"{_USUAL:g}"),)),
             )

@@ -1,4 +1,4 @@
-"""`weights-not-loaded`: weights are given, and layers have other names than those in the file."""
+"""`weights-not-loaded`: weights are given, but names of layers differ from those in the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shapes = list[tuple[int, ...]]
 
 
 class WeightsGiven(Check):
-    """Compares the names and shapes of the net's layers with those in the weight files."""
+    """Compares names and shapes of the net's layers with the weight files."""
 
     codes = ("weights-not-loaded",)
     stage = Stage.FILES
@@ -28,9 +28,9 @@ class WeightsGiven(Check):
         learned = [node for node in case.train.nodes if node.type in OPTIONS]
         missing = [node for node in learned if node.name not in case.stored]
         yield Line(
-            "weights", f"{len(learned) - len(missing)} of {len(learned)} learned layers get theirs from the file"
+            "weights", f"{len(learned) - len(missing)} of {len(learned)} learned layers get their weights from the file"
         )
-        # a last layer of another name is how one asks for a new one
+        # renaming the last layer is the usual way to train it from scratch
         low = [node for node in missing if any(other in learned for other in case.train.after(node))]
         if not low:
             return
@@ -54,7 +54,7 @@ class WeightsGiven(Check):
 
 
 def _matched(nodes: list[Node], spare: dict[str, Shapes], shapes: dict[str, Shapes]) -> list[tuple[Node, str]]:
-    """Layers with those of the file that have the same shapes, in their order."""
+    """Pair layers with layers of the file that have the same shapes, in order."""
     pairs, left = [], dict(spare)
     for node in nodes:
         name = next((name for name, stored in left.items() if _size(stored) == _size(shapes.get(node.name, []))), None)
@@ -65,12 +65,12 @@ def _matched(nodes: list[Node], spare: dict[str, Shapes], shapes: dict[str, Shap
 
 
 def _size(shapes: Shapes) -> Shapes:
-    """Without axes of length 1, which old files add."""
+    """Return a shape without axes of length 1, which old files add."""
     return [tuple(n for n in shape if n != 1) for shape in shapes]
 
 
 def _shapes(exam: Exam) -> dict[str, Shapes]:
-    """The shapes of the train net's blobs by layer."""
+    """Return the shapes of the train net's blobs by layer."""
     solver = exam.case.solver(Change("no weights", (SetField(None, "weights", ""),)))
     try:
         return {layer.name: [tuple(tensor.shape) for tensor in layer.tensors] for layer in solver.net.layers}

@@ -16,7 +16,7 @@ from caffe.doctor.view import Node
 
 
 class WrongLoss(Check):
-    """Compares what a loss expects of its bottoms with what makes them."""
+    """Compares the values that a loss expects with the layers that produce its bottoms."""
 
     codes = ("wrong-loss",)
     stage = Stage.DATA
@@ -27,7 +27,7 @@ class WrongLoss(Check):
             if node.type == "MultinomialLogisticLoss":
                 maker = view.maker(node, node.spec.bottom[0])
                 if maker is not None and maker.type != "Softmax":
-                    fact = f'"{maker.name}" ({maker.type}) gives any numbers'
+                    fact = f'"{maker.name}" ({maker.type}) gives unbounded numbers'
                     yield self._finding(exam, node, "expects probabilities", fact)
             elif node.type in ("EuclideanLoss", "SigmoidCrossEntropyLoss") and len(node.spec.bottom) == 2:
                 labels = exam.sample.arrays.get(node.spec.bottom[1])
@@ -37,8 +37,10 @@ class WrongLoss(Check):
 
     @staticmethod
     def _classes(exam: Exam, node: Node, finding: Finding, labels: np.ndarray) -> Finding:
-        """The finding with a change that also gives the last layer an output for each class, and its proof: both runs
-        are compared by the share of right answers, rounded before the change."""
+        """Yield the finding with a change that also gives the last layer one output per class, and its proof.
+
+        Both runs are compared by the share of correct answers; before the change the outputs are rounded.
+        """
         maker = next((other for other in exam.case.train.before(node) if other.type in OPTIONS), None)
         if maker is None or exam.base.error:
             return finding
@@ -50,7 +52,7 @@ class WrongLoss(Check):
         before = exam.base.right if math.isfinite(exam.base.right) else 0.0
         if not after.error:
             gain = (after.right - before) / max(1e-6, 1 - before)
-            text = f"as it is: {100 * before:.0f} % right when rounded, after {exam.steps} steps"
+            text = f"unchanged: {100 * before:.0f} % correct when rounded, after {exam.steps} steps"
             finding.proof = Proof(text, f"{change.text}: {after.text}", gain, after.quality)
         return finding
 

@@ -1,4 +1,4 @@
-"""Forks of Caffe: their messages and fields (*.proto), what becomes of each field, and their layer types."""
+"""Forks of Caffe: their messages and fields (*.proto), how each field is treated, and their layer types."""
 
 from caffe.proto.forks.layers import LAYERS, VALUES, foreign_layer, foreign_value
 

@@ -1,4 +1,4 @@
-"""What a net or a solver does about fields of forks: gives them their effect, tells or refuses them."""
+"""Handles the fields of forks in a net or solver: applies them, warns that they have no effect, or rejects them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caffe.proto.printing import repeated_fields
 __all__ = ["FIRST", "apply", "has_effects", "refuse_layer", "refuse_solver", "tell", "without_effect"]
 
 FIRST = 30000
-"""The lowest number of a fork's field in a message of BVLC's."""
+"""The lowest field number that a fork uses in a message of BVLC Caffe."""
 
 _SIDES = ("kernel_size", "stride", "pad")
 _PoolingParameter = caffe_pb2.PoolingParameter
@@ -23,15 +23,15 @@ _TOLD: set[tuple[str, str]] = set()
 
 
 def has_effects(net: Any) -> bool:
-    """Whether `apply` has anything to do."""
+    """Whether `apply` would change the net."""
     return any(layer.type == "AutoCrop" or _translated(layer) or _is_undecided(layer) for layer in net.layer)
 
 
 def apply(net: Any, name: str) -> None:
-    """Say in BVLC's words, in place, what a net of today says in a fork's. Raises `ProtoError` for contradictions.
+    """Translate a fork's fields in an upgraded net to BVLC's fields, in place. Raises `ProtoError` for contradictions.
 
     pooling_param: ceil_mode becomes round_mode; sizes given twice become _h and _w. convolution_param: hole becomes
-    dilation. batch_norm_param: a filler of Intel's makes a BatchNorm scale, unless a Scale follows that does so.
+    dilation. batch_norm_param: a filler of Intel's Caffe adds a scale to the BatchNorm, unless a Scale layer follows.
     AutoCrop of RCF becomes Crop.
     """
     for index, layer in enumerate(net.layer):
@@ -49,7 +49,7 @@ def apply(net: Any, name: str) -> None:
 
 
 def tell(message: Any, name: str) -> None:
-    """Warn once of the fields in a net or solver that have no effect here: one line, by fork."""
+    """Log one warning that lists, by fork, the fields of a net or solver that have no effect here."""
     found: dict[str, dict[str, None]] = {}
     for origin, field in without_effect(message):
         found.setdefault(origin, {})[field] = None
@@ -58,13 +58,13 @@ def tell(message: Any, name: str) -> None:
     listed = "; ".join(f"{', '.join(fields)} ({origin})" for origin, fields in found.items())
     if (name, listed) not in _TOLD and ("", listed) not in _TOLD:
         _TOLD.update({(name, listed)} if name not in ("NetParameter", "SolverParameter") else {("", listed)})
-        log.warning("forks.py", f"{name}: without effect on the result, and passed over: {listed}")
+        log.warning("forks.py", f"{name}: no effect on the result, ignored: {listed}")
 
 
 def refuse_layer(layer: Any, honoured: Collection[str]) -> None:
-    """Raise a `NetError` for a fork's field of a LayerParameter that its layer cannot do; `honoured` are those it can.
+    """Raise a `NetError` for a fork's field of a LayerParameter that its layer does not support.
 
-    They are named "TransformationParameter.resize_param".
+    `honoured` are the supported fields, with names such as "TransformationParameter.resize_param".
     """
     for field, value in layer.ListFields():
         if not field.name.endswith("_param") or field.message_type is None or field.is_extension:
@@ -72,15 +72,15 @@ def refuse_layer(layer: Any, honoured: Collection[str]) -> None:
         for path, origin, way_out in _refused(value, field.name, honoured):
             fact = f"{path} comes from a fork of Caffe ({origin})"
             raise NetError(
-                f'layer "{layer.name}" ({layer.type}): {fact}; {way_out or "this package cannot do what it asks for"}'
+                f'layer "{layer.name}" ({layer.type}): {fact}; {way_out or "this package does not support it"}'
             )
 
 
 def refuse_solver(param: Any) -> None:
-    """Raise a `SolverError` for a fork's field of a SolverParameter that this package cannot do."""
+    """Raise a `SolverError` for a fork's field of a SolverParameter that this package does not support."""
     for path, origin, way_out in _refused(param, "", ()):
         fact = f"{path} is set, which comes from a fork of Caffe ({origin})"
-        raise SolverError(f"{fact}; {way_out or 'this package cannot do what it asks for'}")
+        raise SolverError(f"{fact}; {way_out or 'this package does not support it'}")
 
 
 def _translated(layer: Any) -> bool:
@@ -127,7 +127,7 @@ def _dilate(param: Any) -> None:
 
 
 def _is_undecided(layer: Any) -> bool:
-    """Whether a BatchNorm has a filler in Intel's words, which counts only if no Scale follows."""
+    """Whether a BatchNorm has one of Intel's fillers, which counts only if no Scale follows."""
     param = layer.batch_norm_param
     intel = param.HasField("filler") or param.HasField("bias_filler")
     decided = param.HasField("use_weight_bias") or param.HasField("scale_filler") or param.HasField("scale_bias")
@@ -142,7 +142,7 @@ def _is_scaled(norm: Any, following: Collection[Any]) -> bool:
 
 
 def without_effect(message: Any) -> Iterator[tuple[str, str]]:
-    """Origin and name of each field and engine in a message that has no effect, messages inside it included."""
+    """Yield origin and name of each field and engine in a message, including nested messages, that has no effect."""
     table, repeated = WITHOUT_EFFECT.get(message.DESCRIPTOR.name, {}), repeated_fields(message.DESCRIPTOR)
     for field, value in message.ListFields():
         if field.is_extension or field.name in ("blobs", "layers"):
@@ -157,7 +157,7 @@ def without_effect(message: Any) -> Iterator[tuple[str, str]]:
 
 
 def _refused(message: Any, path: str, honoured: Collection[str]) -> Iterator[tuple[str, str, str]]:
-    """Path, origin and way out of each field that asks for something that this package has not."""
+    """Yield path, origin and alternative of each field that asks for something that this package does not support."""
     owner = message.DESCRIPTOR.name
     table = REFUSED.get(owner, {})
     for field, value in message.ListFields():
@@ -169,7 +169,7 @@ def _refused(message: Any, path: str, honoured: Collection[str]) -> Iterator[tup
 
 
 def _asks(field: Any, value: Any) -> bool:
-    """Whether a field's value is another than what Caffe does without it."""
+    """Whether a field's value differs from Caffe's behaviour without the field."""
     if field.message_type is not None:
         return True
     if field.name in repeated_fields(field.containing_type):

@@ -1,8 +1,9 @@
-"""What becomes of each field that forks of Caffe add to BVLC's messages: one of three fates.
+"""How each field that forks of Caffe add to BVLC's messages is treated.
 
-It has its effect (`EFFECT`); it has none on what a net computes (`WITHOUT_EFFECT`), which a warning tells; or a net or
-solver that sets it to anything but its default is refused (`REFUSED`). The options of a fork's layer (`OPTIONS`) go
-with their layer type. Who adds what a field asks for moves its entry to `EFFECT`, or names it in `Layer.honours`.
+There are three groups: fields that work (`EFFECT`); fields that do not change what a net computes (`WITHOUT_EFFECT`),
+which cause a warning; and fields that are rejected (`REFUSED`) if they are set to anything but the default. `OPTIONS`
+lists the options of forks' layer types. When you implement a field, move its entry to `EFFECT`, or add its name to
+`Layer.honours`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Table = dict[str, dict[str, str]]
 
 
 def _by_message(table: dict[str, dict[str, str]]) -> Table:
-    """Message -> field -> origin, from origin -> message -> names."""
+    """Convert origin -> message -> names to message -> field -> origin."""
     result: Table = {}
     for origin, messages in table.items():
         for message, names in messages.items():
@@ -24,7 +25,7 @@ def _by_message(table: dict[str, dict[str, str]]) -> Table:
 
 
 ENGINES = {"MKL2017": of.INTEL, "MKLDNN": of.INTEL}
-"""Values of `engine` that only forks have; every engine computes the same."""
+"""Values of `engine` that only forks have. All engines compute the same."""
 
 EFFECT = _by_message(
     {
@@ -203,7 +204,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
         **_COLOURS,
     },
 }
-"""Message -> field -> origin, and the way out if there is one."""
+"""Message -> field -> origin, and the alternative if there is one."""
 
 OPTIONS: dict[str, str] = {
     name: origin

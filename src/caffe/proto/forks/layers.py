@@ -1,7 +1,7 @@
-"""Layer types and values that forks of Caffe have and this package has not, each with its origin.
+"""Layer types and values that exist in forks of Caffe but not in this package, each with its origin.
 
-An error calls such a name by its origin instead of suggesting a known name that is spelled alike and does something
-else. When a layer or value is added to the package, its entry here is deleted; a test compares the two.
+For these names an error states the origin, instead of suggesting a similar known name with another meaning. When a
+layer or value is added to the package, delete its entry here; a test checks this.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ LAYERS: dict[str, tuple[str, str]] = {
     "SELUDropout": (of.JOLIBRAIN, ""),
     "ParseEvaluate": ("ParseNet", ""),
 }
-"""Layer type -> its origin, and the way out if the package can compute the same."""
+"""Layer type -> its origin, and the alternative if the package can compute the same."""
 
 VALUES: dict[str, tuple[str, str]] = {
     "Reg_Col": (of.INCREG, "prune with Caffe_IncReg"),
     "gabor": (of.INTEL, ""),
     "stepearly": ("junhyukoh's caffe-lstm", 'write "plateau" (docs/solvers.md)'),
 }
-"""Values of fields that name a filler, policy or the like."""
+"""Field values that name a filler, policy or the like."""
 
 
 def foreign_layer(name: str) -> str:
-    """What follows `layer type "Permute"` if a fork has this type; else an empty string."""
+    """Return the text to append to `layer type "Permute"` if a fork has this type, else an empty string."""
     if name not in LAYERS:
         return ""
     origin, instead = LAYERS[name]
@@ -61,7 +61,7 @@ def foreign_layer(name: str) -> str:
 
 
 def foreign_value(name: str) -> str:
-    """What follows `unknown filler type "gabor"` if a fork has this value; else an empty string."""
+    """Return the text to append to `unknown filler type "gabor"` if a fork has this value, else an empty string."""
     if name not in VALUES:
         return ""
     origin, instead = VALUES[name]

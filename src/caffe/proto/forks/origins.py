@@ -1,4 +1,4 @@
-"""The forks of Caffe, as errors and warnings call them."""
+"""Names of the forks of Caffe in errors and warnings."""
 
 from __future__ import annotations
 
