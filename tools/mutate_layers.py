@@ -168,6 +168,9 @@ MUTATIONS = [
         CONFORMANCE,
         "Clip and bottoms",
     ),
+    Mutation(  # 28: mask A sees its own cell
+        "autoregressive.py", "return order < centre + own", "return order < centre + 1", "test_autoregressive.py"
+    ),
 ]
 
 
