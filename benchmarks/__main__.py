@@ -1,9 +1,9 @@
 """Runs the benchmarks one after the other, each in a process of its own.
 
 python -m benchmarks                        all of them; the tables and pictures are in benchmarks/results
-python -m benchmarks -short                 a look at each in two minutes, which writes nothing
+python -m benchmarks -short                 a two-minute version of each, which writes nothing
 python -m benchmarks training -nets lenet   one, with its own arguments
-python -m benchmarks report                 the tables and pictures again, from the figures kept
+python -m benchmarks report                 only the tables and pictures, from the stored figures
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SHORT: dict[str, list[str]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Run what the command line names; returns the worst exit code."""
+    """Run the benchmarks named on the command line; returns the worst exit code."""
     if argv and not argv[0].startswith("-"):
         return run(argv[0], argv[1:])
     if argv not in ([], ["-short"]):

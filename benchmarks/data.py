@@ -1,14 +1,14 @@
-"""Images a second that a Data layer delivers, beside a torch DataLoader and real Caffe.
+"""Images per second of a Data layer, compared with a torch DataLoader and real Caffe.
 
-Records of 256 x 256 x 3, raw and as JPEG, in LMDB; each is cropped at random to 227, mirrored at random, and a mean is
-subtracted, in batches of 64. The DataLoader does the same with OpenCV and numpy, with the number of workers that is
-best for it. The candidates take turns; medians count. Last comes the share of its time that the training of LeNet
-spends waiting for data.
+The records are 256 x 256 x 3, raw and as JPEG, in LMDB. Each image is randomly cropped to 227 and mirrored, and a mean
+is subtracted, in batches of 64. The DataLoader does the same with OpenCV and numpy, with its best number of workers.
+The candidates take turns; medians are reported. The last line is the fraction of time that the training of LeNet waits
+for data.
 
     python -m benchmarks.data [--rounds 5] [--seconds 2]
 
-Prints a table in Markdown, and writes that of three rounds or more to benchmarks/results. Real Caffe takes part where
-`benchmarks.real` finds it.
+Prints a table in Markdown, and writes it to benchmarks/results if there were three rounds or more. Real Caffe is
+included if `benchmarks.real` finds it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ print("RATE", count / (time.time() - start))
 
 
 class Records(torch.utils.data.Dataset):
-    """What one writes by hand: a record of an LMDB, decoded, cropped, mirrored and centred."""
+    """The manual version: reads a record of an LMDB, decodes, crops, mirrors and centres it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -120,7 +120,7 @@ def main() -> int:
 
 
 def waiting(seconds: float) -> float:
-    """The share of the time of training steps in which the Data layer's batch is not there yet."""
+    """Return the fraction of the training time in which the next batch of the Data layer is not ready."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "digits")
         with LmdbWriter(path) as writer:
@@ -156,7 +156,7 @@ def waiting(seconds: float) -> float:
 
 
 def measure(path: str, options: argparse.Namespace) -> tuple[list[float], list[float], int, list[float]]:
-    """Rates of ours, of the DataLoader, its best number of workers, and rates of real Caffe."""
+    """Measure the rates of ours, of the DataLoader, its best number of workers, and the rates of real Caffe."""
     counts = sorted({0, 1, 2, cores(), 2 * cores()})
     trial = {count: rate(lambda count=count: loader_batches(path, count), options.seconds / 2) for count in counts}
     workers = max(counts, key=lambda count: trial[count])
@@ -170,7 +170,7 @@ def measure(path: str, options: argparse.Namespace) -> tuple[list[float], list[f
 
 
 def rate(start: Callable[[], Iterator[object]], seconds: float) -> float:
-    """Images a second once the pipeline is full."""
+    """Return images per second once the pipeline is full."""
     batches = start()
     for _ in range(8):
         next(batches)
@@ -184,7 +184,7 @@ def rate(start: Callable[[], Iterator[object]], seconds: float) -> float:
 
 
 def our_batches(path: str) -> Iterator[object]:
-    """The batches of a Data layer."""
+    """Yield the batches of a Data layer."""
     spec = text_format.Parse(LAYER % (CROP, *MEAN, path, BATCH), caffe_pb2.LayerParameter())
     layer = layer_class("Data")(spec, caffe_pb2.TRAIN)
     layer.setup()
@@ -196,7 +196,7 @@ def our_batches(path: str) -> Iterator[object]:
 
 
 def loader_batches(path: str, workers: int) -> Iterator[object]:
-    """The batches of a DataLoader, epoch after epoch with the same workers."""
+    """Yield the batches of a DataLoader, epoch after epoch with the same workers."""
     loader = torch.utils.data.DataLoader(
         Records(path), BATCH, num_workers=workers, persistent_workers=workers > 0, drop_last=True,
         multiprocessing_context=multiprocessing.get_context("fork") if workers else None,
@@ -206,7 +206,7 @@ def loader_batches(path: str, workers: int) -> Iterator[object]:
 
 
 def real_rate(python: str, path: str, seconds: float) -> float:
-    """Images a second of real Caffe, in a process of its own."""
+    """Return images per second of real Caffe, in a separate process."""
     net = Path(path).parent / "net.prototxt"
     net.write_text(f"layer {{ {LAYER % (CROP, *MEAN, path, BATCH)} }}\n")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
@@ -226,7 +226,7 @@ def real_rate(python: str, path: str, seconds: float) -> float:
 
 
 def write(folder: Path, kind: str) -> str:
-    """An LMDB of synthetic pictures that compress about as well as photographs."""
+    """Write an LMDB of synthetic pictures that compress about as well as photographs."""
     rng = np.random.default_rng(0)
     path = folder / f"{kind}_lmdb"
     with LmdbWriter(path) as writer:
@@ -244,12 +244,12 @@ def write(folder: Path, kind: str) -> str:
 
 
 def show(rates: list[float]) -> str:
-    """`median (least, most)`."""
+    """Format `median (least, most)`."""
     return f"{statistics.median(rates):,.0f} ({min(rates):,.0f}, {max(rates):,.0f})" if rates else "not measured"
 
 
 def ratio(ours: list[float], theirs: list[float]) -> str:
-    """How many times as fast ours is: the median of the rounds' ratios."""
+    """Return the speed of ours relative to the other: the median of the rounds' ratios."""
     return f"{statistics.median(a / b for a, b in zip(ours, theirs, strict=True)):.2f}" if theirs else ""
 
 

@@ -1,4 +1,4 @@
-"""What each benchmark should show, and whether it did."""
+"""The goals of each benchmark, and whether they are met."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Goal:
-    """Ratios (what the best of `peers` takes / what ours takes) of the rows of one part of the benchmarks.
+    """A goal for ratios (time of the best of `peers` / time of ours) in the rows of one part of the benchmarks.
 
-    `mean` is the least geometric mean, `least` the least of all; `most` bounds the inverse, ours / best peer.
+    `mean` is the smallest allowed geometric mean, `least` the smallest allowed ratio; `most` is the largest allowed
+    inverse, ours / best peer.
     """
 
     part: str
@@ -26,18 +27,18 @@ class Goal:
     least: float = 0.0
     most: float = 0.0
     ours: tuple[str, ...] = (OURS,)
-    """Names of engines of ours; two with EITHER between them stand for the quicker of both in each row."""
+    """Names of our engines; two separated by EITHER mean the faster of both in each row."""
     rows: tuple[str, ...] = ()
-    """Only these rows; by default all."""
+    """Only these rows; the default is all."""
 
     def wanted(self) -> str:
-        """The goal in words."""
+        """Describe the goal."""
         words = [f"geometric mean {self.mean:g}"] if self.mean else []
         words += [f"none under {self.least:g}"] if self.least else []
         return ", ".join([*words, *([f"ours / theirs at most {self.most:g}"] if self.most else [])])
 
     def judge(self, ratios: Mapping[str, float]) -> tuple[str, str]:
-        """What was measured, in words, and the verdict."""
+        """Return a description of the measurement, and the verdict."""
         worst = min(ratios, key=lambda name: ratios[name])
         if self.most:
             return f"at most {1 / ratios[worst]:.2f} ({worst})", _verdict(1 / ratios[worst] <= self.most)
@@ -78,16 +79,16 @@ GOALS = [
     Goal("loading", "240 MB of weights read", ("real Caffe",), least=3.0),
     Goal("memory", "peak memory of training", ("PyTorch eager",), most=0.9),
 ]
-"""In the order in which they are shown."""
+"""The goals, in display order."""
 
 
 def value(found: Mapping[str, Any]) -> float | None:
-    """What an engine took, in the part's unit; None if it was not measured."""
+    """Return the measurement of an engine, in the part's unit; None if it was not measured."""
     return found.get("ms", found.get("MB"))
 
 
 def ratios(goal: Goal, rows: Rows, ours: str) -> dict[str, float]:
-    """By row: what the best peer takes as a multiple of what `ours` takes, where both were measured."""
+    """Return for each row the time of the best peer relative to `ours`, where both were measured."""
     made = {}
     for name, row in rows.items():
         took = {engine: value(found) for engine, found in row["engines"].items()}
@@ -98,7 +99,7 @@ def ratios(goal: Goal, rows: Rows, ours: str) -> dict[str, float]:
 
 
 def judged(part: str, rows: Rows) -> Iterator[str]:
-    """The lines of a Markdown table, one for each goal of the part."""
+    """Yield the lines of a Markdown table, one for each goal of the part."""
     for goal in GOALS:
         for ours in goal.ours:
             needed = set(ours.split(EITHER))

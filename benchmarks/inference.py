@@ -1,10 +1,10 @@
-"""Running nets that are trained: ours beside ONNX Runtime, OpenVINO, OpenCV's DNN module and real Caffe.
+"""Inference of trained nets, compared with ONNX Runtime, OpenVINO, OpenCV's DNN module and real Caffe.
 
     python -m benchmarks inference [-nets alexnet] [-engines onnx,vino] [-threads 1,2] [-rounds 7]
     python -m benchmarks single    the same for one image: LeNet, the three nets of MTCNN, GoogLeNet
 
-All engines have the same weights and data, get the data as an array for each run, and give the outputs as arrays; how
-far these are from ours is part of the table. ONNX Runtime and OpenVINO read an ONNX file that torch exports.
+All engines use the same weights and data, get the data as an array in each run, and return the outputs as arrays. The
+table also shows how far their outputs differ from ours. ONNX Runtime and OpenVINO read an ONNX file that torch exports.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ENGINES = [
 
 
 class OnnxLrn(torch.autograd.Function):
-    """LRN as the one ONNX operator that it is; torch's own export writes it as six."""
+    """LRN as a single ONNX operator; torch's own export writes six."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
@@ -52,7 +52,7 @@ class OnnxLrn(torch.autograd.Function):
 
 
 def export(param: Any, folder: Path) -> None:
-    """Write the folder's net as `net.onnx`."""
+    """Export the folder's net as `net.onnx`."""
     net = PlainNet(param, weights.read(folder / "net.caffemodel")).eval()
     for module in net.modules():
         if isinstance(module, torch.nn.LocalResponseNorm):
@@ -61,12 +61,14 @@ def export(param: Any, folder: Path) -> None:
     data = torch.from_numpy(np.load(folder / "data.npy"))
     names = {"input_names": ["data"], "output_names": list(dict.fromkeys(net.outputs))}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls this way of exporting old; the new one needs more packages
+        warnings.simplefilter("ignore")  # torch calls this export deprecated; the new one needs more packages
         torch.onnx.export(net, (data,), str(folder / "net.onnx"), dynamo=False, opset_version=17, **names)
 
 
 def agreement(folder: Path) -> Callable[[Engine], dict[str, float]]:
-    """A function that tells how far an engine's outputs are from the first one's, in parts of the greatest value."""
+    """Return a function that measures the largest difference of an engine's outputs, relative to the largest value of
+    the first engine.
+    """
     first: dict[str, np.ndarray] = {}
 
     def compare(engine: Engine) -> dict[str, float]:
@@ -80,7 +82,7 @@ def agreement(folder: Path) -> Callable[[Engine], dict[str, float]]:
 
 
 def main(argv: list[str], part: str = "inference", works: Mapping[str, Work] = NETS) -> None:
-    """Measure, print, and with all nets write the results."""
+    """Measure, print, and write the results if all nets were measured."""
     given = options(part, works, argv)
     found = {}
     for name in given.nets:

@@ -1,9 +1,9 @@
-"""Reading AlexNet's weights, a file of 240 MB, and being ready to run: ours beside OpenCV and real Caffe.
+"""Loads AlexNet's weights, a file of 240 MB, until the net can run; compared with OpenCV and real Caffe.
 
     python -m benchmarks loading [-rounds 7]
 
-A fresh process that has imported everything builds the net for one image and reads the weights; then it runs the net
-once, where engines do what they put off until then. The file is in the system's page cache.
+A new process with all imports done builds the net for one image and reads the weights. It then runs the net once,
+because some engines defer work until then. The file is in the system's page cache.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(replace(NETS["alexnet"], shape=(1, 3, 227, 227)), folder, train=False)
-        for _ in range(given.rounds + 1):  # the first round brings files and libraries into memory
+        for _ in range(given.rounds + 1):  # the first round loads files and libraries into memory
             for kind in kinds:
                 try:
                     engine = Engine(kind, folder, given.cores)

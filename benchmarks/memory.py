@@ -1,9 +1,9 @@
-"""The most memory that a training step of ResNet-50 takes: ours beside PyTorch and real Caffe.
+"""Peak memory of a training step of ResNet-50, compared with PyTorch and real Caffe.
 
     python -m benchmarks memory [-nets resnet50]
 
-Peak resident memory of the process as the system counts it (VmHWM), after four steps; and what it grew by since the
-imports, which alone take some hundred megabytes.
+Reports the peak resident memory of the process (VmHWM) after four steps, and its growth since the imports, which alone
+use some hundred megabytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.rounds import Engine, EngineError, chosen, options
 from benchmarks.workloads import NETS, prepare
 
 LEFT_OUT = ("Cafetière compiled", "PyTorch compiled", "matrix product")
-"""The compilers' own memory would be counted too."""
+"""Excluded, because the compilers' own memory would be counted too."""
 
 
 def main(argv: list[str]) -> None:

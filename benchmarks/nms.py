@@ -1,10 +1,11 @@
-"""Non-maximum suppression of SSD300's 8,732 boxes in 21 classes: ours beside torchvision's, or OpenCV's without it.
+"""Non-maximum suppression of SSD300's 8,732 boxes in 21 classes, compared with torchvision, or OpenCV if that is
+missing.
 
     python -m benchmarks.nms [--rounds 9] [--threads 1] [--dry]
 
-Boxes lie at random, small or large, so few or many overlap; scores are a softmax of random numbers. `top_k` 400 is
-SSD's setting, and "all" lets every box of each of the 20 classes take part. Candidates take turns; medians count. The
-table is printed and, but for --dry, written to benchmarks/results/nms.md.
+The boxes are random, small or large, so that few or many overlap. The scores are a softmax of random numbers. `top_k`
+400 is the setting of SSD; "all" uses every box of each of the 20 classes. The candidates take turns; medians are
+reported. The table is printed and, without --dry, written to benchmarks/results/nms.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ Candidate = Callable[[Tensor, Tensor, int | None], int]
 
 
 def scene(size: float) -> tuple[Tensor, Tensor]:
-    """Boxes (P, 4) of up to `size` of the image, and scores (C, P) of the classes but the background."""
+    """Return boxes (P, 4) with sides up to `size` of the image, and scores (C, P) of the classes without the
+    background.
+    """
     generator = torch.Generator().manual_seed(0)
     centre = torch.rand(BOXES, 2, generator=generator)
     half = (torch.rand(BOXES, 2, generator=generator) * size + 0.02) / 2
@@ -34,16 +37,16 @@ def scene(size: float) -> tuple[Tensor, Tensor]:
 
 
 def ours(boxes: Tensor, scores: Tensor, top_k: int | None) -> int:
-    """How many boxes ours keeps."""
+    """Return the number of boxes that ours keeps."""
     classes = torch.arange(len(scores)).repeat_interleave(BOXES)
     return len(batched_nms(boxes.repeat(len(scores), 1), scores.flatten(), classes, THRESHOLD, top_k=top_k))
 
 
 def other() -> tuple[str, Candidate]:
-    """What ours is compared with, and its name."""
+    """Return the function to compare with, and its name."""
     try:
         from torchvision.ops import nms  # type: ignore[import-not-found,unused-ignore]
-    except Exception:  # absent, or made for another torch
+    except Exception:  # missing, or built for another version of torch
         return "OpenCV", opencv
 
     def torchvision(boxes: Tensor, scores: Tensor, top_k: int | None) -> int:
@@ -57,7 +60,7 @@ def other() -> tuple[str, Candidate]:
 
 
 def opencv(boxes: Tensor, scores: Tensor, top_k: int | None) -> int:
-    """How many boxes OpenCV keeps."""
+    """Return the number of boxes that OpenCV keeps."""
     import cv2
 
     sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).double().numpy()
@@ -94,7 +97,7 @@ def main() -> None:
 
 
 def bound(run: Candidate, boxes: Tensor, scores: Tensor, top_k: int | None) -> Callable[[], None]:
-    """A step of `measure`."""
+    """Return a step for `measure`."""
 
     def step() -> None:
         run(boxes, scores, top_k)

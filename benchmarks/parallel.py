@@ -1,9 +1,9 @@
-"""Training steps of two processes of one thread: ours beside PyTorch's DDP, and one process of two threads of ours.
+"""Training steps with two processes of one thread: ours, PyTorch's DDP, and our single process with two threads.
 
     python -m benchmarks.parallel [lenet,cifar_quick,googlenet] [ROUNDS]
 
-All train the same net on the same batch in memory, in turns, so that a change of the machine's load meets all.
-Images a second are those of all processes; the batch is that of each.
+All train the same net on the same batch in memory. They take turns, so that a change of the machine's load affects all
+of them. Images per second are the sum over the processes; the batch size is per process.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _ddp(folder: Path) -> Callable[[], Any]:
 
 
 def _seconds(step: Callable[[], Any], count: int) -> float:
-    """The time of a step, the mean of some after one that is not counted."""
+    """Return the median time of some steps, after a warm-up step."""
     step()
     begin = time.perf_counter()
     for _ in range(count):

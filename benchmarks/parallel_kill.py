@@ -1,8 +1,8 @@
-"""Kills one of two processes at random moments, under torchrun, and compares the weights with those of a run without.
+"""Kills one of two processes under torchrun at random moments, and compares the weights with an uninterrupted run.
 
     python -m benchmarks.parallel_kill SOLVER [KILLS]
 
-The solver sets snapshot, max_iter, and a random_seed; what it reads lies in the working directory.
+The solver must set snapshot, max_iter and random_seed; its data must be in the working directory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from caffe.proto import upgrade
 
 
 def main(solver: str, kills: str = "10") -> int:
-    """Run both and tell whether the last weights are the same."""
+    """Make both runs and print whether the final weights are equal."""
     param = upgrade.read_solver(solver)
     last = Path(f"{param.snapshot_prefix}_iter_{param.max_iter}.caffemodel")
     _clear(param)
@@ -36,7 +36,7 @@ def main(solver: str, kills: str = "10") -> int:
 
 
 def _broken_run(solver: str, kills: int, seconds: float) -> int:
-    """Train under torchrun and kill a process at `kills` random moments; returns how many were killed."""
+    """Train under torchrun and kill a process at `kills` random moments; returns the number of kills."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--max-restarts={3 * kills}"]
     command += ["--monitor-interval=0.1", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     command += ["-m", "caffe", "train", "-solver", solver, "-snapshot", "auto", "-timeout", "60"]

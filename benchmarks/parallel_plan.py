@@ -1,4 +1,4 @@
-"""A plan on paper: how data parallel training of three nets would scale to 8, 64 and 1,024 GPUs. Draws a picture.
+"""A calculation of how data parallel training of three nets would scale to 8, 64 and 1,024 GPUs. Draws a picture.
 
     python -m benchmarks.parallel_plan [OUT.png]
 
@@ -8,8 +8,8 @@ The step of n processes that compute for T seconds and exchange M bytes over lin
     tree   2 ceil(log2 n) (L + M / B / pieces) + 2 M / B (pieces - 1) / pieces, in pieces of 1 MB
     step   T + max(0, exchange - hidden T)
 
-`hidden` is the share of the step in which gradients are ready to be sent: the backward pass of all but the last bucket.
-T comes from the operations of a step and a rate; every constant is below, so that others can be put in their place.
+`hidden` is the fraction of the step in which gradients are ready to be sent: the backward pass except for the last
+bucket. T follows from the operations of a step and an assumed rate. All constants are below and can be changed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from dataclasses import dataclass
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TOLD = (8, 64, 1024)
 LATENCY, BANDWIDTH = 10e-6, 12.5e9
-"""Of a link between machines: seconds, and bytes a second (100 Gbit/s)."""
+"""Of a link between machines: latency in seconds, and bytes per second (100 Gbit/s)."""
 RATE = 20e12
-"""Operations a second of a GPU in these nets, float32 with TF32 products: a third of what such a GPU has on paper."""
+"""Operations per second of a GPU in these nets, float32 with TF32 products: a third of the nominal rate."""
 HIDDEN = 0.6
 PIECE = 1e6
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A net: its parameters, operations of a training step for one image, and the batch of one GPU."""
+    """A net: its parameters, operations per image of a training step, and the batch size of one GPU."""
 
     name: str
     parameters: float
@@ -38,7 +38,7 @@ class Plan:
     batch: int
 
     def computing(self) -> float:
-        """Seconds of a step without an exchange."""
+        """Seconds of a step without the exchange."""
         return self.operations * self.batch / RATE
 
 
@@ -55,13 +55,15 @@ def ring(count: int, size: float) -> float:
 
 
 def tree(count: int, size: float) -> float:
-    """Seconds of a sum over a tree, in pieces that follow each other."""
+    """Seconds of a sum over a tree, in pipelined pieces."""
     depth, pieces = math.ceil(math.log2(count)) if count > 1 else 0, max(1, math.ceil(size / PIECE))
     return 2 * (depth + pieces - 1) * (LATENCY + size / pieces / BANDWIDTH) if depth else 0.0
 
 
 def efficiency(plan: Plan, count: int, width: int = 4) -> float:
-    """The share of `count` times the speed of one process; `width` is the bytes of a gradient's number."""
+    """Return the speed with `count` processes relative to `count` times one process; `width` is bytes per gradient
+    value.
+    """
     size, alone = plan.parameters * width, plan.computing()
     exchange = min(ring(count, size), tree(count, size))
     return alone / (alone + max(0.0, exchange - HIDDEN * alone))

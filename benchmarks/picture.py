@@ -27,7 +27,7 @@ SKIPPED = ("matrix product",)
 
 
 def draw(title: str, rows: Mapping[str, Any], path: Path) -> None:
-    """Each row's engines as bars as high as multiples of the first engine, with the figures on top."""
+    """Draw the engines of each row as bars relative to the first engine, with the figures on top."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,6 +1,6 @@
-"""The same nets as a PyTorch user writes them: `nn` modules and `torch.optim.SGD`. A peer to measure against.
+"""The same nets as a PyTorch user would write them, for comparison: `nn` modules and `torch.optim.SGD`.
 
-Nothing of ours takes part when such a net runs: this file reads prototxts and weight files, and no more.
+Such a net does not use Cafetière when it runs; this file only uses it to read prototxts and weight files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ NO_MODULE = ("SoftmaxWithLoss", "Concat", "Eltwise")
 class PlainNet(nn.Module):
     """A NetParameter as an ordinary module with these weights.
 
-    `forward(data, label)` of a net with losses returns their weighted sum, `forward(data)` of one without the outputs.
+    `forward(data, label)` of a net with losses returns their weighted sum; `forward(data)` of other nets returns the
+    outputs.
     """
 
     def __init__(self, net: Any, blobs: Blobs) -> None:
@@ -63,7 +64,7 @@ class PlainNet(nn.Module):
 
 
 def convolution(layer: Any, blobs: Sequence[np.ndarray], _: Any) -> nn.Module:
-    """Square kernels, strides and margins, in groups."""
+    """A convolution with square kernels, strides and padding, in groups."""
     opt = layer.convolution_param
     stride, pad = (opt.stride or [1])[0], (opt.pad or [0])[0]
     inputs = blobs[0].shape[1] * opt.group
@@ -72,13 +73,13 @@ def convolution(layer: Any, blobs: Sequence[np.ndarray], _: Any) -> nn.Module:
 
 
 def inner_product(_: Any, blobs: Sequence[np.ndarray], __: Any) -> nn.Module:
-    """A row of numbers for each image, then a linear map."""
+    """Flattens each image and applies a linear map."""
     outputs, inputs = blobs[0].shape
     return nn.Sequential(nn.Flatten(), filled(nn.Linear(inputs, outputs), blobs))
 
 
 def pooling(layer: Any, _: Any, __: Any) -> nn.Module:
-    """torch's `ceil_mode` agrees with Caffe's rounding on all nets used here."""
+    """Pooling; torch's `ceil_mode` agrees with Caffe's rounding for all nets used here."""
     opt = layer.pooling_param
     if opt.global_pooling:
         return nn.AdaptiveAvgPool2d(1)
@@ -87,7 +88,7 @@ def pooling(layer: Any, _: Any, __: Any) -> nn.Module:
 
 
 def batch_norm(layer: Any, blobs: Sequence[np.ndarray], scale: Sequence[np.ndarray]) -> nn.Module:
-    """BatchNorm and the Scale after it."""
+    """BatchNorm and the following Scale."""
     made = nn.BatchNorm2d(len(blobs[0]), eps=layer.batch_norm_param.eps)
     assert made.running_mean is not None
     assert made.running_var is not None
@@ -97,14 +98,14 @@ def batch_norm(layer: Any, blobs: Sequence[np.ndarray], scale: Sequence[np.ndarr
 
 
 def filled(module: Any, blobs: Sequence[np.ndarray]) -> Any:
-    """The module with these as its weight and bias."""
+    """Return the module with these arrays as weight and bias."""
     for parameter, blob in zip(module.parameters(), blobs, strict=True):
         parameter.data.copy_(torch.tensor(blob))
     return module
 
 
 def lrn(layer: Any, _: Any, __: Any) -> nn.Module:
-    """Across channels."""
+    """LRN across channels."""
     opt = layer.lrn_param
     return nn.LocalResponseNorm(opt.local_size, opt.alpha, opt.beta, opt.k)
 
@@ -120,4 +121,6 @@ MODULES = {
     "Dropout": lambda layer, *_: nn.Dropout(layer.dropout_param.dropout_ratio),
     "Softmax": lambda *_: nn.Softmax(1),
 }
-"""Makers of modules by layer type, from the layer, its blobs, and those of the Scale that BatchNorm takes in."""
+"""Functions that build modules, by layer type, from the layer, its blobs, and the blobs of the Scale after a
+BatchNorm.
+"""

@@ -1,4 +1,4 @@
-"""Finds a Python that has real Caffe, or makes one from the wheel on PyPI, which is for Python 3.8."""
+"""Finds a Python with real Caffe, or creates one from the wheel on PyPI, which requires Python 3.8."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PROBE = "import caffe; caffe.Net"
 
 
 class Missing(Exception):
-    """There is no real Caffe here; the message says why."""
+    """Real Caffe is not available; the message says why."""
 
 
 @functools.cache
 def interpreter() -> str:
-    """The Python named by CAFETIERE_REAL_CAFFE, or that of `.venv-caffe`, which is made where Python 3.8 is found."""
+    """Return the Python in CAFETIERE_REAL_CAFFE, or that of `.venv-caffe`, which is created if Python 3.8 is found."""
     given = os.environ.get("CAFETIERE_REAL_CAFFE", "")
     python = given or str(VENV / "bin" / "python")
     if not given and not (VENV / "complete").exists():

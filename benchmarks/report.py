@@ -1,4 +1,4 @@
-"""Results: kept as JSON, shown as Markdown with a picture. `python -m benchmarks report` writes them anew."""
+"""Results: stored as JSON, shown as Markdown with a picture. `python -m benchmarks report` writes the pages."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ GOAL_HEAD = ["| goal | against | wanted | measured | |", "| --- | --- | --- | --
 
 
 def progress(name: str, engines: Mapping[str, Any]) -> None:
-    """One line on the terminal for a row that is done."""
+    """Print a progress line for a finished row."""
     took = {engine: value(found) for engine, found in engines.items()}
     print(f"{name}: " + ", ".join(f"{engine} {ms:.2f}" for engine, ms in took.items() if ms is not None), flush=True)
 
 
 def save(part: str, rows: dict[str, Any], given: argparse.Namespace) -> None:
-    """Print the part's tables; if all of it was measured, keep them as the results."""
+    """Print the part's tables; if all of it was measured, store the results."""
     found = {"machine": machine(given.cores), "rounds": given.rounds, "seconds": given.seconds, "rows": rows}
     print("\n" + "\n".join(markdown(part, found)))
     if given.whole and given.rounds >= 7:
@@ -46,7 +46,7 @@ def save(part: str, rows: dict[str, Any], given: argparse.Namespace) -> None:
 
 
 def write() -> None:
-    """Write all tables, the list of goals and the pictures from the kept figures."""
+    """Write all tables, the list of goals and the pictures from the stored figures."""
     kept = {part: json.loads(path.read_text()) for part in TITLES if (path := RESULTS / f"{part}.json").exists()}
     summary = ["# Goals", "", *GOAL_HEAD]
     for part, found in kept.items():
@@ -59,7 +59,7 @@ def write() -> None:
 
 
 def tables(part: str, rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The part's rows, and for training a second table: the limit as if it were an engine."""
+    """Return the part's rows and, for training, a second table with the limit as an engine."""
     if part != "training":
         return {part: rows}
     limits = {}
@@ -81,7 +81,7 @@ def tables(part: str, rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def markdown(part: str, found: Mapping[str, Any]) -> Iterable[str]:
-    """The part as lines of Markdown."""
+    """Return the part as lines of Markdown."""
     lines = [f"# {TITLES[part]}", "", f"Medians of rounds that take turns; less is better. {found['machine']}", ""]
     for name, rows in tables(part, found["rows"]).items():
         if not rows:
@@ -94,7 +94,7 @@ def markdown(part: str, found: Mapping[str, Any]) -> Iterable[str]:
 
 
 def table(rows: Mapping[str, Any]) -> Iterable[str]:
-    """What each engine takes, and as a multiple of what the first one takes."""
+    """Return the figure of each engine, and its ratio to the first engine."""
     names = list(next(iter(rows.values()))["engines"])
     further = [key for key in ("GFLOP", "GFLOP/s", "step") if key in next(iter(rows.values()))]
     yield "| | " + " | ".join([*names, *further]) + " |"
@@ -105,7 +105,7 @@ def table(rows: Mapping[str, Any]) -> Iterable[str]:
         cells = []
         for engine in names:
             took = value(row["engines"].get(engine, {}))
-            if took and first and min(took, first) > 0:  # a step of a small net may need no memory that is measured
+            if took and first and min(took, first) > 0:  # a step of a small net may need no measurable memory
                 multiples[engine].append(took / first)
             cells.append(cell(row["engines"].get(engine, {}), first, engine == names[0]))
         batch = f", batch {row['batch']}" if "batch" in row else ""
@@ -115,7 +115,7 @@ def table(rows: Mapping[str, Any]) -> Iterable[str]:
 
 
 def cell(found: Mapping[str, Any], first: float | None, is_first: bool) -> str:
-    """One figure: `12.3 (1.45x)`, with a mark where one thread was better than all."""
+    """Format one figure: `12.3 (1.45x)`, with a mark if one thread was faster than all."""
     took = value(found)
     if took is None:
         return "-"
@@ -125,9 +125,9 @@ def cell(found: Mapping[str, Any], first: float | None, is_first: bool) -> str:
 
 
 def notes(rows: Mapping[str, Any]) -> Iterable[str]:
-    """Threads; what was not measured and why; how far outputs differ."""
+    """Return notes on threads, missing measurements, and differences of outputs."""
     if any(found.get("threads") == 1 for row in rows.values() for found in row["engines"].values()):
-        yield "¹ with one thread, which was quicker than with more."
+        yield "¹ with one thread, which was faster than with more."
     reasons = {f["error"]: None for row in rows.values() for f in row["engines"].values() if "error" in f}
     yield from (f"Not measured: {reason}." for reason in reasons)
     differences: dict[str, float] = {}
@@ -141,7 +141,7 @@ def notes(rows: Mapping[str, Any]) -> Iterable[str]:
 
 
 def machine(cores: int) -> str:
-    """What was measured on, and with which versions."""
+    """Describe the machine and the versions of packages."""
     model = platform.processor() or platform.machine()
     features = ""
     info = Path("/proc/cpuinfo")
@@ -162,7 +162,7 @@ def machine(cores: int) -> str:
 
 
 def rounded(found: Any) -> Any:
-    """The same with numbers of five digits."""
+    """Round numbers to five digits."""
     if isinstance(found, dict):
         return {key: rounded(entry) for key, entry in found.items()}
     if isinstance(found, list):

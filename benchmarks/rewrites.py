@@ -1,11 +1,11 @@
-"""What each rewrite of `caffe.net.plan.rewrite` gains: a net with all of them, and with all but that one.
+"""The gain of each rewrite of `caffe.net.plan.rewrite`: a net with all rewrites, and with all but one.
 
     python -m benchmarks rewrites [-nets googlenet,resnet50] [-rounds 7] [-only relu_in_place]
 
-Both are built in one process and take turns, on the nets where leaving the rewrite out changes the list of calls. Where
-rewrites build on each other, a figure includes what is lost with it. Megabytes are the most that PyTorch has allocated
-within one run, beyond what it had before: more than a process grows by, or less, as its memory is cut into pieces. The
-table is printed, and with all nets written to benchmarks/results/rewrites.md.
+Both nets are built in one process and take turns. A net is used only if the rewrite changes its list of calls. If
+rewrites depend on each other, a figure includes the dependent ones. Megabytes are the peak that PyTorch allocates
+within one run, beyond the amount before it; the growth of the process can be more or less, because of fragmentation.
+The table is printed and, if all nets were measured, written to benchmarks/results/rewrites.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Step = Callable[[], object]
 
 
 def training_step(folder: Path) -> Step:
-    """A step of the solver as `caffe train` takes it; its net's module is built."""
+    """Build a net's solver and return a step as in `caffe train`."""
     solver = caffe.get_solver(folder / "solver.prototxt")
     solver.net.slim()
     solver.net.copy_from(folder / "net.caffemodel")
@@ -48,7 +48,7 @@ def training_step(folder: Path) -> Step:
 
 
 def inference_step(folder: Path) -> Step:
-    """A run of a net in TEST."""
+    """Build a net and return a run in TEST."""
     net = caffe.Net(folder / "net.prototxt", caffe.TEST, weights=folder / "net.caffemodel")
     net.blobs["data"].data[...] = np.load(folder / "data.npy")
     net.optimize()
@@ -59,12 +59,12 @@ FORMS: dict[str, tuple[list[Rewrite], Callable[[Path], Step]]] = {
     "training": (rewrite.REWRITES, training_step),
     "inference": (rewrite.INFERENCE, inference_step),
 }
-"""Each way to run a net: the list of its rewrites, and what makes a step of it."""
+"""For each way to run a net: the list of its rewrites, and the function that builds a step."""
 
 
 @contextlib.contextmanager
 def replaced(changes: list[Rewrite], others: Sequence[Rewrite]) -> Iterator[None]:
-    """The list with this content for a while."""
+    """Replace the content of the list during the block."""
     kept = list(changes)
     changes[:] = others
     try:
@@ -74,7 +74,7 @@ def replaced(changes: list[Rewrite], others: Sequence[Rewrite]) -> Iterator[None
 
 
 def applied(changes: list[Rewrite], build: Callable[[], object]) -> list[Rewrite]:
-    """Which of the rewrites change anything while `build` builds a net."""
+    """Return the rewrites that change anything while `build` builds a net."""
     found: list[Rewrite] = []
 
     def watched(change: Rewrite) -> Rewrite:
@@ -92,7 +92,7 @@ def applied(changes: list[Rewrite], build: Callable[[], object]) -> list[Rewrite
 
 
 def compare(first: Step, second: Step, rounds: int) -> tuple[float, float]:
-    """Median milliseconds of both, which take turns."""
+    """Return the median milliseconds of both, which take turns."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 2):
         for step, took in zip((first, second), times, strict=True):
@@ -104,7 +104,7 @@ def compare(first: Step, second: Step, rounds: int) -> tuple[float, float]:
 
 
 def peak(step: Step) -> float:
-    """The most megabytes that PyTorch allocates within a run, beyond what it had before."""
+    """Return the peak megabytes that PyTorch allocates within a run, beyond the amount before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     results = profiler.profiler.kineto_results.events()
@@ -113,7 +113,7 @@ def peak(step: Step) -> float:
 
 
 def rows(net: str, form: str, given: argparse.Namespace) -> Iterator[str]:
-    """The table's lines for one net run in one way."""
+    """Return the table's lines for one net run in one way."""
     changes, make = FORMS[form]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -130,7 +130,7 @@ def rows(net: str, form: str, given: argparse.Namespace) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> None:
-    """Measure, print, and with all nets write the table."""
+    """Measure, print, and write the table if all nets were measured."""
     given = options("rewrites", NETS, argv, more="only")
     log.start(logging.ERROR)
     torch.set_num_threads(given.cores)

@@ -1,4 +1,4 @@
-"""Engines in processes of their own that take turns, on the same processors and with the same number of threads."""
+"""Runs engines in separate processes that take turns, on the same processors and with the same number of threads."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Kind:
-    """An engine as it takes part: its name in tables, its module in `benchmarks.engines`, its job and options."""
+    """An engine in a benchmark: its name in tables, its module in `benchmarks.engines`, its job and options."""
 
     name: str
     module: str
     job: str
     options: dict[str, Any] = field(default_factory=dict)
     like: str = ""
-    """The engine whose number of threads it takes, where starting it for each number would take minutes."""
+    """The engine whose number of threads is used, if starting this engine for each number would take minutes."""
 
 
 class EngineError(Exception):
-    """An engine did not start, or stopped."""
+    """An engine did not start, or ended."""
 
 
 class Engine:
-    """A running engine: its times are milliseconds of one work, a turn each."""
+    """A running engine. It measures milliseconds per call, one turn at a time."""
 
     def __init__(self, kind: Kind, folder: Path, threads: int) -> None:
         self.kind, self.threads = kind, threads
@@ -61,14 +61,14 @@ class Engine:
         self._answer()
 
     def ask(self, *request: object) -> Found:
-        """The answer to one request of `benchmarks.worker`."""
+        """Return the answer to a request to `benchmarks.worker`."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # no answer will come: `_answer` tells why
+        with contextlib.suppress(BrokenPipeError):  # no answer will come: `_answer` reports why
             print(*request, file=self._process.stdin, flush=True)
         return json.loads(self._answer())
 
     def turn(self, seconds: float) -> None:
-        """One round's turn."""
+        """Run the turn of one round."""
         found = self.ask("turn", seconds)
         self.times.append(found["ms"])
         self.least = min(self.least, found["least"])
@@ -96,7 +96,7 @@ class Engine:
 
 
 def reason(said: str) -> str:
-    """What a process died of, from what it wrote: the last line that names an exception, else the last line."""
+    """Return why a process ended, from its output: the last line that names an exception, else the last line."""
     lines = said.strip().splitlines() or ["it said nothing"]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
     return (named or lines)[-1]
@@ -105,9 +105,9 @@ def reason(said: str) -> str:
 def measure(
     kinds: Sequence[Kind], folder: Path, given: argparse.Namespace, after: Callable[[Engine], Found] = lambda _: {}
 ) -> dict[str, Found]:
-    """For each engine its times in turn, with the number of threads that suits it best, or why it was not measured.
+    """Measure the engines in turn, each with its best number of threads.
 
-    Each is {"ms": median, "times": [...], "least": ms, "threads": n} and what `after` finds out at the end, or
+    Returns for each engine {"ms": median, "times": [...], "least": ms, "threads": n} and the results of `after`, or
     {"error": why}.
     """
     found: dict[str, Found] = {}
@@ -132,7 +132,7 @@ def measure(
 
 
 def best_threads(kind: Kind, folder: Path, counts: Iterable[int], seconds: float) -> Engine:
-    """The engine, warm, with the number of threads that is quickest in a short first pass."""
+    """Return the engine, warmed up, with the number of threads that is fastest in a short first pass."""
     best: Engine | None = None
     for count in counts:
         engine = Engine(kind, folder, count)
@@ -150,7 +150,9 @@ def best_threads(kind: Kind, folder: Path, counts: Iterable[int], seconds: float
 
 
 def options(prog: str, nets: Iterable[str], argv: Sequence[str], more: str = "") -> argparse.Namespace:
-    """The arguments that benchmarks of nets share, and one `more`; pins this process, and so its engines."""
+    """Parse the arguments that benchmarks of nets share, and one `more`; pins this process and its engines to
+    processors.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {prog}")
     cores = min(2, len(os.sched_getaffinity(0)))
     parser.add_argument("-nets", type=lambda text: text.split(","), default=list(nets), help="by default all")
@@ -169,6 +171,6 @@ def options(prog: str, nets: Iterable[str], argv: Sequence[str], more: str = "")
 
 
 def chosen(kinds: Sequence[Kind], given: argparse.Namespace) -> list[Kind]:
-    """Those that `-engines` names, and always ours."""
+    """Return the engines that `-engines` names, and always ours."""
     wanted = [part.lower() for part in given.engines]
     return [kind for kind in kinds if not wanted or kind.name == OURS or any(p in kind.name.lower() for p in wanted)]

@@ -2,11 +2,11 @@
 
     python -m benchmarks.rules [--seconds 20] [--only SGD,Adam,plateau] [--threads 1]
 
-The problems are LeNet on 1,000 digits of MNIST, a quadratic whose curvatures reach from 1 to 1,000 (least squares, no
-axis of it a weight), and the deep autoencoder of the examples, a quarter as wide, on the same digits. Rules keep their
-rate fixed, set by hand after a look or two and not searched; schedules steer SGD with momentum. So the table shows that
-each works and how it behaves; it is no ranking. Rules that search along a line get all 1,000 digits in every batch.
---seconds is what one run may take; one that ends before the goal shows how far it got.
+The problems are LeNet on 1,000 digits of MNIST; a quadratic with curvatures from 1 to 1,000 (least squares, not aligned
+with the weights); and the deep autoencoder of the examples, a quarter as wide, on the same digits. Rules keep their
+rate fixed; the rates were set by hand after a few trials, not searched. Schedules control SGD with momentum. The table
+therefore shows that each works and how it behaves; it is not a ranking. Rules with a line search get all 1,000 digits
+in every batch. --seconds limits the time of a run; a run that ends before the goal shows the loss it reached.
 
 Writes benchmarks/results/rules.md and rules.png.
 """
@@ -69,7 +69,7 @@ POLICIES = {
     "onecycle": "",
     "plateau": "patience: 1 test_iter: 1 test_interval: {tenth}",
 }
-"""Schedules of the rate; the words in braces are shares of max_iter."""
+"""Schedules of the rate. The words in braces are fractions of max_iter."""
 
 OTHERS = {
     "warm-up": 'lr_policy: "fixed" warmup_iter: {tenth}',
@@ -83,7 +83,7 @@ OTHERS = {
 
 @dataclass
 class Problem:
-    """A net to train: its column, the loss to reach, the most iterations, over how many the loss is averaged."""
+    """A net to train: its column, the target loss, the most iterations, and over how many the loss is averaged."""
 
     name: str
     column: int
@@ -97,7 +97,7 @@ class Problem:
 
 @dataclass
 class Run(Watcher):
-    """What one run did; stops the solver when the goal or the end of its time is reached."""
+    """The result of one run; stops the solver when the goal or the time limit is reached."""
 
     problem: Problem
     seconds: float
@@ -116,11 +116,11 @@ class Run(Watcher):
             solver.request("stop")
 
     def smoothed(self) -> float:
-        """The mean of the last `average` losses; infinite before there are so many."""
+        """The mean of the last `average` losses; infinite if there are fewer."""
         return float(np.mean(self.losses[-self.average :])) if len(self.losses) >= self.average else np.inf
 
     def cell(self) -> str:
-        """What the table shows: iterations and seconds, or how far it came."""
+        """Format the result: iterations and seconds, or the loss reached."""
         if self.note or not self.losses:
             return self.note or "none"
         took = self.end - self.start
@@ -130,7 +130,7 @@ class Run(Watcher):
 
 
 def problems(folder: Path) -> list[Problem]:
-    """The three problems, with their data in `folder`."""
+    """Return the three problems, with their data in `folder`."""
     write_digits(folder)
     lenet = upgrade.read_net(ROOT / "examples/mnist/lenet_train_test.prototxt")
     autoencoder = narrow(upgrade.read_net(ROOT / "examples/mnist/mnist_autoencoder.prototxt"))
@@ -145,7 +145,7 @@ def problems(folder: Path) -> list[Problem]:
 
 
 def write_digits(folder: Path) -> None:
-    """Put 1,000 digits, scaled to 0..1, into digits.h5."""
+    """Write 1,000 digits, scaled to 0..1, to digits.h5."""
     mnist.make(folder)
     param = caffe_pb2.NetParameter()
     layer = param.layer.add(name="data", type="Data", top=["data", "label"])
@@ -161,7 +161,7 @@ def write_digits(folder: Path) -> None:
 
 
 def on_digits(given: Any, folder: Path, batch: int) -> caffe_pb2.NetParameter:
-    """A net of the examples, whose data layers are replaced by one of digits.h5 for both phases."""
+    """Return a net of the examples with its data layers replaced by one of digits.h5 for both phases."""
     net = caffe_pb2.NetParameter(name=given.name)
     data = net.layer.add(name="data", type="HDF5Data", top=["data", "label"])
     data.hdf5_data_param.source, data.hdf5_data_param.batch_size = str(folder / "list.txt"), batch
@@ -172,7 +172,9 @@ def on_digits(given: Any, folder: Path, batch: int) -> caffe_pb2.NetParameter:
 
 
 def quadratic(folder: Path) -> caffe_pb2.NetParameter:
-    """|X w - y|^2 / 2N whose second derivatives X'X / N are 1 to 1,000 in 30 equal ratios, along no weight's axis."""
+    """Return |X w - y|^2 / 2N with 30 second derivatives X'X / N from 1 to 1,000 in equal ratios, not aligned with the
+    weights.
+    """
     rng = np.random.default_rng(3)
     left = np.linalg.qr(rng.standard_normal((60, 30)))[0]
     right = np.linalg.qr(rng.standard_normal((30, 30)))[0]
@@ -191,7 +193,7 @@ def quadratic(folder: Path) -> caffe_pb2.NetParameter:
 
 
 def narrow(given: Any) -> Any:
-    """The net with every inner layer but the code a quarter as wide."""
+    """Return the net with every inner layer except the code a quarter as wide."""
     for layer in given.layer:
         if layer.type == "InnerProduct" and layer.inner_product_param.num_output not in (30, 784):
             layer.inner_product_param.num_output //= 4
@@ -199,7 +201,7 @@ def narrow(given: Any) -> Any:
 
 
 def train(problem: Problem, settings: str, search: bool, seconds: float) -> Run:
-    """One run, as far as the goal or its time."""
+    """Run until the goal or the time limit is reached."""
     param = text.parse(settings, caffe_pb2.SolverParameter())
     param.max_iter, param.random_seed, param.solver_mode = problem.max_iter, 1, param.CPU
     param.snapshot_after_train = param.test_initialization = False
@@ -219,7 +221,7 @@ def train(problem: Problem, settings: str, search: bool, seconds: float) -> Run:
 
 
 def candidates(problem: Problem) -> dict[str, tuple[str, bool]]:
-    """The solver's settings by the name of the rule or schedule, and whether it searches along a line."""
+    """Return the solver's settings by the name of the rule or schedule, and whether it uses a line search."""
     share = {"third": problem.max_iter // 3, "twothirds": 2 * problem.max_iter // 3, "tenth": problem.max_iter // 10}
     numbers = {**share, "decay": 1 - 2 / problem.max_iter, "slow": 2 / problem.max_iter}
     found = {}
@@ -235,7 +237,7 @@ def candidates(problem: Problem) -> dict[str, tuple[str, bool]]:
 
 
 def table(runs: dict[str, dict[str, Run]], given: list[Problem]) -> str:
-    """The table in Markdown: a row a rule or schedule, a column a problem."""
+    """Return the table in Markdown: a row per rule or schedule, a column per problem."""
     heads = [f"{problem.name}, loss {problem.goal:g}" for problem in given]
     lines = [f"| | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(given)}"]
     for name, row in runs.items():
@@ -244,7 +246,7 @@ def table(runs: dict[str, dict[str, Run]], given: list[Problem]) -> str:
 
 
 def plot(runs: dict[str, dict[str, Run]], given: list[Problem], path: Path) -> None:
-    """Draw every run's losses: rules in the upper row, schedules in the lower."""
+    """Draw the losses of every run: rules in the upper row, schedules in the lower."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -272,7 +274,7 @@ def plot(runs: dict[str, dict[str, Run]], given: list[Problem], path: Path) -> N
 def main() -> None:
     """Run everything, print the table and write it with its plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20, help="the most that one run may take")
+    parser.add_argument("--seconds", type=float, default=20, help="time limit of one run")
     parser.add_argument("--only", default="", help="names of rules and schedules, separated by commas")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""A training step of five classic nets: ours beside real Caffe and PyTorch, and beside what the machine allows.
+"""A training step of five classic nets, compared with real Caffe, PyTorch, and the limit of the machine.
 
     python -m benchmarks training [-nets lenet,alexnet] [-engines eager,real] [-threads 1,2] [-rounds 7]
 
-All engines start from the same weights and see the same random batch again and again. The limit is the time of three
-times the forward pass's operations at the rate of a large matrix product by oneDNN, measured in the same rounds.
+All engines start from the same weights and use the same random batch in every step. The limit is the time for three
+times the operations of the forward pass at the speed of a large matrix product by oneDNN, measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ENGINES = [
 
 
 def forward_flops(param: Any, folder: Path) -> int:
-    """Operations of one forward pass: a multiplication and an addition are two."""
+    """Return the operations of a forward pass; a multiplication and an addition count as two."""
     net = PlainNet(param, weights.read(folder / "net.caffemodel")).to("meta")
     data, label = (torch.from_numpy(np.load(folder / f"{name}.npy")).to("meta") for name in ("data", "label"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -45,7 +45,7 @@ def forward_flops(param: Any, folder: Path) -> int:
 
 
 def main(argv: list[str]) -> None:
-    """Measure, print, and with all nets write the results."""
+    """Measure, print, and write the results if all nets were measured."""
     given = options("training", NETS, argv)
     found = {}
     for name in given.nets:

@@ -1,11 +1,11 @@
-"""The update of AlexNet's 61 million weights: our rules, torch.optim's, and what the memory allows.
+"""The update of AlexNet's 61 million weights: our rules, torch.optim's, and the limit of the memory bandwidth.
 
     python -m benchmarks.update [--rounds 9] [--threads 2] [--types SGD,Adam,AdamW]
 
-The candidates take turns; medians count. The limit is the time that the bytes an update has to move need at the rate at
-which this machine copies a tensor of the size of all the weights, a copy counted as one read and one write. Ours leaves
-the amounts subtracted in the diffs, as Caffe does, which is one more write than torch.optim has. The table is printed,
-and written to benchmarks/results/update.md.
+The candidates take turns; medians are reported. The limit is the time to move the bytes of an update at the speed of
+copying a tensor of the size of all weights, where a copy counts as one read and one write. Our rules store the amounts
+subtracted in the diffs, as Caffe does, which is one more write than in torch.optim. The table is printed, and written
+to benchmarks/results/update.md.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def shapes() -> list[tuple[int, ...]]:
-    """The shapes of AlexNet's blobs."""
+    """Return the shapes of AlexNet's blobs."""
     net = caffe.Net(MODEL, caffe.TEST, device="cpu")
     return [tuple(entry.tensor.shape) for entry in net.learnable]
 
 
 def ours(kind: str, sizes: list[tuple[int, ...]]) -> tuple[Callable[[], None], int]:
-    """An update by our rule, and how many numbers a weight it moves."""
+    """Return an update by our rule, and the number of values per weight that it moves."""
     rule = rule_class(kind)(
         caffe_pb2.SolverParameter(type=kind, **SETTINGS.get(kind, {"momentum": 0.9, "momentum2": 0.999}))
     )
@@ -64,7 +64,7 @@ def ours(kind: str, sizes: list[tuple[int, ...]]) -> tuple[Callable[[], None], i
 
 
 def theirs(kind: str, sizes: list[tuple[int, ...]], how: str) -> tuple[Callable[[], None], int]:
-    """An update by torch.optim, foreach or fused, and how many numbers a weight it has to move."""
+    """Return an update by torch.optim, foreach or fused, and the number of values per weight that it moves."""
     params = [torch.nn.Parameter(torch.randn(s)) for s in sizes]
     for param in params:
         param.grad = torch.randn_like(param)
@@ -78,7 +78,7 @@ def theirs(kind: str, sizes: list[tuple[int, ...]], how: str) -> tuple[Callable[
 
 
 def copy(count: int) -> tuple[Callable[[], None], int]:
-    """A copy of as many numbers as there are weights."""
+    """Return a copy of as many numbers as there are weights."""
     source, target = torch.randn(count), torch.zeros(count)
 
     def step() -> None:
@@ -88,13 +88,13 @@ def copy(count: int) -> tuple[Callable[[], None], int]:
 
 
 def measure(candidates: dict[str, tuple[Callable[[], None], int]], rounds: int) -> dict[str, float]:
-    """The median seconds of each candidate, which take turns."""
+    """Return the median seconds of each candidate; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_number in range(rounds + 1):
         for name, (step, _) in candidates.items():
             start = time.perf_counter()
             step()
-            if round_number:  # the first one warms up
+            if round_number:  # the first round is a warm-up
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def rows(kind: str, sizes: list[tuple[int, ...]], rounds: int) -> list[str]:
-    """The table's rows for one rule, each beside a copy measured in the same rounds."""
+    """Return the table's rows for one rule, each with a copy measured in the same rounds."""
     count = sum(torch.Size(s).numel() for s in sizes)
     candidates = {"copy": copy(count), f"{kind}, ours": ours(kind, sizes)}
     if kind in TORCH:

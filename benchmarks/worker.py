@@ -23,7 +23,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def peak_memory():
-    """Kilobytes that the process had in memory at most; 0 where the system does not tell."""
+    """Return the peak memory of the process in kilobytes; 0 if the system does not report it."""
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
@@ -32,14 +32,14 @@ def peak_memory():
 
 
 def timed(work):
-    """Milliseconds of one work."""
+    """Return the milliseconds of one call."""
     begun = time.perf_counter()
     work()
     return (time.perf_counter() - begun) * 1e3
 
 
 def turn(work, seconds):
-    """Work once to warm up, then until the time is over."""
+    """Call once to warm up, then until the time is over."""
     work()
     begun, times = time.perf_counter(), []
     while not times or time.perf_counter() - begun < seconds:
@@ -48,7 +48,7 @@ def turn(work, seconds):
 
 
 def result(work, path):
-    """Save the arrays that a work returns."""
+    """Save the arrays that a call returns."""
     import numpy as np
 
     np.savez(path, **work())
@@ -56,8 +56,8 @@ def result(work, path):
 
 
 def main(engine, job, folder, options):
-    """Set up, then answer."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # libraries that print must not disturb the answers
+    """Set up the engine, then answer requests."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # output of libraries must not be mixed with the answers
     module = importlib.import_module("benchmarks.engines." + engine)
     before = peak_memory()
     work = getattr(module, job)(folder, **json.loads(options))

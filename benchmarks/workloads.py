@@ -1,7 +1,7 @@
-"""What the engines are given: nets, random weights that keep activations near one, and random data, as files.
+"""The input of the engines: nets, random weights that keep activations near one, and random data, as files.
 
-A folder made by `prepare` holds `net.prototxt`, `solver.prototxt` (of a net to train), `net.caffemodel`, `data.npy` and
-`label.npy`. Every engine reads the same.
+A folder made by `prepare` contains `net.prototxt`, `solver.prototxt` (for a net to train), `net.caffemodel`, `data.npy`
+and `label.npy`. All engines read the same files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ display: 0 snapshot_after_train: false solver_mode: CPU random_seed: 1 {more}"""
 
 @dataclass(frozen=True)
 class Work:
-    """A net in its two forms, a path or a builder from `caffe.models`, and the shape of its data."""
+    """A net, given by a path or a builder of `caffe.models`, and the shape of its data."""
 
     train: str | Callable[..., Any]
     deploy: str | Callable[..., Any]
@@ -45,7 +45,7 @@ NETS = {
     ),
     "resnet50": Work(models.resnet50, models.resnet50, (8, 3, 224, 224)),
 }
-"""Nets to train and to run, with the batches they are measured at."""
+"""Nets for training and inference, with the batch sizes that are measured."""
 
 SINGLE = {
     "lenet": Work("", "examples/mnist/lenet.prototxt", (1, 1, 28, 28)),
@@ -55,11 +55,13 @@ SINGLE = {
     "onet": Work("", "benchmarks/nets/mtcnn_onet.prototxt", (1, 3, 48, 48)),
     "googlenet": Work("", "models/bvlc_googlenet/deploy.prototxt", (1, 3, 224, 224)),
 }
-"""Nets to run on one image. 288 x 384 is the first level of PNet's pyramid for 640 x 480, faces of 20 pixels."""
+"""Nets that are run on one image. 288 x 384 is the first level of PNet's pyramid for 640 x 480 and faces of 20
+pixels.
+"""
 
 
 def net_param(work: Work, train: bool) -> Any:
-    """The NetParameter, with one Input layer in place of its data layers."""
+    """Return the NetParameter with one Input layer instead of its data layers."""
     source = work.train if train else work.deploy
     if callable(source):
         return source(batch=work.shape[0], size=work.shape[2], train=train)
@@ -74,7 +76,7 @@ def net_param(work: Work, train: bool) -> Any:
 
 
 def prepare(work: Work, folder: Path, train: bool, solver: str = "") -> Any:
-    """Write the files of a folder; `solver` is further text for the solver. Returns the NetParameter."""
+    """Write the files of a folder; `solver` is additional text for the solver. Returns the NetParameter."""
     rng = np.random.default_rng(0)
     param = net_param(work, train)
     text.write(folder / "net.prototxt", param)
@@ -87,7 +89,9 @@ def prepare(work: Work, folder: Path, train: bool, solver: str = "") -> Any:
 
 
 def random_weights(param: Any, data: np.ndarray, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
-    """Arrays for each layer: those of He et al. (arXiv:1502.01852), and true statistics of `data` for BatchNorm."""
+    """Return arrays for each layer: weights as of He et al. (arXiv:1502.01852), and the statistics of `data` for
+    BatchNorm.
+    """
     net = caffe.Net(param, caffe.TRAIN, device="cpu")
     for layer, blobs in zip(net.layers, (layer.blobs for layer in net.layers), strict=True):
         for index, blob in enumerate(blobs if layer.type != "BatchNorm" else ()):
@@ -102,5 +106,5 @@ def random_weights(param: Any, data: np.ndarray, rng: np.random.Generator) -> di
                 blob.data[...] = rng.normal(0, 0.1, shape)
     if any(layer.type == "BatchNorm" for layer in net.layers):
         net.blobs["data"].data[...] = data
-        net.forward()  # in training, which gives BatchNorm its running statistics
+        net.forward()  # in the phase TRAIN, which computes BatchNorm's running statistics
     return {layer.name: [np.array(blob.data) for blob in layer.blobs] for layer in net.layers if layer.blobs}

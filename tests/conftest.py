@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from caffe.registry import LAYERS
+
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("CAFETIERE_SHARED", ROOT.parent / "shared"))
 
@@ -54,6 +56,12 @@ def _log_as_it_was():
     yield
     logger.setLevel(level)
     logger.handlers[:], logger.propagate = handlers, propagate
+
+
+@pytest.fixture
+def own_types(monkeypatch):
+    """Layer types that are defined in the test are unknown after it."""
+    monkeypatch.setattr(LAYERS, "items", dict(LAYERS.items))
 
 
 def our_commands(text: str) -> str:

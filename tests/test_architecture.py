@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 SOURCE = ROOT / "src"
 FLOORS = [
-    "errors log limits timer registry torch_internals",
+    "errors log limits timer registry torch_internals signal_handlers finding_commands",
     "parallel",
     "proto",
     "python_code mode lazy_zeros memory parameter_memory blob blob_vec filler names uncopied",

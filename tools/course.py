@@ -1,10 +1,10 @@
-"""Runs the commands of the course's pages, and takes over the pictures that they make.
+"""Runs the commands of the course's pages, and copies the pictures that they create.
 
-    python tools/course.py                    all pages, into docs/course/images
+    python tools/course.py                    all pages, to docs/course/images
     python tools/course.py dropout            one page
 
-A page's commands are the lines of its blocks that begin with `caffe` or `python`; they run in a folder of their own. A
-picture `images/PAGE_NAME.png` of a page is `course/NAME.png` of that folder, a slash written as an underscore.
+A page's commands are the lines of its blocks that begin with `caffe` or `python`; they run in a separate folder. A
+picture `images/PAGE_NAME.png` of a page is `course/NAME.png` of that folder, with slashes replaced by underscores.
 """
 
 from __future__ import annotations
@@ -23,32 +23,35 @@ PAGES = ("data", "initialisation", "batch_normalisation", "babysitting", "dropou
 
 
 def text(page: str) -> str:
-    """A page of the course."""
+    """Return the text of a page."""
     return (ROOT / "docs" / "course" / f"{page}.md").read_text(encoding="utf-8")
 
 
 def commands(page: str) -> list[list[str]]:
-    """The words of each command of a page, in order."""
+    """Yield the words of each command of a page, in order."""
     blocks = re.findall(r"^```\n(.*?)^```", text(page), re.M | re.S)
     lines = [line for block in blocks for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith(("caffe ", "python "))]
 
 
 def pictures(page: str) -> dict[str, str]:
-    """The pictures of a page: the name in docs/course/images, and the path below `course`."""
+    """Yield the pictures of a page: the name in docs/course/images, and the path below `course`."""
     names = re.findall(r"\]\(images/([\w.]+)\)", text(page))
     return {name: name.removeprefix(f"{page}_").replace("__", "/") for name in names}
 
 
 def execute(words: list[str], folder: Path) -> tuple[int, str, str]:
-    """Run a command in a process of its own; returns exit code, standard output and standard error."""
+    """Run a command in a separate process; returns exit code, standard output and standard error."""
     program = [sys.executable, "-m", "caffe"] if words[0] == "caffe" else [sys.executable]
     done = subprocess.run([*program, *words[1:]], cwd=folder, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
 def run(page: str, folder: Path, execute: Callable[[list[str], Path], tuple[int, str, str]] = execute) -> None:
-    """Run the commands of a page in a folder. Raises SystemExit where one fails: findings of the doctor are none."""
+    """Run the commands of a page in a folder.
+
+    Raises SystemExit if one fails; findings of the doctor do not count as failures.
+    """
     if not (folder / "examples").exists():
         (folder / "examples").symlink_to(ROOT / "examples")
     for words in commands(page):
@@ -59,7 +62,7 @@ def run(page: str, folder: Path, execute: Callable[[list[str], Path], tuple[int,
 
 
 def main() -> None:
-    """Run the pages that are named, or all, and copy their pictures."""
+    """Run the named pages, or all, and copy their pictures."""
     with tempfile.TemporaryDirectory() as name:
         for page in sys.argv[1:] or PAGES:
             run(page, Path(name))

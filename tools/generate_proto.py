@@ -1,9 +1,19 @@
 """Generate caffe_pb2.py and its types, caffe_pb2.pyi, from caffe.proto and the fork fields in src/caffe/proto/forks.
 
+<<<<<<< HEAD
 The files of the forks are merged into caffe.proto: what a message or an enum of theirs has is added to the one of the
 same name, and other messages are added as they are. Fields that the files add to LayerParameter are also added to
 V1LayerParameter. `make generate` runs this script in an environment with grpcio-tools 1.62 (protoc 25), whose output
 works with every protobuf from 4.25 on. The output of later versions needs a protobuf at least as new as the compiler.
+=======
+The files of the forks are merged into caffe.proto: the content of a fork's message or enum is added to the one with the
+same name; other messages are appended. Additions to LayerParameter are also made to V1LayerParameter. Requires
+grpcio-tools 1.62 (protoc 25), whose output works with every protobuf from 4.25 on; the output of later versions
+requires an equally new protobuf:
+
+    python -m venv /tmp/protoc && /tmp/protoc/bin/pip install grpcio-tools==1.62.3
+    /tmp/protoc/bin/python tools/generate_proto.py
+>>>>>>> words
 """
 
 from __future__ import annotations
@@ -36,7 +46,7 @@ def main() -> int:
 
 
 def merged(folder: Path) -> str:
-    """The text of caffe.proto in `folder` with the content of forks/*.proto."""
+    """Return the text of caffe.proto in `folder` with the content of forks/*.proto."""
     text = (folder / "caffe.proto").read_text()
     for path in sorted((folder / "forks").glob("*.proto")):
         text = merge(text, path.read_text())
@@ -44,7 +54,9 @@ def merged(folder: Path) -> str:
 
 
 def merge(text: str, addition: str) -> str:
-    """`text` with the messages and enums of `addition`, inside those of the same name where there are any."""
+    """Return `text` with the messages and enums of `addition`, merged into those with the same name if there are
+    any.
+    """
     for kind, name, body in blocks(addition):
         text = _insert(text, kind, name, body)
         if name == "LayerParameter":
@@ -53,7 +65,7 @@ def merge(text: str, addition: str) -> str:
 
 
 def blocks(text: str) -> Iterator[tuple[str, str, str]]:
-    """Kind, name and body of each message and enum at the top level of a text."""
+    """Yield kind, name and body of each message and enum at the top level of a text."""
     depth, kind, name, start = 0, "", "", 0
     for match in _TOKEN.finditer(text):
         token = match.group()
@@ -68,7 +80,7 @@ def blocks(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _insert(text: str, kind: str, name: str, body: str) -> str:
-    """`text` with `body` in the message or enum `name`, or with a new one at the end."""
+    """Return `text` with `body` added to the message or enum `name`, or to a new one at the end."""
     found = next((part for part in blocks(text) if part[:2] == (kind, name)), None)
     if found is None:
         return f"{text}\n{kind} {name} {{{body}}}\n"

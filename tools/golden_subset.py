@@ -1,8 +1,8 @@
-"""Copy the part of the reference files that lives in the repository: python tools/golden_subset.py REFERENCE_FOLDER
+"""Copy the part of the reference files that is stored in the repository: python tools/golden_subset.py REFERENCE_FOLDER
 
-`tests/golden` holds what real Caffe computed for each layer type, for nets, solvers and pycaffe's helpers, so that the
-tests compare with the original without further files. The whole set, with data, logs and models, is found by
-CAFETIERE_SHARED.
+`tests/golden` contains results of real Caffe for each layer type, for nets, solvers and pycaffe's helpers, so that the
+tests compare with Caffe without further files. The environment variable CAFETIERE_SHARED gives the folder of the whole
+set, with data, logs and models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST = 3 * 2**20
 
 
 def main(source: Path) -> None:
-    """Replace the copy by what `source`/golden holds now."""
+    """Replace the copy by the current content of `source`/golden."""
     shutil.rmtree(TARGET, ignore_errors=True)
     TARGET.mkdir(parents=True)
     for part in PARTS:
@@ -30,7 +30,7 @@ def main(source: Path) -> None:
     size = sum(path.stat().st_size for path in files)
     print(f"{len(files)} files, {size / 2**20:.2f} MiB in {TARGET}")
     if size > MOST:
-        sys.exit(f"that is more than {MOST / 2**20:.0f} MiB; leave parts out")
+        sys.exit(f"that is more than {MOST / 2**20:.0f} MiB; omit some parts")
 
 
 if __name__ == "__main__":

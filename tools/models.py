@@ -1,9 +1,9 @@
-"""Writes docs/models.md: the forks of Caffe, their layers, and real models beside their reference outputs.
+"""Writes docs/models.md: the forks of Caffe, their layers, and real models compared with their reference outputs.
 
-python tools/models.py [FOLDER]     # the folder of reference models, by default $CAFETIERE_SHARED/models
+    python tools/models.py [FOLDER]     # the folder of reference models, by default $CAFETIERE_SHARED/models
 
-Takes a minute. Milliseconds are the best of several runs with one thread; a column for OpenCV's importer is written
-where the installed OpenCV is older than 5, which has none.
+Takes a minute. Milliseconds are the best of several runs with one thread. A column for OpenCV's importer is written if
+the installed OpenCV is older than 5, which has no importer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from caffe.proto.forks import LAYERS
 from caffe.proto.forks.fields import OPTIONS
 
 ROOT = Path(__file__).parent.parent
-ROUNDS, LEAST = 5, 0.2  # runs, and seconds, that a time is the best of
+ROUNDS, LEAST = 5, 0.2  # number of runs and seconds for the best time
 HEAD = "# Forks and models\n\nThis page is written by `python tools/models.py`."
 
 
@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
 
 
 def forks() -> list[str]:
-    """The table of forks: their layer types that are here, and those that are not."""
+    """Return the table of forks: their layer types that are supported, and those that are not."""
     here: dict[str, list[str]] = {}
     for kind in layer_types():
         options = layer_class(kind).options
@@ -58,7 +58,7 @@ def forks() -> list[str]:
 
 
 def models(folder: Path, beside: bool) -> list[str]:
-    """The table of models: the largest difference to the reference outputs, and the time of a run."""
+    """Return the table of models: the largest difference to the reference outputs, and the time of a run."""
     lines = ["## Models", "", _words(beside), "", f"| model | outputs | difference | ms |{' OpenCV ms |' * beside}"]
     lines.append(f"| --- | --- | --- | --- |{' --- |' * beside}")
     for name, info in json.loads((folder / "index.json").read_text()).items():
@@ -87,7 +87,7 @@ def _row(folder: Path, name: str, info: dict[str, Any], beside: bool) -> str:
     net = caffe.Net(definition, caffe.TEST, weights=weights)
     net.optimize()
     worst, outputs = 0.0, 0
-    for case in reversed(info["cases"]):  # the first one last: it is the one that is timed
+    for case in reversed(info["cases"]):  # the first one runs last, because it is the one that is timed
         inputs = {key.split("|")[2]: stored[key] for key in stored if key.startswith(f"{case}|in|")}
         for blob, values in inputs.items():
             net.blobs[blob].reshape(*values.shape)
@@ -105,7 +105,9 @@ def _row(folder: Path, name: str, info: dict[str, Any], beside: bool) -> str:
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference, relative to the largest value; rows of detections each to the nearest."""
+    """Return the largest difference, relative to the largest value; each row of detections is compared with the nearest
+    one.
+    """
     scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
     if found.shape[-1:] == (7,) and found.shape == wanted.shape:
         rows, others = found.reshape(-1, 7), wanted.reshape(-1, 7)
@@ -127,7 +129,7 @@ def _opencv(definition: Path, weights: Path, inputs: dict[str, np.ndarray]) -> s
 
 
 def _best(run: Callable[[], object]) -> float:
-    """Milliseconds of the quickest of several runs, after one that does not count."""
+    """Return the milliseconds of the fastest of several runs, after a warm-up."""
     run()
     times: list[float] = []
     while len(times) < ROUNDS or sum(times) < LEAST:

@@ -1,11 +1,11 @@
-"""Change one line of the code at a time, and see whether a test fails.
+"""Changes one line of the code at a time, and checks whether a test fails.
 
     python tools/mutate.py --count 60 --seed 1 net solver data cli proto
 
 Each mutant is one change of one expression in a random file of the named folders of src/caffe: another comparison, a
-number changed by one, `and` for `or`, a negated condition, a call left out. The program runs the tests of the folder in
-a copy of the sources, and prints the mutants for which all tests pass. Either such a mutant is equivalent to the
-original, or a test is missing. `tools/mutate_layers.py` has mistakes in the layers, chosen by hand.
+number changed by one, `and` for `or`, a negated condition, a removed call. The program runs the tests of the folder in
+a copy of the sources, and prints the mutants for which all tests pass. Such a mutant is either equivalent to the
+original, or a test is missing. `tools/mutate_layers.py` contains mistakes in the layers, chosen by hand.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# The folders of tests that are run for a folder of the sources, the ones that fail soonest first.
+# Test folders to run for a folder of the sources, those that fail soonest first.
 TESTS = {
     "net": ["net", "pycaffe", "ownership", "test_memory.py", "test_quirks.py"],
     "solver": ["solver", "examples"],
@@ -47,7 +47,7 @@ _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 
 @dataclass
 class Mutant:
-    """A piece of a file's text, and what stands in its place."""
+    """A piece of a file's text, and its replacement."""
 
     path: Path
     start: int
@@ -61,7 +61,7 @@ class Mutant:
 
 
 def mutants(path: Path) -> list[Mutant]:
-    """All mutants of a file."""
+    """Return all mutants of a file."""
     source = path.read_text(encoding="utf-8")
     starts = [0]
     for line in source.splitlines(keepends=True):
@@ -81,7 +81,7 @@ def mutants(path: Path) -> list[Mutant]:
 
 
 def _changed(node: ast.AST) -> str | None:
-    """The text of a node after the change, or None where there is no change for it."""
+    """Return the text of a node after the change, or None if there is no change for it."""
     if isinstance(node, ast.Compare) and type(node.ops[0]) in _TURNED:
         ops = [_TURNED[type(node.ops[0])](), *node.ops[1:]]
         return f"({ast.unparse(ast.Compare(node.left, ops, node.comparators))})"
@@ -101,7 +101,7 @@ def _changed(node: ast.AST) -> str | None:
 
 
 def fate(mutant: Mutant, tree: Path, folder: str, seconds: float) -> str:
-    """What the tests of a folder do in a tree that holds the mutant: NOTICED, SURVIVES or TOO LONG."""
+    """Run the tests of a folder in a tree with the mutant: returns NOTICED, SURVIVES or TOO LONG."""
     target = tree / mutant.path.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
     target.write_text(original[: mutant.start] + mutant.text + original[mutant.end :], encoding="utf-8")
@@ -119,7 +119,7 @@ def fate(mutant: Mutant, tree: Path, folder: str, seconds: float) -> str:
 
 
 def random_mutant(folder: Path, draw: random.Random) -> Mutant:
-    """One mutant of a random file of a folder."""
+    """Return a mutant of a random file of a folder."""
     files = sorted(path for path in folder.rglob("*.py") if not path.name.startswith("caffe_pb2"))
     while True:
         found = mutants(draw.choice(files))
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", default=list(TESTS), help="folders of src/caffe")
     parser.add_argument("--count", type=int, default=60, help="mutants in all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=400, help="the longest time of the tests")
+    parser.add_argument("--seconds", type=float, default=400, help="time limit of the tests")
     given = parser.parse_args()
     draw = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as name:

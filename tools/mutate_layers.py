@@ -1,10 +1,10 @@
-"""Seeds mistakes in the layers, one at a time, and shows that the tests notice each.
+"""Puts mistakes into the layers, one at a time, and checks that the tests notice each.
 
     python tools/mutate_layers.py             # all of them, some minutes
     python tools/mutate_layers.py 0 8         # those from number 0 to 7
 
-A mistake is put into a copy of the package. The tests named with it run without the reference files, so that what they
-find does not depend on those. The exit code is the number of mistakes that nothing noticed.
+A mistake is put into a copy of the package. The tests named with it run without the reference files, so that the result
+does not depend on them. The exit code is the number of mistakes that were not noticed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONFORMANCE = "tests/layers/test_conformance.py"
 
 @dataclass(frozen=True)
 class Mutation:
-    """A mistake: `old`, which stands once in the file, becomes `new`; `keyword` narrows the tests to run."""
+    """A mistake: `old`, which occurs once in the file, is replaced by `new`; `keyword` selects the tests to run."""
 
     file: str
     old: str
@@ -175,7 +175,7 @@ MUTATIONS = [
 
 
 def apply(mutation: Mutation, layers: Path) -> None:
-    """Put the mistake into the copy of caffe/layers; a ValueError where the text does not stand there once."""
+    """Apply the mistake to the copy of caffe/layers. Raises ValueError unless the text occurs there exactly once."""
     path = layers / mutation.file
     text = path.read_text()
     if text.count(mutation.old) != 1:

@@ -1,7 +1,7 @@
-"""Writes the pages of the documentation that come from the code: layer types and commands.
+"""Writes the pages of the documentation that are generated from the code: layer types and commands.
 
 python tools/reference.py            # writes docs/layers.md and docs/commands.md
-python tools/reference.py --check    # exit code 1 if a page is not what the code says
+python tools/reference.py --check    # exit code 1 if a page is out of date
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def commands() -> str:
-    """The page of all commands."""
+    """Return the page of all commands."""
     lines = [
         "# Commands",
         "",
@@ -27,12 +27,12 @@ def commands() -> str:
     known = command.offered()
     for task, title in command.TASKS.items():
         group = [entry for entry in known.values() if entry.task == task]
-        lines += ["", f"## {title}", "", "| command | what it does |", "| --- | --- |"]
+        lines += ["", f"## {title}", "", "| command | purpose |", "| --- | --- |"]
         lines += [f"| [`{entry.name}`](#{entry.name}) | {_cell(entry.summary)} |" for entry in group]
         for entry in group:
             lines += _command(entry)
     titles = {
-        "Flags of Caffe's command": "A command that has no use for one of these says so in a warning.",
+        "Flags of Caffe's command": "A command that does not use one of these flags says so in a warning.",
         "Flags of every command": "",
     }
     for (title, text), shown in zip(titles.items(), (flags.CAFFE, flags.GENERAL), strict=True):
@@ -66,7 +66,7 @@ def _cell(text: str) -> str:
 
 
 def layers() -> str:
-    """The page of all layer types."""
+    """Return the page of all layer types."""
     return "".join(f"{line}\n" for line in _layer_pages.markdown())
 
 
@@ -81,7 +81,7 @@ def main() -> int:
             continue
         stale += 1
         if "--check" in sys.argv[1:]:
-            print(f"{name} is not what the code says; run: python tools/reference.py")
+            print(f"{name} is out of date; run: python tools/reference.py")
         else:
             path.write_text(text, encoding="utf-8")
             print(f"written: {name}")

@@ -1,1 +1,1 @@
-"""How often `caffe doctor` is right: planted faults it must find, healthy runs it must leave alone."""
+"""Measures how often `caffe doctor` is right: it must find planted faults, and report none in healthy runs."""

@@ -1,10 +1,10 @@
-"""Runs the doctor over planted faults and healthy runs, and counts what it says.
+"""Runs the doctor on planted faults and healthy runs, and counts its findings.
 
 python -m benchmarks.doctor                    all of them (an hour on one core)
 python -m benchmarks.doctor -part 1/2          every second one
-python -m benchmarks.doctor -only small,mlp    those whose names hold one of these words
-python -m benchmarks.doctor -fix               also trains what `-fix` wrote, and compares it with the healthy run
-python -m benchmarks.doctor report             the figures of all that was kept in the folder
+python -m benchmarks.doctor -only small,mlp    those whose names contain one of these words
+python -m benchmarks.doctor -fix               trains the output of `-fix`, and compares it with the healthy run
+python -m benchmarks.doctor report             the figures of all results in the folder
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("-budget", type=float, default=12)
     parser.add_argument("-fix", action="store_true")
     parser.add_argument("-kind", default="both", choices=["both", "planted", "healthy"])
-    parser.add_argument("-new", action="store_true", help="leave out what has a result already")
+    parser.add_argument("-new", action="store_true", help="skip cases that have a result already")
     arguments = parser.parse_args()
     if arguments.task == "run":
         _run_all(arguments)
@@ -50,7 +50,7 @@ def _chosen(arguments: argparse.Namespace) -> list[Run]:
 
 
 def _numbered(runs: list[Run]) -> list[Run]:
-    """Names that are their own: the second of a name gets a 2."""
+    """Make names unique: the second case of a name gets a 2."""
     seen: dict[str, int] = {}
     for run in runs:
         seen[run.name] = seen.get(run.name, 0) + 1

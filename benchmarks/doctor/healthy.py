@@ -1,4 +1,4 @@
-"""Runs in which nothing is wrong: the nets with rates, rules, batches and seeds around good ones, and the examples."""
+"""Healthy runs: the nets with rates, rules, batch sizes and seeds around good values, and the examples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASES: dict[str, Callable[..., str]] = {
 
 
 def healthy() -> Iterator[Run]:
-    """All of them but the examples, which the command adds where their data are."""
+    """Return all healthy runs except the examples, which the command adds if their data exist."""
     for base, net in BASES.items():
         yield from _around(base, net)
     yield from _rules()
@@ -70,7 +70,7 @@ def _rules() -> Iterator[Run]:
 
 def _special() -> Iterator[Run]:
     msra = 'type: "msra"'
-    # 0..255 without its mean, as ImageNet nets take it: gaussian weights of the original nets, a small rate
+    # 0..255 without its mean, as in ImageNet nets: gaussian weights of the original nets, a small rate
     for rate in (0.0002, 0.0005, 0.001):
         yield _run("small", f"0..255 without mean, {rate}", small("patterns255", gauss(0.01)), {"base_lr": rate})
     mean = "mean_value: 33"
@@ -103,7 +103,7 @@ def _special() -> Iterator[Run]:
 
 
 def _auxiliary() -> str:
-    """A second loss over h1 with dropout of 0.7, as GoogLeNet has."""
+    """Return a second loss on h1 with dropout of 0.7, as in GoogLeNet."""
     aux = 'layer { name: "aux_ip" type: "InnerProduct" bottom: "h1" top: "aux_ip" inner_product_param { num_output: 40 '
     aux += 'weight_filler { type: "xavier" } } }\n'
     aux += 'layer { name: "aux_relu" type: "ReLU" bottom: "aux_ip" top: "aux_ip" }\n' + drop("aux_ip", 0.7)

@@ -1,4 +1,4 @@
-"""Weights to begin with, training of what was mended, and the figures of all results."""
+"""Pretrained weights, training of the fixed runs, and the figures of all results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STEPS = 400
 
 
 def weights(name: str, folder: Path) -> Path:
-    """The weights of a healthy net after some training."""
+    """Return the weights of a healthy net after some training."""
     import caffe
 
     path = folder / "data" / f"{name}.caffemodel"
@@ -49,7 +49,7 @@ def healthy_value(name: str, folder: Path) -> float | None:
 
 
 def trained(solver_path: Path, net_path: Path) -> float:
-    """The share of right answers, or the loss where there is none, after some hundred steps."""
+    """Return the accuracy, or the loss if there is none, after some hundred steps."""
     import caffe
     from caffe.errors import CaffeError
 
@@ -68,7 +68,7 @@ def trained(solver_path: Path, net_path: Path) -> float:
 
 
 def line(result: dict[str, Any]) -> str:
-    """One result in a line."""
+    """Format one result as a line."""
     codes, alarms = result["codes"], [alarm["code"] for alarm in result["alarms"]]
     good = _first(result) if codes else not alarms and "error" not in result
     base = next((check["figure"] for check in result.get("checks", []) if check["name"] == "the unchanged run"), "")

@@ -1,4 +1,4 @@
-"""More of both kinds, with nets, rates and data that the checks were not made with."""
+"""More faulty and healthy runs, with nets, rates and data that were not used to develop the checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["others"]
 def deep(
     unit: str = "ReLU", layers: int = 6, width: int = 32, filler: str = 'type: "msra"', end: str = "", drops: str = ""
 ) -> str:
-    """A deep multilayer perceptron over the patterns."""
+    """Return a deep multilayer perceptron for the patterns."""
     text, bottom = data("patterns", 40), "data"
     for number in range(layers):
         text += dense(f"f{number}", bottom, width, filler) + over(unit, f"f{number}")
@@ -25,7 +25,7 @@ def deep(
 def wide(
     filler: str = 'type: "xavier"', source: str = "digits255", end: str = "", transform: str = "scale: 0.00392157"
 ) -> str:
-    """Two strided convolutions with ELU."""
+    """Return a net of two strided convolutions with ELU."""
     text = data(source, 60, scale=transform)
     text += convolution("a", "data", "num_output: 12 kernel_size: 3 stride: 2", filler) + over("ELU", "a")
     text += convolution("b", "a", "num_output: 20 kernel_size: 3", filler) + over("ELU", "b")
@@ -33,7 +33,7 @@ def wide(
 
 
 def recurrent(filler: str = 'type: "xavier"') -> str:
-    """A plain RNN over the streams of symbols."""
+    """Return a plain RNN for the streams of symbols."""
     text = data("sequence", 20, 50, kind="HDF5Data")
     text += 'layer { name: "embed" type: "Embed" bottom: "data" top: "embed" embed_param { input_dim: 8 num_output: 16 '
     text += 'bias_term: false weight_filler { type: "gaussian" std: 0.3 } } }\n'
@@ -45,7 +45,7 @@ def recurrent(filler: str = 'type: "xavier"') -> str:
 
 
 def others() -> Iterator[Run]:
-    """All of them."""
+    """Return all of them."""
     sgd, steps = {"base_lr": 0.02, **M}, {"test_iter": 20}
     adam: dict[str, object] = {"base_lr": 0.003, **ADAM}
     for rate in (0.005, 0.01, 0.03):

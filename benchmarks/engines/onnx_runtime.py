@@ -10,7 +10,7 @@ import onnxruntime
 
 
 def infer(folder: str) -> Callable[[], dict[str, np.ndarray]]:
-    """With all graph optimisations, which are the default."""
+    """With all graph optimizations, which is the default."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
     session = onnxruntime.InferenceSession(folder + "/net.onnx", options, providers=["CPUExecutionProvider"])

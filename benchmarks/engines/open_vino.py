@@ -10,7 +10,7 @@ import openvino
 
 
 def infer(folder: str, precision: str = "f32") -> Callable[[], dict[str, np.ndarray]]:
-    """Compiled for latency, with this precision of arithmetic."""
+    """Compiled for latency, with this arithmetic precision."""
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,

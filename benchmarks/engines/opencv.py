@@ -12,7 +12,7 @@ cv2.setNumThreads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def infer(folder: str) -> Callable[[], dict[str, np.ndarray]]:
-    """The prototxt and the weight file as they are."""
+    """Runs the unchanged prototxt and weight file."""
     net, data = _net(folder), np.load(folder + "/data.npy")
     names = net.getUnconnectedOutLayersNames()
 
@@ -24,7 +24,7 @@ def infer(folder: str) -> Callable[[], dict[str, np.ndarray]]:
 
 
 def load(folder: str) -> Callable[[], object]:
-    """The net with its weights, then its outputs."""
+    """Builds the net with its weights, then returns its outputs."""
     nets: list[cv2.dnn.Net] = []
     data = np.load(folder + "/data.npy")
 

@@ -17,7 +17,7 @@ log.start(logging.ERROR)
 
 
 def train(folder: str, precision: str = "FLOAT", compiled: bool = False) -> Callable[[], object]:
-    """A step of the solver as `caffe train` takes it; compiled: the net through torch.compile."""
+    """A step of the solver, as in `caffe train`. With `compiled`, the net is run through torch.compile."""
     at = Path(folder)
     param = upgrade.read_solver(at / "solver.prototxt")
     if precision != "FLOAT":
@@ -34,7 +34,7 @@ def train(folder: str, precision: str = "FLOAT", compiled: bool = False) -> Call
 
 
 def infer(folder: str, compiled: bool = False, engine: str = "torch", **options: str) -> Callable[[], Arrays]:
-    """The net's outputs; `options` are those of `Net`, names of torch's."""
+    """The net's outputs; `options` are options of `Net`, with dtypes as names of torch's."""
     at = Path(folder)
     net, data = _net(at, compiled, engine, **options), np.load(at / "data.npy")
 
@@ -46,7 +46,7 @@ def infer(folder: str, compiled: bool = False, engine: str = "torch", **options:
 
 
 def load(folder: str) -> Callable[[], object]:
-    """The net with its weights, then its outputs."""
+    """Builds the net with its weights, then returns its outputs."""
     nets: list[Net] = []
     return lambda: nets[0].forward() if nets else nets.append(_net(Path(folder)))
 

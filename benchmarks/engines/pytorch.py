@@ -1,4 +1,4 @@
-"""PyTorch by hand: eager as one writes it, or tuned."""
+"""PyTorch without Cafetière: eager code as usually written, or tuned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caffe.proto import caffe_pb2, text, weights
 
 
 def train(folder: str, tuned: bool = False, compiled: bool = False) -> Callable[[], object]:
-    """Gradients to zero, forward, backward, SGD. Tuned: channels_last and fused SGD; compiled: torch.compile."""
+    """Zero the gradients, forward, backward, SGD. Tuned: channels_last and fused SGD; compiled: torch.compile."""
     at = Path(folder)
     module = PlainNet(text.read(at / "net.prototxt", caffe_pb2.NetParameter()), weights.read(at / "net.caffemodel"))
     data, label = torch.from_numpy(np.load(at / "data.npy")), torch.from_numpy(np.load(at / "label.npy"))
@@ -33,6 +33,6 @@ def train(folder: str, tuned: bool = False, compiled: bool = False) -> Callable[
 
 
 def matrix_product(folder: str, size: int = 2048) -> Callable[[], object]:
-    """A product of two square matrices by oneDNN, the quickest that torch has on a CPU."""
+    """A product of two square matrices by oneDNN, the fastest of torch on a CPU."""
     left, right = torch.randn(size, size), torch.randn(size, size)
     return lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")

@@ -30,7 +30,7 @@ def infer(folder):
 
 
 def load(folder):
-    """The net with its weights, then its outputs."""
+    """Builds the net with its weights, then returns its outputs."""
     nets = []
     return lambda: nets[0].forward() if nets else nets.append(_net(folder))
 

@@ -1,9 +1,9 @@
-"""Make the data, nets and solvers of the course: small enough that each run takes seconds.
+"""Creates the data, nets and solvers of the course. They are small, so that each run takes seconds.
 
     python examples/course/make_course.py
 
-Everything goes into the folder `course`. The digits are drawn by OpenCV, moved, blurred and with noise, so nothing is
-downloaded.
+Everything is written to the folder `course`. The digits are drawn by OpenCV, shifted, blurred and with noise, so
+nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ random_seed: 1
 
 
 def data(name: str, batch: int = 50) -> str:
-    """The two data layers."""
+    """Return the two data layers."""
     text = ""
     for phase, part, size in (("TRAIN", name, batch), ("TEST", "test", 100)):
         source = f'array_data_param {{ source: "course/{part}.npz" batch_size: {size} shuffle: true }}'
@@ -43,7 +43,7 @@ def data(name: str, batch: int = 50) -> str:
 
 
 def deep(filler: str, unit: str = "TanH", norm: bool = False, layers: int = 8) -> str:
-    """Many fully connected layers."""
+    """Return a net of many fully connected layers."""
     text, bottom = data("train"), "data"
     for number in range(1, layers + 1):
         name = f"ip{number}"
@@ -54,7 +54,7 @@ def deep(filler: str, unit: str = "TanH", norm: bool = False, layers: int = 8) -
 
 
 def convolutional(source: str = "train", drop: float = 0.0, width: int = 60) -> str:
-    """A convolution, pooling, and two fully connected layers."""
+    """Return a net of a convolution, pooling, and two fully connected layers."""
     text = data(source) + conv("conv1", "data", "num_output: 12 kernel_size: 5") + over("ReLU", "conv1")
     text += pool("conv1", "pool1") + dense("ip1", "pool1", width) + over("ReLU", "ip1")
     if drop:
@@ -79,11 +79,11 @@ def main() -> None:
         np.savez(FOLDER / f"{name}.npz", **arrays)  # type: ignore[arg-type]
     write("digits", convolutional(), "a small convolutional net", more="weight_decay: 0.0005\n")
     small, large = ('type: "gaussian" std: 0.01', 'type: "gaussian" std: 1')
-    write("init_small", deep(small), "first weights that are too small")
-    write("init_large", deep(large), "first weights that are too large")
-    write("init_xavier", deep('type: "xavier"'), "first weights that suit the sizes of the layers")
-    write("bn_without", deep(small, "ReLU"), "a deep net without batch normalisation")
-    write("bn_with", deep(small, "ReLU", norm=True), "the same with batch normalisation")
+    write("init_small", deep(small), "initial weights that are too small")
+    write("init_large", deep(large), "initial weights that are too large")
+    write("init_xavier", deep('type: "xavier"'), "initial weights that suit the sizes of the layers")
+    write("bn_without", deep(small, "ReLU"), "a deep net without batch normalization")
+    write("bn_with", deep(small, "ReLU", norm=True), "the same with batch normalization")
     write("drop_without", convolutional("few", width=200), "150 digits to learn from", steps=600)
     write("drop_with", convolutional("few", 0.5, width=200), "the same with dropout", steps=600)
     print(f"written: {len(list(FOLDER.iterdir()))} files in {FOLDER}")

@@ -1,10 +1,11 @@
-"""Make the HDF5 files of this example: 10,000 points of two classes with four features.
+"""Creates the HDF5 files of this example: 10,000 points of two classes with four features.
 
     python examples/hdf5_classification/make_data.py
 
-The classes are two half moons, one grasping into the other, with noise: a line gets about 87 % right, a curve more.
-Features 0 and 1 are the place of a point, 2 and 3 are mixtures of these two. 7,500 points go to two files for
-training, 2,500 to one for testing, and the lists train.txt and test.txt, which the nets name, hold the files' paths.
+The classes are two interlocking half moons with noise: a line classifies about 87 % correctly, a curve more. Features 0
+and 1 are the coordinates of a point, 2 and 3 are mixtures of these two. 7,500 points are written to two files for
+training, 2,500 to one for testing. The lists train.txt and test.txt, which the nets name, contain the paths of the
+files.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 
 def moons(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Points (count, 4) of standard size, and their classes (count)."""
+    """Return points (count, 4) of unit variance, and their classes (count)."""
     labels = rng.integers(2, size=count)
     angle = np.pi * rng.random(count)
     points = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -28,7 +29,7 @@ def moons(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
 
 
 def write(folder: Path, part: str, chunks: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """One HDF5 file a chunk, with the data sets that the tops of the HDF5Data layer are called, and their list."""
+    """Write one HDF5 file per chunk, with a dataset for each top of the HDF5Data layer, and the list of the files."""
     paths = [folder / f"{part}_{index}.h5" for index in range(len(chunks))]
     for path, (data, label) in zip(paths, chunks, strict=True):
         with h5py.File(path, "w") as file:
@@ -41,7 +42,7 @@ def write(folder: Path, part: str, chunks: list[tuple[np.ndarray, np.ndarray]]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("examples/hdf5_classification/data"), help="folder")
-    parser.add_argument("--seed", type=int, default=1, help="of the random draws")
+    parser.add_argument("--seed", type=int, default=1, help="of the random numbers")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     data, label = moons(10_000, np.random.default_rng(options.seed))

@@ -1,4 +1,4 @@
-"""Classifying a picture, and looking inside: filters, activations, probabilities."""
+"""Classifies a picture and looks inside the net: filters, activations, probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import caffe.models
 
 
 def main(out: Path, iterations: int) -> float:
-    """Classify a digit read from a file; returns the share of 200 digits that is right; draws `classify_digit.png`."""
+    """Classify a digit in a file; returns the accuracy on 200 digits; draws `classify_digit.png`."""
     net = caffe.Net(caffe.models.lenet(batch=1), caffe.TEST, weights=digits.lenet(out, iterations))
     transformer = caffe.io.Transformer({"data": net.blobs["data"].data.shape})
     transformer.set_transpose("data", (2, 0, 1))  # (H, W, C) -> (C, H, W)

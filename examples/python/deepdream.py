@@ -1,6 +1,7 @@
-"""DeepDream on a small net: the picture is changed until it excites a layer more.
+"""DeepDream on a small net: changes a picture so that the activations of a layer grow.
 
-Run forward to a layer, say that its gradient is the layer itself, run backward to the data, add that to the picture.
+Run forward to a layer, set its gradient to its own values, run backward to the data, and add that gradient to the
+picture.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import caffe.models
 
 
 def dreamer(weights: Path) -> Any:
-    """LeNet up to pool2, with gradients down to the data."""
+    """Return LeNet up to pool2, with gradients down to the data."""
     spec = caffe.models.lenet(batch=1)
     spec.force_backward = True
     del spec.layer[[layer.name for layer in spec.layer].index("pool2") + 1 :]
@@ -24,20 +25,20 @@ def dreamer(weights: Path) -> Any:
 
 
 def step(net: Any, rng: np.random.Generator, end: str, size: float = 0.01) -> None:
-    """One step of gradient ascent on the norm of layer `end`, at a random shift so that no grid shows."""
+    """Make one step of gradient ascent on the norm of layer `end`, at a random shift so that no grid appears."""
     source, goal = net.blobs["data"], net.blobs[end]
     shift = rng.integers(-4, 5, 2)
     source.data[0] = np.roll(source.data[0], shift, (-2, -1))
     net.forward(end=end)
     goal.diff[...] = goal.data
     net.backward(start=end)
-    gradient = source.diff[0] - source.diff[0].mean()  # the picture as a whole stays as bright as it is
+    gradient = source.diff[0] - source.diff[0].mean()  # keeps the mean brightness constant
     source.data[0] += size / max(np.abs(gradient).mean(), 1e-9) * gradient
     source.data[0] = np.clip(np.roll(source.data[0], -shift, (-2, -1)), 0, 1)
 
 
 def dream(net: Any, image: np.ndarray, steps: int, end: str, octaves: int = 3) -> np.ndarray:
-    """The picture after `steps` steps at each of several sizes, the smallest first."""
+    """Return the picture after `steps` steps at each of several sizes, smallest first."""
     rng = np.random.default_rng(3)
     sizes = [[int(side / 1.4**octave) for side in image.shape] for octave in range(octaves)]
     detail = np.zeros((*sizes[-1], 1), np.float32)
@@ -52,7 +53,7 @@ def dream(net: Any, image: np.ndarray, steps: int, end: str, octaves: int = 3) -
 
 
 def main(out: Path, iterations: int) -> tuple[float, float]:
-    """Dream from a blurred picture; how much the layer is excited before and after; draws `deepdream.png`."""
+    """Dream from a blurred picture; returns the activation before and after; draws `deepdream.png`."""
     net = dreamer(digits.lenet(out, iterations))
     images, _ = digits.load()
     mosaic = digits.tiles(images[:9].astype(np.float32), gap=0)

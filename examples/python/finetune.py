@@ -1,7 +1,7 @@
-"""Fine-tuning: a net that knows the digits 0 to 4 learns 5 to 9, by the new name of its last layer.
+"""Fine-tuning: a net trained on the digits 0 to 4 learns 5 to 9, with a new name of its last layer.
 
-Weights are copied by the layers' names. `ip2` becomes `ip2_new`, so that layer starts from its filler, while the others
-start from what they have learned.
+Weights are copied by layer names. `ip2` is renamed to `ip2_new`, so that this layer starts from its filler, while the
+others start from the trained weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from learn_lenet import lenet_net
 
 
 def main(out: Path, iterations: int) -> tuple[float, float]:
-    """Learn 5 to 9 from few digits, with and without what 0 to 4 taught; the two last losses; draws `finetune.png`."""
+    """Learn 5 to 9 from few digits, with and without pretraining on 0 to 4; returns the two final losses; draws
+    `finetune.png`.
+    """
     teacher = digits.solver(lenet_net(*digits.databases(out, (0, 1, 2, 3, 4), "low")), out, "low")
     teacher.step(iterations)
     teacher.net.save(out / "low.caffemodel")

@@ -1,4 +1,4 @@
-"""Learning LeNet step by step: a net written in Python, a solver driven from Python, what happens on the way."""
+"""Trains LeNet step by step: a net written in Python, a solver driven from Python, and the intermediate results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe import params as P
 
 
 def lenet_net(train: str, test: str, batch: int = 64) -> Any:
-    """The NetParameter: data from two LMDBs, LeNet, loss and accuracy."""
+    """Return the NetParameter: data from two LMDBs, LeNet, loss and accuracy."""
     n = caffe.NetSpec()
     source = {"backend": P.Data.LMDB, "transform_param": {"scale": 1 / 255}, "ntop": 2}
     n.data, n.label = L.Data(source=train, batch_size=batch, include={"phase": caffe.TRAIN}, **source)
@@ -38,7 +38,7 @@ def lenet_net(train: str, test: str, batch: int = 64) -> Any:
 
 
 def main(out: Path, iterations: int) -> float:
-    """Train LeNet, testing it on the way; returns the accuracy at the end and draws `learn_lenet.png`."""
+    """Train LeNet with tests in between; returns the final accuracy and draws `learn_lenet.png`."""
     net = lenet_net(*digits.databases(out))
     solver = digits.solver(net, out, "lenet", test_iter=[5], test_interval=10**6, test_initialization=False)
     solver.net.forward()
@@ -74,7 +74,7 @@ def draw(
     scores: np.ndarray,
     net: Any,
 ) -> None:
-    """First digits, first update of the filters, curves, and the scores of six digits as they develop."""
+    """Draw the first digits, the first update of the filters, curves, and the scores of six digits over time."""
     page = digits.page(11, 7)
     upper, lower = page.subfigures(2, 1)
     a, b, c = upper.subplots(1, 3, width_ratios=(1, 1, 2))

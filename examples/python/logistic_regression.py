@@ -1,4 +1,4 @@
-"""Logistic regression from HDF5 files, and what a hidden layer adds."""
+"""Logistic regression from HDF5 files, and the effect of a hidden layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe import layers as L
 
 
 def moons(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points of two half moons with noise (count, 2), and which moon they are of."""
+    """Return points of two half moons with noise (count, 2), and the index of their moon."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, count)
     angle = rng.uniform(0, np.pi, count)
@@ -24,7 +24,7 @@ def moons(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write(out: Path, name: str, count: int, seed: int) -> str:
-    """An HDF5 file of such points; returns the path of the list that names it."""
+    """Write an HDF5 file of such points; returns the path of the list that names it."""
     with h5py.File(out / f"{name}.h5", "w") as file:
         file["data"], file["label"] = moons(count, seed)
     (out / f"{name}.txt").write_text(f"{out / name}.h5\n")
@@ -32,7 +32,7 @@ def write(out: Path, name: str, count: int, seed: int) -> str:
 
 
 def classifier(source: str, hidden: int) -> Any:
-    """The NetParameter of a classifier of points, with a hidden layer of that size, or without."""
+    """Return the NetParameter of a classifier of points, with a hidden layer of that size, or without."""
     n = caffe.NetSpec()
     n.data, n.label = L.HDF5Data(source=source, batch_size=100, ntop=2)
     top = n.data
@@ -45,7 +45,7 @@ def classifier(source: str, hidden: int) -> Any:
 
 
 def main(out: Path, iterations: int) -> tuple[float, float]:
-    """Train both nets; their accuracies; draws `logistic_regression.png`."""
+    """Train both nets; returns their accuracies; draws `logistic_regression.png`."""
     source = write(out, "moons_train", 4000, 1)
     points, labels = moons(1000, 2)
     grid = np.stack(np.meshgrid(np.linspace(-1.6, 2.6, 120), np.linspace(-1.1, 1.6, 80)), -1).astype(np.float32)
@@ -55,7 +55,7 @@ def main(out: Path, iterations: int) -> tuple[float, float]:
         solver = digits.solver(classifier(source, hidden), out, "moons", base_lr=0.1, weight_decay=0)
         solver.step(iterations)
         net = solver.net
-        first = net.layer_names[1]  # after the data: run on points of our own from there
+        first = net.layer_names[1]  # start after the data layer, with our own points
 
         def scores(x: np.ndarray, net: Any = net, first: str = first) -> np.ndarray:
             rows = []

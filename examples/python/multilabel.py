@@ -1,4 +1,4 @@
-"""Several labels for a picture: a data layer written in Python, and a loss with a yes or no for each label."""
+"""Several labels per picture: a data layer written in Python, and a loss with a yes or no for each label."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = ("circle", "square", "triangle", "cross")
 
 
 class Shapes(caffe.Layer):
-    """Pictures of shapes (N, 1, 32, 32), and which kinds of shapes they hold (N, 4), made up batch by batch."""
+    """Pictures of shapes (N, 1, 32, 32), and which kinds of shapes they contain (N, 4), generated batch by batch."""
 
     def setup(self, bottom: Any, top: Any) -> None:
         settings = json.loads(self.param_str)
@@ -35,11 +35,11 @@ class Shapes(caffe.Layer):
             top[1].data[index] = labels
 
     def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
-        """Data have no gradient."""
+        """Data layers have no gradient."""
 
 
 def paint(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A picture (32, 32) in 0 .. 1 with one shape of each kind that `labels` says."""
+    """Draw a picture (32, 32) in 0 .. 1 with one shape of each kind in `labels`."""
     image = np.zeros((32, 32), np.uint8)
     for kind in np.flatnonzero(labels):
         x, y = (int(value) for value in rng.integers(8, 24, 2))
@@ -73,7 +73,7 @@ def shapes_net(batch: int, seed: int) -> Any:
 
 
 def main(out: Path, iterations: int) -> float:
-    """Train, then test on new pictures; the share of right answers; draws `multilabel.png`."""
+    """Train, then test on new pictures; returns the accuracy; draws `multilabel.png`."""
     solver = digits.solver(shapes_net(64, 1), out, "shapes", type="Adam", base_lr=0.002, momentum2=0.999)
     solver.step(iterations)
     test = caffe.Net(shapes_net(200, 2), caffe.TEST)

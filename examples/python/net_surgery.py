@@ -1,6 +1,8 @@
-"""Net surgery: the fully connected layers of LeNet become convolutions, and the net reads digits anywhere in a picture.
+"""Net surgery: the fully connected layers of LeNet become convolutions, so that the net finds digits anywhere in a
+picture.
 
-A fully connected layer over C x H x W values is a convolution whose kernel is H x W: the same weights in another shape.
+A fully connected layer on C x H x W values equals a convolution with an H x W kernel: the same weights in another
+shape.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import caffe.models
 
 
 def main(out: Path, iterations: int) -> float:
-    """Cast the weights, run on a picture of six digits; the share found in their places; draws `net_surgery.png`."""
+    """Convert the weights, run on a picture of six digits; returns the share of digits found; draws
+    `net_surgery.png`.
+    """
     weights = digits.lenet(out, iterations)
     spec = caffe.models.lenet(batch=1)
     net = caffe.Net(spec, caffe.TEST, weights=weights)
@@ -47,7 +51,7 @@ def main(out: Path, iterations: int) -> float:
     digits.show(axes[2], scores.max(0), "how sure", cmap="viridis", vmin=0, vmax=1)
     found = []
     for (y, x), index in zip(places, chosen, strict=True):
-        row, col = y // 4, x // 4  # two poolings by 2: a step of the output is 4 pixels
+        row, col = y // 4, x // 4  # two poolings by 2: one cell of the output is 4 pixels
         found.append(scores[:, row, col].argmax() == labels[index])
         axes[1].text(
             col, row, str(scores[:, row, col].argmax()), color="white", ha="center", va="center", fontweight="bold"

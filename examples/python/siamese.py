@@ -1,6 +1,6 @@
-"""A siamese net: digits become points, those of the same digit near to each other.
+"""A siamese net: maps digits to points, so that equal digits are near each other.
 
-Two copies of a small net with the same named parameters see the two digits of a pair.
+Two copies of a small net with shared, named parameters process the two digits of a pair.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from caffe.net_spec import Top
 
 
 def side(n: NetSpec, image: Top, suffix: str = "") -> Top:
-    """The net from a digit to a point; its parameters are shared by name."""
+    """Return the net from a digit to a point; its parameters are shared by name."""
 
     def shared(name: str) -> dict[str, Any]:
         return {"param": [{"name": f"{name}_w"}, {"name": f"{name}_b"}], "weight_filler": {"type": "xavier"}}
@@ -34,7 +34,7 @@ def side(n: NetSpec, image: Top, suffix: str = "") -> Top:
 
 
 def pairs_net(batch: int) -> Any:
-    """The NetParameter of both sides and the loss."""
+    """Return the NetParameter of both sides and the loss."""
     n = NetSpec()
     n.pair = L.Input(shape={"dim": [batch, 2, 28, 28]})
     n.same = L.Input(shape={"dim": [batch]})
@@ -44,7 +44,9 @@ def pairs_net(batch: int) -> Any:
 
 
 def main(out: Path, iterations: int) -> float:
-    """Train on pairs; the share of test digits whose nearest other one is the same digit; draws `siamese.png`."""
+    """Train on pairs; returns the share of test digits whose nearest neighbour is the same digit; draws
+    `siamese.png`.
+    """
     images, labels = digits.load()
     images = (images / np.float32(255))[:, None]
     rng = np.random.default_rng(1)

@@ -1,10 +1,10 @@
-"""Make the HDF5 files of this example: a poem as eight streams of characters.
+"""Creates the HDF5 files of this example: a poem as eight streams of characters.
 
     python examples/recurrent/make_data.py
 
-The poem is the one that `import this` prints, read in a circle; each stream starts at another place. A row is one
-character of every stream: `character` and `next` are indices into the alphabet, `cont` is 0 where a stream comes to the
-poem's first character, and where it starts, and else 1. The list poem.txt, which the net names, holds the file's path.
+The poem is the text that `import this` prints, read cyclically; each stream starts at another position. A row is one
+character of every stream: `character` and `next` are indices into the alphabet. `cont` is 0 where a stream starts or
+reaches the first character of the poem, else 1. The list poem.txt, which the net names, contains the path of the file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ STREAMS = 8
 
 
 def poem() -> str:
-    """The text of the standard library's module `this`."""
+    """Return the text of the standard library's module `this`."""
     with contextlib.redirect_stdout(io.StringIO()):
         import this
     return codecs.decode(this.s, "rot13")
 
 
 def alphabet() -> str:
-    """The characters of the poem, in the order of their indices."""
+    """Return the characters of the poem, in the order of their indices."""
     return "".join(sorted(set(poem())))
 
 

@@ -1,8 +1,8 @@
-"""Let the trained net write the poem, character by character.
+"""Lets the trained net write the poem, character by character.
 
     python examples/recurrent/write.py [weights]
 
-The net runs one step at a time: the LSTM keeps its state from one forward to the next, until cont is 0.
+The net runs one step at a time. The LSTM keeps its state between calls of forward, until cont is 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def write(weights: str, length: int) -> str:
-    """The first character of the poem and what the net takes for the next ones."""
+    """Return the first character of the poem and the characters that the net predicts next."""
     net = caffe.Net(str(HERE / "lstm_deploy.prototxt"), caffe.TEST, weights=weights)
     letters = alphabet()
     text = poem()[0]

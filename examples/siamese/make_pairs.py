@@ -1,11 +1,11 @@
-"""Make the databases of digit pairs from the databases of digits.
+"""Creates databases of digit pairs from the databases of digits.
 
     python examples/siamese/make_pairs.py
 
-reads examples/mnist/mnist_train_lmdb and mnist_test_lmdb (made by `caffe data mnist -o examples/mnist`) and writes
-examples/siamese/mnist_siamese_train_lmdb and mnist_siamese_test_lmdb: as many pairs as there are digits, each of two
-digits drawn at random. A pair is one record: channel 0 and channel 1 hold the two digits, the label is 1 if they are
-the same digit and 0 if not, so about one pair in ten is of the same digit.
+This reads examples/mnist/mnist_train_lmdb and mnist_test_lmdb (created by `caffe data mnist -o examples/mnist`) and
+writes examples/siamese/mnist_siamese_train_lmdb and mnist_siamese_test_lmdb, with as many pairs as there are digits. A
+pair is one record of two random digits: channels 0 and 1 contain the two digits, and the label is 1 if they are equal,
+else 0. About one pair in ten has equal digits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from caffe.data.tools.mnist import put_pairs
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The images (N, 1, H, W) and labels (N) of a database."""
+    """Return the images (N, 1, H, W) and labels (N) of a database."""
     reader = DatumReader()
     source = Lmdb(str(folder))
     images, labels = zip(*(reader(bytes(value)) for _, value in source.scan()), strict=True)
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", type=Path, default=Path("examples/mnist"), help="folder of the digit databases")
     parser.add_argument("--output", type=Path, default=Path("examples/siamese"), help="folder for the pair databases")
-    parser.add_argument("--seed", type=int, default=1, help="of the random draws")
+    parser.add_argument("--seed", type=int, default=1, help="of the random numbers")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     for part in ("train", "test"):

@@ -1,4 +1,4 @@
-"""Draws what the trained net finds in the pictures of the test set.
+"""Draws the detections of the trained net in pictures of the test set.
 
 usage: python examples/ssd_shapes/draw.py [FOLDER] [WEIGHTS] [OUT]
 """
@@ -20,7 +20,7 @@ LEAST = 0.5
 
 
 def draw(folder: Path, weights: str, out: str, count: int = 12) -> None:
-    """Write one picture of the first test images, with the boxes that the net gives a score of at least LEAST."""
+    """Write a picture of the first test images with all boxes whose score is at least LEAST."""
     net = caffe.Net(str(Path(__file__).parent / "ssd_deploy.prototxt"), weights, caffe.TEST)
     pictures, captions = [], []
     for line in (folder / "test.txt").read_text().splitlines()[:count]:

@@ -1,9 +1,9 @@
-"""Draws pictures of coloured shapes, with their boxes in VOC files, and converts them to databases.
+"""Draws pictures of coloured shapes, writes their boxes to VOC files, and converts them to databases.
 
 usage: python examples/ssd_shapes/make_data.py [FOLDER]
 
-FOLDER (examples/ssd_shapes/data if not given) gets images/, boxes/, the lists train.txt and test.txt, the label map
-labelmap.prototxt, and the databases train_lmdb and test_lmdb.
+The files written to FOLDER (default: examples/ssd_shapes/data) are images/, boxes/, the lists train.txt and test.txt,
+the label map labelmap.prototxt, and the databases train_lmdb and test_lmdb.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ COUNTS = {"train": 400, "test": 100}
 
 
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, int, int, int, int]]]:
-    """A picture (H, W, 3) of one to three shapes that do not overlap, and (name, xmin, ymin, xmax, ymax) of each."""
+    """Draw a picture (H, W, 3) of one to three shapes without overlap; returns it and (name, xmin, ymin, xmax, ymax) of
+    each.
+    """
     picture = cv2.resize(rng.integers(60, 150, (8, 8, 3), np.uint8), (SIDE, SIDE))
     boxes: list[tuple[str, int, int, int, int]] = []
     wanted = rng.integers(1, 4)
@@ -48,7 +50,7 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, int, int
 
 
 def voc(boxes: list[tuple[str, int, int, int, int]]) -> str:
-    """The boxes as a file of VOC."""
+    """Return the boxes in the format of VOC."""
     text = f"<annotation><size><width>{SIDE}</width><height>{SIDE}</height><depth>3</depth></size>\n"
     for name, *corners in boxes:
         sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)

@@ -18,7 +18,7 @@ from caffe.proto import caffe_pb2
 from caffe.proto.forks import foreign_value
 from caffe.registry import Registry
 
-__all__ = ["check", "fill", "filler", "filler_types", "is_zero"]
+__all__ = ["check_filler", "fill", "filler", "filler_types", "is_zero"]
 
 Filler = Callable[[Tensor, Any], None]
 FILLERS: Registry[Filler] = Registry("filler type", LayerError, "fillers")
@@ -42,7 +42,7 @@ def filler_types() -> list[str]:
 
 def fill(tensor: Tensor, param: Any) -> None:
     """Fill `tensor` in place as the FillerParameter `param` says."""
-    check(param, _raise)
+    check_filler(param, _raise)
     if not tensor.numel():
         return
     with torch.no_grad():
@@ -54,7 +54,7 @@ def is_zero(param: Any) -> bool:
     return param.type == "constant" and param.value == 0
 
 
-def check(param: Any, error: Callable[[str], Any]) -> None:
+def check_filler(param: Any, error: Callable[[str], Any]) -> None:
     """Call `error` with a message if `param` names a filler that does not exist, or a range that is none."""
     if param.type not in FILLERS:
         hint = foreign_value(param.type) or did_you_mean(param.type, FILLERS.items)

@@ -48,9 +48,9 @@ def read_log(path: str | Path) -> Curves:
 
 
 class LogReader:
-    """Follows a log line by line: test results belong to the last line that announced a test.
+    """Parses a log line by line. Test results belong to the last line that announced a test.
 
-    A subclass keeps what each kind of line tells in its own way.
+    Subclasses store the content of each kind of line.
     """
 
     def __init__(self, curves: Any = None) -> None:
@@ -59,7 +59,7 @@ class LogReader:
         self.seen: dict[str, int] = {}
 
     def read(self, lines: Iterable[str]) -> None:
-        """Read lines, which follow those that were read before."""
+        """Read the next lines."""
         for line in lines:
             if not any(word in line for word in ("Iteration", "Test ", "Solving ")):
                 continue
@@ -69,34 +69,34 @@ class LogReader:
                     break
 
     def solving(self, net: str) -> None:
-        """The line that names the net."""
+        """Called for the line that names the net."""
         self.curves.net = net.strip()
 
     def loss(self, iteration: str, value: str) -> None:
-        """The training loss of an iteration."""
+        """Called with the training loss of an iteration."""
         self.curves.loss.add(int(iteration), float(value))
 
     def rate(self, iteration: str, value: str) -> None:
-        """The learning rate of an iteration."""
+        """Called with the learning rate of an iteration."""
         self.curves.rate.add(int(iteration), float(value))
 
     def testing(self, iteration: str, net: str | None) -> None:
-        """A test begins."""
+        """Called when a test starts."""
         self.iteration, self.net, self.seen = int(iteration), int(net or 0), {}
 
     def output(self, name: str, value: str, weighted: str | None) -> None:
-        """A result of a test; `weighted` is given for one that counts in the loss."""
+        """Called with a result of a test; `weighted` is given if it contributes to the loss."""
         count = self.seen[name] = self.seen.get(name, 0) + 1
         self.tested(
             f"{name}[{count - 1}]" if count > 1 else name, value, weighted is not None
-        )  # a vector: lines of one name
+        )  # a vector: several lines with the same name
 
     def tested(self, name: str, value: str, is_loss: bool) -> None:
-        """A result of a test under a name of its own."""
+        """Called with a result of a test that has its own name."""
         self.curves.add_test(self.net, name, self.iteration, float(value), is_loss)
 
     def score(self, index: str, value: str) -> None:
-        """A result of a test, as Caffe of 2013 wrote it."""
+        """Called with a result of a test in the format of Caffe of 2013."""
         self.tested(f"score {index}", value, False)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from caffe.errors import NetError
 
-__all__ = ["allowed", "check", "switched"]
+__all__ = ["allowed", "check_python_layers", "switched"]
 
 _switch: bool | None = None
 
@@ -31,7 +31,7 @@ def switched(on: bool) -> Iterator[None]:
         _switch = before
 
 
-def check(net: Any, python_layers: bool | None, locate: Callable[[int], str]) -> None:
+def check_python_layers(net: Any, python_layers: bool | None, locate: Callable[[int], str]) -> None:
     """Raise a `NetError` for the first Python layer of a NetParameter, if such layers are not allowed.
 
     `python_layers` is the argument of `Net`; None uses the default. No code has been imported at this point.

@@ -1,7 +1,7 @@
-"""The names of torch that are not public. The rest of the package takes them from here.
+"""The private names of torch that this package uses. All other modules take them from here.
 
-torch may rename or remove any of them in any release. Each has a fallback, told in `NAMES`: the package is then slower,
-or one feature refuses with an error, but no number changes. `Tensor._version` and `Tensor._is_view`, which autograd's
+A release of torch may rename or remove any of them. Each has a fallback, described in `NAMES`: the package is then
+slower, or one feature raises an error, but no results change. `Tensor._version` and `Tensor._is_view`, which autograd's
 notes describe, are used directly.
 """
 
@@ -65,11 +65,11 @@ NAMES = {
     "torch._inductor.cpp_builder": "a missing compiler is noticed at the first run",
     "torch._ops.OpOverload": "every layer is converted to OpenVINO without the check that it changes nothing in place",
 }
-"""Each name with what happens where torch does not have it."""
+"""Each name with the effect of its absence."""
 
 
 def find(name: str) -> Any:
-    """What stands in torch under a dotted name, or None; a module only if it is imported."""
+    """Return the object in torch with a dotted name, or None. A module is returned only if it is already imported."""
     value, path = None, ""
     for part in name.split("."):
         path = f"{path}.{part}" if path else part
@@ -85,8 +85,11 @@ def _operator(name: str, overload: str = "default") -> Any:
 
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-"""How many kernels oneDNN keeps, one for each shape of each layer's passes. Its default of 1024 is too small for a net
-that is trained on images of many sizes. oneDNN reads the variable when it makes its first kernel."""
+"""Number of kernels that oneDNN caches, one for each shape of each layer's passes.
+
+The default of 1024 is too small for a net that is trained on images of many sizes. oneDNN reads the variable when it
+creates its first kernel.
+"""
 
 
 # -- oneDNN's kernels ------------------------------------------------------------------------------------------------
@@ -108,7 +111,7 @@ def has_onednn() -> bool:
 
 
 def onednn_takes(dtype: torch.dtype) -> bool:
-    """Whether these kernels compute in a type without emulation."""
+    """Whether these kernels compute in a dtype without emulation."""
     if not has_onednn():
         return False
     if dtype is torch.bfloat16:
@@ -118,7 +121,7 @@ def onednn_takes(dtype: torch.dtype) -> bool:
 
 
 def has_bfloat16_arithmetic() -> bool:
-    """Whether the processor multiplies bfloat16 matrices by instructions of its own."""
+    """Whether the processor has instructions for bfloat16 matrix products."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return onednn_takes(torch.bfloat16)
     tests = find("torch.cpu._is_avx512_bf16_supported"), find("torch.cpu._is_amx_tile_supported")
@@ -138,7 +141,7 @@ def foreach_copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 
 
 def foreach_lerp(targets: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
-    """Move each target by `weight` of the way to its end."""
+    """Move each target by the fraction `weight` towards its end."""
     if (lerp := find("torch._foreach_lerp_")) is not None:
         lerp(targets, ends, weight)
         return
@@ -152,7 +155,7 @@ fused_adamw: Callable[..., None] | None = find("torch._fused_adamw_")
 
 
 def strong_wolfe() -> Callable[..., Any] | None:
-    """torch's line search of LBFGS."""
+    """Return torch's line search for LBFGS."""
 
     return find("torch.optim.lbfgs._strong_wolfe")
 
@@ -161,25 +164,25 @@ def strong_wolfe() -> Callable[..., Any] | None:
 
 
 def sequence_number() -> int:
-    """The number that autograd gives the next node; 0 where torch does not tell."""
+    """Return the number that autograd will give the next node; 0 if torch does not provide it."""
     number = find("torch.autograd._get_sequence_nr")
     return 0 if number is None else number()
 
 
 def functorch_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
-    """A context with these settings of torch's ahead-of-time autograd."""
+    """Return a context with these settings of torch's ahead-of-time autograd."""
     config = find("torch._functorch.config")
     return contextlib.nullcontext() if config is None else config.patch(dict(settings))
 
 
 def compile_errors() -> tuple[type[Exception], ...]:
-    """What torch.compile raises for code that it cannot take."""
+    """Return the exceptions that torch.compile raises for unsupported code."""
     error = find("torch._dynamo.exc.TorchDynamoException")
     return () if error is None else (error,)
 
 
 def default_cache() -> str:
-    """The folder in which torch keeps compiled code by itself."""
+    """Return torch's default folder for compiled code."""
     try:
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir
     except ImportError:
@@ -188,7 +191,7 @@ def default_cache() -> str:
 
 
 def cpp_compiler() -> str | None:
-    """The C++ compiler that torch.compile will run; None if there is none, and "" where torch does not tell."""
+    """Return the C++ compiler of torch.compile; None if there is none, "" if torch does not provide its name."""
     try:
         from torch._inductor import cpp_builder, exc
     except ImportError:
@@ -200,6 +203,6 @@ def cpp_compiler() -> str | None:
 
 
 def is_mutable_operator(target: Any) -> bool:
-    """Whether an entry of a graph is an operator of torch that writes into its arguments."""
+    """Whether an entry of a graph is an operator of torch that modifies its arguments."""
     overload = find("torch._ops.OpOverload")
     return overload is not None and isinstance(target, overload) and bool(target._schema.is_mutable)

@@ -40,7 +40,7 @@ def test_table_shows_multiples_threads_and_what_is_missing() -> None:
     assert lines[3] == "| two, batch 5 | 10.0 | 12.0 (1.20x) | - |"
     assert lines[4] == "| geometric mean | 1 | 2.19x | 3.00x |"
     assert list(report.notes(ROWS)) == [
-        "¹ with one thread, which was quicker than with more.",
+        "¹ with one thread, which was faster than with more.",
         "Not measured: B: it is ill.",
     ]
 

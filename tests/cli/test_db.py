@@ -60,7 +60,7 @@ def test_export_can_be_converted_again(work, capsys):
     assert [datum.label for datum in got] == [9, 8, 7, 0]
     assert [datum.data for datum in got[:3]] == [image.tobytes() for image in pixels]
     assert main(["db", "export", "db", "-o", "out"]) == 1
-    assert "one that is not there" in capsys.readouterr().err
+    assert "choose a new folder" in capsys.readouterr().err
 
 
 def test_verify_names_the_damaged_records(work, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from caffe import layers as layers  # fills the registry
 from caffe.cli import main
-from caffe.registry import LAYERS
+from tests.layers.cubes import CUBES
 
 DATA = """layer { name: "d" type: "DummyData" top: "data" dummy_data_param {
   shape { dim: 3 dim: 2 dim: 5 dim: 7 } data_filler { type: "gaussian" } } }
@@ -25,21 +25,6 @@ layer { name: "ip" type: "InnerProduct" bottom: "r" top: "ip" inner_product_para
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "l" }
 """
 )
-MINE = """
-import caffe
-class Cube(caffe.Layer):
-    factor = 3.0
-    def reshape(self, bottom, top):
-        top[0].reshape(*bottom[0].shape)
-    def forward(self, bottom, top):
-        top[0].data[...] = bottom[0].data ** 3
-    def backward(self, top, propagate_down, bottom):
-        bottom[0].diff[...] = self.factor * bottom[0].data ** 2 * top[0].diff
-class Wrong(Cube):
-    factor = 2.0
-class Nearly(Cube):
-    factor = 3.003
-"""
 OWN = """
 from caffe.layers import Layer
 class One(Layer, options={}):
@@ -52,19 +37,10 @@ class One(Layer, options={}):
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, own_types):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def scratch():
-    """Layer types defined in a test, forgotten after it."""
-    before = dict(LAYERS.items)
-    yield
-    LAYERS.items.clear()
-    LAYERS.items.update(before)
 
 
 def run(capsys, *flags):
@@ -94,12 +70,12 @@ def test_one_layer_and_all_of_its_elements(folder, capsys):
     assert run(capsys, "-elements", "-3")[0] == 1
 
 
-CUBES = [("Cube", 0, "right"), ("Wrong", 1, "WRONG"), ("Nearly", 1, "SUSPICIOUS")]
+CASES = [("Cube", 0, "right"), ("Wrong", 1, "WRONG"), ("Nearly", 1, "SUSPICIOUS")]
 
 
-@pytest.mark.parametrize(("name", "code", "reading"), CUBES)
+@pytest.mark.parametrize(("name", "code", "reading"), CASES)
 def test_python_layers(folder, capsys, name, code, reading):
-    (folder / "cubes.py").write_text(MINE)
+    (folder / "cubes.py").write_text(CUBES)
     options = f'python_param {{ module: "cubes" layer: "{name}" }}'
     layer = f'layer {{ name: "own" type: "Python" bottom: "data" top: "y" {options} }}'
     (folder / "net.prototxt").write_text(DATA + layer)

@@ -55,7 +55,7 @@ def test_random_draws_follow_the_seed(work):
         (["net.prototxt", "-phase", "TEST"], "expected images"),
         (["net.prototxt", "-phase", "BOTH"], "TRAIN or TEST"),
         (["net.prototxt", "-count", "0"], "at least 1"),
-        (["empty.prototxt"], "no layer that brings data in"),
+        (["empty.prototxt"], "no data layer"),
     ],
 )
 def test_what_cannot_be_shown_is_one_error(given, part, work, capsys):

@@ -26,7 +26,7 @@ def test_training_shows_progress_and_results(noise, screen, capsys):
     assert main(["train", "-solver", "solver.prototxt"]) == 0
     drawn = screen()
     assert capsys.readouterr() == ("", "")
-    sizes = r"\d layers, 355 parameters \(1\.42 kB\), .* of data a batch$"
+    sizes = r"\d layers, 355 parameters \(1\.42 kB\), .* of data per batch$"
     assert re.findall(rf"^Noise \((.*)\): {sizes}", drawn, re.M) == ["TRAIN", "TEST"]
     assert re.findall(r"iteration (\d): test: accuracy [\d.]+, loss [\d.e-]+ *$", drawn, re.M) == ["0", "4", "8"]
     files = r"weights noise_iter_\d\.caffemodel, state noise_iter_\d\.solverstate"

@@ -33,7 +33,7 @@ relu        Split       0.003     0.000   0.0 %
 all layers               2.51      9.49   100 %    1.00      398       211  50 %   22.0
 
 training step, the whole net as one piece: 9.00 ms, 333 GFLOP/s, 1.50 times the limit
-limit: 6.00 ms, 3 x 1.00 GFLOP at 500 GFLOP/s, which this machine reaches in large matrix products
+limit: 6.00 ms, 3 x 1.00 GFLOP at 500 GFLOP/s, the speed of large matrix products on this machine
 peak memory: 1.5 GB, 400 MB before it (somewhere)
 the net holds: blobs 12 kB
 """

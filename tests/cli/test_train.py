@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -131,7 +132,7 @@ def test_effects_can_be_exchanged(noise, capsys, at_iteration):
 
 
 def test_outside_the_main_thread_signals_are_left_alone(monkeypatch):
-    monkeypatch.setattr(signals.threading, "current_thread", lambda: None)
+    monkeypatch.setattr(threading, "current_thread", lambda: None)
     before = signal.getsignal(signal.SIGINT)
     with signals.acting({"SIGINT": "stop"}, print, print):
         assert signal.getsignal(signal.SIGINT) is before

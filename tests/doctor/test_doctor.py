@@ -137,8 +137,8 @@ def test_changes_cannot_be_written_into_an_old_net(tmp_path):
     ("words", "fact"),
     [
         (["-budget", "0"], "expected seconds above 0"),
-        (["-log", "x.log", "-fix", "y"], "-fix is for a solver"),
-        (["-log", "x.log", "-budget", "60"], "-budget is for a solver"),
+        (["-log", "x.log", "-fix", "y"], "-fix applies to a solver"),
+        (["-log", "x.log", "-budget", "60"], "-budget applies to a solver"),
         ([], "one of the two"),
     ],
 )

@@ -169,12 +169,12 @@ def test_weights_come_from_validation_data(nets, capsys):
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["-combine", "weights"], "-validation SOURCE names"),
+        (["-combine", "weights"], "data of -validation SOURCE"),
         (["-combine", "weights", "-validation", "items.npz"], "items.npz is the test data"),
         (["-combine", "mean"], 'combine is "mean", expected one of'),
         (["-model", "deploy.prototxt"], "no layer compares outputs with classes"),
         (["-model", "t5.prototxt,other.prototxt"], "its test labels differ"),
-        (["-noensemble", "-combine", "votes"], "-combine: is for ensembles"),
+        (["-noensemble", "-combine", "votes"], "-combine: applies to ensembles"),
     ],
 )
 def test_wrong_flags_are_one_error(nets, capsys, argv, text):

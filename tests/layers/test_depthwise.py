@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import caffe
-from caffe.net.plan.rewrite.product import Product
+from caffe.net.plan.rewrite.product import FusedProduct
 from caffe.proto import caffe_pb2, text
 from tests.layers.build import assert_rejected
 
@@ -45,8 +45,8 @@ def test_it_is_the_grouped_convolution(kind):
 @pytest.mark.parametrize("kind", ["Convolution", *NAMES])
 def test_it_is_fused_with_what_follows(kind, monkeypatch):
     made = []
-    before = Product.folded
-    monkeypatch.setattr(Product, "folded", lambda product: made.append(len(product.scales)) or before(product))
+    before = FusedProduct.folded
+    monkeypatch.setattr(FusedProduct, "folded", lambda product: made.append(len(product.scales)) or before(product))
     one = net(kind, "num_output: 8 group: 8")
     one.optimize()
     one.forward()

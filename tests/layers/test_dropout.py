@@ -123,6 +123,6 @@ def test_command(net, capsys, tmp_path):
     assert "variance of the probabilities" in out
     assert (tmp_path / "out.png").stat().st_size > 5000
     assert main([*flags, "-reliability", "out.png"]) == 1
-    assert "-reliability draws what -mc N finds" in capsys.readouterr().err
+    assert "-reliability draws the result of -mc N" in capsys.readouterr().err
     assert main([*flags, "-mc", "2", "-precision", "bf16"]) == 1
     assert "remove -precision" in capsys.readouterr().err

@@ -13,10 +13,11 @@ import torch
 import caffe
 from caffe.cli import imports, main
 from caffe.errors import CaffeError, LayerError, NetError, ProtoError
-from caffe.layers import Layer, base
+from caffe.layers import Layer
 from caffe.proto import caffe_pb2, extend, text
 from tests.conftest import ROOT
 from tests.devices import OneDevice
+from tests.layers.cubes import CUBES
 
 GUIDE = (ROOT / "docs" / "layers_own.md").read_text()
 DATA = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 5 dim: 3 } } }\n'
@@ -24,10 +25,9 @@ QUIET = ("-minloglevel", "2")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, own_types):
     """An empty working directory; afterwards neither its types nor its modules are known."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(base.LAYERS, "items", dict(base.LAYERS.items))
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield tmp_path
@@ -177,7 +177,7 @@ def test_options_of_one_name_belong_to_one_type():
     extend.add_options("twice_named_param", caffe_pb2.FillerParameter.DESCRIPTOR)
     extend.add_options("twice_named_param", caffe_pb2.FillerParameter.DESCRIPTOR)
     for name in ("twice_named_param", "pooling_param"):
-        with pytest.raises(ProtoError, match="has a field of this name already"):
+        with pytest.raises(ProtoError, match="already has a field of this name"):
             extend.add_options(name, caffe_pb2.BlobShape.DESCRIPTOR)
 
 
@@ -339,19 +339,7 @@ def test_check_steps_around_kinks_ties_and_states(folder, capsys):
 
 
 def test_check_takes_layers_of_pycaffe(folder, capsys):
-    (folder / "mine.py").write_text("""
-import caffe
-class Cube(caffe.Layer):
-    factor = 3
-    def reshape(self, bottom, top):
-        top[0].reshape(*bottom[0].shape)
-    def forward(self, bottom, top):
-        top[0].data[...] = bottom[0].data ** 3
-    def backward(self, top, propagate_down, bottom):
-        bottom[0].diff[...] = self.factor * bottom[0].data ** 2 * top[0].diff
-class Wrong(Cube):
-    factor = 2
-""")
+    (folder / "mine.py").write_text(CUBES)
     for name, code in (("Cube", 0), ("Wrong", 1)):
         layer = block("Python", f'python_param {{ module: "mine" layer: "{name}" }}')
         (folder / "net.prototxt").write_text(DATA + layer)

@@ -60,7 +60,7 @@ def test_training_with_the_monitor_writes_a_log_that_it_reads(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     assert "The monitor is at http://127.0.0.1:" in done.stdout + done.stderr
-    assert "to see it again: caffe monitor tiny_train.log" in done.stdout + done.stderr
+    assert "to start it again: caffe monitor tiny_train.log" in done.stdout + done.stderr
     text = (tmp_path / "tiny_train.log").read_text()
     assert "Initializing solver from parameters" in text
     assert "Optimization Done" in text

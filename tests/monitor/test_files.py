@@ -225,8 +225,7 @@ def test_alerts_tell_what_is_new(tmp_path):
     with open(path, "a") as file:
         file.write("W1129 10:00:01.000000 1 watch] diverges at iteration 4: the loss is NaN\n")
     read_all(board)
-    for process in alerts._running:
-        process.wait()
+    alerts.commands.finish(30)
     first, second = out.read_text().splitlines()
     assert json.loads(first) == {
         "run": "a.log", "code": "diverges", "iteration": 4, "message": "the loss is NaN", "severity": "warning"

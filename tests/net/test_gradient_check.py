@@ -9,7 +9,6 @@ from torch import Tensor
 
 from caffe.cli import main
 from caffe.layers import Layer
-from caffe.layers.base import LAYERS
 from caffe.net import Net
 from caffe.net.measure import gradient_check
 from caffe.proto import caffe_pb2
@@ -23,7 +22,7 @@ def check(tmp_path, text: str, phase: int = caffe_pb2.TRAIN, **data: np.ndarray)
     net = Net(path, phase)
     return {
         layer.name: {", ".join([slope.verdict, *slope.notes]) for slope in slopes}
-        for layer, slopes in gradient_check.check(net)
+        for layer, slopes in gradient_check.check_gradients(net)
     }
 
 
@@ -127,15 +126,6 @@ class _Single(_OnePercent):
         return 3 * grads[0]
 
 
-@pytest.fixture
-def scratch():
-    """Layer types defined in a test, forgotten after it."""
-    before = dict(LAYERS.items)
-    yield
-    LAYERS.items.clear()
-    LAYERS.items.update(before)
-
-
 @pytest.mark.parametrize(
     ("function", "after", "verdict"),
     [
@@ -145,7 +135,7 @@ def scratch():
         *((_Single, after, "right") for after in ("", "relu", "pool")),
     ],
 )
-@pytest.mark.usefixtures("scratch")
+@pytest.mark.usefixtures("own_types")
 def test_seeded_gradients(function, verdict, after, tmp_path, monkeypatch):
     class Seeded(Layer, options={}):
         def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from caffe.net import Net
 from caffe.net.engines import Eager
 from caffe.net.measure.trace import trace
 from caffe.net.plan.rewrite import INFERENCE, product
-from caffe.net.plan.rewrite.product import Product
+from caffe.net.plan.rewrite.product import FusedProduct
 from caffe.net.run.module import NetModule
 from caffe.parameter_memory import Weights, WeightWatch
 from caffe.proto import caffe_pb2, text
@@ -313,7 +313,7 @@ def test_cells_that_are_skipped_are_not_computed():
     net = make(*STAGE)
     net.optimize()
     net.forward()
-    products = {call.layer.name: call.run for call in net.runner.plan.calls if isinstance(call.run, Product)}
+    products = {call.layer.name: call.run for call in net.runner.plan.calls if isinstance(call.run, FusedProduct)}
     strides = {name: product.slide.stride for name, product in products.items()}
     assert strides == {"a": (1, 1), "e": (2, 2), "b": (1, 1), "f": (1, 1), "g": (1, 1)}
     assert {name: product.every for name, product in products.items() if product.every} == {"b": (2, 2)}
@@ -507,7 +507,7 @@ def test_unchanged_weights_are_folded_once(monkeypatch):
     net.optimize()
     net.forward()
     folded = []
-    monkeypatch.setattr(Product, "folded", lambda product: folded.append(product))
+    monkeypatch.setattr(FusedProduct, "folded", lambda product: folded.append(product))
     net.forward()
     net.evaluate()
     assert not folded

@@ -324,7 +324,7 @@ def test_a_processor_without_bfloat16_is_warned_of_once(monkeypatch, caplog):
     precision._warn_if_slow.cache_clear()
     with caplog.at_level("WARNING", "caffe"):
         for _ in range(2):
-            precision.check(torch.bfloat16, torch.device("cpu"))
-            precision.check(torch.float32, torch.device("cpu"))
+            precision.check_precision(torch.bfloat16, torch.device("cpu"))
+            precision.check_precision(torch.float32, torch.device("cpu"))
     precision._warn_if_slow.cache_clear()
     assert caplog.messages == ["this processor has no arithmetic for BFLOAT16: it is emulated, and slower than FLOAT"]

@@ -162,7 +162,7 @@ def test_unknown_net_and_missing_data(pictures, capsys):
 
 def test_classify_with_flags_of_both_kinds(digits, capsys):
     assert main(["classify", "x.png", "-model", ".", "-raw_scale", "1"]) == 1
-    assert "-model tells how images are prepared: remove -raw_scale" in capsys.readouterr().err
+    assert "-model defines how images are prepared: remove -raw_scale" in capsys.readouterr().err
     assert main(["classify", "x.png", "-model", "nowhere"]) == 1
     assert 'there is no model "nowhere"' in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ from caffe.net_spec import assign_proto
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.proto.forks import effects, fields
 from caffe.solver.momentum import Momentum
-from caffe.solver.options import check
+from caffe.solver.options import check_settings
 from caffe.solver.policy import Policy
 from tests.conftest import ROOT
 
@@ -351,7 +351,7 @@ def test_a_refused_field_is_called_by_its_fork(message, name):
     expected = rf"{name} .*comes from a fork of Caffe \({re.escape(origin)}\); "
     if message == "SolverParameter":
         with pytest.raises(SolverError, match=expected):
-            check(solver(example(message, name) + " base_lr: 1"))
+            check_settings(solver(example(message, name) + " base_lr: 1"))
         return
     owner = (
         next(f.name for f in MESSAGES["LayerParameter"].fields if f.message_type is MESSAGES.get(message))
@@ -368,7 +368,7 @@ def test_a_refused_field_is_called_by_its_fork(message, name):
 def test_a_refused_field_may_say_what_caffe_does_anyway():
     source = 'layer { name: "a" type: "Input" top: "a" dropout_param { scale_train: true } pooling_param { axis: 1 } }'
     assert caffe.Net(net(source), caffe.TEST).blobs
-    check(solver("base_lr: 1 larc: false test_offset: 0"))
+    check_settings(solver("base_lr: 1 larc: false test_offset: 0"))
 
 
 def test_a_layer_honours_a_field_that_others_refuse():

@@ -52,6 +52,6 @@ def test_classification(depth, channels, code, tmp_path, capsys):
     assert said == [f"---------- Prediction for {image} ----------", *(f'{scores[i]:.4f} - "class {i}"' for i in best)]
     (tmp_path / "labels.txt").write_text("one\n")
     assert main(["classification", *files, image]) == 1
-    assert "holds 1 names, and the net has 7 classes" in capsys.readouterr().err
+    assert "contains 1 names, but the net has 7 classes" in capsys.readouterr().err
     assert main(["classification", *files[:3], str(tmp_path / "labels.txt"), str(tmp_path / "none.png")]) == 1
     assert "Unable to decode image" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def test_images_of_two_axes(grey, case):
         (["grey.png"], ["-images_dim", "0,6"], '-images_dim "0,6": expected'),
         (["grey.png"], ["-images_dim", "8,5"], "images are brought to 8 x 5 pixels, the net takes 8 x 6"),
         (["grey.png"], ["-images_dim", "8,5", "-center_only"], "images are brought to 8 x 5 pixels"),
-        (["grey.png"], ["-labels", "names.txt"], "names.txt: holds 3 names, and the net has 4 classes"),
+        (["grey.png"], ["-labels", "names.txt"], "names.txt: contains 3 names, but the net has 4 classes"),
         (["grey.png"], ["-labels", "no.txt"], "cannot read the labels no.txt: No such file"),
         (["grey.png", "s.txt"], [], "s.txt: the scores are written as an array"),
     ],

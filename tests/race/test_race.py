@@ -125,7 +125,7 @@ def test_the_page_runs_in_a_browser(tmp_path):
         (["-start", "1"], "expected X,Y"),
         (["-film", "avi"], "expected gif or mp4"),
         (["-rates", "a"], "expected numbers"),
-        (["solver.prototxt", "-film", "gif"], "is for surfaces"),
+        (["solver.prototxt", "-film", "gif"], "applies to surfaces"),
         (["solver.prototxt"], "solver.prototxt"),
     ],
 )

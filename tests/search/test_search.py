@@ -40,7 +40,7 @@ def test_a_search_ends_with_files_ready_to_train(small, capsys):
     report = json.loads((small / "found/report.json").read_text())
     assert len(report["chosen"]["test"]) == len(report["baseline"]["test"]) == 2
     assert report["chosen"]["name"] in [each["name"] for each in report["finalists"]]
-    for text in ("gain that the search saw", "gain on the test data", "<- chosen", "shipped"):
+    for text in ("gain in the search", "gain on the test data", "<- chosen", "shipped"):
         assert text in out
     solver, net = (small / "found/best" / name for name in ("solver.prototxt", "net.prototxt"))
     assert "# too low" in solver.read_text()

@@ -12,7 +12,7 @@ import torch
 from caffe import train_log
 from caffe.cli import main
 from caffe.solver import get_solver
-from caffe.watch import Reports, Watch
+from caffe.watch import FaultWatcher, Reports
 from caffe.watch.course import Course
 from caffe.watch.rules import State, examine
 
@@ -107,7 +107,7 @@ def test_a_run_that_diverges_goes_on_as_without_the_watcher():
         solver = get_solver("solver.prototxt")
         solver.param.nan_patience = 0
         if watched:
-            solver.watchers.append(Watch())
+            solver.watchers.append(FaultWatcher())
         solver.step(3)
         solver.net.params["ip1"][0].data[...] = 1
         solver.net.params["ip1"][1].data[...] = 1
@@ -130,7 +130,7 @@ def test_the_weights_are_the_same_with_and_without():
         run("-watch", "off", steps=0)
         solver = get_solver("solver.prototxt")
         if watched:
-            solver.watchers.append(Watch())
+            solver.watchers.append(FaultWatcher())
         solver.step(100)
         weights.append([entry.tensor.detach().clone() for entry in solver.net.learnable])
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
@@ -161,7 +161,7 @@ def test_flags_that_do_not_fit(capsys):
     assert main(["train", "-solver", "solver.prototxt", "-watch", "of"]) == 1
     assert '-watch of: expected on or off; did you mean "off"?' in capsys.readouterr().err
     assert main(["train", "-solver", "solver.prototxt", "-watch", "off", "-on_finding", "x"]) == 1
-    assert "-watch off switches that off" in capsys.readouterr().err
+    assert "-watch off disables the watcher" in capsys.readouterr().err
 
 
 def test_a_new_run_removes_the_findings_of_the_last_one():
@@ -236,7 +236,7 @@ def test_measured_rules():
 def test_units_that_die_are_seen():
     run("-watch", "off", steps=0, bias="-100")
     solver = get_solver("solver.prototxt")
-    watch = Watch(Reports())
+    watch = FaultWatcher(Reports())
     solver.watchers.append(watch)
     solver.step(1)
     watch.state.samples._rest = float("-inf")

@@ -1,12 +1,12 @@
-"""Runs damaged inputs of every kind and reports what ends in anything but success or one clear error.
+"""Runs damaged inputs of every kind, and reports those that end neither in success nor in one clear error.
 
     python tools/fuzz --count 1000 --seed 0           # 1,000 inputs of each kind
     python tools/fuzz --kind lmdb,weights --seconds 60
     python tools/fuzz --one lmdb:17                   # one input again, in this process, with its traceback
 
-Findings are deaths of the process, hangs (10 s), more than 4 GB of memory, exceptions that are not CaffeError, commands
-that end with exit code 70, and weights that a damaged file leaves as they were without a word. The inputs of a seed are
-always the same. The exit code is 1 if anything was found.
+Findings are crashes of the process, hangs (10 s), more than 4 GB of memory, exceptions that are not CaffeError,
+commands that end with exit code 70, and weights that a damaged file silently leaves unchanged. The inputs of a seed are
+always the same. The exit code is 1 if there are findings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tools.fuzz.pool import Finding, Pool, run_one  # noqa: E402
 
 
 def load() -> list[str]:
-    """Import the kinds, and what they import; returns their names."""
+    """Import the modules with the kinds and their dependencies; returns the names of the kinds."""
     import caffe.cli.command
     from tools.fuzz import data, nets, stored, texts  # noqa: F401
 
@@ -41,7 +41,7 @@ def load() -> list[str]:
 
 
 def folder_of_seeds(parent: str) -> Path:
-    """Make the seeds in a process of their own, so that this one can be forked: it has run no layer yet."""
+    """Create the seeds in a separate process, because this one must not run a layer before it is forked."""
     folder = Path(parent) / "seeds"
     folder.mkdir()
     maker = multiprocessing.get_context("fork").Process(target=seeds.make, args=(folder,))
@@ -53,14 +53,14 @@ def folder_of_seeds(parent: str) -> Path:
 
 
 def memory_folder() -> str | None:
-    """A place for scratch files that is no disk, if there is one."""
+    """Return a folder for scratch files in memory, if there is one."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def fuzz(
     names: list[str], first: int, count: int, seconds: float | None = None, workers: int | None = None
 ) -> tuple[dict[str, int], list[Finding]]:
-    """Run inputs; returns how many were run of each kind, and the findings."""
+    """Run inputs; returns the number of inputs of each kind, and the findings."""
     found: list[Finding] = []
     with tempfile.TemporaryDirectory(prefix="caffe-fuzz-", dir=memory_folder()) as parent:
         pool = Pool(folder_of_seeds(parent), workers or os.cpu_count() or 1, found.append)
@@ -69,7 +69,7 @@ def fuzz(
 
 
 def report(done: dict[str, int], found: list[Finding], seconds: float) -> None:
-    """Print the findings, those of one fault together, and the figures."""
+    """Print the findings, grouped by fault, and the figures."""
     faults: dict[tuple[str, str, str], list[Finding]] = defaultdict(list)
     for finding in found:
         faults[finding.what, finding.kind, finding.fact].append(finding)
@@ -98,7 +98,7 @@ def main() -> int:
     names = load()
     parser.add_argument("--count", type=int, default=1000, help="inputs of each kind")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seconds", type=float, help="begin no further inputs after this time")
+    parser.add_argument("--seconds", type=float, help="start no further inputs after this time")
     parser.add_argument("--kind", default=",".join(names), help=f"some of {', '.join(names)}")
     parser.add_argument("--workers", type=int, help="number of processes; by default that of the cores")
     parser.add_argument("--one", metavar="KIND:SEED", help="run one input in this process")

@@ -1,4 +1,4 @@
-"""What data layers read: databases, records, HDF5 files, lists of images and windows, idx files."""
+"""Inputs of data layers: databases, records, HDF5 files, lists of images and windows, idx files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lmdb(case: Case) -> None:
 
 
 def _damaged_pages(content: bytes, rng: random.Random) -> bytes:
-    """Bytes of pages changed, most often near their beginning, where the structure is."""
+    """Change bytes of pages, mostly near their beginning, where the structure is."""
     if rng.random() < 0.2:
         return damaged(content, rng)
     data = bytearray(content)
@@ -66,7 +66,7 @@ def leveldb(case: Case) -> None:
 
 
 def _read(case: Case, backend: str, folder: Path) -> None:
-    """Read all records, seek to one, and now and then do it as a layer or a command does."""
+    """Read all records, seek to one, and sometimes read like a layer or a command."""
     choice = case.rng.randrange(20)
     if choice == 0:
         param = f'data_param {{ source: "{folder}" batch_size: 100 backend: {backend} }}'

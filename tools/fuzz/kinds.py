@@ -1,4 +1,4 @@
-"""The registry of kinds of input, and what a kind reports beside exceptions."""
+"""The registry of kinds of input, and findings that are not exceptions."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ KINDS: dict[str, Run] = {}
 
 @dataclass(frozen=True)
 class Case:
-    """One input: its random numbers, a scratch folder (the current one), and the folder with the valid seeds."""
+    """One input: its random generator, a scratch folder (the current one), and the folder with the valid seeds."""
 
     rng: random.Random
     scratch: Path
     seeds: Path
 
     def write(self, name: str, content: bytes) -> Path:
-        """Write a file of the scratch folder."""
+        """Write a file to the scratch folder."""
         path = self.scratch / name
         path.write_bytes(content)
         return path
 
 
 class LeftOut(Exception):
-    """A damaged weight file that loads without an error or a warning, and leaves weights as they were."""
+    """A damaged weight file that loads without an error or a warning, but leaves weights unchanged."""
 
 
 class ExitCode70(Exception):

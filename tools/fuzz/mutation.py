@@ -17,7 +17,7 @@ STRINGS = ("", "x", "data", "a/b", "ä", "\\355\\240\\200", "\\000", "/", "." * 
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """The bytes with one to three things wrong."""
+    """Return the bytes with one to three faults."""
     for _ in range(rng.choice((1, 1, 2, 3))):
         data = _once(data, rng)
     return data
@@ -99,7 +99,7 @@ def _change(tokens: list[str], rng: random.Random) -> None:
     at = rng.choice(values if values and rng.random() < 0.5 else places or [0])
     token = tokens[at] if tokens else ""
     choice = rng.randrange(8)
-    if choice < 4 and token:  # another of the same sort: what is still read in most cases
+    if choice < 4 and token:  # another one of the same sort, so that the text can still be read in most cases
         tokens[at] = _alike(token, tokens, rng)
     elif choice == 4:
         del tokens[at : at + rng.choice((1, 1, 3, 10))]

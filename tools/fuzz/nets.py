@@ -1,4 +1,4 @@
-"""Inputs that describe nets and solvers: one layer with random options, whole nets, solvers."""
+"""Inputs that describe nets and solvers: single layers with random options, whole nets, solvers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILES = (
     *("lmdb", "leveldb", "images.txt", "windows.txt", "list.txt", "mean.npy", "rows.npz", "mean.binaryproto", "0.png"),
     *("small.caffemodel", "data.h5", "."),
 )
-LONGEST_RUN = 100  # iterations and the like: thousands take their time, as asked
+LONGEST_RUN = 100  # iterations and the like: thousands would take their time, as requested
 _WORDS = ("xavier", "constant", "uniform", "gaussian", "msra", "bilinear", "positive_unitball", "warp", "square", "w")
 _AXES = ("axis", "num_axes", "start_axis", "end_axis", "concat_dim", "slice_dim", "top_k", "slice_point")
 _FLOAT_TYPES = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
@@ -109,7 +109,7 @@ def _value(field: Any, case: Case) -> Any:
         return rng.random() < 0.5
     if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
         word = rng.choice((rng.choice(STRINGS), rng.choice(_WORDS), f"{case.seeds}/{rng.choice(_FILES)}"))
-        if field.name in ("file_name", "snapshot_prefix"):  # what is written must not be a seed
+        if field.name in ("file_name", "snapshot_prefix"):  # a file to be written must not be a seed
             word = f"{case.scratch}/{rng.choice(STRINGS)}"
         word = f"{case.scratch}/list.txt" if word.endswith("list.txt") else word
         return word if field.type == FieldDescriptor.TYPE_STRING else word.encode()

@@ -1,4 +1,4 @@
-"""Worker processes that run inputs: each handles many, and only one that died or hung is replaced."""
+"""Worker processes that run inputs. Each runs many; only a worker that crashed or hung is replaced."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Task = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Finding:
-    """An input that ended in something else than success or one CaffeError; `fact` is the same for the same fault."""
+    """An input that ended neither in success nor in one CaffeError. `fact` is the same for the same fault."""
 
     what: str
     kind: str
@@ -44,7 +44,7 @@ class Finding:
 
 
 def run_one(name: str, seed: int, seeds: Path) -> Finding | None:
-    """Run one input in this process, in a scratch folder that is the current one meanwhile."""
+    """Run one input in this process, in a scratch folder that is the current folder meanwhile."""
     from caffe import mode
     from caffe.errors import CaffeError
 
@@ -81,7 +81,7 @@ def _fact(error: BaseException) -> str:
 
 
 def _last_place(text: str) -> str:
-    """The last line of our code in a traceback, and the exception below it."""
+    """Return the last line of our code in a traceback, and the exception below it."""
     lines = text.splitlines()
     places = [line.strip().split("/caffe/")[-1] for line in lines if line.startswith("  File") and "/caffe/" in line]
     errors = [line for line in lines if line and not line.startswith((" ", "This is"))]
@@ -89,11 +89,11 @@ def _last_place(text: str) -> str:
 
 
 def _work(channel: Connection, progress: Any, seeds: Path) -> None:
-    """Run the tasks that come through the channel; tell each finding at once, and the end of each task."""
+    """Run the tasks from the channel; send each finding at once, and the end of each task."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     trace = open(_trace_file(seeds, os.getpid()), "w")  # noqa: SIM115 - open as long as the process
-    faulthandler.disable()  # a death is a finding, and not told twice
+    faulthandler.disable()  # a crash is already a finding, and not sent twice
     faulthandler.register(signal.SIGUSR1, trace)
     silence = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
@@ -111,7 +111,7 @@ def _work(channel: Connection, progress: Any, seeds: Path) -> None:
 
 
 def _trace_file(seeds: Path, process: int) -> Path:
-    """Where a worker writes what it is doing when it gets SIGUSR1."""
+    """Return the file where a worker writes its stack when it gets SIGUSR1."""
     return seeds.parent / f"trace-{process}"
 
 
@@ -131,11 +131,11 @@ class _Worker:
 
     @property
     def late(self) -> bool:
-        """Whether the present input has passed the time limit."""
+        """Whether the current input has exceeded the time limit."""
         return self.task is not None and 0 < self.progress[1] < time.monotonic() - TIME_LIMIT
 
     def doing(self) -> str:
-        """The innermost line of our code that a hanging process is in."""
+        """Return the innermost line of our code that a hanging process executes."""
         pid = self.process.pid or 0
         os.kill(pid, signal.SIGUSR1)
         time.sleep(0.3)
@@ -189,7 +189,7 @@ class Pool:
                 yield name, start, min(start + CHUNK, first + count)
 
     def _hear(self, index: int) -> list[Task]:
-        """Take a message of a worker; returns what is left of the task of one that died."""
+        """Handle a message of a worker; returns the rest of the task of one that crashed."""
         worker = self._workers[index]
         try:
             message = worker.channel.recv()
@@ -206,7 +206,7 @@ class Pool:
         return []
 
     def _replace(self, index: int, what: str) -> list[Task]:
-        """Put a new worker in the place of one; returns what is left of its task."""
+        """Replace a worker; returns the rest of its task."""
         worker = self._workers[index]
         detail = worker.doing() if what == "hang" else ""
         worker.end()

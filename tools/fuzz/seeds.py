@@ -1,4 +1,4 @@
-"""The small valid files that are mutated, made when the command starts."""
+"""The small valid files that are mutated, created when the command starts."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _databases(folder: Path) -> None:
     for backend in ("lmdb", "leveldb"):
         with create_database(backend, folder / backend) as writer:
             for index in range(200):
-                side = 40 if index % 7 == 0 else 4  # of 1,600 bytes, or of 3 pages of their own
+                side = 40 if index % 7 == 0 else 4  # of 1,600 bytes, or on 3 overflow pages
                 channels = 3 if side == 40 else 1
                 image = bytes(channels * side * side)
                 datum = Datum(channels=channels, height=side, width=side, data=image, label=index % 10)

@@ -66,7 +66,7 @@ def weights_hdf5(case: Case) -> None:
 
 
 def _load(case: Case, name: str, path: Path) -> None:
-    """Load the file; an error must leave all weights, success must change all or warn."""
+    """Load the file. An error must leave all weights unchanged; success must change all weights or warn."""
     net = _net(case.seeds / f"{name}.prototxt")
     for blobs in net.params.values():
         for blob in blobs:
@@ -117,14 +117,14 @@ def damage_hdf5(content: bytes, path: Path, case: Case) -> None:
         file.visit(names.append)
         for _ in range(case.rng.choice((1, 1, 2))):
             name = case.rng.choice(names)
-            with contextlib.suppress(KeyError, RuntimeError):  # the last change has cut it off
+            with contextlib.suppress(KeyError, RuntimeError):  # the last change truncated it
                 old = file[name]
                 del file[name]
                 _put(file, name, old, case)
 
 
 def _put(file: Any, name: str, old: Any, case: Case) -> None:
-    """Put something else in the place of a member."""
+    """Replace a member by something else."""
     import h5py
 
     rng = case.rng

@@ -1,4 +1,4 @@
-"""What the tools read: logs, files of older formats, files of messages, lists of weights."""
+"""Inputs of the tools: logs, files of older formats, message files, lists of weights."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def upgrade(case: Case) -> None:
 @kind
 def messages(case: Case) -> None:
     """A damaged .proto file of a layer's options."""
-    name = f"fuzz{case.rng.getrandbits(40)}"  # protobuf keeps what it has seen
+    name = f"fuzz{case.rng.getrandbits(40)}"  # protobuf keeps messages that it has loaded
     schema.load(case.write(f"{name}.proto", damaged_text(_PROTO.replace("fuzz", name), case.rng)))
 
 

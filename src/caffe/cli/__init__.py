@@ -1,6 +1,6 @@
-"""The command `caffe`: one file a command, whose docstring is its help.
+"""The command `caffe`. Each command is one file, and its docstring is its help text.
 
-Importing this package, reading the command line and printing help need neither PyTorch nor protobuf.
+Importing this package, parsing the command line and printing help need neither PyTorch nor protobuf.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,19 +17,20 @@ from types import FrameType, SimpleNamespace
 
 from caffe.cli import command, flags, streams
 from caffe.errors import CaffeError
+from caffe.signal_handlers import handling
 
 __all__ = ["main", "tool"]
 
 CAFFE_VERSION = "1.0.0"
-"""The release of BVLC Caffe whose files, flags and log lines are kept."""
+"""The release of BVLC Caffe whose files, flags and log lines are supported."""
 _COMPILED = ("torch", "numpy", "cv2", "google.protobuf", "openvino")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (that of the process by default) and return the exit code.
+    """Run the command line `argv` (default: that of the process) and return the exit code.
 
-    0 done, 1 an error in what the user gave (told in a line on standard error), 70 an error in the program,
-    130 interrupted, 143 ended by SIGTERM, 141 the reader of the output went away.
+    0: success. 1: an error in the user's input, described in a line on standard error. 70: an error in the program.
+    130: interrupted. 143: ended by SIGTERM. 141: the reader of the output ended.
     """
     with _ending_in_order():
         return _main(list(sys.argv[1:] if argv is None else argv))
@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Turn the signals that end a process into an exit that removes temporary files, with the shell's exit code.
+    """Turn termination signals into an exit with the shell's exit code, so that temporary files are removed.
 
-    An exception that a signal raises while a library of C++ is being imported would abort the process. Nothing is begun
-    then, so the process ends at once.
+    An exception raised by a signal while a C++ library is being imported would abort the process. At that time there is
+    nothing to clean up, so the process exits at once.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -53,22 +53,12 @@ def _ending_in_order() -> Iterator[None]:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []  # Python delivers signals to the main thread only
-    usual = (signal.SIG_DFL, signal.default_int_handler)
-    changed = {number: handler for number in numbers if (handler := signal.getsignal(number)) in usual}
-    for number in changed:
-        signal.signal(number, end)
-    try:
+    with handling(("SIGTERM", "SIGHUP", "SIGINT"), end, only=(signal.SIG_DFL, signal.default_int_handler)):
         yield
-    finally:
-        for number, handler in changed.items():
-            signal.signal(number, handler)
 
 
 def _importing() -> bool:
-    """Whether a library of C++ is being imported."""
+    """Whether a C++ library is being imported."""
     specs = (getattr(sys.modules.get(name), "__spec__", None) for name in _COMPILED)
     return any(getattr(spec, "_initializing", False) for spec in specs)
 
@@ -126,7 +116,7 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
 
     if _follows():
         values.log = values.log_dir = ""
-    reads_a_log = any(flag.name == "log" for flag in entry.reads)  # its -log is the input, not where to write the log
+    reads_a_log = any(flag.name == "log" for flag in entry.reads)  # its -log is the input, not the file for log output
     logged = SimpleNamespace(**{**vars(values), "log": ""}) if reads_a_log else values
     with display.choose(values.verbose or _follows()) as screen, logs.session(logged, screen.handler):
         for name in unread:
@@ -139,12 +129,12 @@ def _execute(entry: command.Command, values: SimpleNamespace, unread: list[str])
 
 
 def _follows() -> bool:
-    """Whether this process is one of several and not the first, which alone shows and logs what they do."""
+    """Whether this process is one of several and not the first. Only the first one displays and logs."""
     return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
 
 
 def _show_version() -> None:
-    """Caffe's line first, for the scripts that read it."""
+    """Print Caffe's line first, because scripts read it."""
     print(f"caffe version {CAFFE_VERSION}")
     print("cafetiere", _installed("cafetiere"))
     print("torch", _installed("torch"))
@@ -171,12 +161,12 @@ def _report(error: Exception) -> int:
         return 1
     _complain(
         f"caffe: error in the program: {type(error).__name__}: {error}\n"
-        "This is a mistake of ours, not of yours; CAFFE_DEBUG=1 or --traceback shows where it arose."
+        "This is a bug in the program; CAFFE_DEBUG=1 or --traceback shows where it occurred."
     )
     return 70
 
 
 def _complain(text: str) -> None:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    with suppress(OSError):  # nobody is there to read it
+    with suppress(OSError):  # the reader is gone
         print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr, flush=True)

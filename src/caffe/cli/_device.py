@@ -1,4 +1,4 @@
-"""Which devices a command runs on: what `-gpu` and the solver ask for, and what there is."""
+"""Selects the devices of a command from `-gpu`, the solver, and the available devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["gpus", "use"]
 
 
 def gpus(wanted: str) -> list[int]:
-    """The numbers that `-gpu` lists, checked; none where nothing is asked for or PyTorch sees no GPU at all."""
+    """Return the checked numbers in `-gpu`; none if the flag is not given or PyTorch finds no GPU."""
     if not wanted:
         return []
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -31,9 +31,9 @@ def gpus(wanted: str) -> list[int]:
 
 
 def use(wanted: str, place: str, purpose: str) -> list[int]:
-    """Set the mode that new nets follow, and return the GPUs to use: none means the CPU.
+    """Set the mode for new nets, and return the GPUs to use; an empty list means the CPU.
 
-    A GPU that is wanted (by `purpose`) where there is none is a warning under the log place `place`.
+    If `purpose` asks for a GPU but there is none, a warning is logged for the source place `place`.
     """
     numbers = gpus(wanted)
     if wanted and not numbers:

@@ -19,12 +19,11 @@ __all__ = ["run"]
 
 
 def run(flags: SimpleNamespace, display: Display) -> None:
-    """Score the members and the ensemble, print the table, and write it where -json says."""
+    """Score the members and the ensemble, print the table, and write the file of -json."""
     combine.check_method(flags.combine)
     if (flags.combine == "weights") != bool(flags.validation):
         raise ArgumentError(
-            "-combine weights fits the members' weights on validation data, which -validation SOURCE names: give both, "
-            "or neither"
+            "-combine weights fits the members' weights on the data of -validation SOURCE: give both flags, or neither"
         )
     if precision_name(flags.precision or "fp32") != "FLOAT":
         raise ArgumentError(f"-precision {flags.precision}: an ensemble is scored in fp32; remove it")
@@ -58,7 +57,7 @@ def _collect(flags: SimpleNamespace, display: Display, members: Any, what: str, 
 
 
 def lines(scores: score.Scores) -> list[str]:
-    """The table as text."""
+    """Return the table as text."""
     width = max(len("members: mean"), *(len(row.name) for row in scores.members))
     shares = list(scores.weights) or [math.nan] * len(scores.members)
     head = f"{'':{width}}  accuracy     loss" + ("   weight" if scores.weights else "")
@@ -75,14 +74,14 @@ def lines(scores: score.Scores) -> list[str]:
     table += [
         f"{scores.items} items, combined by {scores.method}; 95 % interval of the ensemble's accuracy "
         f"+-{100 * scores.error_bar:.2f} %",
-        f"against the mean member: {gain:+.2f} %; against the best ({scores.best.name}): {scores.gained} items gained, "
+        f"vs. the members' mean: {gain:+.2f} %; vs. the best ({scores.best.name}): {scores.gained} items gained, "
         f"{scores.lost} lost; two members differ on {100 * scores.apart:.2f} % of the items",
     ]
     return table
 
 
 def as_dict(scores: score.Scores) -> dict[str, Any]:
-    """The table for programs; a value that is not known is None."""
+    """Return the table as a JSON-compatible dict. Unknown values are None."""
 
     def row(each: score.Row) -> dict[str, Any]:
         return {"name": each.name, "accuracy": each.accuracy, "loss": None if math.isnan(each.loss) else each.loss}

@@ -1,4 +1,4 @@
-"""`caffe train`: what is kept, and the summary at its end."""
+"""`caffe train`: which weights are kept, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Summary", "ended_early", "set_goals"]
 
 
 def set_goals(param: Any, flags: SimpleNamespace) -> None:
-    """Put -keep and -keep_last into the solver's parameters."""
+    """Set the flags -keep and -keep_last in the solver's parameters."""
     if flags.keep not in ("", "best"):
         raise CaffeError(f"-keep {flags.keep}: expected best{did_you_mean(flags.keep, ('best',))}")
     if flags.keep_last < 0:
@@ -36,7 +36,7 @@ def ended_early(solver: Any) -> bool:
 
 
 class Summary(Watcher):
-    """Counts what a run does, and tells it at the end in a few lines."""
+    """Collects facts about a run, and prints them in a few lines at the end."""
 
     def __init__(self, solver_file: str, folder_commands: bool) -> None:
         self.solver_file, self.short = solver_file, folder_commands
@@ -71,7 +71,7 @@ class Summary(Watcher):
         self.files.append(path)
 
     def lines(self, solver: Any) -> list[str]:
-        """The summary."""
+        """Return the lines of the summary."""
         best = next((each for each in solver.watchers if isinstance(each, Best)), None)
         took = time.monotonic() - self.begun
         speed = (

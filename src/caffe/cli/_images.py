@@ -1,4 +1,4 @@
-"""What `caffe classify` and `caffe detect` share: the flags' values as the settings of a transformer."""
+"""Shared by `caffe classify` and `caffe detect`: converts flag values to transformer settings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ __all__ = ["number", "numbers", "read_array", "read_mean", "settings", "swap_col
 
 
 def settings(flags: SimpleNamespace) -> dict[str, Any]:
-    """`mean`, `input_scale`, `raw_scale` and `channel_swap` for a Classifier or Detector; sets the device, too."""
+    """Return `mean`, `input_scale`, `raw_scale` and `channel_swap` for a Classifier or Detector.
+
+    Also sets the device.
+    """
     if not (flags.model_def and flags.pretrained_model):
         raise CaffeError(
-            "Need a model to run: give its prototxt with -model_def, its weights with -pretrained_model (to classify, "
-            "-model with a model folder will do)"
+            "Need a model to run: give its prototxt with -model_def, its weights with -pretrained_model (for classify, "
+            "-model with a model folder is enough)"
         )
     _device.use(flags.gpu, "caffe", f'"-gpu {flags.gpu}"')
     return {
@@ -37,7 +40,7 @@ def settings(flags: SimpleNamespace) -> dict[str, Any]:
 
 
 def swap_colors(net: Classifier | Detector, flags: SimpleNamespace) -> None:
-    """Set the order of channels that -channel_swap auto stands for: blue first where the net takes three channels."""
+    """Resolve -channel_swap auto: BGR order if the net takes three channels."""
     name = net.inputs[0]
     if flags.channel_swap == "auto" and net.blobs[name].shape[1] == 3:
         net.transformer.set_channel_swap(name, (2, 1, 0))
@@ -63,7 +66,7 @@ def transformer(probe: Any, flags: SimpleNamespace) -> Any:
 
 
 def number(flags: SimpleNamespace, name: str) -> float | None:
-    """The number that a flag holds, None for an empty one."""
+    """Return the number in a flag, None if the flag is empty."""
     text = getattr(flags, name)
     try:
         return float(text) if text else None
@@ -72,7 +75,7 @@ def number(flags: SimpleNamespace, name: str) -> float | None:
 
 
 def numbers(flags: SimpleNamespace, name: str) -> list[int] | None:
-    """The whole numbers, separated by commas, that a flag holds; None for an empty one."""
+    """Return the comma-separated integers in a flag; None if the flag is empty."""
     text = getattr(flags, name)
     try:
         return [int(part) for part in text.split(",")] if text else None
@@ -81,13 +84,13 @@ def numbers(flags: SimpleNamespace, name: str) -> list[int] | None:
 
 
 def read_mean(path: str) -> np.ndarray:
-    """A mean of shape (C,) or (C, H, W) from a .npy or .binaryproto file."""
+    """Read a mean of shape (C,) or (C, H, W) from a .npy or .binaryproto file."""
     mean = read_array(path) if path.endswith(".npy") else weights.read_mean(path)
     return mean[0] if mean.ndim == 4 else mean
 
 
 def read_array(path: str) -> np.ndarray:
-    """The array in a .npy file."""
+    """Read the array in a .npy file."""
     try:
         return np.load(Path(path), allow_pickle=False)
     except (OSError, *DAMAGE) as error:

@@ -1,4 +1,4 @@
-"""`caffe test`: the report about a classifier."""
+"""`caffe test`: the report on a classifier."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError
 
+<<<<<<< HEAD
 if TYPE_CHECKING:
     from caffe.project.tabular.columns import Columns
 
 __all__ = ["FLAGS", "check", "choose_part", "score", "wanted"]
+=======
+__all__ = ["FLAGS", "check_report", "score", "wanted"]
+>>>>>>> words
 
 REPORT = Flag(
     "report",
     False,
-    "Tell accuracy with its 95 % interval, classes, and calibration of a classifier; always in a project.",
+    "Report accuracy with its 95 % interval, classes, and calibration of a classifier; the default in a project.",
 )
-CONFUSION = Flag(
-    "confusion", "", "Write the confusion matrix into this file: a table (.csv) or a picture (.png, .svg)."
-)
-CALIBRATION = Flag("calibration", "", "Draw confidence beside the share of right answers into this file (.png, .svg).")
-WORST = Flag("worst", 0, "Write so many of the worst mistakes as pictures into the folder -out, for `caffe relabel`.")
-PART = Flag("part", "", "In a project: train scores the training data, for -worst; by default val.")
+CONFUSION = Flag("confusion", "", "Write the confusion matrix to this file: a table (.csv) or a picture (.png, .svg).")
+CALIBRATION = Flag("calibration", "", "Draw confidence against accuracy to this file (.png, .svg).")
+WORST = Flag("worst", 0, "Write this many of the worst mistakes as pictures to the folder -out, for `caffe relabel`.")
+PART = Flag("part", "", "In a project: train scores the training data, for -worst; the default is val.")
 FLAGS = (REPORT, CONFUSION, CALIBRATION, WORST, PART)
 
 
@@ -36,8 +38,8 @@ def wanted(flags: SimpleNamespace) -> bool:
     return any(getattr(flags, flag.name) != flag.default for flag in FLAGS)
 
 
-def check(flags: SimpleNamespace) -> None:
-    """Raise a `CaffeError` for flags that do not go together, before anything is run."""
+def check_report(flags: SimpleNamespace) -> None:
+    """Raise a `CaffeError` for contradicting flags, before anything is run."""
     given = [f"-{flag.name}" for flag in FLAGS if getattr(flags, flag.name) != flag.default]
     if given and (flags.mc or flags.ensemble):
         raise CaffeError(f"{', '.join(given)}: the report is about one net and one run; remove -mc and -ensemble")
@@ -57,16 +59,17 @@ def check(flags: SimpleNamespace) -> None:
 
 
 def choose_part(flags: SimpleNamespace) -> None:
-    """Take the training data in place of those for validation, where -part says so."""
+    """Use the training data instead of the validation data if -part asks for it."""
     if flags.part != "train":
         return
     from caffe.ensemble.score import sources_replaced
 
     if not os.path.isdir("train_lmdb"):
-        raise CaffeError("-part train: there is no train_lmdb here; go to the folder of a project")
+        raise CaffeError("-part train: there is no train_lmdb here; run the command in a project folder")
     flags.model = sources_replaced(flags.model, "train_lmdb")
 
 
+<<<<<<< HEAD
 def score(net: Any, flags: SimpleNamespace, display: Display, known: list[str] | Columns) -> None:
     """Run the test and tell the report; `known` are the names of the classes, or the columns of a regression."""
     if isinstance(known, list):
@@ -76,6 +79,10 @@ def score(net: Any, flags: SimpleNamespace, display: Display, known: list[str] |
 
 
 def _score_classes(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) -> None:
+=======
+def score(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) -> None:
+    """Run the test and print the report."""
+>>>>>>> words
     from caffe.evaluation import Judgement
     from caffe.evaluation.answers import collect, head_of
     from caffe.reliability import Reliability, draw
@@ -93,12 +100,12 @@ def _score_classes(net: Any, flags: SimpleNamespace, display: Display, names: li
     log.info("caffe.cpp:309", f"Loss: {log.number(loss)}")
     known = (labels >= 0) & (labels < probabilities.shape[1])
     if not known.any():
-        raise CaffeError("no label of the test data is a class of the net")
+        raise CaffeError("none of the test data's labels is a class of the net")
     judgement = Judgement(probabilities[known], labels[known], names)
     log.info("caffe.cpp:321", f"accuracy = {log.number(judgement.accuracy)}")
     print(judgement.text())
     if not known.all():
-        print(f"{int((~known).sum())} items without a label of a class are left out")
+        print(f"{int((~known).sum())} items whose label is not a class are left out")
     if flags.confusion:
         judgement.write_confusion(flags.confusion)
         print(f"wrote {flags.confusion}")

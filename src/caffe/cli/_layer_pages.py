@@ -1,4 +1,4 @@
-"""What `caffe layers` prints: the list of types, the page of one, and all of them as a Markdown document."""
+"""The output of `caffe layers`: the list of types, the page of a type, and all types as a Markdown document."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _USUAL = {
     "layer": '"MyLayer"',
     "slice_point": "1",
 }
-"""Options without a default that usually have to be given, with a value to start from."""
+"""Options without a default that are usually required, with an example value."""
 
 _HEAD = """# Layers
 
-The {count} layer types, each with its docstring, its options and their defaults. Made from the classes themselves by
-`caffe layers --markdown > docs/layers.md`; `caffe layers TYPE` shows the same at a terminal, with a block to start
-from. How to add a type of your own: [layers_own.md](layers_own.md).
+The {count} layer types, with their docstrings, options and defaults. This page is generated from the classes by
+`caffe layers --markdown > docs/layers.md`. `caffe layers TYPE` shows the same in a terminal, with an example block.
+To add a layer type, see [layers_own.md](layers_own.md).
 """
 
 
 def listing() -> Iterator[str]:
-    """A line for each type: its name, its family and what it does."""
+    """Yield a line for each type: name, family and purpose."""
     classes = [layer_class(name) for name in layer_types()]
     name_width = max(len(cls.type) for cls in classes)
     family_width = max(len(_family(cls)) for cls in classes)
@@ -50,7 +50,7 @@ def listing() -> Iterator[str]:
 
 
 def page(cls: Any) -> Iterator[str]:
-    """Everything about one type, for a terminal."""
+    """Return the description of a type for a terminal."""
     yield f"{cls.type}  ({_file(cls)})\n"
     yield inspect.getdoc(cls) or ""
     yield f"\nbottoms: {_count(cls.bottoms)}   tops: {_count(cls.tops)}"
@@ -65,7 +65,7 @@ def page(cls: Any) -> Iterator[str]:
 
 
 def markdown() -> Iterator[str]:
-    """All types as one document: a table, then a section each."""
+    """Return all types as one document: a table, then a section for each."""
     classes = [layer_class(name) for name in layer_types()]
     yield _HEAD.format(count=len(classes))
     rows = []
@@ -116,7 +116,7 @@ def _count(limits: tuple[int, int | None]) -> str:
 
 
 def _options(cls: Any) -> list[tuple[str, str, str]]:
-    """Name, kind and default of each option."""
+    """Yield name, kind and default of each option."""
     if cls.defaults is not None:
         return [(name, type(value).__name__, repr(value)) for name, value in cls.defaults.items()]
     rows = []
@@ -129,7 +129,9 @@ def _options(cls: Any) -> list[tuple[str, str, str]]:
 
 
 def _fields(cls: Any) -> list[tuple[Any, Any]]:
-    """The options of a type: for each its FieldDescriptorProto and the descriptor of its message or enum, if any."""
+    """Return the options of a type: the FieldDescriptorProto of each, and the descriptor of its message or enum, if
+    any.
+    """
     if not cls.options:
         return []
     message = extend.message_of(cls.options)
@@ -149,7 +151,7 @@ def _kind(proto: Any, inner: Any) -> str:
 
 
 def _example(cls: Any) -> str:
-    """A layer block with as many bottoms and tops as are needed, and the options that usually are."""
+    """Return an example block with the required bottoms and tops, and the options that are usually set."""
     lines = ["layer {", f'  name: "{cls.__name__.lower()}1"', f'  type: "{cls.type}"']
     bottoms, tops = cls.bottoms[0], cls.tops[0] or int(cls.tops[1] != 0)
     lines += [f'  bottom: "in{i if bottoms > 1 else ""}"' for i in range(1, bottoms + 1)]

@@ -1,4 +1,4 @@
-"""`caffe train -members`: the runs whose nets become an ensemble."""
+"""`caffe train -members`: trains the nets of an ensemble."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from typing import Any
 from caffe.errors import CaffeError
 from caffe.proto import state as states
 
-__all__ = ["check", "done", "each", "how_to_score"]
+__all__ = ["check_members", "done", "each", "how_to_score"]
 
 
-def check(param: Any, solver: str, snapshot: str) -> None:
-    """Raise an error for a solver that leaves no files of its members, and a state that only one can have."""
+def check_members(param: Any, solver: str, snapshot: str) -> None:
+    """Raise an error for a solver that does not save the nets, and for a state that fits only one member."""
     if snapshot not in ("", "last", "auto"):
-        raise CaffeError(f"-snapshot {snapshot}: with -members, `-snapshot auto` resumes each from its newest one")
+        raise CaffeError(
+            f"-snapshot {snapshot}: with -members, use `-snapshot auto` to resume each member from its newest snapshot"
+        )
     if not param.HasField("snapshot_prefix"):
-        raise CaffeError(f"{solver}: -members needs snapshot_prefix, which says where the nets are written")
+        raise CaffeError(f"{solver}: -members needs snapshot_prefix, the path prefix of the nets")
     if not param.snapshot_after_train:
-        raise CaffeError(f"{solver}: -members writes each net at its end; remove snapshot_after_train: false")
+        raise CaffeError(
+            f"{solver}: -members saves each net at the end of training; remove snapshot_after_train: false"
+        )
 
 
 def each(param: Any, count: int, plot: str) -> Iterator[tuple[int, Any, str]]:
-    """Number, parameters and picture file of each member: seeds from that of the solver (1 without one) upwards."""
+    """Yield number, parameters and plot file of each member. The seeds count up from the solver's (1 if not set)."""
     first = param.random_seed if param.random_seed >= 0 else 1
     for number in range(1, count + 1):
         own = type(param)()
@@ -41,7 +45,7 @@ def done(param: Any, state: str) -> bool:
 
 
 def how_to_score(param: Any, count: int) -> str:
-    """The command that scores the members together."""
+    """Return the message with the command that scores the ensemble."""
     end = ".h5" if param.snapshot_format == param.HDF5 else ""
     weights = f"'{param.snapshot_prefix}_member*_iter_{param.max_iter}.caffemodel{end}'"
     net = param.net or param.train_net or "NET"

@@ -1,4 +1,4 @@
-"""The monitor beside a training run: a process of its own, so that the run is not slowed down."""
+"""The monitor beside a training run: a separate process, so that training is not slowed down."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from caffe.cli import logs
 from caffe.cli.display import Display
 from caffe.errors import FileError, require_extra
 
-__all__ = ["beside", "check"]
+__all__ = ["beside", "check_packages"]
 
-_PATIENCE = 20.0  # seconds until the monitor tells its address
+_PATIENCE = 20.0  # seconds to wait for the monitor's address
 
 
-def check() -> None:
-    """Raise MissingExtra, before any work, where the monitor cannot run."""
+def check_packages() -> None:
+    """Raise MissingExtra, before any work, if the monitor cannot run."""
     for module in ("starlette", "uvicorn"):
         require_extra(module, "monitor", "-monitor")
 
@@ -31,7 +31,7 @@ def check() -> None:
 def beside(log_file: str, logdir: str, prefix: str, display: Display) -> Iterator[None]:
     """Show the files that a run writes in the browser while the block runs.
 
-    Without both the run's log is also written to `PREFIX_train.log`.
+    Without -log and -logdir, the run's log is also written to `PREFIX_train.log`.
     """
     with ExitStack() as stack:
         paths = [path for path in (log_file, logdir) if path]
@@ -45,11 +45,11 @@ def beside(log_file: str, logdir: str, prefix: str, display: Display) -> Iterato
         options: dict[str, Any] = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL, "start_new_session": True}
         with subprocess.Popen(words, **options) as process:
             try:
-                _tell(display, _first_line(process) or "The monitor did not start; the run goes on without it.")
+                _tell(display, _first_line(process) or "The monitor did not start; training continues without it.")
                 yield
             finally:
                 process.terminate()
-        _tell(display, f"The monitor has ended with the run; to see it again: caffe monitor {shlex.join(paths)}")
+        _tell(display, f"The monitor ended with the run; to start it again: caffe monitor {shlex.join(paths)}")
 
 
 def _make(folder: str) -> None:
@@ -71,6 +71,6 @@ def _first_line(process: subprocess.Popen[bytes]) -> str:
 
 
 def _has_display() -> bool:
-    """Whether a browser would open a window; one in the terminal would cover the run's own lines."""
+    """Whether a browser would open a window. A text browser would cover the run's output in the terminal."""
     shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
     return bool(shown) and "SSH_CONNECTION" not in os.environ

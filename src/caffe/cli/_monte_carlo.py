@@ -1,4 +1,4 @@
-"""`caffe test -mc`: a test whose dropout stays on."""
+"""`caffe test -mc`: a test with active dropout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["score"]
 
 
 def score(net: Any, iterations: int, runs: int, picture: str, display: Display) -> None:
-    """Score a net by the mean of `runs` samples of each batch, beside the usual run."""
+    """Score a net by the mean of `runs` samples of each batch, and by the usual run."""
     head = _head(net)
     kinds = {"one run without dropout": reliability.Reliability(), f"mean of {runs} runs": reliability.Reliability()}
     plain, mean = kinds.values()
@@ -43,19 +43,19 @@ def score(net: Any, iterations: int, runs: int, picture: str, display: Display) 
 def _head(net: Any) -> Head:
     head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
     if head is None or not head.classes:
-        raise CaffeError("-mc judges the classes of a net: it needs an Accuracy layer, or a loss over classes, in TEST")
+        raise CaffeError("-mc scores a classifier: it needs an Accuracy layer, or a loss over classes, in TEST")
     return head
 
 
 def _probabilities(net: Any, head: Head, values: np.ndarray, more: int = 0) -> np.ndarray:
-    """What the head reads as probabilities: the top of a Softmax layer is that already."""
+    """Return the probabilities that the head reads. The top of a Softmax layer already contains them."""
     maker = next((step.layer.type for step in reversed(net.steps) if head.outputs in step.top_names), "")
     axis = head.axis + more if head.axis >= 0 else head.axis
     return values.astype(np.float64) if maker == "Softmax" else reliability.softmax(values, axis)
 
 
 def _items(values: np.ndarray, axis: int) -> np.ndarray:
-    """(items, classes), one item for each label."""
+    """Return an array (items, classes) with one item per label."""
     return np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
 
 
@@ -69,7 +69,7 @@ def _conclude(kinds: dict[str, reliability.Reliability], spread: np.ndarray, dis
     lines = [
         f"{name}: accuracy {kind.accuracy:.4g}, calibration error {kind.error:.4g}" for name, kind in kinds.items()
     ]
-    parts = [("where it is right", spread[right, 0]), ("where it is wrong", spread[~right, 0])]
+    parts = [("correct items", spread[right, 0]), ("wrong items", spread[~right, 0])]
     facts = [f"{values.mean():.3g} {where}" for where, values in parts if len(values)]
     lines.append(f"variance of the probabilities: {', '.join(facts)}")
     for line in lines:

@@ -1,4 +1,4 @@
-"""What the commands that build a net share."""
+"""Shared by the commands that build a net."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["bytes_text", "open_net", "summary"]
 
 
 def open_net(flags: SimpleNamespace, phase: str, precision: str = "") -> Any:
-    """The net of `-model`, `-level` and `-stage` in the phase "TRAIN" or "TEST", on the device of the mode.
+    """Build the net of `-model`, `-level` and `-stage` in the phase "TRAIN" or "TEST", on the device of the mode.
 
     `precision` is the value of that flag.
     """
@@ -26,18 +26,18 @@ def open_net(flags: SimpleNamespace, phase: str, precision: str = "") -> Any:
 
 
 def summary(net: Any, which: str = "") -> str:
-    """One line that tells a net's phase and size: layers, parameters, memory; `which` stands beside the phase."""
+    """Return a line with a net's phase and size: layers, parameters, memory. `which` is added after the phase."""
     parameters = sum(blob.count for blobs in net.params.values() for blob in blobs)
     data = sum(math.prod(blob.shape) for blob in net.blobs.values())
     name, phase = net.name or "net", caffe_pb2.Phase.Name(net.phase)
     return (
         f"{name} ({phase}{which}): {len(net.layers)} layers, {parameters:,} parameters ({bytes_text(4 * parameters)}), "
-        f"{bytes_text(4 * data)} of data a batch"
+        f"{bytes_text(4 * data)} of data per batch"
     )
 
 
 def bytes_text(count: float) -> str:
-    """A number of bytes for people: `12.3 MB`."""
+    """Format a number of bytes: `12.3 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

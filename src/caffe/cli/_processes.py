@@ -1,4 +1,4 @@
-"""`caffe train` in several processes: which to start, what each runs on, and how they join."""
+"""`caffe train` with several processes: starts them, selects their devices, and connects them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["device_of", "joined", "launched", "started"]
 def started(command: str, flags: SimpleNamespace) -> int | None:
     """Start the command in the processes that the flags ask for, and return their exit code.
 
-    None where this process is to do the work itself: it is one of them, or the only one.
+    Returns None if this process must do the work itself, because it is one of them or the only one.
     """
     if environment.launched():
         return None
@@ -31,7 +31,7 @@ def started(command: str, flags: SimpleNamespace) -> int | None:
     numbers = _device.gpus(flags.gpu)
     count = flags.procs or max(1, len(numbers))
     if len(numbers) > 1 and count != len(numbers):
-        raise CaffeError(f"-procs {count} and -gpu {flags.gpu}: one process a device needs -procs {len(numbers)}")
+        raise CaffeError(f"-procs {count} and -gpu {flags.gpu}: one process per device needs -procs {len(numbers)}")
     if count == 1:
         return None
     words = [f"-{name}={_text(value)}" for name, value in flags.given.items() if name != "procs"]
@@ -43,7 +43,7 @@ def _text(value: object) -> str:
 
 
 def device_of(numbers: list[int], wanted: str) -> list[int]:
-    """The one of these GPUs that this process runs on; all of them where no launcher has started it."""
+    """Return the GPU, of these, that this process uses; all of them if no launcher started it."""
     if not numbers or not environment.launched():
         return numbers
     local = environment.local_rank()
@@ -57,14 +57,14 @@ def device_of(numbers: list[int], wanted: str) -> list[int]:
 
 @contextmanager
 def joined(flags: SimpleNamespace, divide: bool = False) -> Iterator[None]:
-    """Join the other processes for the block, as the launcher's environment says; alone where there is no launcher.
+    """Connect to the other processes for the block, as described by the launcher's environment, if there is a launcher.
 
-    Errors of the block get the process's number in front.
+    Errors in the block are prefixed with the rank of the process.
     """
     if flags.timeout < 1:
         raise CaffeError(f"-timeout {flags.timeout}: expected seconds, 1 or more")
     if environment.rank():
-        log.logger.setLevel(logging.ERROR)  # process 0 tells everything
+        log.logger.setLevel(logging.ERROR)  # process 0 reports everything
         flags.plot = flags.logdir = flags.on_finding = ""
         flags.watch, flags.monitor = "off", False
     processes = environment.join(mode.device(), flags.timeout)

@@ -1,4 +1,4 @@
-"""What train, test and classify take from a project folder when they are not told more."""
+"""Defaults of train, test and classify in a project folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ _SOLVER = "solver.prototxt"
 
 
 def complete_train(flags: SimpleNamespace) -> None:
-    """Take the solver of the project in the present folder where no solver is given."""
+    """Use the solver of the project in the current folder if no solver is given."""
     if not flags.solver and os.path.isfile(_SOLVER) and ModelFolder.is_one("."):
         flags.solver = _SOLVER
 
 
+<<<<<<< HEAD
 def complete_test(flags: SimpleNamespace) -> tuple[list[str], Columns | None]:
     """Take net, best weights and length of a test from the project in the present folder, where none is given.
 
     Returns the names of the classes, and the columns of a table whose label is a number. Outside of a project, or where
     net or weights are given: an empty list and None.
+=======
+def complete_test(flags: SimpleNamespace) -> list[str]:
+    """Use net, best weights and number of batches from the project in the current folder if none are given.
+
+    Returns the names of the classes; an empty list outside a project, or if net or weights are given.
+>>>>>>> words
     """
     if flags.model or flags.weights or not os.path.isfile("train_val.prototxt"):
         return [], None
@@ -53,7 +60,7 @@ def _numbers(folder: ModelFolder) -> Columns | None:
 
 
 def model_folder(name: str) -> ModelFolder | None:
-    """A model of the zoo, or the folder of a model; the present one where there is no name and it is a project."""
+    """Return a model of the zoo, or the folder of a model; without a name, the current folder if it is a project."""
     if not name:
         return ModelFolder.open(".") if ModelFolder.is_one(".") else None
     from caffe.zoo import index

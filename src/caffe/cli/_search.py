@@ -1,4 +1,4 @@
-"""What `caffe search` does and shows."""
+"""The implementation and output of `caffe search`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["run"]
 
 
 def run(flags: SimpleNamespace, display: Display) -> None:
-    """Search, finish, and write what was found."""
+    """Search, evaluate the finalists, and write the results."""
     folder = Path(flags.out)
     case, space = Case(flags.arguments[0]), read_space(flags.arguments[1])
     _check(flags, case)
@@ -68,7 +68,7 @@ def _check(flags: SimpleNamespace, case: Case) -> None:
 
 
 def _goal(case: Case, part: split.Part, steps: int, flags: SimpleNamespace) -> runs.Goal:
-    """What is judged; the nets are built once for it, so that faults of the user's files come first."""
+    """Determine the value to optimize. Builds the nets once, so that errors in the user's files are reported first."""
     with quiet():
         solver = get_solver(runs.parameters(case, None, part, 1, steps, Path(flags.out)), source=None)
         try:
@@ -113,7 +113,7 @@ def _result(search: Search, trial: Any) -> str:
 
 @contextmanager
 def _live(search: Search, display: Display) -> Iterator[Any]:
-    """A table of all trials that follows the search on a terminal; yields what redraws it."""
+    """Show a table of all trials on a terminal; yields the function that redraws it."""
     if not isinstance(display, Terminal):
         yield lambda: None
         return
@@ -140,7 +140,7 @@ def _table(search: Search) -> Any:
 
 
 def lines(report: finals.Report) -> list[str]:
-    """The report as text."""
+    """Return the report as text."""
     width = max(len(each.name) for each in (report.baseline, *report.finalists))
     table = [f"{'':{width}}  search    validation          test"]
     for each in (report.baseline, *report.finalists):
@@ -149,11 +149,13 @@ def lines(report: finals.Report) -> list[str]:
         test = report.chosen.test if mark else each.test
         table.append(f"{each.name:{width}}  {searched:8}  {_mean(each.validation):18}  {_mean(test) or '-':18}{mark}")
     seeds = len(report.baseline.validation)
-    table.append(f"{report.goal.output}: means over {seeds} seeds, 95 % intervals; the test data were used once, now")
+    table.append(
+        f"{report.goal.output}: means over {seeds} seeds, 95 % intervals; the test data were used once, at the end"
+    )
     gain, half = report.test_gain
     seen, luck = report.gain, report.luck
     share = f" ({100 * luck / seen:.0f} %)" if seen > 0 else ""
-    table.append(f"gain that the search saw: {seen:+.4f}; of this luck, gone with other seeds: {luck:+.4f}{share}")
+    table.append(f"gain in the search: {seen:+.4f}; part that disappeared with other seeds (luck): {luck:+.4f}{share}")
     if not math.isnan(gain):
         sure = "" if abs(gain) > half else "; this may be chance" if half == half else "; one seed gives no interval"
         table.append(f"gain on the test data: {gain:+.4f} +-{half:.4f}{sure}")

@@ -1,4 +1,4 @@
-"""`caffe time -procs`: a training step of several processes, and what of it is exchanging gradients."""
+"""`caffe time -procs`: the training step of several processes, and the time for exchanging gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WARM_UP = 3
 
 
 def show(net: Any, iterations: int) -> None:
-    """Measure a net's training step in this process of several, and print what process 0 measures."""
+    """Measure a net's training step in this process; process 0 prints its measurements."""
     processes = group.current()
     reduction = Reduction(processes, net)
     waits: list[float] = []
@@ -46,8 +46,8 @@ def show(net: Any, iterations: int) -> None:
     for name, value in (
         ("computing alone", f"{alone:10.2f} ms"),
         ("exchanging gradients alone", f"{exchange:10.2f} ms"),
-        ("a step of both", f"{whole:10.2f} ms"),
-        ("  of it waiting at the end", f"{waited:10.2f} ms"),
+        ("both together", f"{whole:10.2f} ms"),
+        ("  including waiting at the end", f"{waited:10.2f} ms"),
         ("gradients", f"{reduction.bytes / 1e6:10.2f} MB"),
         ("sent by each process, a ring", f"{sent / 1e6:10.2f} MB a step"),
         ("hidden behind computing", f"{hidden:10.0%}"),
@@ -56,7 +56,7 @@ def show(net: Any, iterations: int) -> None:
 
 
 def _median(run: Callable[[], object], iterations: int) -> float:
-    """The milliseconds of a run in the median, after some that are not counted."""
+    """Return the median milliseconds of a run, after some warm-up runs."""
     spent = []
     for number in range(_WARM_UP + iterations):
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What `caffe time` prints beside Caffe's log: a table of the layers, and how the net runs as one piece."""
+"""The output of `caffe time` besides Caffe's log: a table of the layers, and the net run as a whole."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HEADS = (
     *("\nlayer", "\ntype", "forward\nms", "backward\nms", "\nshare"),
     *("\nGFLOP", "forward\nGFLOP/s", "backward\nGFLOP/s", "of\npeak", "\nMB", "\nGB/s"),
 )
-_LEAVE_OUT = (1, 10, 9)  # columns that a narrow terminal does not show, in this order
+_LEAVE_OUT = (1, 10, 9)  # columns that a narrow terminal omits, in this order
 _GAP = 2
 
 
 @dataclass(frozen=True)
 class LayerTime:
-    """A layer, the milliseconds it takes forward and backward, what it costs, and whether it reads blobs."""
+    """A layer, its forward and backward times in milliseconds, its cost, and whether it reads blobs."""
 
     name: str
     type: str
@@ -36,10 +36,10 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class Whole:
-    """The net as one piece: the milliseconds of a run, how often a run forms the products of forward, its memory.
+    """The net run as a whole: milliseconds per run, number of forward product passes per run, memory.
 
-    `peak` is what the machine reaches in large matrix products, in floating-point operations a second, with the net's
-    numbers; `layer_peak` the same with those of single layers, which are float32.
+    `peak` is the speed of large matrix products on this machine, in floating-point operations per second, at the net's
+    precision; `layer_peak` is the same in float32, which single layers use.
     """
 
     what: str
@@ -52,7 +52,7 @@ class Whole:
 
 
 def show(layers: Sequence[LayerTime], whole: Whole) -> None:
-    """Print all of it on standard output."""
+    """Print everything on standard output."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -68,7 +68,7 @@ def show(layers: Sequence[LayerTime], whole: Whole) -> None:
 
 
 def _shown(widths: Sequence[int], limit: int) -> list[int]:
-    """The columns that fit into `limit`: all, or all but some of _LEAVE_OUT."""
+    """Return the columns that fit into `limit`: all of them, or all but some of _LEAVE_OUT."""
     shown = list(range(len(widths)))
     for index in _LEAVE_OUT:
         if sum(widths[i] for i in shown) - _GAP > limit:
@@ -81,7 +81,7 @@ def _table(columns: Sequence[Sequence[str]]) -> Any:
 
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True, footer_style="bold")
     for head, *cells in columns:
-        text = head in _HEADS[:2]  # gives way where the terminal is narrow
+        text = head in _HEADS[:2]  # this column shrinks in a narrow terminal
         table.add_column(head, cells[-1], justify="left" if text else "right", no_wrap=not text, overflow="ellipsis")
     for row in zip(*(column[1:-1] for column in columns), strict=True):
         table.add_row(*row)
@@ -124,7 +124,7 @@ def _whole_lines(whole: Whole, total: LayerTime) -> list[str]:
         "",
         f"{line}, {number(flops / spent / 1e6)} GFLOP/s, {spent / limit:.2f} times the limit",
         f"limit: {number(limit)} ms, {times}{number(total.cost.flops / 1e9)} GFLOP at {number(whole.peak / 1e9)} "
-        "GFLOP/s, which this machine reaches in large matrix products",
+        "GFLOP/s, the speed of large matrix products on this machine",
         *_memory_lines(whole),
     ]
 
@@ -139,6 +139,6 @@ def _memory_lines(whole: Whole) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Three digits, for columns: `0.123`, `1.23`, `12.3`, `1,234`."""
+    """Format three significant digits for columns: `0.123`, `1.23`, `12.3`, `1,234`."""
     digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:,.{digits}f}"

@@ -1,4 +1,4 @@
-"""What follows a training run: the progress display and the recorder of its curves."""
+"""Watchers of a training run: the progress display and the recorder of its curves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caffe import log, plot
 from caffe.cli.display import Bar, Display
 from caffe.errors import CaffeError
 from caffe.solver.watchers import Watcher
-from caffe.watch import Epochs, Reports, Watch
+from caffe.watch import Epochs, FaultWatcher, Reports
 
 if TYPE_CHECKING:
     from caffe.solver.run import TrainingRun
@@ -20,7 +20,7 @@ __all__ = ["Progress", "Recorder", "finish", "followers"]
 
 
 class Progress(Watcher):
-    """Moves the progress bar; prints test results and snapshots above it."""
+    """Updates the progress bar; prints test results and snapshots above it."""
 
     def __init__(self, display: Display, bar: Bar) -> None:
         self.display = display
@@ -39,7 +39,7 @@ class Progress(Watcher):
             self.bar.update(iteration + 1, self.state + self.score)
 
     def _speed(self, solver: TrainingRun, iteration: int, now: float) -> str:
-        """The records a second of all processes together since the last call, where there are several."""
+        """Return the records per second of all processes since the last call, if there are several processes."""
         before, self.seen = self.seen, (iteration, now)
         if not solver.together.several or before is None or now <= before[1]:
             return ""
@@ -60,7 +60,7 @@ class Progress(Watcher):
 
 
 class Recorder(Watcher):
-    """Collects the curves of a run, and draws them at each snapshot and at the end."""
+    """Records the curves of a run, and draws them at each snapshot and at the end."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -84,7 +84,7 @@ class Recorder(Watcher):
         self.draw()
 
     def draw(self) -> bool:
-        """Draw what is known so far, and tell whether it was drawn; a picture that fails does not end the training."""
+        """Draw the curves so far; returns whether it succeeded. A failure does not end the training."""
         if self.curves.empty:
             return False
         try:
@@ -96,9 +96,9 @@ class Recorder(Watcher):
 
 
 def followers(param: Any, flags: SimpleNamespace) -> list[Watcher]:
-    """What writes event files, and what tells findings and epochs.
+    """Return the watchers that write event files and report findings and epochs.
 
-    Findings are kept in the folder of the event files, or beside the snapshots, where there are any.
+    Findings are written to the folder of the event files, or beside the snapshots, if there are any.
     """
     prefix = param.snapshot_prefix if param.snapshot or param.snapshot_after_train else ""
     there = prefix and os.path.isdir(os.path.dirname(prefix) or ".")
@@ -111,16 +111,16 @@ def followers(param: Any, flags: SimpleNamespace) -> list[Watcher]:
         events = Events(flags.logdir)
         made, path = [events], os.path.join(flags.logdir, "findings.jsonl")
     if flags.watch == "on":
-        made += [Watch(Reports(path, flags.on_finding), events.found if events else None), Epochs()]
+        made += [FaultWatcher(Reports(path, flags.on_finding), events.found if events else None), Epochs()]
     return made
 
 
 def finish(watchers: list[Watcher]) -> None:
-    """Close what the run has kept open, also where it ended with an error."""
+    """Close what the run has kept open, also after an error."""
     from caffe.watch.events import Events
 
     for watcher in watchers:
-        if isinstance(watcher, Watch):
+        if isinstance(watcher, FaultWatcher):
             watcher.reports.finish()
         elif isinstance(watcher, Events):
             watcher.close()

@@ -39,7 +39,7 @@ def average(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _recompute(flags: SimpleNamespace, display: Display, spec: Any, arrays: dict[str, Any]) -> None:
-    """Put the statistics that the averaged weights have on the training data into `arrays`."""
+    """Write the BatchNorm statistics of the averaged weights, computed on the training data, into `arrays`."""
     from caffe.cli import _device, _nets
     from caffe.ensemble import members
     from caffe.solver import statistics
@@ -53,7 +53,7 @@ def _recompute(flags: SimpleNamespace, display: Display, spec: Any, arrays: dict
         for name in names:
             if name not in arrays:
                 raise CaffeError(
-                    f'layer "{name}" (BatchNorm) of {flags.model} is not in the averaged files; give the net of these'
+                    f'layer "{name}" (BatchNorm) of {flags.model} is not in the averaged files; use their net'
                 )
             arrays[name] = [blob.data.copy() for blob in net.params[name]]
     finally:

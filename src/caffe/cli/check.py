@@ -26,13 +26,13 @@ def check(flags: SimpleNamespace, display: Display) -> int:
         caffe check my_layer.prototxt --import my_layers.py
     """
     from caffe.cli import _device, _nets
-    from caffe.net.measure.gradient_check import check
+    from caffe.net.measure.gradient_check import check_gradients
 
     _device.use(flags.gpu, "check", f'"-gpu {flags.gpu}"')
     flags.model = flags.arguments[0]
     net = _nets.open_net(flags, flags.phase or "TRAIN")
     try:
-        found = [(layer, slopes) for layer, slopes in check(net) if not layer.splits]
+        found = [(layer, slopes) for layer, slopes in check_gradients(net) if not layer.splits]
     finally:
         net.close()
     print("\n".join(_table(found)))
@@ -53,7 +53,7 @@ def _summary(found: list[tuple[Any, list[Any]]]) -> str:
 
 
 def _table(found: list[tuple[Any, list[Any]]]) -> Iterator[str]:
-    """A line for each bottom and blob: the direction in which backward and forward agree least."""
+    """Yield a line for each bottom and blob, with the direction of the largest difference."""
     rows = []
     for layer, slopes in found:
         order = ("right", "no slope", "WRONG")

@@ -58,7 +58,7 @@ def _one(net: Any, kind: str) -> str:
 
 
 def _pixels(path: str, channels: int, size: list[int]) -> np.ndarray:
-    """The image (H, W, C), blue first, from 0 to 255, of the size of the net's input."""
+    """Read the image as pixels (H, W, C) in BGR order, from 0 to 255, in the size of the net's input."""
     import cv2
     import numpy as np
 
@@ -89,7 +89,7 @@ def _pixels(path: str, channels: int, size: list[int]) -> np.ndarray:
 
 
 def _mean(path: str, channels: int) -> np.ndarray:
-    """The mean of each channel over a mean file, (C)."""
+    """Return the mean of each channel of a mean file, (C)."""
     import numpy as np
 
     from caffe.proto import weights

@@ -16,15 +16,15 @@ from caffe.proto.files import refuse_special
 MODEL_DEF = Flag("model_def", "", "Net to run (deploy prototxt).")
 PRETRAINED_MODEL = Flag("pretrained_model", "", "Its weights (.caffemodel or .h5).")
 MEAN_FILE = Flag("mean_file", "", "Mean to subtract (.npy or .binaryproto).")
-INPUT_SCALE = Flag("input_scale", "", "Multiply the net's input by this, at the end.")
-RAW_SCALE = Flag("raw_scale", "255.0", "Multiply pixels, which lie in 0 .. 1, by this before the mean is subtracted.")
+INPUT_SCALE = Flag("input_scale", "", "Factor for the net's input, applied last.")
+RAW_SCALE = Flag("raw_scale", "255.0", "Factor for the pixels (0 .. 1), applied before the mean is subtracted.")
 CHANNEL_SWAP = Flag(
-    "channel_swap", "auto", "Order of the channels; auto is 2,1,0 for a net of three, which makes RGB images BGR."
+    "channel_swap", "auto", "Order of the channels; auto is 2,1,0 (RGB to BGR) for a net with three input channels."
 )
-CENTER_ONLY = Flag("center_only", False, "Take the centre alone, not the mean over ten crops.")
-IMAGES_DIM = Flag("images_dim", "256,256", "Height and width that images are brought to before they are cropped.")
-EXT = Flag("ext", "jpg", "Which files of a folder are images.")
-LABELS = Flag("labels", "", "File with the name of a class in each line, for the list of the best classes.")
+CENTER_ONLY = Flag("center_only", False, "Use only the centre crop, not the mean over ten crops.")
+IMAGES_DIM = Flag("images_dim", "256,256", "Height and width that images are resized to before cropping.")
+EXT = Flag("ext", "jpg", "Suffix of the images in a folder.")
+LABELS = Flag("labels", "", "File with one class name per line, for the list of the best classes.")
 
 TRANSFORM = (MODEL_DEF, PRETRAINED_MODEL, "gpu", MEAN_FILE, INPUT_SCALE, RAW_SCALE, CHANNEL_SWAP)
 _BY_FLAGS = (
@@ -61,7 +61,7 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
     if _of_table(flags, source, out):
         return
     if out and not out.endswith(".npy"):
-        raise CaffeError(f"{out}: the scores are written as an array; the output's name must end in .npy")
+        raise CaffeError(f"{out}: the scores are written as an array; the file name must end in .npy")
     names, scores, classes = _by_folder(flags, source) or _by_flags(flags, source)
     _print(names, scores, classes)
     if out:
@@ -114,12 +114,12 @@ def _save(path: str, scores: Any) -> None:
 
 
 def _by_folder(flags: SimpleNamespace, source: str) -> tuple[list[str], Any, list[str]] | None:
-    """Names of images, scores and classes by the model folder of -model; None if the net is given by other flags."""
+    """Classify with the model folder of -model. Returns names of images, scores and classes; None without -model."""
     from caffe.cli import _project
 
     given = _given(flags)
     if flags.model and given:
-        raise CaffeError(f"-model tells how images are prepared: remove {', '.join(given)}, or give -model_def")
+        raise CaffeError(f"-model defines how images are prepared: remove {', '.join(given)}, or give -model_def")
     folder = None if given else _project.model_folder(flags.model)
     if folder is None:
         return None
@@ -140,7 +140,7 @@ def _by_folder(flags: SimpleNamespace, source: str) -> tuple[list[str], Any, lis
 
 
 def _by_flags(flags: SimpleNamespace, source: str) -> tuple[list[str], Any, list[str]]:
-    """Names of images, scores and classes by the net that the flags name."""
+    """Classify with the net that the flags name. Returns names of images, scores and classes."""
     import numpy as np
 
     from caffe.classifier import Classifier
@@ -160,7 +160,7 @@ def _by_flags(flags: SimpleNamespace, source: str) -> tuple[list[str], Any, list
 
 
 def _print(names: list[str], scores: Any, classes: list[str]) -> None:
-    """The best classes of each image."""
+    """Print the best classes of each image."""
     for name, row in zip(names, scores.reshape(len(names), -1), strict=True):
         print(name)
         for index in row.argsort()[::-1][:_BEST]:
@@ -168,7 +168,7 @@ def _print(names: list[str], scores: Any, classes: list[str]) -> None:
 
 
 def class_names(path: str, classes: int) -> list[str]:
-    """The names of the classes: the lines of a file, or their numbers without one."""
+    """Return the class names: the lines of a file, or the class indices if there is no file."""
     if not path:
         return [str(index) for index in range(classes)]
     try:
@@ -177,12 +177,14 @@ def class_names(path: str, classes: int) -> list[str]:
     except OSError as error:
         raise FileError(f"cannot read the labels {path}: {error.strerror}") from error
     if len(names) != classes:
-        raise FileError(f"{path}: holds {len(names)} names, and the net has {classes} classes; give a line for each")
+        raise FileError(
+            f"{path}: contains {len(names)} names, but the net has {classes} classes; expected one line for each"
+        )
     return names
 
 
 def _read(path: str, ext: str, color: bool) -> list[tuple[str, Any]]:
-    """Names and images."""
+    """Read names and images."""
     from caffe import io
     from caffe.cli import _images
 
@@ -192,10 +194,10 @@ def _read(path: str, ext: str, color: bool) -> list[tuple[str, Any]]:
 
 
 def _image_files(path: str, ext: str) -> list[str]:
-    """The path of an image, or those of the images in a folder."""
+    """Return the path of an image, or the paths of the images in a folder."""
     if not os.path.isdir(path):
         return [path]
     found = sorted(map(str, Path(path).glob(f"*.{ext}")))
     if not found:
-        raise FileError(f"the folder {path} has no images *.{ext}; -ext tells how their names end")
+        raise FileError(f"the folder {path} has no images *.{ext}; set their suffix by -ext")
     return found

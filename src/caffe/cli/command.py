@@ -1,4 +1,7 @@
-"""The registry of commands: defining one with `@command` makes it known to the parser, the usage text and the tests."""
+"""The registry of commands.
+
+A function decorated with `@command` is known to the parser, the usage text and the tests.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +26,22 @@ TASKS = {
     "convert": "Convert and upgrade files",
     "tools": "Tools",
 }
-"""The tasks of commands: the groups of the list of commands, in order."""
+"""The tasks of commands, which group the list of commands, in order."""
 
 DEPRECATED = "deprecated"
-"""The task of commands that only refer to another command. They run, but lists and completions omit them."""
+"""The task of commands that only refer to another command. They work, but lists and completions omit them."""
 
 Run = Callable[..., int | None]
-"""A command's function: takes the flags' values and a `Display`, returns the exit code or None for 0."""
+"""The function of a command: takes the flags' values and a `Display`, returns the exit code or None for 0."""
 
 _COMMANDS: dict[str, Command] = {}
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its function, the flags it reads, its plain arguments, and its task, one of `TASKS`.
+    """A command: its function, its flags, its positional arguments, and its task, one of `TASKS`.
 
-    Arguments are written "IN OUT", "[TYPE]" or "LOG..."; one in lower case lists its values: "bash|zsh|fish".
+    Arguments are written "IN OUT", "[TYPE]" or "LOG...". One in lower case lists its values: "bash|zsh|fish".
     """
 
     name: str
@@ -49,7 +52,7 @@ class Command:
 
     @property
     def choices(self) -> list[str]:
-        """The values that the first plain argument may have, if the command lists them."""
+        """The possible values of the first positional argument, if the command lists them."""
         first = self.arguments.partition(" ")[0]
         return first.split("|") if first.islower() else []
 
@@ -78,12 +81,15 @@ class Command:
             )
 
     def _way(self) -> str:
-        """How a command without arguments is told its file."""
+        """Describe how a command without positional arguments gets its file."""
         flag = next((flag.name for flag in self.reads if flag.name in ("solver", "model")), "")
         return f"a file is given by its flag: caffe {self.name} -{flag} FILE" if flag else "flags start with '-'"
 
     def unread(self, given: Mapping[str, object]) -> list[str]:
-        """The given flags that only Caffe's command of this name reads. A flag of another command is an error."""
+        """Return the given flags that this command ignores, as Caffe's command would.
+
+        A flag of another command is an error.
+        """
         read = {flag.name for flag in (*self.reads, *flags.GENERAL, *flags.GLOG)}
         caffe = {flag.name for flag in flags.CAFFE}
         for name in given:
@@ -97,9 +103,9 @@ class Command:
 def command(*reads: str | Flag, task: str, arguments: str = "") -> Callable[[Run], Run]:
     """Register the decorated function as the command of its name.
 
-    `reads` lists the flags it reads: a name for one of Caffe's, a `Flag` for its own; `task` is one of `TASKS`. The
-    function gets the flags' values as attributes (its plain arguments as `arguments`) and a `Display`, and returns the
-    exit code or None for 0.
+    `reads` lists its flags: a name for one of Caffe's, a `Flag` for its own. `task` is one of `TASKS`. The function
+    gets the flags' values as attributes (positional arguments as `arguments`) and a `Display`, and returns the exit
+    code or None for 0.
     """
     if task not in (*TASKS, DEPRECATED):
         raise ValueError(f'unknown task "{task}" of a command{did_you_mean(task, TASKS)} (known: {", ".join(TASKS)})')
@@ -119,9 +125,10 @@ def command(*reads: str | Flag, task: str, arguments: str = "") -> Callable[[Run
 
 
 def commands() -> dict[str, Command]:
-    """All commands by name; importing the modules of this package registers them.
+    """Return all commands by name. Importing the modules of this package registers them.
 
-    A module with a leading underscore defines no command. It imports PyTorch, and only commands that need it import it.
+    A module with a leading underscore defines no command. It may import PyTorch, so it is imported only by commands
+    that need it.
     """
     package = importlib.import_module("caffe.cli")
     for module in pkgutil.iter_modules(package.__path__):
@@ -131,12 +138,12 @@ def commands() -> dict[str, Command]:
 
 
 def offered() -> dict[str, Command]:
-    """The commands that are not deprecated, by name."""
+    """Return the commands that are not deprecated, by name."""
     return {name: entry for name, entry in commands().items() if entry.task != DEPRECATED}
 
 
 def find(name: str) -> Command:
-    """The command called `name`, or a `UsageError` with the nearest one."""
+    """Return the command called `name`; raises a `UsageError` that suggests the nearest one."""
     known = commands()
     if name not in known:
         raise UsageError(
@@ -147,7 +154,7 @@ def find(name: str) -> Command:
 
 
 def usage(version: str) -> str:
-    """The text that `caffe` alone prints."""
+    """Return the text that `caffe` without arguments prints."""
     known = offered()
     width = max(map(len, known)) + 2
     lines = [
@@ -158,15 +165,15 @@ def usage(version: str) -> str:
         lines += ["", f"{title}:"]
         group = [entry for entry in known.values() if entry.task == task]
         lines += [f"  {entry.name:{width}}{entry.summary[0].lower()}{entry.summary[1:]}" for entry in group]
-    lines += ["", "'caffe help <command>' tells more of a command and of its own flags."]
-    titles = ("Flags of Caffe's command, which a command without a use for them passes over", "Flags of every command")
+    lines += ["", "'caffe help <command>' describes a command and its own flags."]
+    titles = ("Flags of Caffe's command; commands that do not use them ignore them", "Flags of every command")
     for title, shown in zip(titles, (flags.CAFFE, flags.GENERAL), strict=True):
         lines += ["", f"{title}:", *map(_flag_text, sorted(shown, key=lambda flag: flag.name))]
     return "\n".join(lines) + "\n"
 
 
 def command_help(entry: Command) -> str:
-    """What `caffe help train` prints: the command's docstring and its flags."""
+    """Return the text that `caffe help train` prints: the command's docstring and its flags."""
     head = f"usage: caffe {entry.name} {entry.arguments}".rstrip()
     lines = [f"{head} [flags]", "", entry.doc, ""]
     if entry.reads:
@@ -176,8 +183,9 @@ def command_help(entry: Command) -> str:
 
 
 def values(entry: Command, given: Mapping[str, str | int | bool], words: list[str]) -> SimpleNamespace:
-    """The argument of a command's function: its flags and the general ones as attributes, `arguments`, and `given`, the
-    flags of the command line."""
+    """Return the argument of a command's function: flags and `arguments` as attributes, and `given`, the flags that
+    were set.
+    """
     result = flags.values((*entry.reads, *flags.GENERAL, *flags.GLOG), given)
     result.arguments, result.given = words, dict(given)
     return result

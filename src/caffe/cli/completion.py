@@ -215,7 +215,7 @@ def _fish() -> str:
 
 
 def _filled(script: str, **parts: str) -> str:
-    """The script with the parts that all shells have and its own in place of `@NAME@`."""
+    """Fill in the parts that all shells share and the shell's own parts, in place of `@NAME@`."""
     parts |= {"WITH_VALUE": " ".join(_with_value()), "NAMES": " ".join(["caffe", *_executables()])}
     for name, text in parts.items():
         script = script.replace(f"@{name}@", text)
@@ -223,13 +223,13 @@ def _filled(script: str, **parts: str) -> str:
 
 
 def _summaries() -> list[tuple[str, str]]:
-    """Each command with its summary."""
+    """Return each command with its summary."""
     known = [(entry.name, entry.summary) for entry in offered().values()]
     return [*known, ("help", "Show the help of a command")]
 
 
 def _names(group: tuple[Flag, ...] | list[Flag]) -> list[tuple[str, str]]:
-    """The ways to write these flags, without dashes, each with the first sentence of the flag's help."""
+    """Return the spellings of these flags, without dashes, with the first sentence of each help text."""
     found = []
     for flag in group:
         negated = [f"no{flag.name}"] if flag.default is True else []
@@ -238,16 +238,16 @@ def _names(group: tuple[Flag, ...] | list[Flag]) -> list[tuple[str, str]]:
 
 
 def _with_value() -> list[str]:
-    """The flags that take a value, of all commands."""
+    """Return the flags that take a value, of all commands."""
     return sorted(name for name, flag in known_flags.known_flags().items() if not isinstance(flag.default, bool))
 
 
 def _executables() -> list[str]:
-    """The commands that are installed as executables of their own."""
+    """Return the commands that are installed as executables of their own."""
     scripts = metadata.entry_points(group="console_scripts")
     return sorted({script.name for script in scripts if script.value == "caffe.cli:tool"})
 
 
 def _quoted(text: str) -> str:
-    """The text between single quotes, as zsh and fish read it."""
+    """Quote the text with single quotes, for zsh and fish."""
     return "'" + text.replace("'", r"'\''") + "'"

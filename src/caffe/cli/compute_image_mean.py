@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _PLACE = "compute_image_mean.cpp"
 _OWN = [
-    Flag("std", False, "Also write the standard deviation of each value, for std_file: OUTPUT_FILE with .std."),
-    Flag("pca", False, "Also write the principal components, for whitening_file: OUTPUT_FILE with .pca."),
+    Flag("std", False, "Also write the standard deviation of each value, for std_file, to OUTPUT_FILE with .std."),
+    Flag("pca", False, "Also write the principal components, for whitening_file, to OUTPUT_FILE with .pca."),
     Flag("components", 0, "How many principal components to keep; 0 keeps all."),
-    Flag("whiten", "", "Scale the components to variance 1: pca, or zca, which turns them back into images."),
-    Flag("epsilon", "1e-5", "What -whiten adds to the variances, as a share of the largest."),
+    Flag("whiten", "", "Scale the components to variance 1: pca, or zca, which rotates them back to images."),
+    Flag("epsilon", "1e-5", "Value that -whiten adds to the variances, as a fraction of the largest."),
 ]
 
 
@@ -68,13 +68,13 @@ def compute_image_mean(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _check(flags: SimpleNamespace, output: str) -> float:
-    """The number that -epsilon gives; CaffeError for flags that do not go together."""
+    """Return the number in -epsilon. Raises CaffeError for contradicting flags."""
     if (flags.std or flags.pca) and not output:
         raise CaffeError("-std and -pca write files beside OUTPUT_FILE: give one")
     if flags.whiten not in ("", "pca", "zca"):
         raise CaffeError(f'-whiten "{flags.whiten}": expected pca or zca')
     if (flags.whiten or flags.components) and not flags.pca:
-        raise CaffeError("-whiten and -components are about principal components: give -pca too")
+        raise CaffeError("-whiten and -components apply to principal components: give -pca too")
     try:
         return float(flags.epsilon)
     except ValueError:
@@ -90,13 +90,13 @@ def _progress(count: int, bar: Bar) -> None:
 def _tell_channels(mean: np.ndarray, display: Display) -> None:
     log.info(f"{_PLACE}:114", f"Number of channels: {len(mean)}")
     for index, channel in enumerate(mean):
-        total = channel.cumsum(dtype="f4")[-1]  # one after the other in float32, as Caffe adds them up
+        total = channel.cumsum(dtype="f4")[-1]  # summed sequentially in float32, as in Caffe
         log.info(f"{_PLACE}:119", f"mean_value channel [{index}]: {log.number(total / channel.size)}")
         display.say(f"mean_value: {log.number(total / channel.size)}")
 
 
 def _write_more(flags: SimpleNamespace, output: str, moments: Moments, epsilon: float, display: Display) -> None:
-    """Write what -std and -pca ask for."""
+    """Write the files of -std and -pca."""
     from caffe.data.tools.statistics import components
     from caffe.proto import weights
 

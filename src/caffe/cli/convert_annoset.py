@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 _FLAGS = [
     *IMAGE_FLAGS,
     Flag(
-        "anno_type", "classification", "What the list names beside each image: classification (a label) or detection."
+        "anno_type",
+        "classification",
+        "Annotation of each image in the list: classification (a label) or detection (a box file).",
     ),
-    Flag("label_type", "xml", "Kind of the files of boxes: xml (VOC), json (COCO) or txt (label xmin ymin xmax ymax)."),
-    Flag("label_map_file", "", "File of a LabelMap, which gives each name its label; txt needs none."),
-    Flag("check_label", False, "A name that stands twice in the label map is an error."),
-    Flag("min_dim", 0, "Enlarge images whose shorter side is less than this to it, in the same ratio."),
-    Flag("max_dim", 0, "Reduce images whose longer side is more than this to it, in the same ratio."),
+    Flag("label_type", "xml", "Format of the box files: xml (VOC), json (COCO) or txt (label xmin ymin xmax ymax)."),
+    Flag("label_map_file", "", "LabelMap file with the label of each name; not needed for txt."),
+    Flag("check_label", False, "A name that occurs twice in the label map is an error."),
+    Flag("min_dim", 0, "Enlarge images whose shorter side is smaller than this, keeping the aspect ratio."),
+    Flag("max_dim", 0, "Reduce images whose longer side is larger than this, keeping the aspect ratio."),
 ]
 
 
@@ -75,7 +77,7 @@ def _detection(flags: SimpleNamespace, root: str, list_file: str) -> tuple[list[
     if kind == "json" and list_file.endswith(".json"):
         lines, labels = read_coco(list_file, names)
     elif names is None and kind != "txt":
-        raise CaffeError(f"-label_type {kind} needs -label_map_file, which gives each name its label")
+        raise CaffeError(f"-label_type {kind} needs -label_map_file with the label of each name")
     else:
         lines, labels = read_lines(list_file), reader(kind, root, names or {})
     return lines, AnnotatedSet(**_options(flags, root), labels=labels)

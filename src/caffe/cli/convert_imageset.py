@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 BACKEND = Flag("backend", "lmdb", "Kind of the database: lmdb or leveldb.")
 
 IMAGE_FLAGS = [
-    Flag("gray", False, "Read the images as grey ones."),
+    Flag("gray", False, "Convert the images to grey."),
     Flag("shuffle", False, "Write the images in random order."),
     BACKEND,
-    Flag("resize_width", 0, "Width that images are resized to; together with -resize_height."),
-    Flag("resize_height", 0, "Height that images are resized to; together with -resize_width."),
-    Flag("check_size", False, "An image of another size than the first is an error."),
-    Flag("encoded", False, "Store images compressed: the files as they are, if they are not resized."),
-    Flag("strict", False, "An image that cannot be read is an error, and no database is written."),
-    Flag("encode_type", "", "Compress the images as this: png, jpg, ...; implies -encoded."),
+    Flag("resize_width", 0, "Width that images are resized to; requires -resize_height."),
+    Flag("resize_height", 0, "Height that images are resized to; requires -resize_width."),
+    Flag("check_size", False, "Images whose size differs from the first are an error."),
+    Flag("encoded", False, "Store compressed images; files that are not resized are copied unchanged."),
+    Flag("strict", False, "Make an unreadable image an error; then no database is written."),
+    Flag("encode_type", "", "Format of compressed images: png, jpg, ...; implies -encoded."),
 ]
 
 
@@ -57,7 +57,7 @@ def convert_imageset(flags: SimpleNamespace, display: Display) -> None:
 def write_records(
     images: ImageSet, lines: list[tuple[str, Any]], path: str, flags: SimpleNamespace, display: Display
 ) -> None:
-    """Write the images of all lines to a new database, as -backend, -check_size and -strict say."""
+    """Write the images of all lines to a new database, following -backend, -check_size and -strict."""
     from caffe.data import create_database
 
     with create_database(flags.backend, path) as writer, display.bar(path, len(lines)) as bar:
@@ -73,7 +73,7 @@ def write_records(
 
 
 def check_size_flags(flags: SimpleNamespace) -> None:
-    """CaffeError unless both sides are positive or neither is given."""
+    """Raise CaffeError unless both sides are positive or neither is given."""
     for name in ("resize_width", "resize_height"):
         if getattr(flags, name) < 0:
             raise CaffeError(f"-{name} {getattr(flags, name)}: expected a number of pixels, or 0 to keep the size")
@@ -83,7 +83,7 @@ def check_size_flags(flags: SimpleNamespace) -> None:
 
 
 def _write(images: ImageSet, lines: list[tuple[str, Any]], check_size: bool, writer: RecordWriter, bar: Bar) -> None:
-    """Write the images that can be read, and log the others. DataError if there is none of the former."""
+    """Write the readable images, and log the others. Raises DataError if none is readable."""
     size = 0
     first: DataError | None = None
     for number, record in enumerate(images.records(lines), 1):
@@ -112,16 +112,16 @@ def _log_unreadable(images: ImageSet, lines: list[tuple[str, Any]]) -> None:
 
 
 def _none_readable(images: ImageSet, first: str, count: int, reason: DataError) -> str:
-    """The message for a list of which no image can be read."""
+    """Return the message for a list of which no image can be read."""
     root = images.root
     text = f'none of the {count} images can be read; the first, "{root}{first}", {reason}'
     if root and not root.endswith("/"):
-        return f'{text}; ROOTFOLDER is put before the names as it is: write "{root}/"'
+        return f'{text}; ROOTFOLDER is prepended to the names without a separator: write "{root}/"'
     return f"{text}; check ROOTFOLDER and the names in the list"
 
 
 def shuffled(lines: list[tuple[str, Any]], wanted: bool) -> list[tuple[str, Any]]:
-    """The lines, in random order if wanted."""
+    """Return the lines, in random order if asked."""
     if wanted:
         import random
 

@@ -11,8 +11,8 @@ from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 
-BACKEND = Flag("backend", "leveldb", "Kind of the database: leveldb, as Caffe writes it, or lmdb.")
-SEED = Flag("seed", -1, "Number that the random pairs follow from; -1 draws other pairs each time.")
+BACKEND = Flag("backend", "leveldb", "Backend of the database: leveldb, as in Caffe, or lmdb.")
+SEED = Flag("seed", -1, "Seed of the random pairs; -1 draws different pairs each time.")
 
 
 @command(BACKEND, SEED, task="convert", arguments="IMAGE_FILE LABEL_FILE DB_NAME")

@@ -12,8 +12,8 @@ from caffe.cli.flags import Flag
 from caffe.cli.plot import OUT
 from caffe.errors import CaffeError, did_you_mean
 
-FOLDER = Flag("folder", "", "Folder with the original files; without it they are taken from a package, or downloaded.")
-OVERWRITE = Flag("overwrite", False, "Replace databases that are there already.")
+FOLDER = Flag("folder", "", "Folder with the original files; by default they come from a package or are downloaded.")
+OVERWRITE = Flag("overwrite", False, "Replace existing databases.")
 
 _PICTURES = ("imagenette", "pets", "materials")
 _SETS = ("mnist", "fashion_mnist", "digits", "cifar10", "cifar100", "svhn", *_PICTURES)

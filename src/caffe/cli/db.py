@@ -16,8 +16,8 @@ from caffe.errors import CaffeError, DataError, did_you_mean
 if TYPE_CHECKING:
     from caffe.data import RecordSource
 
-_MOST = 12  # lines of a histogram or of damaged records
-COUNT = Flag("count", 64, "How many images the picture shows.")
+_MOST = 12  # most lines of a histogram or of damaged records
+COUNT = Flag("count", 64, "Number of images in the picture.")
 
 
 @command(OUT, COUNT, task="data", arguments="info|show|export|verify PATH")
@@ -87,7 +87,7 @@ def _export(source: RecordSource, flags: SimpleNamespace, display: Display) -> i
     from caffe.data.tools.inspect import export
 
     if not flags.out:
-        raise CaffeError("where to? give the folder to make with -out FOLDER")
+        raise CaffeError("the output folder is missing: give it with -out FOLDER")
     with display.bar(source.path, source.count()) as bar:
         count = export(source, Path(flags.out), bar.update)
     print(f"wrote {flags.out}: {count:,} images and list.txt")
@@ -110,6 +110,6 @@ def _verify(source: RecordSource, flags: SimpleNamespace, display: Display) -> i
 
 
 def _counts(counter: Counter[str]) -> str:
-    """`3 x 5 x 7 (12), ...`, the most frequent first."""
+    """Format a counter: `3 x 5 x 7 (12), ...`, most frequent first."""
     shown = ", ".join(f"{name} ({count:,})" for name, count in counter.most_common(_MOST))
     return shown + (f", and {len(counter) - _MOST} more" if len(counter) > _MOST else "")

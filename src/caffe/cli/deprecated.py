@@ -1,4 +1,4 @@
-"""The executables that Caffe itself keeps only to name the command that took their place."""
+"""Caffe's deprecated executables, which only name the commands that replace them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def net_speed_benchmark(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _refuse(name: str, order: list[str], given: list[str]) -> NoReturn:
-    """Raise the error that names the command; `order` tells which flag each old argument is, "[" may be left out."""
+    """Raise the error that names the command. `order` gives the flag of each old argument; "[" marks optional ones."""
     parts = []
     for flag, value in zip(order, [*given, *[""] * len(order)], strict=False):
         plain = flag.removeprefix("[")

@@ -14,8 +14,8 @@ from caffe.cli.display import Display
 from caffe.cli.flags import ENGINE, Flag
 from caffe.errors import CaffeError, FileError
 
-CROP_MODE = Flag("crop_mode", "selective_search", "Where windows come from: selective_search, or list (a .csv file).")
-CONTEXT_PAD = Flag("context_pad", 16, "How many pixels of the net's input show a window's surroundings.")
+CROP_MODE = Flag("crop_mode", "selective_search", "Source of the windows: selective_search, or list (a .csv file).")
+CONTEXT_PAD = Flag("context_pad", 16, "Pixels of context around the window in the net's input.")
 
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
 
@@ -37,7 +37,7 @@ def detect(flags: SimpleNamespace, display: Display) -> None:
     if flags.crop_mode not in ("list", "selective_search"):
         raise CaffeError(f'-crop_mode "{flags.crop_mode}": expected "list" or "selective_search"')
     if Path(target).suffix not in (".csv", ".h5"):
-        raise CaffeError(f"{target}: the output's name must end in .csv or .h5")
+        raise CaffeError(f"{target}: the output file must end in .csv or .h5")
     chosen = _images.settings(flags)
     if chosen["mean"] is not None and chosen["mean"].ndim == 3:
         chosen["mean"] = chosen["mean"].mean((1, 2))
@@ -60,7 +60,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _windows(path: str) -> list[tuple[str, list[list[float]]]]:
-    """The windows of each image, in the file's order."""
+    """Return the windows of each image, in the order of the file."""
     rows = list(csv.DictReader(_lines(path)))
     if not rows or not {"filename", *_SIDES} <= set(rows[0]):
         raise FileError(f"{path}: expected a table with the columns filename, {', '.join(_SIDES)}")

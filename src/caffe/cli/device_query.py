@@ -43,7 +43,7 @@ def device_query(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _together() -> list[str]:
-    """By what several processes would exchange gradients, and which GPUs reach each other's memory."""
+    """Describe how several processes would exchange gradients, and which GPUs can access each other's memory."""
     import torch
     import torch.distributed as dist
 
@@ -59,17 +59,17 @@ def _together() -> list[str]:
 
 
 def _reaches(first: int, second: int) -> bool:
-    """Whether a GPU reads the memory of another one directly."""
+    """Whether a GPU can directly access the memory of another."""
     import torch
 
     try:
         return torch.cuda.can_device_access_peer(first, second)
     except (RuntimeError, AssertionError):
-        return False  # the driver does not tell
+        return False  # the driver does not report it
 
 
 def _describe(number: int, facts: object) -> list[str]:
-    """Caffe's lines about a GPU, from PyTorch's properties of it."""
+    """Print Caffe's lines about a GPU, from PyTorch's properties of it."""
     rows = {
         "Device id:": number,
         "Major revision number:": facts.major,  # type: ignore[attr-defined]

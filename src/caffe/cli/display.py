@@ -1,6 +1,7 @@
-"""Terminal output of a run: a progress bar, results and warnings in place of the full log.
+"""Terminal output of a run: a progress bar, results and warnings instead of the full log.
 
-`Display` is the silent one: standard error is not a terminal, or the full log was asked for. `Terminal` draws.
+`Display` prints nothing; it is used if standard error is not a terminal, or if the full log was requested. `Terminal`
+draws.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ class Bar:
     """A progress bar that is not drawn."""
 
     def update(self, done: int, detail: str = "", total: int | None = None) -> None:
-        """`done` steps are done, of `total` if that is known only now; `detail` stands on the line below the bar."""
+        """Update the bar: `done` steps are done, of `total` if it becomes known now; `detail` is shown below the
+        bar.
+        """
 
 
 class Display:
-    """Draws nothing: the log tells everything."""
+    """A display that draws nothing, because the log contains everything."""
 
     handler: logging.Handler | None = None
-    """Takes the log lines of a terminal; None where the full log goes to standard error."""
+    """The handler of log lines on a terminal; None if the full log goes to standard error."""
 
     @property
     def terminal(self) -> bool:
-        """Whether there is somebody to draw for."""
+        """Whether the output is drawn on a terminal."""
         return self.handler is not None
 
     def say(self, text: str, style: str = "") -> None:
@@ -40,7 +43,7 @@ class Display:
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A progress bar from `done` to `total` steps; a total of 0 is one that is not known yet."""
+        """Create a progress bar from `done` to `total` steps; 0 means an unknown total."""
         yield Bar()
 
     def __enter__(self) -> Display:
@@ -108,14 +111,14 @@ class _Drawn(Bar):
 
 
 def _clock(seconds: float | None) -> str:
-    """A time as minutes and seconds, with hours where there are any: `0:42`."""
+    """Format a time as minutes and seconds, with hours if there are any: `0:42`."""
     minutes, seconds = divmod(round(seconds or 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 class _Warnings(logging.Handler):
-    """Shows warnings and errors in short form, above the progress bar."""
+    """Shows warnings and errors in short form above the progress bar."""
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(logging.WARNING)
@@ -127,6 +130,6 @@ class _Warnings(logging.Handler):
 
 
 def choose(verbose: bool) -> Display:
-    """The display for this process: drawn only for a person who did not ask for the full log."""
+    """Create the display of this process. It draws only on a terminal and if the full log was not requested."""
     dumb = os.environ.get("TERM") == "dumb"
     return Terminal() if sys.stderr.isatty() and not verbose and not dumb else Display()

@@ -10,15 +10,15 @@ from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag, UsageError
 
-JSON = Flag("json", "", "Write findings and figures into this file.")
-BUDGET = Flag("budget", -1, "Seconds that the examination may take; 60 if not given.")
+JSON = Flag("json", "", "Write findings and figures to this file.")
+BUDGET = Flag("budget", -1, "Time limit of the examination in seconds; the default is 60.")
 FIX = Flag(
     "fix",
     "",
-    "Write copies of solver and net with the changes of all errors and warnings into this folder; comments are kept.",
+    "Write copies of solver and net, with the changes of all errors and warnings, to this folder; comments are kept.",
 )
-PLOT = Flag("plot", "", "Draw what was measured into this folder (needs matplotlib).")
-LOG = Flag("log", "", "Read the log of a run that is over, ours or real Caffe's, instead of examining a solver.")
+PLOT = Flag("plot", "", "Draw the measurements into this folder (needs matplotlib).")
+LOG = Flag("log", "", "Read the log of a finished run, of this package or of Caffe, instead of examining a solver.")
 
 _BUDGET = 60
 _WORDS = ("error", "warning", "note")
@@ -82,7 +82,7 @@ def _text(finding: Any) -> str:
 def _summary(report: Any) -> str:
     counts = {word: sum(f.severity.word == word for f in report.findings) for word in _WORDS}
     found = ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for word, count in counts.items())
-    return f"{found}; {report.seconds:.1f} s, of which the files took {report.static_seconds:.2f} s"
+    return f"{found}; {report.seconds:.1f} s, including {report.static_seconds:.2f} s for the files"
 
 
 def _read_log(flags: SimpleNamespace) -> int:
@@ -91,7 +91,7 @@ def _read_log(flags: SimpleNamespace) -> int:
     given = [f"-{name}" for name in ("weights", "gpu", "fix", "plot") if getattr(flags, name)]
     given += ["-budget"] * (flags.budget != BUDGET.default)
     if given:
-        raise UsageError(f"caffe: error: {', '.join(given)} is for a solver, not for the log of a run; remove it")
+        raise UsageError(f"caffe: error: {', '.join(given)} applies to a solver, not to the log of a run; remove it")
     begin = time.monotonic()
     findings = read_log(flags.log)
     for finding in findings:

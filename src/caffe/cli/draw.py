@@ -13,10 +13,10 @@ from caffe.errors import CaffeError, did_you_mean
 RANKDIR = Flag(
     "rankdir",
     "",
-    "Where the data flows: LR, TB, BT or RL (left to right, top to bottom, ...). If not given LR, or TB where "
-    "that would be wider than 5,000 pixels.",
+    "Direction of the data flow: LR, TB, BT or RL (left to right, top to bottom, ...). The default is LR, or TB if "
+    "LR would be wider than 5,000 pixels.",
 )
-DISPLAY_LRM = Flag("display_lrm", False, "Show the learning rates of layers that learn.")
+DISPLAY_LRM = Flag("display_lrm", False, "Show the learning rate multipliers of layers with weights.")
 
 _PHASES = ("ALL", "TRAIN", "TEST")
 
@@ -48,9 +48,9 @@ def draw(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _shapes(net: Any, phase: int | None) -> dict[str, tuple[int, ...]]:
-    """The shapes of the net's blobs. Empty if the net cannot be built, for instance because its data is missing.
+    """Return the shapes of the net's blobs; empty if the net cannot be built, for example because its data is missing.
 
-    A layer of the type Python is not imported for a picture.
+    A Python layer is not imported for a picture.
     """
     from contextlib import closing
 

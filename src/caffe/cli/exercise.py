@@ -9,9 +9,9 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag, UsageError
 from caffe.cli.plot import OUT
 
-CODES = Flag("codes", "", "What is to be wrong, codes of `caffe doctor` separated by ','; by default all.")
-STUDENTS = Flag("students", 10, "How many exercises to write.")
-SEED = Flag("seed", 1, "Another number gives other exercises.")
+CODES = Flag("codes", "", "Faults to plant: codes of `caffe doctor`, separated by ','; the default is all.")
+STUDENTS = Flag("students", 10, "Number of exercises.")
+SEED = Flag("seed", 1, "Seed of the exercises.")
 
 
 @command(CODES, OUT, SEED, STUDENTS, task="train", arguments="make|mark [FOLDER]")
@@ -32,7 +32,7 @@ def exercise(flags: SimpleNamespace, display: Display) -> None:
     if task == "make" and (rest or not flags.out):
         raise UsageError("caffe: error: 'exercise make' writes into the folder of -o FOLDER, and takes no argument")
     if task == "mark" and not rest:
-        raise UsageError("caffe: error: 'exercise mark' needs the folder that 'exercise make' has written")
+        raise UsageError("caffe: error: 'exercise mark' needs the folder that 'exercise make' wrote")
     from caffe import exercise as exercises
 
     if task == "make":

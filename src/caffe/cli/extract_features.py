@@ -98,7 +98,9 @@ def _use(words: list[str], display: Display) -> None:
 
 
 def _tell(display: Display, place: str, text: str) -> None:
-    """Log what Caffe logs as an error so that it is always seen; a person gets it as a plain line."""
+    """Log a line that Caffe logs as an error so that it is always visible. On a terminal it is printed as a plain
+    line.
+    """
     if display.terminal:
         log.info(place, text)
         display.say(text)

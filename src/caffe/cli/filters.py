@@ -10,15 +10,16 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.cli.plot import OUT
 
-LAYER = Flag("layer", "", "Layer whose filters are drawn; the first one that has some if not given.")
+LAYER = Flag("layer", "", "Layer whose filters are drawn; the default is the first layer with filters.")
 
 
 @command(LAYER, OUT, task="nets", arguments="WEIGHTS")
 def filters(flags: SimpleNamespace, display: Display) -> None:
     """Draw the filters of a trained net's first layer.
 
-    Filters of three channels are drawn in colour, others in grey: a row of channels for each filter, 256 tiles at
-    most. Each tile is stretched by itself. Without -out the picture is named after the weights, with the suffix .png.
+    Filters with three channels are drawn in colour. Others are drawn in grey, with a row of channels for each filter,
+    256 tiles at most. The values of each tile are scaled separately. By default the picture is named after the weights,
+    with the suffix .png.
 
         caffe filters lenet_iter_10000.caffemodel
         caffe filters net.caffemodel -layer conv2 -o conv2.png

@@ -1,7 +1,7 @@
-"""Command line flags as gflags takes them.
+"""Parses command line flags like gflags.
 
-`-solver x`, `--solver x`, `-solver=x` and `--solver=x` are the same, a truth value is `-verbose` or `-noverbose`, a
-dash inside a name may stand for an underscore, `--` ends the flags, and flags may stand before or after the command.
+`-solver x`, `--solver x`, `-solver=x` and `--solver=x` are the same. A boolean is `-verbose` or `-noverbose`. Dashes
+inside a name can replace underscores. `--` ends the flags. Flags can be before or after the command.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
 class UsageError(CaffeError):
-    """A command line that cannot be understood; its text is the whole message."""
+    """An invalid command line. The error text is the whole message."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag: its name, its default (whose type is the flag's), what it means, and other names for it."""
+    """A flag: its name, its default (whose type is the flag's type), its help text, and other names for it."""
 
     name: str
     default: str | int | bool
@@ -48,11 +48,11 @@ class Flag:
 
     @property
     def kind(self) -> str:
-        """The type's name as gflags prints it."""
+        """The name of the type, as gflags prints it."""
         return {bool: "bool", int: "int32", str: "string"}[type(self.default)]
 
     def read(self, text: str) -> str | int | bool:
-        """The value that `text` stands for, or a `UsageError`."""
+        """Convert `text` to the flag's value; raises a `UsageError` for an invalid one."""
         if isinstance(self.default, str):
             return text
         word = text.strip().lower()
@@ -71,43 +71,43 @@ CAFFE = [
     Flag(
         "gpu",
         "",
-        "Devices to run on, by number, separated by ','; 'all' takes every one. The batch of the prototxt is that of "
-        "one device. Without a GPU the run goes on the CPU, with a warning.",
+        "Numbers of the devices to use, separated by ','; 'all' uses every one. The batch size in the prototxt is per "
+        "device. Without a GPU, the CPU is used, with a warning.",
     ),
     Flag("solver", "", "Solver definition (prototxt)."),
     Flag("model", "", "Net definition (prototxt)."),
-    Flag("phase", "", "TRAIN or TEST: the phase of the net that 'time' builds."),
-    Flag("level", 0, "Level of the net's state, which layers' include and exclude rules refer to."),
+    Flag("phase", "", "Phase of the net that 'time' builds: TRAIN or TEST."),
+    Flag("level", 0, "Level of the net's state, for the include and exclude rules of layers."),
     Flag("stage", "", "Stages of the net's state, separated by ','."),
     Flag(
         "snapshot",
         "",
-        "Solver state (.solverstate) to resume training from; auto: the newest whole one; last: the newest, which must "
+        "Solver state (.solverstate) to resume from; auto: the newest readable one; last: the newest, which must "
         "exist.",
     ),
-    Flag("weights", "", "Trained weights to start from, files separated by ','. Not together with -snapshot."),
-    Flag("iterations", 50, "How many batches to run."),
-    Flag("sigint_effect", "stop", "What an interrupt (Ctrl-C) does to training: snapshot, stop or none."),
-    Flag("sighup_effect", "snapshot", "What a hang-up signal does to training: snapshot, stop or none."),
-    Flag("sigterm_effect", "stop", "What a termination signal does to training: snapshot, stop or none."),
+    Flag("weights", "", "Initial weights: files separated by ','. Cannot be combined with -snapshot."),
+    Flag("iterations", 50, "Number of batches to run."),
+    Flag("sigint_effect", "stop", "Effect of an interrupt (Ctrl-C) on training: snapshot, stop or none."),
+    Flag("sighup_effect", "snapshot", "Effect of a hang-up signal on training: snapshot, stop or none."),
+    Flag("sigterm_effect", "stop", "Effect of a termination signal on training: snapshot, stop or none."),
 ]
-"""The flags of Caffe's own command: every command takes them, and one that does not use a given flag says so."""
+"""The flags of Caffe's own command. Every command accepts them; a command that does not use a given flag says so."""
 
 PRECISION = Flag(
     "precision",
     "",
-    "Numbers that layers compute in: fp32, bf16 (faster where the processor has it) or fp16 (on a GPU only). Weights, "
-    "losses and statistics stay fp32.",
+    "Precision of the layers: fp32, bf16 (faster on processors that support it) or fp16 (only on a GPU). Weights, "
+    "losses and statistics remain fp32.",
 )
-"""Of the commands that run a net as one piece."""
+"""Of the commands that run a whole net."""
 
 PROCS = Flag(
     "procs",
     0,
-    "How many processes train together on this machine, each with the batch of the file; by default one a device of "
-    "-gpu.",
+    "Number of processes that train together on this machine, each with the batch size of the file. The default is one "
+    "per device in -gpu.",
 )
-TIMEOUT = Flag("timeout", 600, "Seconds that a process waits for the others before the run ends.")
+TIMEOUT = Flag("timeout", 600, "Time limit in seconds for waiting for other processes, after which the run ends.")
 """Of the commands that run in several processes."""
 
 _PRECISIONS = {"fp32": "FLOAT", "bf16": "BFLOAT16", "fp16": "FLOAT16"}
@@ -115,14 +115,14 @@ _PRECISIONS = {"fp32": "FLOAT", "bf16": "BFLOAT16", "fp16": "FLOAT16"}
 COMPILE = Flag(
     "compile",
     False,
-    "Run the net through torch.compile: minutes at the first run, less at later ones; needs a C++ compiler.",
+    "Run the net with torch.compile. Needs a C++ compiler, and minutes at the first run, less at later ones.",
 )
-"""A flag of ours that several commands take."""
+"""A flag of this package that several commands have."""
 
 ENGINE = Flag(
     "engine",
     "torch",
-    "What computes a net in the phase TEST: torch, or openvino (on a CPU, often faster; needs the package openvino).",
+    "Engine of a net in the phase TEST: torch, or openvino (often faster on a CPU; needs the package openvino).",
 )
 """Of the commands that run a net forward."""
 
@@ -131,34 +131,34 @@ GENERAL = [
     Flag(
         "version",
         False,
-        "Show the versions: of Caffe, whose files and flags are understood, our own, PyTorch's.",
+        "Show the versions of Caffe (whose files and flags are supported), of this package and of PyTorch.",
     ),
-    Flag("verbose", False, "Show the full log on a terminal too, in place of the progress display.", ("v",)),
+    Flag("verbose", False, "Show the full log instead of the progress display on a terminal.", ("v",)),
     Flag("log", "", "Also write the full log to this file."),
-    Flag("import", "", "Python files or modules to load first, separated by ',': they define layer types of your own."),
+    Flag("import", "", "Python files or modules to import first, separated by ','. They can define layer types."),
     Flag(
         "python_layers",
         True,
-        "Run the Python code that layers of the type Python name. --no-python-layers refuses such nets before anything "
+        "Run the Python code of Python layers. --no-python-layers rejects such nets before anything "
         "is imported, as CAFFE_PYTHON_LAYERS=0 does.",
     ),
-    Flag("traceback", False, "Show where in the program an error arose (as CAFFE_DEBUG=1 does)."),
+    Flag("traceback", False, "Show where in the program an error occurred (like CAFFE_DEBUG=1)."),
 ]
-"""The flags of ours that every command takes."""
+"""The flags of this package that every command accepts."""
 
 GLOG = [
-    Flag("log_dir", "", "Also write the full log to a new file in this folder, under glog's name for it."),
-    Flag("minloglevel", -1, "Least severity that is logged: 0 info, 1 warning, 2 error, 3 fatal."),
+    Flag("log_dir", "", "Also write the full log to a new file in this folder, named as glog does."),
+    Flag("minloglevel", -1, "Lowest severity that is logged: 0 info, 1 warning, 2 error, 3 fatal."),
     Flag("logtostderr", True, "Log lines go to standard error: always true."),
     Flag("alsologtostderr", True, "Log lines go to standard error as well as to files: always true."),
 ]
-"""The flags of Caffe's logging library that scripts pass."""
+"""The flags of Caffe's logging library, because scripts pass them."""
 
 _KNOWN: dict[str, Flag] = {}
 
 
 def register(flags: Iterable[Flag]) -> None:
-    """Make flags known to the parser; the same name must mean the same kind of value in every command."""
+    """Make flags known to the parser. The same name must have the same type in every command."""
     for flag in flags:
         for name in (flag.name, *flag.aliases):
             other = _KNOWN.setdefault(name, flag)
@@ -167,12 +167,12 @@ def register(flags: Iterable[Flag]) -> None:
 
 
 def known_flags() -> Mapping[str, Flag]:
-    """All flags by name and alias."""
+    """Return all flags by name and alias."""
     return _KNOWN
 
 
 def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, str | int | bool]]:
-    """The plain words of a command line, and the flags it gives by their full name."""
+    """Parse a command line into positional arguments and flags by their full names."""
     words: list[str] = []
     given: dict[str, str | int | bool] = {}
     rest = list(argv)
@@ -197,14 +197,14 @@ def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, str | int | bool]]:
 
 
 def precision_name(text: str) -> str:
-    """The name in SolverParameter of a value of -precision, or a `CaffeError`."""
+    """Return the SolverParameter name of a value of -precision; raises a `CaffeError` for an unknown one."""
     if text not in _PRECISIONS:
         raise CaffeError(f"-precision {text}: expected fp32, bf16 or fp16{did_you_mean(text, _PRECISIONS)}")
     return _PRECISIONS[text]
 
 
 def values(flags: Iterable[Flag], given: Mapping[str, str | int | bool]) -> SimpleNamespace:
-    """The values of `flags` as attributes, defaults where nothing is given."""
+    """Return the values of `flags` as attributes, with defaults for flags that are not given."""
     return SimpleNamespace(**{flag.name: given.get(flag.name, flag.default) for flag in flags})
 
 

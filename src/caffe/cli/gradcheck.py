@@ -10,8 +10,8 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, did_you_mean
 
-LAYER = Flag("layer", "", "Check this layer only; the others just run forward.")
-ELEMENTS = Flag("elements", 10, "How many elements of each bottom and blob are checked one by one; 0 is all of them.")
+LAYER = Flag("layer", "", "Check only this layer; the others only run forward.")
+ELEMENTS = Flag("elements", 10, "Number of elements of each bottom and blob to check one by one; 0: all.")
 _WRONG = 1e-2
 _ALL = 1 << 30
 
@@ -20,22 +20,22 @@ _ALL = 1 << 30
 def gradcheck(flags: SimpleNamespace, display: Display) -> int:
     """Check the gradients of a net's layers, element by element.
 
-    As `caffe check`, each layer runs by itself in double precision. Beside random directions, some elements of each
-    bottom and blob are moved one by one, and the relative error |backward - slope| / max(|backward|, |slope|) of the
-    worst one is told, with the usual reading:
+    As in `caffe check`, each layer runs separately, in double precision. In addition to random directions, some
+    elements of each bottom and blob are changed one by one. The command prints the largest relative error |backward -
+    slope| / max(|backward|, |slope|), with the usual rating:
 
         1e-7 or less        right
         up to 1e-4          good enough: rounding, or strong curvature
         up to 1e-2          suspicious, unless there is a kink
         above               wrong
 
-    Where forward has a kink within the step, such as a ReLU at 0, the elements of the top that have it are left out and
-    counted. The exit code is 1 for a gradient that is wrong, or suspicious without a kink to explain it.
+    If forward has a kink within the step, such as a ReLU at 0, the affected elements of the top are left out and
+    counted. The exit code is 1 if a gradient is wrong, or suspicious without a kink that explains it.
 
         caffe gradcheck net.prototxt -layer mine --import my_layers.py
     """
     from caffe.cli import _device, _nets
-    from caffe.net.measure.gradient_check import check
+    from caffe.net.measure.gradient_check import check_gradients
 
     if flags.elements < 0:
         raise CaffeError(f"-elements {flags.elements}: expected 0 or more")
@@ -46,7 +46,7 @@ def gradcheck(flags: SimpleNamespace, display: Display) -> int:
         if flags.layer and flags.layer not in net.layer_names:
             hint = did_you_mean(flags.layer, net.layer_names)
             raise CaffeError(f'{flags.model}: has no layer "{flags.layer}"{hint}')
-        found = check(net, layer=flags.layer, elements=flags.elements or _ALL)
+        found = check_gradients(net, layer=flags.layer, elements=flags.elements or _ALL)
     finally:
         net.close()
     rows = [row for layer, slopes in found if not layer.splits for row in _rows(layer, slopes)]
@@ -58,7 +58,7 @@ def gradcheck(flags: SimpleNamespace, display: Display) -> int:
 
 
 def _rows(layer: Any, slopes: list[Any]) -> list[tuple[Any, ...]]:
-    """A row for each bottom and blob that has a gradient; the last entry tells whether it is bad."""
+    """Yield a row for each bottom and blob that has a gradient. The last entry says whether it is bad."""
     kinds: dict[str, list[Any]] = {}
     for slope in slopes:
         kinds.setdefault(slope.what, []).append(slope)
@@ -74,7 +74,7 @@ def _rows(layer: Any, slopes: list[Any]) -> list[tuple[Any, ...]]:
 
 
 def _reading(slope: Any) -> tuple[str, bool]:
-    """What a relative error means, and whether it is bad."""
+    """Return the rating of a relative error, and whether it is bad."""
     from caffe.net.measure.gradient_check import FINE, TOLERANCE
 
     if slope.verdict == "no slope":

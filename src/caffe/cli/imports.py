@@ -1,4 +1,4 @@
-"""Loads the files and modules of `-import`, which define layer types of the user's own."""
+"""Loads the files and modules of `-import`, which define the user's layer types."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["load"]
 
 
 def load(names: str) -> None:
-    """Import each of `names`, separated by commas: the path of a Python file, or a module's name.
+    """Import each of the comma-separated `names`: the path of a Python file, or a module name.
 
-    Modules are looked for where Python looks, then in the working directory. An error in one becomes a `CaffeError`
-    that names the file and the line.
+    Modules are searched on Python's path, then in the working directory. An error in one becomes a `CaffeError` that
+    names the file and the line.
     """
     if "" not in sys.path:
         sys.path.append("")
@@ -44,7 +44,7 @@ def load(names: str) -> None:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """The file as the module of its name, once: `import` finds the same module afterwards."""
+    """Load the file once as the module of its name, so that `import` finds the same module afterwards."""
     if not os.path.isfile(path):
         raise FileError("no such file; give a Python file, or a module's name without .py")
     loaded = sys.modules.get(path.stem)

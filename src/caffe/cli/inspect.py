@@ -8,19 +8,19 @@ from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 
-JSON = Flag("json", "", "Also write all of it into this file, as JSON.")
-HTML = Flag("html", "", "Also write all of it into this file, as one page of HTML.")
+JSON = Flag("json", "", "Also write everything to this file, as JSON.")
+HTML = Flag("html", "", "Also write everything to this file, as an HTML page.")
 
 
 @command(JSON, HTML, task="tools", arguments="FILE")
 def inspect(flags: SimpleNamespace, display: Display) -> None:
-    """Tell what a file is, which Caffe made it, and what of it runs here.
+    """Show what a file is, which Caffe created it, and what of it runs here.
 
-    Reads the definition of a net or solver (prototxt), weights (.caffemodel), solver states, means (.binaryproto), LMDB
-    and LevelDB databases, HDF5 and ONNX files. Of a net it lists the layers with shapes, parameters and arithmetic,
-    the data it needs, the fork of Caffe whose fields and layer types it uses, which fields have no effect here, and
-    what is not supported, with the way out. Data need not exist: where crop_size and batch_size tell their shape,
-    constants stand for them.
+    Reads net and solver definitions (prototxt), weights (.caffemodel), solver states, means (.binaryproto), LMDB and
+    LevelDB databases, HDF5 and ONNX files. For a net it lists the layers with shapes, parameters and arithmetic, the
+    required data, the fork of Caffe whose fields and layer types it uses, the fields without effect here, and what is
+    not supported, with an alternative. The data need not exist: if crop_size and batch_size give their shape, constants
+    are used instead.
 
         caffe inspect deploy.prototxt
         caffe inspect model.caffemodel -html model.html

@@ -8,14 +8,14 @@ from caffe.cli.command import command
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 
-MARKDOWN = Flag("markdown", False, "Print a document about all types, as docs/layers.md is.")
+MARKDOWN = Flag("markdown", False, "Print a document about all types, the content of docs/layers.md.")
 
 
 @command(MARKDOWN, task="nets", arguments="[TYPE]")
 def layers(flags: SimpleNamespace, display: Display) -> None:
-    """List the layer types, or tell about one.
+    """List the layer types, or describe one.
 
-    Of one it tells what it computes, its options with their defaults, and a block to start from.
+    The description of a type says what it computes, lists its options with their defaults, and shows an example block.
 
         caffe layers
         caffe layers Pooling

@@ -1,4 +1,4 @@
-"""Where log lines go while a command runs: standard error, a terminal's short form, files."""
+"""Routes log lines while a command runs: to standard error, in short form to a terminal, and to files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 @contextmanager
 def session(flags: SimpleNamespace, short: logging.Handler | None) -> Iterator[None]:
-    """Route log lines for the time of a command.
+    """Route log lines for the duration of a command.
 
-    `short` is the handler of a terminal, which takes warnings only; without one the full lines go to standard error.
-    `-log` and `-log_dir` get the full lines in any case, and at the end the error that ended the run.
+    `short` is the handler of a terminal, which shows only warnings; without it, the full lines go to standard error.
+    The files of `-log` and `-log_dir` always get the full lines, and the error that ended the run.
     """
     before = log.logger.handlers[:], log.logger.level, log.logger.propagate
     level = _LEVELS[min(max(flags.minloglevel, 0), 3)] if flags.minloglevel >= 0 else None
@@ -57,7 +57,7 @@ def session(flags: SimpleNamespace, short: logging.Handler | None) -> Iterator[N
 
 @contextmanager
 def also(path: str) -> Iterator[None]:
-    """Write the full lines into one more file, at its end, while the block runs."""
+    """Append the full lines to one more file while the block runs."""
     handler, level = _file(Path(path)), log.logger.level
     log.logger.addHandler(handler)
     log.logger.setLevel(min(level, logging.INFO))
@@ -70,7 +70,7 @@ def also(path: str) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file; where it cannot be written any more, one line says so and the command goes on without it."""
+    """A log file. If it can no longer be written, a line says so and the command continues without it."""
 
     failed = False
 
@@ -82,7 +82,7 @@ class _LogFile(logging.FileHandler):
         self._give_up(sys.exc_info()[1])
 
     def close(self) -> None:
-        """As the base; the last lines may fail only now."""
+        """See the base class. Writing the last lines can fail here."""
         try:
             super().close()
         except OSError as error:
@@ -115,7 +115,7 @@ def _paths(flags: SimpleNamespace) -> list[Path]:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         paths.append(folder / f"caffe.{platform.node()}.{getpass.getuser()}.log.INFO.{stamp}.{os.getpid()}")
         link = folder / "caffe.INFO"
-        with suppress(OSError):  # a file system without links, or a folder shared with others
+        with suppress(OSError):  # the file system has no links, or the folder is shared with others
             link.unlink(missing_ok=True)
             link.symlink_to(paths[-1].name)
     return paths

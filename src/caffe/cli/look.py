@@ -15,29 +15,32 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, FileError, did_you_mean, require_extra
 
-OUT = Flag("out", "look", "Folder to write into; it is made if it is not there.", ("o",))
-CLASS = Flag("class", -1, "Number of the class to look for; the best one of each image if not given.")
-BLOB = Flag("blob", "", "Blob whose values are compared between images; what the scores' layer reads if not given.")
-MAPS = Flag("maps", "", "Blob of maps for Grad-CAM; the last one that has places if not given.")
+OUT = Flag("out", "look", "Output folder; it is created if needed.", ("o",))
+CLASS = Flag("class", -1, "Class to explain; the default is the predicted class of each image.")
+BLOB = Flag(
+    "blob", "", "Blob whose values are compared between images; the default is the bottom of the layer with the scores."
+)
+MAPS = Flag("maps", "", "Convolutional blob for Grad-CAM; the default is the last one with spatial axes.")
 ONLY = Flag(
-    "only", "", "What to draw, separated by ',': activations, saliency, occlusion, gradcam, class, neighbours, map."
+    "only", "", "Pictures to draw, separated by ',': activations, saliency, occlusion, gradcam, class, neighbours, map."
 )
 
 _KINDS = ("activations", "saliency", "occlusion", "gradcam", "class", "neighbours", "map")
 _FLAGS = (BLOB, CHANNEL_SWAP, CLASS, EXT, INPUT_SCALE, LABELS, MAPS, MEAN_FILE, ONLY, OUT, RAW_SCALE)
-_SHOWN = 16  # images whose maps are drawn
+_SHOWN = 16  # largest number of images with maps
 
 Made = tuple[str, Callable[[Any], None]]
 
 
 @command(*_FLAGS, task="nets", arguments="NET WEIGHTS IMAGE...")
 def look(flags: SimpleNamespace, display: Display) -> None:
-    """Look inside a net: what it sees in images.
+    """Draw what a net computes for images.
 
-    NET is a deploy prototxt; an IMAGE is a file or a folder. For each image: the activations of each blob of maps,
-    which pixels change the score (saliency), where a grey square lowers it (occlusion), and where the class is seen
-    (Grad-CAM); for each class that was found, the image that it likes best. Of three images or more, also each one's
-    nearest neighbours in a blob, and a map of all: PCA, and t-SNE from ten images on.
+    NET is a deploy prototxt; an IMAGE is a file or a folder. For each image the command draws the activations of each
+    convolutional blob, which pixels change the score (saliency), where a grey square lowers it (occlusion), and where
+    the class is detected (Grad-CAM). For each predicted class it draws an image with a high score for it. With three
+    images or more, it also draws each image's nearest neighbours in a blob, and a map of all images: PCA and, from ten
+    images on, t-SNE.
 
         caffe look deploy.prototxt net.caffemodel cat.jpg -mean_file mean.npy -labels names.txt
         caffe look lenet.prototxt lenet.caffemodel digits/ -ext png -raw_scale 1 -only neighbours,map
@@ -92,12 +95,12 @@ def _of_images(
 
 
 def _into_axes(draw: Callable[..., None], *given: Any) -> Callable[[Any], None]:
-    """A function that draws into the only axes of a page."""
+    """Return a function that draws into the only axes of a page."""
     return lambda page: draw(page.subplots(), *given)
 
 
 def _activations(page: Any, probe: Any, image: Any) -> None:
-    """The maps of each blob that has places, at most nine blobs."""
+    """Draw the maps of each blob with spatial axes, at most nine blobs."""
     from caffe import inside
 
     blobs = [name for name in probe.blobs if len(probe.size(name)) == 4 and min(probe.size(name)[2:]) > 1]
@@ -116,7 +119,7 @@ def _of_classes(probe: Any, classes: list[int], names: list[str], kinds: list[st
 
     for found in classes[:_SHOWN] if "class" in kinds else []:
         picture = inside.class_image(probe, found)[None]
-        yield f"class_{found}", _into_axes(inside.draw_tiles, picture, f"what {names[found]} likes best")
+        yield f"class_{found}", _into_axes(inside.draw_tiles, picture, f"an image with a high score for {names[found]}")
 
 
 def _of_all(probe: Any, images: Any, labels: list[str], flags: SimpleNamespace, kinds: list[str]) -> Iterator[Made]:
@@ -135,7 +138,7 @@ def _of_all(probe: Any, images: Any, labels: list[str], flags: SimpleNamespace, 
 
 
 def _neighbours(page: Any, images: Any, rows: Any) -> None:
-    """For each of the first images its neighbours among the others."""
+    """Draw the nearest neighbours of each of the first images."""
     from caffe import inside
 
     count = min(6, len(rows) - 1)
@@ -166,12 +169,12 @@ def _files(given: list[str], ext: str) -> Iterator[str]:
             continue
         found = sorted(map(str, Path(path).glob(f"*.{ext}")))
         if not found:
-            raise FileError(f"the folder {path} has no images *.{ext}; -ext tells how their names end")
+            raise FileError(f"the folder {path} has no images *.{ext}; set their suffix by -ext")
         yield from found
 
 
 def _read(probe: Any, paths: list[str], flags: SimpleNamespace) -> Any:
-    """The images as the net takes them, (N, C, H, W)."""
+    """Read the images as the net takes them, (N, C, H, W)."""
     import numpy as np
 
     from caffe import io

@@ -9,26 +9,29 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag, UsageError
 from caffe.errors import require_extra
 
-HOST = Flag("host", "127.0.0.1", "Address to listen at. 0.0.0.0 lets other machines see the page: it asks no password.")
-PORT = Flag("port", 8050, "Port to listen at; the next free one if it is taken.")
+HOST = Flag(
+    "host", "127.0.0.1", "Address to listen at. 0.0.0.0 makes the page visible to other machines, without a password."
+)
+PORT = Flag("port", 8050, "Port to listen at; if it is in use, the next free one.")
 OPEN = Flag("open", False, "Open the page in the browser.")
 ALERT = Flag(
     "alert",
     "",
-    "A command that the shell runs at each finding that is new while the monitor looks on, with the finding as JSON on "
+    "Shell command to run for each finding that appears while the monitor runs, with the finding as JSON on "
     "its standard input, and CAFFE_RUN, CAFFE_FINDING, CAFFE_ITERATION and CAFFE_MESSAGE in its environment.",
 )
 
 
 @command(ALERT, HOST, OPEN, PORT, task="train", arguments="RUN...")
 def monitor(flags: SimpleNamespace, display: Display) -> None:
-    """Show training runs in the browser, while they go on and after.
+    """Show training runs in the browser, during training and afterwards.
 
-    A RUN is a log (of this `caffe train`, of BVLC Caffe, or of its forks), a folder of TensorBoard's event files, as
-    -logdir writes them (needs the package tensorboard), or a folder that holds such files, also in folders below it.
-    Runs that appear there later are added. A run needs not know of the monitor.
+    A RUN is a log (of this `caffe train`, of BVLC Caffe, or of its forks), a folder with TensorBoard event files, as
+    written by -logdir (needs the package tensorboard), or a folder that contains such files, also in subfolders. Runs
+    that appear there later are added. Runs need no option for the monitor.
 
-    The page is for this machine only, unless -host says otherwise. It fetches nothing from elsewhere. Ctrl-C ends it.
+    The page is visible only on this machine, unless -host says otherwise. It loads nothing from other sites. Ctrl-C
+    ends the monitor.
 
         caffe train -solver solver.prototxt -log first.log &
         caffe monitor first.log

@@ -14,6 +14,7 @@ from caffe.errors import CaffeError
 if TYPE_CHECKING:
     from caffe.project.sources import Source
 
+<<<<<<< HEAD
 IMAGES = Flag("images", "", "Folder with a folder of pictures for each class, or with train/ and val/ that have these.")
 CSV = Flag(
     "csv", "", "Table: of files and labels (names are relative to -images, or to the table), or of numbers and words."
@@ -28,24 +29,32 @@ TASK = Flag(
 DROP = Flag("drop", "", "Columns of a table of numbers and words that the net does not get, separated by ','.")
 DATA = Flag("data", "", "A known data set, by the name that `caffe data` has for it: cifar10, digits and others.")
 ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels, or x (rows, columns) and y.")
+=======
+IMAGES = Flag(
+    "images", "", "Folder with a subfolder of pictures for each class, or with train/ and val/ that contain these."
+)
+CSV = Flag("csv", "", "Table of files and labels (paths are relative to -images, or to the table), or of numbers.")
+DATA = Flag("data", "", "A known data set, by its name in `caffe data`: cifar10, digits and others.")
+ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels.")
+>>>>>>> words
 NET = Flag(
     "net",
     "",
     "lenet, cifar_quick, alexnet, googlenet, resnet18, resnet50, mobilenet_v2 or squeezenet; by default lenet for "
     "small grey pictures, else cifar_quick.",
 )
-FINETUNE = Flag("finetune", "", "Weights of the net (.caffemodel) to start from; the last layer is learned afresh.")
-VAL = Flag("val", 20, "Percentage of each class that validates, where the data are not divided already.")
+FINETUNE = Flag("finetune", "", "Initial weights (.caffemodel); the last layer is trained from scratch.")
+VAL = Flag("val", 20, "Percentage of each class used for validation, if the data are not split already.")
 GROUP = Flag(
     "group",
     "",
-    "Pictures that stay together when the data are divided: folder for those of one folder within a class, or a "
+    "Pictures that stay together when the data are split: folder for those in one folder within a class, or a "
     "regular expression for a part of their path, such as '(object[0-9]+)'.",
 )
-SEED = Flag("seed", 1, "Seed of the division into training and validation.")
-SIZE = Flag("size", 0, "Side of the pictures that the net takes, in pixels; 0 leaves it to the command.")
-BATCH = Flag("batch", 0, "Pictures in a batch; 0 leaves it to the command.")
-EPOCHS = Flag("epochs", 0, "How often all pictures are trained on; 0 leaves it to the command.")
+SEED = Flag("seed", 1, "Seed of the split into training and validation data.")
+SIZE = Flag("size", 0, "Side of the net's input in pixels; 0: automatic.")
+BATCH = Flag("batch", 0, "Batch size; 0: automatic.")
+EPOCHS = Flag("epochs", 0, "Number of epochs; 0: automatic.")
 
 _OWN = (IMAGES, CSV, ARRAYS, DATA, NET, FINETUNE, VAL, GROUP, SEED, SIZE, BATCH, EPOCHS)
 _OF_TABLES = (LABEL, TASK, DROP)
@@ -132,7 +141,7 @@ def _named(classes: tuple[str, ...]) -> str:
 
 
 def _source(flags: SimpleNamespace) -> Source:
-    """The examples that the flags name."""
+    """Return the examples that the flags name."""
     from caffe import project
 
     if sum(map(bool, (flags.csv or flags.images, flags.arrays, flags.data))) != 1:

@@ -11,16 +11,16 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import FileError
 
-DELIMITER = Flag("delimiter", ",", "What separates the columns.")
+DELIMITER = Flag("delimiter", ",", "Separator of the columns.")
 
 
 @command(DELIMITER, task="tools", arguments="LOG [FOLDER]")
 def parse_log(flags: SimpleNamespace, display: Display) -> None:
-    """Turn a training log into tables.
+    """Convert a training log to tables.
 
-    Writes LOG.train and LOG.test into FOLDER (the present one if not given): a row for each iteration that the log
+    Writes LOG.train and LOG.test to FOLDER (default: the current folder): a row for each iteration that the log
     reports, with the columns NumIters, Seconds, LearningRate and one for each output of the net. With several test
-    nets LOG.test has a row for each of them, in their order.
+    nets, LOG.test has a row for each of them, in their order.
 
         caffe parse_log caffe.INFO .
     """

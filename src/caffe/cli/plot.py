@@ -16,8 +16,8 @@ OUT = Flag("out", "", "File to write.", ("o",))
 def plot(flags: SimpleNamespace, display: Display) -> None:
     """Draw the curves of training runs from their logs.
 
-    Reads the logs of BVLC Caffe, of its forks and of this one. Several logs are drawn into one picture, to compare
-    them. Without -out the picture gets the first log's name and the suffix .png.
+    Reads logs of BVLC Caffe, of its forks and of this package. Several logs are drawn into one picture for comparison.
+    By default the picture has the first log's name and the suffix .png.
 
         caffe plot train.log -o curves.png
     """

@@ -14,7 +14,8 @@ def plot_training_log(flags: SimpleNamespace, display: Display) -> None:
     """Draw one quantity of training logs over iterations or seconds.
 
     TYPE is 0 or 1 for the test accuracy, 2 or 3 for the test loss, 4 or 5 for the learning rate, 6 or 7 for the
-    training loss; even over iterations, odd over seconds. For all of them in one picture: caffe plot.
+    training loss; even numbers are over iterations, odd ones over seconds. To draw all of them in one picture, use
+    caffe plot.
 
         caffe plot_training_log 6 loss.png first.log second.log
     """

@@ -12,23 +12,23 @@ from caffe.cli.plot import OUT
 from caffe.errors import CaffeError, NetError
 
 _IMAGES = 1000
-COUNT = Flag("count", 64, "How many images the picture shows.")
+COUNT = Flag("count", 64, "Number of images in the picture.")
 PREPARE = Flag(
     "prepare",
     "",
-    "Also draw into this folder what preparation makes of a thousand images: mean, normalisation, PCA and ZCA "
+    "Also draw into this folder the effect of preprocessing on a thousand images: mean, normalization, PCA and ZCA "
     "whitening, covariance, spectrum and eigenvectors (needs matplotlib).",
 )
-SEED = Flag("seed", 0, "Seed of the random draws.")
+SEED = Flag("seed", 0, "Seed of the random numbers.")
 
 
 @command("phase", "level", "stage", OUT, COUNT, PREPARE, SEED, task="data", arguments="MODEL")
 def preview(flags: SimpleNamespace, display: Display) -> None:
-    """Show what a net's data layer delivers, in one picture.
+    """Show the output of a net's data layer in one picture.
 
-    Reads batches as the net would, with crops, mirrors and augmentation, undoes mean, standard deviation and scale,
-    and writes the images with their labels to the file -out (preview.png if not given). MODEL is a net or a file of
-    data layers alone; the first of them in -phase (TRAIN if not given) is shown.
+    Reads batches as the net would, with crops, mirrors and augmentation. Mean, standard deviation and scale are undone,
+    and the images with their labels are written to the file -out (default: preview.png). MODEL is a net, or a file with
+    only data layers; the first data layer in -phase (default: TRAIN) is shown.
 
         caffe preview train_val.prototxt -o grid.png
         caffe preview train_val.prototxt -prepare pictures/
@@ -39,12 +39,13 @@ def preview(flags: SimpleNamespace, display: Display) -> None:
     if flags.count < 1:
         raise CaffeError(f"-count {flags.count}: expected at least 1")
     from caffe import mode
+    from caffe.layers.input import Input
 
     mode.set_random_seed(flags.seed)
     net = _sources(flags, phase)
     out = flags.out or "preview.png"
     try:
-        layer = next(layer for layer in net.layers if layer.type != "Input")
+        layer = next(layer for layer in net.layers if not isinstance(layer, Input))
         _draw(net, layer, flags.count, out)
         drawn = _prepare(net, layer, flags.prepare) if flags.prepare else []
     finally:
@@ -55,8 +56,9 @@ def preview(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _sources(flags: SimpleNamespace, phase: str) -> Any:
-    """The net of the layers without bottoms, which bring data in."""
+    """Build a net of the layers without bottoms, which are the data layers."""
     from caffe.layers import Source, layer_class
+    from caffe.layers.input import Input
     from caffe.net import Net
     from caffe.net.graph.rules import filter_net
     from caffe.proto import caffe_pb2, upgrade
@@ -67,15 +69,16 @@ def _sources(flags: SimpleNamespace, phase: str) -> Any:
     param.state.level = flags.level
     param.state.stage.extend(flags.stage.split(","))
     chosen, _ = filter_net(param)
-    layers = [layer for layer in chosen.layer if not layer.bottom and issubclass(layer_class(layer.type), Source)]
+    kinds = [(layer, layer_class(layer.type)) for layer in chosen.layer if not layer.bottom]
     del param.layer[:]
-    param.layer.extend(layer for layer in layers if layer.type != "Input")
+    param.layer.extend(layer for layer, kind in kinds if issubclass(kind, Source) and not issubclass(kind, Input))
     if not param.layer:
-        raise NetError(f"{path}: has no layer that brings data in, in the phase {phase}")
+        raise NetError(f"{path}: has no data layer in the phase {phase}")
     return Net(param, param.state.phase, device="cpu")
 
 
 def _draw(net: Any, layer: Any, count: int, out: str) -> None:
+    from caffe.layers.data_annotated import AnnotatedData
     from caffe.pictures.boxes import shown
     from caffe.pictures.grid import grid, write_picture
 
@@ -88,7 +91,7 @@ def _draw(net: Any, layer: Any, count: int, out: str) -> None:
         if images.ndim != 4:
             shape = " x ".join(map(str, images.shape))
             layer.error(f'top "{layer.spec.top[0]}" has shape {shape}, expected images (N, C, H, W)')
-        boxes = _boxes(labels[0], len(images)) if labels and layer.type == "AnnotatedData" else None
+        boxes = _boxes(labels[0], len(images)) if labels and isinstance(layer, AnnotatedData) else None
         if boxes is not None:
             names = _names(layer)
             pictures += [shown(undo(image), rows, names) for image, rows in zip(images, boxes, strict=True)]
@@ -100,7 +103,7 @@ def _draw(net: Any, layer: Any, count: int, out: str) -> None:
 
 
 def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
-    """Draw what preparation makes of a thousand images; returns what to print."""
+    """Draw the effect of preprocessing on a thousand images; returns the text to print."""
     import numpy as np
 
     from caffe.pictures import whitening
@@ -109,7 +112,7 @@ def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
     images: list[Any] = []
     while len(images) < _IMAGES:
         net.forward()
-        images += [undo(image) for image in net.blobs[layer.spec.top[0]].data.copy()]  # the next batch takes its place
+        images += [undo(image) for image in net.blobs[layer.spec.top[0]].data.copy()]  # the next batch overwrites it
     prepared = whitening.prepare(np.stack(images[:_IMAGES]))
     lines = [f"{len(images[:_IMAGES])} images, {len(prepared.values)} numbers each"]
     for name, step in prepared.steps.items():
@@ -120,16 +123,19 @@ def _prepare(net: Any, layer: Any, folder: str) -> list[str]:
 
 
 def _undo(layer: Any) -> Any:
-    """A function that turns a top's image back into pixels, as far as that does not depend on where it was cut."""
+    """Return a function that converts a top's image back to pixels, as far as this does not depend on the crop
+    position.
+    """
     import numpy as np
 
     from caffe.data.pipeline.transformer import BatchTransformer
+    from caffe.layers.data import WindowData
 
     param = layer.spec.transform_param
-    if layer.type in ("HDF5Data", "DummyData") or _plain_arrays(layer) or param.whitening_file:
+    if _plain_arrays(layer) or param.whitening_file:
         return lambda image: image
     made = BatchTransformer(param, layer.phase)
-    scale = layer.opt.scale if layer.type == "WindowData" else float(made.scale)
+    scale = layer.opt.scale if isinstance(layer, WindowData) else float(made.scale)
 
     def undone(image: np.ndarray) -> np.ndarray:
         room = (
@@ -146,19 +152,24 @@ def _undo(layer: Any) -> Any:
 
 
 def _plain_arrays(layer: Any) -> bool:
-    """Whether the layer delivers arrays as they are, which need not be pixels."""
-    return layer.type == "ArrayData" and not layer.spec.HasField("transform_param")
+    """Whether the layer outputs arrays that need not be pixels."""
+    from caffe.layers.data import ArrayData, HDF5Data
+    from caffe.layers.data_memory import DummyData
+
+    if isinstance(layer, ArrayData):
+        return not layer.spec.HasField("transform_param")
+    return isinstance(layer, (HDF5Data, DummyData))
 
 
 def _boxes(rows: Any, count: int) -> list[Any] | None:
-    """The boxes (M, 7) of each of `count` images, of a top (1, 1, M, 8); None where labels are numbers."""
+    """Return the boxes (M, 7) of each of `count` images, from a top (1, 1, M, 8); None if labels are numbers."""
     if rows.ndim != 4:
         return None
     return [rows[0, 0][rows[0, 0, :, 0] == index, 1:] for index in range(count)]
 
 
 def _names(layer: Any) -> dict[int, str]:
-    """The names of labels in label_map_file, if it is there."""
+    """Read the names of labels from label_map_file, if it exists."""
     import os
 
     from caffe.proto import caffe_pb2, text
@@ -170,7 +181,7 @@ def _names(layer: Any) -> dict[int, str]:
 
 
 def _caption(label: Any) -> str:
-    """A label, or the classes that a mixed one has the largest shares of."""
+    """Return a label's text; for mixed labels, the classes with the largest shares."""
     import numpy as np
 
     values = np.ravel(label)

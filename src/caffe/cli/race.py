@@ -12,24 +12,26 @@ from caffe.cli.flags import Flag
 from caffe.errors import ArgumentError, CaffeError, require_extra
 
 OUT = Flag("out", "race", "Folder for pictures, films, the table and the page.", ("o",))
-RULES = Flag("rules", "", "Rules that race, separated by ','; all for every one.")
-SURFACE = Flag("surface", "", "Surfaces to race on, separated by ','; by default all.")
-FORMULA = Flag("formula", "", 'A surface of your own, as "x**2 + sin(3*y)**2".')
-START = Flag("start", "", "Where the racers start: X,Y.")
-RACE_STEPS = Flag("steps", 0, "Steps of the race; 120 on surfaces and 200 on a solver by default.")
-RATES = Flag("rates", "", "Rates, separated by ','; by default each rule has its own.")
-FILM = Flag("film", "", "Also make films: gif or mp4.")
-TABLE = Flag("table", False, "Also measure the steps that every rule needs on every surface, at its best of 16 rates.")
+RULES = Flag("rules", "", "Rules to compare, separated by ','; all: every rule.")
+SURFACE = Flag("surface", "", "Surfaces, separated by ','; the default is all.")
+FORMULA = Flag("formula", "", 'Formula of your own surface, such as "x**2 + sin(3*y)**2".')
+START = Flag("start", "", "Start point: X,Y.")
+RACE_STEPS = Flag("steps", 0, "Number of steps; the default is 120 on surfaces and 200 on a solver.")
+RATES = Flag("rates", "", "Learning rates, separated by ','; by default each rule has its own.")
+FILM = Flag("film", "", "Also write films: gif or mp4.")
+TABLE = Flag(
+    "table", False, "Also measure the number of steps of every rule on every surface, at its best of 16 rates."
+)
 _USUAL = "SGD,Momentum,Nesterov,AdaGrad,RMSProp,AdaDelta,Adam"
 
 
 @command("gpu", OUT, RULES, SURFACE, FORMULA, START, RACE_STEPS, RATES, FILM, TABLE, task="train", arguments="[SOLVER]")
 def race(flags: SimpleNamespace, display: Display) -> None:
-    """Let update rules race.
+    """Compare update rules on surfaces or on a solver.
 
-    Without a solver they race on surfaces of two variables: OUT holds pictures with contours and in space, and
-    race.html, a page in which rate, momentum, start and noise can be changed while one looks. With a solver they train
-    its net, with the same data and seed: OUT/solver.png shows the loss over iterations and over seconds.
+    Without a solver, the rules run on surfaces of two variables. OUT then contains pictures with contours and in 3D,
+    and race.html, an interactive page with controls for rate, momentum, start and noise. With a solver, each rule
+    trains its net with the same data and seed. OUT/solver.png shows the loss over iterations and over seconds.
 
         caffe race
         caffe race -surface rosenbrock -rules Momentum,Adam,LBFGS -film gif
@@ -39,7 +41,7 @@ def race(flags: SimpleNamespace, display: Display) -> None:
     from caffe.race import paths
 
     if len(flags.arguments) > 1:
-        raise CaffeError(f"caffe race takes one solver, {len(flags.arguments)} are given")
+        raise CaffeError(f"caffe race takes one solver, got {len(flags.arguments)}")
     require_extra("matplotlib", "plot", "caffe race")
     racers, rates = paths.racers(flags.rules or _USUAL), _numbers("rates", flags.rates)
     if flags.film not in ("", "gif", "mp4"):
@@ -58,7 +60,7 @@ def _on_solver(flags: SimpleNamespace, racers: Any, rates: list[float]) -> None:
     from caffe.race import solvers
 
     if given := [f"-{name}" for name in ("surface", "formula", "start", "film", "table") if getattr(flags, name)]:
-        raise ArgumentError(f"{', '.join(given)}: is for surfaces, not for a solver; remove it")
+        raise ArgumentError(f"{', '.join(given)}: applies to surfaces, not to a solver; remove it")
     _device.use(flags.gpu, "race", f'"-gpu {flags.gpu}"')
 
     def tell(lap: Any) -> None:
@@ -108,7 +110,7 @@ def _table(folder: Path, surfaces: Any, steps: int, display: Display) -> None:
             bar.update(index + 1)
     text = "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
     print(
-        f"steps, of {steps}, until the point stays below 1 % of its first height; best rates in brackets:\n{text}",
+        f"steps (of {steps}) until the point stays below 1 % of its start height; best rates in brackets:\n{text}",
         end="",
     )
     with files.atomic(folder / "table.md") as file:

@@ -16,11 +16,11 @@ _EXAMPLES, _CHANGES = "examples.csv", "changes.csv"
 
 @command(task="data", arguments="FOLDER")
 def relabel(flags: SimpleNamespace, display: Display) -> None:
-    """Correct the labels of a project after a look at its worst mistakes.
+    """Correct the labels of a project after reviewing its worst mistakes.
 
-    FOLDER is what `caffe test -worst N -out FOLDER` wrote. Pictures that were moved into the folder of another class
-    get its label, and those that were removed are taken out of the data. The databases are written again. Runs in the
-    folder of the project; changes.csv keeps what was changed, with the original files, which stay as they are.
+    FOLDER is the folder that `caffe test -worst N -out FOLDER` wrote. A picture that was moved to the folder of another
+    class gets its label. A picture that was deleted is removed from the data. The databases are written again. Run the
+    command in the folder of the project. changes.csv lists the changes and the original files, which are not modified.
 
         caffe test -worst 50 -out worst
         caffe relabel worst
@@ -45,7 +45,7 @@ def relabel(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _note(part: str, labels: dict[str, str | None]) -> None:
-    """Bring examples.csv up to date, and add the changes to changes.csv."""
+    """Update examples.csv, and add the changes to changes.csv."""
     from caffe.proto import files
 
     if not Path(_EXAMPLES).is_file():

@@ -1,24 +1,24 @@
-"""What signals do to a training run: `-sigint_effect`, `-sigterm_effect` and `-sighup_effect`."""
+"""The effect of signals on a training run: `-sigint_effect`, `-sigterm_effect` and `-sighup_effect`."""
 
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 from caffe.errors import CaffeError, did_you_mean
+from caffe.signal_handlers import handling
 
 __all__ = ["EFFECTS", "FLAGS", "acting", "check_effect"]
 
 EFFECTS = ("snapshot", "stop", "none")
 FLAGS = {"SIGINT": "sigint_effect", "SIGTERM": "sigterm_effect", "SIGHUP": "sighup_effect"}
-"""The flag that gives each signal's effect."""
+"""The flag for the effect of each signal."""
 
 
 def check_effect(flag: str, effect: str) -> None:
-    """Raise an error unless `effect` is one that a signal can have."""
+    """Raise an error unless `effect` is a possible effect of a signal."""
     if effect not in EFFECTS:
         hint = did_you_mean(effect, EFFECTS)
         raise CaffeError(f'Invalid signal effect "{effect}" was specified for -{flag}{hint} ({", ".join(EFFECTS)})')
@@ -26,10 +26,10 @@ def check_effect(flag: str, effect: str) -> None:
 
 @contextmanager
 def acting(effects: Mapping[str, str], request: Callable[[str], None], tell: Callable[[str], None]) -> Iterator[None]:
-    """Turn signals into requests to the solver, which it meets between two iterations.
+    """Turn signals into requests to the solver, which handles them between two iterations.
 
-    `effects` maps the names in `FLAGS` to an effect; `tell` shows a line to the user. A second signal that asks for
-    a stop ends the run at once, without a snapshot. Signals that the platform does not have are passed over.
+    `effects` maps the names in `FLAGS` to an effect; `tell` prints a line for the user. A second stop signal ends the
+    run at once, without a snapshot. Signals that the platform does not have are ignored.
     """
     stopping = False
 
@@ -46,12 +46,5 @@ def acting(effects: Mapping[str, str], request: Callable[[str], None], tell: Cal
         elif effect == "snapshot":
             tell("taking a snapshot after this iteration")
 
-    numbers = [getattr(signal, name) for name in effects if name in signal.Signals.__members__]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []  # Python delivers signals to the main thread only
-    before = {number: signal.signal(number, act) for number in numbers}
-    try:
+    with handling(effects, act):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

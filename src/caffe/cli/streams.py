@@ -1,4 +1,4 @@
-"""The standard streams of a command: closed ones, full ones, and readers that went away."""
+"""The standard streams of a command: handles closed streams, full disks, and readers that ended."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _STREAMS = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 
 
 def ensure() -> None:
-    """Have the three standard streams exist: one that is closed (`caffe ... >&-`) reads and writes nothing.
+    """Make sure that the three standard streams exist. A closed one (`caffe ... >&-`) is replaced by an empty one.
 
-    Otherwise the first file that is opened, such as a database, gets the number of the missing stream, and what a
-    library prints ends in that file.
+    Otherwise the next file that is opened, such as a database, would get the file descriptor of the missing stream, and
+    output of libraries would be written into that file.
     """
     for number, name, mode in _STREAMS:
         if getattr(sys, name) is not None:
@@ -32,15 +32,15 @@ def ensure() -> None:
 
 
 def drop_output() -> None:
-    """Write nothing more to standard output, where a write has failed: the interpreter flushes it when it ends."""
+    """Discard further output after a write to standard output failed, because the interpreter flushes it at exit."""
     stream, sys.stdout = sys.stdout, open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if stream is sys.__stdout__:
         with suppress(OSError, ValueError):
-            os.dup2(sys.stdout.fileno(), 1)  # what is left in the buffer goes there
+            os.dup2(sys.stdout.fileno(), 1)  # receives the rest of the buffer
 
 
 def write_error(error: OSError) -> str | None:
-    """The text for an error of writing to a stream, which has no file's name; None for another error."""
+    """Return the message for an error of writing to a stream, which has no file name; None for other errors."""
     if error.filename is not None or error.errno not in (
         errno.ENOSPC,
         errno.EIO,

@@ -11,9 +11,9 @@ from caffe.cli.display import Display
 
 @command(task="nets", arguments="NET")
 def summarize(flags: SimpleNamespace, display: Display) -> None:
-    """List the layers of a net, a line each.
+    """List the layers of a net, one per line.
 
-    Columns: name, type, what it reads and writes (`x -> y`, or `x` alone in place), and its options but for fillers.
+    Columns: name, type, bottoms and tops (`x -> y`, or `x` for an in-place layer), and its options except for fillers.
 
         caffe summarize train_val.prototxt
     """
@@ -32,7 +32,7 @@ def _flow(layer: Any) -> str:
 
 
 def _options(layer: Any) -> str:
-    """`num_output 20, kernel_size 5, lr_mult 1 2, TRAIN`."""
+    """Format the options: `num_output 20, kernel_size 5, lr_mult 1 2, TRAIN`."""
     parts = []
     for field, value in layer.ListFields():
         if field.name.endswith("_param") and field.message_type is not None:

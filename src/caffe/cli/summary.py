@@ -10,7 +10,7 @@ from caffe.cli.flags import Flag
 from caffe.cli.plot import OUT
 from caffe.errors import CaffeError, did_you_mean
 
-FORMAT = Flag("format", "", "table, csv or html; by default what the name of -out tells, else table.")
+FORMAT = Flag("format", "", "Output format: table, csv or html; the default follows the suffix of -out, else table.")
 _FORMATS = ("table", "csv", "html")
 
 
@@ -18,8 +18,9 @@ _FORMATS = ("table", "csv", "html")
 def summary(flags: SimpleNamespace, display: Display) -> None:
     """List shapes, parameters, operations and receptive field by layer.
 
-    A multiply-add is two operations. Memory is that of the blobs of a batch. The receptive field is the side of the
-    part of the input that a cell of the top sees. `caffe summarize` lists the options of the layers instead.
+    A multiply-add counts as two operations. Memory is the size of the blobs of a batch. The receptive field is the side
+    length of the input region that a cell of the top depends on. `caffe summarize` lists the options of the layers
+    instead.
 
         caffe summary deploy.prototxt
         caffe summary train_val.prototxt -phase TRAIN -out net.csv

@@ -16,25 +16,25 @@ from caffe.errors import CaffeError
 MC = Flag(
     "mc",
     0,
-    "Monte Carlo dropout: run each batch so many times with dropout switched on, and tell accuracy and calibration of "
-    "the mean prediction beside those of the usual one, and the variance.",
+    "Monte Carlo dropout: run each batch this many times with active dropout, and report accuracy and calibration of "
+    "the mean prediction and of the usual one, and the variance.",
 )
-RELIABILITY = Flag("reliability", "", "Draw the reliability plot of -mc into this file (.png, .pdf, .svg).")
+RELIABILITY = Flag("reliability", "", "Draw the reliability plot of -mc to this file (.png, .pdf, .svg).")
 ENSEMBLE = Flag(
     "ensemble",
     False,
-    "Score the files of -weights as members of an ensemble, and not one loaded over the other.",
+    "Score the files of -weights as members of an ensemble.",
 )
 COMBINE = Flag(
     "combine",
     "probabilities",
-    "How members become one: probabilities (their mean), logits (the geometric mean), votes, or weights (a weighted "
+    "How to combine members: probabilities (their mean), logits (the geometric mean), votes, or weights (a weighted "
     "mean of the probabilities, fitted on the data of -validation).",
 )
 VALIDATION = Flag(
-    "validation", "", "The source of validation data, such as a database, for -combine weights; not the test data."
+    "validation", "", "Source of validation data, such as a database, for -combine weights; must not be the test data."
 )
-JSON = Flag("json", "", "Write the table of an ensemble into this file.")
+JSON = Flag("json", "", "Write the table of an ensemble to this file.")
 _OF_ENSEMBLES = (COMBINE, VALIDATION, JSON)
 
 
@@ -49,16 +49,16 @@ def test(flags: SimpleNamespace, display: Display) -> None:
 
     In the folder of a project (`caffe new`), net, weights and number of batches are found without flags.
 
-    Runs its test net over -iterations batches. Prints every output of every batch, and at the end the mean of each and
-    the mean loss.
+    Runs the test net over -iterations batches. Prints every output of every batch, and at the end the mean of each
+    output and the mean loss.
 
-    With -ensemble each file of -weights is a member: a .caffemodel, a .solverstate for the moving average in it, or a
-    quoted pattern for several. -model is one net for all, or one for each. The table shows the accuracy and the loss of
-    each member and of the ensemble, the spread of the members, and what the ensemble gains.
+    With -ensemble, each file of -weights is a member: a .caffemodel, a .solverstate for its moving average, or a quoted
+    pattern for several files. -model is one net for all members, or one for each. The table shows the accuracy and the
+    loss of each member and of the ensemble, the spread of the members, and the gain of the ensemble.
 
-    -report tells of a classifier the accuracy with its 95 % interval, recall and precision of each class, calibration,
-    and the classes that are confused most; in the folder of a project that is the usual answer. -confusion and
-    -calibration write a table or pictures, and -worst N the worst mistakes, for `caffe relabel`.
+    -report prints the accuracy of a classifier with its 95 % interval, recall and precision of each class, calibration,
+    and the classes that are confused most. In a project folder this is the default output. -confusion and -calibration
+    write a table or pictures, and -worst N the worst mistakes, for `caffe relabel`.
 
         caffe test -model lenet_train_test.prototxt -weights lenet_iter_10000.caffemodel -iterations 100
         caffe test -confusion confusion.png -worst 50 -out worst           # in the folder of a project
@@ -77,7 +77,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
         raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
     _check_monte_carlo(flags)
     _check_ensemble(flags)
-    _judging.check(flags)
+    _judging.check_report(flags)
     _judging.choose_part(flags)
     from caffe.cli import _device, _nets
     from caffe.net import store
@@ -110,9 +110,9 @@ def test(flags: SimpleNamespace, display: Display) -> None:
 def _check_ensemble(flags: SimpleNamespace) -> None:
     given = [f"-{flag.name}" for flag in _OF_ENSEMBLES if getattr(flags, flag.name) != flag.default]
     if given and not flags.ensemble:
-        raise CaffeError(f"{', '.join(given)}: is for ensembles; add -ensemble, or remove it")
+        raise CaffeError(f"{', '.join(given)}: applies to ensembles; add -ensemble, or remove it")
     if flags.ensemble and flags.mc:
-        raise CaffeError("-mc and -ensemble: give one of the two")
+        raise CaffeError("-mc and -ensemble exclude each other; remove one")
 
 
 def _check_monte_carlo(flags: SimpleNamespace) -> None:
@@ -120,7 +120,7 @@ def _check_monte_carlo(flags: SimpleNamespace) -> None:
         fact = (
             f"-mc {flags.mc}: expected at least 1"
             if flags.mc
-            else "-reliability draws what -mc N finds: give that, too"
+            else "-reliability draws the result of -mc N: give that, too"
         )
         raise CaffeError(fact)
     used = {"compile": flags.compile, "engine": flags.engine != "torch", "precision": flags.precision}

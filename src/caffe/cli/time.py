@@ -15,7 +15,7 @@ from caffe.cli.flags import COMPILE, ENGINE, PRECISION, PROCS, TIMEOUT, Flag
 from caffe.errors import CaffeError, did_you_mean
 from caffe.proto import files
 
-TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into this .json file, for a profiler's viewer.")
+TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net to this .json file, for a trace viewer.")
 
 
 @command(
@@ -34,15 +34,15 @@ TRACE = Flag("trace", "", "Write a trace of a few runs of the whole net into thi
     task="nets",
 )
 def time(flags: SimpleNamespace, display: Display) -> int:
-    """Time a model, forward and backward, layer by layer, and as one piece.
+    """Time a model, forward and backward, layer by layer and as a whole.
 
-    Runs -iterations times over the net of -phase (TRAIN if not given), one layer at a time, and logs Caffe's lines.
-    Then prints a table on standard output: how long each layer takes, what it computes and moves, and how near that
-    comes to what this machine can do; and the same of the whole net run as one piece, as `caffe train` (in phase
-    TEST: `caffe test`) runs it, with its peak memory. -precision is that of the whole; single layers run in fp32.
+    Runs the net of -phase (default: TRAIN) -iterations times, layer by layer, and logs Caffe's lines. Then prints a
+    table on standard output: the time of each layer, its arithmetic and memory traffic, and how close this is to the
+    limit of the machine. The last lines give the same for the whole net, as `caffe train` (in phase TEST: `caffe test`)
+    runs it, with its peak memory. -precision applies to the whole net; single layers run in fp32.
 
-    With -procs N, N processes on CPUs compute a training step together, as one piece; what is printed then is how long
-    computing and exchanging gradients take, alone and together, and what is sent.
+    With -procs N, N processes on CPUs compute a training step of the whole net together. The command then prints the
+    times for computing and for exchanging gradients, separately and together, and the amount of data sent.
 
         caffe time -model train_val.prototxt -iterations 10
         caffe time -model train_val.prototxt -procs 2
@@ -92,7 +92,7 @@ def _in_process(flags: SimpleNamespace) -> int:
     from caffe.cli import _nets, _processes, _time_processes
 
     if flags.phase == "TEST" or flags.trace:
-        raise CaffeError("-procs times training steps: leave out -phase TEST and -trace")
+        raise CaffeError("-procs times training steps: remove -phase TEST and -trace")
     with _processes.joined(flags):
         net = _nets.open_net(flags, "TRAIN", flags.precision)
         try:
@@ -139,15 +139,15 @@ def _log_times(names: list[str], forward: list[float], backward: list[float], to
 
 
 def _profile(net: Any, forward: list[float], backward: list[float], flags: SimpleNamespace) -> None:
-    """Run the net as one piece, print the table, and write the trace if one is asked for."""
+    """Run the net as a whole, print the table, and write the trace if asked for."""
     import torch
 
     from caffe.cli import _time_table
     from caffe.net.measure import footprint
     from caffe.net.measure.cost import cost, matrix_peak
 
-    net.debug_info = False  # it would run layer by layer
-    train = flags.phase != "TEST" and any(step.backward for step in net.steps)  # a net without a loss runs forward
+    net.debug_info = False  # otherwise it would run layer by layer
+    train = flags.phase != "TEST" and any(step.backward for step in net.steps)  # a net without a loss only runs forward
     layers = [
         _time_table.LayerTime(_shown_name(step), step.layer.type, there, back, cost(step), bool(step.bottoms))
         for step, there, back in zip(net.steps, forward, backward, strict=True)
@@ -170,16 +170,16 @@ def _profile(net: Any, forward: list[float], backward: list[float], flags: Simpl
         from caffe.net.measure.trace import trace
 
         trace(net.module if train else net.runner, run, flags.trace)
-        print(f"trace: {flags.trace}, to be opened in https://ui.perfetto.dev or chrome://tracing")
+        print(f"trace: {flags.trace}, open it in https://ui.perfetto.dev or chrome://tracing")
 
 
 def _shown_name(step: Any) -> str:
-    """The layer's name; for an automatic Split, whose own is long, that of the blob it splits."""
+    """Return the layer's name. For an automatic Split, whose name is long, it is the name of the blob that is split."""
     return step.bottom_names[0] if step.layer.splits else step.layer.name
 
 
 def _milliseconds(run: Callable[..., object], *arguments: int) -> float:
-    """How long `run(*arguments)` takes, with the work it left on a GPU."""
+    """Measure the time of `run(*arguments)`, including asynchronous work on a GPU."""
     import torch
 
     wait = torch.cuda.synchronize if torch.cuda.is_initialized() else None

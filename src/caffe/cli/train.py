@@ -17,45 +17,49 @@ from caffe.errors import CaffeError, did_you_mean, require_extra
 NAN = Flag(
     "nan",
     "",
-    "What a loss that stays NaN does: stop (after nan_patience iterations, which the solver sets, 10 by default), or "
-    "warn and go on. By default as the solver says.",
+    "Reaction to a loss that stays NaN: stop (after the solver's nan_patience iterations, 10 by default), or "
+    "warn and continue. The default is the solver's setting.",
 )
-DIVIDE = Flag("divide_batch", False, "Divide the batch of the file among the processes, instead of taking it in each.")
-PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate into this file (.png, .pdf, .svg) as they grow.")
+DIVIDE = Flag(
+    "divide_batch",
+    False,
+    "Divide the file's batch size by the number of processes, instead of using it in each process.",
+)
+PLOT = Flag("plot", "", "Draw the curves of loss, accuracy and rate to this file (.png, .pdf, .svg) during training.")
 WATCH = Flag(
     "watch",
     "on",
-    "Look at the run while it goes on: a warning where the loss barely changes, swings or is NaN, where the net "
-    "overfits or underfits, where updates are too large, and where units die; and a line for each epoch. on or off.",
+    "Watch the run: warn if the loss barely changes, oscillates or is NaN, if the net "
+    "overfits or underfits, if updates are too large, and if units die; and log a line for each epoch. on or off.",
 )
 ON_FINDING = Flag(
     "on_finding",
     "",
-    "A command that the shell runs at each such warning, with the finding as JSON on its standard input, and "
+    "Shell command to run for each such warning, with the finding as JSON on its standard input, and "
     "CAFFE_FINDING, CAFFE_ITERATION and CAFFE_MESSAGE in its environment.",
 )
 LOGDIR = Flag(
     "logdir",
     "",
-    "Write TensorBoard's event files into this folder: loss, tests, rate, histograms, sizes of updates, input images, "
-    "filters, the net's graph, and what the watcher finds (needs the package tensorboard).",
+    "Write TensorBoard event files to this folder: loss, tests, rate, histograms, sizes of updates, input images, "
+    "filters, the net's graph, and the watcher's findings (needs the package tensorboard).",
 )
 
 MEMBERS = Flag(
     "members",
     1,
-    "Train so many nets, one after another, with different seeds. Their files have _member1 and so on after "
+    "Train this many nets, one after another, with different seeds. Their files have _member1 and so on after "
     "snapshot_prefix, and `caffe test -ensemble` scores them together.",
 )
 
-KEEP = Flag("keep", "", "best: keep the weights of the best test in SNAPSHOT_PREFIX_best.caffemodel.")
-KEEP_LAST = Flag("keep_last", 0, "Keep so many snapshots of the run, and remove older ones of it; 0 keeps all.")
+KEEP = Flag("keep", "", "best: save the weights of the best test in SNAPSHOT_PREFIX_best.caffemodel.")
+KEEP_LAST = Flag("keep_last", 0, "Keep this many snapshots of the run, and remove older ones of the run; 0 keeps all.")
 RESUME = Flag("resume", False, "The same as -snapshot auto.")
 MONITOR = Flag(
     "monitor",
     False,
-    "Show the run as a page in the browser while it goes on (see: caffe help monitor). It reads the files of "
-    "-log and -logdir; without both the log is written to SNAPSHOT_PREFIX_train.log.",
+    "Show the run in the browser during training (see: caffe help monitor). The monitor reads the files of "
+    "-log and -logdir; without both, the log is written to SNAPSHOT_PREFIX_train.log.",
 )
 
 _NAN = ("stop", "warn")
@@ -81,24 +85,25 @@ _FLAGS: tuple[str | Flag, ...] = (
 def train(flags: SimpleNamespace, display: Display) -> int:
     """Train a model, finetune one, or resume a run.
 
-    Without -solver that of the project in the present folder is taken (see `caffe new`).
+    Without -solver, the solver of the project in the current folder is used (see `caffe new`).
 
-    Finetuning starts from -weights, resuming from -snapshot. Ctrl-C and a termination signal, as batch queues send it,
-    finish the iteration, write a snapshot and stop; a hang-up signal writes one and goes on (see -sigint_effect,
-    -sigterm_effect and -sighup_effect). A run that was stopped tells the command that resumes it. A loss that stays NaN
-    ends the run with an error (see -nan).
+    Use -weights to finetune, and -snapshot to resume. Ctrl-C and a termination signal (for example from a batch queue)
+    finish the iteration, write a snapshot and stop. A hang-up signal writes a snapshot and continues (see
+    -sigint_effect, -sigterm_effect and -sighup_effect). A stopped run prints the command that resumes it. A loss that
+    stays NaN ends the run with an error (see -nan).
 
-    -resume, or -snapshot auto, resumes from the newest whole snapshot under snapshot_prefix, and starts from the
-    beginning if there is none; -snapshot last needs one. With -members, members that are done are left out.
+    -resume, or -snapshot auto, resumes from the newest readable snapshot under snapshot_prefix, or starts from the
+    beginning if there is none; -snapshot last requires one. With -members, members that are done are skipped.
 
-    -keep best keeps the weights of the best test, and the solver's `early_stop { patience: 5 }` ends a run whose tests
-    do not get better; `max_epochs` and `test_every_epoch` are lengths in epochs. A summary ends the run.
+    -keep best saves the weights of the best test. The solver's `early_stop { patience: 5 }` ends a run whose tests no
+    longer improve; `max_epochs` and `test_every_epoch` are lengths in epochs. At the end the run prints a summary.
 
-    The run is watched: what goes wrong is told in one line each, and kept in SNAPSHOT_PREFIX_findings.jsonl. Where the
-    length of the training data is known, each epoch ends with a line.
+    The run is watched: each fault is reported in one line, and written to SNAPSHOT_PREFIX_findings.jsonl. If the length
+    of the training data is known, each epoch ends with a line.
 
-    With -procs N, or -gpu with several devices, N processes train together: each takes its own records and a step uses
-    the mean gradient of all. Started by torchrun, the command finds the other processes, also on other machines.
+    With -procs N, or -gpu with several devices, N processes train together: each reads its own records, and a step uses
+    the mean gradient of all processes. If torchrun starts the command, it finds the other processes, also on other
+    machines.
 
         caffe train -solver solver.prototxt
         caffe train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel
@@ -127,7 +132,7 @@ def _train_members(param: Any, flags: SimpleNamespace, display: Display) -> None
     """Train the nets of an ensemble, one after another."""
     from caffe.cli import _members
 
-    _members.check(param, flags.solver, flags.snapshot)
+    _members.check_members(param, flags.solver, flags.snapshot)
     for member, own, plot in _members.each(param, flags.members, flags.plot):
         state = _state(flags, own.snapshot_prefix, required=False)
         if state and _members.done(own, state):
@@ -145,7 +150,7 @@ def _tell(display: Display, text: str) -> None:
 
 
 def _state(flags: SimpleNamespace, prefix: str, required: bool = True) -> str:
-    """The solver state that -snapshot names; an empty text if there is none to begin from."""
+    """Return the solver state that -snapshot selects; an empty string if there is none to resume from."""
     if flags.snapshot not in ("last", "auto") or (flags.snapshot == "auto" and required):
         return str(flags.snapshot)
     from caffe.solver import snapshot
@@ -169,7 +174,11 @@ def _resume(solver: Any, state: str) -> None:
 
 
 def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> bool:
+<<<<<<< HEAD
     """Train one net; True if the run was stopped from outside."""
+=======
+    """Train one net; returns True if the run was stopped."""
+>>>>>>> words
     from caffe.solver import get_solver
 
     solver = get_solver(param, source=flags.solver)
@@ -189,7 +198,7 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
 
 
 def _monitored(param: Any, flags: SimpleNamespace, display: Display) -> Any:
-    """A block in which the monitor shows the run, if it is asked for."""
+    """Show the run in the monitor during the block, if asked for."""
     if not flags.monitor:
         return nullcontext()
     from caffe.cli import _monitor
@@ -200,12 +209,12 @@ def _monitored(param: Any, flags: SimpleNamespace, display: Display) -> Any:
 def _check(flags: SimpleNamespace) -> None:
     if not flags.solver:
         raise CaffeError(
-            "Need a solver definition to train: give one with -solver FILE, or go to the folder of a project"
+            "Need a solver definition to train: give one with -solver FILE, or run the command in a project folder"
         )
     if flags.snapshot not in ("", "auto") and flags.weights:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     if flags.resume and flags.snapshot:
-        raise CaffeError("-resume finds the snapshot itself: give -snapshot or -resume")
+        raise CaffeError("-resume selects the snapshot itself: give either -snapshot or -resume")
     if flags.resume:
         flags.snapshot = "auto"
     if flags.members < 1:
@@ -217,13 +226,13 @@ def _check(flags: SimpleNamespace) -> None:
     if flags.watch not in _WATCH:
         raise CaffeError(f"-watch {flags.watch}: expected on or off{did_you_mean(flags.watch, _WATCH)}")
     if flags.on_finding and flags.watch == "off":
-        raise CaffeError("-on_finding runs a command for what the watcher finds, and -watch off switches that off")
+        raise CaffeError("-on_finding runs a command for the watcher's findings, but -watch off disables the watcher")
     if flags.logdir:
         require_extra("tensorboard", "tensorboard", "-logdir")
     if flags.monitor:
         from caffe.cli import _monitor
 
-        _monitor.check()
+        _monitor.check_packages()
     if flags.plot:
         from caffe import plot
 
@@ -231,7 +240,7 @@ def _check(flags: SimpleNamespace) -> None:
 
 
 def _parameters(flags: SimpleNamespace) -> Any:
-    """The solver's parameters with what the flags add; sets the mode to CPU or GPU."""
+    """Return the solver's parameters with the changes of the flags; sets the mode to CPU or GPU."""
     from caffe.cli import _goals
     from caffe.proto import upgrade
 
@@ -274,16 +283,15 @@ def _choose_device(param: Any, flags: SimpleNamespace) -> None:
 
 
 def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
-    from caffe.cli import _goals, _nets
-    from caffe.cli import _watchers as _watch
+    from caffe.cli import _goals, _nets, _watchers
 
     effects = {name: getattr(flags, flag) for name, flag in signals.FLAGS.items()}
-    recorder = _watch.Recorder(flags.plot) if flags.plot else None
+    recorder = _watchers.Recorder(flags.plot) if flags.plot else None
     if recorder:
         solver.watchers.append(recorder)
     summary = _goals.Summary(flags.solver, flags.solver == "solver.prototxt")
     solver.watchers.append(summary)
-    solver.watchers += _watch.followers(solver.param, flags)
+    solver.watchers += _watchers.followers(solver.param, flags)
     display.say(_nets.summary(solver.net))
     for index, net in enumerate(solver.test_nets):
         display.say(_nets.summary(net, f" net {index}" if len(solver.test_nets) > 1 else ""))
@@ -295,11 +303,11 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
     title = f"train {solver.net.name}"
     with display.bar(title, solver.param.max_iter, solver.iter) as bar, signals.acting(effects, solver.request, tell):
         if display.terminal:
-            solver.watchers.append(_watch.Progress(display, bar))
+            solver.watchers.append(_watchers.Progress(display, bar))
         try:
             solver.solve()
         finally:
-            _watch.finish(solver.watchers)
+            _watchers.finish(solver.watchers)
             if recorder and recorder.draw():
                 tell(f"the curves are in {flags.plot}", style="")
     for line in summary.lines(solver):
@@ -323,7 +331,7 @@ def _inputs(net: Any) -> list[str]:
 
 
 def _way_back(solver: Any, flags: SimpleNamespace) -> str:
-    """The command line that goes on where a stopped run ended, or that there is no snapshot of it."""
+    """Return the command that resumes a stopped run, or the message that there is no snapshot of it."""
     if solver.health.good_iter != solver.iter:
         return f"there is no snapshot of iteration {solver.iter}. {solver.health.way_back()}"
     state = ["-members", str(flags.members), "-snapshot", "last"] if flags.members > 1 else []

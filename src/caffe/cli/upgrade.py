@@ -12,10 +12,10 @@ from caffe.cli.display import Display
 
 @command(task="convert", arguments="IN OUT")
 def upgrade_net_proto_text(flags: SimpleNamespace, display: Display) -> int:
-    """Upgrade a net definition of an older format (prototxt).
+    """Upgrade a net definition in an older format (prototxt).
 
-    Reads V0 and V1 nets, input fields and the like, and writes the net as it is written today. Options that do not
-    belong to their layer are left out, told, and make the exit code 1. A net of today is copied.
+    Reads V0 and V1 nets, input fields and the like, and writes the net in the current format. Options that do not
+    belong to their layer are logged and dropped, and the exit code is then 1. A net in the current format is copied.
 
         caffe upgrade_net_proto_text old.prototxt new.prototxt
     """
@@ -31,7 +31,7 @@ def upgrade_net_proto_text(flags: SimpleNamespace, display: Display) -> int:
 
 @command(task="convert", arguments="IN OUT")
 def upgrade_net_proto_binary(flags: SimpleNamespace, display: Display) -> int:
-    """Upgrade a weight file of an older format (caffemodel).
+    """Upgrade a weight file in an older format (caffemodel).
 
     caffe upgrade_net_proto_binary old.caffemodel new.caffemodel
     """
@@ -48,9 +48,9 @@ def upgrade_net_proto_binary(flags: SimpleNamespace, display: Display) -> int:
 
 @command(task="convert", arguments="IN OUT")
 def upgrade_solver_proto_text(flags: SimpleNamespace, display: Display) -> None:
-    """Upgrade a solver definition of an older format (prototxt).
+    """Upgrade a solver definition in an older format (prototxt).
 
-    Its type, once a value of an enum, becomes a name. A solver of today is copied.
+    The enum `solver_type` becomes the string `type`. A solver in the current format is copied.
 
         caffe upgrade_solver_proto_text old_solver.prototxt solver.prototxt
     """
@@ -67,7 +67,7 @@ def upgrade_solver_proto_text(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _upgrade(net: Any, source: str, place: str, what: str) -> bool:
-    """Upgrade a net in place; False if something of it is lost."""
+    """Upgrade a net in place; returns False if a part of it is lost."""
     from caffe.proto import upgrade
 
     if not upgrade.needs_upgrade(net):
@@ -80,7 +80,7 @@ def _upgrade(net: Any, source: str, place: str, what: str) -> bool:
 
 
 def _read_binary(path: str) -> Any:
-    """The net in a binary file as it stands there, with its blobs."""
+    """Read the net in a binary file, without upgrading it, with its blobs."""
     from caffe.proto import detect
 
     with detect.binary(path, "net") as view:

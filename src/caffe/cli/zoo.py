@@ -13,12 +13,12 @@ _ACTIONS = ("list", "show", "get", "add")
 
 @command(task="nets", arguments="list|show|get|add [NAME]")
 def zoo(flags: SimpleNamespace, display: Display) -> None:
-    """List, show, download or add models to start from.
+    """List, show, download or add pretrained models.
 
     A model is a folder in Caffe's form: prototxts and a readme.md whose front matter names the weights (caffemodel,
-    caffemodel_url, sha1), and how pictures are prepared. `get` takes a name or such a folder, and downloads the weights
-    into the user's cache (CAFFE_CACHE) or into the folder; it goes on after a break, and checks the sha1. `add` copies
-    a folder into the user's zoo. A name is for `caffe classify -model NAME`.
+    caffemodel_url, sha1) and describes how pictures are prepared. `get` takes the name of a model or such a folder,
+    downloads the weights to the user's cache (CAFFE_CACHE) or to the folder, resumes after a break, and verifies the
+    sha1. `add` copies a folder to the user's zoo. Use a model by `caffe classify -model NAME`.
 
         caffe zoo list
         caffe zoo show lenet

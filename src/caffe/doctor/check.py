@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from caffe.doctor.finding import Finding, Line
+from caffe.doctor.finding import Finding, Line, Severity
 
 if TYPE_CHECKING:
     from caffe.doctor.exam import Exam
+    from caffe.doctor.view import Node
 
-__all__ = ["Check", "Stage", "checks", "codes"]
+__all__ = ["Check", "Stage", "certain", "checks", "codes"]
 
 
 class Stage(IntEnum):
@@ -44,6 +45,14 @@ class Check(ABC):
     @abstractmethod
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         """Yield findings and figures."""
+
+
+def certain(
+    exam: Exam, node: Node, code: str, message: str, advice: str, evidence: str, severity: Severity = Severity.WARNING
+) -> Finding:
+    """Create a finding about a layer that needs no trial, because its fact is certain."""
+    place = exam.case.place(node.index)
+    return Finding(code, severity, message, advice, evidence, layer=node.name, place=place, certain=True)
 
 
 def checks() -> list[type[Check]]:

@@ -59,6 +59,10 @@ class View:
         """Return the layer with that name."""
         return next((node for node in self.nodes if node.name == name), None)
 
+    def source(self, blob: str) -> Node:
+        """Return the first layer with that top, which must exist."""
+        return next(node for node in self.nodes if blob in node.spec.top)
+
     def maker(self, node: Node, bottom: str) -> Node | None:
         """Return the layer whose top a layer reads under that name, counting in-place layers."""
         before = self.nodes[: node.number]

@@ -179,7 +179,7 @@ class Layer(nn.Module):
         self._blob_names.append(name)
         self._fillers[name] = fill
         if fill is not None:
-            filler.check(fill, self.error)
+            filler.check_filler(fill, self.error)
 
     def takes_buffer(self, name: str, shape: Sequence[int]) -> bool:
         """Whether the buffer `name` can be replaced by one of this shape, which a solver state holds.

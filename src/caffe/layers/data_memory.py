@@ -165,7 +165,7 @@ class DummyData(Source, bottoms=0, tops=(1, None)):
         self.shapes *= count if len(self.shapes) == 1 else 1
         self.fillers = fillers * (count if len(fillers) == 1 else 1)
         for param, shape in zip(self.fillers, self.shapes, strict=True):
-            filler.check(param, self.error)
+            filler.check_filler(param, self.error)
             self.require(min(shape, default=1) >= 0, f"shape {shape} has a negative size")
         self._filled = False
 

@@ -1,33 +1,29 @@
-"""A command for each finding that is new while the monitor looks on."""
+"""Runs a command for each finding that appears while the monitor runs."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from contextlib import suppress
 
-from caffe import log
+from caffe.finding_commands import FindingCommands
 from caffe.monitor.run import Run
 
 __all__ = ["Alerts"]
 
 
 class Alerts:
-    """Runs `command` for each new finding, and where a run fails.
+    """Runs `command` for each new finding, and if a run fails.
 
-    The shell runs it with the finding as a line of JSON on its standard input, and CAFFE_RUN, CAFFE_FINDING,
-    CAFFE_ITERATION and CAFFE_MESSAGE in its environment. What a run told before it was first read raises no alert.
+    The shell runs the command with the finding as a line of JSON on its standard input, and CAFFE_RUN, CAFFE_FINDING,
+    CAFFE_ITERATION and CAFFE_MESSAGE in its environment. Findings that exist when a run is first read cause no alert.
     """
 
     def __init__(self, command: str) -> None:
-        self.command = command
         self._told: dict[int, set[tuple[str, int]]] = {}
-        self._running: list[subprocess.Popen[bytes]] = []
+        self.commands = FindingCommands(command, "monitor")
 
     def check(self, run: Run) -> None:
-        """Tell what is new of a run."""
-        self._running = [process for process in self._running if process.poll() is None]
+        """Run the command for the new findings of a run."""
+        self.commands.forget_ended()
         facts = run.facts
         findings = list(facts.findings)
         if facts.ended == "failed":
@@ -44,17 +40,7 @@ class Alerts:
     def _run(self, run: Run, finding: dict[str, object]) -> None:
         facts = {"RUN": run.name, "FINDING": finding["code"], "MESSAGE": finding["message"]}
         facts["ITERATION"] = finding.get("iteration", "")
-        environment = {**os.environ, **{f"CAFFE_{name}": str(text) for name, text in facts.items()}}
-        try:
-            process = subprocess.Popen(self.command, shell=True, stdin=subprocess.PIPE, env=environment)
-        except OSError as error:
-            log.warning("monitor", f"cannot run {self.command}: {error.strerror}")
-            return
-        self._running.append(process)
-        assert process.stdin is not None
-        with suppress(OSError):  # the command did not read it
-            process.stdin.write(json.dumps({"run": run.name, **finding}).encode() + b"\n")
-            process.stdin.close()
+        self.commands.run(json.dumps({"run": run.name, **finding}), facts)
 
 
 def _key(finding: dict[str, object]) -> tuple[str, int]:

@@ -22,7 +22,7 @@ from caffe.net.graph.shapes import infer_tops
 from caffe.net.graph.step import Learnable, Step
 from caffe.net.measure import debug
 from caffe.net.plan.loss_scale import LossScale
-from caffe.net.plan.precision import check as check_precision
+from caffe.net.plan.precision import check_precision
 from caffe.net.run import monte_carlo, stepwise
 from caffe.net.run.denormals import flush_in_worker_threads
 from caffe.net.run.module import NetModule

@@ -73,10 +73,10 @@ def watch_launcher() -> None:
     if known is not None and int(known) != parent:
         os._exit(1)  # the launcher ended before this check
     if known is not None or "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_watch, args=(parent,), name="caffe launcher watch", daemon=True).start()
+        threading.Thread(target=_end_after, args=(parent,), name="caffe launcher watch", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _end_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK)
     os._exit(1)  # without a message: standard error can be a pipe that is no longer read

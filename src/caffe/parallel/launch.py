@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from types import FrameType
 import torch.distributed as dist
 
 from caffe.parallel.environment import LAUNCHER
+from caffe.signal_handlers import handling
 
 __all__ = ["launch"]
 
@@ -91,12 +91,5 @@ def _forwarding(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
         elif not running:
             raise SystemExit(128 + number)
 
-    numbers = [getattr(signal, name) for name in _FORWARDED if name in signal.Signals.__members__]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []  # Python delivers signals to the main thread only
-    before = {number: signal.signal(number, forward) for number in numbers}
-    try:
+    with handling(_FORWARDED, forward):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

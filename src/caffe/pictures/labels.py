@@ -1,4 +1,7 @@
-"""What stands on the layers and arrows of a net's picture."""
+"""The texts on the layers and arrows of a net's picture.
+
+Pictures must not import PyTorch, so this module compares the names of layer types: the classes of layers need PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ _WINDOWS = {**dict.fromkeys(CONVOLUTIONS, "convolution_param"), "Pooling": "pool
 
 
 def get_pooling_types_dict() -> dict[int, str]:
-    """The names of the pooling methods by number."""
+    """Return the names of the pooling methods by number."""
     return {number: name for name, number in caffe_pb2.PoolingParameter.PoolMethod.items()}
 
 
 def get_edge_label(layer: Any) -> str:
-    """What stands on the arrow from a layer to its top: the batch size or the number of outputs."""
+    """Return the text on the arrow from a layer to its top: the batch size or the number of outputs."""
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
     if layer.type in CONVOLUTIONS:
@@ -39,12 +42,12 @@ def get_edge_label(layer: Any) -> str:
 
 
 def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
-    """The factors of the rate of a layer's weights and bias, 1 where the layer states none.
+    """Return the rate multipliers of a layer's weights and bias, 1 if not set.
 
     Raises ArgumentError for a layer that is not a Convolution, Deconvolution or InnerProduct, as pycaffe does.
     """
     if layer.type not in _LEARNS:
-        raise ArgumentError(f'layer "{layer.name}" ({layer.type}): lr_mult is told of {", ".join(_LEARNS)} only')
+        raise ArgumentError(f'layer "{layer.name}" ({layer.type}): lr_mult is shown for {", ".join(_LEARNS)} only')
     if len(layer.param) > 2:
         raise ArgumentError(f'layer "{layer.name}" ({layer.type}): has {len(layer.param)} param, expected at most 2')
     weights, bias = [param.lr_mult for param in layer.param] + [1.0, 1.0][len(layer.param) :]
@@ -52,12 +55,12 @@ def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
 
 
 def rates(layer: Any) -> str:
-    """`lr mult: 1, 2`, the factors of a layer's weights and bias; an empty string for layers that learn nothing."""
+    """Return `lr mult: 1, 2`, the rate multipliers of weights and bias; an empty string for layers without weights."""
     return "lr mult: {:g}, {:g}".format(*get_layer_lr_mult(layer)) if layer.type in _LEARNS else ""
 
 
 def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
-    """A layer's name, type and window, in one line if the picture runs from top to bottom, else in several."""
+    """Return a layer's name, type and window, in one line if the picture runs from top to bottom, else in several."""
     kind = layer.type
     if kind == "Pooling":
         kind = f"{get_pooling_types_dict()[layer.pooling_param.pool]} Pooling"
@@ -66,12 +69,12 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
 
 
 def shape_label(shape: Sequence[int]) -> str:
-    """`10 x 3 x 224 x 224`; `()` for a single number."""
+    """Format a shape: `10 x 3 x 224 x 224`; `()` for a single number."""
     return " x ".join(map(str, shape)) or "()"
 
 
 def _window(layer: Any) -> list[str]:
-    """Kernel, stride and padding of a layer with a window, in words."""
+    """Return kernel, stride and padding of a layer with a window, in words."""
     if layer.type not in _WINDOWS:
         return []
     opt = getattr(layer, _WINDOWS[layer.type])
@@ -82,7 +85,7 @@ def _window(layer: Any) -> list[str]:
 
 
 def window_sizes(opt: Any, name: str, default: int) -> str:
-    """`3` or `3x5`: the sizes that `kernel`, `stride` or `pad` has along the axes of a window."""
+    """Format the sizes of `kernel`, `stride` or `pad` along the axes of a window: `3` or `3x5`."""
     height, width = getattr(opt, f"{name}_h"), getattr(opt, f"{name}_w")
     if height or width:
         sizes = [height, width]

@@ -1,4 +1,4 @@
-"""Projects: from a folder of pictures, or a table, to a folder that `caffe train` trains in."""
+"""Projects: converts a folder of pictures, or a table, to a folder in which `caffe train` can train."""
 
 from __future__ import annotations
 

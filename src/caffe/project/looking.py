@@ -1,4 +1,4 @@
-"""What the examples are like: sizes, colours, copies, classes; and what speaks against them."""
+"""Checks the examples: sizes, colours, copies, classes; and possible problems."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Picture:
-    """An example that can be read: its size, whether it has colours, and a digest of its pixels."""
+    """A readable example: its size, whether it has colours, and a digest of its pixels."""
 
     example: Example
     height: int
@@ -32,7 +32,7 @@ class Picture:
 
 @dataclass
 class Looked:
-    """The examples that can be used, why others cannot, the classes in order, and notes for people."""
+    """The usable examples, the reasons why others are not, the classes in order, and notes for the user."""
 
     pictures: list[Picture]
     unusable: list[tuple[str, str]] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Looked:
 
     @property
     def grey(self) -> bool:
-        """Whether no picture has colours."""
+        """Whether all pictures are grey."""
         return all(picture.grey for picture in self.pictures)
 
     @property
@@ -50,12 +50,12 @@ class Looked:
         return int(np.median([min(picture.height, picture.width) for picture in self.pictures]))
 
     def counts(self, part: str | None = None) -> Counter[str]:
-        """How many pictures each class has, in a part or in all."""
+        """Return the number of pictures of each class, in a part or in all."""
         return Counter(p.example.label for p in self.pictures if part is None or p.example.part == part)
 
 
 def look(source: Source, progress: Callable[[int], None] | None = None) -> Looked:
-    """Read every example once. Raises DataError where nothing can be learned from them."""
+    """Read every example once. Raises DataError if the examples cannot be used for training."""
 
     def one(example: Example) -> Picture | tuple[str, str]:
         try:
@@ -91,7 +91,7 @@ def _picture(example: Example, pixels: np.ndarray) -> Picture:
 
 
 def _match_classes(looked: Looked) -> None:
-    """Find the classes by name: those of the training part where there is one."""
+    """Determine the classes by name: those of the training part if there is one."""
     every, train, val = looked.counts(), looked.counts(TRAIN), looked.counts(VAL)
     classes = set(train) if train else set(every)
     extra = set(val) - classes if train else set()

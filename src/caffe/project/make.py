@@ -1,4 +1,4 @@
-"""Makes a project: a folder with databases, nets, solver and README, ready for `caffe train`."""
+"""Creates a project: a folder with databases, nets, solver and README, ready for `caffe train`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from caffe.zoo.preparation import Preparation, fitted, recolored
 __all__ = ["Settings", "make"]
 
 Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it is done, and how much it is."""
+"""Called with the current task, the amount done, and the total amount."""
 
 _ORDER = 1 << 40
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for; 0 and "" leave a choice to us."""
+    """The user's settings; 0 and "" mean an automatic choice."""
 
     net: str = ""
     finetune: str = ""
@@ -51,14 +51,14 @@ class Settings:
 
 
 def make(folder: str | Path, source: Source, settings: Settings, progress: Progress) -> tuple[Plan, Looked]:
-    """Write a project for the examples of a source. Nothing is left behind on an error.
+    """Write a project for the examples of a source. On an error nothing remains on disk.
 
-    Raises FileError where the folder holds something, and DataError for examples that cannot be learned from.
+    Raises FileError if the folder is not empty, and DataError for examples that cannot be used for training.
     """
     top = Path(folder)
     refuse_present(top)
     net = choose_net(settings.net, False, 0, bool(settings.finetune)) if settings.net or settings.finetune else ""
-    looked = look(source, lambda done: progress("looking at the pictures", done, len(source.examples)))
+    looked = look(source, lambda done: progress("reading the pictures", done, len(source.examples)))
     net = net or choose_net("", looked.grey, looked.middle, False)
     train, val = split(looked, settings.val, settings.seed)
     order = generator(settings.seed, _ORDER).permutation(len(train))
@@ -76,13 +76,13 @@ def make(folder: str | Path, source: Source, settings: Settings, progress: Progr
 
 
 def refuse_present(top: Path) -> None:
-    """FileError if something is at the place of a project."""
+    """Raise FileError if the project's path exists already."""
     if top.exists() and (not top.is_dir() or any(top.iterdir())):
         raise FileError(f'"{top}": already exists; give a folder that is new or empty')
 
 
 class unfinished:  # noqa: N801 - used as a function
-    """A folder under a temporary name that takes its own when the block ends well, and is removed otherwise."""
+    """Create a folder with a temporary name. It is renamed if the block succeeds, and removed otherwise."""
 
     def __init__(self, top: Path) -> None:
         self.top, self.path = top, top.parent / f".{top.name}.unfinished"
@@ -145,7 +145,7 @@ def _databases(
 
 
 def _stored(source: Source, pictures: list[Picture], preparation: Preparation) -> Iterator[tuple[Picture, np.ndarray]]:
-    """The pictures with their pixels (C, H, W) as they are stored."""
+    """Yield the pictures with their pixels (C, H, W) as stored in the database."""
 
     def one(picture: Picture) -> tuple[Picture, np.ndarray]:
         try:
@@ -158,7 +158,7 @@ def _stored(source: Source, pictures: list[Picture], preparation: Preparation) -
 
 
 def record_key(index: int, name: str) -> bytes:
-    """The key of a record: its number, and the end of its name."""
+    """Return the key of a record: its number, and the end of its name."""
     return b"%08d_" % index + os.fsencode(os.path.basename(name))[-200:]
 
 
@@ -200,7 +200,7 @@ def _write_files(made: Path, plan: Plan, looked: Looked, parts: dict[str, list[P
 
 
 def _check(made: Path, plan: Plan) -> None:
-    """Build the net for use, and look whether the weights that are given fit it."""
+    """Build the deploy net, and check that the given weights fit it."""
     param = parse((made / "deploy.prototxt").read_text(), NetParameter(), "deploy.prototxt")
     try:
         net = Net(param, TEST)
@@ -223,6 +223,6 @@ def _check(made: Path, plan: Plan) -> None:
 
 
 def _bare(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape without the ones that old files put in front."""
+    """Return a shape without the leading ones of old files."""
     first = next((index for index, size in enumerate(shape) if size != 1), len(shape))
     return tuple(shape[first:])

@@ -1,4 +1,4 @@
-"""The choices of a project: net, sizes, batch, rate, epochs."""
+"""The choices of a project: net, sizes, batch size, rate, epochs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["NETS", "Plan", "choose_net", "plan_for"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A net that projects can have: its builder, input side, margin for crops, batch, rate, and published mean."""
+    """A net for projects: its builder, input side, margin for crops, batch size, rate, and published mean."""
 
     build: Callable[..., Any]
     side: int
@@ -44,13 +44,13 @@ NETS = {
 }
 """The nets of `caffe new -net`."""
 
-_OWN_SCALE = 1 / 64  # pixels minus their mean lie in -128 .. 128, and fillers expect numbers of about 1
+_OWN_SCALE = 1 / 64  # pixels minus their mean lie in -128 .. 128, but fillers expect inputs of about 1
 _PHOTO_SIDE = 64
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a project's files say."""
+    """The content of a project's files."""
 
     name: str
     net: str
@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def test_batch(self) -> int:
-        """The batch of a test: one that divides the validation pictures, if such a one is large enough."""
+        """The batch size of a test: a divisor of the number of validation pictures if there is a large enough one."""
         return fitting_batch(self.val)
 
     @property
@@ -97,7 +97,7 @@ class Plan:
 
 
 def fitting_batch(count: int) -> int:
-    """A batch of at most 100 that divides `count`, or one of which the last is nearly full."""
+    """Return a batch size of at most 100 that divides `count`, or whose last batch is nearly full."""
     if count <= 100:
         return count
     fitting = max(size for size in range(1, 101) if count % size == 0)
@@ -107,11 +107,11 @@ def fitting_batch(count: int) -> int:
 
 
 def choose_net(wanted: str, grey: bool, middle: int, finetune: bool) -> str:
-    """The net that was asked for, or else one for pictures of this kind: LeNet for small grey ones."""
+    """Return the requested net, or one that suits the pictures: LeNet for small grey ones."""
     if wanted and wanted not in NETS:
         raise ArgumentError(f'-net "{wanted}": unknown{did_you_mean(wanted, NETS)}; expected {", ".join(NETS)}')
     if finetune and not wanted:
-        raise ArgumentError("-finetune needs the net that the weights belong to: give it with -net")
+        raise ArgumentError("-finetune needs the net of the weights: give it with -net")
     return wanted or ("lenet" if grey and middle <= 40 else "cifar_quick")
 
 
@@ -128,7 +128,7 @@ def plan_for(
     batch: int = 0,
     epochs: int = 0,
 ) -> Plan:
-    """The plan for so many pictures (`counts`: to train on and to validate with); 0 leaves a choice to us."""
+    """Return the plan for `counts` pictures (training, validation). 0 means an automatic choice."""
     kind = NETS[net]
     side, stored = _sides(net, kind, size, middle, bool(weights))
     gray = grey and net in ("lenet", "cifar_quick")
@@ -155,7 +155,7 @@ def _mirrors(net: str, grey: bool) -> bool:
 
 
 def _sides(net: str, kind: Kind, size: int, middle: int, finetune: bool) -> tuple[int, int]:
-    """The side of the net's input, and that of the stored pictures."""
+    """Return the side of the net's input, and the side of the stored pictures."""
     side = size or kind.side
     if net == "cifar_quick" and not size and middle > 48 and not finetune:
         side = _PHOTO_SIDE

@@ -1,4 +1,4 @@
-"""Where the examples of a project come from: folders of pictures, a list of files, arrays."""
+"""The sources of a project's examples: folders of pictures, a list of files, arrays."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ _LAYOUT = "expected a folder for each class with its pictures, or train/ and val
 
 @dataclass(frozen=True)
 class Example:
-    """A picture: its name for messages and keys, its class, the part it belongs to if that is given, and its group.
+    """A picture: its name for messages and keys, its class, its part if given, and its group.
 
-    Examples of one group, such as pictures of one object, stay in one part.
+    Examples with the same group, such as pictures of one object, are kept in one part.
     """
 
     name: str
@@ -61,21 +61,21 @@ class Example:
 
 @dataclass
 class Source(ABC):
-    """Examples that can be read, and notes about what was left out."""
+    """Examples that can be read, and notes about what was skipped."""
 
     examples: list[Example] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @abstractmethod
     def read(self, example: Example) -> np.ndarray:
-        """The pixels of an example, (H, W, 3) blue first or (H, W); DataError if it cannot be read."""
+        """Read the pixels of an example, (H, W, 3) in BGR order or (H, W). Raises DataError if it cannot be read."""
 
 
 class _Files(Source):
-    """Examples that are files."""
+    """Examples stored as files."""
 
     def path(self, example: Example) -> str:
-        """The file of an example."""
+        """Return the file of an example."""
         return example.name
 
     def read(self, example: Example) -> np.ndarray:
@@ -88,10 +88,11 @@ class _Files(Source):
 
 
 class FolderSource(_Files):
-    """Pictures in folders: one for each class, with any folders inside, or these below train/ and val/.
+    """Pictures in folders: a folder for each class, with any subfolders, or such folders in train/ and val/.
 
-    `group` is "folder" where each folder within a class is a group, or a regular expression that is searched for in the
-    path of a picture, whose first group (or match) is the name of the group. Links are followed, once each.
+    `group` is "folder", so that each subfolder of a class is a group, or a regular expression that is searched in the
+    path of a picture; its first group (or the whole match) is the name of the picture's group. Links are followed, once
+    each.
     """
 
     def __init__(self, folder: str | Path, group: str = "") -> None:
@@ -110,7 +111,7 @@ class FolderSource(_Files):
             raise FileError(f'"{folder}": has no pictures in folders; {_LAYOUT}')
 
     def _take(self, top: Path, part: str) -> None:
-        """Take the pictures of the class folders in `top`."""
+        """Add the pictures of the class folders in `top`."""
         loose = sum(entry.is_file() and _is_picture(entry.name) for entry in _entries(top))
         classes = [entry.name for entry in _entries(top) if entry.is_dir()]
         if loose:
@@ -127,7 +128,7 @@ class FolderSource(_Files):
             self.notes.append(f"{top}: {others} files that are not pictures are left out")
 
     def _take_class(self, folder: Path, label: str, part: str) -> int:
-        """Take the pictures of a class; returns how many other files there are."""
+        """Add the pictures of a class; returns the number of other files."""
         others, seen = 0, set()
         for inner, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
             real = os.path.realpath(inner)
@@ -157,10 +158,10 @@ class FolderSource(_Files):
 
 
 class ListSource(_Files):
-    """Pictures named in a table (CSV): a column of files and one of labels, and if wanted "split" and "group".
+    """Pictures named in a table (CSV) with a column of files, one of labels, and optionally "split" and "group".
 
-    Names are relative to `root`, by default the folder of the table. The columns are found by their heads; a table
-    without heads has the file first and the label second.
+    Names are relative to `root`, by default the folder of the table. The columns are found by their titles; a table
+    without titles has the file first and the label second.
     """
 
     def __init__(self, path: str | Path, root: str | Path = "") -> None:
@@ -188,7 +189,7 @@ class ListSource(_Files):
 
 
 class ArraySource(Source):
-    """Pictures in arrays (N, H, W), (N, H, W, C) red first, or (N, C, H, W), uint8 or in 0 .. 1, with labels (N)."""
+    """Pictures in arrays (N, H, W), (N, H, W, C) in RGB order, or (N, C, H, W), uint8 or in 0 .. 1, with labels (N)."""
 
     def __init__(self, images: np.ndarray, labels: Sequence[object], parts: Sequence[str] = (), name: str = "") -> None:
         super().__init__()
@@ -205,8 +206,23 @@ class ArraySource(Source):
 
     @classmethod
     def from_npz(cls, path: str) -> ArraySource:
+<<<<<<< HEAD
         """The arrays of an .npz file: images as "images", "x" or "data", labels as "labels" or "y"."""
         pixels, classes = read_npz(path, list(pair_of(path)))
+=======
+        """Read the arrays of an .npz file: images as "images", "x" or "data", labels as "labels" or "y"."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                names = list(file) if not isinstance(file, np.ndarray) else []
+        except Exception:
+            names = []  # reading it below reports the error
+        lower = {name.lower(): name for name in names}
+        images = next((lower[name] for name in ("images", "x", "data", "x_train") if name in lower), "images")
+        labels = next(
+            (lower[name] for name in ("labels", "y", "label", "target", "y_train") if name in lower), "labels"
+        )
+        pixels, classes = read_npz(path, [images, labels])
+>>>>>>> words
         return cls(np.asarray(pixels), [value.item() for value in np.asarray(classes).ravel()], name=path)
 
     def read(self, example: Example) -> np.ndarray:
@@ -217,6 +233,7 @@ class ArraySource(Source):
         return np.ascontiguousarray(image[..., 2::-1]) if image.ndim == 3 else image
 
 
+<<<<<<< HEAD
 def pair_of(path: str) -> tuple[str, str]:
     """The names in an .npz file of the array of examples and of the array of labels; the usual ones if it has none."""
     try:
@@ -234,6 +251,10 @@ def pair_of(path: str) -> tuple[str, str]:
 
 def known_source(name: str) -> Source:
     """The pictures of a known data set; its test part validates."""
+=======
+def known_source(name: str) -> ArraySource:
+    """Return the pictures of a known data set. Its test part is used for validation."""
+>>>>>>> words
     known = datasets.KNOWN
     if name in PICTURE_SETS:
         return FolderSource(cached(name))
@@ -249,7 +270,7 @@ def known_source(name: str) -> Source:
 
 
 def _as_pictures(images: np.ndarray, name: str) -> np.ndarray:
-    """Images as (N, H, W) or (N, H, W, 3)."""
+    """Convert images to (N, H, W) or (N, H, W, 3)."""
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
         images = images.transpose(0, 2, 3, 1)
     if images.ndim == 4 and images.shape[3] == 1:
@@ -260,23 +281,31 @@ def _as_pictures(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def read_table(path: str | Path) -> list[tuple[int, list[str]]]:
-    """The rows of a table that are not empty, each with its line; , ; tabs or the last space separate."""
+    """Return the non-empty rows of a table with their line numbers.
+
+    Columns are separated by , ; tabs or the last space.
+    """
     content = files.read_bytes(path).decode("utf-8-sig", "surrogateescape")
     first = content.partition("\n")[0]
     mark = max(",;\t", key=first.count)
     if mark in first:
         reader = csv.reader(content.splitlines(), delimiter=mark)
         rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    else:  # a list as convert_imageset takes it: "name label"
+    else:  # a list in the format of convert_imageset: "name label"
         rows = [(line, text.rsplit(maxsplit=1)) for line, text in enumerate(content.splitlines(), 1) if text.strip()]
     if not rows:
         raise FileError(f"{path}: is empty; expected a table with a line for each example")
     return rows
 
 
+<<<<<<< HEAD
 def picture_columns(heads: Sequence[str]) -> dict[str, int]:
     """The columns for files and labels that a first line names; empty if it names none."""
     head = [cell.strip().lower() for cell in heads]
+=======
+def _columns(head: list[str]) -> dict[str, int]:
+    """Return the columns named in a first line; empty if it names none."""
+>>>>>>> words
     names = {
         "file": ("file", "filename", "path", "image", "image_path", "filepath", "picture", "name"),
         "label": ("label", "class", "category", "target"),
@@ -303,7 +332,7 @@ def names_part(text: str) -> str:
 
 
 def _outermost(folder: Path) -> Path:
-    """The folder that holds the class folders: further in where a folder has one folder alone, as archives have."""
+    """Return the folder with the class folders. A folder that contains only one folder, as archives do, is skipped."""
     if not folder.is_dir():
         fact = "is a file" if folder.exists() else "no such folder"
         raise FileError(f'"{folder}": {fact} (from {os.getcwd()}); {_LAYOUT}')
@@ -320,7 +349,7 @@ def _outermost(folder: Path) -> Path:
 
 
 def _parts(top: Path) -> dict[str, Path]:
-    """The folders of the parts, by part; test/ takes the place of a val/ that is missing."""
+    """Return the folders of the parts; test/ is used if there is no val/."""
     found: dict[str, Path] = {}
     known = {TRAIN: _TRAIN_NAMES, VAL: _VAL_NAMES, "test": _TEST_NAMES}
     folders = {entry.name.lower(): Path(entry.path) for entry in _entries(top) if entry.is_dir()}
@@ -368,7 +397,7 @@ def _group_rule(text: str) -> str | re.Pattern[str]:
 
 
 def _cut_off(data: bytes) -> bool:
-    """Whether the end of a JPEG or PNG is missing, which decoders fill with grey."""
+    """Whether the end of a JPEG or PNG is missing; decoders would fill it with grey."""
     if data[:2] == b"\xff\xd8":
         return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
     return data[:4] == b"\x89PNG" and b"IEND" not in data[-64:] and b"IEND" not in data

@@ -1,4 +1,4 @@
-"""Which examples train and which validate."""
+"""Splits examples into training and validation data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["split"]
 
 
 def split(looked: Looked, share: int, seed: int) -> tuple[list[Picture], list[Picture]]:
-    """The pictures to train on and those to validate with.
+    """Return the training and the validation pictures.
 
-    Parts that the examples name stay as they are. Otherwise `share` percent of each class validate, drawn at random
-    with the seed; pictures of one group, and copies, stay together. A class keeps at least one picture to train on.
+    Given parts are kept. Otherwise `share` percent of each class are drawn at random for validation, with the seed.
+    Pictures of one group, and copies, are kept together. Each class keeps at least one training picture.
     """
     given = {picture.example.part for picture in looked.pictures}
     if VAL in given:
@@ -48,7 +48,7 @@ def _as(part: str, picture: Picture) -> Picture:
 
 
 def _drawn(pictures: list[Picture], share: int, seed: int) -> set[int]:
-    """The `id` of the pictures that validate."""
+    """Return the `id` of the validation pictures."""
     bundles = _bundles(pictures)
     by_class: dict[str, list[list[Picture]]] = defaultdict(list)
     for bundle in bundles:
@@ -70,7 +70,7 @@ def _drawn(pictures: list[Picture], share: int, seed: int) -> set[int]:
 
 
 def _bundles(pictures: list[Picture]) -> list[list[Picture]]:
-    """Pictures that must stay together: of the same group, and with the same pixels."""
+    """Return groups of pictures that must be kept together: of the same group, or with the same pixels."""
     leader = list(range(len(pictures)))
 
     def find(index: int) -> int:

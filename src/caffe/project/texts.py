@@ -1,4 +1,4 @@
-"""The files of a project that people read: nets, solver and README, each line with its reason."""
+"""The text files of a project: nets, solver and README, with a reason for each line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLASSIFIERS = ("InnerProduct", "Convolution")
 
 
 def train_net(plan: Plan) -> str:
-    """`train_val.prototxt`: two Data layers, then the layers of the net."""
+    """Return `train_val.prototxt`: two Data layers, then the layers of the net."""
     net = _built(plan, train=True)
     body = [layer for layer in net.layer if layer.type != "Input"]
     text = [
@@ -29,10 +29,10 @@ def train_net(plan: Plan) -> str:
 
 
 def deploy_net(plan: Plan) -> str:
-    """`deploy.prototxt`: the net for use, from a picture to the probabilities of the classes."""
+    """Return `deploy.prototxt`: the deploy net, from a picture to the class probabilities."""
     net = _built(plan, train=False)
     return (
-        "# The net for use: one picture in, the probability of each line of labels.txt out.\n"
+        "# The deploy net: takes a picture, and outputs the probability of each line of labels.txt.\n"
         f'name: "{plan.name}"\n' + "".join(_layer(plan, layer) for layer in net.layer)
     )
 
@@ -47,7 +47,7 @@ def _built(plan: Plan, train: bool) -> Any:
 
 
 def _rename_last(net: Any, name: str) -> None:
-    """Give the last layer with weights another name, so that weights of other classes are not copied into it."""
+    """Rename the last layer with weights, so that weights of other classes are not copied into it."""
     last = [layer for layer in net.layer if layer.type in _CLASSIFIERS][-1]
     old, new = last.top[0], f"{last.name}_{name}"
     last.name = new
@@ -63,7 +63,7 @@ def _rename_last(net: Any, name: str) -> None:
 def _layer(plan: Plan, layer: Any) -> str:
     note = ""
     if plan.weights and layer.name.endswith(f"_{plan.name}") and layer.type in _CLASSIFIERS:
-        note = "# New, as the classes are others: it learns ten times as fast as the layers with given weights.\n"
+        note = "# New, because the classes differ: it has ten times the rate of the layers with pretrained weights.\n"
     inner = "".join(f"  {line}\n" for line in dumps(layer).splitlines())
     return f"{note}layer {{\n{inner}}}\n"
 
@@ -75,7 +75,7 @@ def _data_layer(plan: Plan, phase: str) -> str:
     if train and plan.mirror:
         lines.append("    mirror: true  # half of the pictures are flipped left to right; remove it where sides matter")
     if prep.crop:
-        how = "another part each time, so that the place does not matter" if train else "the centre"
+        how = "a random part each time, so that the position does not matter" if train else "the centre"
         lines.append(f"    crop_size: {prep.crop}  # of {prep.resize[0]} pixels: {how}")
     of = "of the pictures that the weights were trained on" if plan.weights and plan.kind.mean else "of all pixels"
     for value, color in zip(prep.mean, ("blue", "green", "red") if len(prep.mean) == 3 else ("grey",), strict=True):
@@ -109,20 +109,20 @@ def solver(plan: Plan) -> str:
         (f"test_interval: {each}", f"a test after each epoch ({plan.train:,} pictures / {plan.batch} a batch)"),
         ("test_initialization: false", "nothing is learned yet, so nothing is tested"),
         (f"base_lr: {plan.rate:g}", _rate_note(plan)),
-        ('lr_policy: "poly"', "the rate falls in a straight line to 0, so that the end is calm"),
+        ('lr_policy: "poly"', "the rate decreases linearly to 0, so that training converges"),
         ("power: 1", "the straight line"),
-        ("momentum: 0.9", "each step keeps 0.9 of the one before: smoother and faster"),
-        (f"weight_decay: {0.0005:g}", "large weights are punished a little, against learning by heart"),
+        ("momentum: 0.9", "each step keeps 0.9 of the previous one: smoother and faster"),
+        (f"weight_decay: {0.0005:g}", "weight decay, against overfitting"),
         (f"max_iter: {total}", f"{plan.epochs} epochs of {each} iterations"),
-        (f"display: {max(1, each // 2)}", "a line in the log twice an epoch"),
-        (f"snapshot: {_snapshot_interval(plan)}", "weights are saved so often"),
+        (f"display: {max(1, each // 2)}", "a line in the log twice per epoch"),
+        (f"snapshot: {_snapshot_interval(plan)}", "iterations between two snapshots"),
         (f'snapshot_prefix: "snapshots/{plan.name}"', "under this name"),
-        ("random_seed: 1", "the same run each time; another number gives another one"),
+        ("random_seed: 1", "the same run each time; another seed gives another one"),
     ]
     lines += [
-        ("keep_best: true", "the weights of the best test stay (BVLC's Caffe: remove this line and the next two)"),
-        ("keep_last: 2", "of the others the last two, to go on from"),
-        (f"early_stop {{ patience: {max(5, plan.epochs // 3)} }}", "the end, if so many tests bring nothing better"),
+        ("keep_best: true", "save the weights of the best test (for BVLC Caffe, remove this line and the next two)"),
+        ("keep_last: 2", "keep the last two of the other snapshots"),
+        (f"early_stop {{ patience: {max(5, plan.epochs // 3)} }}", "stop if so many tests bring no improvement"),
     ]
     if plan.weights:
         lines.insert(1, (f'weights: "{plan.weights}"', "training starts from these weights"))
@@ -136,20 +136,30 @@ def commented(lines: Sequence[tuple[str, str]]) -> str:
 
 
 def _snapshot_interval(plan: Plan) -> int:
-    """A fifth of the run, in whole epochs."""
+    """Return a fifth of the run, in whole epochs."""
     return max(1, plan.epochs // 5) * plan.iterations
 
 
 def _rate_note(plan: Plan) -> str:
     if plan.weights:
-        return "small, because the weights are good already"
-    return "the length of a step: smaller if the loss becomes NaN, larger if it hardly falls"
+        return "small, because the weights are pretrained"
+    return "the learning rate: lower it if the loss becomes NaN, raise it if the loss hardly falls"
 
 
 def readme(plan: Plan, facts: dict[str, str], notes: list[str], counts: list[tuple[str, int, int]]) -> str:
+<<<<<<< HEAD
     """README.md: front matter as model folders have, the five commands, and what was seen in the data."""
     table = "".join(f"| {label} | {train:,} | {val:,} |\n" for label, train, val in counts)
     return f"""{front_matter(facts)}# {plan.name}
+=======
+    """Return README.md: front matter as in model folders, the five commands, and the notes about the data."""
+    front = "".join(f"{key}: {value}\n" for key, value in facts.items())
+    table = "".join(f"| {label} | {train:,} | {val:,} |\n" for label, train, val in counts)
+    seen = "".join(f"- {note}\n" for note in notes) or "- no problems\n"
+    return f"""---
+{front}---
+# {plan.name}
+>>>>>>> words
 
 A classifier of pictures into {len(plan.classes)} classes, by {plan.net}. The commands, in this folder:
 
@@ -164,10 +174,14 @@ caffe doctor -solver solver.prototxt
 `caffe train` writes weights into `snapshots`. To use them elsewhere, take `deploy.prototxt`, the `.caffemodel`,
 `labels.txt` and this file.
 
-| class | to train on | to validate with |
+| class | training | validation |
 | --- | --- | --- |
 {table}
+<<<<<<< HEAD
 {seen(notes)}"""
+=======
+Notes about the data:
+>>>>>>> words
 
 
 def front_matter(facts: Mapping[str, str]) -> str:

@@ -89,7 +89,7 @@ def average_precision(score: np.ndarray, right: np.ndarray, positives: float, ve
     return float(sum(most[i] for i in first if i < len(most)) / 11)
 
 
-def check(param: Any) -> None:
+def check_evaluation(param: Any) -> None:
     """Raise a `SolverError` for an unknown eval_type or ap_version."""
     if param.eval_type not in ("", "classification", "detection"):
         raise SolverError(f'eval_type is "{param.eval_type}", expected "classification" or "detection"')

@@ -15,10 +15,10 @@ from caffe.solver import snapshot
 from caffe.solver.run import TrainingRun
 from caffe.solver.watchers import Watcher
 
-__all__ = ["Best", "Last", "best_path", "check", "watchers"]
+__all__ = ["Best", "Last", "best_path", "check_goals", "watchers"]
 
 
-def check(param: Any) -> None:
+def check_goals(param: Any) -> None:
     """Raise a `SolverError` for settings that cannot work."""
     if param.HasField("early_stop") and param.early_stop.patience < 1:
         raise SolverError(f"patience is {param.early_stop.patience} in early_stop, expected at least 1")

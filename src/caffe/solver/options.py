@@ -16,7 +16,7 @@ from caffe.solver.policy import Policy
 from caffe.solver.rules import Rule, rule_class, rule_types
 from caffe.solver.settings import check_ranges
 
-__all__ = ["check", "check_own"]
+__all__ = ["check_own", "check_settings"]
 
 _OURS = 20000  # field numbers from here on are additions of this package
 _GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
@@ -34,7 +34,7 @@ _GENERAL |= {
 _GENERAL |= set(REFUSED["SolverParameter"])  # `refuse_solver` reports their unsupported values
 
 
-def check(param: Any, source: str | Path | None = None) -> None:
+def check_settings(param: Any, source: str | Path | None = None) -> None:
     """Raise a `SolverError` for invalid settings, before any net is built. `source` is the solver's file."""
     for name in ("average_loss", "iter_size"):
         if getattr(param, name) < 1:
@@ -43,9 +43,9 @@ def check(param: Any, source: str | Path | None = None) -> None:
         kind = param.regularization_type
         hint = foreign_value(kind) or did_you_mean(kind, ("L1", "L2"))
         raise SolverError(f'unknown regularization_type "{param.regularization_type}"{hint}; expected "L1" or "L2"')
-    goals.check(param)
+    goals.check_goals(param)
     effects.refuse_solver(param)
-    detections.check(param)
+    detections.check_evaluation(param)
     check_ranges(param, source)
     if not param.base_lr:
         log.warning("solver.py", "base_lr is 0 or not set: the weights will not change")

@@ -22,7 +22,7 @@ from caffe.solver.ema import MovingAverage
 from caffe.solver.health import Health
 from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
-from caffe.solver.options import check, check_own
+from caffe.solver.options import check_own, check_settings
 from caffe.solver.outputs import log_outputs
 from caffe.solver.policy import policy_class
 from caffe.solver.rules import Update, rule_class
@@ -82,7 +82,7 @@ class Solver(Uncopied):
         self.policy = policy_class(self.param.lr_policy)(self.param)
         check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
-        check(self.param, self.source)
+        check_settings(self.param, self.source)
         group = parallel.current()
         seed = common_seed(group, self.param)
         if group.rank:

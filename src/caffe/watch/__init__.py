@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from caffe.watch.epochs import Epochs
 from caffe.watch.reports import Reports
-from caffe.watch.watch import Watch
+from caffe.watch.watch import FaultWatcher
 
-__all__ = ["Epochs", "Reports", "Watch"]
+__all__ = ["Epochs", "FaultWatcher", "Reports"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from pathlib import Path
 
 from caffe import log
 from caffe.doctor.finding import Finding
+from caffe.finding_commands import FindingCommands
 
 __all__ = ["Reports"]
 
@@ -27,9 +26,8 @@ class Reports:
 
     def __init__(self, path: str | Path | None = None, command: str = "") -> None:
         self.path = Path(path) if path else None
-        self.command = command
         self.told: set[str] = set()
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._commands = FindingCommands(command, "watch")
 
     def start(self, resumed: bool) -> None:
         """A run starts. The file of an earlier run is removed, unless this run continues it."""
@@ -46,8 +44,8 @@ class Reports:
         log.warning("watch", text)
         line = json.dumps({**finding.as_dict(), "iteration": iteration, "time": round(time.time(), 3)})
         self._write(line)
-        if self.command:
-            self._run(line, {"FINDING": finding.code, "ITERATION": str(iteration), "MESSAGE": text})
+        if self._commands.command:
+            self._commands.run(line, {"FINDING": finding.code, "ITERATION": iteration, "MESSAGE": text})
         return True
 
     def _write(self, line: str) -> None:
@@ -59,33 +57,9 @@ class Reports:
         except OSError as error:
             log.warning("watch", f"cannot write the finding to {self.path}: {error.strerror}")
 
-    def _run(self, line: str, facts: dict[str, str]) -> None:
-        environment = {**os.environ, **{f"CAFFE_{name}": text for name, text in facts.items()}}
-        try:
-            process = subprocess.Popen(self.command, shell=True, stdin=subprocess.PIPE, env=environment)
-        except OSError as error:
-            log.warning("watch", f"cannot run {self.command}: {error.strerror}")
-            return
-        self._running.append(process)
-        assert process.stdin is not None
-        try:
-            process.stdin.write(f"{line}\n".encode())
-            process.stdin.close()
-        except OSError:
-            pass  # the command did not read its input
-
     def finish(self) -> None:
         """The run ends: wait some seconds for commands, and log those that failed."""
-        until = time.monotonic() + _WAIT
-        for process in self._running:
-            try:
-                code = process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                log.warning("watch", f"still running: {self.command}")
-                continue
-            if code:
-                log.warning("watch", f"exit code {code} of {self.command}")
-        self._running.clear()
+        self._commands.finish(_WAIT)
 
 
 def _capital(text: str) -> str:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from caffe.layers.activation import ReLU
+from caffe.layers.convolution import Convolution
+from caffe.layers.dense import InnerProduct, Scale
 from caffe.net import Net
 from caffe.net.graph.step import Learnable
 
@@ -118,6 +120,6 @@ def _rectified(net: Net) -> Iterator[_Units]:
             name = makers.get(id(blob), "")
             if type(step.layer) is ReLU and not step.layer.opt.negative_slope and name:
                 blobs = [entry for entry in net.learnable if entry.layer == name and entry.lr_mult]
-                if blobs and layers[name].type in ("Convolution", "InnerProduct", "Scale"):
+                if blobs and type(layers[name]) in (Convolution, InnerProduct, Scale):
                     yield _Units(name, blobs[-1])
         makers.update((id(blob), step.layer.name) for blob in step.tops if not step.layer.splits)

@@ -15,16 +15,16 @@ from caffe.watch.reports import Reports
 from caffe.watch.rules import State, examine
 from caffe.watch.samples import Samples
 
-__all__ = ["Watch"]
+__all__ = ["FaultWatcher"]
 
 _GAP, _SHARE = 50, 1000
 """Iterations between two evaluations of the rules; after one, the run continues for this multiple of its time."""
 
 
-class Watch(Watcher):
+class FaultWatcher(Watcher):
     """Reports faults in a run, each once.
 
-        solver.watchers.append(Watch())
+        solver.watchers.append(FaultWatcher())
 
     It records each loss, measures gradients and updates from time to time, and evaluates its rules less and less often.
     If a loss is not finite, its step is repeated layer by layer to find the first such value. None of this changes the

@@ -19,7 +19,7 @@ _READMES = ("readme.md", "README.md", "Readme.md")
 
 
 def front_matter(path: str | Path) -> dict[str, str]:
-    """The lines `key: value` between the two lines `---` at the beginning of a file; keys in lower case."""
+    """Read the lines `key: value` between the two lines `---` at the beginning of a file; keys in lower case."""
     lines = files.read_bytes(path).decode("utf-8-sig", "replace").splitlines()
     if not lines or lines[0].strip() != "---":
         raise FileError(f'{path}: has no front matter; expected "---", lines "key: value", and "---" at the beginning')
@@ -39,8 +39,8 @@ def front_matter(path: str | Path) -> dict[str, str]:
 class ModelFolder:
     """A folder with a net and its readme.
 
-    `facts` is the front matter: Caffe's own keys (name, caffemodel, caffemodel_url, sha1, license, gist_id), and ours:
-    net (the prototxt for use), labels, snapshot_prefix, and those of `Preparation`.
+    `facts` is the front matter: Caffe's keys (name, caffemodel, caffemodel_url, sha1, license, gist_id), and additional
+    ones: net (the deploy prototxt), labels, snapshot_prefix, and those of `Preparation`.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class ModelFolder:
 
     @classmethod
     def open(cls, folder: str | Path) -> ModelFolder:
-        """Read a folder; FileError if it has no readme with front matter."""
+        """Open a folder. Raises FileError if it has no readme with front matter."""
         top = Path(folder)
         for name in _READMES:
             if (top / name).is_file():
@@ -70,7 +70,7 @@ class ModelFolder:
 
     @property
     def net(self) -> Path:
-        """The net for use."""
+        """The deploy net."""
         named = self.facts.get("net")
         candidates = [self.path / named] if named else [self.path / "deploy.prototxt"]
         candidates += [] if named else sorted(self.path.glob("*deploy*.prototxt"))
@@ -81,7 +81,7 @@ class ModelFolder:
 
     @property
     def weights(self) -> Path:
-        """The file of weights; of a project the best snapshot, or else the newest one."""
+        """The file of weights; for a project the best snapshot, or else the newest one."""
         found = self._weights()
         if found is not None:
             return found
@@ -92,7 +92,7 @@ class ModelFolder:
             )
         wanted = self.path / (self.facts.get("caffemodel") or "*.caffemodel")
         where = self.facts.get("caffemodel_url")
-        way = f"get it with: caffe zoo get {self.path.name}" if where else "put it there by hand"
+        way = f"get it with: caffe zoo get {self.path.name}" if where else "put it there manually"
         raise FileError(f'"{wanted}": no such file; {way}')
 
     def _weights(self) -> Path | None:
@@ -106,7 +106,7 @@ class ModelFolder:
 
     @property
     def trained(self) -> bool:
-        """Whether there are weights."""
+        """Whether the weights exist."""
         return self._weights() is not None
 
     @property
@@ -126,12 +126,12 @@ class ModelFolder:
         return files.read_bytes(path).decode("utf-8", "replace").rstrip("\n").splitlines()
 
     def preparation(self) -> Preparation:
-        """How pictures are prepared for the net."""
+        """The preparation of pictures for the net."""
         return Preparation.from_facts(self.facts, str(self.path))
 
 
 def best_snapshot(prefix: str) -> Path | None:
-    """The weights PREFIX_best.caffemodel, or those of the highest iteration under a prefix."""
+    """Return the weights PREFIX_best.caffemodel, or those of the highest iteration with that prefix."""
     best = Path(f"{prefix}_best.caffemodel")
     if best.is_file():
         return best
@@ -143,5 +143,5 @@ def best_snapshot(prefix: str) -> Path | None:
 
 
 def relative(path: str | Path, folder: str | Path) -> str:
-    """A path as from a folder."""
+    """Return a path relative to a folder."""
     return os.path.relpath(path, folder)

@@ -1,4 +1,4 @@
-"""The zoo: model folders that come with the package, and those that the user added."""
+"""The zoo: the model folders of the package, and those that the user added."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _KEPT = ("*.prototxt", "*.md", "*.txt", "*.caffemodel", "*.caffemodel.h5", "*.np
 
 
 def own_folder() -> Path:
-    """Where models are kept that were added, or whose weights were downloaded."""
+    """Return the folder for added models, and for models whose weights were downloaded."""
     return cache_folder() / "zoo"
 
 
 def entries() -> dict[str, ModelFolder]:
-    """All models by name; the user's own take the place of those that come with the package."""
+    """Return all models by name. The user's models override those of the package."""
     found: dict[str, ModelFolder] = {}
     for top in (_SHIPPED, own_folder()):
         for path in sorted(top.iterdir()) if top.is_dir() else ():
@@ -35,7 +35,7 @@ def entries() -> dict[str, ModelFolder]:
 
 
 def find(name: str) -> ModelFolder:
-    """The model of that name, or the folder of that path. Raises FileError for an unknown one."""
+    """Return the model with that name, or in the folder of that path. Raises FileError for an unknown one."""
     known = entries()
     if name in known:
         return known[name]
@@ -48,9 +48,9 @@ def find(name: str) -> ModelFolder:
 
 
 def get(name: str, progress: Callable[[int, int], None] = lambda *_: None) -> ModelFolder:
-    """The model with its net and its weights, downloaded where they are missing.
+    """Return the model with its net and its weights, which are downloaded if missing.
 
-    Models of the package are copied into the user's folder for that; of a path the folder itself gets the weights.
+    Models of the package are first copied to the user's folder. For a path, the weights are downloaded to that folder.
     """
     model = find(name)
     if not model.trained:
@@ -62,10 +62,10 @@ def get(name: str, progress: Callable[[int, int], None] = lambda *_: None) -> Mo
 
 
 def add(folder: str | Path) -> ModelFolder:
-    """Copy a model folder into the user's zoo, under the folder's name. Raises FileError where one is there."""
+    """Copy a model folder to the user's zoo, under the folder's name. Raises FileError if the name exists."""
     model = ModelFolder.open(folder)
     if not model.facts.get("builder"):
-        _ = model.net  # an error if there is none
+        _ = model.net  # raises an error if there is no front matter
     target = own_folder() / Path(folder).resolve().name
     if target.exists():
         raise FileError(f'"{target}": already exists; remove it to add the model again')
@@ -82,7 +82,7 @@ def _copied(source: Path, target: Path) -> ModelFolder:
 
 
 def _write_net(model: ModelFolder) -> None:
-    """Write deploy.prototxt of a model that names one of our builders."""
+    """Write the deploy.prototxt of a model that names a builder of this package."""
     builder = model.facts.get("builder")
     if not builder or (model.path / "deploy.prototxt").exists():
         return

@@ -1,4 +1,4 @@
-"""A net that takes pictures as files have them, and gives the probabilities of classes."""
+"""Classifies pictures: from pixels to class probabilities."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Predictor"]
 
 
 class Predictor:
-    """The net of a model folder with its weights, its preparation of pictures, and the names of its classes.
+    """The net of a model folder with its weights, its preparation of pictures, and its class names.
 
         predictor = Predictor("flowers")
         probabilities = predictor.predict([pixels])      # (1, classes)
 
-    Raises FileError where weights or labels are missing or do not fit.
+    Raises FileError if weights or labels are missing or do not fit.
     """
 
     def __init__(self, folder: str | Path | ModelFolder, engine: str = "torch") -> None:
@@ -43,7 +43,7 @@ class Predictor:
         return int(np.prod(self.net.blobs[self.output].shape[1:]))
 
     def predict(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """The net's output (N, classes) for pixels (H, W, 3), blue first, or (H, W)."""
+        """Return the net's output (N, classes) for pixels (H, W, 3) in BGR order, or (H, W)."""
         rows = np.stack([self.preparation.apply(picture) for picture in pictures])
         name = self.net.inputs[0]
         wanted = tuple(self.net.blobs[name].shape[1:])

@@ -1,4 +1,4 @@
-"""How a picture becomes what a net takes: size, colours, mean and scale."""
+"""The preparation of pictures for a net: size, colours, mean and scale."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _COLORS = ("bgr", "rgb", "gray")
 
 @dataclass(frozen=True)
 class Preparation:
-    """The preparation that a Data layer in the phase TEST does with records of the stored size.
+    """The preparation that a Data layer in the phase TEST applies to records of the stored size.
 
         y = scale (centre of the resized picture - mean)
 
-    `resize` is (height, width), or one number to bring the shorter side to; `crop` the side of the square that is cut
-    out of the centre (0: all). `mean` has one value, one a channel, or none.
+    `resize` is (height, width), or a number for the shorter side. `crop` is the side of the centre crop (0: no crop).
+    `mean` has one value, one per channel, or none.
     """
 
     color: str = "bgr"
@@ -34,7 +34,7 @@ class Preparation:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, str], place: str) -> Preparation:
-        """From words: `color: bgr`, `resize: 256,256`, `crop: 224`, `mean: 104,117,123`, `scale: 0.017`."""
+        """Parse words: `color: bgr`, `resize: 256,256`, `crop: 224`, `mean: 104,117,123`, `scale: 0.017`."""
         color = facts.get("color", "bgr").lower()
         if color not in _COLORS:
             raise ArgumentError(f'{place}: color "{color}"; expected {", ".join(_COLORS)}')
@@ -47,7 +47,7 @@ class Preparation:
         return cls(color, resize, int(crop[0]) if crop else 0, mean, scale[0] if scale else 1.0)
 
     def facts(self) -> dict[str, str]:
-        """The same as words."""
+        """Return the preparation as words."""
         return {
             "color": self.color,
             "resize": ",".join(map(str, self.resize)),
@@ -58,11 +58,11 @@ class Preparation:
 
     @property
     def channels(self) -> int:
-        """How many channels the net takes."""
+        """The number of channels of the net's input."""
         return 1 if self.color == "gray" else 3
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels (H, W, 3) blue first, or (H, W), as the net's input (C, h, w), float32."""
+        """Convert pixels (H, W, 3) in BGR order, or (H, W), to the net's input (C, h, w), float32."""
         image = planes(fitted(recolored(pixels, self.color), self.resize)).astype(np.float32)
         if self.crop:
             top, left = ((side - self.crop) // 2 for side in image.shape[1:])
@@ -75,7 +75,7 @@ class Preparation:
 
 
 def recolored(pixels: np.ndarray, color: str) -> np.ndarray:
-    """Pixels, blue first or grey, in the colours "bgr", "rgb" or "gray"."""
+    """Convert pixels, BGR or grey, to the colours "bgr", "rgb" or "gray"."""
     if color == "gray":
         return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     if pixels.ndim == 2:
@@ -84,7 +84,7 @@ def recolored(pixels: np.ndarray, color: str) -> np.ndarray:
 
 
 def fitted(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Pixels resized to (height, width), or so that the shorter side has the one number given."""
+    """Resize pixels to (height, width), or so that the shorter side has the given length."""
     if not size:
         return pixels
     height, width = pixels.shape[:2]

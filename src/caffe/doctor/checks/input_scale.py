@@ -25,7 +25,7 @@ class InputScale(Check):
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         for name in exam.inputs():
             x = exam.sample.arrays.get(name)
-            node = next(node for node in exam.case.train.nodes if name in node.spec.top)
+            node = exam.case.train.source(name)
             numbers = any(other.type == "Embed" for other in exam.case.train.readers(node) if name in other.spec.bottom)
             if x is not None and x.size and not numbers:
                 yield from self._look(exam, name, node, x)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Stage, certain
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.head import CLASSIFYING, class_axis
@@ -39,7 +39,7 @@ class Labels(Check):
             return
 
     def _look(self, exam: Exam, node: Node, source: Node, labels: np.ndarray, classes: int) -> Iterator[Finding | Line]:
-        flat, place = labels.ravel(), exam.case.place(source.index)
+        flat = labels.ravel()
         ignored = node.spec.loss_param.ignore_label if node.spec.loss_param.HasField("ignore_label") else None
         flat = flat[flat != ignored] if ignored is not None else flat
         wrong = flat[(flat < 0) | (flat >= classes) | (flat != np.round(flat))] if classes else flat[:0]
@@ -49,15 +49,14 @@ class Labels(Check):
             f"{len(values)} classes, {values[0]:g} to {values[-1]:g}; {counts.min():,} to {counts.max():,} items each",
         )
         if len(wrong):
-            yield Finding(
+            yield certain(
+                exam,
+                source,
                 "label-range",
-                Severity.ERROR,
                 f'layer "{source.name}" gives label {wrong[0]:g}; the outputs are classes 0 to {classes - 1}',
                 f"number the classes from 0, or give the last layer {int(values.max()) + 1} outputs",
                 f"{len(wrong):,} of {len(flat):,} labels",
-                layer=source.name,
-                place=place,
-                certain=True,
+                Severity.ERROR,
             )
             return
         yield from self._balance(exam, source, values, counts)
@@ -68,16 +67,14 @@ class Labels(Check):
         even, most = counts.sum() / len(values), float(counts.max() / counts.sum())
         lopsided = most > _HALF and len(values) > 2 and counts.min() < 4 * _RARE * even
         if len(values) > 1 and exam.sample.whole and (most > _MOST or counts.min() < _RARE * even or lopsided):
-            yield Finding(
+            yield certain(
+                exam,
+                source,
                 "class-imbalance",
-                Severity.WARNING,
                 f"{100 * most:.0f} % of the labels are class {values[counts.argmax()]:g}, and {counts.min():,} are "
                 f"class {values[counts.argmin()]:g}",
                 "weight the classes (InfogainLoss), or repeat the rare ones in the database",
                 f"{counts.min():,} to {counts.max():,} items each",
-                layer=source.name,
-                place=exam.case.place(source.index),
-                certain=True,
             )
 
     @staticmethod
@@ -87,13 +84,11 @@ class Labels(Check):
         same = float((flat[1:] == flat[:-1]).mean())
         by_chance = float(((np.unique(flat, return_counts=True)[1] / len(flat)) ** 2).sum())
         if same > 0.9 and (by_chance < 0.8 or (classes == 1 and not exam.sample.whole)):
-            yield Finding(
+            yield certain(
+                exam,
+                source,
                 "label-order",
-                Severity.WARNING,
                 "the items are sorted by class: most batches contain a single class",
                 "shuffle them: caffe convert_imageset -shuffle, or shuffle: true in the data layer",
                 f"{100 * same:.0f} % of the items have the previous item's label, by chance {100 * by_chance:.0f} %",
-                layer=source.name,
-                place=exam.case.place(source.index),
-                certain=True,
             )

@@ -22,15 +22,15 @@ class LabelsUnrelated(Check):
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
-        found = neighbours(exam)
-        if found is None:
+        found, head = neighbours(exam), exam.head
+        if found is None or head is None:
             return
         right, chance, items = found
         yield Line("nearest neighbours", f"{100 * right:.0f} % correct, a guess {100 * chance:.0f} %")
         least = chance + 3 * float(np.sqrt(chance * (1 - chance) / items))
         if right > least or exam.long.quality > _FAILS or exam.long.failed is not None or not exam.by_heart.learned:
             return
-        source = next(node for node in exam.case.train.nodes if exam.head and exam.head.labels in node.spec.top)
+        source = exam.case.train.source(head.labels)
         yield Finding(
             "labels-unrelated",
             Severity.ERROR,

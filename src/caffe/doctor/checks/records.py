@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Stage, certain
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -26,21 +26,19 @@ class Records(Check):
         if not names or not exam.sample.count:
             return
         x = exam.sample.arrays.get(names[0])
-        node = next(node for node in exam.case.train.nodes if names[0] in node.spec.top)
+        node = exam.case.train.source(names[0])
         train = _hashes(x)
         if train:
             copies = 1 - len(set(train)) / len(train)
             yield Line("copies", f"{100 * copies:.1f} % of {len(train):,} training items are copies of others")
             if copies > _COPIES:
-                yield Finding(
+                yield certain(
+                    exam,
+                    node,
                     "duplicate-records",
-                    Severity.WARNING,
                     f"{100 * copies:.0f} % of the {len(train):,} training items that were read are copies of others",
                     "remove the copies, or count epochs by distinct items",
                     f"{len(set(train)):,} of {len(train):,} items are distinct",
-                    layer=node.name,
-                    place=exam.case.place(node.index),
-                    certain=True,
                 )
         yield from self._overlap(exam, names[0], set(train))
         yield from self._classes(exam)
@@ -54,17 +52,16 @@ class Records(Check):
         shared = sum(each in train for each in test) / len(test)
         yield Line("test items in the training data", f"{100 * shared:.1f} % of {len(test):,}")
         if shared > _SHARED:
-            node = next(node for node in exam.case.test.nodes if name in node.spec.top)
+            node = exam.case.test.source(name)
             several = len(exam.case.param.test_iter) > 1
-            yield Finding(
+            yield certain(
+                exam,
+                node,
                 "train-test-overlap",
-                Severity.NOTE if several else Severity.WARNING,
                 f"{100 * shared:.0f} % of the test items are also training items: the test measures what was memorized",
                 "split the data once, before anything else, and test on items that are not used for training",
                 f"{round(shared * len(test)):,} of {len(test):,} items",
-                layer=node.name,
-                place=exam.case.place(node.index),
-                certain=True,
+                Severity.NOTE if several else Severity.WARNING,
             )
 
     @staticmethod
@@ -77,16 +74,14 @@ class Records(Check):
             return
         classes, tested = np.unique(mine), np.unique(theirs)
         if len(classes) > 2 * len(tested):
-            node = next(node for node in exam.case.test.nodes if head.labels in node.spec.top)
-            yield Finding(
+            node = exam.case.test.source(head.labels)
+            yield certain(
+                exam,
+                node,
                 "validation-too-good",
-                Severity.WARNING,
                 f"the test data hold {len(tested)} of {len(classes)} classes: a constant answer is often correct",
                 "take the test items from the same classes as the training items",
                 f"{theirs.size:,} labels of {len(tested)} classes",
-                layer=node.name,
-                place=exam.case.place(node.index),
-                certain=True,
             )
 
 

@@ -43,11 +43,11 @@ class Compiled(Engine):
 
     def prepare(self, plan: Plan) -> None:
         self._plan = plan
-        self._watch = WeightWatch([blob.weights for step in plan.steps for blob in step.layer.param_blobs])
+        self._weight_watch = WeightWatch([blob.weights for step in plan.steps for blob in step.layer.param_blobs])
         self.pieces = cut(plan, lambda call: call.layer.traceable, lambda piece: _CompiledRun(piece, self._frozen))
 
     def outdated(self) -> str:
-        changed = self._watch.changed()
+        changed = self._weight_watch.changed()
         return "its weights have changed since it was compiled: it runs uncompiled" if changed and self._ran else ""
 
     def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:

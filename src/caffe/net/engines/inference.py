@@ -16,7 +16,7 @@ from caffe.net.engines.engine import NO_INPUTS, Engine
 from caffe.net.plan.plan import Plan, Rounding
 from caffe.net.plan.rewrite import INFERENCE, Call
 from caffe.net.plan.rewrite.call import tops_of
-from caffe.net.plan.rewrite.product import Product
+from caffe.net.plan.rewrite.product import FusedProduct
 
 __all__ = ["Inference"]
 
@@ -47,7 +47,7 @@ class Inference(Engine, name="torch"):
 
     def prepare(self, plan: Plan) -> None:
         self._plan = plan
-        self._products = [call.run for call in plan.calls if isinstance(call.run, Product)]
+        self._products = [call.run for call in plan.calls if isinstance(call.run, FusedProduct)]
         self.follow(plan.calls)
 
     def follow(self, calls: list[Call]) -> bool:

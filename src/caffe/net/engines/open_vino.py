@@ -54,10 +54,10 @@ class OpenVino(Engine, name="openvino"):
     def prepare(self, plan: Plan) -> None:
         self._plan = plan
         self._cut()
-        self._watch = self._watched_weights()
+        self._weight_watch = self._watched_weights()
 
     def outdated(self) -> str:
-        if self._watch.changed():
+        if self._weight_watch.changed():
             self._cut()
             self._changes += 1
         elif self._changes:
@@ -95,8 +95,8 @@ class OpenVino(Engine, name="openvino"):
         """Run these layers on torch from now on."""
         self._apart.update(layer.name for layer in layers)
         self._cut()
-        self._watch = self._watched_weights()
-        self._watch.changed()  # reset the watch: no weights changed since this run began
+        self._weight_watch = self._watched_weights()
+        self._weight_watch.changed()  # reset the watch: no weights changed since this run began
         names = ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
         log.warning(
             "open_vino.py", f'net "{self._plan.name}": OpenVINO cannot take the layers {names}: they run on torch'

@@ -58,7 +58,7 @@ def assemble(
     def locate(index: int) -> str:
         return place(origin[index])
 
-    python_code.check(split, python_layers, locate)
+    python_code.check_python_layers(split, python_layers, locate)
     return build(split, device, locate), locate
 
 

@@ -19,7 +19,7 @@ from caffe.layers.base import Layer, as_tuple
 from caffe.layers.support.exact import exact_gradients
 from caffe.net.graph.step import Step
 
-__all__ = ["FINE", "TOLERANCE", "Slope", "check", "gradients", "objective", "run", "slopes"]
+__all__ = ["FINE", "TOLERANCE", "Slope", "check_gradients", "gradients", "objective", "run", "slopes"]
 
 _Example = Callable[[Tensor], Tensor | None]
 
@@ -82,7 +82,7 @@ class Slope:
         return "right" if doubt <= 0.011 else "no slope"
 
 
-def check(net: Any, seed: int = 1, layer: str = "", elements: int = 0) -> list[tuple[Layer, list[Slope]]]:
+def check_gradients(net: Any, seed: int = 1, layer: str = "", elements: int = 0) -> list[tuple[Layer, list[Slope]]]:
     """Each layer of a Net with the slopes of its bottoms and blobs that have a gradient. The net is used up.
 
     With a name `layer` the others only run forward. Beside the random directions, so many `elements` of each bottom and

@@ -23,11 +23,11 @@ from caffe.errors import NetError
 from caffe.layers.base import Layer, Lowering
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.rewrite import Call
-from caffe.net.plan.rewrite.product import Product
+from caffe.net.plan.rewrite.product import FusedProduct
 from caffe.parameter_memory import WeightWatch
 from caffe.proto import caffe_pb2
 
-__all__ = ["LowPrecision", "check", "dtype_of"]
+__all__ = ["LowPrecision", "check_precision", "dtype_of"]
 
 _DTYPES = {"FLOAT": torch.float32, "BFLOAT16": torch.bfloat16, "FLOAT16": torch.float16}
 
@@ -38,7 +38,7 @@ def dtype_of(precision: int | str) -> torch.dtype:
     return _DTYPES[name]
 
 
-def check(dtype: torch.dtype, device: torch.device) -> None:
+def check_precision(dtype: torch.dtype, device: torch.device) -> None:
     """Raise a `NetError` if the device does not support the dtype. Warn once if it is slow there."""
     if dtype not in _DTYPES.values():
         names = ", ".join(str(known) for known in _DTYPES.values())
@@ -74,7 +74,7 @@ class LowPrecision:
         self._twins: list[tuple[Layer, Layer]] = []  # a layer, and its copy with shadows in place of weights
         self._shadows: dict[tuple[int, torch.dtype], _Shadow] = {}  # by the weight's id
         self._masters: list[ParamBlob] = []  # the blobs of the layers that have shadows
-        self._watch: WeightWatch | None = None
+        self._weight_watch: WeightWatch | None = None
 
     def lower(self, calls: Sequence[Call], count: int, losses: frozenset[int]) -> tuple[list[Call], int]:
         """Insert conversions into the calls. Returns the calls and the new number of places; `count` is the old one.
@@ -107,14 +107,14 @@ class LowPrecision:
             twin.training = layer.training
         for shadow in self._shadows.values():
             shadow.follow()
-        if self._watch is None:
-            self._watch = WeightWatch([blob.weights for blob in self._masters])
+        if self._weight_watch is None:
+            self._weight_watch = WeightWatch([blob.weights for blob in self._masters])
         copies = [shadow for shadow in self._shadows.values() if shadow.rounded]
-        if copies and (self._watch.changed() or always):
+        if copies and (self._weight_watch.changed() or always):
             torch_internals.foreach_copy([shadow.leaf for shadow in copies], [shadow.master for shadow in copies])
 
     def _low_call(self, call: Call) -> Call:
-        if isinstance(call.run, Product):
+        if isinstance(call.run, FusedProduct):
             return replace(call, run=replace(call.run, dtype=self.dtype))
         layer = self._twin(call.layer)
         return call if layer is call.layer else replace(call, layer=layer, run=layer.forward)

@@ -12,14 +12,14 @@ from caffe.layers.normalization import BatchNorm
 from caffe.net.plan.rewrite.batch_norm import scales_channels
 from caffe.net.plan.rewrite.call import Call, readers
 from caffe.net.plan.rewrite.inplace import adds_two
-from caffe.net.plan.rewrite.product import Product, is_plain
+from caffe.net.plan.rewrite.product import FusedProduct, is_plain
 
 __all__ = ["add_in_place", "fold_scales", "fuse_relu", "fuse_sum", "use_products"]
 
 
 def use_products(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     """Replace Convolution, Deconvolution and InnerProduct by kernels whose weights are reordered once."""
-    return [replace(call, run=Product(call.layer)) if is_plain(call) else call for call in calls]
+    return [replace(call, run=FusedProduct(call.layer)) if is_plain(call) else call for call in calls]
 
 
 def fold_scales(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
@@ -27,7 +27,7 @@ def fold_scales(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     return _absorb(calls, wanted, _fold)
 
 
-def _fold(product: Product, call: Call) -> Product | None:
+def _fold(product: FusedProduct, call: Call) -> FusedProduct | None:
     layer: Any = call.layer
     on_channels = type(product.layer) is not InnerProduct or product.layer.start == 1
     norm = isinstance(layer, BatchNorm) and layer.uses_running
@@ -41,7 +41,7 @@ def fuse_relu(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     return _absorb(calls, wanted, _fuse_relu)
 
 
-def _fuse_relu(product: Product, call: Call) -> Product | None:
+def _fuse_relu(product: FusedProduct, call: Call) -> FusedProduct | None:
     if type(call.layer) is not ReLU or product.slope is not None:
         return None
     return replace(product, slope=call.layer.opt.negative_slope)
@@ -58,7 +58,7 @@ def fuse_sum(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
             for mine, other in (call.reads[::-1], call.reads):
                 maker = makers.get(mine[0])
                 run = maker.run if maker is not None and read[mine[0]] == 1 and mine[0] not in wanted else None
-                if maker is not None and isinstance(run, Product) and not run.adds:
+                if maker is not None and isinstance(run, FusedProduct) and not run.adds:
                     gone.add(id(maker))
                     call = replace(call, layer=maker.layer, run=replace(run, adds=True), reads=(*maker.reads, other))
                     break
@@ -73,13 +73,13 @@ def add_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     last: dict[int, int] = {}
     for index, call in enumerate(calls):
         last.update((place, index) for place, _ in call.reads)
-        if isinstance(call.run, Product):
+        if isinstance(call.run, FusedProduct):
             fresh.update(call.writes)
         else:  # its top may be a view of its bottom
             fresh.difference_update(place for place, _ in call.reads)
     changed = []
     for index, call in enumerate(calls):
-        if isinstance(call.run, Product) and call.run.adds:
+        if isinstance(call.run, FusedProduct) and call.run.adds:
             place = call.reads[1][0]
             if place in fresh and place not in wanted and last[place] == index and place != call.reads[0][0]:
                 call = replace(call, run=replace(call.run, over=True))
@@ -102,7 +102,7 @@ def _absorb(calls: Sequence[Call], wanted: frozenset[int], join: Any) -> list[Ca
                 changed[index] = replace(maker, run=joined, writes=call.writes, kept=call.kept)
                 place[call.writes[0]] = index
                 continue
-        if isinstance(call.run, Product):
+        if isinstance(call.run, FusedProduct):
             place[call.writes[0]] = len(changed)
         changed.append(call)
     return changed

@@ -19,7 +19,7 @@ from caffe.layers.normalization import BatchNorm
 from caffe.layers.support.geometry import margins, pad_axes
 from caffe.parameter_memory import WeightWatch
 
-__all__ = ["Product", "is_plain"]
+__all__ = ["FusedProduct", "is_plain"]
 
 _LAST = torch.channels_last
 _FEW_WEIGHTS = 2**20  # of an InnerProduct: for one row, oneDNN's preparation takes longer than the product
@@ -27,7 +27,7 @@ _FEW_PRODUCTS = 2**19  # of a convolution: oneDNN's preparation takes longer tha
 
 
 @dataclass(eq=False, repr=False)
-class Product:
+class FusedProduct:
     """A layer whose weights are prepared once, as a kernel `y = act(scaled(layer(x)) + other)`.
 
     `scales` are the BatchNorm and Scale layers after it, which are folded into its weights and bias. `slope` is the
@@ -51,17 +51,19 @@ class Product:
     """Whether the ReLU must preserve NaN, which oneDNN's ReLU turns into 0."""
     _made_for: tuple[tuple[int, ...], bool] | None = field(init=False, default=None)
     _finite: bool = field(init=False, default=True)
-    _watch: WeightWatch = field(init=False)
+    _weight_watch: WeightWatch = field(init=False)
     _weights: tuple[Tensor, Tensor | None] = field(init=False)
     _kernel: Callable[..., Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.slide = self.slide or getattr(self.layer, "slide", None)
-        self._watch = WeightWatch([blob.weights for layer in (self.layer, *self.scales) for blob in layer.param_blobs])
+        self._weight_watch = WeightWatch(
+            [blob.weights for layer in (self.layer, *self.scales) for blob in layer.param_blobs]
+        )
 
     def refresh(self) -> bool:
         """Fold the weights again if they changed. Returns whether all are finite."""
-        if self._watch.changed():
+        if self._weight_watch.changed():
             weight, bias = self.folded()
             dtype = self.dtype or weight.dtype
             self._weights = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -196,7 +198,7 @@ def one_dnn(x: Tensor, weight: Tensor) -> bool:
 
 
 def is_plain(call: Any) -> bool:
-    """Whether a call runs a single layer that a Product can replace."""
+    """Whether a call runs a single layer that a FusedProduct can replace."""
     layer = call.layer
     if len(call.reads) != 1 or len(call.writes) != 1 or call.run != layer.forward:
         return False

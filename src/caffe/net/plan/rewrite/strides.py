@@ -9,7 +9,7 @@ from typing import Any
 
 from caffe.layers.convolution import is_convolution
 from caffe.net.plan.rewrite.call import Call
-from caffe.net.plan.rewrite.product import Product
+from caffe.net.plan.rewrite.product import FusedProduct
 
 __all__ = ["skip_early"]
 
@@ -41,17 +41,17 @@ def skip_early(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def _convolves(call: Call) -> bool:
-    return isinstance(call.run, Product) and is_convolution(call.run.layer)
+    return isinstance(call.run, FusedProduct) and is_convolution(call.run.layer)
 
 
 def _skips(call: Call) -> tuple[int, ...]:
     """The stride of a 1 x 1 convolution. Empty for other convolutions and for stride 1."""
-    slide: Any = call.run.slide if _convolves(call) and isinstance(call.run, Product) else None
+    slide: Any = call.run.slide if _convolves(call) and isinstance(call.run, FusedProduct) else None
     alone = slide is not None and set(slide.kernel) == {1} and not any(slide.pad)
     return slide.stride if alone and any(step > 1 for step in slide.stride) else ()
 
 
-def _thinned(product: Any, stride: tuple[int, ...]) -> Product:
+def _thinned(product: Any, stride: tuple[int, ...]) -> FusedProduct:
     """The product that computes only every `stride`-th cell."""
     steps = tuple(old * new for old, new in zip(product.slide.stride, stride, strict=True))
     slide = replace(product.slide, stride=steps)
