@@ -12,14 +12,10 @@ from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError
 
-<<<<<<< HEAD
 if TYPE_CHECKING:
     from caffe.project.tabular.columns import Columns
 
-__all__ = ["FLAGS", "check", "choose_part", "score", "wanted"]
-=======
-__all__ = ["FLAGS", "check_report", "score", "wanted"]
->>>>>>> words
+__all__ = ["FLAGS", "check_report", "choose_part", "score", "wanted"]
 
 REPORT = Flag(
     "report",
@@ -69,9 +65,8 @@ def choose_part(flags: SimpleNamespace) -> None:
     flags.model = sources_replaced(flags.model, "train_lmdb")
 
 
-<<<<<<< HEAD
 def score(net: Any, flags: SimpleNamespace, display: Display, known: list[str] | Columns) -> None:
-    """Run the test and tell the report; `known` are the names of the classes, or the columns of a regression."""
+    """Run the test and print the report. `known` are the names of the classes, or the columns of a regression."""
     if isinstance(known, list):
         _score_classes(net, flags, display, known)
     else:
@@ -79,10 +74,6 @@ def score(net: Any, flags: SimpleNamespace, display: Display, known: list[str] |
 
 
 def _score_classes(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) -> None:
-=======
-def score(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) -> None:
-    """Run the test and print the report."""
->>>>>>> words
     from caffe.evaluation import Judgement
     from caffe.evaluation.answers import collect, head_of
     from caffe.reliability import Reliability, draw

@@ -22,18 +22,11 @@ def complete_train(flags: SimpleNamespace) -> None:
         flags.solver = _SOLVER
 
 
-<<<<<<< HEAD
 def complete_test(flags: SimpleNamespace) -> tuple[list[str], Columns | None]:
-    """Take net, best weights and length of a test from the project in the present folder, where none is given.
-
-    Returns the names of the classes, and the columns of a table whose label is a number. Outside of a project, or where
-    net or weights are given: an empty list and None.
-=======
-def complete_test(flags: SimpleNamespace) -> list[str]:
     """Use net, best weights and number of batches from the project in the current folder if none are given.
 
-    Returns the names of the classes; an empty list outside a project, or if net or weights are given.
->>>>>>> words
+    Returns the names of the classes, and the columns of a table whose label is a number. Outside a project, or if net
+    or weights are given, these are an empty list and None.
     """
     if flags.model or flags.weights or not os.path.isfile("train_val.prototxt"):
         return [], None

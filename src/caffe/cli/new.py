@@ -14,29 +14,22 @@ from caffe.errors import CaffeError
 if TYPE_CHECKING:
     from caffe.project.sources import Source
 
-<<<<<<< HEAD
-IMAGES = Flag("images", "", "Folder with a folder of pictures for each class, or with train/ and val/ that have these.")
-CSV = Flag(
-    "csv", "", "Table: of files and labels (names are relative to -images, or to the table), or of numbers and words."
-)
-LABEL = Flag("label", "", "Column of a table of numbers and words that is to be predicted.")
-TASK = Flag(
-    "task",
-    "",
-    "classification or regression, for a table of numbers and words; by default regression where the label has many "
-    "different numbers.",
-)
-DROP = Flag("drop", "", "Columns of a table of numbers and words that the net does not get, separated by ','.")
-DATA = Flag("data", "", "A known data set, by the name that `caffe data` has for it: cifar10, digits and others.")
-ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels, or x (rows, columns) and y.")
-=======
 IMAGES = Flag(
     "images", "", "Folder with a subfolder of pictures for each class, or with train/ and val/ that contain these."
 )
-CSV = Flag("csv", "", "Table of files and labels (paths are relative to -images, or to the table), or of numbers.")
+CSV = Flag(
+    "csv", "", "Table of files and labels (paths are relative to -images, or to the table), or of numbers and words."
+)
+LABEL = Flag("label", "", "Column of a table of numbers and words that the net predicts.")
+TASK = Flag(
+    "task",
+    "",
+    "classification or regression, for a table of numbers and words. The default is regression if the label has many "
+    "different numbers.",
+)
+DROP = Flag("drop", "", "Columns of a table of numbers and words that the net does not read, separated by ','.")
 DATA = Flag("data", "", "A known data set, by its name in `caffe data`: cifar10, digits and others.")
-ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels.")
->>>>>>> words
+ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels, or x (rows, columns) and y.")
 NET = Flag(
     "net",
     "",

@@ -174,11 +174,7 @@ def _resume(solver: Any, state: str) -> None:
 
 
 def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> bool:
-<<<<<<< HEAD
-    """Train one net; True if the run was stopped from outside."""
-=======
     """Train one net; returns True if the run was stopped."""
->>>>>>> words
     from caffe.solver import get_solver
 
     solver = get_solver(param, source=flags.solver)

@@ -206,23 +206,8 @@ class ArraySource(Source):
 
     @classmethod
     def from_npz(cls, path: str) -> ArraySource:
-<<<<<<< HEAD
-        """The arrays of an .npz file: images as "images", "x" or "data", labels as "labels" or "y"."""
-        pixels, classes = read_npz(path, list(pair_of(path)))
-=======
         """Read the arrays of an .npz file: images as "images", "x" or "data", labels as "labels" or "y"."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                names = list(file) if not isinstance(file, np.ndarray) else []
-        except Exception:
-            names = []  # reading it below reports the error
-        lower = {name.lower(): name for name in names}
-        images = next((lower[name] for name in ("images", "x", "data", "x_train") if name in lower), "images")
-        labels = next(
-            (lower[name] for name in ("labels", "y", "label", "target", "y_train") if name in lower), "labels"
-        )
-        pixels, classes = read_npz(path, [images, labels])
->>>>>>> words
+        pixels, classes = read_npz(path, list(pair_of(path)))
         return cls(np.asarray(pixels), [value.item() for value in np.asarray(classes).ravel()], name=path)
 
     def read(self, example: Example) -> np.ndarray:
@@ -233,14 +218,13 @@ class ArraySource(Source):
         return np.ascontiguousarray(image[..., 2::-1]) if image.ndim == 3 else image
 
 
-<<<<<<< HEAD
 def pair_of(path: str) -> tuple[str, str]:
-    """The names in an .npz file of the array of examples and of the array of labels; the usual ones if it has none."""
+    """Return the names of the arrays of examples and of labels in an .npz file; the usual names if there are none."""
     try:
         with np.load(path, allow_pickle=False) as file:
             names = list(file) if not isinstance(file, np.ndarray) else []
     except Exception:
-        names = []  # reading it tells what is wrong
+        names = []  # reading the file later reports the error
     lower = {name.lower(): name for name in names}
     examples, labels = (
         next((lower[name] for name in known if name in lower), known[0])
@@ -250,11 +234,7 @@ def pair_of(path: str) -> tuple[str, str]:
 
 
 def known_source(name: str) -> Source:
-    """The pictures of a known data set; its test part validates."""
-=======
-def known_source(name: str) -> ArraySource:
     """Return the pictures of a known data set. Its test part is used for validation."""
->>>>>>> words
     known = datasets.KNOWN
     if name in PICTURE_SETS:
         return FolderSource(cached(name))
@@ -298,14 +278,9 @@ def read_table(path: str | Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-<<<<<<< HEAD
 def picture_columns(heads: Sequence[str]) -> dict[str, int]:
-    """The columns for files and labels that a first line names; empty if it names none."""
+    """Return the columns for files and labels that a first line names; empty if it names none."""
     head = [cell.strip().lower() for cell in heads]
-=======
-def _columns(head: list[str]) -> dict[str, int]:
-    """Return the columns named in a first line; empty if it names none."""
->>>>>>> words
     names = {
         "file": ("file", "filename", "path", "image", "image_path", "filepath", "picture", "name"),
         "label": ("label", "class", "category", "target"),

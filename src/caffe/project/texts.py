@@ -147,19 +147,9 @@ def _rate_note(plan: Plan) -> str:
 
 
 def readme(plan: Plan, facts: dict[str, str], notes: list[str], counts: list[tuple[str, int, int]]) -> str:
-<<<<<<< HEAD
-    """README.md: front matter as model folders have, the five commands, and what was seen in the data."""
+    """Return README.md: front matter as in model folders, the five commands, and the notes about the data."""
     table = "".join(f"| {label} | {train:,} | {val:,} |\n" for label, train, val in counts)
     return f"""{front_matter(facts)}# {plan.name}
-=======
-    """Return README.md: front matter as in model folders, the five commands, and the notes about the data."""
-    front = "".join(f"{key}: {value}\n" for key, value in facts.items())
-    table = "".join(f"| {label} | {train:,} | {val:,} |\n" for label, train, val in counts)
-    seen = "".join(f"- {note}\n" for note in notes) or "- no problems\n"
-    return f"""---
-{front}---
-# {plan.name}
->>>>>>> words
 
 A classifier of pictures into {len(plan.classes)} classes, by {plan.net}. The commands, in this folder:
 
@@ -177,18 +167,14 @@ caffe doctor -solver solver.prototxt
 | class | training | validation |
 | --- | --- | --- |
 {table}
-<<<<<<< HEAD
 {seen(notes)}"""
-=======
-Notes about the data:
->>>>>>> words
 
 
 def front_matter(facts: Mapping[str, str]) -> str:
-    """The lines with which a readme of a model folder begins."""
+    """Return the first lines of the readme of a model folder."""
     return "---\n" + "".join(f"{key}: {value}\n" for key, value in facts.items()) + "---\n"
 
 
 def seen(notes: Sequence[str]) -> str:
-    """The end of a README: the notes about the data."""
-    return "What was seen in the data:\n\n" + ("".join(f"- {note}\n" for note in notes) or "- nothing to complain of\n")
+    """Return the end of a README: the notes about the data."""
+    return "Notes about the data:\n\n" + ("".join(f"- {note}\n" for note in notes) or "- no problems\n")
