@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,8 @@ class FolderSource(_Files):
     """Pictures in folders: one for each class, with any folders inside, or these below train/ and val/.
 
     `group` is "folder" where each folder within a class is a group, or a regular expression that is searched for in the
-    path of a picture, whose first group (or match) is the name of the group. Links are followed, once each.
+    path of a picture, whose first group (or match) is the name of the group. Links are followed, once each. Names that
+    look alike are one class: macOS writes an umlaut as two letters, others as one.
     """
 
     def __init__(self, folder: str | Path, group: str = "") -> None:
@@ -120,7 +122,7 @@ class FolderSource(_Files):
         others = 0
         for label in classes:
             before = len(self.examples)
-            others += self._take_class(top / label, label, part)
+            others += self._take_class(top / label, unicodedata.normalize("NFC", label), part)
             if len(self.examples) == before:
                 self.notes.append(f"{top / label}: has no pictures, so it is not a class")
         if others:
