@@ -28,7 +28,7 @@ FLOORS = [
     "solver",
     "pictures web io train_log draw plot reliability coord_map classifier detector models torch inside",
     "inspection doctor",
-    "zoo project evaluation watch exercise ensemble race search monitor tryout",
+    "zoo project evaluation watch exercise ensemble race search monitor tryout convert",
     "cli",
     "_caffe pycaffe",
 ]

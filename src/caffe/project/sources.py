@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ class FolderSource(_Files):
 
     `group` is "folder", so that each subfolder of a class is a group, or a regular expression that is searched in the
     path of a picture; its first group (or the whole match) is the name of the picture's group. Links are followed, once
-    each.
+    each. Names that look the same are one class, because macOS and other systems encode an umlaut differently.
     """
 
     def __init__(self, folder: str | Path, group: str = "") -> None:
@@ -121,7 +122,7 @@ class FolderSource(_Files):
         others = 0
         for label in classes:
             before = len(self.examples)
-            others += self._take_class(top / label, label, part)
+            others += self._take_class(top / label, unicodedata.normalize("NFC", label), part)
             if len(self.examples) == before:
                 self.notes.append(f"{top / label}: has no pictures, so it is not a class")
         if others:
