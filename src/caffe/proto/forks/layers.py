@@ -24,8 +24,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "DetectNetTransformation": (of.NVIDIA, ""),
     "DomainTransform": (of.DEEPLAB, ""),
     "FlowAugmentation": (of.FLOWNET, ""),
-    "GroupNorm": ("GroupNorm", ""),
-    "HardSigmoid": (of.SYNOPSYS, ""),
     "MatRead": (of.DEEPLAB, ""),
     "MatWrite": (of.DEEPLAB, ""),
     "PyramidROIAlign": (of.SYNOPSYS, ""),
@@ -35,7 +33,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "AssistedExcitation": (of.MOBILENETYOLO, ""),
     "Resize": (of.MOBILENETV2, ""),
     "TRT": (of.NVIDIA, ""),
-    "SELUDropout": (of.JOLIBRAIN, ""),
     "ParseEvaluate": ("ParseNet", ""),
 }
 """Layer type -> its origin, and the way out if the package can compute the same."""
