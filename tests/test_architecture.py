@@ -26,9 +26,9 @@ FLOORS = [
     "net.run",
     "net.measure net",
     "solver",
-    "pictures io train_log draw plot reliability coord_map classifier detector models torch inside",
+    "pictures web io train_log draw plot reliability coord_map classifier detector models torch inside",
     "inspection doctor",
-    "zoo project evaluation watch exercise ensemble race search monitor",
+    "zoo project evaluation watch exercise ensemble race search monitor tryout convert",
     "cli",
     "_caffe pycaffe",
 ]

@@ -46,6 +46,8 @@ def built(tmp_path_factory) -> Path:
     (copy / "examples/mnist/lenet_iter_1.caffemodel").write_bytes(b"weights")
     (copy / "examples/mnist/mnist_train_lmdb").mkdir()
     (copy / "examples/mnist/mnist_train_lmdb/data.mdb").write_bytes(b"digits")
+    (copy / "examples/gabor/data").mkdir(exist_ok=True)
+    (copy / "examples/gabor/data/patches.txt").write_text("patches.h5")
     (copy / "dist").mkdir()
     for kind in ("sdist", "wheel"):
         call([sys.executable, "-W", "error::DeprecationWarning", "-c", BUILD, kind], copy)
@@ -109,7 +111,8 @@ def test_the_description_has_no_links_that_only_a_checkout_can_follow(wheel):
 def test_the_source_distribution_holds_what_a_checkout_holds(built, sdist):
     made = {"PKG-INFO", "setup.cfg"}
     left = {"examples/mnist/lenet_iter_1.caffemodel", "examples/mnist/mnist_train_lmdb/data.mdb"}
-    expected = {name for name in files_below(built) - left if not name.startswith(("dist/", "build/"))}
+    made_by_scripts = re.compile(r"dist/|build/|examples/\w+/data/")
+    expected = {name for name in files_below(built) - left if not made_by_scripts.match(name)}
     assert {name for name in (sdist - made) ^ expected if ".egg-info/" not in name} == set()
     for name in ("docs/data.md", "examples/mnist/lenet_solver.prototxt", "tests/conftest.py", "Makefile", "LICENSE"):
         assert name in sdist

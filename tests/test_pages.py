@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from google.protobuf import text_format
 
 from caffe.proto import caffe_pb2
 from tests.conftest import ROOT
+from tests.monitor.helpers import fetch
 
 # Pages whose blocks need no files but those of `make demo`, and pages that begin without them.
 PAGES = ["README.md", "docs/layers_own.md", "docs/solvers.md", "docs/speed.md"]
@@ -22,10 +25,15 @@ BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```', re.M | re.S)
 DEMO = "examples/mnist/lenet_demo_solver.prototxt"
 
 
+def environment() -> dict[str, str]:
+    """The environment of a user who has installed the package."""
+    paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "2"}
+
+
 def run(folder: Path, *words: str) -> str:
     """What a program prints, run in a folder as after the installation."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
@@ -54,12 +62,14 @@ def test_the_blocks_of_a_page_run_after_the_demo(page, place):
 @pytest.mark.long
 @pytest.mark.parametrize("page", FROM_THE_START)
 def test_the_blocks_of_a_page_run(page, tmp_path):
+    if importlib.util.find_spec("skimage") is None:
+        pytest.skip("needs the photographs in the package scikit-image")
     run_blocks(page, copy_examples(tmp_path))
 
 
 def run_blocks(page: str, place: Path) -> None:
     """Write the files of a page, and run its commands, then its Python."""
-    script = []
+    script, folder = [], place
     for kind, title, text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
         if title:
             (place / title).write_text(text)
@@ -68,17 +78,31 @@ def run_blocks(page: str, place: Path) -> None:
         elif kind == "prototxt":
             text_format.Parse(text, caffe_pb2.SolverParameter())
         elif not kind:
-            run_commands(place, text)
+            folder = run_commands(folder, text)
     if script:
         (place / "page.py").write_text("\n".join(script))
         run(place, sys.executable, "page.py")
 
 
-def run_commands(folder: Path, text: str) -> None:
-    """Run the lines of a block that are commands of ours, and the shell's `mkdir` and `cd`."""
+def run_page(folder: Path, words: list[str]) -> None:
+    """Start a command that serves a page, get the page, and end the command as Ctrl-C does."""
+    command = [sys.executable, "-W", "ignore", "-m", "caffe", *words, "-port", "0"]
+    with subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = next(found[0] for line in process.stdout if (found := re.search(r"http://[\d.:]+/", line)))
+        assert b"<title>" in fetch(url)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def run_commands(folder: Path, text: str) -> Path:
+    """Run the lines of a block that are commands of ours, and the shell's `mkdir` and `cd`; returns the folder then."""
     ours = f"{sys.executable} -W ignore -m caffe "
     for line in text.splitlines():
         if line.startswith("cd "):
-            folder = folder / line.removeprefix("cd ")
+            folder = (folder / line.removeprefix("cd ")).resolve()
+        elif line.startswith("caffe try"):
+            run_page(folder, line.split()[1:])
         elif line.startswith(("caffe ", "mkdir ")):
             run(folder, "bash", "-c", re.sub("^caffe ", ours, line))
+    return folder

@@ -1,12 +1,9 @@
 """Generate caffe_pb2.py and its types, caffe_pb2.pyi, from caffe.proto and the fork fields in src/caffe/proto/forks.
 
 The files of the forks are merged into caffe.proto: the content of a fork's message or enum is added to the one with the
-same name; other messages are appended. Additions to LayerParameter are also made to V1LayerParameter. Requires
-grpcio-tools 1.62 (protoc 25), whose output works with every protobuf from 4.25 on; the output of later versions
-requires an equally new protobuf:
-
-    python -m venv /tmp/protoc && /tmp/protoc/bin/pip install grpcio-tools==1.62.3
-    /tmp/protoc/bin/python tools/generate_proto.py
+same name; other messages are appended. Additions to LayerParameter are also made to V1LayerParameter. `make generate`
+runs this script in an environment with grpcio-tools 1.62 (protoc 25), whose output works with every protobuf from 4.25
+on. The output of later versions requires an equally new protobuf.
 """
 
 from __future__ import annotations

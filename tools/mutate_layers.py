@@ -158,8 +158,8 @@ MUTATIONS = [
     Mutation(  # 25: a gradient that forgets a gate
         "recurrent.py", "slope[:, 2].mul_(dh)", "slope[:, 2].mul_(dc)", CONFORMANCE, "LSTM and slope"
     ),
-    Mutation(  # 26: rows are delivered once only
-        "data_memory.py", "self._next = stop % len(self._arrays[0])", "self._next = stop", "test_data_memory.py"
+    Mutation(  # 26: the same rows are delivered again
+        "data_memory.py", "self._next = stop % count", "self._next = start", "test_data_memory.py"
     ),
     Mutation(  # 27: the bottom is changed
         "activation.py",
@@ -167,6 +167,9 @@ MUTATIONS = [
         "return x.data.clamp_(self.opt.min, max(self.opt.min, self.opt.max))",
         CONFORMANCE,
         "Clip and bottoms",
+    ),
+    Mutation(  # 28: mask A sees its own cell
+        "autoregressive.py", "return order < centre + own", "return order < centre + 1", "test_autoregressive.py"
     ),
 ]
 

@@ -92,6 +92,7 @@ def _examined(run: Run, folder: Path, arguments: argparse.Namespace) -> dict[str
         (here / "fixed").mkdir(exist_ok=True)
         report.fix(here / "fixed")
         result["fixed"] = judge.trained(here / "fixed" / "solver.prototxt", here / "fixed" / "net.prototxt")
+        result["healthy"] = judge.healthy_value(run.name, folder)
     return result
 
 

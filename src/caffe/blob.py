@@ -256,6 +256,11 @@ class ParamBlob(Blob):
         return tensor
 
     @property
+    def parameter_name(self) -> str:
+        """The name of the layer's parameter or buffer, such as "weight"."""
+        return self._parameter_name
+
+    @property
     def parameter(self) -> Tensor:
         """The layer's parameter, or its buffer if the blob is not trained."""
         return self._holder()

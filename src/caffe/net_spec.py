@@ -15,6 +15,7 @@ an ordinary function from blobs to blobs: see `caffe.models`.
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -169,14 +170,14 @@ class Function:
         known = layer.DESCRIPTOR.fields_by_name
         if key.endswith("param"):
             return layer
-        options = _OPTIONS.get(self.type_name)
-        if options is None and key not in known:
-            options = _registered_options(self.type_name)
-        mine = extend.message_of(options).fields_by_name if options is not None else {}
-        if options is not None and key in mine:
-            return extend.options(layer, options)
+        held: list[str] = []
+        for field in _options(self.type_name, key if key not in known else ""):
+            mine = extend.message_of(field).fields_by_name
+            if key in mine:
+                return extend.options(layer, field)
+            held += mine
         if key not in known:
-            hint = did_you_mean(key, [*mine, *known])
+            hint = did_you_mean(key, [*held, *known])
             raise FieldError(f'layer "{layer.name}" ({self.type_name}) has no field "{key}"{hint}')
         return layer
 
@@ -187,9 +188,25 @@ Names = dict[Function | Top, str]
 _OPTIONS = {type_name: f"{name}_param" for type_name, name in param_name_dict().items()}
 
 
-def _registered_options(type_name: str) -> str | None:
-    """The options of a type that shares them with another (Deconvolution: convolution_param), if it is known."""
-    return LAYERS.find(type_name).options if type_name in LAYERS else None
+def _options(type_name: str, key: str) -> list[str]:
+    """The fields that hold a type's options: its own field, and the one that it shares with other types.
+
+    Deconvolution shares convolution_param, which counts for keys that a layer does not have itself. Of several fields
+    with the same message, as CConvolution has, the first is the one that the type reads.
+    """
+    named = _OPTIONS.get(type_name)
+    message = f"{type_name}Parameter"
+    fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
+    several = sum(field.message_type is not None and field.message_type.name == message for field in fields) > 1
+    if named and not several and (not key or key in extend.message_of(named).fields_by_name):
+        return [named]
+    importlib.import_module("caffe.layers")  # fills the registry
+    if type_name not in LAYERS:
+        return [named] if named else []
+    cls = LAYERS.find(type_name)
+    read = [field for field in (cls.options, *cls.more_options) if field]
+    own = [field for field in read if extend.message_of(field).name == message]
+    return [*own, *(field for field in read[:1] if key and field not in own)]
 
 
 class NetSpec:

@@ -40,7 +40,7 @@ true
 """
 
 CASES = [
-    ("caffe tr", ["train"]),
+    ("caffe tr", ["train", "try"]),
     ("caffe upgrade_net", ["upgrade_net_proto_binary", "upgrade_net_proto_text"]),
     ("caffe help comp", ["completion", "compute_image_mean"]),
     ("caffe -solver x.prototxt tes", ["test"]),

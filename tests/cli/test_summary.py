@@ -9,6 +9,7 @@ import pytest
 
 import caffe
 from caffe.cli import main
+from caffe.inspection import inspect
 from caffe.net.measure.summary import Summary
 from tests.conftest import ROOT
 
@@ -44,12 +45,23 @@ def test_the_three_forms(capsys, tmp_path, monkeypatch):
     assert main(["summary", LENET]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
-        "LeNet: 9 layers, 431,080 parameters (1.72 MB), 0.294 GFLOP and 5.04 MB of blobs a batch"
+        "LeNet (TEST): 9 layers, 431,080 parameters (1.72 MB), 0.294 GFLOP and 5.04 MB of blobs a batch"
     )
-    assert lines[1].split() == ["layer", "type", "tops", "parameters", "MFLOP", "MB", "field"]
+    assert lines[1].split() == ["layer", "type", "bottoms", "tops", "parameters", "MFLOP", "MB", "field"]
     assert main(["summary", LENET, "-out", "net.html"]) == 0
-    assert Path("net.html").read_text().startswith("<table><caption>LeNet: 9 layers")
+    assert Path("net.html").read_text().startswith("<table><caption>LeNet (TEST): 9 layers")
     assert main(["summary", LENET, "-out", "net.csv"]) == 0
-    assert Path("net.csv").read_text().startswith("layer,type,tops")
+    assert Path("net.csv").read_text().startswith("layer,type,bottoms,tops")
     assert main(["summary", LENET, "-format", "cvs"]) == 1
     assert '-format cvs: expected table, csv, html; did you mean "csv"?' in capsys.readouterr().err
+
+
+def test_notebooks_print_and_inspect_have_the_same_table():
+    net = caffe.Net(LENET, caffe.TEST)
+    summary = Summary(net)
+    assert net._repr_html_() == summary.html()
+    report = inspect(LENET)
+    assert [tuple(row) for row in report.layers.rows] == summary.table()[1:]
+    assert report.text().endswith(summary.text().split("\n", 1)[1])
+    assert repr(net) == Summary(net, arithmetic=False).text()
+    assert "FLOP" not in repr(net)

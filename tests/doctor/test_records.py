@@ -162,4 +162,4 @@ def test_training_that_waits_for_large_images(tmp_path):
     tests = [("test_iter: 4\ntest_interval: 500\n", ""), ("base_lr: 0.1", "base_lr: 0.01")]
     report = diagnose(faults.write(tmp_path, text, solver=tests), budget=BUDGET)
     assert [finding.code for finding in report.alarms] == ["input-starved"]
-    assert "kept in memory" in report.alarms[0].proof.text
+    assert "batch in memory" in report.alarms[0].proof.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,10 @@ def test_worst_mistakes_become_right_labels(project, capsys):
     after = labels("val")
     assert set(before) - set(after) == {second["key"]}
     assert {key for key in after if after[key] != before[key]} == {first["key"]}
+    assert re.search(r"\| above \| 17 \| [67] \|\n\| below \| 16 \| [78] \|", Path("README.md").read_text())
+    assert "# 14 pictures, never trained on" in Path("train_val.prototxt").read_text()
+    assert "batch_size: 14  # 1 batches are all pictures" in Path("train_val.prototxt").read_text()
+    assert "batches of a test: all 14 validation pictures" in Path("solver.prototxt").read_text()
     with open("changes.csv") as file:
         assert {row["new"] for row in csv.DictReader(file)} == {"below", ""}
     with open("examples.csv") as file:

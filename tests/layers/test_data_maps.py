@@ -152,6 +152,25 @@ ABSENT = [
         [(1, 3, 8, 9), (1, 1, 8, 9)],
     ),
     (
+        'type: "ImageGtData" image_gt_data_param { batch_size: 2 resize_height: 99 crop_height: 48 crop_width: 64 '
+        "field_h: 9 field_w: 9 downsample_rate: 8 output_gt_boxes: true }",
+        [(2, 3, 48, 64), (2, 6, 6, 8)],
+    ),
+    (
+        'type: "DetectionData" detection_data_param { batch_size: 2 short_size: 60 long_size: 100 '
+        "field_h: 9 field_w: 9 stride: 16 output_gt_boxes: true }",
+        [(2, 3, 100, 60), (2, 6, 6, 4)],
+    ),
+    (
+        'type: "EvalData" eval_data_param { batch_size: 1 short_size: 60 long_size: 100 }',
+        [(1, 3, 100, 60), (1, 8, 1, 1)],
+    ),
+    (
+        'type: "LaneData" data_param { batch_size: 2 } annotated_data_param { seg_scales: 4 } '
+        "transform_param { resize_param { height: 8 width: 12 } }",
+        [(2, 3, 8, 12), (2, 5, 64, 3)],
+    ),
+    (
         'type: "VideoSegmentationData" image_data_param { batch_size: 2 new_length: 4 } '
         "transform_param { crop_size: 8 }",
         [(2, 3, 4, 8, 8), (2, 1, 4, 8, 8)],

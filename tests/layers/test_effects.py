@@ -28,7 +28,14 @@ from tests.layers.cases import CASES
 STATE = Effects.RANDOM | Effects.BUFFERS | Effects.VALUES | Effects.CALLS
 NEED_FILES = ("ArrayData", "Data", "HDF5Data", "ImageData", "WindowData", "AnnotatedData", "DenseImageData")
 NEED_FILES += ("ImageLabelmapData", "ImageSegData", "BoxData", "POSE_IMAGE_DATA", "SegData", "VideoData")
-NEED_FILES += ("VideoSegmentationData", "VideoWithVoxelTruthData")
+NEED_FILES += (
+    "VideoSegmentationData",
+    "VideoWithVoxelTruthData",
+    "DetectionData",
+    "EvalData",
+    "ImageGtData",
+    "LaneData",
+)
 SHAPE = "dummy_data_param { shape { dim: 2 } data_filler { type: 'gaussian' } }"
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 

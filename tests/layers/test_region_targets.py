@@ -12,7 +12,7 @@ from tests.layers.build import apply, assert_rejected
 
 ROIS = [[0.0, 0, 0, 9, 9], [0, 0, 0, 9, 4], [0, 40, 40, 49, 49], [1, 0, 0, 9, 9]]
 TRUTH = [[0.0, 0, 0, 9, 9, 2, 0], [1, 0, 5, 9, 14, 1, 0], [1, 30, 30, 39, 39, 1, 1], [-1, 0, 0, 0, 0, 0, 0]]
-OPTIONS = "cls_num: 3 batch_size: 8 fg_fraction: 0.5 bg_thr_lw: 0.1 bg_thr_hg: 0.5 fg_thr: 0.6"
+OPTIONS = "cls_num: 3 batch_size: 8 fg_fraction: 0.5 pickup_discard: false bg_thr_lw: 0.1 bg_thr_hg: 0.5 fg_thr: 0.6"
 
 
 def test_targets_by_hand():

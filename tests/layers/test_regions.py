@@ -108,7 +108,6 @@ def test_what_pooling_of_regions_refuses():
     assert_rejected("ROIPooling", "", x, rois, says="pooled_h and pooled_w must both be given and positive")
     assert_rejected("ROIPooling", POOL, x, (3, 4), says="has shape 3 4 (12), expected (R, 5)")
     assert_rejected("ROIPooling", POOL, (3, 5), rois, says="expected (N, C, H, W)")
-    assert_rejected("ROIPooling", POOL.replace("pooled_h", "pad_ratio: 1 pooled_h"), x, rois, says="pad_ratio")
     options = "psroi_pooling_param { spatial_scale: 0.25 output_dim: 2 group_size: 2 }"
     assert_rejected("PSROIPooling", options, x, rois, says="18 channels, expected output_dim x group_size^2 = 8")
     assert_rejected("PSROIPooling", options.replace("output_dim: 2", ""), x, rois, says="output_dim must be given")

@@ -209,3 +209,21 @@ def test_options_without_effect_are_told(caplog):
     caplog.clear()
     build("Yolov3", text.replace("noobject_scale: 2 side: 13", ""), (1, 7, 2, 2), (1, 5))
     assert "no effect" not in caplog.text
+
+
+def test_assisted_excitation_fades_in_the_cells_of_objects():
+    x, mean = np.zeros((1, 2, 4, 5)), np.arange(20.0).reshape(1, 4, 5)
+    truth = np.array([[0, 0.5, 0.5, 0.4, 0.5, 1, 0.1, 0.125, 0.2, 0.25, 0, 0, 0, 0.5, 0.5]])
+    layer = build("AssistedExcitation", "assisted_excitation_param { max_iter: 2 }", x.shape, truth.shape, mean.shape)
+    layer.runs.zero_()
+    inside = np.zeros((4, 5))
+    inside[1:3, 2:4] = 1  # columns round(1.5) to round(3.5)
+    inside[0, 0] = 1
+    for alpha in (1, np.sqrt(0.5), 0, 0):
+        y = layer(*(torch.tensor(a) for a in (x, truth, mean)))
+        np.testing.assert_allclose(y[0], np.stack([inside * mean[0] * alpha] * 2), atol=1e-6)
+    assert layer.runs.item() == 4
+    layer.eval()
+    assert not layer(*(torch.tensor(a) for a in (x, truth, mean))).any()
+    with pytest.raises(LayerError, match="max_iter is needed to train"):
+        apply("AssistedExcitation", "", x, truth, mean)

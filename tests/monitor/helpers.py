@@ -67,8 +67,8 @@ def read_all(board: Board) -> Board:
 @contextmanager
 def served(board: Board) -> Iterator[str]:
     """The address of a server that shows the board."""
-    from caffe.monitor.server import address, listening
     from caffe.monitor.server import server as server_of
+    from caffe.web import address, listening
 
     listener = listening("127.0.0.1", 0)
     server = server_of(board)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -191,6 +193,49 @@ def test_no_rights(pictures):
             project.FolderSource("images")
     finally:
         os.chmod(pictures.top / "dog", 0o700)
+
+
+def refusing(real, end):
+    """A function that the system refuses for paths with an end, as it does where there are no rights."""
+
+    def call(path=".", *more, **options):
+        if str(path).endswith(end):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *more, **options)
+
+    return call
+
+
+def test_no_rights_as_root_sees_them(pictures, monkeypatch):
+    pictures.classes()
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refusing(open, "images/cat/0.png"))
+        assert made()[1].unusable == [("images/cat/0.png", f"cannot be read: Permission denied (from {os.getcwd()})")]
+    for refused in ("images", "images/dog"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", refusing(os.scandir, refused))
+            with pytest.raises(FileError, match=rf'cannot read the folder "{refused}": Permission denied'):
+                project.FolderSource("images")
+
+
+def test_names_that_look_alike_are_one_class(pictures):
+    pictures.classes(("Ka\u0308fer", "Maus"), 3, "train/")
+    pictures.classes(("K\u00e4fer", "Maus"), 2, "val/")
+    plan, looked, _ = made()
+    assert plan.classes == ("K\u00e4fer", "Maus")
+    assert looked.notes == []
+
+
+def test_endings_in_capitals_and_pictures_of_millions_of_pixels(pictures):
+    pictures.classes()
+    pictures.write("cat/photo.JPG".replace("JPG", "jpg"), pictures.pixels(size=(40, 30)))
+    os.rename("images/cat/photo.jpg", "images/cat/PHOTO.JPG")
+    chunk = b"IHDR" + struct.pack(">II5B", 100_000, 100_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"IEND"
+    (pictures.top / "cat" / "bomb.png").write_bytes(bomb)
+    plan, looked, _ = made()
+    assert plan.train + plan.val == 11
+    assert [name for name, _ in looked.unusable] == ["images/cat/bomb.png"]
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Test"])

@@ -33,6 +33,7 @@ def test_from_a_folder_to_an_answer_without_flags(digits, capsys):
     run("train")
     out = capsys.readouterr()
     assert "accuracy = 1" in out.err
+    assert "to use it elsewhere: deploy.prototxt, snapshots/project_best.caffemodel, labels.txt, README.md" in out.err
     run("test")
     assert "accuracy = 1" in capsys.readouterr().err
     run("classify", "../images/below/3.png")

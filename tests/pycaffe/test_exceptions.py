@@ -193,14 +193,14 @@ def test_a_deep_copy_of_parameters_has_memory_of_its_own(net):
 
 def test_a_net_shows_itself_as_a_table(net):
     assert repr(net).splitlines() == [
-        'Net "two" (TEST): 3 layers, 16 parameters',
-        "layer  type          tops         parameters",
-        "in     Input         data (2, 3)",
-        "ip     InnerProduct  ip (2, 4)            16",
-        "relu   ReLU          ip (2, 4)",
+        "two (TEST): 3 layers, 16 parameters (6.4e-05 MB), 5.6e-05 MB of blobs a batch",
+        "layer  type          bottoms  tops         parameters     MB  field",
+        "in     Input                  data (2, 3)              0.000",
+        "ip     InnerProduct  data     ip (2, 4)            16  0.000",
+        "relu   ReLU          ip       ip (2, 4)",
     ]
     html = net._repr_html_()
-    assert "<td>InnerProduct</td><td>ip (2, 4)</td><td>16</td>" in html
+    assert "<td>InnerProduct</td><td>data</td><td>ip (2, 4)</td><td class=n>16</td>" in html
     assert html.count("<tr>") == 4
 
 

@@ -118,3 +118,21 @@ def test_a_net_spec_tells_the_names_of_its_blobs():
     spec.data = L.Input(shape={"dim": [1, 3]})
     spec.fc = L.InnerProduct(spec[spec.keys()[-1]], num_output=2)
     assert spec.keys() == ["data", "fc"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("MaskedConvolution", {"num_output": 3}, "convolution_param"),  # two messages share the options
+        ("MaskedConvolution", {"rows": True}, "masked_convolution_param"),
+        ("CConvolution", {"num_output": 3}, "cconvolution_param"),  # two fields have this message
+        ("MarginInnerProduct", {"num_output": 3}, "margin_inner_product_param"),
+        ("DepthToSpace", {"block_size": 2}, "depth_to_space_param"),
+    ],
+)
+def test_options_go_into_the_field_that_the_type_reads(kind, options, expected):
+    n = caffe.NetSpec()
+    n.x = L.Input(shape={"dim": [1, 4, 3, 3]})
+    n.y = getattr(L, kind)(n.x, **options)
+    given = [field.name for field, _ in n.to_proto().layer[1].ListFields() if field.name.endswith("_param")]
+    assert given == [expected]

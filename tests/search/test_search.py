@@ -113,7 +113,7 @@ def test_a_killed_trial_goes_on_and_comes_to_the_same(small):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.snapshot, "newest", newest)
         resumed.run(lambda *_: None)
-    assert Path(begun[0]).name == left[-1]  # from its snapshot, not from the start
+    assert Path(begun[0][0]).name == left[-1]  # from its snapshot, not from the start
     whole.run(lambda *_: None)
     for mine, other in zip(resumed.trials, whole.trials, strict=True):
         assert mine.state.name == "COMPLETE"

@@ -205,3 +205,22 @@ def test_resume_takes_the_newest_whole_snapshot(capsys):
     assert upgrade.read_solver("solver.prototxt").max_iter == 11
     assert Path("run_iter_11.solverstate").exists()
     assert main(["train", "-solver", "solver.prototxt", "-resume", "-snapshot", "run_iter_9.solverstate"]) == 1
+
+
+def test_an_early_stop_is_the_end_of_a_run_and_not_of_its_members(capsys):
+    Path("solver.prototxt").write_text(
+        SOLVER + 'max_iter: 40 test_interval: 1 early_stop { patience: 1 min_gain: 9 output: "loss" }'
+    )
+    assert main(["train", "-solver", "solver.prototxt", "-members", "2"]) == 0
+    log = capsys.readouterr().err
+    assert log.count("Optimization stopped early") == 2
+    assert "resume with" not in log
+    assert len(list(Path().glob("run_member*_iter_*.caffemodel"))) == 2
+
+
+def test_of_equally_good_tests_the_one_with_the_smallest_loss_is_kept():
+    made = solver("max_iter: 8 test_interval: 4 keep_best: true early_stop { patience: 3 }")
+    (best,) = (each for each in made.watchers if isinstance(each, Best))
+    for iteration, accuracy, loss in ((1, 0.5, 0.9), (2, 0.75, 0.8), (3, 0.75, 0.5), (4, 0.75, 0.6), (5, 0.5, 0.1)):
+        best.tested(made, iteration, 0, {"accuracy": [accuracy], "loss": [loss]})
+    assert (best.iteration, best.value, best.stopped) == (3, 0.75, True)

@@ -86,6 +86,23 @@ def test_mirrors_and_no_network(tmp_path, server, monkeypatch):  # noqa: F811
     assert f'put it at "{top}/w.caffemodel"' in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("long", ""), ("norange", ""), ("short", "gave another file: its sha1"), ("wrong", "gave another file: its sha1")],
+)
+def test_servers_that_lie_about_size_or_give_another_file(tmp_path, server, monkeypatch, capsys, name, told):  # noqa: F811
+    top, content = folder(tmp_path)
+    monkeypatch.setattr("tests.data.test_download.CONTENT", content)
+    facts = f"caffemodel_url: {server}/{name}\nsha1: {hashlib.sha1(content).hexdigest()}\n---\n# Mine"
+    (top / "readme.md").write_text((top / "readme.md").read_text().replace("---\n# Mine", facts))
+    assert main(["zoo", "get", "my_model"]) == bool(told)
+    assert told in capsys.readouterr().err
+    found = sorted(path.name for path in top.iterdir())
+    assert found == ["deploy.prototxt", "readme.md", *([] if told else ["w.caffemodel"])]
+    if not told:
+        assert (top / "w.caffemodel").read_bytes() == content
+
+
 def test_a_model_is_added_and_found_by_name(tmp_path, capsys):
     top, content = folder(tmp_path)
     (top / "w.caffemodel").write_bytes(content)

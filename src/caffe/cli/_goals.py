@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ from caffe.errors import CaffeError, did_you_mean
 from caffe.solver.epochs import records
 from caffe.solver.goals import Best, best_path
 from caffe.solver.watchers import Watcher
+from caffe.zoo.folder import ModelFolder
 
-__all__ = ["Summary", "set_goals"]
+__all__ = ["Summary", "ended_early", "set_goals"]
 
 
 def set_goals(param: Any, flags: SimpleNamespace) -> None:
@@ -26,6 +28,11 @@ def set_goals(param: Any, flags: SimpleNamespace) -> None:
         param.keep_best = True
     if flags.keep_last:
         param.keep_last = flags.keep_last
+
+
+def ended_early(solver: Any) -> bool:
+    """Whether `early_stop` has ended the run."""
+    return any(isinstance(each, Best) and each.stopped for each in solver.watchers)
 
 
 class Summary(Watcher):
@@ -82,6 +89,9 @@ class Summary(Watcher):
         weights = self._weights(solver, best)
         if weights:
             lines.append(f"weights: {weights}" + (f"; {len(self.files)} snapshots" if self.files else ""))
+            if self.short and ModelFolder.is_one("."):
+                files = [os.path.relpath(path) for path in ModelFolder.open(".").deploy_files]
+                lines.append(f"to use it elsewhere: {', '.join(files)}")
             lines.append(f"next: {self._next(solver, weights)}")
         return lines
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from caffe.classifier import Classifier
     from caffe.detector import Detector
 
-__all__ = ["number", "numbers", "read_array", "read_mean", "settings", "swap_colors"]
+__all__ = ["number", "numbers", "read_array", "read_mean", "settings", "swap_colors", "transformer"]
 
 
 def settings(flags: SimpleNamespace) -> dict[str, Any]:
@@ -44,6 +44,25 @@ def swap_colors(net: Classifier | Detector, flags: SimpleNamespace) -> None:
     name = net.inputs[0]
     if flags.channel_swap == "auto" and net.blobs[name].shape[1] == 3:
         net.transformer.set_channel_swap(name, (2, 1, 0))
+
+
+def transformer(probe: Any, flags: SimpleNamespace) -> Any:
+    """The transformer of images (H, W, C) in 0 .. 1, red first, for a `Probe`, as the flags set it."""
+    from caffe import io
+
+    channels = probe.shape[0]
+    mover = io.Transformer({probe.input: (1, *probe.shape)})
+    mover.set_transpose(probe.input, (2, 0, 1))
+    if flags.mean_file:
+        mover.set_mean(probe.input, read_mean(flags.mean_file))
+    for name, put in (("raw_scale", mover.set_raw_scale), ("input_scale", mover.set_input_scale)):
+        value = number(flags, name)
+        if value is not None:
+            put(probe.input, value)
+    swap = (2, 1, 0) if flags.channel_swap == "auto" else numbers(flags, "channel_swap")
+    if swap is not None and (channels == 3 or flags.channel_swap != "auto"):
+        mover.set_channel_swap(probe.input, swap)
+    return mover
 
 
 def number(flags: SimpleNamespace, name: str) -> float | None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import os
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caffe import log
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError
 
-__all__ = ["FLAGS", "check_report", "score", "wanted"]
+if TYPE_CHECKING:
+    from caffe.project.tabular.columns import Columns
+
+__all__ = ["FLAGS", "check_report", "choose_part", "score", "wanted"]
 
 REPORT = Flag(
     "report",
@@ -62,8 +65,15 @@ def choose_part(flags: SimpleNamespace) -> None:
     flags.model = sources_replaced(flags.model, "train_lmdb")
 
 
-def score(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) -> None:
-    """Run the test and print the report."""
+def score(net: Any, flags: SimpleNamespace, display: Display, known: list[str] | Columns) -> None:
+    """Run the test and print the report. `known` are the names of the classes, or the columns of a regression."""
+    if isinstance(known, list):
+        _score_classes(net, flags, display, known)
+    else:
+        _score_numbers(net, flags, display, known)
+
+
+def _score_classes(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) -> None:
     from caffe.evaluation import Judgement
     from caffe.evaluation.answers import collect, head_of
     from caffe.reliability import Reliability, draw
@@ -99,6 +109,25 @@ def score(net: Any, flags: SimpleNamespace, display: Display, names: list[str]) 
         if not known.all():
             raise CaffeError("-worst needs a label for every item of the test data")
         _write_worst(net, flags, judgement)
+
+
+def _score_numbers(net: Any, flags: SimpleNamespace, display: Display, columns: Columns) -> None:
+    """The report of a project that tells numbers, in the units of the table."""
+    from caffe.evaluation import Regression
+    from caffe.evaluation.answers import collect_numbers, number_head
+
+    if wanted(flags):
+        raise CaffeError(f"{columns.label} is a number: -report, -confusion, -calibration and -worst are about classes")
+    head = number_head(net)
+    net.optimize(compile=flags.compile, engine=flags.engine, keep=[head.outputs, head.labels])
+    log.info("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
+    with display.bar(f"test {net.name}", flags.iterations) as bar:
+        found, right, loss = collect_numbers(
+            net, head, flags.iterations, lambda done, mean: bar.update(done, f"loss {log.number(mean)}")
+        )
+    log.info("caffe.cpp:309", f"Loss: {log.number(loss)}")
+    judged = Regression(found * columns.std + columns.mean, right * columns.std + columns.mean, columns.label)
+    print(judged.text())
 
 
 def _write_worst(net: Any, flags: SimpleNamespace, judgement: Any) -> None:

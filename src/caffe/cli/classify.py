@@ -38,7 +38,7 @@ _BY_FLAGS = (
     IMAGES_DIM,
     LABELS,
 )
-_BEST = 5
+_BEST, _ROWS = 5, 20  # classes of an image and rows of a table that are printed
 
 
 @command("model", *TRANSFORM, CENTER_ONLY, IMAGES_DIM, EXT, LABELS, ENGINE, task="train", arguments="IMAGES [OUT]")
@@ -51,32 +51,73 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
 
     IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1. A net with one channel also
     accepts grey images (N, H, W). Prints the best classes of each image, and writes the scores (N, classes) to OUT, a
-    .npy file.
+    .npy file. In the project of a table, IMAGES is a table (.csv) and OUT may be one too: the rows with their answers.
 
         caffe classify digit.png -model lenet
         caffe classify rose.jpg -model flowers
         caffe classify cat.jpg scores.npy -model_def deploy.prototxt -pretrained_model net.caffemodel
     """
     source, out = [*flags.arguments, ""][:2]
+    if _of_table(flags, source, out):
+        return
     if out and not out.endswith(".npy"):
         raise CaffeError(f"{out}: the scores are written as an array; the file name must end in .npy")
     names, scores, classes = _by_folder(flags, source) or _by_flags(flags, source)
     _print(names, scores, classes)
     if out:
-        import numpy as np
-
-        from caffe.proto import files
-
-        with files.atomic(out) as file:
-            np.save(file, scores)
+        _save(out, scores)
         print(f"wrote {out}")
+
+
+def _of_table(flags: SimpleNamespace, source: str, out: str) -> bool:
+    """Answer for the rows of a table by the project of a table; False if the model is of pictures."""
+    from caffe.cli import _project
+
+    folder = _project.model_folder(flags.model)
+    if folder is None or "columns" not in folder.facts or _given(flags):
+        return False
+    if out and not out.endswith((".csv", ".npy")):
+        raise CaffeError(f"{out}: the name of the answers must end in .csv (with the table) or .npy (numbers only)")
+    from caffe.project.tabular import Table, TablePredictor
+
+    predictor = TablePredictor(folder, flags.engine)
+    table = Table.read(source)
+    values = predictor.predict(table)
+    for note in predictor.columns.unseen(table):
+        print(f"note: {note}")
+    for row, answer in enumerate(predictor.answers(values)[:_ROWS]):
+        share = f"  {values[row].max():.4f}" if predictor.columns.classes else ""
+        print(f"{table.place(row)}: {answer}{share}")
+    if len(table.rows) > _ROWS:
+        print(f"... and {len(table.rows) - _ROWS} more rows" + ("" if out else "; give a second name for all: OUT.csv"))
+    if out.endswith(".csv"):
+        predictor.write(out, table, values)
+    elif out:
+        _save(out, values)
+    if out:
+        print(f"wrote {out}")
+    return True
+
+
+def _given(flags: SimpleNamespace) -> list[str]:
+    """The flags that describe a net which is no model folder."""
+    return [f"-{flag.name}" for flag in _BY_FLAGS if getattr(flags, flag.name) != flag.default]
+
+
+def _save(path: str, scores: Any) -> None:
+    import numpy as np
+
+    from caffe.proto import files
+
+    with files.atomic(path) as file:
+        np.save(file, scores)
 
 
 def _by_folder(flags: SimpleNamespace, source: str) -> tuple[list[str], Any, list[str]] | None:
     """Classify with the model folder of -model. Returns names of images, scores and classes; None without -model."""
     from caffe.cli import _project
 
-    given = [f"-{flag.name}" for flag in _BY_FLAGS if getattr(flags, flag.name) != flag.default]
+    given = _given(flags)
     if flags.model and given:
         raise CaffeError(f"-model defines how images are prepared: remove {', '.join(given)}, or give -model_def")
     folder = None if given else _project.model_folder(flags.model)

@@ -114,7 +114,7 @@ def command(*reads: str | Flag, task: str, arguments: str = "") -> Callable[[Run
     flags.register(known)
 
     def add(run: Run) -> Run:
-        name = run.__name__
+        name = run.__name__.rstrip("_")  # `try_`: a keyword of Python cannot name a function
         if name in _COMMANDS:
             other = _COMMANDS[name].run.__module__
             raise ValueError(f'command "{name}" is defined twice: in {other} and in {run.__module__}')

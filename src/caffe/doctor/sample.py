@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from caffe.layers.data import StreamSource
 
 __all__ = ["Sample", "read_sample"]
 
-_MOST_BYTES = 256 << 20
+_MOST_BYTES, _TIMED = 256 << 20, 5
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class Sample:
     """Arrays by the names of the data layers' tops, one item per row.
 
     `whole` says whether these are all records of the data. `count` is the number of records in one pass, 0 if unknown.
-    `batch` is the number of items per batch, `seconds` the time to read one batch.
+    `batch` is the number of items per batch, `seconds` the time to read one batch. `work` is the shortest time in which
+    one thread makes a batch, infinite if it is unknown.
     """
 
     arrays: Mapping[str, np.ndarray]
     count: int
     batch: int
     seconds: float
+    work: float = math.inf
 
     @property
     def items(self) -> int:
@@ -63,4 +66,21 @@ def read_sample(net: Any, items: int = 4000, seconds: float = 10.0) -> Sample:
         if not step:
             break
     arrays = {name: np.concatenate(each)[: count or None] for name, each in parts.items()}
-    return Sample(arrays, count, read // max(1, batches), (time.monotonic() - begin) / max(1, batches))
+    spent = time.monotonic() - begin
+    return Sample(arrays, count, read // max(1, batches), spent / max(1, batches), _work([each for _, each in sources]))
+
+
+def _work(sources: Sequence[Source]) -> float:
+    """The shortest of some times in which one thread makes the batches of all sources, in seconds."""
+    total = 0.0
+    for layer in sources:
+        if not isinstance(layer, StreamSource) or layer.stream is None:
+            return math.inf
+        layer.seek(layer.position())  # ends the thread that prefetches, which uses the stream
+        spans, state = [], layer.state
+        for _ in range(_TIMED):
+            begin = time.monotonic()
+            _, state = layer.stream.batch(state)
+            spans.append(time.monotonic() - begin)
+        total += min(spans)
+    return total

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from caffe.evaluation.judgement import Judgement
+from caffe.evaluation.regression import Regression
 
-__all__ = ["Judgement"]
+__all__ = ["Judgement", "Regression"]

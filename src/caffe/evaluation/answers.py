@@ -14,7 +14,7 @@ from caffe.errors import NetError
 from caffe.proto import caffe_pb2
 from caffe.solver.epochs import records
 
-__all__ = ["collect", "head_of"]
+__all__ = ["collect", "collect_numbers", "head_of", "number_head"]
 
 
 def head_of(net: Any) -> Head:
@@ -25,6 +25,34 @@ def head_of(net: Any) -> Head:
             f'the net "{net.name}" is not a classifier: this needs an Accuracy layer, or a loss over classes, in TEST'
         )
     return head
+
+
+def number_head(net: Any) -> Head:
+    """The blobs of a net in TEST that hold predicted numbers and right ones. NetError if it has no loss of numbers."""
+    head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
+    if head is None or head.classes:
+        raise NetError(f'the net "{net.name}" does not tell numbers: expected a loss such as EuclideanLoss in TEST')
+    return head
+
+
+def collect_numbers(
+    net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Outputs and labels (items) of a net that tells one number, and the mean loss of so many batches.
+
+    Items that come a second time, when the data begin again, are left out.
+    """
+    found: list[np.ndarray] = []
+    right: list[np.ndarray] = []
+    total = 0.0
+    for number in range(batches):
+        total += net.evaluate()
+        found.append(net.blobs[head.outputs].data.ravel().astype(np.float64))
+        right.append(net.blobs[head.labels].data.ravel().astype(np.float64))
+        tell(number + 1, total / (number + 1))
+    batch, count = records(net)
+    kept = count if count and batch * batches >= count else None
+    return np.concatenate(found)[:kept], np.concatenate(right)[:kept], total / batches
 
 
 def collect(

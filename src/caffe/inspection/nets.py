@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -14,13 +13,12 @@ from caffe.inspection.origin import age, origins
 from caffe.inspection.report import Report, Table
 from caffe.layers import Source, layer_class
 from caffe.net import Net
-from caffe.net.measure.cost import products
+from caffe.net.measure.summary import Summary
 from caffe.proto import caffe_pb2, text, upgrade
 from caffe.proto.forks import effects
 
 __all__ = ["net", "solver"]
 
-_HEAD = ("layer", "type", "bottoms", "tops", "parameters", "MFLOP")
 _READERS = (
     *("data_param", "image_data_param", "window_data_param", "dense_image_data_param", "annotated_data_param"),
     *("video_data_param", "seg_data_param", "pose_image_data_param"),
@@ -124,34 +122,19 @@ def _measure(report: Report, param: Any) -> None:
         return
     if not report.unsupported:
         report.unsupported += reasons or ["it has no layer"]
-    rows = [(layer.name, layer.type, ", ".join(layer.bottom), ", ".join(layer.top), "", "") for layer in param.layer]
-    report.layers = Table(_HEAD, list(rows), (4, 5))
+    rows = [(layer.name, layer.type, ", ".join(layer.bottom), ", ".join(layer.top)) for layer in param.layer]
+    report.layers = Table(("layer", "type", "bottoms", "tops"), list(rows))
 
 
 def _figures(report: Report, built: Any, phase: str) -> None:
-    rows, total = [], 0
-    for step in built.steps:
-        flops = products(step)
-        total += flops
-        count = sum(blob.count for blob in step.layer.param_blobs)
-        tops = ", ".join(f"{name} {tuple(blob.shape)}" for name, blob in zip(step.top_names, step.tops, strict=True))
-        bottoms = ", ".join(step.bottom_names)
-        rows.append((step.layer.name, step.layer.type, bottoms, tops, _number(count), _mega(flops)))
-    blobs = {id(blob.data_memory): blob.count for layer in built.params.values() for blob in layer}
-    values = sum(math.prod(blob.shape) for blob in built.blobs.values())
+    summary = Summary(built)
     report.add("built as", phase)
-    report.add("parameters", f"{sum(blobs.values()):,} ({4 * sum(blobs.values()) / 1e6:.1f} MB)")
-    report.add("arithmetic", f"{total / 1e9:.3f} GFLOP per batch in matrix products (a multiply-add counts as two)")
-    report.add("blobs", f"{4 * values / 1e6:.1f} MB per batch")
-    report.layers = Table(_HEAD, list(rows), (4, 5))
-
-
-def _number(count: int) -> str:
-    return f"{count:,}" if count else ""
-
-
-def _mega(flops: int) -> str:
-    return f"{flops / 1e6:.2f}" if flops else ""
+    report.add("parameters", f"{summary.parameters:,} ({4 * summary.parameters / 1e6:.1f} MB)")
+    fact = "GFLOP per batch in matrix products (a multiply-add counts as two)"
+    report.add("arithmetic", f"{summary.flops / 1e9:.3f} {fact}")
+    report.add("blobs", f"{summary.bytes / 1e6:.1f} MB per batch")
+    head, *rows = summary.table()
+    report.layers = Table(head, list(rows), Summary.right)
 
 
 def _without_data(param: Any) -> tuple[Any, list[str]]:

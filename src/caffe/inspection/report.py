@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
+from caffe.net import table
+
 __all__ = ["Report", "Table"]
 
 _STYLE = (
@@ -48,8 +50,8 @@ class Report:
         found = asdict(self)
         found["facts"] = dict(self.facts)
         found["origin"] = [{"fork": fork, "certainty": sure, "names": names} for fork, sure, names in self.origin]
-        table = self.layers or Table((), [])
-        found["layers"] = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+        layers = self.layers or Table((), [])
+        found["layers"] = [dict(zip(layers.head, row, strict=True)) for row in layers.rows]
         return found
 
     def text(self) -> str:
@@ -60,7 +62,7 @@ class Report:
         for title, items in self._lists():
             lines += ["", f"{title}:", *(f"  {item}" for item in items)]
         if self.layers is not None and self.layers.rows:
-            lines += ["", *_columns(self.layers)]
+            lines += ["", table.text([self.layers.head, *self.layers.rows], self.layers.right)]
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -75,7 +77,8 @@ class Report:
             parts += [f"<li>{escape(item)}</li>" for item in items]
             parts.append("</ul>")
         if self.layers is not None and self.layers.rows:
-            parts.append(f"<h2>Layers</h2>{_html_table(self.layers)}")
+            shown = table.html([self.layers.head, *self.layers.rows], self.layers.right)
+            parts.append(f"<h2>Layers</h2>{shown}")
         return "\n".join(parts) + "</html>\n"
 
     def _lists(self) -> list[tuple[str, list[str]]]:
@@ -87,25 +90,3 @@ class Report:
             ("not supported", self.unsupported),
         ]
         return [(title, items) for title, items in parts if items]
-
-
-def _columns(table: Table) -> list[str]:
-    rows = [table.head, *table.rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(table.head))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column in table.right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def _html_table(table: Table) -> str:
-    def cell(column: int, text: str) -> str:
-        return f"<td class=n>{escape(text)}</td>" if column in table.right else f"<td>{escape(text)}</td>"
-
-    head = "".join(f"<th>{escape(name)}</th>" for name in table.head)
-    rows = ("".join(cell(column, text) for column, text in enumerate(row)) for row in table.rows)
-    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"

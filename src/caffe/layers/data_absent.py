@@ -5,11 +5,14 @@ A net with such a layer can be built, inspected and edited. To run it, replace t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from caffe.layers.base import Source
 
-__all__ = ["POSE_IMAGE_DATA", "BoxData", "SegData", "VideoData", "VideoSegmentationData", "VideoWithVoxelTruthData"]
+__all__ = ["POSE_IMAGE_DATA", "BoxData", "DetectionData", "EvalData", "ImageGtData", "LaneData", "SegData"]
+__all__ += ["VideoData", "VideoSegmentationData", "VideoWithVoxelTruthData"]
 
 _VIDEO = (
     "ignore_label",
@@ -35,7 +38,10 @@ class _Absent(Source, abstract=True):
     )
 
     def setup(self, *bottoms: Tensor) -> None:
-        self.shapes = self.declared()[: len(self.spec.top)]
+        shapes = self.declared()
+        fact = f"has {len(self.spec.top)} tops, but its fields give {len(shapes)}"
+        self.require(len(self.spec.top) <= len(shapes), fact)
+        self.shapes = shapes[: len(self.spec.top)]
         self.require(min(min(shape) for shape in self.shapes) > 0, f"gives a top of shape {self.shapes}; set all sizes")
 
     def declared(self) -> list[tuple[int, ...]]:
@@ -149,6 +155,95 @@ class VideoWithVoxelTruthData(VideoSegmentationData, bottoms=0, tops=2, options=
 
     def _channels(self) -> int:
         return self.opt.num_truth_channels
+
+
+class LaneData(_Absent, bottoms=0, tops=(1, 3), options="annotated_data_param"):
+    """Images, lanes and masks of the lanes. Only the shapes are known; a run needs data from elsewhere.
+
+    tops: data (N, 3, H, W) of the first resize_param; lanes (N, 5, 64, 3), rows x, y, lane; masks (N, 1, h, w), h, w
+    seg_resize_height and seg_resize_width, or H, W / seg_scales
+
+    Source: eric612/MobileNet-YOLO, lane_data_layer.cpp.
+    """
+
+    honours = (*_Absent.honours, "TransformationParameter.more_resize_param")
+
+    def declared(self) -> list[tuple[int, ...]]:
+        opt, count, sides = self.opt, self.spec.data_param.batch_size, self.sides()
+        small = (opt.seg_resize_height, opt.seg_resize_width)
+        if not all(small):
+            self.require(opt.seg_scales > 0 or len(self.spec.top) < 3, "seg_scales must be positive for the third top")
+            small = (sides[0] // max(1, opt.seg_scales), sides[1] // max(1, opt.seg_scales))
+        return [(count, 3, *sides), (count, 5, 64, 3), (count, 1, *small)]
+
+
+class _Fielded(_Absent, abstract=True):
+    """Base of the data layers of MS-CNN and Cascade R-CNN, whose labels are maps of fields."""
+
+    def maps(self, sides: tuple[int, int], strides: Sequence[int], columns: int) -> list[tuple[int, ...]]:
+        """The shapes of the images, of a map of labels for each stride, and of the true boxes with output_gt_boxes."""
+        opt, count = self.opt, self.opt.batch_size
+        same = len(strides) == len(opt.field_h) == len(opt.field_w)
+        given = f"{len(strides)} strides, {len(opt.field_h)} values of field_h and {len(opt.field_w)} of field_w"
+        self.require(same and all(strides), f"has {given}, expected as many of each, all positive")
+        cells = [tuple(round(side / stride) for side in sides) for stride in strides]
+        boxes = [(1, columns, 1, 1)] if opt.output_gt_boxes else []
+        return [(count, 3, *sides), *((count, 2 + opt.coord_num, *size) for size in cells), *boxes]
+
+
+class ImageGtData(_Fielded, bottoms=0, tops=(1, None)):
+    """Images and the boxes in them, as MS-CNN trains on them. Only the shapes are known; a run needs other data.
+
+    tops: data (N, 3, H, W); labels (N, 6, H / rate, W / rate) for each downsample_rate, in the channels label, x, y, w,
+    h, overlap; with output_gt_boxes, boxes (1, 7, 1, 1), whose rows follow the data: image, x1, y1, x2, y2, label,
+    ignored. H, W are crop_height and crop_width, else resize_height and resize_width
+
+    Source: zhaoweicai/mscnn, image_gt_data_layer.cpp.
+    """
+
+    def declared(self) -> list[tuple[int, ...]]:
+        opt = self.opt
+        given = [(opt.crop_height or opt.resize_height), (opt.crop_width or opt.resize_width)]
+        self.require(all(given), "needs resize_height and resize_width, or crop_height and crop_width")
+        return self.maps((given[0], given[1]), opt.downsample_rate, 7)
+
+
+class DetectionData(_Fielded, bottoms=0, tops=(1, None)):
+    """Images and the boxes in them, as Cascade R-CNN trains on them. Only the shapes are known; a run needs other data.
+
+    tops: data (N, 3, H, W); labels (N, 6, H / stride, W / stride) for each stride; with output_gt_boxes, boxes
+    (1, 8, 1, 1), whose rows follow the data. H, W are crop_height and crop_width, else crop_long_size and
+    crop_short_size, resize_height and resize_width, or long_size and short_size; the last two follow the data
+
+    Source: zhaoweicai/cascade-rcnn, detection_data_layer.cpp.
+    """
+
+    def declared(self) -> list[tuple[int, ...]]:
+        return self.maps(sides_of(self, crops=True), self.opt.stride, 8)
+
+
+class EvalData(_Absent, bottoms=0, tops=(2, 3)):
+    """Images and the boxes in them, as Cascade R-CNN is tested on them. Only the shapes are known.
+
+    tops: data (N, 3, H, W); boxes (1, 8, 1, 1), whose rows follow the data; optionally height and width (N, 2, 1, 1)
+    H, W are resize_height and resize_width, or long_size and short_size, which follow the data
+
+    Source: zhaoweicai/cascade-rcnn, eval_data_layer.cpp.
+    """
+
+    def declared(self) -> list[tuple[int, ...]]:
+        count = self.opt.batch_size
+        return [(count, 3, *sides_of(self)), (1, 8, 1, 1), (count, 2, 1, 1)]
+
+
+def sides_of(layer: Source, crops: bool = False) -> tuple[int, int]:
+    """Height and width from the first of the pairs of fields that is given: crops, fixed sizes, long and short side."""
+    opt = layer.opt
+    pairs = [("crop_height", "crop_width"), ("crop_long_size", "crop_short_size")] if crops else []
+    for pair in (*pairs, ("resize_height", "resize_width"), ("long_size", "short_size")):
+        if all(opt.HasField(name) and getattr(opt, name) for name in pair):
+            return getattr(opt, pair[0]), getattr(opt, pair[1])
+    layer.error("its fields do not give the size of images; write resize_height and resize_width")
 
 
 class POSE_IMAGE_DATA(_Absent, bottoms=0, tops=2, options="pose_image_data_param"):  # noqa: N801 - the type's name

@@ -41,7 +41,7 @@ class _Rows(Source, abstract=True):
         share = shard.current() if self.phase == caffe_pb2.TRAIN else shard.WHOLE
         start = (self._next + self._ahead * self.batch_size) % count
         stop = start + self.batch_size * share.size
-        self._next = stop % len(self._arrays[0])
+        self._next = stop % count
         self._ahead = self._step - 1
         if share.size == 1:
             return self._arrays[0][start:stop], self._arrays[1][start:stop]

@@ -134,10 +134,10 @@ class _Sized(Layer, abstract=True):
 
     def sized(self, x: Tensor, other: Tensor | None, given: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the top."""
-        self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
+        for i, plane in enumerate((x, other)):
+            if plane is not None and plane.dim() != 4:
+                self.error(f"{self.bottom_name(i)} has shape {shape_text(plane.shape)}, expected (N, C, H, W)")
         if other is not None:
-            fact = f"{self.bottom_name(1)} has shape {shape_text(other.shape)}, expected (N, C, H, W)"
-            self.require(other.dim() == 4, fact)
             given = (other.shape[2], other.shape[3])
         fact = f"the top would be {given[0]} x {given[1]}; give a height and a width above 0, or a second bottom"
         self.require(min(given) > 0 and x.shape[2:].numel() > 0, fact)
@@ -318,6 +318,7 @@ class LpqLoss(Loss, bottoms=(1, 2)):
         opt, a = self.opt, bottoms[0]
         fact = f"has {len(opt.p)} values of p and {len(opt.q)} of q, expected one of each"
         self.require(len(opt.p) == 1 and len(opt.q) == 1, f"{fact}: a schedule is not implemented")
+        self.p, self.q = opt.p[0], opt.q[0]
         same = a.dim() > 1 and all(x.shape == a.shape for x in bottoms)
         self.require(same, f"bottoms have shapes {', '.join(shape_text(x.shape) for x in bottoms)}; expected the same")
 
@@ -327,7 +328,7 @@ class LpqLoss(Loss, bottoms=(1, 2)):
         there = ~off.isnan()
         off = torch.where(there, off, torch.zeros_like(off))
         size = torch.where(off > 0, off, -off)
-        powers = (size + opt.p_epsilon) ** opt.p[0]
+        powers = (size + opt.p_epsilon) ** self.p
         inner = powers.mean(1) if opt.l2_prescale_by_channels else powers.sum(1)
-        total = ((inner + opt.q_epsilon) ** opt.q[0]).sum()
+        total = ((inner + opt.q_epsilon) ** self.q).sum()
         return total / (there.sum() / a.shape[1] if opt.normalize_by_num_entries else a.shape[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from caffe.layers.support.exact import is_exact, tell
 from caffe.layers.support.labels import class_labels
 from caffe.layers.support.products import linear
 
-__all__ = ["CenterLoss", "LargeMarginInnerProduct", "MarginInnerProduct", "TripletLoss"]
+__all__ = ["Arcface", "CenterLoss", "LabelSpecificAdd", "LargeMarginInnerProduct", "MarginInnerProduct", "TripletLoss"]
 
 
 class _Centers(torch.autograd.Function):
@@ -201,6 +202,68 @@ class LargeMarginInnerProduct(_Margin, bottoms=2, tops=(1, 2), options="largemar
             psi = product * margin(y / product, self.times)[0]
             y = (psi.where(named, y) + share * y) / (1 + share)
         return (y, share.detach())[: self.top_count]
+
+
+class _OfLabel(Layer, abstract=True):
+    """Base of the layers that change each item's value of its label."""
+
+    exempt = (1,)
+    constant = (1,)
+    effects = Effects.CHECKS
+
+    def setup(self, x: Tensor, label: Tensor) -> None:
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C)"
+        self.require(x.dim() > 1 and x.shape[2:].numel() == 1, fact)
+        fact = f"{self.bottom_name(1)} has {label.numel()} labels, expected {x.shape[0]}"
+        self.require(label.numel() == x.shape[0], fact)
+
+    def named(self, x: Tensor, label: Tensor, ignore: int | None = None) -> Tensor:
+        """A mask of x's shape of each item's label; none for an item of the label `ignore`."""
+        index = class_labels(self, label.flatten(), x.shape[1], ignore).unsqueeze(1)
+        return (torch.arange(x.shape[1], device=x.device) == index).view(x.shape)
+
+
+class LabelSpecificAdd(_OfLabel, bottoms=2):
+    """Adds a bias to each item's value of its label, as AM-Softmax subtracts a margin from a cosine.
+
+    bottoms: x (N, C), labels (N)   top y (N, C)
+
+        y[n, label] = x[n, label] + bias if x[n, label] > -bias;  y = x elsewhere, and in TEST
+
+    As in the source, transform_test has no effect in TEST. The gradient is that of the identity.
+    Source: Wang et al., arXiv:1801.05599; happynear/caffe-windows, label_specific_add_layer.cpp.
+    """
+
+    without_effect = ("transform_test",)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        if not self.training:
+            return x.clone()
+        return x + self.opt.bias * (self.named(x, label) & (x > -self.opt.bias))
+
+
+class Arcface(_OfLabel, bottoms=2):
+    """Adds the angle m to that of each item and its class.
+
+    bottoms: cosines x (N, C), labels (N); an item of the label -1 is not changed   top y (N, C)
+
+        y[n, label] = cos(a + m) if cos a >= cos(pi - m), else cos a - m sin(pi - m);  cos a = x[n, label]
+
+    A cosine of +-1 takes the second case. Values of x beyond +-1 count as +-1, with gradient 1 there.
+    Source: Deng et al., arXiv:1801.07698; a public arcface_layer.cpp.
+    """
+
+    def setup(self, x: Tensor, label: Tensor) -> None:
+        super().setup(x, label)
+        self.require(0 <= self.opt.m < math.pi, f"m is {self.opt.m:g}, expected an angle from 0 to below pi")
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        m = self.opt.m
+        sine = (1 - x.square()).clamp(min=1e-30).sqrt()
+        turns = (x >= math.cos(math.pi - m)) & (sine > 1e-6)
+        limited = x + (x.clamp(-1, 1) - x).detach()
+        y = torch.where(turns, x * math.cos(m) - sine * math.sin(m), limited - math.sin(math.pi - m) * m)
+        return torch.where(self.named(x, label, -1), y, x)
 
 
 class TripletLoss(Loss, bottoms=3):

@@ -124,8 +124,9 @@ class CInnerProduct(InnerProduct, options="inner_product_param"):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(self.start)
-        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}; the weights are for {self.inputs} inputs"
-        self.require(flat.shape[-1] == self.inputs, fact)
+        if flat.shape[-1] != self.inputs:
+            fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}"
+            self.error(f"{fact}; the weights are for {self.inputs} inputs")
         weight = masked(self.weight, self.weight_mask)
         bias = None if self.bias is None else masked(self.bias, self.bias_mask)
         return linear(flat, weight.t() if self.opt.transpose else weight, bias)

@@ -12,8 +12,8 @@ from caffe.layers.activation import RandomInTraining
 from caffe.layers.base import Layer, Lowering, shape_text
 from caffe.proto import caffe_pb2
 
-__all__ = ["APL", "SELU", "CReLU", "EltwiseAffine", "Insanity", "Mish", "NegReLU", "Noise", "RReLU", "ReLU6"]
-__all__ += ["ScaleFilter", "SpatialDropout"]
+__all__ = ["APL", "SELU", "CReLU", "EltwiseAffine", "HardSigmoid", "HardSwish", "Insanity", "Mish", "NegReLU", "Noise"]
+__all__ += ["RReLU", "ReLU6", "SELUDropout", "ScaleFilter", "SeLU", "SeLUDropout", "SpatialDropout"]
 
 
 class ReLU6(Layer):
@@ -108,6 +108,82 @@ class SELU(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.elu(x, self.opt.alpha) * self.factor
+
+
+class SeLU(SELU, options="selu_param"):
+    """SELU under the name that the sources of jolibrain's fork and of Synopsys' Caffe use.
+
+    bottom x, top y of the same shape
+
+        y = lambda x if x > 0 else lambda alpha (exp(x) - 1)
+
+    Source: Klambauer et al., arXiv:1706.02515; Synopsys' Caffe, selu_layer.cpp.
+    """
+
+
+class HardSigmoid(Layer):
+    """A sigmoid of three straight lines.
+
+    bottom x, top y of the same shape
+
+        y = min(max(alpha x + beta, 0), 1), by default 0.2 x + 0.5
+
+    MobileNet v3 divides by 6: alpha is 0.166667 there.
+    Source: Synopsys' Caffe, hard_sigmoid_layer.cpp; eric612/MobileNet-YOLO.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.opt.alpha + self.opt.beta).clamp(0, 1)
+
+
+class HardSwish(Layer):
+    """x times a sigmoid of three straight lines.
+
+    bottom x, top y of the same shape
+
+        y = x min(max(x + 3, 0), 6) / 6
+
+    Source: Howard et al., arXiv:1905.02244 (MobileNet v3); Synopsys' Caffe, hard_swish_layer.cpp.
+    """
+
+    lowering = Lowering.FOLLOW
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.hardswish(x)
+
+
+class SELUDropout(RandomInTraining, options="selu_dropout_param"):
+    """Sets a random share of the elements to alpha in training, then restores mean 0 and variance 1.
+
+    bottom x, top y of the same shape, q = 1 - dropout_ratio
+
+        TRAIN  y = a (x or alpha) + b,  a = (q + q (1 - q) alpha^2)^-1/2,  b = -a (1 - q) alpha        TEST  y = x
+
+    Source: Klambauer et al., arXiv:1706.02515; jolibrain/caffe, selu_dropout_layer.cpp.
+    """
+
+    def setup(self, x: Tensor) -> None:
+        ratio, alpha = self.opt.dropout_ratio, self.opt.alpha
+        self.require(0 < ratio < 1, f"dropout_ratio is {ratio:g}, expected a number above 0 and below 1")
+        self.factor = ((1 - ratio) * (1 + ratio * alpha**2)) ** -0.5
+        self.offset = -self.factor * ratio * alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = torch.rand_like(x) >= self.opt.dropout_ratio
+        return torch.where(kept, x, self.opt.alpha) * self.factor + self.offset
+
+
+class SeLUDropout(SELUDropout, options="selu_dropout_param"):
+    """SELUDropout under the name that the sources of Synopsys' Caffe use.
+
+    bottom x, top y of the same shape, equation as for SELUDropout
+
+    Source: Synopsys' Caffe, selu_dropout_layer.cpp.
+    """
 
 
 class Insanity(RandomInTraining):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,23 +53,36 @@ class Curve:
         self._y.append(y)
         self._seconds.append(seconds)
 
+    def extend(self, x: np.ndarray, y: np.ndarray, seconds: np.ndarray) -> None:
+        """Append values, (N,) each, as `add` does one by one."""
+        self.flush()
+        begins = np.flatnonzero(x[1:] <= x[:-1]) + 1
+        for begin, end in zip([0, *begins.tolist()], [*begins.tolist(), len(x)], strict=True):
+            if begin < end:
+                if x[begin] <= self.last:
+                    self._cut(int(x[begin]))
+                self._append(x[begin:end], y[begin:end], seconds[begin:end])
+                self.last = int(x[end - 1])
+
     def flush(self) -> None:
         """Move appended values to `arrays`."""
-        if not self._x:
-            return
+        if self._x:
+            self._append(self._x, self._y, self._seconds)
+            self._x, self._y, self._seconds = [], [], []
+
+    def _append(self, *columns: Sequence[float] | np.ndarray) -> None:
         count = len(self.arrays.x)
-        total = count + len(self._x)
+        total = count + len(columns[0])
         if total > len(self._memory.x):
             room = max(256, total + total // 4)
             self._memory = Arrays(*(np.concatenate([old, np.empty(room - count, old.dtype)]) for old in self.arrays))
-        for memory, new in zip(self._memory, (self._x, self._y, self._seconds), strict=True):
+        for memory, new in zip(self._memory, columns, strict=True):
             with np.errstate(over="ignore"):  # a loss beyond the range of float32 becomes infinite
                 memory[count:total] = new
         begin = self.arrays.seconds[-1] if count else -np.inf
         seconds = self._memory.seconds[count:total]
         np.fmax(np.maximum.accumulate(seconds), begin, out=seconds)
         self.arrays = Arrays(*(memory[:total] for memory in self._memory))
-        self._x, self._y, self._seconds = [], [], []
 
     def _cut(self, x: int) -> None:
         count = int(np.searchsorted(self.arrays.x, x))

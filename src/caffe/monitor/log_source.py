@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe.monitor.facts import Facts
+from caffe.monitor.regular import Form, Forms, Part
 from caffe.monitor.source import Source
 from caffe.plot import NUMBER, LogReader
 
@@ -27,6 +28,7 @@ _LAYER = re.compile(r"\] (\S+) -> (\S+?)( \(in-place\))?$")
 _SHAPE = re.compile(r"Top shape: ((?:\d{1,18} )*)\(", re.ASCII)
 _BLOCKS = {"Initializing solver from parameters:": "solver", "Initializing net from parameters:": "net"}
 _FIRST_DAY = date(2000, 1, 1)  # the assumed year of the first line
+_FIRST = 16 << 10  # bytes of a piece that are read line by line before its regular lines are looked for again
 _LONGEST = 1 << 20  # largest number of bytes without a line end in a log
 
 
@@ -45,7 +47,7 @@ class LogSource(Source):
             if len(data) < _LONGEST:
                 return 0
             end = len(data)
-        self._reader.read(data[:end].replace(b"\0", b"").decode("utf-8", "replace").splitlines())
+        self._reader.read_bytes(data[:end])
         if b"\0" in data[:4096] and not self.curves:
             self.tail.message = f"{self.path.name} is binary; expected the text that `caffe train` logs"
         elif not self.curves and not self.facts.solver:
@@ -84,6 +86,7 @@ class _Lines(LogReader):
         self._days: dict[tuple[str, str], int] = {}
         self._outputs: dict[str, int] = {}
         self._second, self._whole = "", 0.0
+        self._forms = Forms()
 
     def state(self) -> dict[str, Any]:
         """Return the state of the reader that a later process needs."""
@@ -103,6 +106,31 @@ class _Lines(LogReader):
         self.start, self.now, self._block = state["start"], state["now"], state["block"]
         self._year, self._month = state["date"]
 
+    def read_bytes(self, data: bytes) -> None:
+        """Read whole lines: the regular ones many at a time, the others one by one."""
+        size = _FIRST
+        while data:
+            part = self._regular(data)
+            if part is not None:
+                data = data[part.size :]
+            end = data.find(b"\n", size) + 1 or len(data)
+            self.read(data[:end].replace(b"\0", b"").decode("utf-8", "replace").splitlines())
+            data = data[end:]
+            size *= 2
+
+    def _regular(self, data: bytes) -> Part | None:
+        """Read the regular lines at the beginning of `data` and the lines between them."""
+        loss = self.source.curves.get("loss")
+        if self.before is not None or self.start is None or loss is None or len(data) < _FIRST:
+            return None
+        part = self._forms.read(data, loss.last, _trains)
+        if part is not None:
+            self._time(f"{part.day} 00:00:00.0")
+            for tag, x, y, times in part.values:
+                self.source.curve(tag).extend(x, y, self.now + times)
+            self.read(line.decode("utf-8", "replace") for line in part.rest)
+        return part
+
     def read(self, lines: Iterable[str]) -> None:
         """Read a piece, including the lines around those of training."""
         usual, add = _USUAL.match, self._add
@@ -111,12 +139,14 @@ class _Lines(LogReader):
             if match is not None:
                 self._stamp(match[1], match[2])
                 if match[3] is None:
-                    self._trained(match[6], float(match[7]))
+                    self._learn(line, match, 7, self._trained(match[6], float(match[7])))
                 elif match[4] == "lr":
                     add("rate", int(match[3]), float(match[5]))
+                    self._learn(line, match, 3, "rate", b"lr = ")
                 else:
                     self._outputs = {}
                     add("loss", int(match[3]), float(match[5]))
+                    self._learn(line, match, 3, "loss", b"loss = ")
             elif line[:1] in ("W", "E", "F") and _STAMPED.match(line):
                 self._other(line)  # whatever the line is about
             elif "Iteration " in line or "net output #" in line or "Test score" in line:
@@ -127,6 +157,11 @@ class _Lines(LogReader):
                     super().read((line,))
             else:
                 self._other(line)
+
+    def _learn(self, line: str, match: re.Match[str], number: int, tag: str, word: bytes = b"") -> None:
+        """Add the form of a line, whose text ends where group `number` of `_USUAL` begins."""
+        if tag:
+            self._forms.add(Form(line[match.end(2) : match.start(number)].encode(), tag, word))
 
     def _stamp(self, second: str, fraction: str) -> None:
         """Parse the time of a line from its stamp up to the second and the rest. The last second is cached."""
@@ -225,11 +260,15 @@ class _Lines(LogReader):
         """See the base class."""
         self._add(f"test{self.net or ''}/{name}", self.iteration, float(value))
 
-    def _trained(self, name: str, value: float) -> None:
+    def _trained(self, name: str, value: float) -> str:
+        """Add an output of the training net; returns the curve's tag, which is empty before the first loss."""
         count = self._outputs[name] = self._outputs.get(name, 0) + 1
         loss = self.source.curves.get("loss")
-        if loss is not None:
-            self._add(f"train/{name}[{count - 1}]" if count > 1 else f"train/{name}", loss.last, value)
+        if loss is None:
+            return ""
+        tag = f"train/{name}[{count - 1}]" if count > 1 else f"train/{name}"
+        self._add(tag, loss.last, value)
+        return tag
 
     def _add(self, tag: str, iteration: int, value: float) -> None:
         if self.before is not None:
@@ -247,6 +286,11 @@ class _Lines(LogReader):
         if self.start is not None:
             self.start += self.now
         self.now = 0.0
+
+
+def _trains(line: bytes) -> bool:
+    """Whether a line may add to the curves to which regular lines add."""
+    return b", loss = " in line or b", lr = " in line or b"Train net output #" in line
 
 
 def _ordinal(year: int, month: int, day: int) -> int:

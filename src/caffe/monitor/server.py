@@ -12,28 +12,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from caffe.errors import CaffeError, require_extra
 from caffe.monitor import views
 from caffe.monitor.board import Board
 from caffe.monitor.run import Run
 from caffe.monitor.system import System
+from caffe.web import LOCAL, guard, is_foreign, security_policy
 
-__all__ = ["LOCAL", "address", "application", "listening", "serve", "server"]
+__all__ = ["application", "serve", "server"]
 
-LOCAL = "127.0.0.1"
 _PAGE = Path(__file__).with_name("page")
-_TRIES = 50  # ports tried after the given one
 _TOGETHER, _ALIVE = 0.4, 15.0  # seconds: collecting of changes before sending, and interval of keep-alive messages
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; object-src 'none'"
 
 
 def application(board: Board, host: str = LOCAL) -> Any:
     """Create the ASGI application that shows a board. It only reads the board; the caller starts and closes it."""
     applications: Any = require_extra("starlette.applications", "monitor", "caffe monitor")
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
@@ -46,13 +41,11 @@ def application(board: Board, host: str = LOCAL) -> Any:
         yield
         board.listeners.remove(answers.news.tell)
 
-    names = ["localhost", LOCAL, "[::1]", "testserver"] if host in (LOCAL, "localhost", "::1") else ["*"]
     routes: list[Any] = [Route("/", answers.page), Route("/api/events", answers.events)]
     routes += [Route(f"/api/{name}", answers.answering(view)) for name, view in answers.views.items()]
     routes += [Route("/api/doctor", answers.answering(answers.doctor), methods=["POST"])]
     routes += [Mount("/page", StaticFiles(directory=_PAGE))]
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=names)
-    made = applications.Starlette(routes=routes, lifespan=living, middleware=[hosts])
+    made = applications.Starlette(routes=routes, lifespan=living, middleware=[guard(host)])
     made.state.close = answers.news.close
     return made
 
@@ -125,7 +118,7 @@ class _Answers:
         """The page."""
         from starlette.responses import FileResponse
 
-        return FileResponse(_PAGE / "monitor.html", headers={"Content-Security-Policy": _POLICY})
+        return FileResponse(_PAGE / "monitor.html", headers=security_policy())
 
     async def events(self, request: Any) -> Any:
         """The stream of changes."""
@@ -140,9 +133,8 @@ class _Answers:
         from starlette.responses import JSONResponse, Response
 
         async def answer(request: Any) -> Any:
-            origin = request.headers.get("origin")
-            if request.method == "POST" and origin and urlsplit(origin).netloc != request.headers.get("host"):
-                return JSONResponse({"error": "this request came from another site's page"}, 403)
+            if request.method == "POST" and is_foreign(request):
+                return JSONResponse({"error": "another site's page asked for this"}, 403)
             try:
                 made = await run_in_threadpool(view, request.query_params)
             except CaffeError as error:
@@ -208,29 +200,6 @@ def _number(query: Any, name: str) -> float | None:
 def _whole(query: Any, name: str, default: int) -> int:
     value = _number(query, name)
     return default if value is None else int(value)
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """Open a socket at the port, or at the next free one. Raises CaffeError."""
-    problem: OSError | None = None
-    for number in range(port, min(port + _TRIES, 65535)) if port else [0]:
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            made = socket.socket(family, socket.SOCK_STREAM)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((host, number))
-            made.listen(128)
-            return made
-        except OSError as error:
-            made.close()
-            problem = error
-    raise CaffeError(f"cannot listen at {host}:{port}: {problem}; give another -host or -port")
-
-
-def address(host: str, listener: socket.socket) -> str:
-    """Return the page's address for a browser on this machine."""
-    name = {"0.0.0.0": LOCAL, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{name}:{listener.getsockname()[1]}/"
 
 
 def server(board: Board, host: str = LOCAL) -> Any:

@@ -13,8 +13,8 @@ from caffe.blob_vec import BlobVec
 from caffe.errors import ArgumentType, FixedError
 from caffe.layers.base import Layer, Source
 from caffe.names import Named
-from caffe.net import table
 from caffe.net.graph.step import Learnable, Step
+from caffe.net.measure.summary import Summary
 from caffe.parallel.group import Member
 from caffe.uncopied import Uncopied
 
@@ -53,10 +53,10 @@ class Views(Uncopied, ABC):
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        return table.text(self)
+        return Summary(self, arithmetic=False).text()
 
     def _repr_html_(self) -> str:
-        return table.html(self)
+        return Summary(self).html()
 
     @property
     def layer_dict(self) -> OrderedDict[str, Layer]:

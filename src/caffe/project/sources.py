@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,24 @@ import numpy as np
 from caffe.data.streams.arrays import read_npz
 from caffe.data.streams.images import read_image
 from caffe.data.tools import datasets
+from caffe.data.tools.picture_sets import PICTURE_SETS, cached
 from caffe.errors import DataError, FileError, did_you_mean
 from caffe.proto import files
 
-__all__ = ["TRAIN", "VAL", "ArraySource", "Example", "FolderSource", "ListSource", "Source", "known_source"]
+__all__ = [
+    "TRAIN",
+    "VAL",
+    "ArraySource",
+    "Example",
+    "FolderSource",
+    "ListSource",
+    "Source",
+    "known_source",
+    "names_part",
+    "pair_of",
+    "picture_columns",
+    "read_table",
+]
 
 TRAIN, VAL = "train", "val"
 _TRAIN_NAMES = ("train", "training")
@@ -78,7 +93,7 @@ class FolderSource(_Files):
 
     `group` is "folder", so that each subfolder of a class is a group, or a regular expression that is searched in the
     path of a picture; its first group (or the whole match) is the name of the picture's group. Links are followed, once
-    each.
+    each. Names that look the same are one class, because macOS and other systems encode an umlaut differently.
     """
 
     def __init__(self, folder: str | Path, group: str = "") -> None:
@@ -107,7 +122,7 @@ class FolderSource(_Files):
         others = 0
         for label in classes:
             before = len(self.examples)
-            others += self._take_class(top / label, label, part)
+            others += self._take_class(top / label, unicodedata.normalize("NFC", label), part)
             if len(self.examples) == before:
                 self.notes.append(f"{top / label}: has no pictures, so it is not a class")
         if others:
@@ -154,8 +169,7 @@ class ListSource(_Files):
         super().__init__()
         self.root = str(root or Path(path).parent)
         rows = read_table(path)
-        head = [cell.strip().lower() for cell in rows[0][1]]
-        columns = _columns(head)
+        columns = picture_columns(rows[0][1])
         body = rows[1:] if columns else rows
         columns = columns or {"file": 0, "label": 1}
         for line, cells in body:
@@ -194,17 +208,7 @@ class ArraySource(Source):
     @classmethod
     def from_npz(cls, path: str) -> ArraySource:
         """Read the arrays of an .npz file: images as "images", "x" or "data", labels as "labels" or "y"."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                names = list(file) if not isinstance(file, np.ndarray) else []
-        except Exception:
-            names = []  # reading it below reports the error
-        lower = {name.lower(): name for name in names}
-        images = next((lower[name] for name in ("images", "x", "data", "x_train") if name in lower), "images")
-        labels = next(
-            (lower[name] for name in ("labels", "y", "label", "target", "y_train") if name in lower), "labels"
-        )
-        pixels, classes = read_npz(path, [images, labels])
+        pixels, classes = read_npz(path, list(pair_of(path)))
         return cls(np.asarray(pixels), [value.item() for value in np.asarray(classes).ravel()], name=path)
 
     def read(self, example: Example) -> np.ndarray:
@@ -215,11 +219,29 @@ class ArraySource(Source):
         return np.ascontiguousarray(image[..., 2::-1]) if image.ndim == 3 else image
 
 
-def known_source(name: str) -> ArraySource:
+def pair_of(path: str) -> tuple[str, str]:
+    """Return the names of the arrays of examples and of labels in an .npz file; the usual names if there are none."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = list(file) if not isinstance(file, np.ndarray) else []
+    except Exception:
+        names = []  # reading the file later reports the error
+    lower = {name.lower(): name for name in names}
+    examples, labels = (
+        next((lower[name] for name in known if name in lower), known[0])
+        for known in (("images", "x", "data", "x_train"), ("labels", "y", "label", "target", "y_train"))
+    )
+    return examples, labels
+
+
+def known_source(name: str) -> Source:
     """Return the pictures of a known data set. Its test part is used for validation."""
     known = datasets.KNOWN
+    if name in PICTURE_SETS:
+        return FolderSource(cached(name))
     if name not in known:
-        raise DataError(f'unknown data set "{name}"{did_you_mean(name, known)} (known: {", ".join(known)})')
+        names = (*known, *PICTURE_SETS)
+        raise DataError(f'unknown data set "{name}"{did_you_mean(name, names)} (known: {", ".join(names)})')
     parts = datasets.pictures(name)
     train, val = parts["train"], parts["test"]
     labels = [known[name].classes[int(number)] for _, numbers in (train, val) for number in numbers]
@@ -257,8 +279,9 @@ def read_table(path: str | Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _columns(head: list[str]) -> dict[str, int]:
-    """Return the columns named in a first line; empty if it names none."""
+def picture_columns(heads: Sequence[str]) -> dict[str, int]:
+    """Return the columns for files and labels that a first line names; empty if it names none."""
+    head = [cell.strip().lower() for cell in heads]
     names = {
         "file": ("file", "filename", "path", "image", "image_path", "filepath", "picture", "name"),
         "label": ("label", "class", "category", "target"),
@@ -270,14 +293,18 @@ def _columns(head: list[str]) -> dict[str, int]:
 
 
 def _part(text: str, place: str) -> str:
+    part = names_part(text)
+    if text and not part:
+        hint = did_you_mean(text.lower(), (*_TRAIN_NAMES, *_VAL_NAMES))
+        raise FileError(f'{place}: unknown split "{text}"{hint}; expected train or val')
+    return part
+
+
+def names_part(text: str) -> str:
+    """The part that a word names; empty if it names none."""
     word = text.lower()
-    if not word:
-        return ""
-    for part, names in ((TRAIN, _TRAIN_NAMES), (VAL, (*_VAL_NAMES, *_TEST_NAMES))):
-        if word in names:
-            return part
-    hint = did_you_mean(word, (*_TRAIN_NAMES, *_VAL_NAMES))
-    raise FileError(f'{place}: unknown split "{text}"{hint}; expected train or val')
+    parts = ((TRAIN, _TRAIN_NAMES), (VAL, (*_VAL_NAMES, *_TEST_NAMES)))
+    return next((part for part, names in parts if word in names), "")
 
 
 def _outermost(folder: Path) -> Path:

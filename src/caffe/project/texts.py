@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caffe.project.plan import Plan
 from caffe.proto.printing import dumps
 
-__all__ = ["deploy_net", "readme", "solver", "train_net"]
+__all__ = ["commented", "deploy_net", "front_matter", "readme", "seen", "solver", "train_net"]
 
 _CLASSIFIERS = ("InnerProduct", "Convolution")
 
@@ -125,6 +126,11 @@ def solver(plan: Plan) -> str:
     ]
     if plan.weights:
         lines.insert(1, (f'weights: "{plan.weights}"', "training starts from these weights"))
+    return commented(lines)
+
+
+def commented(lines: Sequence[tuple[str, str]]) -> str:
+    """Lines, each with its reason behind it as a comment."""
     width = max(len(text) for text, _ in lines)
     return "".join(f"{text.ljust(width)}  # {why}\n" for text, why in lines)
 
@@ -142,12 +148,8 @@ def _rate_note(plan: Plan) -> str:
 
 def readme(plan: Plan, facts: dict[str, str], notes: list[str], counts: list[tuple[str, int, int]]) -> str:
     """Return README.md: front matter as in model folders, the five commands, and the notes about the data."""
-    front = "".join(f"{key}: {value}\n" for key, value in facts.items())
     table = "".join(f"| {label} | {train:,} | {val:,} |\n" for label, train, val in counts)
-    seen = "".join(f"- {note}\n" for note in notes) or "- no problems\n"
-    return f"""---
-{front}---
-# {plan.name}
+    return f"""{front_matter(facts)}# {plan.name}
 
 A classifier of pictures into {len(plan.classes)} classes, by {plan.net}. The commands, in this folder:
 
@@ -155,8 +157,8 @@ A classifier of pictures into {len(plan.classes)} classes, by {plan.net}. The co
 caffe train
 caffe test
 caffe classify PICTURE.jpg
+caffe try
 caffe doctor -solver solver.prototxt
-caffe draw train_val.prototxt net.svg
 ```
 
 `caffe train` writes weights into `snapshots`. To use them elsewhere, take `deploy.prototxt`, the `.caffemodel`,
@@ -165,6 +167,14 @@ caffe draw train_val.prototxt net.svg
 | class | training | validation |
 | --- | --- | --- |
 {table}
-Notes about the data:
+{seen(notes)}"""
 
-{seen}"""
+
+def front_matter(facts: Mapping[str, str]) -> str:
+    """Return the first lines of the readme of a model folder."""
+    return "---\n" + "".join(f"{key}: {value}\n" for key, value in facts.items()) + "---\n"
+
+
+def seen(notes: Sequence[str]) -> str:
+    """Return the end of a README: the notes about the data."""
+    return "Notes about the data:\n\n" + ("".join(f"- {note}\n" for note in notes) or "- no problems\n")

@@ -15,8 +15,8 @@ import numpy as np
 from caffe.doctor.case import Case
 from caffe.doctor.changes import Change
 from caffe.errors import CaffeError, SolverError, did_you_mean, require_extra
-from caffe.search import runs, split
-from caffe.search.lease import JournalLock, Lease, locked
+from caffe.search import runs, split, storage
+from caffe.search.lease import Lease, locked
 from caffe.search.space import Space
 
 __all__ = ["METHODS", "PRUNERS", "Plan", "Search"]
@@ -47,8 +47,8 @@ class Plan:
                 raise SolverError(f"-{flag} {value}: expected {', '.join(known)}{did_you_mean(value, known)}")
         if self.trials < 1:
             raise SolverError(f"-trials {self.trials}: expected at least 1")
-        if self.storage.startswith("sqlite"):
-            raise SolverError("-storage: SQLite loses trials of several processes; remove it to use a journal file")
+        if self.storage:
+            storage.check_address(self.storage)
 
 
 class Search:
@@ -74,24 +74,23 @@ class Search:
     def _open(self) -> None:
         """Open or create the study. Its fixed name gives the same brackets of Hyperband in every run."""
         optuna, direction = self._optuna, "maximize" if self.goal.sign > 0 else "minimize"
+        settings = {
+            "direction": direction,
+            "sampler": optuna.samplers.RandomSampler(seed=self.plan.seed),
+            "pruner": self._pruner(),
+        }
         if self.plan.storage:
-            self.storage = optuna.storages.get_storage(self.plan.storage)
+            self.storage = storage.open_database(optuna, self.plan.storage)
+            place = self.folder / f"{self.name}.study"
+            self.study, new = storage.create(optuna, self.storage, place, self.name, **settings)
         else:
-            path = self.folder / "journal.log"
-            backend = optuna.storages.journal.JournalFileBackend(str(path), JournalLock(path))
-            self.storage = optuna.storages.JournalStorage(backend)
-        known = self.name in optuna.get_all_study_names(self.storage)
-        pruner, sampler = self._pruner(), optuna.samplers.RandomSampler(seed=self.plan.seed)
-        self.study = optuna.create_study(
-            storage=self.storage,
-            study_name=self.name,
-            direction=direction,
-            sampler=sampler,
-            pruner=pruner,
-            load_if_exists=True,
-        )
+            self.storage = storage.journal(optuna, self.folder / "journal.log")
+            new = self.name not in optuna.get_all_study_names(self.storage)
+            self.study = optuna.create_study(
+                storage=self.storage, study_name=self.name, load_if_exists=True, **settings
+            )
         plan = {"space": repr(self.space), "method": self.plan.method, "steps": self.plan.steps, "seed": self.plan.seed}
-        if not known:
+        if new:
             self.study.set_user_attr("plan", plan)
             for point in self._grid() if self.plan.method == "grid" else ():
                 self.study.enqueue_trial(point)
@@ -187,7 +186,7 @@ class Search:
         """Return a trial whose process has ended, with its values."""
         for frozen in self.trials:
             if frozen.state == self._optuna.trial.TrialState.RUNNING and self._take(frozen.number):
-                study = self.storage.get_study_id_from_name(self.name)
+                study = self.storage.get_study_id_from_name(self.study.study_name)
                 number = self.storage.get_trial_id_from_study_id_trial_number(study, frozen.number)
                 self.study.sampler = self._sampler(frozen.number)
                 return self._drawn(self._optuna.trial.Trial(self.study, number))

@@ -53,9 +53,10 @@ class Best(Watcher):
     """Saves the weights of the best test of a run, and stops the run if the tests stop improving.
 
     The output that is compared is `early_stop.output` if set; otherwise the first output whose name contains "accuracy"
-    (the largest value is best); otherwise the first loss (the smallest value is best). `value` and `iteration` describe
-    the best test so far; `iteration` is -1 before the first test. `stopped` is true if this watcher ended the run. A
-    resumed run continues from the values in PREFIX_best.json.
+    (the largest value is best); otherwise the first loss (the smallest value is best). Of equally good tests the one
+    with the smallest loss is best, but `early_stop` does not count it as an improvement. `value` and `iteration`
+    describe the best test so far; `iteration` is -1 before the first test. `stopped` is true if this watcher ended the
+    run. A resumed run continues from the values in PREFIX_best.json.
     """
 
     def __init__(self, param: Any) -> None:
@@ -66,6 +67,7 @@ class Best(Watcher):
         self.iteration = -1
         self.stopped = False
         self._waited = 0
+        self._least = math.inf
 
     def started(self, solver: TrainingRun) -> None:
         if not self.param.keep_best or not solver.iter:
@@ -75,6 +77,7 @@ class Best(Watcher):
             if int(facts["iteration"]) <= solver.iter:
                 self.value, self.iteration = float(facts["value"]), int(facts["iteration"])
                 self._waited = int(facts["waited"])
+                self._least = float(facts.get("loss", math.inf))
 
     @property
     def _notes(self) -> Path:
@@ -86,18 +89,26 @@ class Best(Watcher):
         self.output = self.output or self._chosen(solver, outputs)
         value = sum(outputs[self.output]) / len(outputs[self.output])
         gain = self.param.early_stop.min_gain
-        if math.isfinite(value) and (self.iteration < 0 or self.sign * (value - self.value) > gain):
-            self.value, self.iteration, self._waited = value, iteration, 0
+        better = math.isfinite(value) and (self.iteration < 0 or self.sign * (value - self.value) > gain)
+        loss = self._loss(solver, outputs)
+        if better or (value == self.value and loss < self._least):
+            self._waited = 0 if better else self._waited + (iteration > self.iteration)
+            self.value, self.iteration, self._least = value, iteration, loss
             self._keep(solver)
-            return
-        self._waited += iteration > self.iteration
-        self._note(solver)
+        else:
+            self._waited += iteration > self.iteration
+            self._note(solver)
         if self.param.HasField("early_stop") and self._waited >= self.param.early_stop.patience and not self.stopped:
             self.stopped = True
             log.info(
                 "goals", f"Iteration {iteration}: stops early: {self._waited} tests without a better {self.says()}"
             )
             solver.request("stop")
+
+    def _loss(self, solver: TrainingRun, outputs: dict[str, list[float]]) -> float:
+        """The test loss, which decides between tests that are equally good; 0 where there is none."""
+        weights = solver.test_nets[0].blob_loss_weights
+        return sum(weights.get(name, 0) * sum(values) for name, values in outputs.items())
 
     def says(self) -> str:
         """Describe the best value for a message, such as `accuracy than 0.97 at iteration 300`."""
@@ -132,6 +143,7 @@ class Best(Watcher):
     def _note(self, solver: TrainingRun) -> None:
         if self.param.keep_best and not solver.together.group.rank:
             facts = {"output": self.output, "value": self.value, "iteration": self.iteration, "waited": self._waited}
+            facts["loss"] = self._least
             with files.atomic(self._notes) as file:
                 file.write(json.dumps(facts).encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 
 import numpy as np
@@ -53,7 +54,7 @@ class Course:
     @property
     def start(self) -> float:
         """The loss at the start."""
-        return float(np.median(self.first)) if self.first else float("nan")
+        return statistics.median(self.first) if self.first else float("nan")
 
     @property
     def noise(self) -> float:

@@ -109,6 +109,14 @@ class ModelFolder:
         """Whether the weights exist."""
         return self._weights() is not None
 
+    @property
+    def deploy_files(self) -> list[Path]:
+        """What is needed to use the model elsewhere: net, weights, labels or columns, and the readme with the rest."""
+        named = [self.path / (self.facts.get("labels") or "labels.txt")]
+        named += [self.path / self.facts["columns"]] if "columns" in self.facts else []
+        readme = next(self.path / name for name in _READMES if (self.path / name).is_file())
+        return [self.net, self.weights, *(path for path in named if path.is_file()), readme]
+
     def labels(self) -> list[str]:
         """The names of the classes; empty if the folder has none."""
         name = self.facts.get("labels", "")

@@ -12,6 +12,10 @@ ELSEWHERE.update(
     dict.fromkeys(
         (
             "BoxData",
+            "DetectionData",
+            "EvalData",
+            "ImageGtData",
+            "LaneData",
             "POSE_IMAGE_DATA",
             "SegData",
             "VideoData",

@@ -1,6 +1,7 @@
 """Cases of caffe.layers.margins."""
 
-from tests.layers.case import Case, labels
+from caffe.proto.caffe_pb2 import TEST
+from tests.layers.case import Case, labels, within
 
 ELSEWHERE: dict[str, str] = {}
 CHECKS = {"compile": "looks at the labels to check them"}
@@ -23,5 +24,8 @@ CASES = [
         )
         for name in TYPES
     ),
+    Case("LabelSpecificAdd", "train", ((5, 4), labels(4, 5)), "label_specific_add_param { bias: -0.35 }", skip=CHECKS),
+    Case("LabelSpecificAdd", "test", ((5, 4), labels(4, 5)), "label_specific_add_param { bias: -0.35 }", phase=TEST),
+    Case("Arcface", "plain", (within(-0.99, 0.99, 5, 4), labels(4, 5)), "arcface_param { m: 0.5 }", skip=CHECKS),
     Case("TripletLoss", "plain", ((4, 3), (4, 3), (4, 3)), "triplet_loss_param { margin: 0.5 }"),
 ]

@@ -59,6 +59,12 @@ CASES = [
     ),
     Case("YoloSeg", "plain", ((2, 1, 3, 4), within(0, 1, 2, 1, 3, 4)), "yolo_seg_param { object_scale: 0.5 }"),
     Case(
+        "AssistedExcitation",
+        "train",
+        ((2, 3, 4, 5), given(np.tile([0, 0.5, 0.4, 0.6, 0.5, *[0] * 5], (2, 1))), (2, 4, 5)),
+        "assisted_excitation_param { max_iter: 9 }",
+    ),
+    Case(
         "DetectionLoss", "plain", (FIRST, given(GRID.reshape(2, -1))), f"detection_loss_param {{ {ONE} }}", skip=CHECKS
     ),
     Case(

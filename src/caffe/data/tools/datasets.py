@@ -5,10 +5,10 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from caffe.data.databases.lmdb import LmdbWriter
 from caffe.data.pipeline.rng import generator
 from caffe.data.tools import cifar, mnist
 from caffe.data.tools.download import Progress, cache_folder, download
-from caffe.errors import FileError, MissingExtra
+from caffe.data.tools.unpacking import unpack
+from caffe.errors import FileError, MissingExtra, require_extra
 
 __all__ = ["KNOWN", "DataSet", "make", "pictures"]
 
@@ -53,7 +54,7 @@ def pictures(name: str, folder: Path | None = None, progress: Progress = lambda 
         for url, md5 in known.files:
             path = download([url], place / url.rpartition("/")[2], md5, progress)
             if path.name.endswith((".tar.gz", ".tgz")):
-                _unpack(path, place)
+                unpack(path, place)
     return known.read(place or Path())
 
 
@@ -70,19 +71,6 @@ def make(
         counts[part] = len(labels)
     (out / f"{name}_labels.txt").write_text("".join(f"{each}\n" for each in KNOWN[name].classes))
     return counts
-
-
-def _unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive. All its files must lie within the target folder."""
-    done = folder / f".{path.name}.unpacked"
-    if done.exists():
-        return
-    try:
-        with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise FileError(f"cannot unpack {path}: {error}; remove it, and try again") from error
-    done.touch()
 
 
 def _idx(folder: Path) -> dict[str, Part]:
@@ -107,6 +95,25 @@ def _cifar100(folder: Path) -> dict[str, Part]:
             raise FileError(f"{path} has {len(content)} bytes, not a multiple of {size}; expected CIFAR-100, binary")
         rows = np.frombuffer(content, np.uint8).reshape(-1, size)
         parts[part] = _blue_first(rows[:, 2:].reshape(-1, 3, 32, 32)), rows[:, 1]
+    return parts
+
+
+def _svhn(folder: Path) -> dict[str, Part]:
+    """The house numbers of 32 x 32 pixels, in MATLAB's files train_32x32.mat and test_32x32.mat."""
+    reader: Any = require_extra("scipy.io", "datasets", "reading the .mat files of svhn")
+    parts = {}
+    for part in ("train", "test"):
+        path = folder / f"{part}_32x32.mat"
+        try:
+            content = reader.loadmat(str(path))
+            images, labels = content["X"], content["y"].ravel().astype(np.int64)
+        except FileNotFoundError as error:
+            raise FileError(f'no file {path.name} in "{folder}"; expected the cropped digits of SVHN there') from error
+        except Exception as error:  # scipy raises what comes
+            raise FileError(f"cannot read {path}: {error!r}; expected the cropped digits of SVHN") from error
+        if images.shape[:3] != (32, 32, 3) or images.shape[3:] != labels.shape or images.dtype != np.uint8:
+            raise FileError(f"{path}: has images of the shape {images.shape} and {len(labels)} labels; expected SVHN's")
+        parts[part] = _blue_first(images.transpose(3, 2, 0, 1)), labels % 10  # its 0 is called 10
     return parts
 
 
@@ -165,6 +172,7 @@ skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table ta
 tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_STANFORD = "http://ufldl.stanford.edu/housenumbers/"
 _TORONTO = "https://www.cs.toronto.edu/~kriz/"
 KNOWN = {
     "fashion_mnist": DataSet(
@@ -177,6 +185,14 @@ KNOWN = {
         _idx,
         _CLOTHES,
         _debian("fashion-mnist"),
+    ),
+    "svhn": DataSet(
+        (
+            (f"{_STANFORD}train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+            (f"{_STANFORD}test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+        ),
+        _svhn,
+        _NUMBERS,
     ),
     "digits": DataSet((), _digits, _NUMBERS, _digits_here),
     "cifar10": DataSet(

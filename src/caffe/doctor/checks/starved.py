@@ -31,6 +31,8 @@ class Starved(Check):
         kept = exam.trials.run(change, _STEPS)  # data layers prefetch, so the time of a read alone is not informative
         if kept.error or kept.failed is not None or kept.step_seconds > (1 - _GAIN) * step:
             return
+        if exam.sample.work < kept.step_seconds:
+            return  # a batch is made in less time than a step takes: other programs delayed the reading
         again = exam.trials.run(None, _STEPS)  # another program may have used the machine the first time
         if again.error or again.failed is not None or kept.step_seconds > (1 - _GAIN) * again.step_seconds:
             return

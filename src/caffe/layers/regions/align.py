@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, has_values, is_exported, shape_text
-from caffe.layers.regions.rois import check_regions, example_regions, images_of, is_dry
+from caffe.layers.regions.rois import check_regions, example_regions, images_of, is_dry, widened
 from caffe.layers.regions.sampling import hats, sampled
 from caffe.limits import check_size
 
@@ -20,7 +20,7 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
     roi_align_param (Mask R-CNN), top (R, C, pooled_h, pooled_w): the mean of n x n samples, evenly spaced in the
         bin; the size is at least 1 cell; n = sampling_ratio, or ceil(size / pooled) by default
     roi_pooling_param (Cascade R-CNN), top (R, C, pooled_h + 1, pooled_w + 1): one sample at each corner of a bin of the
-        region, shifted by -0.5 cells
+        region, shifted by -0.5 cells; pad_ratio widens regions as for ROIPooling
 
     A sample outside -1 ... H (Mask R-CNN) or -0.5 ... H - 0.5 (Cascade) is 0; others are clamped to the map. Regions
     get no gradient. Source: He et al., arXiv:1703.06870; Cai and Vasconcelos, arXiv:1712.00726.
@@ -38,8 +38,7 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
         opt = self.opt = self.spec.roi_pooling_param if self.corners else self.opt
         self.require(opt.pooled_h > 0 and opt.pooled_w > 0, "pooled_h and pooled_w must both be given and positive")
         if self.corners:
-            fact = "pad_ratio other than 0 is not supported; remove it, or write the padding into the regions"
-            self.require(opt.pad_ratio == 0 and not opt.pooled_size, fact)
+            self.require(not opt.pooled_size, "pooled_size is of Intel's Caffe; write pooled_h and pooled_w")
         else:
             self.require(opt.roi_end_mode == 0, "roi_end_mode other than 0 is not supported; remove it")
 
@@ -56,6 +55,7 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
         if is_dry(x):
             return x.new_empty(rois.shape[0], x.shape[1], self.opt.pooled_h + more, self.opt.pooled_w + more)
         rois = rois.detach().flatten(1)
+        rois = widened(rois, self.opt.pad_ratio) if self.corners else rois
         image, (left, top, right, bottom) = images_of(self, rois, x.shape[0]), rois[:, 1:].unsqueeze(2).unbind(1)
         left, top, right, bottom = (edge * self.opt.spatial_scale for edge in (left, top, right, bottom))
         rows = self.weights(top, bottom, self.opt.pooled_h, x.shape[2])

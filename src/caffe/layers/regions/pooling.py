@@ -17,6 +17,7 @@ from caffe.layers.regions.rois import (
     is_dry,
     nearest,
     pooled_sizes,
+    widened,
 )
 
 __all__ = ["PSROIPooling", "ROIPooling"]
@@ -31,6 +32,7 @@ class ROIPooling(Layer, bottoms=2):
         bin i spans floor(i size / pooled) + r1 ... ceil((i + 1) size / pooled) + r1, clipped to the map
         y = max of x over the bin, 0 for an empty bin
 
+    pad_ratio (MS-CNN) first moves each edge outwards by pad_ratio (x2 - x1 + 1) or pad_ratio (y2 - y1 + 1).
     The gradient goes to the first maximal cell; regions get none. NaN and -infinity count as -3.4e38.
     Source: Girshick, arXiv:1504.08083; py-faster-rcnn.
     """
@@ -41,8 +43,6 @@ class ROIPooling(Layer, bottoms=2):
     def setup(self, x: Tensor, rois: Tensor) -> None:
         check_regions(self, x, rois)
         self.pooled = pooled_sizes(self)
-        fact = "pad_ratio of MS-CNN is not supported here; remove it, or write the padding into the regions"
-        self.require(self.opt.pad_ratio == 0, fact)
         fact = "pooled_size of Intel's Caffe is not supported; write pooled_h and pooled_w"
         self.require(not self.opt.pooled_size, fact)
 
@@ -53,7 +53,8 @@ class ROIPooling(Layer, bottoms=2):
         if is_dry(x):
             return x.new_empty(rois.shape[0], x.shape[1], *self.pooled)
         rois = rois.detach().flatten(1)
-        image, edge = images_of(self, rois, x.shape[0]), nearest(rois[:, 1:] * self.opt.spatial_scale)
+        image, rois = images_of(self, rois, x.shape[0]), widened(rois, self.opt.pad_ratio)
+        edge = nearest(rois[:, 1:] * self.opt.spatial_scale)
         left, top, right, bottom = edge.unsqueeze(2).unbind(1)
         rows = bins((bottom - top + 1).clamp(min=1), self.pooled[0], x.shape[2], shift=top)
         columns = bins((right - left + 1).clamp(min=1), self.pooled[1], x.shape[3], shift=left)

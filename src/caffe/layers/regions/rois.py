@@ -10,6 +10,7 @@ from caffe.layers.support.labels import number_text
 from caffe.layers.support.values import can_look
 
 __all__ = ["Bins", "bins", "check_regions", "example_regions", "images_of", "is_dry", "nearest", "pooled_sizes"]
+__all__ += ["widened"]
 
 Bins = tuple[Tensor, Tensor]
 """The first cell, and the cell after the last one, of each bin."""
@@ -28,6 +29,14 @@ def pooled_sizes(layer: Layer) -> tuple[int, int]:
     opt = layer.opt
     layer.require(opt.pooled_h > 0 and opt.pooled_w > 0, "pooled_h and pooled_w must both be given and positive")
     return opt.pooled_h, opt.pooled_w
+
+
+def widened(rois: Tensor, ratio: float) -> Tensor:
+    """Regions (R, 5) whose edges are moved outwards by `ratio` times the width or height in pixels, as in MS-CNN."""
+    if not ratio:
+        return rois
+    pad = (rois[:, 3:] - rois[:, 1:3] + 1) * ratio
+    return torch.cat([rois[:, :1], rois[:, 1:3] - pad, rois[:, 3:] + pad], 1)
 
 
 def images_of(layer: Layer, rois: Tensor, images: int) -> Tensor:

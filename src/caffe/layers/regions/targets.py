@@ -34,7 +34,8 @@ class _ProposalTarget(Layer, abstract=True):
     def _sample(self, rois: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
         sizes = (5, 1, self.columns, self.columns, self.columns, 6, 1)[: self.top_count]
         if not has_values(rois):
-            return tuple(rois.new_empty(self.opt.batch_size, n, 1, 1) for n in sizes)
+            count = max(1, len(rois)) if self.opt.batch_size == -1 else self.opt.batch_size
+            return tuple(rois.new_empty(count, n, 1, 1) for n in sizes)
         rows = truth.flatten(1)
         rows = rows[rows[:, 0] != -1]
         boxes = rois.flatten(1)[:, :5]
@@ -71,6 +72,8 @@ class _ProposalTarget(Layer, abstract=True):
         back = ~front & (most >= opt.bg_thr_lw) & (most < opt.bg_thr_hg)
         others = (~front & ~back).nonzero().flatten()
         front, back = ((front & ~ignored).nonzero().flatten(), back.nonzero().flatten())
+        if opt.batch_size == -1:
+            return front, back
         front = _drawn(front, int(opt.fg_fraction * opt.batch_size + 0.5))
         room = opt.batch_size - len(front)
         if len(back) > room:
@@ -132,8 +135,8 @@ class ProposalTarget(_ProposalTarget, bottoms=2, tops=(6, 7)):
     y2, overlap]; optionally sample weights (K, 1, 1, 1)
 
     Foreground overlaps its best truth box by fg_thr or more, background by bg_thr_lw to bg_thr_hg. round(fg_fraction
-    batch_size) foreground regions are drawn, and background for the rest of batch_size. append_gtbox adds the truth
-    boxes to the regions. pickup_discard fills up with the first unused regions. Weights are 1 from bbox_thr_lw to
+    batch_size) foreground regions are drawn, and background for the rest; -1 takes all. append_gtbox adds the
+    truth to the regions. pickup_discard fills up with the first unused regions. Weights are 1 from bbox_thr_lw to
     bbox_thr_hg. If there are no regions, a random one is drawn. Source: Cai and Vasconcelos, arXiv:1712.00726.
     """
 
@@ -147,7 +150,8 @@ class ProposalTarget(_ProposalTarget, bottoms=2, tops=(6, 7)):
         _rows(self, 0, rois, 5, exact=True)
         _rows(self, 1, truth, 7)
         self.require(opt.cls_num > 1, f"cls_num is {opt.cls_num}, expected the classes, background included")
-        self.require(0 < opt.batch_size < 1 << 30, f"batch_size is {opt.batch_size}, expected a number above 0")
+        fact = f"batch_size is {opt.batch_size}, expected a number above 0, or -1 for all regions"
+        self.require(opt.batch_size == -1 or 0 < opt.batch_size < 1 << 30, fact)
         fact = f"fg_thr is {opt.fg_thr:g} and bg_thr_hg {opt.bg_thr_hg:g}; expected it not above fg_thr"
         self.require(opt.fg_thr >= opt.bg_thr_hg, fact)
         self.normal = normal_of(self)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Loss, has_values, shape_text
+from caffe.layers.regions.mined import check_mined, mined_loss
 from caffe.layers.support.boxes import nms, overlaps
 from caffe.layers.support.exact import is_exact
 from caffe.layers.support.labels import number_text
@@ -17,6 +18,8 @@ from caffe.proto import caffe_pb2
 __all__ = ["DetectionLoss", "EvalDetection", "SegmentationEvaluate"]
 
 OBJ, PROB, MULTIPLY = (caffe_pb2.EvalDetectionParameter.ScoreType.Value(name) for name in ("OBJ", "PROB", "MULTIPLY"))
+_MSCNN = 30000
+"""The lowest number of MS-CNN's fields in DetectionLossParameter."""
 Predictions = tuple[Tensor, Tensor, Tensor]
 """Class scores (N, C, S S), objectness (N, B, S S) and boxes (N, B, S S, 4) as the net outputs them."""
 
@@ -77,7 +80,7 @@ class _DetectionLoss(_Grid, abstract=True):
 
 
 class DetectionLoss(_DetectionLoss, Loss, bottoms=2):
-    """The loss of YOLO 1. Each cell with an object has one class, and the best of its num_object boxes is trained.
+    """The loss of YOLO 1: each cell with an object has one class, and its best box is trained. With cls_num: MS-CNN's.
 
     bottoms: predictions (N, S S (C + 5 B)): classes p, objectness o and x, y, w, h of each box, each for all cells;
     truth (N, 7 S S): difficult, whether there is an object, its class, then x, y, w, h of each cell   top: loss ()
@@ -87,16 +90,29 @@ class DetectionLoss(_DetectionLoss, Loss, bottoms=2):
         gradient: the differences times their scale / N, and for o of a best box object_scale (o - its overlap) / N
 
     The best box has the largest overlap with the truth, or is the nearest if none overlaps. constriant: x, y are in
-    cells, relative to the cell; sqrt: w, h are square roots. Without objects, their terms are 0.
+    cells, relative to the cell; sqrt: w, h are square roots. Detection describes MS-CNN's.
     Source: Redmon et al., arXiv:1506.02640; yeahkun/caffe-yolo, detection_loss_layer.cpp.
     """
 
-    effects = Effects.VALUES
+    effects = Effects.VALUES | Effects.RANDOM  # MS-CNN's draws background
+    more_options = ("loss_param", "bbox_reg_param")
 
     def setup(self, x: Tensor, rows: Tensor) -> None:
-        self.check_grid(x, rows)
+        given = [field.name for field, _ in self.opt.ListFields()]
+        self.mined = "cls_num" in given
+        others = [n for n in given if (self.opt.DESCRIPTOR.fields_by_name[n].number < _MSCNN) == self.mined]
+        kinds = ("MS-CNN's", "YOLO's") if self.mined else ("YOLO's", "MS-CNN's")
+        fact = f"is {kinds[0]} layer, as cls_num is {'' if self.mined else 'not '}given"
+        self.require(not others, f"{fact}, but {', '.join(others)} is of {kinds[1]}; keep the options of one")
+        if self.mined:
+            check_mined(self, x, rows)
+        else:
+            self.check_grid(x, rows)
 
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        return mined_loss(self, x, rows) if self.mined else self._loss(x, rows)
+
+    def _loss(self, x: Tensor, rows: Tensor) -> Tensor:
         opt, cells, boxes = self.opt, self.opt.side**2, self.opt.num_object
         rows = rows.detach().reshape(len(rows), -1)
         there = rows[:, cells : 2 * cells] != 0

@@ -4,6 +4,7 @@ import {ask, colour, duration, get, make, number, shownRuns, state} from "./comm
 import {Chart} from "./chart.js";
 import {drawTable} from "./table.js";
 import {showRun} from "./run.js";
+import {followTheme} from "./theme.js";
 
 const charts = new Map();       // tag -> Chart
 let view = "curves";
@@ -218,25 +219,11 @@ get("smoothing").addEventListener("input", event => {
   refreshAll();
 });
 
-const THEMES = ["auto", "light", "dark"];
-const systemDark = matchMedia("(prefers-color-scheme: dark)");
-let theme = localStorage.getItem("theme") ?? "auto";
-
-function applyTheme() {
-  const dark = theme === "dark" || theme === "auto" && systemDark.matches;
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
-  get("theme").textContent = `Colours: ${theme}`;
+function recoloured() {
   drawRuns();
   refreshAll();
   if (view === "run") drawView();
 }
-
-get("theme").addEventListener("click", () => {
-  theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-  localStorage.setItem("theme", theme);
-  applyTheme();
-});
-systemDark.addEventListener("change", applyTheme);
 
 let resizing = 0;
 addEventListener("resize", () => {
@@ -302,6 +289,6 @@ async function showSystem() {
   setTimeout(showSystem, 10000);
 }
 
-applyTheme();
+followTheme(recoloured);
 loadRuns().then(listen, error => notice(`The monitor does not answer: ${error.message}`));
 showSystem();

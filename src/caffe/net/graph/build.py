@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,7 +34,20 @@ def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph
 
     `locate(i)` gives the file and line of layer i for errors, such as "train.prototxt:41".
     """
-    return _Builder(net, device, locate).graph
+    with _no_collection():
+        return _Builder(net, device, locate).graph
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the garbage collector: a net consists of objects that stay, which each collection would visit again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Builder:
@@ -42,6 +57,7 @@ class _Builder:
         self.latest: dict[str, Blob] = {}  # blob by name
         self.unread: dict[str, Blob] = {}
         self.needs_gradient: set[int] = set()  # ids of blobs
+        self.namesakes: dict[str, list[int]] = {}  # indices of the steps by the name of their layer
         self.owners: dict[str, Learnable] = {}
         self.locate = locate
         self.memory = 0
@@ -176,7 +192,8 @@ class _Builder:
 
     def _check_name(self, layer: Layer) -> None:
         """Raise an error for a duplicate layer name if either layer has blobs or a state, which files store by name."""
-        namesakes = [index for index, step in enumerate(self.graph.steps) if step.layer.name == layer.name]
+        namesakes = list(self.namesakes.get(layer.name, ()))
+        self.namesakes.setdefault(layer.name, []).append(len(self.graph.steps))
         keepers = [index for index in namesakes if _is_stored(self.graph.steps[index].layer)]
         if not namesakes or not (keepers or _is_stored(layer)):
             return

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from caffe.layers.convolution import Convolution
 from caffe.layers.pooling import Pooling
-from caffe.net.measure.cost import cost
+from caffe.net import table
+from caffe.net.measure.cost import products
+from caffe.proto.caffe_pb2 import Phase
 
 __all__ = ["Row", "Summary"]
 
@@ -20,11 +20,12 @@ _BYTES = 4
 
 @dataclass(frozen=True)
 class Row:
-    """A layer: tops as text, learned numbers, operations of its products for a batch, bytes of its tops, and the side
-    of the part of the input that a cell of its top sees (0 where that has no meaning)."""
+    """A layer: bottoms, and tops with shapes, as text; learned numbers; operations of its products for a batch; bytes
+    of its tops; the side of the part of the input that a cell of its top sees ("" where that has no meaning)."""
 
     name: str
     type: str
+    bottoms: str
     tops: str
     parameters: int
     flops: int
@@ -33,15 +34,20 @@ class Row:
 
 
 class Summary:
-    """The table of a net, as text, CSV or HTML.
+    """The table of a net, as text, CSV or HTML: that of `caffe summary`, `caffe inspect`, `print(net)` and notebooks.
 
-    Memory is that of the blobs in 32 bits; a top that is computed in place takes none.
+    Memory is that of the blobs in 32 bits; a top that is computed in place takes none. `arithmetic=False` leaves out
+    the operations, for which every layer runs on meta tensors.
     """
 
-    def __init__(self, net: Any) -> None:
-        self.name, self.layers = net.name, len(net.layers)
+    right = (4, 5, 6, 7)
+    """The columns of numbers."""
+
+    def __init__(self, net: Any, arithmetic: bool = True) -> None:
+        self.name, self.phase, self.layers = net.name, Phase.Name(net.phase), len(net.layers)
+        self.arithmetic = arithmetic
         fields = _fields(net)
-        self.rows = [_row(step, fields) for step in net.steps]
+        self.rows = [_row(step, fields, arithmetic) for step in net.steps]
         blobs = {id(blob.data_memory): blob.count for blobs in net.params.values() for blob in blobs}
         self.parameters = sum(blobs.values())
         self.flops = sum(row.flops for row in self.rows)
@@ -49,11 +55,11 @@ class Summary:
 
     @property
     def title(self) -> str:
-        """Name, layers, parameters, arithmetic, memory."""
+        """Name, phase, layers, parameters, arithmetic, memory."""
+        operations = f"{self.flops / 1e9:.3g} GFLOP and " if self.arithmetic else ""
         return (
-            f"{self.name or 'net'}: {self.layers} layers, {self.parameters:,} parameters "
-            f"({_BYTES * self.parameters / 1e6:.3g} MB), {self.flops / 1e9:.3g} GFLOP and {self.bytes / 1e6:.3g} MB of "
-            "blobs a batch"
+            f"{self.name or 'net'} ({self.phase}): {self.layers} layers, {self.parameters:,} parameters "
+            f"({_BYTES * self.parameters / 1e6:.3g} MB), {operations}{self.bytes / 1e6:.3g} MB of blobs a batch"
         )
 
     def table(self) -> list[tuple[str, ...]]:
@@ -62,6 +68,7 @@ class Summary:
             (
                 row.name,
                 row.type,
+                row.bottoms,
                 row.tops,
                 _count(row.parameters),
                 _figure(row.flops / 1e6),
@@ -70,52 +77,42 @@ class Summary:
             )
             for row in self.rows
         ]
-        return [("layer", "type", "tops", "parameters", "MFLOP", "MB", "field"), *body]
+        rows: list[tuple[str, ...]] = [
+            ("layer", "type", "bottoms", "tops", "parameters", "MFLOP", "MB", "field"),
+            *body,
+        ]
+        return rows if self.arithmetic else [(*row[:5], *row[6:]) for row in rows]
 
     def text(self) -> str:
         """The table as lines."""
-        rows = self.table()
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < 3 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        return "\n".join([self.title, *lines])
+        return f"{self.title}\n{table.text(self.table(), self.right)}"
 
     def csv(self) -> str:
         """The table with plain numbers."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("layer", "type", "tops", "parameters", "flop", "bytes", "receptive_field"))
+        writer.writerow(("layer", "type", "bottoms", "tops", "parameters", "flop", "bytes", "receptive_field"))
         for row in self.rows:
-            writer.writerow((row.name, row.type, row.tops, row.parameters, row.flops, row.bytes, row.field))
+            writer.writerow(astuple(row))
         return text.getvalue()
 
     def html(self) -> str:
         """The table as HTML."""
-        head, *body = self.table()
-
-        def line(cells: Sequence[str], kind: str) -> str:
-            return "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in cells) + "</tr>"
-
-        rows = "\n".join(line(row, "td") for row in body)
-        return f"<table><caption>{escape(self.title)}</caption>\n{line(head, 'th')}\n{rows}\n</table>\n"
+        return table.html(self.table(), self.right, self.title) + "\n"
 
 
-def _row(step: Any, fields: dict[str, tuple[int, int]]) -> Row:
+def _row(step: Any, fields: dict[str, tuple[int, int]], arithmetic: bool) -> Row:
     bottoms = {id(blob) for blob in step.bottoms}
     tops = ", ".join(
         f"{name} ({', '.join(map(str, blob.shape))})" for name, blob in zip(step.top_names, step.tops, strict=True)
     )
     made = sum(blob.count for blob in step.tops if id(blob) not in bottoms)
     parameters = sum(blob.count for blob in step.layer.param_blobs)
-    flops = cost(step).flops if step.bottoms else 0
+    flops = products(step) if arithmetic and step.bottoms else 0
     spatial = [name for name, blob in zip(step.top_names, step.tops, strict=True) if len(blob.shape) == 4]
     field = str(fields[spatial[0]][0]) if spatial and spatial[0] in fields else ""
-    return Row(step.layer.name, step.layer.type, tops, parameters, flops, _BYTES * made, field)
+    bottoms_read = ", ".join(step.bottom_names)
+    return Row(step.layer.name, step.layer.type, bottoms_read, tops, parameters, flops, _BYTES * made, field)
 
 
 def _fields(net: Any) -> dict[str, tuple[int, int]]:

@@ -191,7 +191,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
         "horizontal_stretch_upper": (of.NVIDIA, _RESIZED),
         "img_rand_resize_lower": (of.NVIDIA, _RESIZED),
         "img_rand_resize_upper": (of.NVIDIA, _RESIZED),
-        "more_resize_param": ("eric612's MobileNet-YOLO", ""),
+        "more_resize_param": (of.MOBILENETYOLO, ""),
         "noise_param": (of.SSD, "write noise (docs/data.md), which adds Gaussian noise"),
         "pad": (of.INTEL, ""),
         "random_aspect_ratio_param": (of.INTEL, _RESIZED),
@@ -215,11 +215,13 @@ OPTIONS: dict[str, str] = {
         of.RFCN: "box_annotator_ohem_param psroi_pooling_param",
         "PVANET": "proposal_param",
         "Mask R-CNN": "roi_align_param",
-        "Deformable ConvNets": "deformable_convolution_param",
+        "Deformable ConvNets": "deformable_convolution_param deformable_psroi_pooling_param",
         "MNC": "mask_resize_param roi_warping_param",
-        of.CASCADE: "bbox_reg_param box_group_output_param box_output_param decode_bbox_param frcnn_output_param "
-        "proposal_target_param scale_route_param",
-        of.YOLO: "detection_loss_param eval_detection_param region_loss_param reorg_param segmentation_evaluate_param "
+        of.CASCADE: "bbox_reg_param box_group_output_param box_output_param decode_bbox_param detection_accuracy_param "
+        "detection_data_param detection_group_accuracy_param detection_group_loss_param detection_param "
+        "eval_data_param frcnn_output_param image_gt_data_param proposal_target_param scale_route_param",
+        "YOLO and MS-CNN, each in its own meaning": "detection_loss_param",
+        of.YOLO: "eval_detection_param region_loss_param reorg_param segmentation_evaluate_param "
         "yolo_detection_output_param yolo_seg_param yolov3_detection_output_param yolov3_param",
         of.NVIDIA: "detectnet_augmentation_param detectnet_groundtruth_param trt_param",
         "SegNet and YOLO, each in its own meaning": "upsample_param",
@@ -259,8 +261,11 @@ OPTIONS: dict[str, str] = {
         "CRNN": "continuation_indicator_param ctc_loss_param labelsequence_accuracy_param",
         "jolibrain's fork and caffe_ocr": "reverse_param",
         of.OPENPOSE: "imresize_param nms_param op_transform_param",
-        of.SYNOPSYS: "crop_and_resize_param depth_to_space_param resize_bilinear_param resize_nearest_neighbor_param "
-        "space_to_depth_param",
+        of.SYNOPSYS: "crop_and_resize_param depth_to_space_param hard_sigmoid_param layer_norm_param "
+        "pyramid_roi_align_param resize_bilinear_param resize_nearest_neighbor_param space_to_depth_param",
+        "ArcFace": "arcface_param",
+        "AM-Softmax": "label_specific_add_param",
+        of.MOBILENETYOLO: "assisted_excitation_param",
     }.items()
     for name in names.split()
 }

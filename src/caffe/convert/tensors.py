@@ -1,0 +1,104 @@
+"""Files of named tensors: .safetensors, and .pt or .pth with a state dictionary."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caffe.errors import FileError, require_extra
+from caffe.proto import files
+
+__all__ = ["FORMS", "form_of", "read_tensors", "write_tensors"]
+
+FORMS = {
+    ".caffemodel": "caffe",
+    ".h5": "hdf5",
+    ".safetensors": "safetensors",
+    ".pt": "torch",
+    ".pth": "torch",
+}
+"""The form of a weight file by its suffix."""
+_INNER = ("state_dict", "model_state_dict", "model", "net", "weights")
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+def form_of(path: str | Path) -> str:
+    """The form of a file by its suffix. Raises FileError for another one."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMS:
+        raise FileError(f"{path}: the name must end in one of {', '.join(FORMS)}, which tells the form of the weights")
+    return FORMS[suffix]
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pt or .pth file by name, on the CPU; numbers in 16 bits become float32.
+
+    A state dictionary may lie inside of a dictionary ("state_dict", "model"), and its names may begin with "module.".
+    Files with other objects of Python are refused: reading them would run their code. Raises FileError.
+    """
+    found = _read_safe(path) if form_of(path) == "safetensors" else _read_torch(path)
+    for prefix in _WRAPPERS:
+        if found and all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by name as the suffix of the file tells; the file appears whole or not at all."""
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    if form_of(path) == "safetensors":
+        library: Any = require_extra("safetensors.torch", "safetensors", "writing .safetensors")
+        content = library.save(plain, {"format": "pt"})
+        with files.atomic(path) as file:
+            file.write(content)
+    else:
+        with files.atomic(path) as file:
+            torch.save(plain, file)
+
+
+def _read_safe(path: str | Path) -> dict[str, Tensor]:
+    library: Any = require_extra("safetensors.torch", "safetensors", "reading .safetensors")
+    try:
+        found: dict[str, Tensor] = library.load(files.read_bytes(path))
+    except FileError:
+        raise
+    except Exception as error:  # SafetensorError, and what its header brings
+        raise FileError(f"{path}: is not a safetensors file, or damaged: {error}") from error
+    return found
+
+
+def _read_torch(path: str | Path) -> dict[str, Tensor]:
+    try:
+        with files.opened(path) as file:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except FileError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise FileError(
+            f"{path}: is damaged, or holds more than tensors, reading which would run code of the file; write it again "
+            "with torch.save(model.state_dict(), FILE)"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise FileError(f"{path}: is not a file of torch.save, or damaged: {str(error).splitlines()[0]}") from error
+    for name in _INNER:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+            break
+    tensors = (
+        {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+        if isinstance(found, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise FileError(f"{path}: holds no state dictionary; write it with torch.save(model.state_dict(), FILE)")
+    return tensors
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

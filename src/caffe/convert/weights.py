@@ -1,0 +1,124 @@
+"""Weights of a net into files of tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe import torch as bridge
+from caffe.convert.matching import Group, Match, match
+from caffe.convert.tensors import form_of, read_tensors, write_tensors
+from caffe.errors import DataError
+from caffe.net import Net
+from caffe.proto import weights
+from caffe.proto.caffe_pb2 import TEST
+
+__all__ = ["export_weights", "import_weights"]
+
+_USUAL = {"BatchNorm": ("mean", "variance", "factor")}
+_TORCH = {"mean": "running_mean", "variance": "running_var"}
+
+
+def export_weights(source: str | Path, out: str | Path, model: str = "") -> int:
+    """Write the blobs of a .caffemodel or HDF5 file as tensors, "layer.weight" and "layer.bias"; returns how many.
+
+    With the net's prototxt the names are those of `caffe.torch.load(model).state_dict()`, which reads them; without it
+    they follow from the types of the layers, as far as the file tells them.
+    """
+    if model:
+        module = bridge.load(model, source)
+        tensors: Mapping[str, Tensor] = module.state_dict()
+    else:
+        kinds = {layer.name: layer.type for layer in weights.skeleton(source).layer}
+        tensors = {
+            f"{layer}.{_blob_name(kinds.get(layer, ''), index)}": torch.from_numpy(np.array(array))
+            for layer, arrays in weights.read(source).items()
+            for index, array in enumerate(arrays)
+            if array is not None
+        }
+    write_tensors(out, tensors)
+    return len(tensors)
+
+
+def _blob_name(kind: str, index: int) -> str:
+    names = _USUAL.get(kind, ("weight", "bias"))
+    return names[index] if index < len(names) else f"blob{index}"
+
+
+def import_weights(
+    source: str | Path, out: str | Path, model: str, listed: Mapping[str, str] | None = None, by_order: bool = False
+) -> Match:
+    """Write a .caffemodel (or .h5) for a net from a file of tensors; returns what was matched.
+
+    Layers of which the file has nothing are left out: they keep what their fillers give. A bias that the file lacks is
+    0, and the factor of BatchNorm 1. Raises DataError where no tensor matches. See `match` for the rules.
+    """
+    tensors = read_tensors(source)
+    with closing(Net(model, TEST)) as net:
+        names, groups = _blobs(net)
+        found = match(tensors, {blob: shape for blob, (_, _, shape) in names.items()}, groups, listed, by_order)
+        if not found.found:
+            raise DataError("\n".join([f"{source}: no tensor matches a blob of {model}", *found.lines()]))
+        data: dict[str, list[np.ndarray]] = {}
+        for blob, (layer, index, shape) in names.items():
+            if blob in found.found:
+                value = tensors[found.found[blob][0]].to(torch.float32).numpy().reshape(shape)
+            elif blob in found.left_blobs:
+                continue
+            else:
+                value = _missing(blob, shape, found)
+            data.setdefault(layer, []).append(value)
+            assert len(data[layer]) == index + 1
+        if form_of(out) == "hdf5":
+            weights.write_hdf5(out, dict(data))
+        else:
+            weights.write(out, _spec(net, data), data)
+    return found
+
+
+def _missing(blob: str, shape: tuple[int, ...], found: Match) -> np.ndarray:
+    """A blob that the file lacks, though it has others of its layer."""
+    kind = blob.rpartition(".")[2]
+    if kind not in ("bias", "factor"):
+        raise DataError(f"{blob}: the file has other blobs of the layer, and not this one; shape {shape} is needed")
+    if kind == "bias":
+        found.notes.append(f"{blob} is 0: the file has none")
+    return np.full(shape, kind == "factor", np.float32)
+
+
+def _spec(net: Any, data: Mapping[str, object]) -> Any:
+    """The net's message with the layers that are written."""
+    spec = net.to_proto()
+    for index in reversed(range(len(spec.layer))):
+        if spec.layer[index].name not in data:
+            del spec.layer[index]
+    return spec
+
+
+def _blobs(net: Any) -> tuple[dict[str, tuple[str, int, tuple[int, ...]]], list[Group]]:
+    """For each blob "layer.name" its layer, number and shape; and the groups that are modules of torch."""
+    names: dict[str, tuple[str, int, tuple[int, ...]]] = {}
+    groups: list[Group] = []
+    normalised: dict[str, Group] = {}  # by the blob that a BatchNorm writes
+    for step in net.steps:
+        layer = step.layer
+        own = {}
+        for index, blob in enumerate(layer.param_blobs):
+            kind = blob.parameter_name
+            names[f"{layer.name}.{kind}"] = (layer.name, index, tuple(blob.shape))
+            own[_TORCH.get(kind, kind)] = f"{layer.name}.{kind}"
+        if layer.type == "Scale" and step.bottom_names[0] in normalised:
+            group = normalised[step.bottom_names[0]]
+            group.names.append(layer.name)
+            group.blobs = {**own, **group.blobs}
+        elif own:
+            groups.append(Group([layer.name], own))
+            if layer.type == "BatchNorm":
+                normalised[step.top_names[0]] = groups[-1]
+    return names, groups

@@ -1,0 +1,24 @@
+"""Archives of data sets."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+from caffe.errors import FileError
+
+__all__ = ["unpack"]
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack an archive whose files lie within the folder; once. Raises FileError."""
+    done = folder / f".{path.name}.unpacked"
+    if done.exists():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise FileError(f"cannot unpack {path}: {error}; remove it, and try again") from error
+    done.touch()

@@ -1,0 +1,178 @@
+"""The files of a table's project that people read: nets, solver and README."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from caffe.project.plan import fitting_batch
+from caffe.project.tabular.columns import CLASSIFY, Column, Columns
+from caffe.project.texts import commented, front_matter, seen
+
+__all__ = ["TablePlan", "net", "readme", "solver"]
+
+_STEPS = 3000  # iterations that a small table gets
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What the files of a table's project say; 0 leaves batch and epochs to us."""
+
+    name: str
+    columns: Columns
+    train: int
+    val: int
+    wanted_batch: int = 0
+    wanted_epochs: int = 0
+
+    @property
+    def classifies(self) -> bool:
+        return self.columns.task == CLASSIFY
+
+    @property
+    def batch(self) -> int:
+        """Rows in a batch: an eighth of the training rows, 4 to 64."""
+        return self.wanted_batch or min(64, 2 ** int(math.log2(max(4, self.train // 8))))
+
+    @property
+    def iterations(self) -> int:
+        """The iterations of an epoch."""
+        return math.ceil(self.train / self.batch)
+
+    @property
+    def epochs(self) -> int:
+        return self.wanted_epochs or min(200, max(10, math.ceil(_STEPS / self.iterations)))
+
+    @property
+    def test_batch(self) -> int:
+        return fitting_batch(self.val)
+
+    @property
+    def test_iter(self) -> int:
+        return math.ceil(self.val / self.test_batch)
+
+    @property
+    def hidden(self) -> tuple[int, int]:
+        """The outputs of the two hidden layers: more for more columns."""
+        first = min(256, max(32, 2 ** math.ceil(math.log2(2 * self.columns.width))))
+        return first, first // 2
+
+
+def net(plan: TablePlan, deploy: bool) -> str:
+    """`train_val.prototxt` or `deploy.prototxt`."""
+    outputs = len(plan.columns.classes) or 1
+    if deploy:
+        text = ["# The net for use: a row of columns.json in, " + _what_comes_out(plan)]
+        text += [f'name: "{plan.name}"', _input(plan)]
+    else:
+        text = [f"# Two hidden layers for {plan.columns.width} values of {len(plan.columns.columns)} columns."]
+        text += [f'name: "{plan.name}"', _data(plan, "TRAIN"), _data(plan, "TEST")]
+    below = "data"
+    for number, size in enumerate(plan.hidden, 1):
+        text += [_product(f"ip{number}", below, size), _layer(f"relu{number}", "ReLU", [f"ip{number}"], f"ip{number}")]
+        below = f"ip{number}"
+    text.append(_product("score", below, outputs))
+    if deploy:
+        return "\n".join([*text, *([_layer("prob", "Softmax", ["score"], "prob")] if plan.classifies else [])]) + "\n"
+    loss = "SoftmaxWithLoss" if plan.classifies else "EuclideanLoss"
+    text.append(_layer("loss", loss, ["score", "label"], "loss"))
+    if plan.classifies:
+        text.append(_layer("accuracy", "Accuracy", ["score", "label"], "accuracy", "  include { phase: TEST }\n"))
+    return "\n".join(text) + "\n"
+
+
+def _what_comes_out(plan: TablePlan) -> str:
+    if plan.classifies:
+        return "the probability of each line of labels.txt out."
+    return f"({plan.columns.label} - {plan.columns.mean:.6g}) / {plan.columns.std:.6g} out."
+
+
+def _layer(name: str, kind: str, bottoms: Sequence[str], top: str, more: str = "") -> str:
+    reads = "".join(f'  bottom: "{bottom}"\n' for bottom in bottoms)
+    return f'layer {{\n  name: "{name}"\n  type: "{kind}"\n{reads}  top: "{top}"\n{more}}}'
+
+
+def _product(name: str, bottom: str, outputs: int) -> str:
+    options = f'    num_output: {outputs}\n    weight_filler {{ type: "msra" }}\n'
+    return _layer(name, "InnerProduct", [bottom], name, f"  inner_product_param {{\n{options}  }}\n")
+
+
+def _input(plan: TablePlan) -> str:
+    return _layer("data", "Input", [], "data", f"  input_param {{ shape {{ dim: [1, {plan.columns.width}] }} }}\n")
+
+
+def _data(plan: TablePlan, phase: str) -> str:
+    train = phase == "TRAIN"
+    part, rows, batch = ("train", plan.train, plan.batch) if train else ("val", plan.val, plan.test_batch)
+    shuffle = "    shuffle: true  # another order each time\n" if train else ""
+    return (
+        f'layer {{\n  name: "data"\n  type: "HDF5Data"\n  top: "data"\n  top: "label"\n  include {{ phase: {phase} }}\n'
+        f'  hdf5_data_param {{\n    source: "{part}_files.txt"  # names {part}.h5: {rows:,} rows\n'
+        f"    batch_size: {batch}\n{shuffle}  }}\n}}"
+    )
+
+
+def solver(plan: TablePlan) -> str:
+    """`solver.prototxt`."""
+    each = plan.iterations
+    patience = max(10, plan.epochs // 4)
+    return commented(
+        [
+            ('net: "train_val.prototxt"', "the net, with its two data layers"),
+            ('type: "Adam"', "each weight has a step of its own: good for columns of different kinds"),
+            (f"test_iter: {plan.test_iter}", f"batches of a test: all {plan.val:,} validation rows"),
+            (f"test_interval: {each}", f"a test after each epoch ({plan.train:,} rows / {plan.batch} a batch)"),
+            ("test_initialization: false", "nothing is learned yet, so nothing is tested"),
+            ("base_lr: 0.002", "the length of a step: smaller if the loss becomes NaN, larger if it hardly falls"),
+            ('lr_policy: "poly"', "the rate falls in a straight line to 0, so that the end is calm"),
+            ("power: 1", "the straight line"),
+            ("momentum: 0.9", "each step keeps 0.9 of the one before"),
+            ("momentum2: 0.999", "the running mean of the squared gradients, for the step of each weight"),
+            ("weight_decay: 0.0005", "large weights are punished a little, against learning by heart"),
+            (f"max_iter: {plan.epochs * each}", f"{plan.epochs} epochs of {each} iterations"),
+            (f"display: {max(1, each)}", "a line in the log each epoch"),
+            (f"snapshot: {max(1, plan.epochs // 5) * each}", "weights are saved so often"),
+            (f'snapshot_prefix: "snapshots/{plan.name}"', "under this name"),
+            ("random_seed: 1", "the same run each time; another number gives another one"),
+            ("keep_best: true", "the weights of the best test stay (BVLC's Caffe: remove this line and the next two)"),
+            ("keep_last: 2", "of the others the last two, to go on from"),
+            (f"early_stop {{ patience: {patience} }}", "the end, if so many tests bring nothing better"),
+        ]
+    )
+
+
+def readme(plan: TablePlan, facts: Mapping[str, str], notes: Sequence[str]) -> str:
+    """README.md: front matter, the commands, how cells become numbers, and what was seen."""
+    columns, label = plan.columns, plan.columns.label
+    if plan.classifies:
+        what = f"A classifier of rows into {len(columns.classes)} classes of {label}: {', '.join(columns.classes[:10])}"
+    else:
+        what = f"A net that tells the number {label} of a row"
+    kinds = "".join(f"| {each.name} | {_kind(each)} |\n" for each in columns.columns)
+    return f"""{front_matter(facts)}# {plan.name}
+
+{what}. The commands, in this folder:
+
+```
+caffe train
+caffe test
+caffe classify TABLE.csv OUT.csv
+caffe doctor -solver solver.prototxt
+```
+
+{plan.train:,} rows train, {plan.val:,} validate. Cells become numbers by the statistics of the training rows, which
+columns.json keeps:
+
+| column | what the net takes |
+| --- | --- |
+{kinds}
+{seen(notes)}"""
+
+
+def _kind(column: Column) -> str:
+    if column.kind == "number":
+        text = f"(x - {column.mean:.6g}) / {column.std:.6g}; 0 where it is missing"
+        return text + (", and a 1 that tells so" if column.missing else "")
+    words = [word or "(missing)" for word in column.values]
+    return f"a 1 for one of {', '.join(words[:8])}{' ...' if len(words) > 8 else ''}"

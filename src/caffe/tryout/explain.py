@@ -1,0 +1,124 @@
+"""A classifier that answers with probabilities, and with the places that speak for a class."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from caffe.errors import ArgumentError, FileError, NetError
+from caffe.inside import Probe, grad_cam, saliency
+from caffe.reliability import softmax
+from caffe.zoo.folder import ModelFolder
+from caffe.zoo.preparation import Preparation
+
+__all__ = ["Answer", "Explainer"]
+
+Prepare = Callable[[np.ndarray], np.ndarray]
+"""Pixels (H, W, 3), blue first, as the net's input (C, h, w), float32."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The probabilities of all classes, and why the class `target` has its own.
+
+    `seen` is the part of the picture that the net takes, pixels (h, w, 3) of uint8. `heat` (h, w) from 0 to 1 tells
+    where in it the class is seen; `method` is "Grad-CAM", "saliency" for a net without maps, or "" where nothing in the
+    picture speaks for the class (`heat` is 0 then).
+    """
+
+    probabilities: np.ndarray
+    target: int
+    seen: np.ndarray
+    heat: np.ndarray
+    method: str
+
+
+class Explainer:
+    """A net for use with its weights, its preparation of pictures and the names of its classes.
+
+    Threads may share it; they answer one after the other. Raises FileError where the names do not fit the net, and the
+    errors of `caffe.inside.Probe`.
+    """
+
+    def __init__(
+        self,
+        net: str | Path,
+        weights: str | Path,
+        prepare: Prepare,
+        labels: Sequence[str] = (),
+        name: str = "",
+        files: Sequence[Path] = (),
+    ) -> None:
+        self.probe = Probe(net, weights)
+        self.prepare, self.name = prepare, name or self.probe.module.name or Path(net).stem
+        self.output = self.probe.module.outputs[-1]
+        self.classes = int(np.prod(self.probe.size(self.output)[1:]))
+        self.labels = list(labels) or [str(number) for number in range(self.classes)]
+        if len(self.labels) != self.classes:
+            raise FileError(f"{net}: there are {len(self.labels)} labels, and the net has {self.classes} classes")
+        self.files = list(files) or [Path(net), Path(weights)]
+        self._turn = threading.Lock()
+
+    @classmethod
+    def of_folder(cls, folder: ModelFolder) -> Explainer:
+        """The explainer of a project or another model folder."""
+        if "columns" in folder.facts:
+            raise ArgumentError(f"{folder.path}: is the project of a table, not of pictures: use caffe classify")
+        prepare = folder.preparation().apply
+        return cls(folder.net, folder.weights, prepare, folder.labels(), folder.name, folder.deploy_files)
+
+    def answer(self, pixels: np.ndarray, target: int | None = None) -> Answer:
+        """The answer for a picture (H, W, 3), blue first. `target` is the class to explain, by default the best one."""
+        with self._turn:
+            image = self.prepare(pixels)
+            if image.shape != self.probe.shape:
+                raise ArgumentError(f"the picture becomes {image.shape}, the net takes {self.probe.shape}")
+            row = _probabilities(self.probe.values(image, self.output).ravel())
+            chosen = int(row.argmax()) if target is None else self.probe.known(target)
+            heat, method = self._heat(image, chosen)
+            return Answer(row, chosen, self._seen(pixels, image), heat, method)
+
+    def _heat(self, image: np.ndarray, target: int) -> tuple[np.ndarray, str]:
+        """Where the class is seen, from 0 to 1, and the method."""
+        for find, method in ((grad_cam, "Grad-CAM"), (saliency, "saliency")):
+            try:
+                heat = find(self.probe, image, target)
+            except NetError:  # a net of inner products has no maps
+                continue
+            if heat.max() > 0:
+                return heat / heat.max(), method
+        return np.zeros(image.shape[1:], np.float32), ""
+
+    def _seen(self, pixels: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """The part of the picture that the net takes, in the colours of the picture where they are known."""
+        owner = getattr(self.prepare, "__self__", None)
+        if isinstance(owner, Preparation):
+            plain = replace(owner, mean=(), scale=1.0, color="gray" if owner.color == "gray" else "bgr")
+            return _viewable(plain.apply(pixels))
+        low, high = float(image.min()), float(image.max())
+        return _viewable((image - low) * (255 / ((high - low) or 1)))
+
+
+def _viewable(image: np.ndarray) -> np.ndarray:
+    """An image (C, h, w) in 0 .. 255 as pixels (h, w, 3)."""
+    pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return np.ascontiguousarray(pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, 2))
+
+
+def _probabilities(row: np.ndarray) -> np.ndarray:
+    """The net's output as probabilities: as it is if it lies in 0 .. 1, else by softmax."""
+    if row.min() >= 0 and row.max() <= 1:
+        return row
+    return softmax(row[None].astype(np.float64), 1)[0]
+
+
+def heat_picture(heat: np.ndarray) -> np.ndarray:
+    """A heat map (h, w) from 0 to 1 as pixels (h, w, 4), blue first, more transparent the lower it is."""
+    values = np.rint(heat * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(values, cv2.COLORMAP_INFERNO)
+    return np.dstack([colours, values])
