@@ -64,7 +64,7 @@ net = nn.Sequential(
     nn.Flatten(), nn.LazyLinear(64), nn.Linear(64, data.c),
 )
 net(data.one_batch()[0])
-learner = Learner(data, net, loss_func=CrossEntropyLossFlat(), metrics=accuracy, cbs=SaveModelCallback("accuracy"))
+learner = Learner(data, net, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
 learner.fit_one_cycle({epochs})
 print("accuracy", learner.validate()[1])
 """

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe.cli import main
+from caffe.cli import command, flags, main
 from caffe.data.streams.images import read_image
 from caffe.proto import upgrade
 from caffe.zoo import ModelFolder, Predictor
@@ -94,6 +94,17 @@ def test_every_line_of_the_solver_says_why(digits):
     lines = Path("solver.prototxt").read_text(encoding="utf-8").splitlines()
     assert all("  # " in line for line in lines)
     assert upgrade.read_solver("solver.prototxt").max_iter == 16
+
+
+def test_the_commands_of_the_readme_are_known_with_their_arguments(digits):
+    text = Path("README.md").read_text(encoding="utf-8")
+    lines = [line.split() for line in text.splitlines() if line.startswith("caffe ")]
+    assert len(lines) == 5
+    for line in lines:
+        words, given = flags.parse(line[1:])
+        entry = command.find(words[0])
+        entry.check(words[1:])
+        assert entry.unread(given) == []
 
 
 def test_finetuning_renames_the_last_layer(pictures):

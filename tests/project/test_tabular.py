@@ -77,6 +77,7 @@ def test_a_class_is_learned_and_told_without_flags(capsys, monkeypatch):
     assert "has no column länge, which the net was trained with" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_number_is_learned_and_told_in_its_own_unit(capsys, monkeypatch):
     houses()
     run("new", "p", "-csv", "houses.csv", "-label", "price", "-epochs", "120")

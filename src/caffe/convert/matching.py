@@ -79,8 +79,8 @@ def match(
                 made.found[blob] = (left[module].pop(name), how)
         open_groups.remove(group)
 
-    for wanted, source in (listed or {}).items():
-        _take_listed(wanted, source, open_groups, modules, blobs, tensors, take)
+    for wanted, module in (listed or {}).items():
+        take(_listed(wanted, module, open_groups, modules, blobs, tensors), module, "list")
     _take_own_names(tensors, blobs, left, open_groups, made)
     for how, pairs in (("name", _by_name), ("shape", _by_shape), ("order", _by_order)):
         if how != "order" or by_order:
@@ -104,17 +104,25 @@ def _fits(tensor: Tensor, shape: tuple[int, ...]) -> bool:
     return tuple(tensor.shape) == shape or (tensor.numel() == 1 and shape in ((), (1,)))
 
 
-def _take_listed(wanted, source, open_groups, modules, blobs, tensors, take) -> None:  # type: ignore[no-untyped-def]
+def _listed(
+    wanted: str,
+    module: str,
+    open_groups: Sequence[Group],
+    modules: Mapping[str, Mapping[str, str]],
+    blobs: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, Tensor],
+) -> Group:
+    """The group of a layer that a list names. Raises DataError where layer, module or shapes do not fit."""
     group = next((each for each in open_groups if wanted in each.names), None)
     if group is None:
         raise DataError(f'the list names the layer "{wanted}", which the net does not have, or names it twice')
-    if source not in modules:
-        raise DataError(f'the list names the module "{source}", which the file does not have')
+    if module not in modules:
+        raise DataError(f'the list names the module "{module}", which the file does not have')
     for name, blob in group.blobs.items():
-        there = modules[source].get(name)
+        there = modules[module].get(name)
         if there is not None and not _fits(tensors[there], blobs[blob]):
             raise DataError(f"{there} has the shape {tuple(tensors[there].shape)}, and {blob} {blobs[blob]}")
-    take(group, source, "list")
+    return group
 
 
 def _take_own_names(

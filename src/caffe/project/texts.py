@@ -158,7 +158,7 @@ caffe train
 caffe test
 caffe classify PICTURE.jpg
 caffe try
-caffe doctor -solver solver.prototxt
+caffe doctor solver.prototxt
 ```
 
 `caffe train` writes weights into `snapshots`. To use them elsewhere, take `deploy.prototxt`, the `.caffemodel`,

@@ -14,7 +14,6 @@ from caffe.errors import ArgumentError, FileError, NetError
 from caffe.inside import Probe, grad_cam, saliency
 from caffe.reliability import softmax
 from caffe.zoo.folder import ModelFolder
-from caffe.zoo.preparation import Preparation
 
 __all__ = ["Answer", "Explainer"]
 
@@ -53,9 +52,12 @@ class Explainer:
         labels: Sequence[str] = (),
         name: str = "",
         files: Sequence[Path] = (),
+        show: Prepare | None = None,
     ) -> None:
+        """`show` is `prepare` without mean and scale, for people: values in 0 .. 255, blue first."""
         self.probe = Probe(net, weights)
-        self.prepare, self.name = prepare, name or self.probe.module.name or Path(net).stem
+        self.prepare, self.show = prepare, show
+        self.name = name or self.probe.module.name or Path(net).stem
         self.output = self.probe.module.outputs[-1]
         self.classes = int(np.prod(self.probe.size(self.output)[1:]))
         self.labels = list(labels) or [str(number) for number in range(self.classes)]
@@ -69,8 +71,10 @@ class Explainer:
         """The explainer of a project or another model folder."""
         if "columns" in folder.facts:
             raise ArgumentError(f"{folder.path}: is the project of a table, not of pictures: use caffe classify")
-        prepare = folder.preparation().apply
-        return cls(folder.net, folder.weights, prepare, folder.labels(), folder.name, folder.deploy_files)
+        made = folder.preparation()
+        plain = replace(made, mean=(), scale=1.0, color="gray" if made.color == "gray" else "bgr")
+        files = folder.deploy_files
+        return cls(folder.net, folder.weights, made.apply, folder.labels(), folder.name, files, plain.apply)
 
     def answer(self, pixels: np.ndarray, target: int | None = None) -> Answer:
         """The answer for a picture (H, W, 3), blue first. `target` is the class to explain, by default the best one."""
@@ -96,10 +100,8 @@ class Explainer:
 
     def _seen(self, pixels: np.ndarray, image: np.ndarray) -> np.ndarray:
         """The part of the picture that the net takes, in the colours of the picture where they are known."""
-        owner = getattr(self.prepare, "__self__", None)
-        if isinstance(owner, Preparation):
-            plain = replace(owner, mean=(), scale=1.0, color="gray" if owner.color == "gray" else "bgr")
-            return _viewable(plain.apply(pixels))
+        if self.show is not None:
+            return _viewable(self.show(pixels))
         low, high = float(image.min()), float(image.max())
         return _viewable((image - low) * (255 / ((high - low) or 1)))
 

@@ -158,7 +158,7 @@ def readme(plan: TablePlan, facts: Mapping[str, str], notes: Sequence[str]) -> s
 caffe train
 caffe test
 caffe classify TABLE.csv OUT.csv
-caffe doctor -solver solver.prototxt
+caffe doctor solver.prototxt
 ```
 
 {plan.train:,} rows train, {plan.val:,} validate. Cells become numbers by the statistics of the training rows, which
