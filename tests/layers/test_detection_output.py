@@ -221,8 +221,16 @@ def test_missing_files(tmp_path):
     with pytest.raises(LayerError, match="has no name for label"):
         net_of(tmp_path, text)
     (tmp_path / "sizes").unlink()
+    net = net_of(tmp_path, text)  # a published net builds where its files are not
     with pytest.raises(CaffeError, match="cannot open the name_size_file"):
-        net_of(tmp_path, text)
+        net.forward()
+
+
+def test_the_size_of_the_images_for_visualize_changes_nothing(tmp_path):
+    text = saving(tmp_path, "VOC").replace(
+        "detection_output_param", "transform_param { resize_param { } } detection_output_param"
+    )
+    assert net_of(tmp_path, text).forward()["twice"].shape[3] == 7
 
 
 @pytest.mark.parametrize(

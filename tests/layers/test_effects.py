@@ -35,6 +35,7 @@ NEED_FILES += (
     "EvalData",
     "ImageGtData",
     "LaneData",
+    "MatRead",
 )
 SHAPE = "dummy_data_param { shape { dim: 2 } data_filler { type: 'gaussian' } }"
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -95,7 +96,9 @@ def others(folder) -> list[tuple[Layer, list[Tensor]]]:
     arrays: Any = alone("MemoryData", [], memory, tops=2)
     arrays.set_arrays(np.zeros((6, 1, 1, 1), np.float32), np.zeros(6))
     output = alone("HDF5Output", [(2, 3), (2,)], f'hdf5_output_param {{ file_name: "{folder}/out.h5" }}', tops=0)
+    matlab = alone("MatWrite", [(2, 3)], f'mat_write_param {{ prefix: "{folder}/" }}', tops=0)
     return [
+        (matlab, [torch.ones(2, 3)]),
         (alone("Silence", [(2, 3)], tops=0), [torch.ones(2, 3)]),
         (alone("Input", [], "input_param { shape { dim: 2 } }"), []),
         (alone("DummyData", [], SHAPE), []),
@@ -137,6 +140,7 @@ def test_every_declared_effect_is_seen(tmp_path):
     found["ProposalTarget"] |= observed(alone("ProposalTarget", [(8, 5), (1, 7)], few, tops=6), [boxes, truth])
     own = {name for name in layer_types() if layer_class(name).__module__.startswith("caffe.")}
     found["DummyData"] |= Effects.CALLS  # its first run fills constants, later runs leave them to the user
+    found["DetectNetTransformation"] |= Effects.VALUES  # it makes arrays of its bottoms, which no operator shows
     declared = {name: layer_class(name).effects & STATE for name in own - {*NEED_FILES, "Python"}}
     assert {name: found[name] & STATE for name in declared} == declared
     assert {layer_class(name).effects for name in NEED_FILES} == {Effects.CALLS}

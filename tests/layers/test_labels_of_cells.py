@@ -97,13 +97,27 @@ def test_small_blocks():
     assert layer(torch.tensor([[0.5]])).item() == pytest.approx(0.5 - 0.5)
 
 
+def test_cells_of_each_label_are_counted():
+    found = np.float32([[0, 1, 2.7], [2, 1, 1]]).reshape(2, 1, 1, 3)
+    truth = np.float32([[0, 2, 2], [9, 1, 0]]).reshape(2, 1, 1, 3)
+    y = apply("ParseEvaluate", "parse_evaluate_param { num_labels: 3 ignore_label: 9 }", found, truth)
+    np.testing.assert_array_equal(y, np.float32([[1, 2, 1], [1, 1, 3], [1, 2, 1]]).reshape(1, 3, 1, 3))
+    with pytest.raises(LayerError, match="holds the label 9, expected 0 to 2"):
+        apply("ParseEvaluate", "parse_evaluate_param { num_labels: 3 }", found, truth)
+
+
 def test_wrong_input_is_told():
+    assert_rejected("ParseEvaluate", "", (1, 1, 2, 2), (1, 1, 2, 2), says="needs num_labels")
+    options = "parse_evaluate_param { num_labels: 2 }"
+    assert_rejected("ParseEvaluate", options, (1, 2, 2, 2), (1, 1, 2, 2), says="expected (N, 1, H, W)")
+    assert_rejected("ParseEvaluate", options, (1, 1, 2, 2), (1, 1, 2, 3), says="expected 1 1 2 2 (4)")
     assert_rejected("SegAccuracy", "", (1, 3, 2, 2), (1, 1, 2, 3), says="expected 1 1 2 2 (4)")
     assert_rejected("UniqueLabel", "", (1, 1, 2, 2), says="max_labels is 0")
     assert_rejected("BiasChannel", "", (1, 3, 2, 2), (2, 1, 1, 1), says="expected (1, L, 1, 1)")
     assert_rejected("BatchReduction", "batch_reduction_param { level: 3 }", (5, 2), says="the levels take 9 rows")
     assert_rejected("MergeCrop", "", (1, 2, 3, 3), (1, 2, 2, 3), says="the second as large or larger")
     assert_rejected("Switch", "", (1, 2), (1, 3), says="expected 1 2 (2)")
+    assert apply("Nms", "", np.zeros((1, 16, 2, 2), np.float32)).shape == (1, 15, 21, 3)
     assert_rejected("Nms", "nms_param { num_parts: 4 max_peaks: 2 }", (1, 3, 2, 2), says="C at least 4")
     assert_rejected("DiceCoefLoss", "", (1, 3), (2, 3), says="expected equal counts per item")
     options = "convolution_param { num_output: 2 kernel_size: 1 } cconvolution_param { iter_stop: 5 }"

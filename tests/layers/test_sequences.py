@@ -88,6 +88,16 @@ def test_lstm_is_bvlcs_with_its_weights_in_another_order():
         torch.testing.assert_close(mine(x, flags), expected.flatten(0, 1))
 
 
+def test_steps_and_streams_of_ctpn_have_axes_of_their_own():
+    ctpn = build("Lstm", "lstm_param { num_output: 3 }", (4, 2, 5))
+    mine = build("Lstm", "lstm_param { num_output: 3 batch_size: 2 }", (8, 5))
+    mine.load_state_dict(ctpn.state_dict())
+    x = torch.randn(4, 2, 5, dtype=torch.float64)
+    torch.testing.assert_close(ctpn(x), mine(x.flatten(0, 1)).unflatten(0, (4, 2)))
+    assert ctpn(x.expand(4, 2, 5)[:, :1]).shape == (4, 1, 3)  # images of other heights have other numbers of streams
+    assert build("Lstm", "lstm_param { num_output: 3 batch_size: 1 }", (4, 2, 5)).weight_x.shape == (12, 10)
+
+
 def test_lstm_cuts_its_gradient_at_each_step():
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     layer = build("Lstm", "lstm_param { num_output: 2 clipping_threshold: 0.001 }", (4, 3))

@@ -11,7 +11,17 @@ from caffe.layers.support.labels import number_text
 from caffe.layers.support.values import can_look, untraced
 from caffe.proto import caffe_pb2
 
-__all__ = ["BatchReduction", "BiasChannel", "DiceCoefLoss", "MergeCrop", "Nms", "SegAccuracy", "Switch", "UniqueLabel"]
+__all__ = [
+    "BatchReduction",
+    "BiasChannel",
+    "DiceCoefLoss",
+    "MergeCrop",
+    "Nms",
+    "ParseEvaluate",
+    "SegAccuracy",
+    "Switch",
+    "UniqueLabel",
+]
 
 MEAN, SUM = caffe_pb2.ReductionParameter.MEAN, caffe_pb2.ReductionParameter.SUM
 
@@ -65,6 +75,46 @@ class SegAccuracy(Layer, bottoms=2):
         recall = (right / rows.clamp(min=1)).sum() / (rows > 0).sum().clamp(min=1)
         jaccard = (right / either.clamp(min=1)).where(either > 0, 1).mean()
         return torch.stack([right.sum() / rows.sum().clamp(min=1), recall, jaccard]).to(x.dtype).view(1, 1, 1, 3)
+
+
+class ParseEvaluate(Layer, bottoms=2):
+    """Counts the cells of each label that are right, labelled and found, over the batch.
+
+    bottoms: labels found (N, 1, H, W), true labels (N, 1, H, W)   top (1, num_labels, 1, 3)
+
+        y[l] = cells with both labels l, cells with true label l, cells with found label l
+
+    Fractions are cut off. Cells whose true label is an ignore_label are left out.
+    Source: Liu et al., arXiv:1506.04579 (ParseNet), parse_evaluate_layer.cpp.
+    """
+
+    constant = (0, 1)
+    exempt = (0, 1)
+    effects = Effects.CHECKS
+
+    def setup(self, found: Tensor, truth: Tensor) -> None:
+        self.require(self.opt.num_labels > 0, "needs num_labels")
+        for index, x in enumerate((found, truth)):
+            fact = f"{self.bottom_name(index)} has shape {shape_text(x.shape)}, expected (N, 1, H, W)"
+            self.require(x.dim() == 4 and x.shape[1] == 1, fact)
+        fact = f"{self.bottom_name(1)} has shape {shape_text(truth.shape)}, expected {shape_text(found.shape)}"
+        self.require(truth.shape == found.shape, fact)
+
+    def forward(self, found: Tensor, truth: Tensor) -> Tensor:
+        count = self.opt.num_labels
+        labels = [x.detach().flatten().long() for x in (found, truth)]
+        counted = torch.ones_like(labels[0], dtype=torch.bool)
+        for each in self.opt.ignore_label:
+            counted &= labels[1] != each
+        for index, label in enumerate(labels):
+            wrong = (counted | (index == 0)) & ((label < 0) | (label >= count))
+            if can_look(found) and not is_exact() and wrong.any():
+                held = f"{self.bottom_name(index)} holds the label {int(label[wrong][0])}"
+                self.error(f"{held}, expected 0 to {count - 1}; correct the data, or give ignore_label")
+        best, true = (label.clamp(0, count - 1) for label in labels)
+        zero = found.new_zeros(count)
+        rows = [(true, counted & (best == true)), (true, counted), (best, counted)]
+        return torch.stack([zero.index_add(0, at, part.to(found.dtype)) for at, part in rows], 1).view(1, count, 1, 3)
 
 
 class UniqueLabel(Layer):
@@ -240,7 +290,7 @@ class Nms(Layer):
             f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W), C at least {opt.num_parts}"
         )
         self.require(x.dim() == 4 and x.shape[1] >= opt.num_parts, fact)
-        self.require(opt.num_parts > 0 and opt.max_peaks > 0, "num_parts and max_peaks must be given and positive")
+        self.require(opt.num_parts > 0 and opt.max_peaks > 0, "num_parts and max_peaks must be positive")
 
     def forward(self, x: Tensor) -> Tensor:
         maps = x.detach()[:, : self.opt.num_parts]

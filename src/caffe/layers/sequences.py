@@ -34,28 +34,35 @@ class _Lstm(Layer, abstract=True):
     weight_h: Tensor
     bias: Tensor
     state: Tensor
+    apart: bool
+    """Whether steps and streams have axes of their own, as in CTPN."""
 
     def setup(self, x: Tensor, cont: Tensor | None = None) -> None:
         opt = self.opt
         self.require(opt.num_output > 0 and opt.batch_size > 0, "num_output and batch_size must be positive")
-        rows = x.shape[0] if x.dim() > 1 else 0
-        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T N, ...) with N = {opt.batch_size}"
-        self.require(rows > 0 and rows % opt.batch_size == 0, fact)
+        self.apart = x.dim() == 3 and not opt.HasField("batch_size")
+        streams, rows = self.streams(x), x.shape[:2].numel() if self.apart else x.shape[0] if x.dim() > 1 else 0
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T N, ...) with N = {streams}"
+        self.require(rows > 0 and rows % streams == 0, fact)
         if cont is not None:
             fact = f"{self.bottom_name(1)} has {cont.numel()} elements, expected {rows}, one for each step and stream"
             self.require(cont.numel() == rows, fact)
         size = opt.num_output
-        self.add_blob("weight_x", (4 * size, x.shape[1:].numel()), opt.weight_filler)
+        self.add_blob("weight_x", (4 * size, x.shape[1 + self.apart :].numel()), opt.weight_filler)
         self.add_blob("weight_h", (4 * size, size), opt.weight_filler)
         self.add_blob("bias", (4 * size,), opt.bias_filler)
-        self.register_buffer("state", torch.zeros(2, opt.batch_size, size))
+        self.register_buffer("state", torch.zeros(2, streams, size))
+
+    def streams(self, x: Tensor) -> int:
+        """The number of streams, N."""
+        return x.shape[1] if self.apart else self.opt.batch_size
 
 
 class Lstm(_Lstm, bottoms=(1, 2)):
     """junhyukoh's long short-term memory, in which steps and streams share an axis. It differs from BVLC's LSTM.
 
     bottoms: x (T N, ...), ordered by step, N = batch_size; optionally cont (T N), 0 where a sequence begins, else 1
-    top h (T N, H), H = num_output
+    top h (T N, H), H = num_output.    CTPN's, if batch_size is not given and x has 3 axes: x (T, N, I), h (T, N, H)
 
         i, f, o, g = W_x x_t + W_h (cont_t h_(t-1)) + b
         c_t = cont_t s(f) c_(t-1) + s(i) tanh(g),    h_t = s(o) tanh(c_t),    s the sigmoid
@@ -63,7 +70,7 @@ class Lstm(_Lstm, bottoms=(1, 2)):
     Blobs: W_x (4 H, I), W_h (4 H, H), b (4 H). With cont, a run starts from the last state of the previous run, where
     cont is 1 in the first step; without cont, each run starts from zeros. The first state gets no gradient.
     clipping_threshold > 0 clips the gradient of i, f, o and g at each step.
-    Source: junhyukoh/caffe-lstm, lstm_layer.cpp, which for N > 1 reads cont at other indices.
+    Source: junhyukoh/caffe-lstm, lstm_layer.cpp, which for N > 1 reads cont at other indices; tianzhi0549/CTPN.
     """
 
     constant = (1,)
@@ -75,8 +82,9 @@ class Lstm(_Lstm, bottoms=(1, 2)):
         return self.effects if len(self.spec.bottom) > 1 else Effects.NONE
 
     def forward(self, x: Tensor, cont: Tensor | None = None) -> Tensor:
-        streams, clip = self.opt.batch_size, self.opt.clipping_threshold
-        given = linear(x.flatten(1), self.weight_x, self.bias).unflatten(0, (-1, streams))
+        streams, clip = self.streams(x), self.opt.clipping_threshold
+        given = linear(x.flatten(0, 1) if self.apart else x.flatten(1), self.weight_x, self.bias)
+        given = given.unflatten(0, (-1, streams))
         flags = None if cont is None else cont.detach().reshape(-1, streams, 1)
         if clip > 0 and is_exact():
             tell(f"the gradient is cut to {clip:g} at each step")
@@ -94,7 +102,7 @@ class Lstm(_Lstm, bottoms=(1, 2)):
             tops.append(h)
         if flags is not None and has_values(x):
             self.state.copy_(torch.stack([h, c]).detach())
-        return torch.cat(tops)
+        return torch.stack(tops) if self.apart else torch.cat(tops)
 
 
 class ContinuationIndicator(Source, bottoms=(0, 1)):

@@ -28,6 +28,7 @@ class Kitti(Bottom):
 
 
 TRUTH = "stride: 8 image_size_x: 48 image_size_y: 32 min_cvg_len: 4 gridbox_type: GRIDBOX_MIN"
+CHANGES = "detectnet_augmentation_param { crop_prob: 1 flip_prob: 0.5 }"
 CASES = [
     Case(
         "DetectNetTransformation",
@@ -37,5 +38,13 @@ CASES = [
         tops=2,
         phase=TEST,
         skip={"gradient": "has none", "compile": "calls OpenCV"},
+    ),
+    Case(
+        "DetectNetTransformation",
+        "train",
+        (Bottom((2, 3, 32, 48), 0, 256, integers=True), Kitti((2, 1, 4, 16))),
+        f"detectnet_groundtruth_param {{ {TRUTH} object_class {{ src: 1 dst: 0 }} }} {CHANGES}",
+        tops=2,
+        skip={"gradient": "has none", "compile": "calls OpenCV", "dtype": "draws"},
     ),
 ]

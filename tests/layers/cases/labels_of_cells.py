@@ -17,6 +17,13 @@ CASES = [
         skip=CHECKS,
     ),
     Case(
+        "ParseEvaluate",
+        "plain",
+        (labels(3, 2, 1, 4, 5), labels(3, 2, 1, 4, 5)),
+        "parse_evaluate_param { num_labels: 3 ignore_label: 2 }",
+        skip=CHECKS,
+    ),
+    Case(
         "UniqueLabel",
         "plain",
         (labels(3, 2, 1, 4, 5),),

@@ -39,6 +39,13 @@ CASES = [
     Case("Detection", "draws", (X, Maps((2, 6, 4, 5))), f"detection_param {{ {ONE} bg_multiple: 1 }}", skip=DRAWS),
     Case(
         "DetectionLoss",
+        "draws",
+        (X, Maps((2, 6, 4, 5))),
+        f"detection_loss_param {{ {ONE} bg_multiple: 1 }}",
+        skip=DRAWS,
+    ),
+    Case(
+        "DetectionLoss",
         "mined",
         (X, Maps((2, 6, 4, 5))),
         f'detection_loss_param {{ {ONE} sample_mode: "bootstrap" pos_neg_weighted: true iou_weighted: true }} {NORMAL}',

@@ -19,6 +19,7 @@ CASES = [
     Case("HardSwish", "default", (within(-5.3, 4.9, 2, 3, 5),)),
     Case("SELUDropout", "train", ((2, 3, 5),), "selu_dropout_param { dropout_ratio: 0.4 }", skip=RANDOM),
     Case("SELUDropout", "test", ((2, 3, 5),), phase=TEST),
+    Case("SeLUDropout", "train", ((2, 3, 5),), skip=RANDOM),
     Case("SeLUDropout", "test", ((2, 3, 5),), phase=TEST),
     Case("Insanity", "train", ((2, 3, 5),), skip=RANDOM),
     Case("Insanity", "test", ((2, 3, 5),), "insanity_param { lb: 2 ub: 3 }", phase=TEST),

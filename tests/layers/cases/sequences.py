@@ -12,6 +12,7 @@ SOURCE = dict.fromkeys(("dtype", "device"), "makes float32 where it is allocated
 CONT = given(np.array([0, 1, 1, 0, 1, 1]))
 CASES = [
     Case("Lstm", "plain", ((6, 2, 2),), "lstm_param { num_output: 3 batch_size: 2 }"),
+    Case("Lstm", "apart", ((3, 2, 4),), "lstm_param { num_output: 3 }"),
     Case("Lstm", "cont", ((6, 3), CONT), "lstm_param { num_output: 3 batch_size: 2 }"),
     Case("Lstm", "clip", ((6, 3),), "lstm_param { num_output: 3 clipping_threshold: 0.01 }"),
     Case(

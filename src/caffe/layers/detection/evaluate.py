@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, has_values, shape_text
 from caffe.layers.detection.matching import Truth, read_truth
-from caffe.layers.detection.results import check_resize, in_pixels, read_sizes
+from caffe.layers.detection.results import check_resize, in_pixels, is_missing, read_sizes
 from caffe.layers.support.boxes import overlaps
 from caffe.layers.support.exact import is_exact
 from caffe.layers.support.values import untraced
@@ -81,7 +81,7 @@ class DetectionEvaluate(_Judge, bottoms=2):
     better detection has that box. evaluate_difficult_gt: false ignores difficult boxes and detections of them. With
     name_size_file (lines `name height width`, repeated from the first) boxes are compared in whole pixels.
     Source: Liu et al., arXiv:1512.02325 (SSD), detection_evaluate_layer.cpp, whose name_size_file has no line for an
-    image without a detection.
+    image without a detection. A missing file is an error with the first batch only.
     """
 
     constant = (0, 1)
@@ -93,11 +93,13 @@ class DetectionEvaluate(_Judge, bottoms=2):
         self.labels = [label for label in range(opt.num_classes) if label != opt.background_label_id]
         fact = f"overlap_threshold is {opt.overlap_threshold:g}, expected a number above 0"
         self.require(opt.overlap_threshold > 0, fact)
-        self.sizes = read_sizes(self, opt.name_size_file) if opt.name_size_file else []
+        self.sizes = []
+        if opt.name_size_file and not is_missing(self, opt.name_size_file):
+            self.sizes = read_sizes(self, opt.name_size_file)
         self.resize = opt.resize_param if opt.HasField("resize_param") else None
         if self.resize is not None:
             check_resize(self, self.resize)
-        if self.sizes:
+        if opt.name_size_file:
             self.effects |= Effects.CALLS
         self.next = 0
         self._check(found, truth)
@@ -110,6 +112,8 @@ class DetectionEvaluate(_Judge, bottoms=2):
     def _evaluate(self, found: Tensor, rows: Tensor) -> Tensor:
         if not has_values(found):
             return found.new_empty(1, 1, len(self.labels) + found.shape[2], 5)
+        if self.opt.name_size_file and not self.sizes:
+            self.sizes = read_sizes(self, self.opt.name_size_file)
         background = self.opt.background_label_id
         truth = read_truth(self, rows.detach().cpu(), self.opt.num_classes, background)
         counted = truth.label if self.opt.evaluate_difficult_gt else truth.label[~truth.difficult]

@@ -8,7 +8,7 @@ from torch import Tensor
 from caffe import log
 from caffe.layers.base import Effects, Layer, has_values
 from caffe.layers.detection.predictions import check_predictions
-from caffe.layers.detection.results import ResultFiles
+from caffe.layers.detection.results import ResultFiles, is_missing
 from caffe.layers.support.boxes import batched_nms, best, decode
 from caffe.layers.support.values import untraced
 
@@ -21,6 +21,7 @@ class _Selection(Layer, abstract=True):
     loc_classes: int
     least: float
     top_k: int | None
+    saves: bool
     files: ResultFiles | None
 
     def setup(self, loc: Tensor, conf: Tensor, priors: Tensor, *others: Tensor) -> None:
@@ -38,20 +39,22 @@ class _Selection(Layer, abstract=True):
             log.warning(
                 "output.py", f'layer "{self.name}" ({self.type}): visualize opens no window; see the rows of the top'
             )
-        self.files = self._result_files()
-        if self.files is not None:
+        self.saves, self.files = self._saves(), None
+        if self.saves:
             self.effects |= Effects.CALLS
+            if not is_missing(self, opt.save_output_param.label_map_file, opt.save_output_param.name_size_file):
+                self.files = ResultFiles(self, opt.save_output_param, self.labels)
         self._check(loc, conf, priors, *others)
 
-    def _result_files(self) -> ResultFiles | None:
+    def _saves(self) -> bool:
+        """Whether the layer writes files."""
         param = self.opt.save_output_param
         if not param.output_directory:
-            return None
+            return False
         missing = [name for name in ("label_map_file", "name_size_file") if not getattr(param, name)]
         if missing:
             self._warn(f"writes no files, since save_output_param has no {' and no '.join(missing)}")
-            return None
-        return ResultFiles(self, param, self.labels)
+        return not missing
 
     def _warn(self, fact: str) -> None:
         log.warning("output.py", f'layer "{self.name}" ({self.type}): {fact}')
@@ -89,12 +92,14 @@ class DetectionOutput(_Selection, bottoms=(3, 5)):
     Each class but background_label_id keeps the top_k boxes with score > confidence_threshold, then applies non-maximum
     suppression with nms_threshold. Each image keeps its keep_top_k best. K depends on values; if there is no detection,
     each image gives a row [image, -1, ...]. Coordinates are relative to the image size and not clipped.
-    save_output_param writes VOC, COCO or ILSVRC files if it has output_directory, label_map_file and name_size_file.
+    save_output_param writes VOC, COCO or ILSVRC files if it has output_directory, label_map_file and name_size_file;
+    a missing file is an error with the first batch only.
     Source: Liu et al., arXiv:1512.02325 (SSD), detection_output_layer.cpp; Zhang et al., arXiv:1711.06897 (RefineDet).
     """
 
     constant = (0, 1, 2, 3, 4)
     effects = Effects.VALUES
+    honours = ("TransformationParameter.resize_param",)  # for the images of visualize only
 
     def forward(self, loc: Tensor, conf: Tensor, priors: Tensor, *others: Tensor) -> Tensor:
         self._check(loc, conf, priors, *others)
@@ -116,7 +121,9 @@ class DetectionOutput(_Selection, bottoms=(3, 5)):
             conf = conf.masked_fill(unlikely.unsqueeze(-1), 0)
         found = decode(loc.reshape(images, -1, self.loc_classes, 4), boxes, weights, opt.code_type)
         rows = self._rows(found, conf)
-        if self.files is not None:
+        if self.saves:
+            if self.files is None:
+                self.files = ResultFiles(self, opt.save_output_param, self.labels)
             for each in rows:
                 self.files.add(each)
         top = torch.cat(rows)

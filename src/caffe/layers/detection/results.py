@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from caffe import log
 from caffe.layers.base import Layer
 from caffe.proto import caffe_pb2, files, text
 
-__all__ = ["ResultFiles", "in_pixels", "read_sizes"]
+__all__ = ["ResultFiles", "in_pixels", "is_missing", "read_sizes"]
 
 _Resize = caffe_pb2.ResizeParameter
 _FORMATS = ("VOC", "COCO", "ILSVRC")
@@ -55,6 +56,15 @@ def check_resize(layer: Layer, resize: Any) -> None:
     """Raise the layer's error if a ResizeParameter lacks the sizes that its mode needs."""
     known = resize.height > 0 and resize.width > 0
     layer.require(known, "resize_param has no height and width, which are the sizes of the net's input")
+
+
+def is_missing(layer: Layer, *paths: str) -> bool:
+    """Whether one of the files does not exist, with a warning: the layer raises the error when it gets an image."""
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        fact = f"{' and '.join(missing)} does not exist; this is an error as soon as the layer gets an image"
+        log.warning("results.py", f'layer "{layer.name}" ({layer.type}): {fact}')
+    return bool(missing)
 
 
 def read_sizes(layer: Layer, path: str) -> list[tuple[str, int, int]]:

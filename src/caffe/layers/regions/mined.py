@@ -241,7 +241,7 @@ class DetectionGroupLoss(_DetectionGroupLoss, bottoms=3):
     A label below 0 does not count. Source: Cai and Vasconcelos, arXiv:1712.00726; zhaoweicai/cascade-rcnn.
     """
 
-    effects = Effects.VALUES | Effects.RANDOM | Effects.CHECKS
+    effects = Effects.RANDOM | Effects.CHECKS
     more_options = ("loss_param", "bbox_reg_param")
     constant = (2,)
     exempt = (2,)

@@ -22,10 +22,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "DetectNetGroundTruth": (of.NVIDIA, ""),
     "DomainTransform": (of.DEEPLAB, ""),
     "FlowAugmentation": (of.FLOWNET, ""),
-    "MatRead": (of.DEEPLAB, ""),
-    "MatWrite": (of.DEEPLAB, ""),
     "TRT": (of.NVIDIA, "run the net of its deploy and model instead: caffe.Net(deploy, model)"),
-    "ParseEvaluate": ("ParseNet", ""),
 }
 """Layer type -> its origin, and the alternative if the package can compute the same."""
 
