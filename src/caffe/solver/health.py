@@ -44,9 +44,8 @@ class Health:
             self._warned = True
             log.warning("solver.py", f"{fact}: training has diverged, or the data holds such values. {advice}")
 
-    def may_save(self, iteration: int, learnable: Iterable[Learnable]) -> bool:
-        """Whether the weights are numbers; a warning says that there is no snapshot where they are not."""
-        name = broken_layer(learnable)
+    def may_save(self, iteration: int, name: str | None) -> bool:
+        """Whether weights may be saved, of which those of layer `name` are no numbers; a warning where they may not."""
         if name is None:
             return True
         fact = f'Iteration {iteration}: no snapshot, as weights of layer "{name}" are NaN or infinite'

@@ -35,6 +35,8 @@ class Rule:
     history: ClassVar[int] = 1
     whole: ClassVar[bool] = False
     """Whether a step needs all of a tensor, such as its norm, and not just any part."""
+    norms: ClassVar[bool] = False
+    """Whether a step that needs all of a tensor needs its norms only, by `Update.norm`."""
     decoupled: ClassVar[bool] = False
     """Whether weight decay shrinks the weights beside the step instead of adding to the gradient."""
     parallel: ClassVar[bool] = True

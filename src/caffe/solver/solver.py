@@ -17,9 +17,9 @@ from caffe.parallel import group as parallel
 from caffe.parallel.group import Member
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import text
-from caffe.solver import epochs, goals, nets, resume, snapshot
+from caffe.solver import divided, epochs, goals, nets, resume, snapshot
 from caffe.solver.ema import MovingAverage
-from caffe.solver.health import Health
+from caffe.solver.health import Health, broken_layer
 from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check, check_own
@@ -82,7 +82,7 @@ class Solver(Uncopied):
         check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
         check(self.param, self.source)
-        group = parallel.current()
+        group = divided.checked(self.param, self.rule, parallel.current())
         seed = common_seed(group, self.param)
         if group.rank:
             self.param.ClearField("weights")  # process 0 sends its own
@@ -196,7 +196,7 @@ class Solver(Uncopied):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         with lent_copies_follow():
             if self._gradients_fit():
-                scale = clipping(self.param.clip_gradients, self._present_diffs()) / self.param.iter_size
+                scale = clipping(self.param.clip_gradients, self.together.squares) / self.param.iter_size
                 self.rule.apply(self._updates(rate), self.iter + 1, scale)
             for entry in self.net.learnable:
                 entry.blob.advance()
@@ -218,12 +218,14 @@ class Solver(Uncopied):
         """What each learnable blob needs for its update, with its own rate and decay."""
         learnable = self.net.learnable
         for index, entry in enumerate(learnable):
-            tensor = entry.tensor
+            tensor, norm = entry.tensor, self.together.norm(index)
+            if not tensor.numel() and not self.rule.whole:
+                continue  # another process has all of it
             diff = entry.blob.read_diff()
             lay_like(tensor, self.history, range(index, len(self.history), len(learnable)))
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
             history, owner = self.history[index :: len(learnable)], None if entry.blob.tied else entry.blob
-            yield Update(tensor.data, diff, history, local_rate, local_decay, owner)
+            yield Update(tensor.data, diff, history, local_rate, local_decay, owner, norm)
 
     @property
     def lr(self) -> float:
@@ -316,7 +318,7 @@ class Solver(Uncopied):
 
     def _snapshot(self) -> None:
         """A snapshot that falls due, unless the weights are NaN."""
-        if self.health.may_save(self.iter, self.net.learnable):
+        if self.health.may_save(self.iter, self.together.first(broken_layer(self.net.learnable))):
             self.health.saved(self.snapshot(), self.iter)
 
     def snapshot(self) -> str:
@@ -382,6 +384,7 @@ class Solver(Uncopied):
 
     def join(self, group: parallel.Group) -> None:
         """Train together with the solvers of the other processes of a group from now on."""
+        divided.check_late(self.param)
         if self.together.group is not group:
             seed = group.share(common_seed(group, self.param))
             self.together = Together(group, self.param, self.rule, self.nets, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,15 @@ from torch import Tensor
 from caffe import log
 from caffe.blob import ParamBlob
 
-__all__ = ["Update", "alike", "clipping", "flat", "lay_like"]
+__all__ = ["Update", "alike", "clipping", "flat", "lay_like", "length"]
 
 _PIECE = 1 << 18
 """Elements of a piece: the fastest of 2^15 to 2^22 on a processor with 2 MB of cache a core."""
+
+
+def length(x: Tensor) -> float:
+    """The L2 norm of a tensor."""
+    return float(torch.linalg.vector_norm(x))
 
 
 @dataclass
@@ -29,6 +34,8 @@ class Update:
     decay: float
     owner: ParamBlob | None = None
     """The blob whose diff `diff` is, where nothing else shares that memory."""
+    norm: Callable[[Tensor], float] = length
+    """The L2 norm of a whole tensor, of which this process may have a part."""
 
     def subtracted(self, amount: Tensor) -> None:
         """Make `amount`, what was subtracted from the data, the diff; copied only where somebody looks at it."""
@@ -70,11 +77,14 @@ def lay_like(tensor: Tensor, history: list[Tensor], indices: Iterable[int]) -> N
             history[index] = torch.empty_like(tensor, requires_grad=False).copy_(history[index])
 
 
-def clipping(limit: float, grads: Sequence[Tensor]) -> float:
-    """What to multiply all gradients with so that their common L2 norm is at most `limit`; below 0 there is none."""
+def clipping(limit: float, squares: Callable[[], float]) -> float:
+    """What to multiply all gradients with so that their common L2 norm is at most `limit`; below 0 there is none.
+
+    `squares` gives the sum of the squares of all gradients.
+    """
     if limit < 0:
         return 1.0
-    norm = math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in grads))
+    norm = math.sqrt(squares())
     if not norm > limit:
         return 1.0
     log.info(
