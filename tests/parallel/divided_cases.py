@@ -108,8 +108,49 @@ def trained_losses(solver: Solver, steps: int) -> np.ndarray:
     return np.array(losses)
 
 
+_VARIED = LAYERS.replace(
+    'layer { name: "pool1"',
+    """layer { name: "norm" type: "BatchNorm" bottom: "conv1" top: "norm" }
+layer { name: "scale" type: "Scale" bottom: "norm" top: "norm" scale_param { bias_term: true } }
+layer { name: "up" type: "Deconvolution" bottom: "norm" top: "up" convolution_param { num_output: 3 kernel_size: 2
+  weight_filler { type: "xavier" } } }
+layer { name: "pool1\"""",
+).replace('bottom: "conv1" top: "pool1"', 'bottom: "up" top: "pool1"')
+_VARIED = _VARIED.replace('"classes" top: "loss"', '"classes" top: "loss" loss_param { ignore_label: 1 }')
+_VARIED += """
+layer { name: "turned" type: "InnerProduct" bottom: "sum" top: "turned" inner_product_param { num_output: 5
+  transpose: true bias_term: false weight_filler { type: "xavier" } } include { phase: TRAIN } }
+layer { name: "drop" type: "Dropout" bottom: "turned" top: "turned" include { phase: TRAIN } }
+layer { name: "words" type: "Embed" bottom: "classes" top: "words" embed_param { num_output: 5 input_dim: 3
+  weight_filler { type: "uniform" } } include { phase: TRAIN } }
+layer { name: "near" type: "EuclideanLoss" bottom: "turned" bottom: "words" top: "near" include { phase: TRAIN } }
+layer { name: "twin1" type: "InnerProduct" bottom: "turned" top: "twin1" param { name: "w" } param { name: "b" }
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } include { phase: TRAIN } }
+layer { name: "twin2" type: "InnerProduct" bottom: "words" top: "twin2" param { name: "w" } param { name: "b" }
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } include { phase: TRAIN } }
+layer { name: "far" type: "EuclideanLoss" bottom: "twin1" bottom: "twin2" top: "far" include { phase: TRAIN } }
+"""
+
+
+def varied(mode: str, size: int) -> Found:
+    """Layers of many kinds, statistics and masks of the batches of all, shared weights, and both kinds of file."""
+    one = "global_batch_norm: true global_normalization: true global_dropout: true "
+    options = (
+        f'type: "SGD" momentum: 0.5 clip_gradients: 0.3 snapshot_prefix: "varied_{mode}_{size}" snapshot_format: HDF5 '
+    )
+    first, second = (made(mode, size, options + one, _VARIED) for _ in range(2))
+    found = {"SGD losses": trained_losses(first, 10)}
+    second.restore(first.snapshot())
+    found["SGD resumed"], found["SGD on"] = trained_losses(second, 3), trained_losses(first, 3)
+    found["SGD test"] = np.concatenate(list(tested(first).values()))
+    close(first)
+    close(second)
+    return found
+
+
 for _mode in MODES:
     CASES[_mode] = lambda size, mode=_mode: run(mode, size)  # type: ignore[misc]
+    CASES[f"varied_{_mode}"] = lambda size, mode=_mode: varied(mode, size)  # type: ignore[misc]
 
 
 if __name__ == "__main__":

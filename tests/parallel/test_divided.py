@@ -66,6 +66,19 @@ def test_trajectories_tests_and_files_are_those_of_one_process(place, mode, size
     cases.close(alone)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["shard", "tensor"])
+def test_layers_of_many_kinds_with_statistics_of_all(place, mode):
+    name = f"varied_{mode}"
+    assert launch(["-m", "tests.parallel.divided_cases", str(place), name], 2, cores()) == 0
+    expected = divided_cases.CASES[name](1)
+    for rank in range(2):
+        found = dict(np.load(place / f"{name}_2_{rank}.npz"))
+        for key, value in expected.items():
+            close(found[key], value, 1e-5, f"{key} of rank {rank}")
+        assert np.array_equal(found["SGD resumed"], found["SGD on"])
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 NET = """
