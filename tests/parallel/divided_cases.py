@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
 
 import numpy as np
 
+from caffe.errors import CaffeError
 from caffe.net.divided import shards
 from caffe.parallel import environment, group
 from caffe.solver import Solver, divided
@@ -20,6 +22,7 @@ MODES = {
     "shard": "shard: FULL",
     "tensor": "tensor_parallel: 2",
     "pipeline": "pipeline {{ stages: {} micro_batches: 3 }}",
+    "pipeline_of_batches": "pipeline {{ stages: {} }}",
 }
 SOURCES = """
 layer {{ name: "db" type: "Data" top: "db" top: "label" data_param {{ source: "db" batch_size: {0} backend: LMDB }}
@@ -48,12 +51,6 @@ layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "classes" top: "
 """
 
 
-def case(function: Callable[[int], Found]) -> Callable[[int], Found]:
-    """Register a case: a function of the number of processes, run in the folder of the data."""
-    CASES[function.__name__] = function
-    return function
-
-
 def main(folder: str, *names: str) -> None:
     """Run cases in this process and write what they return."""
     os.chdir(folder)
@@ -68,7 +65,7 @@ def main(folder: str, *names: str) -> None:
 def made(mode: str, size: int, options: str, layers: str = LAYERS) -> Solver:
     """A solver of a divided net, or with `size` 1 of the net as it is."""
     text = MODES[mode].format(size) + " " if size > 1 else ""
-    batch = WHOLE if mode == "pipeline" else WHOLE // size
+    batch = WHOLE if "pipeline" in mode else WHOLE // size
     return solver(batch, text + options, layers, SOURCES)
 
 
@@ -134,11 +131,13 @@ layer { name: "far" type: "EuclideanLoss" bottom: "twin1" bottom: "twin2" top: "
 
 def varied(mode: str, size: int) -> Found:
     """Layers of many kinds, statistics and masks of the batches of all, shared weights, and both kinds of file."""
-    one = "global_batch_norm: true global_normalization: true global_dropout: true "
+    one, layers = "global_batch_norm: true global_normalization: true global_dropout: true ", _VARIED
+    if mode == "pipeline_of_batches":  # has one stream of batches, and draws other masks
+        one, layers = "", _VARIED.replace('"Dropout"', '"ReLU"')
     options = (
         f'type: "SGD" momentum: 0.5 clip_gradients: 0.3 snapshot_prefix: "varied_{mode}_{size}" snapshot_format: HDF5 '
     )
-    first, second = (made(mode, size, options + one, _VARIED) for _ in range(2))
+    first, second = (made(mode, size, options + one, layers) for _ in range(2))
     found = {"SGD losses": trained_losses(first, 10)}
     second.restore(first.snapshot())
     found["SGD resumed"], found["SGD on"] = trained_losses(second, 3), trained_losses(first, 3)
@@ -148,6 +147,30 @@ def varied(mode: str, size: int) -> Found:
     return found
 
 
+def brief(size: int) -> Found:
+    """A few steps in each way to divide."""
+    found: Found = {}
+    for mode in ("shard", "tensor", "pipeline"):
+        plain = made(mode, size, 'type: "SGD" ')  # LARS with clipping is blind to a factor of all gradients
+        solver = made(mode, size, 'type: "LARS" momentum: 0.9 clip_gradients: 0.4 ')
+        found[mode] = np.concatenate([trained_losses(each, 3) for each in (plain, solver)])
+        close(plain)
+        if size > 1:
+            save = functools.partial(solver.net.save, f"{mode}.caffemodel")
+            found[f"{mode} refuses"] = np.array([_refuses(solver.net.forward), _refuses(save)])
+        close(solver)
+    return found
+
+
+def _refuses(action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except CaffeError:
+        return True
+    return False
+
+
+CASES["brief"] = brief
 for _mode in MODES:
     CASES[_mode] = lambda size, mode=_mode: run(mode, size)  # type: ignore[misc]
     CASES[f"varied_{_mode}"] = lambda size, mode=_mode: varied(mode, size)  # type: ignore[misc]

@@ -28,7 +28,7 @@ from caffe.parallel.group import Pending
 __all__ = ["Pipeline", "order"]
 
 _ELSEWHERE = (
-    'blob "{}": is computed by another process: the net is divided into stages, and only outputs are sent to all'
+    'blob "{}": another process computes it: the net is divided into stages, and only outputs are sent to all'
 )
 
 
