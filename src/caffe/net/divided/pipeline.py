@@ -27,9 +27,7 @@ from caffe.parallel.group import Pending
 
 __all__ = ["Pipeline", "order"]
 
-_ELSEWHERE = (
-    'blob "{}": another process computes it: the net is divided into stages, and only outputs are sent to all'
-)
+_ELSEWHERE = 'blob "{}": another process computes it: the net is divided into stages, and only outputs are sent to all'
 
 
 @dataclass
