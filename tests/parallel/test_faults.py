@@ -114,6 +114,30 @@ def test_signals_a_lost_process_and_a_killed_launcher(place, start):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_lost_process_ends_the_others_of_a_divided_net(place, start, victim):
+    modes = ("shard: FULL", "tensor_parallel: 2", "pipeline { stages: 2 micro_batches: 4 }")
+    (place / "net.prototxt").write_text(NET.replace("num_output: 3", "num_output: 2000"))
+    running = []
+    for index, mode in enumerate(modes):
+        (place / f"{index}.prototxt").write_text(SOLVER % (10**8, 0) + mode)
+        words = [word.replace("solver.prototxt", f"{index}.prototxt") for word in TRAIN]
+        running.append(start(*words, "-procs", "2"))
+    pids = []
+    for process in running:
+        until_training(process)
+        pids += children(process)
+        os.kill(children(process)[victim], signal.SIGKILL)
+    for process in running:
+        text = process.communicate(timeout=LIMIT)[1]
+        assert process.returncode == 128 + signal.SIGKILL
+        assert f"rank {1 - victim} of 2 on" in text
+        assert "another process is gone" in text
+    assert gone(pids)
+    assert not list(place.glob("snap*"))
+
+
+@pytest.mark.long
 def test_a_process_with_an_error_ends_all_with_its_text(place, start):
     (place / "solver.prototxt").write_text(SOLVER % (10**8, 0))
     (place / "guest.py").write_text(

@@ -60,6 +60,15 @@ def test_of_a_solver(options, layers, fact):
         solver(options, layers)
 
 
+def test_pooling_that_draws_nothing_is_no_hindrance_to_global_dropout():
+    picture = (
+        'layer { name: "c" type: "DummyData" top: "c" dummy_data_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } } '
+    )
+    pooling = 'layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 2 } }'
+    made = solver("global_dropout: true", picture + pooling)
+    made.net.close()
+
+
 def test_a_batch_that_cannot_be_divided(monkeypatch, tmp_path):
     monkeypatch.setattr(shard, "_assigned", {"RANK": 0, "WORLD_SIZE": 3})
     shard.divide_batches(True)

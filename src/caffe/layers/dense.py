@@ -43,13 +43,17 @@ class InnerProduct(Layer):
             self.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
+        return linear(self.rows(x), self.weight.t() if self.opt.transpose else self.weight, self.bias)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The bottom as rows of K inputs: (N, ..., K)."""
         flat = x.flatten(self.start)
         if flat.shape[-1] != self.inputs:
             self.error(
                 f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, {flat.shape[-1]} inputs from axis "
                 f"{self.start} on, and the weights are for {self.inputs}; keep that size or build the net anew"
             )
-        return linear(flat, self.weight.t() if self.opt.transpose else self.weight, self.bias)
+        return flat
 
 
 class Embed(Layer):

@@ -47,6 +47,7 @@ def load(net: Views, paths: Sequence[str | Path]) -> None:
     """`copy_from` for several files in order. Warns of layers that get weights from none of them."""
     if not paths:
         return
+    _require_whole(net, "copy_from")
     filled: set[str] = set()
     for path in paths:
         filled |= _load(net, path)
@@ -151,13 +152,23 @@ def check_blobs(layer: Layer, blobs: Sequence[ParamBlob], shapes: Sequence[tuple
             )
 
 
+def _require_whole(net: Views, what: str) -> None:
+    """Raise NetError for a net of which this process has only parts of the weights."""
+    for step in net.steps:
+        if step.divided:
+            fact = f'{what} needs whole weights, and those of net "{net.name}" are divided over processes'
+            raise NetError(f"{fact}; use solver.snapshot() and solver.restore(state), which all processes call")
+
+
 def save(net: Views, path: str | Path, diffs: bool = False) -> None:
     """Write a .caffemodel with the parameter message and blobs of every layer."""
+    _require_whole(net, "save")
     weights.write(path, to_proto(net), _arrays(net), _arrays(net, diff=True) if diffs else None)
 
 
 def save_hdf5(net: Views, path: str | Path, diffs: bool = False) -> None:
     """Write an HDF5 weight file. A shared parameter is stored only under its owner."""
+    _require_whole(net, "save_hdf5")
     owners = {(entry.layer, entry.index) for entry in net.learnable}
 
     def owned(arrays: dict[str, list[np.ndarray]]) -> dict[str, list[np.ndarray | None]]:

@@ -54,7 +54,7 @@ class Processes(Group):
             raise ParallelError(f"{self}: cannot reach the store that connects the processes: {error}") from error
         self._store = dist.PrefixStore(f"caffe/{token}", store)
         own, wait = dist.PrefixStore(token, store), timedelta(seconds=limit)
-        with self._noticing("connecting to the others"):
+        with self.noticing("connecting to the others"):
             dist.init_process_group(backend_for(self._device), store=own, rank=rank, world_size=size, timeout=wait)
 
     def _meet(self, store: dist.Store) -> str:
@@ -91,26 +91,26 @@ class Processes(Group):
     # -- exchanging ------------------------------------------------------------------------------------------------
 
     def start_sum(self, values: Tensor) -> Pending:
-        with self._noticing("adding up gradients"):
+        with self.noticing("adding up gradients"):
             return _Sum(self, dist.all_reduce(values, async_op=True))
 
     def send(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             dense = tensor.detach().to(self._device).contiguous()
-            with self._noticing("sending weights"):
+            with self.noticing("sending weights"):
                 dist.broadcast(dense, 0)
             if self.rank:
                 tensor.copy_(dense)
 
     def gather(self, value: Value) -> list[Value]:
         values: list[Any] = [None] * self.size
-        with self._noticing("exchanging states"):
+        with self.noticing("exchanging states"):
             dist.all_gather_object(values, value)
         return values
 
     def share(self, value: Value) -> Value:
         values = [value]
-        with self._noticing("sending a state"):
+        with self.noticing("sending a state"):
             dist.broadcast_object_list(values, 0, device=self._device if self._device.type == "cuda" else None)
         return values[0]
 
@@ -130,7 +130,7 @@ class Processes(Group):
             self._store.set(f"ended/{self.rank}", f"{reason} ({self.host})")
 
     @contextmanager
-    def _noticing(self, action: str) -> Iterator[None]:
+    def noticing(self, action: str) -> Iterator[None]:
         """Turn an error of torch.distributed into one that names the lost process, and its reason if it sent one."""
         begin = time.monotonic()
         try:
@@ -186,7 +186,7 @@ class _Sum(Pending):
         self._group, self._work = group, work
 
     def wait(self) -> None:
-        with self._group._noticing("adding up gradients"):
+        with self._group.noticing("adding up gradients"):
             self._work.wait()
 
 

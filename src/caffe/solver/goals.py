@@ -132,13 +132,17 @@ class Best(Watcher):
         if not self.param.keep_best:
             return
         path = best_path(self.param)
+        with solver.together.whole(solver):
+            self._write(solver, path)
+        self._note(solver)
+        log.info("goals", f"Iteration {self.iteration}: best {self.output} so far, {log.number(self.value)}: {path}")
+
+    def _write(self, solver: TrainingRun, path: Path) -> None:
         if not solver.together.group.rank:
             if solver.average.tensors is not None:
                 solver.save_average(str(path))
             else:
                 (solver.net.save_hdf5 if path.suffix == ".h5" else solver.net.save)(path)
-        self._note(solver)
-        log.info("goals", f"Iteration {self.iteration}: best {self.output} so far, {log.number(self.value)}: {path}")
 
     def _note(self, solver: TrainingRun) -> None:
         if self.param.keep_best and not solver.together.group.rank:

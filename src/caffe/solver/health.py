@@ -47,9 +47,11 @@ class Health:
             self._warned = True
             log.warning("solver.py", f"{fact}: training has diverged, or the data holds such values. {advice}")
 
-    def may_save(self, iteration: int, learnable: Iterable[Learnable]) -> bool:
-        """Return whether all weights are finite. If not, a warning says that no snapshot is written."""
-        name = broken_layer(learnable)
+    def may_save(self, iteration: int, name: str | None) -> bool:
+        """Return whether weights may be saved, given the name of a layer whose weights are not finite, if there is one.
+
+        If there is such a layer, a warning says that no snapshot is written.
+        """
         if name is None:
             return True
         fact = f'Iteration {iteration}: no snapshot, as weights of layer "{name}" are NaN or infinite'

@@ -21,6 +21,7 @@ __all__ = ["check_own", "check_settings"]
 _OURS = 20000  # field numbers from here on are additions of this package
 _GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
 _GENERAL |= {"global_batch_norm", "global_normalization", "global_dropout"}
+_GENERAL |= {"shard", "tensor_parallel", "pipeline"}
 _GENERAL |= {"max_epochs", "test_every_epoch", "keep_best", "keep_last", "early_stop"}
 _GENERAL |= {
     "eval_type",

@@ -16,9 +16,9 @@ from caffe.parallel.group import Group
 __all__ = ["join_layers"]
 
 _JOINING: dict[str, tuple[type[Any], Callable[[Layer], bool]]] = {
-    "global_batch_norm": (BatchNorm, lambda layer: Effects.BUFFERS in layer.effects),
+    "global_batch_norm": (BatchNorm, lambda layer: Effects.BUFFERS in layer.effects_now),
     "global_normalization": (Normalized, lambda layer: False),
-    "global_dropout": (Dropout, lambda layer: Effects.RANDOM in layer.effects and not _constant(layer)),
+    "global_dropout": (Dropout, lambda layer: Effects.RANDOM in layer.effects_now and not _constant(layer)),
 }
 """For each solver option: the layers that it applies to, and the layers that it cannot be combined with."""
 

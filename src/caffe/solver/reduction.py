@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,11 +39,13 @@ class Reduction:
     the last bucket is sent by `run`.
     """
 
-    def __init__(self, group: Group, net: Net) -> None:
+    def __init__(self, group: Group, net: Net, apart: Collection[int] = ()) -> None:
+        """`apart` are the ids of blobs whose gradients are reduced elsewhere."""
         self.group, self._net = group, net
         self.waited = 0.0
         """Time in seconds that this process waited for the others in the last reduction."""
-        self._blobs = [entry.blob for entry in reversed(net.learnable) if entry.tensor.requires_grad]
+        trained = [entry.blob for entry in reversed(net.learnable) if entry.tensor.requires_grad]
+        self._blobs = [blob for blob in trained if id(blob) not in apart]
         self._parameters = [blob.parameter for blob in self._blobs]
         self._check_layout([(tuple(parameter.shape), parameter.stride()) for parameter in self._parameters])
         self._buckets = [self._bucket(part) for part in _parts([blob.count for blob in self._blobs])]

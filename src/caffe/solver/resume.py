@@ -38,15 +38,16 @@ def restore(solver: TrainingRun, path: str | Path) -> None:
     if not together.several:
         Plan.read(solver, path).apply()
         return
-    stored = together.group.share(b"" if together.group.rank else _restored(solver, path))
-    if isinstance(stored, CaffeError):
-        raise stored
-    if together.group.rank:
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder, Path(path).name)
-            copy.write_bytes(stored)
-            Plan.read(solver, copy, weights=False).apply()
-    together.send_weights()
+    with together.whole(solver, restore=True):
+        stored = together.group.share(b"" if together.group.rank else _restored(solver, path))
+        if isinstance(stored, CaffeError):
+            raise stored
+        if together.group.rank:
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, Path(path).name)
+                copy.write_bytes(stored)
+                Plan.read(solver, copy, weights=False).apply()
+        together.send_weights()
     together.deal_tests()
 
 

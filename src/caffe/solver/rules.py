@@ -39,6 +39,8 @@ class Rule:
 
     Otherwise it can be called for parts of a tensor.
     """
+    norms: ClassVar[bool] = False
+    """Whether a `step` that needs the whole tensor needs only its norms, which `Update.norm` computes."""
     decoupled: ClassVar[bool] = False
     """Whether weight decay is subtracted from the weights separately from the step, instead of added to the
     gradient.

@@ -12,6 +12,7 @@ from torch.optim.nadam import nadam
 
 from caffe.solver.kernels import AdamWKernel
 from caffe.solver.rules import Rule, Update
+from caffe.solver.update import length
 
 __all__ = ["LAMB", "LARS", "AdamW", "Lion", "Muon", "NAdam"]
 
@@ -167,6 +168,7 @@ class LARS(Rule):
     """
 
     whole = True
+    norms = True
     options = ("trust_coefficient",)
 
     def check(self) -> None:
@@ -175,7 +177,7 @@ class LARS(Rule):
 
     def update(self, part: Update, t: int) -> None:
         w, g, (v,) = part.data, part.diff, part.history
-        weights, gradient = _norm(w), _norm(g)
+        weights, gradient = part.norm(w), part.norm(g)
         both = weights > 0 and gradient > 0
         ratio = self.param.trust_coefficient * weights / (gradient + part.decay * weights) if both else 1.0
         self.penalize(part, part.decay)
@@ -197,6 +199,7 @@ class LAMB(Rule):
 
     history = 2
     whole = True
+    norms = True
 
     def check(self) -> None:
         self.between("momentum", "momentum2")
@@ -208,8 +211,8 @@ class LAMB(Rule):
         v.mul_(b2).addcmul_(g, g, value=1 - b2)
         g.copy_(m.div(1 - b1**t).div_(v.div(1 - b2**t).sqrt_().add_(self.param.delta)))
         self.penalize(part, part.decay)
-        weights, length = _norm(w), _norm(g)
-        w.sub_(g.mul_(part.rate * (weights / length if weights > 0 and length > 0 else 1.0)))
+        weights, step = part.norm(w), part.norm(g)
+        w.sub_(g.mul_(part.rate * (weights / step if weights > 0 and step > 0 else 1.0)))
 
 
 def orthogonal(matrix: Tensor, steps: int) -> Tensor:
@@ -219,12 +222,8 @@ def orthogonal(matrix: Tensor, steps: int) -> Tensor:
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
-    x = x / (_norm(x) + 1e-7)
+    x = x / (length(x) + 1e-7)
     for _ in range(steps):
         a = x @ x.mT
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
     return x.mT if tall else x
-
-
-def _norm(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x))

@@ -67,10 +67,19 @@ def save(solver: TrainingRun) -> str:
     hdf5 = solver.param.snapshot_format == solver.param.HDF5
     base, end = f"{solver.param.snapshot_prefix}_iter_{solver.iter}", ".h5" if hdf5 else ""
     model_path, state_path = f"{base}.caffemodel{end}", f"{base}.solverstate{end}"
-    kind = "HDF5 file" if hdf5 else "binary proto file"
     places, buffers = solver.together.places(), solver.together.buffers()
-    if solver.together.group.rank:
-        return state_path
+    with solver.together.whole(solver):
+        if not solver.together.group.rank:
+            _write(solver, model_path, state_path, places, buffers)
+    return state_path
+
+
+def _write(
+    solver: TrainingRun, model_path: str, state_path: str, places: Sequence[Place], buffers: Sequence[Buffer]
+) -> None:
+    """Write the two files."""
+    hdf5 = solver.param.snapshot_format == solver.param.HDF5
+    kind = "HDF5 file" if hdf5 else "binary proto file"
     _keep_good_weights(solver, model_path)
     existed, alone = os.path.exists(model_path), ""
     try:
@@ -87,7 +96,6 @@ def save(solver: TrainingRun) -> str:
         raise SolverError(
             f"no snapshot at iteration {solver.iter}: {error}{alone}; earlier snapshots are intact"
         ) from error
-    return state_path
 
 
 def _keep_good_weights(solver: TrainingRun, path: str) -> None:
@@ -103,7 +111,7 @@ def _head(solver: TrainingRun, model_path: str, places: Sequence[Place], buffers
     head = caffe_pb2.SolverState(iter=solver.iter, learned_net=model_path, current_step=solver.current_step)
     head.type = solver.param.type
     head.random_state = kept.random_state(solver.net.device)
-    head.processes = solver.together.group.size
+    head.processes = solver.together.streams
     if solver.together.seeds:
         head.run_seed = solver.together.seed
     for place in places:

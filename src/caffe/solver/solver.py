@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +18,9 @@ from caffe.parallel import group as parallel
 from caffe.parallel.group import Member
 from caffe.parameter_memory import lent_copies_follow
 from caffe.proto import text
-from caffe.solver import epochs, goals, nets, resume, snapshot
+from caffe.solver import divided, epochs, goals, nets, resume, snapshot
 from caffe.solver.ema import MovingAverage
-from caffe.solver.health import Health
+from caffe.solver.health import Health, broken_layer
 from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check_own, check_settings
@@ -83,7 +84,7 @@ class Solver(Uncopied):
         check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
         check_settings(self.param, self.source)
-        group = parallel.current()
+        group = divided.checked(self.param, self.rule, parallel.current())
         seed = common_seed(group, self.param)
         if group.rank:
             self.param.ClearField("weights")  # process 0 sends its weights to the others
@@ -99,9 +100,8 @@ class Solver(Uncopied):
         log.info("solver.cpp:57", "Solver scaffolding done.")
         self.iter = self.current_step = 0
         self.history = [
-            torch.zeros_like(entry.tensor, requires_grad=False)
-            for _ in range(self.rule.history)
-            for entry in self.net.learnable
+            torch.zeros_like(each.tensor, requires_grad=False)
+            for _, each in product(range(self.rule.history), self.net.learnable)
         ]
         self.average = MovingAverage(self.param.ema_decay, self.net.learnable)
         self.watchers: list[Watcher] = goals.watchers(self.param)
@@ -197,7 +197,7 @@ class Solver(Uncopied):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         with lent_copies_follow():
             if self._gradients_fit():
-                scale = clipping(self.param.clip_gradients, self._present_diffs()) / self.param.iter_size
+                scale = clipping(self.param.clip_gradients, self.together.squares) / self.param.iter_size
                 self.rule.apply(self._updates(rate), self.iter + 1, scale)
             for entry in self.net.learnable:
                 entry.blob.advance()
@@ -219,12 +219,14 @@ class Solver(Uncopied):
         """Yield the update of each learnable blob, with its own rate and decay."""
         learnable = self.net.learnable
         for index, entry in enumerate(learnable):
-            tensor = entry.tensor
+            tensor, norm = entry.tensor, self.together.norm(index)
+            if not tensor.numel() and not self.rule.whole:
+                continue  # another process has all of it
             diff = entry.blob.read_diff()
             lay_like(tensor, self.history, range(index, len(self.history), len(learnable)))
             local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
             history, owner = self.history[index :: len(learnable)], None if entry.blob.tied else entry.blob
-            yield Update(tensor.data, diff, history, local_rate, local_decay, owner)
+            yield Update(tensor.data, diff, history, local_rate, local_decay, owner, norm)
 
     @property
     def lr(self) -> float:
@@ -269,8 +271,8 @@ class Solver(Uncopied):
             f"loss = {log.number(loss)}",
         )
         self._display_time, self._display_iter = now, self.iter
-        outputs = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}
-        outputs = self.together.mean_outputs(outputs)
+        own = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}
+        outputs = self.together.mean_outputs(own)
         log_outputs("solver.cpp:258", "Train", self.net, outputs)
         self._tell(Watcher.displayed, self.iter, loss, outputs)
 
@@ -290,8 +292,7 @@ class Solver(Uncopied):
         iteration of `step`. The tests that `test_interval` triggers are different: they check for requests between
         batches, and notify the policy and the watchers of the result.
         """
-        aside = self.together.testing_aside(index)
-        with self.average.applied(), aside, undisturbed(self.test_nets[index], self.net):
+        with self.average.applied(), self.together.testing_aside(index), undisturbed(self.test_nets[index], self.net):
             return run_test(self, index, lambda: False)[1]
 
     def _run_tests(self) -> None:
@@ -317,7 +318,7 @@ class Solver(Uncopied):
 
     def _snapshot(self) -> None:
         """Write a snapshot that is due, unless the weights are NaN."""
-        if self.health.may_save(self.iter, self.net.learnable):
+        if self.health.may_save(self.iter, self.together.first(broken_layer(self.net.learnable))):
             self.health.saved(self.snapshot(), self.iter)
 
     def snapshot(self) -> str:
@@ -385,6 +386,7 @@ class Solver(Uncopied):
 
     def join(self, group: parallel.Group) -> None:
         """Train together with the solvers of the other processes of a group from now on."""
+        divided.check_late(self.param)
         if self.together.group is not group:
             seed = group.share(common_seed(group, self.param))
             self.together = Together(group, self.param, self.rule, self.nets, seed)

@@ -19,9 +19,11 @@ from caffe.layers.support.effects import Effects
 from caffe.net import Net
 from caffe.parallel.group import Group
 from caffe.solver import kept
+from caffe.solver.divided import Division, divide, modes
 from caffe.solver.over_all import join_layers
 from caffe.solver.reduction import Reduction
 from caffe.solver.rules import Rule
+from caffe.solver.update import length
 
 __all__ = ["Buffer", "Place", "Together", "common_seed"]
 
@@ -62,6 +64,8 @@ class Together:
         self._tested = [0] * (len(nets) - 1)  # batches of each test net since its sources were at one position
         self._dealt = [False] * (len(nets) - 1)
         self._reduction: Reduction | None = None
+        self.division: Division | None = None
+        """How the nets are divided over the processes, where the solver says so."""
         join_layers(nets[0], param, group)
         if self.several:
             _check_rule(rule)
@@ -81,7 +85,12 @@ class Together:
     @property
     def records(self) -> int:
         """Records per pass over all processes, of the source that reads the most."""
-        return max([_batch(source) for source in self._nets[0].sources.values()], default=0) * self.group.size
+        return max([_batch(source) for source in self._nets[0].sources.values()], default=0) * self.streams
+
+    @property
+    def streams(self) -> int:
+        """The number of processes that read records of their own in training."""
+        return self.group.size if self.division is None else self.division.streams
 
     # -- at the start ----------------------------------------------------------------------------------------------
 
@@ -94,6 +103,7 @@ class Together:
             if source.position() != place:
                 source.seek(place)
         self.send_weights()
+        self.division = divide(self.param, self.group, self._nets)
         self.deal_tests()
 
     def deal_tests(self) -> None:
@@ -103,7 +113,7 @@ class Together:
         if not self.several:
             return
         for index, net in enumerate(self._nets[1:]):
-            self._tested[index], self._dealt[index] = 0, _can_be_dealt(net)
+            self._tested[index], self._dealt[index] = 0, not modes(self.param) and _can_be_dealt(net)
             if self._dealt[index]:
                 for source in net.sources.values():
                     source.deal(self.group.rank, self.group.size)
@@ -131,7 +141,8 @@ class Together:
     def reduction(self) -> Reduction:
         """Averages the gradients; created on first access."""
         if self._reduction is None:
-            self._reduction = Reduction(self.group, self._nets[0])
+            apart = () if self.division is None else self.division.blobs
+            self._reduction = Reduction(self.group, self._nets[0], apart)
         return self._reduction
 
     def before_pass(self, last: bool) -> None:
@@ -152,6 +163,8 @@ class Together:
                 f"rank {self.group.rank}: iteration {iteration}: the weights differ from those of the other processes. "
                 "Something has changed them in some processes only, such as a callback; continue from a snapshot"
             )
+        if self.division is not None:
+            self.division.finish_gradients()
         self.agreed = {name for name, flag in zip(REQUESTS, flags, strict=True) if flag > 0}
         return mean
 
@@ -170,6 +183,10 @@ class Together:
         requests -= set() if self.several else {action}
         return asked
 
+    def first(self, name: str | None) -> str | None:
+        """The name that the first process gives that gives one."""
+        return next(filter(None, self.group.gather(name)), None)
+
     def mean(self, number: float) -> float:
         """The mean of a number over the processes."""
         return sum(self.group.gather(number)) / self.group.size
@@ -178,7 +195,7 @@ class Together:
         """Return a checksum from 0 to 4095 of the bits of all weights."""
         total = 0
         for entry in self._nets[0].learnable:
-            if entry.tensor.requires_grad:
+            if entry.tensor.requires_grad and not hasattr(entry.tensor, "whole_shape"):
                 bits = entry.tensor.detach().contiguous().view(torch.int32)
                 total += int(bits.sum(dtype=torch.int64))
         return float(total % 4093 % _CHECK_VALUES)
@@ -198,11 +215,35 @@ class Together:
             for name, values in outputs.items()
         }
 
+    # -- divided nets ----------------------------------------------------------------------------------------------
+
+    def squares(self) -> float:
+        """The sum of the squares of all gradients."""
+        diffs = [entry.blob.present_diff() for entry in self._nets[0].learnable]
+        lengths = [0.0 if diff is None else length(diff) for diff in diffs]
+        return sum(each**2 for each in lengths) if self.division is None else self.division.squares(lengths)
+
+    def norm(self, index: int) -> Callable[[Tensor], float]:
+        """What computes the L2 norm of a tensor of learnable blob `index`, of which this process may have a part."""
+        return length if self.division is None else self.division.norm(index)
+
+    @contextmanager
+    def whole(self, solver: Any, restore: bool = False) -> Iterator[None]:
+        """Give a solver whose net is divided whole blobs for the block, in process 0; with `restore` in all.
+
+        With `restore` the solver goes on with what the block has made of them. Does nothing for other solvers.
+        """
+        if self.division is None:
+            yield
+            return
+        with self.division.assembled(solver, restore or not self.group.rank, restore):
+            yield
+
     # -- tests -----------------------------------------------------------------------------------------------------
 
     def share_statistics(self) -> None:
         """Copy the batch statistics of process 0, which snapshots store, to all processes."""
-        if self.several:
+        if self.several and not (self.division is not None and self.division.staged):
             learnable = self._nets[0].learnable
             self._send(entry.tensor for entry in learnable if not isinstance(entry.tensor, nn.Parameter))
 
@@ -252,7 +293,7 @@ class Together:
     def places(self) -> list[Place]:
         """Return the positions of the data sources, for all processes as if they were one."""
         own = [
-            Place(net, source.name, source.position(), _batch(source) * (1 if net else self.group.size))
+            Place(net, source.name, source.position(), _batch(source) * (1 if net else self.streams))
             for net, source in kept.sources(self._nets)
         ]
         found = self.group.gather(own)
@@ -268,17 +309,17 @@ class Together:
         """Continue with the seed of a SolverState. Warns of the effects if the number of processes has changed."""
         if state.HasField("run_seed"):
             self.seed = state.run_seed
-        if state.processes == self.group.size:
+        if state.processes == self.streams:
             return
         before = {source.layer: source.batch for source in state.source if source.net == 0 and source.batch}
-        now = {source.name: _batch(source) * self.group.size for source in self._nets[0].sources.values()}
+        now = {source.name: _batch(source) * self.streams for source in self._nets[0].sources.values()}
         other = [
             f"{name} {now[name]}, before {count}" for name, count in before.items() if now.get(name, count) != count
         ]
         data = f"steps take other numbers of records ({', '.join(other)})" if other else "steps take the same records"
         log.warning(
             "snapshot.py",
-            f"the state is of {state.processes} process(es), this run has {self.group.size}: weights, histories and "
+            f"the state is of {state.processes} process(es), this run has {self.streams}: weights, histories and "
             f"places in the data are restored exactly, and {data}; the random numbers of layers such as Dropout differ",
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,15 @@ from torch import Tensor
 from caffe import log
 from caffe.blob import ParamBlob
 
-__all__ = ["Update", "alike", "clipping", "flat", "lay_like"]
+__all__ = ["Update", "alike", "clipping", "flat", "lay_like", "length"]
 
 _PIECE = 1 << 18
 """Elements per piece. The fastest of 2^15 to 2^22 on a processor with 2 MB of cache per core."""
+
+
+def length(x: Tensor) -> float:
+    """The L2 norm of a tensor."""
+    return float(torch.linalg.vector_norm(x))
 
 
 @dataclass
@@ -29,6 +34,8 @@ class Update:
     decay: float
     owner: ParamBlob | None = None
     """The blob whose diff is `diff`, if no other blob shares that memory."""
+    norm: Callable[[Tensor], float] = length
+    """The L2 norm of a whole tensor, of which this process may hold a part."""
 
     def subtracted(self, amount: Tensor) -> None:
         """Set the diff to `amount`, which was subtracted from the data.
@@ -73,11 +80,14 @@ def lay_like(tensor: Tensor, history: list[Tensor], indices: Iterable[int]) -> N
             history[index] = torch.empty_like(tensor, requires_grad=False).copy_(history[index])
 
 
-def clipping(limit: float, grads: Sequence[Tensor]) -> float:
-    """Return the factor that limits the L2 norm of all gradients together to `limit`; 1 if `limit` is negative."""
+def clipping(limit: float, squares: Callable[[], float]) -> float:
+    """Return the factor that limits the L2 norm of all gradients together to `limit`; 1 if `limit` is negative.
+
+    `squares` returns the sum of the squares of all gradients.
+    """
     if limit < 0:
         return 1.0
-    norm = math.sqrt(sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in grads))
+    norm = math.sqrt(squares())
     if not norm > limit:
         return 1.0
     log.info(

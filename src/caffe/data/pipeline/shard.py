@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from caffe.errors import DataError
 
-__all__ = ["WHOLE", "Shard", "assign", "count", "current", "divide_batches", "divisor", "rank"]
+__all__ = ["WHOLE", "Shard", "assign", "count", "current", "divide_batches", "divisor", "rank", "read_as_one"]
 
 
 class Shard(NamedTuple):
@@ -25,6 +25,13 @@ WHOLE = Shard(0, 1)
 _NAMES = {"rank": "RANK", "count": "WORLD_SIZE"}
 _assigned: dict[str, int] = {}
 _divide = False
+_as_one = False
+
+
+def read_as_one(whole: bool) -> None:
+    """Let this process read all records, also beside others: those of a pipeline train one net with one stream."""
+    global _as_one
+    _as_one = whole
 
 
 def assign(**numbers: int) -> None:
@@ -65,6 +72,8 @@ def current() -> Shard:
 
 
 def _number(name: str, default: int) -> int:
+    if _as_one:
+        return default
     if name in _assigned:
         return _assigned[name]
     text = os.environ.get(name, str(default))

@@ -36,17 +36,25 @@ class FastShapes(TorchFunctionMode):
 
 @contextmanager
 def without_values(module: nn.Module) -> Iterator[None]:
-    """A context in which the module's parameters and buffers are meta tensors of the same shapes."""
+    """A context in which the module's parameters and buffers are meta tensors of the same shapes.
+
+    A parameter of which this process holds a part (caffe.net.divided) has the shape of the whole there.
+    """
     stores: list[Any] = [store for part in module.modules() for store in (part._parameters, part._buffers)]
     held = [(store, dict(store)) for store in stores if any(x is not None and not x.is_meta for x in store.values())]
     try:
         for store, tensors in held:
-            store.update({name: None if x is None else _empty(x.shape, x.dtype) for name, x in tensors.items()})
+            store.update({name: None if x is None else _empty(whole_shape(x), x.dtype) for name, x in tensors.items()})
         yield
     finally:
         for store, tensors in held:
             store.clear()
             store.update(tensors)
+
+
+def whole_shape(x: Tensor) -> Sequence[int]:
+    """The shape of a blob's tensor, or of the whole blob if the tensor is a part of it."""
+    return getattr(x, "whole_shape", x.shape)
 
 
 def _rule(*names: str, spaces: Sequence[Any] = (torch, Tensor, F)) -> Callable[[Rule], Rule]:

@@ -14,17 +14,27 @@ from torch import Tensor
 from caffe import torch_internals
 from caffe.layers.base import is_exported
 
-__all__ = ["linear"]
+__all__ = ["linear", "product"]
 
 _ONEDNN = torch_internals.has_onednn()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (..., K) times weight (M, K) transposed, plus bias (M): (..., M)."""
-    usable = _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not is_exported()
-    if not usable or x.dim() < 2 or not x.numel():
+    if not _usable(x) or is_exported() or x.dim() < 2:
         return F.linear(x, weight, bias)
     return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (N, K) times weight (M, K) transposed, plus bias (M): a tensor (N, M) without autograd's history."""
+    with torch.no_grad():
+        return _product(x, weight, bias) if _usable(x) and weight.numel() else F.linear(x, weight, bias)
+
+
+def _usable(x: Tensor) -> bool:
+    """Whether oneDNN can form a product of x."""
+    return _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
 
 
 class _Linear(torch.autograd.Function):

@@ -52,6 +52,13 @@ class Engine(ABC):
         `inputs` are the values of Input blobs by name. `given` are the values of the sources, if they have already run.
         """
 
+    def learn(self, given: Sequence[Tensor]) -> tuple[list[Tensor], Tensor] | None:
+        """Run forward and backward; returns the values at all places and the loss, without autograd's history.
+
+        None where the caller runs backward, from the loss of a `run` with gradients, which is what most engines need.
+        """
+        return None
+
     def follow(self, calls: list[Call]) -> bool:
         """Run these calls instead of the plan's, for a trace. Returns False if the engine cannot."""
         return False

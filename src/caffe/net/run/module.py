@@ -104,6 +104,8 @@ class NetModule(nn.Module):
 
     def training_pass(self, given: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Run forward and backward on the values of the sources. Returns all values and the loss; fills no blobs."""
+        if (own := self.engine.learn(given)) is not None:
+            return own
         with torch.enable_grad():
             values = self.engine.run(NO_INPUTS, given)
             loss = self.plan.loss(values)

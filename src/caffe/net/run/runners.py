@@ -49,11 +49,15 @@ class Runners:
         self._training: NetModule | None = None
         self._inference: NetModule | None = None
         self._make_engine: Callable[[], Engine] = Inference
+        self._divided: Callable[[], Engine] | None = None
 
     @property
     def training(self) -> NetModule:
         """The module that runs training steps."""
         if self._training is None:
+            if self._divided is not None:
+                self._training = self._module(self._divided(), self._with_kept(()))
+                return self._training
             self._training = self._module(Compiled() if self.mode.compiled else Eager(), self.mode.kept)
             if not self.mode.compiled:
                 self._training.record_on(self._device)
@@ -63,11 +67,25 @@ class Runners:
     def inference(self) -> NetModule:
         """The module that runs a net in TEST."""
         if self._inference is None:
-            self._inference = self._module(self._make_engine(), self._outputs | self.mode.shown)
+            make = self._divided or self._make_engine
+            self._inference = self._module(make(), self._outputs | self.mode.shown)
         return self._inference
+
+    def divide(self, make_engine: Callable[[], Engine]) -> None:
+        """Run the whole net, in training or in TEST, by engines for a net that is divided over processes.
+
+        Runs fill the outputs only.
+        """
+        self._divided = make_engine
+        self._training = self._inference = None
+
+    def _refuse_divided(self, call: str) -> None:
+        if self._divided is not None:
+            raise NetError(f'net "{self._name}": {call} is for a net that one process runs, and this one is divided')
 
     def optimize(self, keep: Collection[str], compiled: bool, engine: str) -> None:
         """See Net.optimize."""
+        self._refuse_divided("optimize")
         if engine not in Engine.named:
             names, hint = " or ".join(f'"{name}"' for name in Engine.named), did_you_mean(engine, Engine.named)
             raise NetError(f'unknown engine "{engine}", expected {names}{hint}')
@@ -79,6 +97,7 @@ class Runners:
 
     def compile(self, keep: Collection[str]) -> None:
         """See Net.compile."""
+        self._refuse_divided("compile")
         training = self._module(Compiled(), self._with_kept(keep))
         self.mode = replace(self.mode, compiled=True, kept=self._with_kept(keep))
         self._training = training
@@ -91,6 +110,7 @@ class Runners:
 
     def stepwise(self) -> None:
         """See Net.stepwise."""
+        self._refuse_divided("stepwise")
         self.mode, self._make_engine = Mode(), Inference
         self._training = self._inference = None
 
@@ -104,7 +124,7 @@ class Runners:
             self._make_engine = Inference
             self._inference = runner = self._module(Inference(), wanted | missing)
         elif missing:
-            self._inference = runner = self._module(self._make_engine(), wanted | missing)
+            self._inference = runner = self._module((self._divided or self._make_engine)(), wanted | missing)
         return runner.evaluate()
 
     def step(self) -> float:
@@ -117,7 +137,8 @@ class Runners:
         """Create the modules again after the parameters of layers were replaced."""
         self._training = None
         if self._inference is not None:
-            self._inference = self._module(self._make_engine(), self._inference.plan.wanted)
+            make = self._divided or self._make_engine
+            self._inference = self._module(make(), self._inference.plan.wanted)
 
     def forget_shapes(self) -> None:
         """Must be called after blobs have been reshaped."""

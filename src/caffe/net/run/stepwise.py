@@ -188,6 +188,8 @@ def _run_recorded(step: Step) -> History:
 def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, list[Tensor]]:
     """Run the layer; returns its tops (None if it leaves them unchanged) and bottoms. Stores backward's history."""
     layer = step.layer
+    if step.divided:
+        layer.error(step.divided)
     bottoms = [blob.read() for blob in step.bottoms]
     random, buffers = _start(step) if step.backward else (None, None)
     try:

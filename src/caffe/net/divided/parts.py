@@ -1,0 +1,85 @@
+"""Parts of blobs: each process holds a slice of a learnable blob, its gradient and its histories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from caffe.net import Net
+from caffe.parallel.exchange import Exchange
+
+__all__ = ["Part", "even", "part_of", "swap_blob"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a blob of `shape` is cut along `axis`: process r holds the slices bounds[r] to bounds[r + 1]."""
+
+    shape: tuple[int, ...]
+    axis: int
+    bounds: tuple[int, ...]
+
+    def own_shape(self, rank: int) -> tuple[int, ...]:
+        """The shape of the part of process `rank`. A blob without axes counts as one with one value."""
+        shape = list(self.shape or (1,))
+        shape[self.axis] = self.bounds[rank + 1] - self.bounds[rank]
+        return tuple(shape)
+
+    def cut(self, whole: Tensor, rank: int) -> Tensor:
+        """The part of process `rank`; a copy, in the layout of `whole`, unless it is all of it."""
+        start, stop = self.bounds[rank], self.bounds[rank + 1]
+        spread = whole.detach().reshape(self.shape or (1,))
+        if stop - start == spread.shape[self.axis]:
+            return whole.detach()
+        return spread.narrow(self.axis, start, stop - start).clone()
+
+    def collect(self, own: Tensor, exchange: Exchange, keep: bool) -> Tensor | None:
+        """The whole, on the CPU, from the parts of all processes; None unless `keep`. All processes call."""
+        whole = torch.empty(self.shape or (1,)) if keep else None
+        for rank in range(exchange.size):
+            shape = self.own_shape(rank)
+            if not min(shape):
+                continue
+            held = (
+                own.detach().reshape(shape).contiguous()
+                if rank == exchange.rank
+                else torch.empty(shape, device=own.device)
+            )
+            exchange.spread(held, rank)
+            if whole is not None:
+                whole.narrow(self.axis, self.bounds[rank], shape[self.axis]).copy_(held)
+        return None if whole is None else whole.reshape(self.shape)
+
+
+def even(shape: Sequence[int], axis: int, count: int) -> Part:
+    """`count` parts of equal size but for the last ones, which are smaller where the size cannot be divided."""
+    size = (tuple(shape) or (1,))[axis]
+    step = -(-size // count)
+    return Part(tuple(shape), axis, tuple(min(size, rank * step) for rank in range(count + 1)))
+
+
+def _memory_order(x: Tensor) -> torch.memory_format:
+    """The layout of a dense tensor."""
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def part_of(old: Tensor, part: Part, rank: int) -> Tensor:
+    """What process `rank` holds of a blob's tensor: a parameter or a buffer, which knows the shape of the whole."""
+    value = part.cut(old, rank)
+    new: Any = nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
+    new.whole_shape, new.whole_order = part.shape, _memory_order(old)
+    return new  # type: ignore[no-any-return]
+
+
+def swap_blob(nets: Sequence[Net], old: Tensor, new: Tensor) -> None:
+    """Give all layers that have the parameter or buffer `old` another one."""
+    for net in nets:
+        for layer in net.layers:
+            for name, held in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+                if held is old:
+                    setattr(layer, name, new)

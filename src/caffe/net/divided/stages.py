@@ -1,0 +1,104 @@
+"""Which layer of a net belongs to which stage of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from caffe.errors import NetError
+from caffe.layers.base import Source
+from caffe.net.graph.step import Step
+from caffe.net.plan.rewrite import Call
+
+__all__ = ["Shares", "cut", "following", "shares"]
+
+_PASS = 4  # operations in the time in which a value is read or written
+_HELD = 3  # tensors that a learned blob costs: weights, gradient and history
+
+Shares = list[tuple[float, float]]
+"""For each layer its share of the net's operations, and of its memory."""
+
+
+def shares(steps: Sequence[Step]) -> Shares:
+    """What each layer costs: the operations of a step, counted from its shapes, and the values that it holds."""
+    work = [_operations(step) for step in steps]
+    held = [
+        sum(_HELD * x.numel() for x in step.layer.tensors) + sum(blob.count for blob in step.tops) for step in steps
+    ]
+    total_work, total_held = max(sum(work), 1), max(sum(held), 1)
+    return [(a / total_work, b / total_held) for a, b in zip(work, held, strict=True)]
+
+
+def _operations(step: Step) -> int:
+    if isinstance(step.layer, Source):
+        return 0
+    tops, bottoms = (sum(blob.count for blob in blobs) for blobs in (step.tops, step.bottoms))
+    forward = _PASS * (tops + bottoms)
+    for weights in step.layer.tensors:
+        if weights.dim() > 1:  # each of its values meets every place of a top, or of a bottom to which it spreads
+            per_place = weights.numel() // max(1, weights.shape[0])
+            forward += 2 * per_place * (bottoms if step.layer.type == "Deconvolution" else tops)
+    return forward * (1 + (any(step.needs) + bool(step.params)) * step.backward)
+
+
+def cut(steps: Sequence[Step], costs: Shares, stages: int) -> list[int]:
+    """The stage of each layer: data layers are in the first, the others in consecutive stages.
+
+    The largest sum of a stage's share of the operations and its share of the memory is as small as it can be. Layers
+    that share weights stay in one stage. Raises NetError where there are too few layers.
+    """
+    places = [index for index, step in enumerate(steps) if not isinstance(step.layer, Source)]
+    joints = _joints([steps[index] for index in places])
+    sums = [0.0, *accumulate(sum(costs[index]) for index in places)]
+    ends = [end for end in range(1, len(places)) if end not in joints] + [len(places)]
+    if len(ends) < stages:
+        raise NetError(
+            f"pipeline: {stages} stages, but the net can be cut into {len(ends)} parts only: it has {len(places)} "
+            "layers beside those of data, and layers that share weights stay together; use fewer stages"
+        )
+    best: dict[int, tuple[float, list[int]]] = {end: (sums[end], [end]) for end in ends}
+    for _ in range(stages - 1):
+        best = {
+            end: min(
+                (max(worst, sums[end] - sums[start]), [*cuts, end])
+                for start, (worst, cuts) in best.items()
+                if start < end
+            )
+            for end in ends
+            if any(start < end for start in best)
+        }
+    cuts = best[len(places)][1]
+    found = [0] * len(steps)
+    for number, index in enumerate(places):
+        found[index] = sum(number >= end for end in cuts[:-1])
+    return found
+
+
+def _joints(steps: Sequence[Step]) -> set[int]:
+    """The places, as numbers of the layers behind, that lie between layers with a common blob."""
+    seen: dict[int, int] = {}
+    joints: set[int] = set()
+    for index, step in enumerate(steps):
+        for blob in step.layer.param_blobs:
+            joints.update(range(seen.setdefault(id(blob.weights), index) + 1, index + 1))
+    return joints
+
+
+def following(calls: Sequence[Call], known: dict[str, int]) -> list[int]:
+    """The stages of a test net's calls: those of the trained layers whose weights they have, or of their bottoms.
+
+    Raises NetError where a value would have to go back to an earlier stage.
+    """
+    stage_at: dict[int, int] = {}
+    found = []
+    for call in calls:
+        latest = max((stage_at[place] for place, _ in call.reads), default=0)
+        stage = known.get(call.layer.name, latest) if call.layer.tensors else latest
+        if stage < latest:
+            raise NetError(
+                f'pipeline: layer "{call.layer.name}" of the test net reads what stage {latest} computes, and its '
+                f"weights are in stage {stage}; give the test net the order of the train net, or train without pipeline"
+            )
+        stage_at.update(dict.fromkeys(call.writes, stage))
+        found.append(stage)
+    return found

@@ -1,0 +1,354 @@
+"""What several processes divide beside the data: shards, tensor parallel products, and the stages of a pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from caffe import log
+from caffe.data.pipeline import shard
+from caffe.errors import SolverError
+from caffe.layers.dense import InnerProduct
+from caffe.net import Net
+from caffe.net.divided import stages
+from caffe.net.divided.by_record import check_micro_batches
+from caffe.net.divided.parts import Part, even, part_of, swap_blob
+from caffe.net.divided.pipeline import Pipeline
+from caffe.net.divided.products import product_engine
+from caffe.net.divided.shards import sharded_engine
+from caffe.parallel.exchange import Exchange
+from caffe.parallel.group import Group
+from caffe.solver.ema import MovingAverage
+from caffe.solver.rules import Rule
+from caffe.solver.update import length
+
+__all__ = ["Division", "check_late", "checked", "divide", "modes"]
+
+_SMALL = 1 << 12
+"""Values of a blob that stays whole in every process under shard: FULL, since it costs a message of its own."""
+
+
+class _State(Protocol):
+    """The part of a solver that is divided."""
+
+    net: Net
+    history: list[Tensor]
+    average: MovingAverage
+
+
+@dataclass
+class Division:
+    """How the blobs of a solver's nets are divided over the processes of an exchange.
+
+    `parts` says for each learnable blob of the train net how it is cut; None means that every process has the whole.
+    The gradients of parts are added up over `replicas`, the processes with the same parts, and multiplied by `scale`.
+    """
+
+    nets: Sequence[Net]
+    exchange: Exchange
+    parts: list[Part | None]
+    reason: str
+    scale: float = 1.0
+    replicas: Exchange | None = None
+    streams: int = 1
+    """How many processes read records of their own."""
+    staged: bool = False
+    """Whether a process has the whole of its blobs, and nothing of others."""
+    _held: list[Tensor] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Cut the blobs. The nets have the same weights in all processes."""
+        for net in self.nets[1:]:
+            net.share_with(self.nets[0])
+        for entry, part in zip(self.nets[0].learnable, self.parts, strict=True):
+            if part is not None:
+                swap_blob(self.nets, entry.tensor, part_of(entry.tensor, part, self.exchange.rank))
+        self._mark(self.reason)
+
+    def _mark(self, reason: str) -> None:
+        """Say of the layers that cannot run by themselves why that is; of none if `reason` is empty."""
+        for net in self.nets:
+            for step in net.steps:
+                alone = not self.staged and not any(hasattr(x, "whole_shape") for x in step.layer.tensors)
+                step.divided = "" if alone else reason
+            net.runners.rebuild()
+
+    @property
+    def blobs(self) -> set[int]:
+        """The ids of the blobs that are in parts."""
+        pairs = zip(self.nets[0].learnable, self.parts, strict=True)
+        return {id(entry.blob) for entry, part in pairs if part is not None}
+
+    # -- in each iteration -----------------------------------------------------------------------------------------
+
+    def finish_gradients(self) -> None:
+        """Bring the gradients of parts to the mean over all records."""
+        for entry, part in zip(self.nets[0].learnable, self.parts, strict=True):
+            diff = entry.blob.present_diff() if part is not None and entry.tensor.requires_grad else None
+            if diff is None:
+                continue
+            if self.replicas is not None:
+                self.replicas.sum(diff)
+            if self.scale != 1:
+                diff.mul_(self.scale)
+
+    def norm(self, index: int) -> Callable[[Tensor], float]:
+        """The length of the whole tensor of learnable blob `index`, from the part that this process has."""
+        if self.parts[index] is None or self.staged:
+            return length
+        return lambda part: math.sqrt(self._total(length(part) ** 2))
+
+    def squares(self, lengths: Sequence[float]) -> float:
+        """The sum of the squared lengths of all tensors, from those of what this process has."""
+        pairs = list(zip(lengths, self.parts, strict=True))
+        own = sum(length**2 for length, part in pairs if part is not None)
+        return sum(length**2 for length, part in pairs if part is None) + self._total(own)
+
+    def _total(self, number: float) -> float:
+        total = torch.tensor([number], dtype=torch.float64, device=self.nets[0].device)
+        self.exchange.sum(total)
+        return float(total)
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def assembled(self, solver: _State, keep: bool, restore: bool) -> Iterator[None]:
+        """Give the solver whole blobs, histories and averages for the block, where `keep`; all processes enter.
+
+        After it the solver has its parts again; with `restore` those of the tensors that the block left.
+        """
+        count = len(self.parts)
+        cut = [index for index, part in enumerate(self.parts) if part is not None]
+        learnable, history, average = solver.net.learnable, list(solver.history), solver.average.tensors
+        blobs = [learnable[index].tensor for index in cut]
+        wholes = [self._whole(index, tensor, keep) for index, tensor in zip(cut, blobs, strict=True)]
+        whole_history = [self._whole(place % count, tensor, keep) for place, tensor in enumerate(history)]
+        whole_average = None if average is None else [self._whole(*pair, keep) for pair in enumerate(average)]
+        if not keep:
+            yield
+            return
+        for old, whole in zip(blobs, wholes, strict=True):
+            swap_blob(self.nets, old, _like(whole, old))
+        solver.history[:], solver.average.tensors = whole_history, whole_average
+        self._mark("")
+        try:
+            yield
+        finally:
+            found = [learnable[index].tensor for index in cut]
+            if restore:
+                with torch.no_grad():
+                    for index, part, whole in zip(cut, blobs, found, strict=True):
+                        part.copy_(self._cut(index, whole))
+                    for place, part in enumerate(history):
+                        part.copy_(self._cut(place % count, solver.history[place]))
+                average = solver.average.tensors
+                if average is not None:
+                    average = [self._cut(index, whole).to(whole.device) for index, whole in enumerate(average)]
+            for part, whole in zip(blobs, found, strict=True):
+                swap_blob(self.nets, whole, part)
+            solver.history[:], solver.average.tensors = history, average
+            for entry in learnable:
+                entry.blob.advance()
+            self._mark(self.reason)
+
+    def _whole(self, index: int, own: Tensor, keep: bool) -> Tensor:
+        part = self.parts[index]
+        whole = own if part is None else part.collect(own, self.exchange, keep)
+        return own if whole is None else whole
+
+    def _cut(self, index: int, whole: Tensor) -> Tensor:
+        part = self.parts[index]
+        return whole if part is None else part.cut(whole, self.exchange.rank)
+
+
+def _like(value: Tensor, old: Tensor) -> Tensor:
+    """A parameter or a buffer, as `old` is."""
+    if isinstance(old, torch.nn.Parameter):
+        return torch.nn.Parameter(value, requires_grad=old.requires_grad)
+    return value
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
+
+
+def modes(param: Any) -> list[str]:
+    """The fields of a solver that divide a net over processes."""
+    given = {
+        "shard": param.shard == param.FULL,
+        "tensor_parallel": param.tensor_parallel != 1,
+        "pipeline": param.HasField("pipeline"),
+    }
+    return [name for name, is_set in given.items() if is_set]
+
+
+def checked(param: Any, rule: Rule, group: Group) -> Group:
+    """The group. Raises a SolverError for what a divided net cannot do in it, before any net is built."""
+    found = modes(param)
+    shard.read_as_one(False)
+    if not found:
+        return group
+    if len(found) > 1:
+        raise SolverError(f"{found[1]} is set beside {found[0]}: a net is divided in one way only; remove one of them")
+    (mode,) = found
+    _check_counts(mode, param, group)
+    if rule.whole and not rule.norms and mode != "pipeline":
+        raise SolverError(
+            f'{mode} is set, but solver type "{type(rule).__name__}" computes with the whole of a blob, and each '
+            "process would have a part; take another type, or pipeline, whose stages have whole blobs"
+        )
+    for name, value, fact in (
+        ("precision", param.precision != param.FLOAT, "16-bit weights are made of whole blobs"),
+        ("debug_info", param.debug_info, "it runs the net layer by layer, which a divided net cannot"),
+        ("snapshot_diff", param.snapshot_diff, "gradients stay in parts and are not collected"),
+    ):
+        if value:
+            raise SolverError(f"{name} is set beside {mode}: {fact}; remove one of them")
+    if mode == "pipeline":
+        for name in ("global_batch_norm", "global_normalization", "global_dropout"):
+            if getattr(param, name):
+                raise SolverError(f"{name} is set, but a pipeline has one stream of batches; remove {name}")
+        shard.read_as_one(True)
+    return group
+
+
+def check_late(param: Any) -> None:
+    """Raise a SolverError for a solver that joins other processes after its nets were built."""
+    if found := modes(param):
+        raise SolverError(f"{found[0]} is set, but caffe.NCCL joins nets that are whole; use caffe train, or torchrun")
+
+
+def _check_counts(mode: str, param: Any, group: Group) -> None:
+    count = group.size
+    start = "start it with caffe train -procs N, or torchrun"
+    if mode == "tensor_parallel":
+        parts = param.tensor_parallel
+        if parts < 1:
+            raise SolverError(f"tensor_parallel is {parts}, expected a number of processes, 1 or more")
+        if count % parts:
+            raise SolverError(
+                f"tensor_parallel is {parts}, but there are {count} process(es), expected a multiple of that; {start}"
+            )
+    if mode == "pipeline":
+        wanted = param.pipeline.stages
+        if wanted < 2 or param.pipeline.micro_batches < 1:
+            raise SolverError(
+                f"pipeline has {wanted} stages and {param.pipeline.micro_batches} micro_batches, expected 2 stages or "
+                "more and 1 micro-batch or more"
+            )
+        if count != wanted:
+            raise SolverError(
+                f"pipeline has {wanted} stages, but there are {count} process(es), expected one a stage (several "
+                f"pipelines beside each other are not built); {start}"
+            )
+    if mode == "shard" and count == 1:
+        log.info("solver.py", "shard: FULL: there is one process, which has all of every blob")
+
+
+# -- the ways to divide ----------------------------------------------------------------------------------------------
+
+
+def divide(param: Any, group: Group, nets: Sequence[Net]) -> Division | None:
+    """Divide the nets as the solver says; None where it says nothing. Raises a SolverError where that cannot be."""
+    found = modes(param)
+    if not found or group.size == 1:
+        return None
+    tied = [entry.layer for entry in nets[0].learnable if entry.blob.tied]
+    if tied:
+        raise SolverError(
+            f'{found[0]} is set, but the weights of layer "{tied[0]}" have another shape in a layer that shares them '
+            "(share_mode: PERMISSIVE); give both one shape"
+        )
+    make = {"shard": _shard, "tensor_parallel": _tensor_parallel, "pipeline": _pipeline}[found[0]]
+    division = make(param, group, nets)
+    division.start()
+    return division
+
+
+def _reason(mode: str, what: str) -> str:
+    return (
+        f"cannot run by itself: {what} divided over processes ({mode}); solver.step runs the net as a whole. To look "
+        "at a layer, load a snapshot of the run in one process"
+    )
+
+
+def _shard(param: Any, group: Group, nets: Sequence[Net]) -> Division:
+    exchange = Exchange.among(group, [range(group.size)])
+    parts = [
+        even(entry.tensor.shape, 0, group.size)
+        if isinstance(entry.tensor, torch.nn.Parameter) and entry.tensor.numel() >= _SMALL
+        else None
+        for entry in nets[0].learnable
+    ]
+    for net in nets:
+        net.runners.divide(lambda: sharded_engine(exchange))
+    reason = _reason("shard: FULL", "its weights are")
+    return Division(nets, exchange, parts, reason, 1 / group.size, streams=group.size)
+
+
+def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
+    size, count = group.size, param.tensor_parallel
+    exchange = Exchange.among(group, [range(first, first + count) for first in range(0, size, count)])
+    replicas = Exchange.among(group, [range(first, size, count) for first in range(count)])
+    parts: list[Part | None] = [None] * len(nets[0].learnable)
+    places = {id(entry.blob): index for index, entry in enumerate(nets[0].learnable)}
+    for layer in nets[0].layers:
+        if type(layer) is InnerProduct and layer.outputs >= count:
+            for number, blob in enumerate(layer.param_blobs):
+                axis = int(bool(layer.opt.transpose) and not number)
+                parts[places[id(blob)]] = even(blob.shape, axis, count)
+    if not any(parts):
+        raise SolverError(
+            f"tensor_parallel is {count}, but the net has no InnerProduct layer of so many outputs to divide; remove it"
+        )
+    _check_sharers(nets[0], parts, places)
+    for net in nets:
+        net.runners.divide(lambda: product_engine(exchange))
+    reason = _reason(f"tensor_parallel: {count}", "its weights are")
+    return Division(nets, exchange, parts, reason, 1 / size, replicas if replicas.size > 1 else None, streams=size)
+
+
+def _check_sharers(net: Net, parts: Sequence[Part | None], places: dict[int, int]) -> None:
+    """Raise a SolverError for a layer of another type that shares the weights of a divided InnerProduct."""
+    for layer in net.layers:
+        for blob in layer.param_blobs:
+            index = places.get(id(blob))
+            if index is not None and parts[index] is not None and type(layer) is not InnerProduct:
+                raise SolverError(
+                    f'tensor_parallel is set, but layer "{layer.name}" ({layer.type}) shares the weights of layer '
+                    f'"{net.learnable[index].layer}", which would be divided; give it weights of its own'
+                )
+
+
+def _pipeline(param: Any, group: Group, nets: Sequence[Net]) -> Division:
+    train, count = nets[0], param.pipeline.micro_batches
+    check_micro_batches(train, count)
+    costs = stages.shares(train.steps)
+    found = stages.cut(train.steps, costs, group.size)
+    _log_stages(train, costs, found)
+    by_layer = {id(step.layer): stage for step, stage in zip(train.steps, found, strict=True)}
+    by_name = {step.layer.name: stage for step, stage in zip(train.steps, found, strict=True) if step.layer.tensors}
+    exchange = Exchange.among(group, [range(group.size)])
+    parts: list[Part | None] = []
+    for entry in train.learnable:
+        shape = tuple(entry.tensor.shape)
+        size, owner = (shape or (1,))[0], by_name[entry.layer]
+        parts.append(Part(shape, 0, tuple(size * (rank > owner) for rank in range(group.size + 1))))
+    train.runners.divide(lambda: Pipeline(exchange, lambda calls: [by_layer[id(call.layer)] for call in calls], count))
+    for net in nets[1:]:
+        net.runners.divide(lambda: Pipeline(exchange, lambda calls: stages.following(calls, by_name), 1))
+    return Division(nets, exchange, parts, _reason("pipeline", "the layers of the net are"), staged=True)
+
+
+def _log_stages(net: Net, costs: stages.Shares, found: Sequence[int]) -> None:
+    for stage in range(max(found) + 1):
+        own = [index for index, each in enumerate(found) if each == stage]
+        work, held = (100 * sum(costs[index][kind] for index in own) for kind in range(2))
+        names = [net.layer_names[index] for index in own if not net.steps[index].layer.splits]
+        fact = f'layers "{names[0]}" to "{names[-1]}", {work:.0f} % of the operations, {held:.0f} % of the memory'
+        log.info("solver.py", f"pipeline: stage {stage}: {fact}")
