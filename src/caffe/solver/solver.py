@@ -288,9 +288,8 @@ class Solver(Uncopied):
 
         Returns its mean outputs by name, flattened. The test does not affect training: the learning rate policy and the
         watchers are not notified. The random generators, the test net's position in its data and the buffers of its
-        layers are restored, so a second call sees the same batches. Requests for a snapshot or a stop wait for the next
-        iteration of `step`. The tests that `test_interval` triggers are different: they check for requests between
-        batches, and notify the policy and the watchers of the result.
+        layers are restored, so a second call sees the same batches. Requests for a snapshot or a stop wait for `step`.
+        The tests of `test_interval` check for requests between batches, and notify the policy and the watchers.
         """
         with self.average.applied(), self.together.testing_aside(index), undisturbed(self.test_nets[index], self.net):
             return run_test(self, index, lambda: False)[1]
