@@ -118,6 +118,7 @@ REFUSED = {
     "Deconvolution": {"nd4"},
     "LSTM": {case.name for case in CASES},
     "Pooling": {"max_kernel_beyond_bottom", "ave_kernel_beyond_bottom"},
+    "PyramidROIAlign": {"plain"},
     "RNN": {case.name for case in CASES},
 }
 """Cases that run on torch: OpenVINO has no rule for them, or the layers remember something."""

@@ -74,6 +74,11 @@ CASES = {
     "InnerProduct": 'type: "InnerProduct" bottom: "a" top: "y" inner_product_param { num_output: 6 transpose: true '
     'weight_filler { type: "xavier" } }',
     "LRN": 'type: "LRN" bottom: "a" top: "y" lrn_param { local_size: 5 alpha: 1 }',
+    "HardSigmoid": 'type: "HardSigmoid" bottom: "a" top: "y"',
+    "HardSwish": 'type: "HardSwish" bottom: "a" top: "y"',
+    "MaskedConvolution": 'type: "MaskedConvolution" bottom: "a" top: "y" masked_convolution_param { mask: B } '
+    'convolution_param { num_output: 5 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } }',
+    "SeLU": 'type: "SeLU" bottom: "a" top: "y"',
     "Mish": 'type: "Mish" bottom: "a" top: "y"',
     "NegReLU": 'type: "NegReLU" bottom: "a" top: "y"',
     "PReLU": 'type: "PReLU" bottom: "a" top: "y"',

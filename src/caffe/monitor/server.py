@@ -134,7 +134,7 @@ class _Answers:
 
         async def answer(request: Any) -> Any:
             if request.method == "POST" and is_foreign(request):
-                return JSONResponse({"error": "another site's page asked for this"}, 403)
+                return JSONResponse({"error": "this request came from another site's page"}, 403)
             try:
                 made = await run_in_threadpool(view, request.query_params)
             except CaffeError as error:

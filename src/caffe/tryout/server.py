@@ -41,7 +41,7 @@ def application(explainer: Explainer, host: str = LOCAL) -> Any:
 
     async def answer(request: Any) -> Any:
         if is_foreign(request):
-            return JSONResponse({"error": "another site's page asked for this"}, 403)
+            return JSONResponse({"error": "this request came from another site's page"}, 403)
         try:
             data = await _body(request)
             found = await run_in_threadpool(_answer, explainer, data, request.query_params.get("class", ""))
