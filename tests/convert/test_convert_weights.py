@@ -112,6 +112,13 @@ def test_a_module_of_torch_gives_the_same_answers(theirs, out, capsys):
     np.testing.assert_allclose(found, theirs(images).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_a_safetensors_file_has_its_modules_in_the_order_of_their_numbers():
+    pytest.importorskip("safetensors")
+    names = [f"features.{number}.weight" for number in (0, 2, 10, 11, 100)]
+    convert.write_tensors("w.safetensors", {name: torch.ones(1) for name in reversed(names)})
+    assert list(convert.read_tensors("w.safetensors")) == names
+
+
 def test_same_shapes_are_not_guessed_but_listed(theirs, capsys):
     torch.save({"state_dict": {f"module.{name}": value for name, value in theirs.state_dict().items()}}, "w.pth")
     run("w.pth", "w.caffemodel", "-model", "net.prototxt")

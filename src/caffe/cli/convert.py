@@ -10,7 +10,12 @@ from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, FileError
 
 MAP = Flag("map", "", "File with a line `LAYER MODULE` for each layer whose weights another module of the file holds.")
-BY_ORDER = Flag("by_order", False, "Take layers and modules of the same shapes in their order.")
+BY_ORDER = Flag(
+    "by_order",
+    False,
+    "Match layers and modules of the same shapes in their order. A .safetensors file stores no order: its modules are "
+    "sorted by name, and numbers in the names by value.",
+)
 
 
 @command("model", MAP, BY_ORDER, task="convert", arguments="IN OUT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +71,15 @@ def _read_safe(path: str | Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # SafetensorError, and what its header brings
         raise FileError(f"{path}: is not a safetensors file, or damaged: {error}") from error
-    return found
+    return {name: found[name] for name in sorted(found, key=_counting)}
+
+
+def _counting(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names by the numbers in them: features.2 before features.10.
+
+    A .safetensors file does not store the order of the modules, and its library returns the names in a random order.
+    """
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _read_torch(path: str | Path) -> dict[str, Tensor]:
