@@ -79,7 +79,7 @@ def _counting(name: str) -> list[tuple[int, str]]:
 
     A .safetensors file does not store the order of the modules, and its library returns the names in a random order.
     """
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _read_torch(path: str | Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -18,6 +19,8 @@ __all__ = ["Board", "is_log"]
 
 _PAUSE, _LOOK = 1.0, 5.0  # seconds between two reads, and between two searches for new files
 _CALM, _LAZY = 60.0, 3.0  # after so many seconds without a change, pauses become so many times longer
+_TURN = 0.3  # seconds for which one large run is read before the page is told
+_SHARE = 500  # after a search for new files the next one waits for at least so many times its duration
 _DEPTH = 6
 
 
@@ -66,34 +69,55 @@ class Board:
                     self.runs.append(Run(len(self.runs), self._name(given, path), path))
         return new
 
-    def read(self, look: bool = True) -> tuple[set[int], bool]:
-        """Read a piece of each run; returns the numbers of the changed runs, and whether more data are available."""
+    def read(self, look: bool = True, now: float = math.inf) -> tuple[set[int], bool]:
+        """Read a piece of each run; returns the numbers of the changed runs, and whether more data are available.
+
+        Each new run gets one piece. After that, the unfinished runs are read one after the other, so that only one of
+        them is in memory as a whole. Runs that are not due at the time `now` are skipped.
+        """
         changed, more = self.find() if look else set(), False
+        turn = next((run for run in self.runs if run.reading and run.begun), None)
         for run in self.runs:
             if self._stop.is_set():
                 break
-            try:
-                looked = run.look() if look else False
-                different, unread = run.poll()
-            except Exception as error:  # an error in one run must not stop the others
-                text = str(error) if isinstance(error, CaffeError | OSError) else f"cannot be read: {error!r}"
-                different, unread, looked = run.message != text, False, False
-                run.message, run.reading = text, False
-            if different or looked:
+            if run.due > now and not look:
+                continue
+            if run.reading and run.begun and run is not turn:
+                more = True
+                continue
+            different, unread = self._read(run, look, run is turn)
+            if different:
                 changed.add(run.number)
             more |= unread
+            run.wait(now, different or unread)
             if self.alerts and not run.reading:
                 self.alerts.check(run)
         return changed, more
 
+    def _read(self, run: Run, look: bool, on: bool) -> tuple[bool, bool]:
+        """Read a piece of a run, or pieces for a while if `on`; returns whether it changed and whether more follows."""
+        end = time.monotonic() + _TURN
+        try:
+            looked = run.look() if look else False
+            different, unread = run.poll()
+            while on and unread and time.monotonic() < end and not self._stop.is_set():
+                _, unread = run.poll()
+        except Exception as error:  # an error in one run must not stop the others
+            text = str(error) if isinstance(error, CaffeError | OSError) else f"cannot be read: {error!r}"
+            different, unread, looked = run.message != text, False, False
+            run.message, run.reading = text, False
+        return different or looked, unread
+
     def _follow(self) -> None:
-        looked = -_LOOK
+        looked, took = -_LOOK, 0.0
         was_reading, active = True, time.monotonic()
         while not self._stop.is_set():
-            pace = _LAZY if time.monotonic() - active > _CALM else 1.0
-            look = time.monotonic() - looked >= _LOOK * pace
-            looked = time.monotonic() if look else looked
-            changed, more = self.read(look)
+            begin = time.monotonic()
+            pace = _LAZY if begin - active > _CALM else 1.0
+            look = begin - looked >= max(_LOOK * pace, _SHARE * took)
+            changed, more = self.read(look, begin)
+            if look:
+                looked, took = begin, 0.0 if more else time.monotonic() - begin
             if was_reading and not more:
                 changed |= {run.number for run in self.runs}
             was_reading = more

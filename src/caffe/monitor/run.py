@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,7 @@ _WORTH = 256 << 10  # bytes; larger files get an index
 _MUCH = 128 << 20  # new bytes after which the index of a growing file is written
 _LARGEST_REPORT = 4 << 20
 _SILENT = 120.0
+_LONGEST_WAIT, _PATIENCE = 5.0, 0.1  # seconds between two polls, and as a share of the time without a change
 
 
 class FindingsSource(Source):
@@ -54,6 +56,7 @@ class Run:
         self.number, self.name, self.path = number, name, path
         self.sources: dict[Path, Source] = {}
         self.reading = True
+        self.due, self._changed = 0.0, -math.inf  # time.monotonic() of the next poll and of the last change
         self.message = ""
         self.report: dict[str, Any] | None = None
         self._saved: dict[Path, int] = {}
@@ -91,6 +94,17 @@ class Run:
         self.reading = any(more for _, more in results)
         self.keep()
         return any(changed for changed, _ in results), self.reading
+
+    @property
+    def begun(self) -> bool:
+        """Whether something of the run has been read."""
+        return any(source.tail.offset for source in self.sources.values())
+
+    def wait(self, now: float, changed: bool) -> None:
+        """Set when the run is due again: a run that has not changed for long is polled less often."""
+        if changed:
+            self._changed = now
+        self.due = now + min(_LONGEST_WAIT, (now - self._changed) * _PATIENCE) if math.isfinite(now) else 0.0
 
     def keep(self, last: bool = False) -> None:
         """Write the indexes of files with many new data."""
