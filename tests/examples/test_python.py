@@ -48,7 +48,10 @@ def learned(name: str, result) -> bool:
     }[name](result)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+SLOW = {"learn_lenet", "finetune", "siamese"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in SCRIPTS])
 def test_example(name, out, script):
     result = script(name).main(out, ITERATIONS)
     assert learned(name, result), result

@@ -90,7 +90,23 @@ def near(found: np.ndarray, expected: np.ndarray, name: str = "") -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=noise, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", sorted({case.type for case in CASES}))
+REFUSED = {
+    "BNLL": {"wide"},
+    "BatchNorm": {"test_batch"},
+    "BoxAnnotatorOHEM": {"plain"},
+    "Deconvolution": {"nd4"},
+    "LSTM": {case.name for case in CASES},
+    "Pooling": {"max_kernel_beyond_bottom", "ave_kernel_beyond_bottom"},
+    "PyramidROIAlign": {"plain"},
+    "RNN": {case.name for case in CASES},
+}
+"""Cases that run on torch: OpenVINO has no rule for them, or the layers remember something."""
+KINDS = sorted({case.type for case in CASES})
+OFTEN = {*KINDS[::4], "Convolution", "Deconvolution", "InnerProduct", "Pooling", "BatchNorm", "Scale", "LRN", *REFUSED}
+"""The types of every run; those of long runs are all."""
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind not in OFTEN)) for kind in KINDS])
 def test_every_layer_type(kind):
     refused = []
     cases = [case for case in CASES if case.type == kind and "test" not in case.skip]
@@ -109,19 +125,6 @@ def test_every_layer_type(kind):
                 near(found.numpy(), wanted.numpy(), case.name)
         refused += [case.name] if piece.unfit else []
     assert set(refused) <= REFUSED.get(kind, set()), "OpenVINO should take these"
-
-
-REFUSED = {
-    "BNLL": {"wide"},
-    "BatchNorm": {"test_batch"},
-    "BoxAnnotatorOHEM": {"plain"},
-    "Deconvolution": {"nd4"},
-    "LSTM": {case.name for case in CASES},
-    "Pooling": {"max_kernel_beyond_bottom", "ave_kernel_beyond_bottom"},
-    "PyramidROIAlign": {"plain"},
-    "RNN": {case.name for case in CASES},
-}
-"""Cases that run on torch: OpenVINO has no rule for them, or the layers remember something."""
 
 
 def deploy(name: str) -> Net:
