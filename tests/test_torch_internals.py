@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
@@ -55,7 +56,8 @@ def test_a_name_that_torch_does_not_have_is_none():
 @pytest.fixture
 def bare(monkeypatch):
     """The package as with a torch that has none of the names."""
-    for name in ("fused_sgd", "fused_adam", "fused_adamw", "linear_pointwise", "reorder_linear_weight"):
+    names = "fused_sgd", "fused_adam", "fused_adamw", "linear_pointwise", "reorder_linear_weight", "autograd_engine"
+    for name in names:
         monkeypatch.setattr(torch_internals, name, None)
     monkeypatch.setattr(torch_internals, "find", lambda name: None)
     monkeypatch.setattr(products, "_ONEDNN", torch_internals.has_onednn())
@@ -93,6 +95,23 @@ def test_inference_gives_the_same_values_without_them(request):
     net.optimize(keep=["y"])
     net.forward()
     torch.testing.assert_close(torch.from_numpy(net.blobs["y"].data), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_backward_layer_by_layer_gives_the_same_gradients_without_them(request):
+    def gradients():
+        net = caffe.Net(text_format.Parse("force_backward: true " + NET, caffe_pb2.NetParameter()), caffe.TEST)
+        for index, blob in enumerate(blob for blobs in net.params.values() for blob in blobs):
+            blob.data[...] = np.linspace(-1, 1, blob.count).reshape(blob.shape) + index / 7
+        net.blobs["x"].data[...] = torch.linspace(-1, 1, 3 * 4 * 9 * 7).reshape(3, 4, 9, 7)
+        net.forward()
+        net.backward()
+        return [net.blobs["x"].diff.copy(), *(b.diff.copy() for blobs in net.params.values() for b in blobs)]
+
+    expected = gradients()
+    request.getfixturevalue("bare")
+    for found, wanted in zip(gradients(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert any(np.any(wanted) for wanted in expected)
 
 
 def test_the_second_order_rules_are_refused_without_the_line_search(monkeypatch):

@@ -72,7 +72,7 @@ MUTATIONS = [
     ),
     Mutation(  # 7: beyond the image the first cell, not the last, is dropped
         "convolution.py",
-        "lack = margins(self, self.slide, x.shape[2:])",
+        "lack = margins(self, slide, shape[2:])",
         "lack = [0] * (x.dim() - 2)",
         "test_convolution.py",
     ),

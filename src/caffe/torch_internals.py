@@ -32,6 +32,7 @@ __all__ = [
     "fused_adam",
     "fused_adamw",
     "fused_sgd",
+    "gradients",
     "has_bfloat16_arithmetic",
     "has_onednn",
     "is_mutable_operator",
@@ -41,6 +42,8 @@ __all__ = [
     "reorder_convolution_weight",
     "reorder_linear_weight",
     "sequence_number",
+    "set_grad_enabled",
+    "small_convolution",
     "strong_wolfe",
 ]
 
@@ -51,6 +54,8 @@ NAMES = {
     "torch.ops.mkldnn._reorder_convolution_weight": "weights of convolutions are not laid out in advance",
     "torch.ops.mkldnn._reorder_linear_weight": "weights of fully connected layers are not laid out in advance",
     "torch.ops.mkldnn._is_mkldnn_bf16_supported": "16-bit layers run by torch's default kernels",
+    "torch._C._nn.thnn_conv2d": "small convolutions run by torch's default kernels",
+    "torch.ops.aten._slow_conv2d_backward": "small convolutions run by torch's default kernels",
     "torch.cpu._is_avx512_bf16_supported": "BFLOAT16 warns that it is slow",
     "torch.cpu._is_amx_tile_supported": "BFLOAT16 warns that it is slow",
     "torch._foreach_copy_": "tensors are copied one by one",
@@ -59,6 +64,8 @@ NAMES = {
     "torch._fused_adam_": "Adam runs its `step`",
     "torch._fused_adamw_": "AdamW runs its `step`",
     "torch.optim.lbfgs._strong_wolfe": "LBFGS and BFGS are refused",
+    "torch.autograd.Variable._execution_engine": "backward of single layers takes longer",
+    "torch._C._set_grad_enabled": "backward layer by layer takes longer",
     "torch.autograd._get_sequence_nr": "traces name the layers of forward only",
     "torch._functorch.config": "compiled nets store more for backward",
     "torch._dynamo.exc.TorchDynamoException": "an error of torch.compile is shown as torch raises it",
@@ -120,6 +127,51 @@ def onednn_takes(dtype: torch.dtype) -> bool:
     return dtype is torch.float32
 
 
+_im2col_convolution: Any = find("torch._C._nn.thnn_conv2d")
+_im2col_gradients: Any = getattr(find("torch.ops.aten._slow_conv2d_backward"), "output_mask", None)
+
+
+def small_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]
+) -> Tensor:
+    """Return the convolution of x (N, C, H, W), by im2col and a matrix product for each item."""
+    if _im2col_convolution is None or _im2col_gradients is None:
+        return torch.nn.functional.conv2d(x, weight, bias, tuple(stride), tuple(pad))
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        made: Tensor = _SmallConvolution.apply(x, weight, bias, kernel, stride, pad)
+        return made
+    y: Tensor = _im2col_convolution(x, weight, kernel, bias, stride, pad)
+    return y
+
+
+class _SmallConvolution(torch.autograd.Function):
+    """`small_convolution` whose gradients are computed from tensors in C order.
+
+    For other orders torch's kernel computes wrong gradients of the weight, or gradients in another order than the
+    weight's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *window: Sequence[int]) -> Tensor:
+        x, weight = _with_c_strides(x), _with_c_strides(weight)
+        ctx.save_for_backward(x, weight)
+        ctx.window = kernel, stride, pad = window
+        y: Tensor = _im2col_convolution(x, weight, kernel, bias, stride, pad)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        return *_im2col_gradients(_with_c_strides(dy), x, weight, *ctx.window, wanted), None, None, None
+
+
+def _with_c_strides(x: Tensor) -> Tensor:
+    """x (N, C, H, W) with the strides of C order, also along axes of size 1, where `contiguous` keeps any stride."""
+    _, c, h, w = x.shape
+    return x if x.stride() == (c * h * w, h * w, w, 1) else x.clone(memory_format=torch.contiguous_format)
+
+
 def has_bfloat16_arithmetic() -> bool:
     """Whether the processor has instructions for bfloat16 matrix products."""
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -167,6 +219,53 @@ def sequence_number() -> int:
     """Return the number that autograd will give the next node; 0 if torch does not provide it."""
     number = find("torch.autograd._get_sequence_nr")
     return 0 if number is None else number()
+
+
+_grad_switch = find("torch._C._set_grad_enabled") or torch.set_grad_enabled
+
+
+def set_grad_enabled(on: bool) -> bool:
+    """Switch autograd's recording on or off for this thread, without a context. Returns the former state.
+
+    The caller must restore that state. torch's context managers take ten times as long.
+    """
+    before = torch.is_grad_enabled()
+    _grad_switch(on)
+    return before
+
+
+autograd_engine = find("torch.autograd.Variable._execution_engine")
+
+
+def gradients(
+    tops: tuple[Tensor, ...], diffs: tuple[Tensor, ...], leaves: tuple[Tensor, ...]
+) -> Sequence[Tensor | None]:
+    """Return the gradients of `leaves` for the gradients `diffs` of `tops`; None for a leaf that no top depends on.
+
+    The graph is kept. Calling autograd's engine directly takes a quarter of the time of `torch.autograd.grad`, which
+    also imports a compiler if it is given `diffs`.
+    """
+    if autograd_engine is not None:
+        grads: Sequence[Tensor | None] = autograd_engine.run_backward(
+            tops, diffs, True, False, leaves, allow_unreachable=True, accumulate_grad=False
+        )
+        return grads
+    with torch.enable_grad():
+        root = _Root.apply(diffs, *tops)
+    return torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True)
+
+
+class _Root(torch.autograd.Function):
+    """A scalar whose gradient for each top is the given diff."""
+
+    @staticmethod
+    def forward(ctx: Any, diffs: Sequence[Tensor], *tops: Tensor) -> Tensor:
+        ctx.diffs = diffs
+        return tops[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.diffs
 
 
 def functorch_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:

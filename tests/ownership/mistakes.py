@@ -231,8 +231,8 @@ MISTAKES = [
     Mistake(
         "backward asks for gradients of parameters that did not run",
         "net/run/stepwise.py",
-        "[*wanted, *history.params]",
-        "[*wanted, *(blob.parameter for blob in step.params)]",
+        "leaves + history.params",
+        "leaves + [blob.parameter for blob in step.params]",
         test="test_a_layer_in_place_keeps_its_gradient_where_sharing_comes_before_backward",
     ),
     Mistake(

@@ -171,9 +171,11 @@ class PReLU(Layer):
         self.add_blob("weight", () if self.opt.channel_shared else (x.shape[1],), fill)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.dim() and x.shape[1] != len(self.weight):
-            self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(self.weight)}")
-        return _PReLU.apply(x, self.weight.to(x.dtype))
+        weight = self.weight
+        if weight.dim() and x.shape[1] != len(weight):
+            self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(weight)}")
+        weight = weight.to(x.dtype)
+        return _PReLU.apply(x, weight) if torch.is_grad_enabled() else F.prelu(x, weight)
 
 
 class ReLU(Layer):

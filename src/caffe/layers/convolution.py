@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering, shape_text
+from caffe import torch_internals
+from caffe.layers.base import Layer, Lowering, is_exported, shape_text
+from caffe.layers.support.by_shape import ByShape
 from caffe.layers.support.geometry import FAR, Slide, im2col, margins, pad_axes, read_slide
 
 __all__ = ["Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col", "is_convolution"]
@@ -79,7 +84,7 @@ class _Filter(Layer, abstract=True):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if self.channel == 1:
-            return tuple(self.filter(x) for x in bottoms)
+            return (self.filter(bottoms[0]),) if len(bottoms) == 1 else tuple([self.filter(x) for x in bottoms])
         tops = (self.filter(x.reshape(-1, *x.shape[self.channel :])) for x in bottoms)
         return tuple(y.view(*x.shape[: self.channel], *y.shape[1:]) for x, y in zip(bottoms, tops, strict=True))
 
@@ -106,10 +111,21 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
     def check_size(self, sizes: tuple[int, ...]) -> None:
         margins(self, self.slide, sizes)
 
+    def setup(self, *bottoms: Tensor) -> None:
+        super().setup(*bottoms)
+        self._kernels: ByShape[Callable[..., Tensor]] = ByShape()
+
     def filter(self, x: Tensor) -> Tensor:
-        lack = margins(self, self.slide, x.shape[2:])
-        x = pad_axes(x, [0] * len(lack), lack)
-        return convolve(x, self.weight, self.bias, self.slide, self.group)
+        return self._kernels.of(x, self._kernel)(x, self.weight, self.bias)
+
+    def _kernel(self, shape: tuple[int, ...]) -> Callable[..., Tensor]:
+        """The function of x, weight and bias for bottoms of this shape."""
+        slide, group = self.slide, self.group
+        lack = margins(self, slide, shape[2:])
+        if any(lack):
+            return lambda x, w, b: convolve(pad_axes(x, [0] * len(lack), lack), w, b, slide, group)
+        kernel = kernel_for(slide, group, shape, self.outputs)
+        return kernel or (lambda x, w, b: convolve(x, w, b, slide, group))
 
 
 class DepthwiseConvolution(Convolution, bottoms=(1, None), tops=(1, None), options="convolution_param"):
@@ -200,6 +216,10 @@ class Im2col(Layer, options="convolution_param"):
         return y.view(*x.shape[: self.channel], *y.shape[1:])
 
 
+_FEW_PRODUCTS = 1 << 21
+"""Convolutions of one item with at most this number of multiplications are matrix products by torch's own kernel."""
+
+
 def is_convolution(layer: Any) -> bool:
     """Whether the layer is exactly a Convolution, under any of its names, and not a user's subclass."""
     return type(layer) in (Convolution, DepthwiseConvolution, ConvolutionDepthwise)
@@ -211,14 +231,40 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group
     if axes == 0:
         return F.conv1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
     slide = slide.clamped(x.shape[2:])
-    if axes <= 3 and max(slide.stride) < FAR:
-        options = slide.stride, slide.pad, slide.dilation, group
-        if bias is not None and bias.requires_grad and x.device.type == "cpu":
-            return _SumForBias.apply(x, weight, bias, *options)
-        return (F.conv1d, F.conv2d, F.conv3d)[axes - 1](x, weight, bias, *options)
+    if kernel := kernel_for(slide, group, x.shape, len(weight)):
+        return kernel(x, weight, bias)
     columns = im2col(x, slide)
     y = F.conv1d(columns.flatten(2), weight.flatten(1)[..., None], bias, groups=group)
     return y.unflatten(2, columns.shape[2:])
+
+
+def kernel_for(slide: Slide, group: int, shape: Sequence[int], outputs: int) -> Callable[..., Tensor] | None:
+    """torch's convolution for bottoms of a shape, a function of x, weight and bias. None if torch has none."""
+    axes = len(slide.kernel)
+    if not 1 <= axes <= 3 or max(slide.stride) >= FAR:
+        return None
+    if shape[0] == group == 1 and slide.dilation == (1, 1) and not torch.compiler.is_compiling():
+        products = shape[1] * outputs * math.prod(slide.kernel) * math.prod(slide.windows(shape[2:]))
+        if products <= _FEW_PRODUCTS:
+            return partial(_small, slide)
+    run: Any = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
+    options = slide.stride, slide.pad, slide.dilation, group
+
+    def kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.is_grad_enabled() and bias is not None and bias.requires_grad and x.is_cpu:
+            y: Tensor = _SumForBias.apply(x, weight, bias, *options)
+        else:
+            y = run(x, weight, bias, *options)
+        return y
+
+    return kernel
+
+
+def _small(slide: Slide, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution of few products: oneDNN's preparation would take longer than im2col and a matrix product."""
+    if x.is_cpu and x.dtype == torch.float32 and not is_exported():
+        return torch_internals.small_convolution(x, weight, bias, slide.kernel, slide.stride, slide.pad)
+    return F.conv2d(x, weight, bias, slide.stride, slide.pad)
 
 
 class _SumForBias(torch.autograd.Function):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, is_exported, shape_text
+from caffe.layers.support.by_shape import ByShape
 from caffe.layers.support.geometry import FAR, pad_axes, per_axis
 from caffe.layers.support.values import sizes as plain_sizes
 from caffe.limits import check_size
@@ -26,6 +27,8 @@ MAX, AVE, STOCHASTIC = (
 )
 
 
+_TINY = 1 << 12
+"""Up to this number of elements, changing the memory layout takes longer than the pooling."""
 _LARGE = 1 << 17
 """From this number of elements on, a maximum is computed by a few passes over the data, not by torch's kernel."""
 
@@ -123,16 +126,18 @@ class Pooling(_RandomPick, tops=(1, 2)):
             self.require(opt.pool != STOCHASTIC, "pool: STOCHASTIC does not take padding")
             for pad, kernel in zip(self.grid.pad, self.grid.kernel, strict=True):
                 self.require(pad < kernel, f"pad {pad} must be less than kernel {kernel}: some windows hold no cell")
-        self._window(x)
+        self._grids: ByShape[Grid] = ByShape()
+        self._window(plain_sizes(x))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        grid = self._window(x)
+        grid = self._grids.of(x, self._window)
         if self.masked:
             return max_pool_mask(x, grid)
         return pool(x, self.opt.pool, grid, self.training)
 
-    def _window(self, x: Tensor) -> Grid:
-        sizes, grid = tuple(plain_sizes(x)[2:]), self.grid
+    def _window(self, shape: tuple[int, ...]) -> Grid:
+        """The windows for a bottom of this shape. Raises an error if there is none."""
+        sizes, grid = tuple(shape[2:]), self.grid
         if self.opt.global_pooling:
             grid = Grid(sizes)
         counts = grid.windows(sizes)
@@ -141,10 +146,10 @@ class Pooling(_RandomPick, tops=(1, 2)):
             self.error(f"kernel {grid.kernel} with pad {grid.pad} does not fit into a bottom of {height} x {width}")
         if self.opt.global_pooling or max(*grid.kernel, *grid.stride, *grid.pad) < FAR:
             return grid
-        check_size("the top", (*plain_sizes(x)[:2], *counts), self.error)
+        check_size("the top", (*shape[:2], *counts), self.error)
         grid = grid.clamped(sizes)
         if not grid.is_plain(sizes):
-            check_size("the bottom with its padding", (*plain_sizes(x)[:2], *grid.reach(sizes)), self.error)
+            check_size("the bottom with its padding", (*shape[:2], *grid.reach(sizes)), self.error)
         return grid
 
 
@@ -217,7 +222,8 @@ def max_pool(x: Tensor, grid: Grid) -> Tensor:
         return _OpaqueMaxPool.apply(x, *windows) if learns else _opaque_max(x, *windows)
     if x.device.type == "cpu" and not learns and x.numel() >= _LARGE and _lies_last(x):
         return _largest(_largest(x, 2, grid), 3, grid)
-    if x.device.type == "cpu" and (_lies_last(x) or (x.shape[1] >= 8 and x.is_contiguous())):
+    tiny = not learns and x.numel() <= _TINY  # with autograd, torch's kernel keeps the bottom
+    if x.is_cpu and not tiny and (_lies_last(x) or (x.shape[1] >= 8 and x.is_contiguous())):
         return _MaxPool.apply(x, grid) if learns else _maxima_last(x, grid)[0]
     return F.max_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
 

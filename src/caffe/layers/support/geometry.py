@@ -41,6 +41,11 @@ class Slide:
         axes = zip(sizes, self.extent, self.pad, self.stride, strict=True)
         return replace(self, stride=tuple(min(s, max(n + 2 * p - e, 0) + 1) for n, e, p, s in axes))
 
+    def windows(self, sizes: Sequence[int]) -> list[int]:
+        """The number of windows along each axis."""
+        axes = zip(sizes, self.extent, self.pad, self.stride, strict=True)
+        return [max(n + 2 * p - e, 0) // s + 1 for n, e, p, s in axes]
+
     def padded(self, sizes: Sequence[int]) -> list[int]:
         """The number of cells along each axis, including padding."""
         return [n + 2 * p for n, p in zip(sizes, self.pad, strict=True)]

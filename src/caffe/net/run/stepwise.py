@@ -14,6 +14,7 @@ from caffe.net.graph.shapes import failure
 from caffe.net.graph.step import History, Step
 from caffe.net.plan.rewrite.call import tops_of
 from caffe.parameter_memory import LENT_COPIES, collect_lent_copies, show_lent_copies
+from caffe.torch_internals import gradients, set_grad_enabled
 
 __all__ = ["backward_step", "forward_step"]
 
@@ -102,11 +103,19 @@ def backward_step(step: Step) -> None:
     if step.layer.constant:
         _check_constant(step)
     history = _present_history(step)
-    heads = [(top, blob.read_diff()) for top, blob in zip(history.tops, step.tops, strict=True) if top.requires_grad]
-    wanted = [x for x, need in zip(history.bottoms, step.needs, strict=True) if need]
-    targets = [blob for blob, need in zip(step.bottoms, step.needs, strict=True) if need]
-    grads = _gradients(step, heads, [*wanted, *history.params])
-    owners = {blob.read_diff().untyped_storage().data_ptr(): blob for blob in step.tops}
+    owners, heads, diffs = {}, [], []
+    for top, blob in zip(history.tops, step.tops, strict=True):
+        diff = blob.read_diff()
+        owners[diff.untyped_storage().data_ptr()] = blob
+        if top.requires_grad:
+            heads.append(top)
+            diffs.append(diff)
+    targets, leaves = [], []
+    for x, blob, need in zip(history.bottoms, step.bottoms, step.needs, strict=True):
+        if need:
+            leaves.append(x)
+            targets.append(blob)
+    grads = _gradients(step, heads, diffs, leaves + history.params)
     for blob, grad in zip(targets, grads, strict=False):
         if grad is None:
             blob.write_diff(torch.zeros_like(blob.read(), memory_format=torch.contiguous_format))
@@ -115,39 +124,25 @@ def backward_step(step: Step) -> None:
         if owner.diff_memory is not blob.diff_memory and not owner.diff_memory.share():
             grad = grad.clone()  # since the user can write to the other blob's diff
         blob.write_diff(grad, private=owner is blob)
-    for blob, grad in zip(step.params, grads[len(wanted) :], strict=True):
+    for blob, grad in zip(step.params, grads[len(targets) :], strict=True):
         if grad is None:
             blob.read_diff()  # creates zeros if there is no diff
         else:
             blob.add_diff(grad)
 
 
-def _gradients(step: Step, heads: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+def _gradients(
+    step: Step, tops: Sequence[Tensor], diffs: Sequence[Tensor], leaves: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
     """The gradients of the leaves, given the diffs of the tops."""
-    if not heads or not leaves:
+    if not tops or not leaves:
         return [None] * len(leaves)
-    made, diffs = zip(*heads, strict=True)
     try:
-        with torch.enable_grad():
-            root = _Root.apply(diffs, *made)
-        return torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True)
+        return gradients(tuple(tops), tuple(diffs), tuple(leaves))
     except CaffeError:
         raise
     except Exception as error:
         raise failure(step, error) from error
-
-
-class _Root(torch.autograd.Function):
-    """A scalar whose gradient for each top is the given diff. torch.autograd.grad would import a compiler for this."""
-
-    @staticmethod
-    def forward(ctx: Any, diffs: Sequence[Tensor], *tops: Tensor) -> Tensor:
-        ctx.diffs = diffs
-        return tops[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.diffs
 
 
 def _check_constant(step: Step) -> None:
@@ -172,7 +167,8 @@ def _present_history(step: Step) -> History:
             step.layer.error(history)
         with step.layer.repeating():
             return _run_recorded(step)
-    fixed = step.in_place or bool(step.layer.effects_now & Effects.CALLS)
+    effects = step.layer.effects_now
+    fixed = step.in_place or (effects is not Effects.NONE and effects & Effects.CALLS)
     if fixed or history.seen == _seen(step):
         return history
     with step.layer.repeating(history.random, history.buffers):
@@ -185,36 +181,46 @@ def _run_recorded(step: Step) -> History:
     return step.history
 
 
-def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, list[Tensor]]:
+def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, Sequence[Tensor]]:
     """Run the layer; returns its tops (None if it leaves them unchanged) and bottoms. Stores backward's history."""
-    layer = step.layer
     if step.divided:
-        layer.error(step.divided)
-    bottoms = [blob.read() for blob in step.bottoms]
-    random, buffers = _start(step) if step.backward else (None, None)
+        step.layer.error(step.divided)
     try:
         if step.backward:
-            bottoms = [x.detach().requires_grad_(need) for x, need in zip(bottoms, step.needs, strict=True)]
-            with torch.enable_grad():
-                tops = layer.forward(*bottoms)
-        else:
-            tops = layer.forward(*bottoms)
+            return _record(step)
+        bottoms = [blob.read() for blob in step.bottoms]
+        tops = step.layer.forward(*bottoms)
     except CaffeError:
         raise
     except Exception as error:
         raise failure(step, error) from error
-    made = (tops,) if isinstance(tops, Tensor) else tops
-    if step.backward:
-        kept = tops_of(made, step.tops)
-        params = [blob.parameter for blob in step.params]
-        step.history = History(bottoms, params, kept, _seen(step), random, buffers)
+    return ((tops,) if isinstance(tops, Tensor) else tops), bottoms
+
+
+def _record(step: Step) -> tuple[Sequence[Tensor | None] | None, Sequence[Tensor]]:
+    """Run the layer with autograd and store the history. Returns as `_run`."""
+    random, buffers = _start(step)
+    before = set_grad_enabled(False)
+    bottoms = [
+        blob.read().detach().requires_grad_() if need else blob.read().detach()
+        for blob, need in zip(step.bottoms, step.needs, strict=True)
+    ]
+    try:
+        set_grad_enabled(True)
+        tops = step.layer.forward(*bottoms)
+    finally:
+        set_grad_enabled(before)
+    made: Sequence[Tensor | None] | None = (tops,) if isinstance(tops, Tensor) else tops
+    kept: tuple[Tensor, ...] = (tops,) if isinstance(tops, Tensor) else tops_of(tops, step.tops)
+    params = [blob.parameter for blob in step.params]
+    step.history = History(bottoms, params, kept, _seen(step), random, buffers)
     return made, bottoms
 
 
 def _start(step: Step) -> tuple[RandomState | None, Held | None]:
     """The state before a run: the random generators and the layer's buffers, if the layer uses them."""
     effects = step.layer.effects_now
-    if not effects or effects & Effects.CALLS:
+    if effects is Effects.NONE or effects & Effects.CALLS:
         return None, None
     random = RandomState.now() if effects & Effects.RANDOM else None
     return random, copy_of_buffers(step.layer) if effects & Effects.BUFFERS else None
@@ -227,7 +233,8 @@ def _seen(step: Step) -> list[Any]:
     """
     seen: list[Any] = []
     for blob in step.bottoms:
-        seen += blob.stamp()
+        memory = blob.data_memory
+        seen += memory, *memory.generation
     for each in step.layer.param_blobs:
         parameter = each.parameter
         if isinstance(parameter, nn.Parameter):

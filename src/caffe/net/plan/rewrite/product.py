@@ -116,8 +116,8 @@ class FusedProduct:
     def _small_convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
         slide: Any = self.slide
         weight = weight.contiguous(memory_format=_LAST)
-        where = list(slide.kernel), bias, list(slide.stride), list(slide.pad)
-        run = torch.ops.aten.thnn_conv2d.default
+        where = bias, list(slide.kernel), list(slide.stride), list(slide.pad)
+        run = torch_internals.small_convolution
         return lambda x, *other: self._finish(run(x.contiguous(memory_format=_LAST), weight, *where), *other)
 
     def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
