@@ -10,6 +10,9 @@ DIGITS := examples/mnist/mnist_train_lmdb
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
+# The tests start hundreds of processes. With this variable set, each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint generate docs package bench bench-short bench-data clean
 

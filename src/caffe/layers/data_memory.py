@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -224,6 +223,8 @@ class HDF5Output(Layer, bottoms=2, tops=0):
             return ()  # shape inference
         log.info("hdf5_output_layer.cpp:33", f"Saving HDF5 file {self.path}")
         try:
+            import h5py
+
             with h5py.File(self.path, self._mode) as file:
                 for name, x in zip(("data", "label"), bottoms, strict=True):
                     _append(file, name, x.detach().reshape(_four(x.shape)).cpu().numpy())
@@ -240,7 +241,7 @@ def _fill(shape: Sequence[int], param: Any) -> Tensor:
     return value
 
 
-def _append(file: h5py.File, name: str, rows: np.ndarray) -> None:
+def _append(file: Any, name: str, rows: np.ndarray) -> None:
     if name not in file:
         file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]))
         return

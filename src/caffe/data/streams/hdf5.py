@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import Any
 
-import h5py
 import numpy as np
 
 from caffe import log
@@ -35,6 +35,8 @@ def read_arrays(path: str, names: list[str]) -> Arrays:
     if not os.path.isfile(path):
         raise FileError(f'HDF5 file "{path}" not found (from {os.getcwd()})')
     try:
+        import h5py
+
         with h5py.File(path, "r", locking=False) as file:
             arrays = tuple(_dataset(file, path, name) for name in names)
     except hdf5.DAMAGE as error:
@@ -45,8 +47,10 @@ def read_arrays(path: str, names: list[str]) -> Arrays:
     return arrays
 
 
-def _dataset(file: h5py.File, path: str, name: str) -> np.ndarray:
+def _dataset(file: Any, path: str, name: str) -> np.ndarray:
     found = None if file.get(name, getlink=True) is None else hdf5.member(file, name)
+    import h5py
+
     if not isinstance(found, h5py.Dataset):
         raise DataError(f'"{path}" has no dataset "{name}" (it has: {", ".join(sorted(file))}); tops name the datasets')
     if found.dtype.kind not in "fiub":

@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-import h5py
 import numpy as np
 
 from caffe.proto import files
@@ -52,6 +51,8 @@ def read_array(path: str) -> np.ndarray:
     with open(path, "rb") as file:
         content = file.read()
     if _HDF5 in (content[:8], content[512:520]):
+        import h5py
+
         with h5py.File(path) as hdf5:
             if not isinstance(hdf5.get("data"), h5py.Dataset):
                 raise ValueError('has no array "data"')
