@@ -9,17 +9,46 @@ from collections.abc import Sequence
 import torch
 
 from caffe.errors import CaffeError, LayerError
-from caffe.layers.base import shape_text
+from caffe.layers.base import Layer, Source, shape_text
 from caffe.limits import check_size
 from caffe.net.graph.step import Step
 
 __all__ = ["failure", "infer_tops"]
 
+_KEPT = 64
+"""The number of combinations of bottom shapes for which a step keeps the shapes of its tops."""
+
 
 def infer_tops(step: Step, first: bool = False) -> list[tuple[int, ...]]:
-    """The shapes of a step's tops for the current shapes of its bottoms. `first` calls the layer's `setup` before."""
+    """The shapes of a step's tops for the current shapes of its bottoms. `first` calls the layer's `setup` before.
+
+    The step keeps the result for the shapes that it saw last, if it depends on nothing else.
+    """
+    given = tuple([blob.shape for blob in step.bottoms])
+    if given in step.known_shapes and not first:
+        return step.known_shapes[given]
+    shapes = _inferred(step, given, first)
+    if _depends_on_shapes_only(step.layer):
+        if len(step.known_shapes) >= _KEPT:
+            step.known_shapes.clear()
+        step.known_shapes[given] = shapes
+    return shapes
+
+
+def _depends_on_shapes_only(layer: Layer) -> bool:
+    """Whether equal bottom shapes always give equal top shapes. Code of users may have any state."""
+    return (
+        type(layer).__module__.startswith("caffe.")
+        and not isinstance(layer, Source)
+        and not layer.effects.needs_calls
+        and len(layer.spec.bottom) > 0
+    )
+
+
+def _inferred(step: Step, given: Sequence[tuple[int, ...]], first: bool) -> list[tuple[int, ...]]:
+    """The shapes of the tops, by a run of the layer on meta tensors."""
     layer = step.layer
-    bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
+    bottoms = [torch.empty(shape, device="meta") for shape in given]
     try:
         if first:
             layer.setup(*bottoms)

@@ -58,6 +58,7 @@ class Step:
     weighted: bool = False  # whether a top has a loss weight
     last_run: LastRun = field(default_factory=LastRun)
     divided: str = ""  # why the layer cannot run by itself: its blobs or the layers are divided over processes
+    known_shapes: dict[Any, list[tuple[int, ...]]] = field(default_factory=dict)  # of the tops, by those of the bottoms
     wary: bool = False  # whether to check the memory of the tops: it is referenced elsewhere, or the layer is a user's
 
     def shape_top(self, blob: Blob, shape: tuple[int, ...]) -> None:

@@ -23,6 +23,10 @@ __all__ = ["FusedProduct", "is_plain"]
 
 _LAST = torch.channels_last
 _FEW_WEIGHTS = 2**20  # of an InnerProduct: for one row, oneDNN's preparation takes longer than the product
+_SHAPES = 8
+"""The number of bottom shapes for which a kernel is kept."""
+_KEPT_WEIGHTS = 2**20
+"""With more weights than this, only the kernel for the last shape is kept."""
 _FEW_PRODUCTS = 2**19  # of a convolution: oneDNN's preparation takes longer than the convolution
 
 
@@ -49,11 +53,10 @@ class FusedProduct:
     """The type of the folded weight and bias."""
     careful: bool = field(init=False, default=False)
     """Whether the ReLU must preserve NaN, which oneDNN's ReLU turns into 0."""
-    _made_for: tuple[tuple[int, ...], bool] | None = field(init=False, default=None)
+    _kernels: dict[tuple[tuple[int, ...], bool], Callable[..., Tensor]] = field(init=False, default_factory=dict)
     _finite: bool = field(init=False, default=True)
     _weight_watch: WeightWatch = field(init=False)
     _weights: tuple[Tensor, Tensor | None] = field(init=False)
-    _kernel: Callable[..., Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.slide = self.slide or getattr(self.layer, "slide", None)
@@ -67,20 +70,30 @@ class FusedProduct:
             weight, bias = self.folded()
             dtype = self.dtype or weight.dtype
             self._weights = weight.to(dtype), None if bias is None else bias.to(dtype)
-            self._made_for = None
+            self._kernels.clear()
             self._finite = all(math.isfinite(blob.sum()) for blob in self._weights if blob is not None)
         return self._finite
 
     def __call__(self, x: Tensor, *other: Tensor) -> Tensor:
         """Compute the top. Call `refresh` before."""
-        if self._made_for != (x.shape, self.careful):
-            (top,) = self.layer.infer(torch.empty(x.shape, device="meta"))  # also raises the layer's errors
-            self._kernel = self._make(x, *self._weights, top.numel() * self._weights[0][0].numel())
-            self._made_for = x.shape, self.careful
+        kernel = self._kernels.get((x.shape, self.careful)) or self._new_kernel(x)
         if self.every:
             cells: Any = (..., *(slice(None, None, step) for step in self.every))
             other = tuple(y[cells] for y in other)
-        return self._kernel(x, *other)
+        return kernel(x, *other)
+
+    def _new_kernel(self, x: Tensor) -> Callable[..., Tensor]:
+        """Make the kernel for x's shape, and keep it beside those of the shapes before, if it does not hold too much.
+
+        Each kernel may hold a copy of the weights in another order.
+        """
+        weight = self._weights[0]
+        (top,) = self.layer.infer(torch.empty(x.shape, device="meta"))  # also raises the layer's errors
+        kernel = self._make(x, *self._weights, top.numel() * weight[0].numel())
+        if len(self._kernels) >= (_SHAPES if weight.numel() <= _KEPT_WEIGHTS else 1):
+            self._kernels.clear()
+        self._kernels[x.shape, self.careful] = kernel
+        return kernel
 
     def _make(self, x: Tensor, weight: Tensor, bias: Tensor | None, products: int) -> Callable[..., Tensor]:
         if one_dnn(x, weight) and not (self.careful and self.slope is not None):
