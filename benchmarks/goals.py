@@ -75,6 +75,8 @@ GOALS = [
         least=1.0,
         ours=(OURS, OPENVINO, f"{OURS}{EITHER}{OPENVINO}"),
     ),
+    Goal("small", "training step of small nets", COMPILED, least=1.5, ours=FLOAT),
+    Goal("layers", "one image layer by layer", ("real Caffe",), least=1.0),
     Goal("loading", "240 MB of weights read", ("OpenCV",), least=3.0),
     Goal("loading", "240 MB of weights read", ("real Caffe",), least=3.0),
     Goal("memory", "peak memory of training", ("PyTorch eager",), most=0.9),

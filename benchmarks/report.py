@@ -22,6 +22,8 @@ TITLES = {
     "limits": "A training step and what the machine allows, milliseconds",
     "inference": "Inference, milliseconds",
     "single": "Inference of one image, milliseconds",
+    "small": "A training step of small nets, milliseconds",
+    "layers": "One image layer by layer, milliseconds",
     "loading": "AlexNet's 240 MB of weights read, milliseconds",
     "memory": "Peak memory of a training step, megabytes",
 }

@@ -29,7 +29,7 @@ class Work:
 
     train: str | Callable[..., Any]
     deploy: str | Callable[..., Any]
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
 
 
 NETS = {
@@ -64,7 +64,7 @@ def net_param(work: Work, train: bool) -> Any:
     """Return the NetParameter with one Input layer instead of its data layers."""
     source = work.train if train else work.deploy
     if callable(source):
-        return source(batch=work.shape[0], size=work.shape[2], train=train)
+        return source(batch=work.shape[0], size=work.shape[-1], train=train)
     given = upgrade.read_net(ROOT / source)
     net = caffe_pb2.NetParameter(name=given.name)
     inputs = net.layer.add(name="data", type="Input", top=["data", "label"] if train else ["data"])
@@ -83,7 +83,8 @@ def prepare(work: Work, folder: Path, train: bool, solver: str = "") -> Any:
     (folder / "solver.prototxt").write_text(SOLVER.format(folder=folder, more=solver))
     data = rng.standard_normal(work.shape, dtype=np.float32)
     np.save(folder / "data.npy", data)
-    np.save(folder / "label.npy", rng.integers(0, 10, work.shape[0]))
+    labels = next((shape for layer in param.layer for shape in layer.input_param.shape[1:]), None)
+    np.save(folder / "label.npy", rng.integers(0, 10, list(labels.dim) if labels else work.shape[0]))
     weights.write(folder / "net.caffemodel", param, random_weights(net_param(work, train), data, rng))
     return param
 

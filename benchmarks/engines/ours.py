@@ -45,6 +45,22 @@ def infer(folder: str, compiled: bool = False, engine: str = "torch", **options:
     return work
 
 
+def layers(folder: str, way: str) -> Callable[[], object]:
+    """Forward or backward of a net with gradients down to its data, layer by layer."""
+    at = Path(folder)
+    name = "forced.prototxt" if way == "backward" else "net.prototxt"
+    net = Net(at / name, TEST, weights=at / "net.caffemodel")
+    return _layers(net, np.load(at / "data.npy"), way)
+
+
+def _layers(net: Net, data: np.ndarray, way: str) -> Callable[[], object]:
+    net.blobs["data"].data[...] = data
+    net.forward()
+    for output in net.outputs:
+        net.blobs[output].diff[...] = 1
+    return net.forward if way == "forward" else net.backward
+
+
 def load(folder: str) -> Callable[[], object]:
     """Builds the net with its weights, then returns its outputs."""
     nets: list[Net] = []

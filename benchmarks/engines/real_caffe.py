@@ -29,6 +29,17 @@ def infer(folder):
     return work
 
 
+def layers(folder, way):
+    """Forward or backward of a net with gradients down to its data, layer by layer."""
+    name = "/forced.prototxt" if way == "backward" else "/net.prototxt"
+    net = caffe.Net(folder + name, folder + "/net.caffemodel", caffe.TEST)
+    net.blobs["data"].data[...] = np.load(folder + "/data.npy")
+    net.forward()
+    for output in net.outputs:
+        net.blobs[output].diff[...] = 1
+    return net.forward if way == "forward" else net.backward
+
+
 def load(folder):
     """Builds the net with its weights, then returns its outputs."""
     nets = []

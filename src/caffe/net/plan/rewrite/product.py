@@ -147,7 +147,7 @@ class FusedProduct:
         name, numbers = ("none", []) if self.adds else self._activation()
 
         def kernel(x: Tensor, *other: Tensor) -> Tensor:
-            flat = (x.permute(0, 2, 3, 1) if last else x).reshape(rows, -1)
+            flat = (x.permute(0, 2, 3, 1) if last else x).reshape(rows, -1).contiguous()
             y = run(flat, weight, bias, name, numbers, "")
             return self._finish(y, *other) if other else y
 
