@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 FULL: dict[str, list[str]] = {
+    "limits": [],
     "training": [],
     "inference": [],
     "single": [],
@@ -19,6 +20,8 @@ FULL: dict[str, list[str]] = {
     "layers": [],
     "loading": [],
     "memory": [],
+    "building": [],
+    "growth": [],
     "rewrites": [],
     "update": [],
     "rules": [],
@@ -27,6 +30,7 @@ FULL: dict[str, list[str]] = {
 }
 FEW = ["-rounds", "1", "-seconds", "0.05"]
 SHORT: dict[str, list[str]] = {
+    "limits": ["-short"],
     "training": ["-nets", "lenet", "-threads", "1", *FEW],
     "inference": ["-nets", "lenet,googlenet", "-threads", "2", *FEW],
     "single": ["-nets", "lenet,onet", "-threads", "1", *FEW],
@@ -34,6 +38,8 @@ SHORT: dict[str, list[str]] = {
     "layers": ["-nets", "lenet,onet", "-threads", "1", *FEW],
     "loading": FEW,
     "memory": ["-nets", "lenet"],
+    "building": ["-short"],
+    "growth": ["-short"],
     "rewrites": ["-nets", "cifar_quick", "-rounds", "3"],
     "nms": ["--rounds", "1", "--dry"],
     "data": ["--rounds", "1", "--seconds", "0.5"],

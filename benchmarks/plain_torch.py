@@ -51,7 +51,7 @@ class PlainNet(nn.Module):
         for kind, name, bottoms, top, weight in self.steps:
             x = [values[bottom] for bottom in bottoms if bottom != "label"]
             if kind == "SoftmaxWithLoss":
-                losses.append(weight * F.cross_entropy(x[0], label))
+                losses.append(weight * F.cross_entropy(x[0].flatten(1), label))
             elif kind == "Concat":
                 values[top] = torch.cat(x, 1)
             elif kind == "Eltwise":
@@ -118,6 +118,8 @@ MODULES = {
     "LRN": lrn,
     "ReLU": lambda *_: nn.ReLU(inplace=True),
     "PReLU": lambda _, blobs, __: filled(nn.PReLU(len(blobs[0])), blobs),
+    "Clip": lambda layer, *_: nn.Hardtanh(layer.clip_param.min, layer.clip_param.max, inplace=True),
+    "Flatten": lambda *_: nn.Flatten(),
     "Dropout": lambda layer, *_: nn.Dropout(layer.dropout_param.dropout_ratio),
     "Softmax": lambda *_: nn.Softmax(1),
 }

@@ -1,4 +1,4 @@
-"""A training step of five classic nets, compared with real Caffe, PyTorch, and the limit of the machine.
+"""A training step of seven nets, compared with real Caffe, PyTorch, and the limit of the machine.
 
     python -m benchmarks training [-nets lenet,alexnet] [-engines eager,real] [-threads 1,2] [-rounds 7]
 
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import report
 from benchmarks.plain_torch import PlainNet
 from benchmarks.rounds import OURS, Kind, chosen, measure, options
-from benchmarks.workloads import NETS, prepare
+from benchmarks.workloads import TRAINED, prepare
 from caffe.proto import weights
 
 ENGINES = [
@@ -46,13 +46,13 @@ def forward_flops(param: Any, folder: Path) -> int:
 
 def main(argv: list[str]) -> None:
     """Measure, print, and write the results if all nets were measured."""
-    given = options("training", NETS, argv)
+    given = options("training", TRAINED, argv)
     found = {}
     for name in given.nets:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            param = prepare(NETS[name], folder, train=True)
-            found[name] = {"batch": NETS[name].shape[0], "flops": forward_flops(param, folder)}
+            param = prepare(TRAINED[name], folder, train=True)
+            found[name] = {"batch": TRAINED[name].shape[0], "flops": forward_flops(param, folder)}
             found[name]["engines"] = measure(chosen(ENGINES, given), folder, given)
         report.progress(name, found[name]["engines"])
     report.save("training", found, given)

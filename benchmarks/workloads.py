@@ -47,6 +47,13 @@ NETS = {
 }
 """Nets for training and inference, with the batch sizes that are measured."""
 
+TRAINED = {
+    **NETS,
+    "mobilenet_v2": Work(models.mobilenet_v2, models.mobilenet_v2, (8, 3, 224, 224)),
+    "squeezenet": Work(models.squeezenet, models.squeezenet, (8, 3, 224, 224)),
+}
+"""The same, and two more nets for training."""
+
 SINGLE = {
     "lenet": Work("", "examples/mnist/lenet.prototxt", (1, 1, 28, 28)),
     "pnet": Work("", "benchmarks/nets/mtcnn_pnet.prototxt", (1, 3, 12, 12)),
