@@ -59,6 +59,7 @@ def data(tmp_path):
 SLOW = {
     *("gradients-vanish", "dead-units", "rate-too-low", "activations-vanish"),
     *("weight-decay-too-high", "weights-all-equal", "momentum-too-high"),
+    *("nothing-learns", "narrow-layer", "clip-too-strong", "snapshot-never", "test-coverage", "too-few-epochs"),
 }
 
 

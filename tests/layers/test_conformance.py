@@ -23,18 +23,26 @@ from tests.layers.case import Case
 from tests.layers.cases import CASES, ELSEWHERE
 from tests.replay import assert_close
 
+FIRST = {case.type: case for case in reversed(CASES)}
+"""The first case of each type."""
 
-def cases(check: str) -> pytest.MarkDecorator:
-    """Parametrise a test over all cases; it is skipped for those that exempt themselves from `check`."""
+
+def cases(check: str, often: bool = True) -> pytest.MarkDecorator:
+    """Parametrise a test over all cases; it is skipped for those that exempt themselves from `check`.
+
+    Without `often` only the first case of each type runs in every run of the tests, and all in the long ones.
+    """
     known = set(layer_types())
     return pytest.mark.parametrize(
         "case",
-        [
-            pytest.param(case, id=str(case), marks=[pytest.mark.skip(case.skip[check])] if check in case.skip else [])
-            for case in CASES
-            if case.type in known
-        ],
+        [pytest.param(case, id=str(case), marks=marks(case, check, often)) for case in CASES if case.type in known],
     )
+
+
+def marks(case: Case, check: str, often: bool) -> list[pytest.MarkDecorator]:
+    """The marks of a case in a check."""
+    found = [pytest.mark.skip(case.skip[check])] if check in case.skip else []
+    return found if often or FIRST[case.type] is case else [*found, pytest.mark.long]
 
 
 def test_every_type_has_a_case():
@@ -70,7 +78,7 @@ def test_meta_run_finds_the_shapes(case):
     assert len(found) == case.tops
 
 
-@cases("dtype")
+@cases("dtype", often=False)
 def test_single_precision_agrees_with_double(case):
     results = {}
     for dtype in (torch.float32, torch.float64):
@@ -82,7 +90,7 @@ def test_single_precision_agrees_with_double(case):
         assert_close(single.detach().numpy(), double.detach().numpy(), f"result {index}", rtol=1e-5, atol=2e-6)
 
 
-@cases("strides")
+@cases("strides", often=False)
 def test_memory_layout_does_not_matter_and_bottoms_stay(case):
     plain = case.bottoms_as(torch.float64)
     strided = [other_layout(x.detach()).requires_grad_(x.requires_grad) for x in plain]
@@ -103,7 +111,7 @@ def other_layout(x: Tensor) -> Tensor:
     return x.movedim(0, -1).contiguous().movedim(-1, 0) if x.dim() > 1 else x
 
 
-@cases("module")
+@cases("module", often=False)
 def test_one_piece_gives_what_the_steps_give(case, tmp_path):
     stepwise, fused = loaded_net(case, tmp_path), loaded_net(case, tmp_path)
     torch.manual_seed(6)
@@ -164,7 +172,7 @@ def run_on(device: str, layer: Layer, inputs: list[Tensor]) -> list[torch.Size]:
     return [top.shape for top in tops]
 
 
-@cases("device")
+@cases("device", often=False)
 def test_runs_on_one_device(case):
     layer, bottoms = case.build(torch.float32), case.bottoms_as(torch.float32)
     shapes = [top.shape for top in run(layer, bottoms)]

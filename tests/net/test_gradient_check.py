@@ -32,7 +32,13 @@ def dummy(shape: tuple[int, ...], filler: str, name: str = "data") -> str:
         dummy_data_param {{ shape {{ {dims} }} data_filler {{ {filler} }} }} }}\n"""
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+FIRST = {case.type: case for case in reversed(CASES)}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=str(case), marks=[pytest.mark.long] * (FIRST[case.type] is not case)) for case in CASES],
+)
 def test_each_layer_type_gets_a_right_verdict(case, tmp_path):
     verdicts = check(tmp_path, case.net(), case.phase).get("layer", set())
     assert {verdict.partition(",")[0] for verdict in verdicts} <= {"right"}

@@ -24,12 +24,18 @@ def check(seeds, mode="own", length=15):
             pytest.fail(f"sequence {seed}:\n{shrunk(result).script()}", pytrace=False)
 
 
-@pytest.mark.parametrize("block", range(BLOCKS))
+def blocks(number: int, quick: int) -> pytest.MarkDecorator:
+    """Parametrise a test over blocks of sequences. Only the first few run in every run of the tests."""
+    marks = [[], [pytest.mark.long]]
+    return pytest.mark.parametrize("block", [pytest.param(i, marks=marks[i >= quick]) for i in range(number)])
+
+
+@blocks(BLOCKS, quick=3)
 def test_sequences(block):
     check(range(block * BLOCK, (block + 1) * BLOCK))
 
 
-@pytest.mark.parametrize("block", range(MIRROR_BLOCKS))
+@blocks(MIRROR_BLOCKS, quick=2)
 def test_sequences_where_arrays_are_copies(block, monkeypatch):
     """As on a GPU."""
     mirrored(monkeypatch.setattr)

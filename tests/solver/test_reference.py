@@ -13,6 +13,8 @@ from tests.replay import assert_close
 
 HALF = 15
 CASES = sorted(path.parent.name for path in (reference("golden", "solvers")).glob("*/record.npz"))
+ENDS = [pytest.param("", id="binary"), pytest.param(".h5", marks=pytest.mark.long)]
+"""The forms of snapshots. Those in HDF5 are read and written in every run by tests of files."""
 cases = pytest.mark.parametrize("case", CASES or [pytest.param("", marks=pytest.mark.skip("no reference files"))])
 
 
@@ -56,7 +58,7 @@ def test_trajectory(case, record):
 
 
 @cases
-@pytest.mark.parametrize("end", ["", ".h5"])
+@pytest.mark.parametrize("end", ENDS)
 def test_resume_from_reference_snapshot(case, record, end):
     solver = get_solver("solver.prototxt")
     solver.restore(f"snap_iter_{HALF}.solverstate{end}")
@@ -65,7 +67,7 @@ def test_resume_from_reference_snapshot(case, record, end):
 
 
 @cases
-@pytest.mark.parametrize("end", ["", ".h5"])
+@pytest.mark.parametrize("end", ENDS)
 def test_own_snapshot_has_the_content_of_the_reference_snapshot(case, record, end):
     solver = get_solver("solver.prototxt")
     solver.param.snapshot_prefix = "own"
