@@ -2,8 +2,8 @@
 
     python -m benchmarks.detection [FOLDER] [--threads 1] [--seconds 4] [--dry]
 
-FOLDER has the reference models, by default $CAFETIERE_SHARED/models. Needs `pip install 'opencv-python-headless<5'` and,
-for the second engine, OpenVINO. The engines take turns; medians of the processor's time are reported, which depend less
+FOLDER has the reference models, by default $CAFETIERE_SHARED/models. Needs OpenCV 4 and, for the second engine,
+OpenVINO. The engines take turns; medians of the processor's time are reported, which depend less
 on other programs than the time of the clock. With more than one thread it is the time of the clock. The table is
 printed and, without --dry, written to benchmarks/results/detection.md.
 """
