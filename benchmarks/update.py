@@ -87,15 +87,19 @@ def copy(count: int) -> tuple[Callable[[], None], int]:
     return step, 2
 
 
-def measure(candidates: dict[str, tuple[Callable[[], None], int]], rounds: int) -> dict[str, float]:
+def measure(
+    candidates: dict[str, tuple[Callable[[], None], int]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Return the median seconds of each candidate; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_number in range(rounds + 1):
         for name, (step, _) in candidates.items():
-            start = time.perf_counter()
+            start = clock()
             step()
             if round_number:  # the first round is a warm-up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

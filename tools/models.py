@@ -2,12 +2,14 @@
 
     python tools/models.py [FOLDER]     # the folder of reference models, by default $CAFETIERE_SHARED/models
 
-Takes a minute. Milliseconds are the best of several runs with one thread. A column for OpenCV's importer is written if
+Takes a minute. Milliseconds are processor time, the best of several runs with one thread. A column for the engine
+"openvino" is written if OpenVINO is installed. A column for OpenCV's importer is written if
 the installed OpenCV is older than 5, which has no importer.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -27,6 +29,7 @@ from caffe.proto.forks.fields import OPTIONS
 
 ROOT = Path(__file__).parent.parent
 ROUNDS, LEAST = 5, 0.2  # number of runs and seconds for the best time
+OPENVINO = importlib.util.find_spec("openvino") is not None
 HEAD = "# Forks and models\n\nThis page is written by `python tools/models.py`."
 
 
@@ -59,8 +62,9 @@ def forks() -> list[str]:
 
 def models(folder: Path, beside: bool) -> list[str]:
     """Return the table of models: the largest difference to the reference outputs, and the time of a run."""
-    lines = ["## Models", "", _words(beside), "", f"| model | outputs | difference | ms |{' OpenCV ms |' * beside}"]
-    lines.append(f"| --- | --- | --- | --- |{' --- |' * beside}")
+    times = ["ms", *["OpenVINO ms"] * OPENVINO, *["OpenCV ms"] * beside]
+    lines = ["## Models", "", _words(beside), "", f"| model | outputs | difference | {' | '.join(times)} |"]
+    lines.append(f"| --- | --- | --- |{' ---: |' * len(times)}")
     for name, info in json.loads((folder / "index.json").read_text()).items():
         if "npz" in name:
             lines.append(_row(folder, name, info, beside))
@@ -71,37 +75,50 @@ def _words(beside: bool) -> str:
     first = (
         "Trained models of public repositories. The difference is the largest of any output to the stored reference, "
         "relative to the largest value of that output; rows of detections are compared as sets. Milliseconds are those "
-        "of `net.optimize()` and one thread, with the first stored input; they are of one run on "
-        f"one machine ({os.cpu_count()} processors), which other programs may have used too"
+        "of `net.optimize()` and one thread, with the first stored input; they are the processor's time, on "
+        f"one machine ({os.cpu_count()} processors) which other programs used too"
     )
+    if OPENVINO:
+        first += '; beside them those of `net.optimize(engine="openvino")`, which the difference includes'
     if not beside:
         return (
             f"{first}. The installed OpenCV {cv2.__version__} has no importer for Caffe, so there is no column for it."
         )
-    return f"{first}; beside them OpenCV {cv2.__version__}'s importer, where it runs the net."
+    return f"{first}; and those of OpenCV {cv2.__version__}'s importer, where it runs the net."
 
 
 def _row(folder: Path, name: str, info: dict[str, Any], beside: bool) -> str:
     place, stored = (folder / name).parent, np.load(folder / name)
     definition, weights = place / info["prototxt"], place / info["caffemodel"]
-    net = caffe.Net(definition, caffe.TEST, weights=weights)
-    net.optimize()
-    worst, outputs = 0.0, 0
-    for case in reversed(info["cases"]):  # the first one runs last, because it is the one that is timed
-        inputs = {key.split("|")[2]: stored[key] for key in stored if key.startswith(f"{case}|in|")}
-        for blob, values in inputs.items():
-            net.blobs[blob].reshape(*values.shape)
-            net.blobs[blob].data[...] = values
-        net.forward()
-        for key in stored:
-            if key.startswith(f"{case}|out|"):
-                wanted = stored.get(key.replace("|out|", "|out_int|"), stored[key])
-                worst = max(worst, _difference(net.blobs[key.split("|")[2]].data, wanted))
-                outputs += 1
-    cells = [f"{Path(name).parent}/{weights.name}", str(outputs), f"{worst:.1e}", f"{_best(net.forward):.2f}"]
+    worst, outputs, times = 0.0, 0, []
+    for engine in ["torch", *["openvino"] * OPENVINO]:
+        net = caffe.Net(definition, caffe.TEST, weights=weights)
+        net.optimize(engine=engine)
+        # the first case runs last, because it is the one that is timed
+        found = [value for case in reversed(info["cases"]) for value in _compared(net, case, stored)]
+        outputs, worst = len(found), max(worst, *found)
+        times.append(f"{_best(net.forward):.2f}")
     if beside:
-        cells.append(_opencv(definition, weights, inputs))
-    return f"| {' | '.join(cells)} |"
+        times.append(_opencv(definition, weights, _inputs(info["cases"][0], stored)))
+    return f"| {Path(name).parent}/{weights.name} | {outputs} | {worst:.1e} | {' | '.join(times)} |"
+
+
+def _inputs(case: str, stored: Any) -> dict[str, np.ndarray]:
+    return {key.split("|")[2]: stored[key] for key in stored if key.startswith(f"{case}|in|")}
+
+
+def _compared(net: Any, case: str, stored: Any) -> list[float]:
+    """Run a case, and return the difference of each output to its reference."""
+    for blob, values in _inputs(case, stored).items():
+        net.blobs[blob].reshape(*values.shape)
+        net.blobs[blob].data[...] = values
+    net.forward()
+    differences = []
+    for key in stored:
+        if key.startswith(f"{case}|out|"):
+            wanted = stored.get(key.replace("|out|", "|out_int|"), stored[key])
+            differences.append(_difference(net.blobs[key.split("|")[2]].data, wanted))
+    return differences
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -133,9 +150,9 @@ def _best(run: Callable[[], object]) -> float:
     run()
     times: list[float] = []
     while len(times) < ROUNDS or sum(times) < LEAST:
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return 1000 * min(times)
 
 

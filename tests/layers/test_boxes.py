@@ -72,6 +72,7 @@ def test_batched_nms_is_nms_of_each_class(few, ordered, monkeypatch):
     """Also where some classes, or all, have too many boxes to be resolved together."""
     monkeypatch.setattr(b, "_FEW", few)
     monkeypatch.setattr(b, "_BLOCK", 16)
+    monkeypatch.setattr(b, "_BLOCK_OF_MANY", 16)
     boxes, scores = scene(300)
     classes = torch.tensor([0, 1, 2, 1, 1]).repeat(60)
     classes = classes.sort().values if ordered else classes
@@ -81,6 +82,23 @@ def test_batched_nms_is_nms_of_each_class(few, ordered, monkeypatch):
         places = (classes == label).nonzero().flatten()
         expected += places[greedy(boxes[places], scores[places], 0.3, 0, 150, 1.0)].tolist()
     assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("few", [0, 512])
+def test_classes_can_share_boxes_by_their_places(few, monkeypatch):
+    monkeypatch.setattr(b, "_FEW", few)
+    boxes, _ = scene(150)
+    scores, classes = scene(300, seed=1)[1], torch.tensor([0, 1]).repeat(150)
+    places = torch.arange(150).flip(0).repeat_interleave(2)
+    found = b.batched_nms(boxes, scores, classes, 0.3, top_k=99, places=places)
+    assert found.equal(b.batched_nms(boxes[places], scores, classes, 0.3, top_k=99))
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_the_best_are_sorted_and_of_equal_scores_the_first_comes_first(equal):
+    scores = torch.randperm(50, generator=torch.Generator().manual_seed(0)).float()
+    scores = scores.div(7).floor() if equal else scores
+    assert b.best(scores, 20).equal(torch.sort(scores, descending=True, stable=True).indices[:20])
 
 
 def test_overlaps_are_shares_of_the_union():

@@ -224,3 +224,15 @@ def test_bottoms_that_do_not_fit_are_errors(kind, shapes, options, message):
 def test_accuracy_of_a_net_that_diverged_is_not_perfect():
     x, label = torch.full((3, 5), float("nan")), torch.zeros(3)
     assert loss_of(x, label, "Accuracy") == 0
+
+
+@pytest.mark.parametrize("shape", [(300, 2), (2, 300, 3)])
+def test_softmax_of_many_short_rows_is_torchs(shape):
+    """It runs over the transposed bottom, which is faster; layout, values and gradient are the same."""
+    made = alone("Softmax", [shape], f"softmax_param {{ axis: {len(shape) - 1} }}")
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y, expected = made.forward(x), torch.softmax(x, -1)
+    assert y.is_contiguous()
+    torch.testing.assert_close(y, expected)
+    way = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(*(torch.autograd.grad(top, x, way)[0] for top in (y, expected)))

@@ -179,6 +179,16 @@ def test_layers_become_the_operators_that_open_vino_is_quick_at():
 # -- what is wanted ---------------------------------------------------------------------------------------------------
 
 
+def test_an_input_of_which_only_the_shape_is_used_is_no_input_of_the_model():
+    """The priors are in one piece with the layers around them, though they use shapes only."""
+    small = layer("Convolution", "x", "map", "convolution_param { num_output: 2 kernel_size: 3 stride: 2 }")
+    prior = "prior_box_param { min_size: 4 variance: 0.1 }"
+    for parts in ([small, layer("PriorBox", "map x", "prior", prior)], [layer("PriorBox", "x x", "prior", prior)]):
+        net, twin = optimised(*parts)
+        check(net, twin)
+        assert parts_of(net) == ["in", "piece"]
+
+
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_kept_stays_as_it_was_made(name):
     parts, keep = KEPT[name]

@@ -12,11 +12,13 @@ from torch import Tensor
 from caffe.layers.base import Layer, Loss, shape_text
 from caffe.layers.support.exact import is_exact, tell
 from caffe.layers.support.labels import class_labels
+from caffe.layers.support.values import can_look
 from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2, weights
 
 FLT_MIN = 1.1754943508222875e-38
 LOG_THRESHOLD = 1e-20
+_FEW_CLASSES, _MANY_ROWS = 8, 256
 FULL, VALID, BATCH_SIZE, NONE, PRE_FIXED = (
     caffe_pb2.LossParameter.NormalizationMode.Value(name)
     for name in ("FULL", "VALID", "BATCH_SIZE", "NONE", "PRE_FIXED")
@@ -106,6 +108,9 @@ class Softmax(Layer):
         self.axis(self.opt.axis, bottoms[0])
 
     def forward(self, x: Tensor) -> Tensor:
+        last = self.opt.axis in (-1, x.dim() - 1)
+        if last and x.dim() > 1 and x.shape[-1] <= _FEW_CLASSES and x.shape[-2] >= _MANY_ROWS and can_look(x):
+            return F.softmax(x.mT.contiguous(), -2).mT.contiguous()  # torch's kernel for short rows is slow
         return F.softmax(x, self.opt.axis)
 
 

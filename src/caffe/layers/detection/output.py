@@ -66,18 +66,20 @@ class _Selection(Layer, abstract=True):
 
     def _rows(self, boxes: Tensor, conf: Tensor) -> list[Tensor]:
         """The rows (K, 7) of each image, from boxes (N, P, L, 4) and scores (N, P, C)."""
-        how, (images, _, classes) = self.opt.nms_param, conf.shape
+        how, (images, priors, classes) = self.opt.nms_param, conf.shape
         scores = conf.mT.contiguous()  # (N, C, P)
         likely = scores > self.least
         if 0 <= self.opt.background_label_id < classes:
             likely[:, self.opt.background_label_id] = False
         image, label, prior = likely.nonzero().unbind(1)
-        mine = boxes[image, prior, label if self.loc_classes > 1 else label * 0]
-        score = scores[image, label, prior]
-        kept = batched_nms(mine, score, image * classes + label, how.nms_threshold, top_k=self.top_k, eta=how.eta)
-        head = torch.stack([image[kept].to(score.dtype), label[kept].to(score.dtype), score[kept]], 1)
-        counts = torch.bincount(image[kept], minlength=images).tolist()
-        rows = torch.cat([head, mine[kept]], 1).split(counts)
+        score, place = scores[likely], image * priors + prior
+        place = place * self.loc_classes + label if self.loc_classes > 1 else place
+        found, options = boxes.reshape(-1, 4), {"top_k": self.top_k, "eta": how.eta, "places": place}
+        kept = batched_nms(found, score, image * classes + label, how.nms_threshold, **options)
+        image, label, score = image[kept], label[kept], score[kept]
+        head = torch.stack([image.to(score.dtype), label.to(score.dtype), score], 1)
+        counts = torch.bincount(image, minlength=images).tolist()
+        rows = torch.cat([head, found[place[kept]]], 1).split(counts)
         most = self.opt.keep_top_k
         return [part[best(part[:, 2], most).sort().values] if 0 <= most < len(part) else part for part in rows]
 

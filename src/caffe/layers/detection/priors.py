@@ -23,7 +23,6 @@ class _Priors(Layer, abstract=True):
     """Base of the layers that generate prior boxes. The boxes depend only on shapes and are cached for each shape."""
 
     lends = True
-    traceable = False  # nothing to compile: the top is cached, and the bottoms' values are not read
     exempt = (0, 1)
     foreign: tuple[str, ...] = ()
     """Fields of prior_box_param that the layer does not support."""

@@ -15,15 +15,17 @@ CORNER, CENTER_SIZE, CORNER_SIZE = (
     caffe_pb2.PriorBoxParameter.CodeType.Value(name) for name in ("CORNER", "CENTER_SIZE", "CORNER_SIZE")
 )
 
-_BLOCK = 64
-"""The number of boxes that `nms` processes as one block."""
-_CACHED = 1 << 15
+_BLOCK, _BLOCK_OF_MANY = 96, 64
+"""The number of boxes of a class that are processed as one block: of a class alone, and of several classes at once."""
+_CACHED = 1 << 16
 """The number of pairs whose overlaps are computed at once, so that temporary values fit in the processor's cache."""
 _FEW = 512
 """Classes with at most this many boxes are processed together, since a separate call for each would be slower."""
 _TOGETHER = 1 << 19
 """The number of pairs whose overlaps are computed at once for such classes."""
 _TINY = 1e-38
+_NOWHERE = (torch.inf, torch.inf, -torch.inf, -torch.inf, _TINY)
+"""The row of a box that overlaps with no other."""
 
 
 def areas(boxes: Tensor, offset: float = 0) -> Tensor:
@@ -42,20 +44,25 @@ def overlaps(a: Tensor, b: Tensor, offset: float = 0) -> Tensor:
 
     The result is 0 if neither box has an area.
     """
-    return _overlaps(a.mT, areas(a, offset), b.mT, areas(b, offset), offset)
+    return _overlaps(_rows(a, offset), _rows(b, offset), offset)
 
 
-def _overlaps(a: Tensor, area_a: Tensor, b: Tensor, area_b: Tensor, offset: float = 0) -> Tensor:
-    """`overlaps` for boxes stored as rows of coordinates, a (..., 4, N) and b (..., 4, M), with their areas."""
-    a, b = a.unsqueeze(-1), b.unsqueeze(-2)
-    width = torch.minimum(a[..., 2, :, :], b[..., 2, :, :]).sub_(torch.maximum(a[..., 0, :, :], b[..., 0, :, :]))
-    height = torch.minimum(a[..., 3, :, :], b[..., 3, :, :]).sub_(torch.maximum(a[..., 1, :, :], b[..., 1, :, :]))
+def _rows(boxes: Tensor, offset: float) -> Tensor:
+    """Boxes (..., N, 4) as rows (..., 5, N): the coordinates, and the areas, which are at least tiny."""
+    return torch.cat([boxes, areas(boxes, offset).clamp(min=_TINY).unsqueeze(-1)], -1).mT.contiguous()
+
+
+def _overlaps(a: Tensor, b: Tensor, offset: float = 0) -> Tensor:
+    """`overlaps` for boxes stored as rows, a (..., 5, N) and b (..., 5, M)."""
+    left, top, right, bottom, area = a.unsqueeze(-1).unbind(-3)
+    other_left, other_top, other_right, other_bottom, other_area = b.unsqueeze(-2).unbind(-3)
+    width = torch.minimum(right, other_right).sub_(torch.maximum(left, other_left))
+    height = torch.minimum(bottom, other_bottom).sub_(torch.maximum(top, other_top))
     if offset:
         width, height = width.add_(offset), height.add_(offset)
     common = width.clamp_(min=0).mul_(height.clamp_(min=0))
     room = None if height.requires_grad else height
-    union = torch.add(area_a.unsqueeze(-1), area_b.unsqueeze(-2), out=room).sub_(common)
-    return common.div_(union.clamp_(min=_TINY))
+    return common.div_(torch.add(area, other_area, out=room).sub_(common))
 
 
 @torch.no_grad()
@@ -69,7 +76,7 @@ def nms(
     all). With eta < 1 the threshold is multiplied by eta after each kept box while it exceeds 0.5.
     """
     order = best(scores, top_k)
-    rows = boxes.detach().index_select(0, order).mT.contiguous()
+    rows = _rows(boxes.detach().index_select(0, order), offset)
     return order.index_select(0, _suppress(rows, threshold, offset, eta))
 
 
@@ -82,11 +89,18 @@ def batched_nms(
     offset: float = 0,
     top_k: int | None = None,
     eta: float = 1.0,
+    places: Tensor | None = None,
 ) -> Tensor:
     """`nms` for each class separately: boxes (M, 4), scores (M), integer classes (M).
 
-    The indices of the kept boxes are ordered by class, then by score. `top_k` applies to each class.
+    The indices of the kept boxes are ordered by class, then by score. `top_k` applies to each class. With `places` (M),
+    box i is `boxes[places[i]]`, so that classes can share boxes without copies of them.
     """
+    boxes = boxes.detach()
+
+    def placed(order: Tensor) -> Tensor:
+        return order if places is None else places.index_select(0, order)
+
     by_class = None
     if not bool((classes[1:] >= classes[:-1]).all()):
         by_class = torch.argsort(classes, stable=True)
@@ -98,12 +112,13 @@ def batched_nms(
         orders.append(order if by_class is None else by_class[order])
         start += len(part)
     kept: list[Tensor] = list(orders)
-    few = [i for i, order in enumerate(orders) if eta >= 1 and len(order) <= _FEW]
+    few = [i for i, order in enumerate(orders) if eta >= 1 and len(orders) > 1 and len(order) <= _FEW]
     for i in sorted(set(range(len(orders))) - set(few)):
-        rows = boxes.detach().index_select(0, orders[i]).mT.contiguous()
+        rows = _rows(boxes.index_select(0, placed(orders[i])), offset)
         kept[i] = orders[i].index_select(0, _suppress(rows, threshold, offset, eta))
     for group in _groups(few, [len(order) for order in orders]):
-        for i, stays in zip(group, _suppress_few(boxes, [orders[i] for i in group], threshold, offset), strict=True):
+        masks = _suppress_few(boxes, [placed(orders[i]) for i in group], threshold, offset)
+        for i, stays in zip(group, masks, strict=True):
             kept[i] = orders[i][stays]
     return torch.cat(kept) if kept else classes.new_empty(0, dtype=torch.long)
 
@@ -112,7 +127,7 @@ def _groups(few: list[int], counts: list[int]) -> Iterator[list[int]]:
     """The classes `few` in groups of similar counts, each of which fits into the cache."""
     few = sorted(few, key=lambda i: counts[i])
     while few:
-        size = max(1, _TOGETHER // (_BLOCK * max(1, counts[few[-1]])))
+        size = max(1, _TOGETHER // (_BLOCK_OF_MANY * max(1, counts[few[-1]])))
         yield few[-size:]
         few = few[:-size]
 
@@ -122,17 +137,17 @@ def _suppress_few(boxes: Tensor, orders: Sequence[Tensor], threshold: float, off
     counts = [len(order) for order in orders]
     places = nn.utils.rnn.pad_sequence(list(orders), batch_first=True)
     stays = torch.arange(places.shape[1], device=boxes.device) < places.new_tensor(counts).unsqueeze(1)
-    rows = boxes.detach()[places].mT.contiguous()
-    area = areas(rows.mT, offset)
-    for start in range(0, places.shape[1], _BLOCK):
-        end = start + _BLOCK
-        first, size = rows[..., start:end], area[:, start:end]
-        covers = ~(_overlaps(first, size, first, size, offset) <= threshold)
-        stays[:, start:end] = _resolved(covers, stays[:, start:end])
+    rows = _rows(boxes[places], offset)
+    nowhere = rows.new_tensor(_NOWHERE).unsqueeze(1)
+    for start in range(0, places.shape[1], _BLOCK_OF_MANY):
+        end = start + _BLOCK_OF_MANY
+        first = rows[..., start:end]
+        stays[:, start:end] = kept = _resolved(~(_overlaps(first, first, offset) <= threshold), stays[:, start:end])
         if end < places.shape[1]:
-            share = _overlaps(first, size, rows[..., end:], area[:, end:], offset)
-            covers = ~(share <= threshold) & stays[:, start:end].unsqueeze(2)
-            stays[:, end:] &= ~covers.any(1)
+            first, rest = torch.where(kept.unsqueeze(1), first, nowhere), rows[..., end:]
+            step = max(1, _CACHED // (_BLOCK_OF_MANY * rest.shape[2]))
+            worst = [_overlaps(*part, offset).amax(1) for part in zip(first.split(step), rest.split(step), strict=True)]
+            stays[:, end:] &= torch.cat(worst) <= threshold
     return [mask[:count] for mask, count in zip(stays, counts, strict=True)]
 
 
@@ -142,28 +157,30 @@ def best(scores: Tensor, top_k: int | None = None) -> Tensor:
         return torch.argsort(scores, descending=True, stable=True)
     if top_k <= 0:
         return scores.new_empty(0, dtype=torch.long)
-    least = torch.topk(scores, top_k, sorted=False).values.min()
-    near = (scores >= least).nonzero().flatten()
+    values, order = torch.topk(scores, top_k)
+    least = values[-1]
+    high = scores >= least
+    if bool((values[1:] < values[:-1]).all()) and int(high.count_nonzero()) == top_k:  # no scores are equal
+        return order
+    near = high.nonzero().flatten()
     return near.index_select(0, torch.argsort(scores.index_select(0, near), descending=True, stable=True)[:top_k])
 
 
 def _suppress(rows: Tensor, threshold: float, offset: float, eta: float) -> Tensor:
-    """The indices of the kept boxes, for boxes sorted by score. `rows` (4, N) are their coordinates."""
+    """The indices of the kept boxes, for boxes sorted by score, stored as `rows` (5, N)."""
     left = torch.arange(rows.shape[1], device=rows.device)
-    area = areas(rows.mT, offset)
     kept: list[Tensor] = []
     if eta < 1:
-        left, threshold = _adapt(rows, area, threshold, offset, eta, kept)
-        rows, area = rows.index_select(1, left), area.index_select(0, left)
+        left, threshold = _adapt(rows, threshold, offset, eta, kept)
+        rows = rows.index_select(1, left)
     while len(left):
-        first, size = rows[:, :_BLOCK], area[:_BLOCK]
-        stays = _resolved(~(_overlaps(first, size, first, size, offset) <= threshold)).nonzero().flatten()
+        first = rows[:, :_BLOCK]
+        stays = _resolved(~(_overlaps(first, first, offset) <= threshold)).nonzero().flatten()
         kept.append(left[:_BLOCK].index_select(0, stays))
-        left, rows, area = left[_BLOCK:], rows[:, _BLOCK:], area[_BLOCK:]
+        left, rows = left[_BLOCK:], rows[:, _BLOCK:]
         if len(left):
-            first, size = first.index_select(1, stays), size.index_select(0, stays)
-            free = _free(first, size, rows, area, threshold, offset)
-            left, rows, area = left.index_select(0, free), rows.index_select(1, free), area.index_select(0, free)
+            free = _free(first.index_select(1, stays), rows, threshold, offset)
+            left, rows = left.index_select(0, free), rows.index_select(1, free)
     return torch.cat(kept) if kept else left
 
 
@@ -179,26 +196,21 @@ def _resolved(covers: Tensor, there: Tensor | None = None) -> Tensor:
         stays = then
 
 
-def _free(first: Tensor, size: Tensor, rows: Tensor, area: Tensor, threshold: float, offset: float) -> Tensor:
-    """The indices of the boxes `rows` (4, N) that no kept box in `first` (4, B) covers."""
+def _free(first: Tensor, rows: Tensor, threshold: float, offset: float) -> Tensor:
+    """The indices of the boxes `rows` (5, N) that no kept box in `first` (5, B) covers."""
     step = max(256, _CACHED // first.shape[1])
-    worst = [
-        _overlaps(first, size, some, area[i * step : (i + 1) * step], offset).amax(0)
-        for i, some in enumerate(rows.split(step, 1))
-    ]
+    worst = [_overlaps(first, some, offset).amax(0) for some in rows.split(step, 1)]
     return (torch.cat(worst) <= threshold).nonzero().flatten()
 
 
-def _adapt(
-    rows: Tensor, area: Tensor, threshold: float, offset: float, eta: float, kept: list[Tensor]
-) -> tuple[Tensor, float]:
+def _adapt(rows: Tensor, threshold: float, offset: float, eta: float, kept: list[Tensor]) -> tuple[Tensor, float]:
     """Suppress boxes one by one until the threshold is constant. Returns the remaining indices and the threshold."""
-    left, worst = torch.arange(rows.shape[1], device=rows.device), torch.zeros_like(area)
+    left, worst = torch.arange(rows.shape[1], device=rows.device), torch.zeros_like(rows[0])
     while len(left) and threshold > 0.5:
         one, rest = left[:1], left[1:]
         kept.append(one)
         threshold *= eta
-        found = _overlaps(rows[:, one], area[one], rows[:, rest], area[rest], offset)[0]
+        found = _overlaps(rows[:, one], rows[:, rest], offset)[0]
         worst = torch.maximum(worst[1:], found)
         free = (worst <= threshold).nonzero().flatten()
         left, worst = rest[free], worst[free]

@@ -29,8 +29,11 @@ from caffe.proto import caffe_pb2
 __all__ = ["convert", "in_its_terms", "without_memory"]
 
 
-def convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tensor]) -> Any:
-    """Convert calls to an OpenVINO model for the shapes of `given`. Passes on any exception of torch or OpenVINO."""
+def convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tensor]) -> tuple[Any, list[int]]:
+    """Convert calls to an OpenVINO model for the shapes of `given`, and say which of these are the model's inputs.
+
+    The others are not inputs, because only their shapes are used. Passes on any exception of torch or OpenVINO.
+    """
     piece = Piece(calls, needed)
     kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
     try:
@@ -38,14 +41,16 @@ def convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tens
         with warnings.catch_warnings(), exported():
             warnings.simplefilter("ignore")  # internal warnings of torch and OpenVINO
             write = make_fx(lambda *given: piece.compute(given), tracing_mode="fake", _allow_non_fake_inputs=True)
-            decoder = TorchFXPythonDecoder(_pure(write(*given)), dynamic_shapes=False)
+            graph = _pure(write(*given))
+            used = _drop_unused_inputs(graph)
+            decoder = TorchFXPythonDecoder(graph, dynamic_shapes=False)
             model = _frontend().convert(_frontend().load(decoder))
     finally:
         changed = [_restore(owned, before) for owned, before in kept]
     if any(changed):
         raise ValueError("a layer remembers something from run to run")
     _forget_places(model)
-    return model
+    return model, used
 
 
 def without_memory(places: Sequence[int], given: Sequence[Tensor]) -> dict[int, Tensor]:
@@ -79,6 +84,18 @@ def _pure(graph: Any) -> Any:
     if any(torch_internals.is_mutable_operator(target) for target in targets):
         raise ValueError("a layer writes into an array")
     return graph
+
+
+def _drop_unused_inputs(graph: Any) -> list[int]:
+    """Remove the nodes without an effect on the outputs, and such inputs. Returns the indices of the other inputs."""
+    graph.graph.eliminate_dead_code()
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    used = [index for index, node in enumerate(inputs) if node.users]
+    for node in inputs:
+        if not node.users:
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return used
 
 
 def _forget_places(model: Any) -> None:

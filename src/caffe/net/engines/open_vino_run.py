@@ -58,8 +58,8 @@ class OpenVinoRun:
             "INFERENCE_PRECISION_HINT": "bf16" if self._arithmetic is torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        model = convert(self._terms, self.piece.writes, given)
-        return _Model(model, _core().compile_model(model, "CPU", settings))
+        model, used = convert(self._terms, self.piece.writes, given)
+        return _Model(model, used, _core().compile_model(model, "CPU", settings))
 
     def _culprits(self, given: Sequence[Tensor]) -> list[Layer]:
         """The layers that cannot be converted one by one. All layers, if each can."""
@@ -84,7 +84,10 @@ def _finite(value: Tensor) -> bool:
 class _Model:
     """A model that OpenVINO compiled for fixed shapes. Each run writes to the same tensors."""
 
-    def __init__(self, model: Any, compiled: Any) -> None:
+    def __init__(self, model: Any, used: Sequence[int], compiled: Any) -> None:
+        if len(model.inputs) != len(used):
+            raise ValueError("OpenVINO has dropped an input")
+        self._used = used
         if [port.shape for port in compiled.outputs] != [port.shape for port in model.outputs]:
             raise ValueError("OpenVINO has made tops of other shapes")
         self._request = compiled.create_infer_request()
@@ -94,7 +97,7 @@ class _Model:
             self._request.set_output_tensor(index, openvino.Tensor(top.numpy(), shared_memory=True))
 
     def __call__(self, given: Sequence[Tensor]) -> list[Tensor]:
-        for index, value in enumerate(given):
+        for index, value in enumerate(given[place] for place in self._used):
             if value.data_ptr() != self._given[index].data_ptr() or not value.is_contiguous():
                 self._given[index] = value = value.contiguous()
                 self._request.set_input_tensor(index, openvino.Tensor(value.detach().numpy(), shared_memory=True))

@@ -1,0 +1,1 @@
+"""The data layer, under its name in py-faster-rcnn."""
