@@ -21,8 +21,9 @@ STEPS = 30
 MODES = {
     "shard": "shard: FULL",
     "tensor": "tensor_parallel: 2",
-    "pipeline": "pipeline {{ stages: {} micro_batches: 3 }}",
-    "pipeline_of_batches": "pipeline {{ stages: {} }}",
+    "pipeline": "pipeline {{ stages: {} micro_batches: 3 cost: OPERATIONS }}",  # the same stages in every solver
+    "pipeline_of_batches": "pipeline {{ stages: {} cost: OPERATIONS }}",
+    "pipeline_by_time": "pipeline {{ stages: {} micro_batches: 3 }}",
 }
 SOURCES = """
 layer {{ name: "db" type: "Data" top: "db" top: "label" data_param {{ source: "db" batch_size: {0} backend: LMDB }}
@@ -150,7 +151,7 @@ def varied(mode: str, size: int) -> Found:
 def brief(size: int) -> Found:
     """A few steps in each way to divide."""
     found: Found = {}
-    for mode in ("shard", "tensor", "pipeline"):
+    for mode in ("shard", "tensor", "pipeline_by_time"):
         plain = made(mode, size, 'type: "SGD" ')  # LARS with clipping is blind to a factor of all gradients
         solver = made(mode, size, 'type: "LARS" momentum: 0.9 clip_gradients: 0.4 ')
         found[mode] = np.concatenate([trained_losses(each, 3) for each in (plain, solver)])

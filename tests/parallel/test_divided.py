@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -15,7 +17,7 @@ from caffe.net.divided.stages import cut, shares
 from caffe.parallel.group import ALONE, Alone, joined
 from caffe.parallel.launch import launch
 from caffe.proto import caffe_pb2, state, weights
-from caffe.solver import get_solver
+from caffe.solver import divided, get_solver
 from tests.conftest import ROOT
 from tests.parallel import cases, divided_cases
 
@@ -106,6 +108,15 @@ class Several(Alone):
         self.size = size
 
 
+class Behind(Several):
+    """A process that is not the first, and whose first process has measured a slow layer."""
+
+    rank = 1
+
+    def share(self, value):
+        return [0, 1, 9, 1, 1, 1, 1]
+
+
 def solver(options="", size=2, layers="", loss=""):
     param = text_format.Parse(f'base_lr: 0.1 lr_policy: "fixed" {options}', caffe_pb2.SolverParameter())
     text_format.Parse(NET % loss + layers, param.net_param)
@@ -180,15 +191,34 @@ def test_a_stage_alternates_as_soon_as_its_first_micro_batch_can_be_back():
     assert order(0, 4, 2) == [True, True, False, False]
 
 
-def test_stages_are_equal_in_cost_and_keep_shared_weights_together():
-    shared = 'param { name: "w" } param { name: "b" }'
+def chain(shared=()):
+    """The steps of InnerProduct layers of equal cost behind a data layer; some share their weights."""
+    both = 'param { name: "w" } param { name: "b" }'
     text = "".join(
         f'layer {{ name: "{index}" type: "InnerProduct" bottom: "{index - 1 if index else "ip"}" top: "{index}" '
-        f"inner_product_param {{ num_output: 3 }} {shared if index in (0, 4) else ''} }}"
+        f"inner_product_param {{ num_output: 3 }} {both if index in shared else ''} }}"
         for index in range(6)
     )
     made = solver("", 1, text + 'layer { name: "end" type: "Silence" bottom: "5" }')
-    steps = [step for step in made.net.steps if step.layer.name.isdigit() or step.layer.name == "x"]
-    found = cut(steps, shares(steps), 2)
-    assert found == [0, 0, 0, 0, 0, 0, 1]
     made.net.close()
+    return [step for step in made.net.steps if step.layer.name.isdigit() or step.layer.name == "x"]
+
+
+def test_stages_are_equal_in_cost_and_keep_shared_weights_together():
+    steps = chain(shared=(0, 4))
+    assert cut(steps, shares(steps), 2) == [0, 0, 0, 0, 0, 0, 1]
+
+
+def test_stages_follow_measured_times_where_they_differ_clearly(monkeypatch):
+    steps = chain()
+    net = SimpleNamespace(steps=steps, device=None, layer_names=[step.layer.name for step in steps])
+    for slow, options, expected in (
+        (9, "", [0, 0, 0, 1, 1, 1, 1]),
+        (9, "cost: OPERATIONS", [0, 0, 0, 0, 1, 1, 1]),
+        (1.1, "", [0, 0, 0, 0, 1, 1, 1]),
+        (None, "", [0, 0, 0, 0, 1, 1, 1]),
+    ):
+        monkeypatch.setattr(divided, "layer_seconds", lambda *_, slow=slow: [0, 1, slow, 1, 1, 1, 1])
+        param = text_format.Parse(f"pipeline {{ {options} }}", caffe_pb2.SolverParameter())
+        assert divided._stages(param, Several(2), net) == expected
+    assert divided._stages(param, Behind(2), net) == [0, 0, 0, 1, 1, 1, 1]

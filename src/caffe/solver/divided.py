@@ -22,6 +22,7 @@ from caffe.net.divided.parts import Part, even, part_of, swap_blob
 from caffe.net.divided.pipeline import Pipeline
 from caffe.net.divided.products import product_engine
 from caffe.net.divided.shards import sharded_engine
+from caffe.net.measure.times import layer_seconds
 from caffe.parallel.exchange import Exchange
 from caffe.parallel.group import Group
 from caffe.solver.ema import MovingAverage
@@ -32,6 +33,9 @@ __all__ = ["Division", "check_late", "checked", "divide", "modes"]
 
 _SMALL = 1 << 12
 """Values of a blob that stays whole in every process under shard: FULL, since it costs a message of its own."""
+
+_CLEARLY = 0.9
+"""What measured stages must need, of what those by operations need, to be taken."""
 
 
 class _State(Protocol):
@@ -328,9 +332,7 @@ def _check_sharers(net: Net, parts: Sequence[Part | None], places: dict[int, int
 def _pipeline(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     train, count = nets[0], param.pipeline.micro_batches
     check_micro_batches(train, count)
-    costs = stages.shares(train.steps)
-    found = stages.cut(train.steps, costs, group.size)
-    _log_stages(train, costs, found)
+    found = _stages(param, group, train)
     by_layer = {id(step.layer): stage for step, stage in zip(train.steps, found, strict=True)}
     by_name = {step.layer.name: stage for step, stage in zip(train.steps, found, strict=True) if step.layer.tensors}
     exchange = Exchange.among(group, [range(group.size)])
@@ -345,10 +347,24 @@ def _pipeline(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     return Division(nets, exchange, parts, _reason("pipeline", "the layers of the net are"), staged=True)
 
 
-def _log_stages(net: Net, costs: stages.Shares, found: Sequence[int]) -> None:
+def _stages(param: Any, group: Group, net: Net) -> list[int]:
+    """The stage of each layer. Process 0 measures the layers, so that all agree.
+
+    Stages by time replace those by operations only where they are clearly better, so that small differences of a
+    measurement do not lead to other stages in each run.
+    """
+    costs, what = stages.shares(net.steps), "operations"
+    found = stages.cut(net.steps, costs, group.size)
+    if param.pipeline.cost == param.pipeline.TIME:
+        seconds = group.share(layer_seconds(net.steps, net.device) if not group.rank else None)
+        costs, what = stages.shares(net.steps, seconds), "time"
+        better = stages.cut(net.steps, costs, group.size)
+        if stages.largest(costs, better) < _CLEARLY * stages.largest(costs, found):
+            found = better
     for stage in range(max(found) + 1):
         own = [index for index, each in enumerate(found) if each == stage]
         work, held = (100 * sum(costs[index][kind] for index in own) for kind in range(2))
         names = [net.layer_names[index] for index in own if not net.steps[index].layer.splits]
-        fact = f'layers "{names[0]}" to "{names[-1]}", {work:.0f} % of the operations, {held:.0f} % of the memory'
+        fact = f'layers "{names[0]}" to "{names[-1]}", {work:.0f} % of the {what}, {held:.0f} % of the memory'
         log.info("solver.py", f"pipeline: stage {stage}: {fact}")
+    return found
