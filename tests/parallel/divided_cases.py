@@ -23,6 +23,7 @@ MODES = {
     "tensor": "tensor_parallel: 2",
     "pipeline": "pipeline {{ stages: {} micro_batches: 3 cost: OPERATIONS }}",  # the same stages in every solver
     "pipeline_of_batches": "pipeline {{ stages: {} cost: OPERATIONS }}",
+    "pipelines": "pipeline {{ stages: 2 micro_batches: 3 cost: OPERATIONS }}",  # each with its own records
     "pipeline_by_time": "pipeline {{ stages: {} micro_batches: 3 }}",
 }
 SOURCES = """
@@ -66,7 +67,8 @@ def main(folder: str, *names: str) -> None:
 def made(mode: str, size: int, options: str, layers: str = LAYERS) -> Solver:
     """A solver of a divided net, or with `size` 1 of the net as it is."""
     text = MODES[mode].format(size) + " " if size > 1 else ""
-    batch = WHOLE if "pipeline" in mode else WHOLE // size
+    streams = max(1, size // 2) if mode == "pipelines" else 1 if "pipeline" in mode else size
+    batch = WHOLE // streams
     return solver(batch, text + options, layers, SOURCES)
 
 

@@ -19,10 +19,10 @@ from caffe.parallel.launch import launch
 from caffe.proto import caffe_pb2, state, weights
 from caffe.solver import divided, get_solver
 from tests.conftest import ROOT
-from tests.parallel import cases, divided_cases
+from tests.parallel import cases, combinations, divided_cases
 
 RULES = {"SGD": divided_cases.STEPS, "Adam": 6, "LARS": 6, "LAMB": 6}
-SIZES = {"shard": (3, 2), "tensor": (2, 4), "pipeline": (2, 3)}
+SIZES = {"shard": (3, 2), "tensor": (2, 4), "pipeline": (2, 3), "pipelines": (4,)}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,19 @@ def test_layers_of_many_kinds_with_statistics_of_all(place, mode):
         assert np.array_equal(found["SGD resumed"], found["SGD on"])
 
 
+@pytest.mark.long
+def test_combinations_of_the_table_in_the_docs(place):
+    assert launch(["-m", "tests.parallel.combinations", str(place)], 2, cores()) == 0
+    found = dict(np.load(place / "combinations_0.npz"))
+    for option, ways in combinations.table().items():
+        for way, right in ways.items():
+            losses = found[f"{option} {way}"]
+            assert bool(losses.size) == right, f"{option}, {way}"
+            if right:
+                expected = combinations.run(option, way, 1)
+                close(losses, expected, 1e-2 if "BFLOAT16" in option else 3e-6, f"{option}, {way}")
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 NET = """
@@ -132,18 +145,20 @@ def layer(kind, options="", bottom="ip", top="t"):
     ("options", "size", "layers", "loss", "fact"),
     [
         ("shard: FULL tensor_parallel: 2", 2, "", "", "tensor_parallel is set beside shard"),
+        ("shard: FULL " + PIPELINE, 2, "", "", "pipeline is set beside shard"),
+        ("tensor_parallel: 2 " + PIPELINE, 2, "", "", "pipeline is set beside tensor_parallel"),
         ("tensor_parallel: 0", 2, "", "", "tensor_parallel is 0, expected"),
         ("tensor_parallel: 2", 3, "", "", r"there are 3 process\(es\), expected a multiple"),
         ("tensor_parallel: 2", 1, "", "", r"there are 1 process\(es\), expected a multiple"),
         (PIPELINE, 1, "", "", r"2 stages, but there are 1 process\(es\)"),
-        (PIPELINE, 4, "", "", "several pipelines beside each other are not built"),
+        (PIPELINE, 3, "", "", r"there are 3 process\(es\), expected a multiple"),
         ("pipeline { stages: 1 }", 2, "", "", "1 stages and 1 micro_batches"),
         ('shard: FULL type: "Muon"', 2, "", "", '"Muon" computes with the whole'),
         (PIPELINE + ' type: "LBFGS"', 2, "", "", "needs all data in one process"),
         ("shard: FULL precision: BFLOAT16", 2, "", "", "precision is set beside shard"),
         (PIPELINE + " debug_info: true", 2, "", "", "debug_info is set beside pipeline"),
         ("shard: FULL snapshot_diff: true", 2, "", "", "snapshot_diff is set beside shard"),
-        (PIPELINE + " global_dropout: true", 2, "", "", "a pipeline has one stream"),
+        (PIPELINE + " global_dropout: true", 2, "", "", "not built for stages"),
         ("pipeline { stages: 2 micro_batches: 4 }", 2, "", "", "one batch size that 4 divides"),
         (PIPELINE, 2, layer("BatchNorm"), "", "BatchNorm. is not known to compute each record"),
         (PIPELINE, 2, layer("Softmax", "softmax_param { axis: 0 }"), "", "along the axis of the records"),
@@ -165,7 +180,7 @@ def test_what_cannot_be_divided_is_refused_before_training(options, size, layers
         with pytest.raises(CaffeError, match=fact):
             solver(options, size, layers, loss)
     finally:
-        shard.read_as_one(False)
+        shard.read_as_one(1)
 
 
 def test_one_process_has_all_of_its_shards():

@@ -194,7 +194,7 @@ def modes(param: Any) -> list[str]:
 def checked(param: Any, rule: Rule, group: Group) -> Group:
     """The group. Raises a SolverError for what a divided net cannot do in it, before any net is built."""
     found = modes(param)
-    shard.read_as_one(False)
+    shard.read_as_one(1)
     if not found:
         return group
     if len(found) > 1:
@@ -216,8 +216,8 @@ def checked(param: Any, rule: Rule, group: Group) -> Group:
     if mode == "pipeline":
         for name in ("global_batch_norm", "global_normalization", "global_dropout"):
             if getattr(param, name):
-                raise SolverError(f"{name} is set, but a pipeline has one stream of batches; remove {name}")
-        shard.read_as_one(True)
+                raise SolverError(f"{name} is set beside pipeline: it is not built for stages; remove one of them")
+        shard.read_as_one(param.pipeline.stages)
     return group
 
 
@@ -245,10 +245,10 @@ def _check_counts(mode: str, param: Any, group: Group) -> None:
                 f"pipeline has {wanted} stages and {param.pipeline.micro_batches} micro_batches, expected 2 stages or "
                 "more and 1 micro-batch or more"
             )
-        if count != wanted:
+        if count % wanted:
             raise SolverError(
-                f"pipeline has {wanted} stages, but there are {count} process(es), expected one a stage (several "
-                f"pipelines beside each other are not built); {start}"
+                f"pipeline has {wanted} stages, but there are {count} process(es), expected a multiple of that: one a "
+                f"stage, and as many again for each further batch; {start}"
             )
     if mode == "shard" and count == 1:
         log.info("solver.py", "shard: FULL: there is one process, which has all of every blob")
@@ -295,10 +295,17 @@ def _shard(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     return Division(nets, exchange, parts, reason, 1 / group.size, streams=group.size)
 
 
-def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
-    size, count = group.size, param.tensor_parallel
+def _exchanges(group: Group, count: int) -> tuple[Exchange, Exchange | None]:
+    """The exchange among `count` processes that divide a net, and that among those with the same part of it, if any."""
+    size = group.size
     exchange = Exchange.among(group, [range(first, first + count) for first in range(0, size, count)])
     replicas = Exchange.among(group, [range(first, size, count) for first in range(count)])
+    return exchange, replicas if replicas.size > 1 else None
+
+
+def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
+    size, count = group.size, param.tensor_parallel
+    exchange, replicas = _exchanges(group, count)
     parts: list[Part | None] = [None] * len(nets[0].learnable)
     places = {id(entry.blob): index for index, entry in enumerate(nets[0].learnable)}
     for layer in nets[0].layers:
@@ -314,7 +321,7 @@ def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     for net in nets:
         net.runners.divide(lambda: product_engine(exchange))
     reason = _reason(f"tensor_parallel: {count}", "its weights are")
-    return Division(nets, exchange, parts, reason, 1 / size, replicas if replicas.size > 1 else None, streams=size)
+    return Division(nets, exchange, parts, reason, 1 / size, replicas, streams=size)
 
 
 def _check_sharers(net: Net, parts: Sequence[Part | None], places: dict[int, int]) -> None:
@@ -335,16 +342,17 @@ def _pipeline(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     found = _stages(param, group, train)
     by_layer = {id(step.layer): stage for step, stage in zip(train.steps, found, strict=True)}
     by_name = {step.layer.name: stage for step, stage in zip(train.steps, found, strict=True) if step.layer.tensors}
-    exchange = Exchange.among(group, [range(group.size)])
+    exchange, replicas = _exchanges(group, param.pipeline.stages)
     parts: list[Part | None] = []
     for entry in train.learnable:
         shape = tuple(entry.tensor.shape)
         size, owner = (shape or (1,))[0], by_name[entry.layer]
-        parts.append(Part(shape, 0, tuple(size * (rank > owner) for rank in range(group.size + 1))))
+        parts.append(Part(shape, 0, tuple(size * (rank > owner) for rank in range(exchange.size + 1))))
     train.runners.divide(lambda: Pipeline(exchange, lambda calls: [by_layer[id(call.layer)] for call in calls], count))
     for net in nets[1:]:
         net.runners.divide(lambda: Pipeline(exchange, lambda calls: stages.following(calls, by_name), 1))
-    return Division(nets, exchange, parts, _reason("pipeline", "the layers of the net are"), staged=True)
+    reason, count = _reason("pipeline", "the layers of the net are"), group.size // exchange.size
+    return Division(nets, exchange, parts, reason, 1 / count, replicas, count, staged=True)
 
 
 def _stages(param: Any, group: Group, net: Net) -> list[int]:
@@ -354,11 +362,11 @@ def _stages(param: Any, group: Group, net: Net) -> list[int]:
     measurement do not lead to other stages in each run.
     """
     costs, what = stages.shares(net.steps), "operations"
-    found = stages.cut(net.steps, costs, group.size)
+    found = stages.cut(net.steps, costs, param.pipeline.stages)
     if param.pipeline.cost == param.pipeline.TIME:
         seconds = group.share(layer_seconds(net.steps, net.device) if not group.rank else None)
         costs, what = stages.shares(net.steps, seconds), "time"
-        better = stages.cut(net.steps, costs, group.size)
+        better = stages.cut(net.steps, costs, param.pipeline.stages)
         if stages.largest(costs, better) < _CLEARLY * stages.largest(costs, found):
             found = better
     for stage in range(max(found) + 1):
