@@ -14,7 +14,7 @@ import numpy as np
 from caffe.errors import CaffeError
 from caffe.net.divided import shards
 from caffe.parallel import environment, group
-from caffe.solver import divided
+from caffe.solver import cutting
 from tests.conftest import ROOT
 from tests.parallel import divided_cases
 from tests.parallel.cases import Found, close, solver, tested
@@ -63,7 +63,7 @@ def run(option: str, way: str, size: int) -> np.ndarray:
 def main(folder: str) -> None:
     """Run all pairs in this process of several, and write what they give."""
     os.chdir(folder)
-    divided._SMALL, shards._PIECE = 1, 200
+    cutting._SMALL, shards._PIECE = 1, 200
     processes = environment.join(limit=60)
     with group.joined(processes):
         found: Found = {f"{option} {way}": run(option, way, processes.size) for option in table() for way in WAYS}

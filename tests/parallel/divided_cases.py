@@ -12,7 +12,7 @@ import numpy as np
 from caffe.errors import CaffeError
 from caffe.net.divided import shards
 from caffe.parallel import environment, group
-from caffe.solver import Solver, divided
+from caffe.solver import Solver, cutting
 from tests.parallel.cases import Found, close, solver, tested
 
 CASES: dict[str, Callable[[int], Found]] = {}
@@ -56,7 +56,7 @@ layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "classes" top: "
 def main(folder: str, *names: str) -> None:
     """Run cases in this process and write what they return."""
     os.chdir(folder)
-    divided._SMALL, shards._PIECE = 1, 200
+    cutting._SMALL, shards._PIECE = 1, 200
     processes = environment.join(limit=60)
     with group.joined(processes):
         for name in names:

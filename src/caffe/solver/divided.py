@@ -14,25 +14,24 @@ from torch import Tensor
 from caffe import log
 from caffe.data.pipeline import shard
 from caffe.errors import SolverError
+from caffe.layers.base import Layer
 from caffe.layers.dense import InnerProduct
 from caffe.net import Net
 from caffe.net.divided import stages
 from caffe.net.divided.by_record import check_micro_batches
-from caffe.net.divided.parts import Part, even, part_of, swap_blob
+from caffe.net.divided.parts import Part, part_of, swap_blob
 from caffe.net.divided.pipeline import Pipeline
 from caffe.net.divided.products import product_engine
 from caffe.net.divided.shards import sharded_engine
 from caffe.net.measure.times import layer_seconds
 from caffe.parallel.exchange import Exchange
 from caffe.parallel.group import Group
+from caffe.solver.cutting import parts_of
 from caffe.solver.ema import MovingAverage
 from caffe.solver.rules import Rule
 from caffe.solver.update import length
 
 __all__ = ["Division", "check_late", "checked", "divide", "modes"]
-
-_SMALL = 1 << 12
-"""Values of a blob that stays whole in every process under shard: FULL, since it costs a message of its own."""
 
 _CLEARLY = 0.9
 """What measured stages must need, of what those by operations need, to be taken."""
@@ -71,8 +70,8 @@ class Division:
         for net in self.nets[1:]:
             net.share_with(self.nets[0])
         for entry, part in zip(self.nets[0].learnable, self.parts, strict=True):
-            if part is not None:
-                swap_blob(self.nets, entry.tensor, part_of(entry.tensor, part, self.exchange.rank))
+            if part is not None and not hasattr(entry.tensor, "whole_shape"):
+                swap_blob(self._layers, entry.tensor, part_of(entry.tensor, part, self.exchange.rank))
         self._mark(self.reason)
 
     def _mark(self, reason: str) -> None:
@@ -82,6 +81,10 @@ class Division:
                 alone = not self.staged and not any(hasattr(x, "whole_shape") for x in step.layer.tensors)
                 step.divided = "" if alone else reason
             net.runners.rebuild()
+
+    @property
+    def _layers(self) -> list[Layer]:
+        return [layer for net in self.nets for layer in net.layers]
 
     @property
     def blobs(self) -> set[int]:
@@ -138,7 +141,7 @@ class Division:
             yield
             return
         for old, whole in zip(blobs, wholes, strict=True):
-            swap_blob(self.nets, old, _like(whole, old))
+            swap_blob(self._layers, old, _like(whole, old))
         solver.history[:], solver.average.tensors = whole_history, whole_average
         self._mark("")
         try:
@@ -155,7 +158,7 @@ class Division:
                 if average is not None:
                     average = [self._cut(index, whole).to(whole.device) for index, whole in enumerate(average)]
             for part, whole in zip(blobs, found, strict=True):
-                swap_blob(self.nets, whole, part)
+                swap_blob(self._layers, whole, part)
             solver.history[:], solver.average.tensors = history, average
             for entry in learnable:
                 entry.blob.advance()
@@ -283,12 +286,7 @@ def _reason(mode: str, what: str) -> str:
 
 def _shard(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     exchange = Exchange.among(group, [range(group.size)])
-    parts = [
-        even(entry.tensor.shape, 0, group.size)
-        if isinstance(entry.tensor, torch.nn.Parameter) and entry.tensor.numel() >= _SMALL
-        else None
-        for entry in nets[0].learnable
-    ]
+    parts = _parts(param, group.size, nets[0])
     for net in nets:
         net.runners.divide(lambda: sharded_engine(exchange))
     reason = _reason("shard: FULL", "its weights are")
@@ -306,26 +304,32 @@ def _exchanges(group: Group, count: int) -> tuple[Exchange, Exchange | None]:
 def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     size, count = group.size, param.tensor_parallel
     exchange, replicas = _exchanges(group, count)
-    parts: list[Part | None] = [None] * len(nets[0].learnable)
-    places = {id(entry.blob): index for index, entry in enumerate(nets[0].learnable)}
-    for layer in nets[0].layers:
-        if type(layer) is InnerProduct and layer.outputs >= count:
-            for number, blob in enumerate(layer.param_blobs):
-                axis = int(bool(layer.opt.transpose) and not number)
-                parts[places[id(blob)]] = even(blob.shape, axis, count)
+    parts = _parts(param, size, nets[0])
     if not any(parts):
         raise SolverError(
             f"tensor_parallel is {count}, but the net has no InnerProduct layer of so many outputs to divide; remove it"
         )
-    _check_sharers(nets[0], parts, places)
+    _check_sharers(nets[0], parts)
     for net in nets:
         net.runners.divide(lambda: product_engine(exchange))
     reason = _reason(f"tensor_parallel: {count}", "its weights are")
     return Division(nets, exchange, parts, reason, 1 / size, replicas, streams=size)
 
 
-def _check_sharers(net: Net, parts: Sequence[Part | None], places: dict[int, int]) -> None:
+def _parts(param: Any, size: int, net: Net) -> list[Part | None]:
+    """How the learnable blobs of a net are cut."""
+    cuts = {
+        id(blob): part
+        for layer in net.layers
+        for blob, part in zip(layer.param_blobs, parts_of(param, size, layer), strict=True)
+        if part is not None
+    }
+    return [cuts.get(id(entry.blob)) for entry in net.learnable]
+
+
+def _check_sharers(net: Net, parts: Sequence[Part | None]) -> None:
     """Raise a SolverError for a layer of another type that shares the weights of a divided InnerProduct."""
+    places = {id(entry.blob): index for index, entry in enumerate(net.learnable)}
     for layer in net.layers:
         for blob in layer.param_blobs:
             index = places.get(id(blob))

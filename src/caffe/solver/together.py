@@ -121,9 +121,9 @@ class Together:
                     source.deal(self.group.rank, self.group.size)
 
     def send_weights(self) -> None:
-        """Copy all blobs of process 0's nets, trained or not, to the other processes."""
+        """Copy all blobs of process 0's nets, trained or not, to the other processes; not those that are cut."""
         blobs = {id(blob): blob for net in self._nets for layer in net.layers for blob in layer.param_blobs}
-        self._send(blob.parameter for blob in blobs.values())
+        self._send(blob.parameter for blob in blobs.values() if not hasattr(blob.parameter, "whole_shape"))
         for blob in blobs.values():
             blob.advance()
 
