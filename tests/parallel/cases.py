@@ -200,8 +200,8 @@ def overlapped(size: int) -> Found:
     layers = _LAYERS + twin + twin.replace('"twin"', '"other"').replace('"rows"', '"rows_2"')
     layers += 'layer { name: "apart" type: "EuclideanLoss" bottom: "twin" bottom: "other" top: "apart" '
     layers += "include { phase: TRAIN } }"
-    whole = reduction._FIRST, reduction._LATER
-    reduction._FIRST, reduction._LATER = 4, 16
+    whole = reduction._SMALL, reduction._LARGE
+    reduction._SMALL, reduction._LARGE = 4, 16
     try:
         made = solver(WHOLE // size, 'type: "SGD" momentum: 0.9 iter_size: 2', layers)
         found = trained(made, 5)
@@ -209,7 +209,7 @@ def overlapped(size: int) -> Found:
             found["sent early"] = np.array(_sent_early(made))
         close(made)
     finally:
-        reduction._FIRST, reduction._LATER = whole
+        reduction._SMALL, reduction._LARGE = whole
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from caffe.errors import CaffeError
 from caffe.net.divided import shards
 from caffe.parallel import environment, group
-from caffe.solver import Solver, divided
+from caffe.solver import Solver, cutting
 from tests.parallel.cases import Found, close, solver, tested
 
 CASES: dict[str, Callable[[int], Found]] = {}
@@ -21,8 +21,10 @@ STEPS = 30
 MODES = {
     "shard": "shard: FULL",
     "tensor": "tensor_parallel: 2",
-    "pipeline": "pipeline {{ stages: {} micro_batches: 3 }}",
-    "pipeline_of_batches": "pipeline {{ stages: {} }}",
+    "pipeline": "pipeline {{ stages: {} micro_batches: 3 cost: OPERATIONS }}",  # the same stages in every solver
+    "pipeline_of_batches": "pipeline {{ stages: {} cost: OPERATIONS }}",
+    "pipelines": "pipeline {{ stages: 2 micro_batches: 3 cost: OPERATIONS }}",  # each with its own records
+    "pipeline_by_time": "pipeline {{ stages: {} micro_batches: 3 }}",
 }
 SOURCES = """
 layer {{ name: "db" type: "Data" top: "db" top: "label" data_param {{ source: "db" batch_size: {0} backend: LMDB }}
@@ -54,7 +56,7 @@ layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "classes" top: "
 def main(folder: str, *names: str) -> None:
     """Run cases in this process and write what they return."""
     os.chdir(folder)
-    divided._SMALL, shards._PIECE = 1, 200
+    cutting._SMALL, shards._PIECE = 1, 200
     processes = environment.join(limit=60)
     with group.joined(processes):
         for name in names:
@@ -65,7 +67,8 @@ def main(folder: str, *names: str) -> None:
 def made(mode: str, size: int, options: str, layers: str = LAYERS) -> Solver:
     """A solver of a divided net, or with `size` 1 of the net as it is."""
     text = MODES[mode].format(size) + " " if size > 1 else ""
-    batch = WHOLE if "pipeline" in mode else WHOLE // size
+    streams = max(1, size // 2) if mode == "pipelines" else 1 if "pipeline" in mode else size
+    batch = WHOLE // streams
     return solver(batch, text + options, layers, SOURCES)
 
 
@@ -150,7 +153,7 @@ def varied(mode: str, size: int) -> Found:
 def brief(size: int) -> Found:
     """A few steps in each way to divide."""
     found: Found = {}
-    for mode in ("shard", "tensor", "pipeline"):
+    for mode in ("shard", "tensor", "pipeline_by_time"):
         plain = made(mode, size, 'type: "SGD" ')  # LARS with clipping is blind to a factor of all gradients
         solver = made(mode, size, 'type: "LARS" momentum: 0.9 clip_gradients: 0.4 ')
         found[mode] = np.concatenate([trained_losses(each, 3) for each in (plain, solver)])

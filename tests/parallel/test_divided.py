@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -15,12 +17,12 @@ from caffe.net.divided.stages import cut, shares
 from caffe.parallel.group import ALONE, Alone, joined
 from caffe.parallel.launch import launch
 from caffe.proto import caffe_pb2, state, weights
-from caffe.solver import get_solver
+from caffe.solver import divided, get_solver
 from tests.conftest import ROOT
-from tests.parallel import cases, divided_cases
+from tests.parallel import cases, combinations, divided_cases
 
 RULES = {"SGD": divided_cases.STEPS, "Adam": 6, "LARS": 6, "LAMB": 6}
-SIZES = {"shard": (3, 2), "tensor": (2, 4), "pipeline": (2, 3)}
+SIZES = {"shard": (3, 2), "tensor": (2, 4), "pipeline": (2, 3), "pipelines": (4,)}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,19 @@ def test_layers_of_many_kinds_with_statistics_of_all(place, mode):
         assert np.array_equal(found["SGD resumed"], found["SGD on"])
 
 
+@pytest.mark.long
+def test_combinations_of_the_table_in_the_docs(place):
+    assert launch(["-m", "tests.parallel.combinations", str(place)], 2, cores()) == 0
+    found = dict(np.load(place / "combinations_0.npz"))
+    for option, ways in combinations.table().items():
+        for way, right in ways.items():
+            losses = found[f"{option} {way}"]
+            assert bool(losses.size) == right, f"{option}, {way}"
+            if right:
+                expected = combinations.run(option, way, 1)
+                close(losses, expected, 1e-2 if "BFLOAT16" in option else 3e-6, f"{option}, {way}")
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 NET = """
@@ -106,6 +121,15 @@ class Several(Alone):
         self.size = size
 
 
+class Behind(Several):
+    """A process that is not the first, and whose first process has measured a slow layer."""
+
+    rank = 1
+
+    def share(self, value):
+        return [0, 1, 9, 1, 1, 1, 1]
+
+
 def solver(options="", size=2, layers="", loss=""):
     param = text_format.Parse(f'base_lr: 0.1 lr_policy: "fixed" {options}', caffe_pb2.SolverParameter())
     text_format.Parse(NET % loss + layers, param.net_param)
@@ -121,18 +145,20 @@ def layer(kind, options="", bottom="ip", top="t"):
     ("options", "size", "layers", "loss", "fact"),
     [
         ("shard: FULL tensor_parallel: 2", 2, "", "", "tensor_parallel is set beside shard"),
+        ("shard: FULL " + PIPELINE, 2, "", "", "pipeline is set beside shard"),
+        ("tensor_parallel: 2 " + PIPELINE, 2, "", "", "pipeline is set beside tensor_parallel"),
         ("tensor_parallel: 0", 2, "", "", "tensor_parallel is 0, expected"),
         ("tensor_parallel: 2", 3, "", "", r"there are 3 process\(es\), expected a multiple"),
         ("tensor_parallel: 2", 1, "", "", r"there are 1 process\(es\), expected a multiple"),
         (PIPELINE, 1, "", "", r"2 stages, but there are 1 process\(es\)"),
-        (PIPELINE, 4, "", "", "several pipelines beside each other are not built"),
+        (PIPELINE, 3, "", "", r"there are 3 process\(es\), expected a multiple"),
         ("pipeline { stages: 1 }", 2, "", "", "1 stages and 1 micro_batches"),
         ('shard: FULL type: "Muon"', 2, "", "", '"Muon" computes with the whole'),
         (PIPELINE + ' type: "LBFGS"', 2, "", "", "needs all data in one process"),
         ("shard: FULL precision: BFLOAT16", 2, "", "", "precision is set beside shard"),
         (PIPELINE + " debug_info: true", 2, "", "", "debug_info is set beside pipeline"),
         ("shard: FULL snapshot_diff: true", 2, "", "", "snapshot_diff is set beside shard"),
-        (PIPELINE + " global_dropout: true", 2, "", "", "a pipeline has one stream"),
+        (PIPELINE + " global_dropout: true", 2, "", "", "not built for stages"),
         ("pipeline { stages: 2 micro_batches: 4 }", 2, "", "", "one batch size that 4 divides"),
         (PIPELINE, 2, layer("BatchNorm"), "", "BatchNorm. is not known to compute each record"),
         (PIPELINE, 2, layer("Softmax", "softmax_param { axis: 0 }"), "", "along the axis of the records"),
@@ -154,7 +180,7 @@ def test_what_cannot_be_divided_is_refused_before_training(options, size, layers
         with pytest.raises(CaffeError, match=fact):
             solver(options, size, layers, loss)
     finally:
-        shard.read_as_one(False)
+        shard.read_as_one(1)
 
 
 def test_one_process_has_all_of_its_shards():
@@ -180,15 +206,34 @@ def test_a_stage_alternates_as_soon_as_its_first_micro_batch_can_be_back():
     assert order(0, 4, 2) == [True, True, False, False]
 
 
-def test_stages_are_equal_in_cost_and_keep_shared_weights_together():
-    shared = 'param { name: "w" } param { name: "b" }'
+def chain(shared=()):
+    """The steps of InnerProduct layers of equal cost behind a data layer; some share their weights."""
+    both = 'param { name: "w" } param { name: "b" }'
     text = "".join(
         f'layer {{ name: "{index}" type: "InnerProduct" bottom: "{index - 1 if index else "ip"}" top: "{index}" '
-        f"inner_product_param {{ num_output: 3 }} {shared if index in (0, 4) else ''} }}"
+        f"inner_product_param {{ num_output: 3 }} {both if index in shared else ''} }}"
         for index in range(6)
     )
     made = solver("", 1, text + 'layer { name: "end" type: "Silence" bottom: "5" }')
-    steps = [step for step in made.net.steps if step.layer.name.isdigit() or step.layer.name == "x"]
-    found = cut(steps, shares(steps), 2)
-    assert found == [0, 0, 0, 0, 0, 0, 1]
     made.net.close()
+    return [step for step in made.net.steps if step.layer.name.isdigit() or step.layer.name == "x"]
+
+
+def test_stages_are_equal_in_cost_and_keep_shared_weights_together():
+    steps = chain(shared=(0, 4))
+    assert cut(steps, shares(steps), 2) == [0, 0, 0, 0, 0, 0, 1]
+
+
+def test_stages_follow_measured_times_where_they_differ_clearly(monkeypatch):
+    steps = chain()
+    net = SimpleNamespace(steps=steps, device=None, layer_names=[step.layer.name for step in steps])
+    for slow, options, expected in (
+        (9, "", [0, 0, 0, 1, 1, 1, 1]),
+        (9, "cost: OPERATIONS", [0, 0, 0, 0, 1, 1, 1]),
+        (1.1, "", [0, 0, 0, 0, 1, 1, 1]),
+        (None, "", [0, 0, 0, 0, 1, 1, 1]),
+    ):
+        monkeypatch.setattr(divided, "layer_seconds", lambda *_, slow=slow: [0, 1, slow, 1, 1, 1, 1])
+        param = text_format.Parse(f"pipeline {{ {options} }}", caffe_pb2.SolverParameter())
+        assert divided._stages(param, Several(2), net) == expected
+    assert divided._stages(param, Behind(2), net) == [0, 0, 0, 1, 1, 1, 1]

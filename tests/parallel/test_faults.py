@@ -116,7 +116,7 @@ def test_signals_a_lost_process_and_a_killed_launcher(place, start):
 @pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_lost_process_ends_the_others_of_a_divided_net(place, start, victim):
-    modes = ("shard: FULL", "tensor_parallel: 2", "pipeline { stages: 2 micro_batches: 4 }")
+    modes = ("shard: FULL", "tensor_parallel: 2", "pipeline { stages: 2 micro_batches: 4 cost: OPERATIONS }")
     (place / "net.prototxt").write_text(NET.replace("num_output: 3", "num_output: 2000"))
     running = []
     for index, mode in enumerate(modes):

@@ -94,6 +94,28 @@ def test_of_the_command(tmp_path, monkeypatch, capsys):
         assert fact in capsys.readouterr().err
 
 
+def test_a_division_of_batches_that_changes_nothing_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(shard, "_assigned", {"RANK": 0, "WORLD_SIZE": 2})
+    shard.divide_batches(True)
+    try:
+        solver().net.close()
+    finally:
+        shard.divide_batches(False)
+    assert '-divide_batch has no effect on "x" (DummyData)' in caplog.text
+
+
+def test_files_are_read_once_before_processes_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("caffe.cli._processes.launch", lambda *_: pytest.fail("started"))
+    for words, fact in (
+        (["train", "-solver", "none.prototxt"], "none.prototxt: cannot read"),
+        (["time", "-model", "none.prototxt"], "none.prototxt: cannot read"),
+        (["time", "-model", "none.prototxt", "-phase", "TEST"], "remove -phase TEST"),
+    ):
+        assert main([*words, "-procs", "2"]) == 1
+        assert fact in capsys.readouterr().err
+
+
 def test_an_environment_that_is_not_whole(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ParallelError, match="RANK, MASTER_ADDR, MASTER_PORT is not set"):
@@ -104,3 +126,10 @@ def test_an_environment_that_is_not_whole(monkeypatch):
     monkeypatch.setenv("RANK", "x")
     with pytest.raises(DataError, match="RANK"):
         shard.current()
+
+
+def test_a_rank_beyond_the_number_of_processes(monkeypatch):
+    for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ParallelError, match="RANK is 2, expected 0 to 1"):
+        environment.join()

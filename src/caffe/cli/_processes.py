@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -19,10 +20,11 @@ from caffe.parallel.launch import launch
 __all__ = ["device_of", "joined", "launched", "started"]
 
 
-def started(command: str, flags: SimpleNamespace) -> int | None:
+def started(command: str, flags: SimpleNamespace, check: Callable[[], object]) -> int | None:
     """Start the command in the processes that the flags ask for, and return their exit code.
 
-    Returns None if this process must do the work itself, because it is one of them or the only one.
+    `check` raises the errors of the files that all processes read, so that they are shown once. Returns None if this
+    process must do the work itself, because it is one of them or the only one.
     """
     if environment.launched():
         return None
@@ -34,6 +36,9 @@ def started(command: str, flags: SimpleNamespace) -> int | None:
         raise CaffeError(f"-procs {count} and -gpu {flags.gpu}: one process per device needs -procs {len(numbers)}")
     if count == 1:
         return None
+    check()
+    if count > cores() and not numbers:
+        log.warning("parallel.py", f"{count} processes share {cores()} processor(s), so they slow each other down")
     words = [f"-{name}={_text(value)}" for name, value in flags.given.items() if name != "procs"]
     return launch(["-m", "caffe", command, *words], count, cores())
 
@@ -59,7 +64,8 @@ def device_of(numbers: list[int], wanted: str) -> list[int]:
 def joined(flags: SimpleNamespace, divide: bool = False) -> Iterator[None]:
     """Connect to the other processes for the block, as described by the launcher's environment, if there is a launcher.
 
-    Errors in the block are prefixed with the rank of the process.
+    Errors in the block are prefixed with the rank of the process. A process beside that of `-procs` which meets the
+    error of process 0, for instance in the solver, ends without showing it again.
     """
     if flags.timeout < 1:
         raise CaffeError(f"-timeout {flags.timeout}: expected seconds, 1 or more")
@@ -75,6 +81,8 @@ def joined(flags: SimpleNamespace, divide: bool = False) -> Iterator[None]:
     except ParallelError:
         raise
     except CaffeError as error:
+        if environment.LAUNCHER in os.environ and processes.repeats_first(error):
+            raise SystemExit(1) from None
         raise (error if processes.size == 1 else error.reworded(f"{processes}: {error}")) from error.__cause__
     finally:
         shard.divide_batches(False)

@@ -48,20 +48,11 @@ def time(flags: SimpleNamespace, display: Display) -> int:
         caffe time -model train_val.prototxt -procs 2
         caffe time -model train_val.prototxt -iterations 10 --trace trace.json
     """
-    if not flags.model:
-        raise CaffeError("Need a model definition to time: give one with -model FILE")
-    if flags.phase not in ("", "TRAIN", "TEST"):
-        hint = did_you_mean(flags.phase, ("TRAIN", "TEST"))
-        raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{flags.phase}"{hint}')
-    if flags.iterations < 1:
-        raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
-    if flags.engine != "torch" and flags.phase != "TEST":
-        raise CaffeError(f"-engine {flags.engine} runs a net forward only: give -phase TEST with it")
-    if flags.trace:
-        files.check_writable(flags.trace)
+    _check(flags)
     from caffe.cli import _device, _nets, _processes
+    from caffe.proto import upgrade
 
-    code = _processes.started("time", flags) if flags.procs else None
+    code = _processes.started("time", flags, lambda: upgrade.read_net(flags.model)) if flags.procs else None
     if code is not None or _processes.launched():
         return _in_process(flags) if code is None else code
     if numbers := _device.use(flags.gpu, "caffe.cpp:339", f'"-gpu {flags.gpu}"'):
@@ -87,12 +78,28 @@ def time(flags: SimpleNamespace, display: Display) -> int:
     return 0
 
 
+def _check(flags: SimpleNamespace) -> None:
+    from caffe.cli import _processes
+
+    if not flags.model:
+        raise CaffeError("Need a model definition to time: give one with -model FILE")
+    if flags.phase not in ("", "TRAIN", "TEST"):
+        hint = did_you_mean(flags.phase, ("TRAIN", "TEST"))
+        raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{flags.phase}"{hint}')
+    if flags.iterations < 1:
+        raise CaffeError(f"-iterations {flags.iterations}: expected at least 1")
+    if flags.engine != "torch" and flags.phase != "TEST":
+        raise CaffeError(f"-engine {flags.engine} runs a net forward only: give -phase TEST with it")
+    if flags.trace:
+        files.check_writable(flags.trace)
+    if (flags.procs or _processes.launched()) and (flags.phase == "TEST" or flags.trace):
+        raise CaffeError("-procs times training steps: remove -phase TEST and -trace")
+
+
 def _in_process(flags: SimpleNamespace) -> int:
     """Time a step in this process of several."""
     from caffe.cli import _nets, _processes, _time_processes
 
-    if flags.phase == "TEST" or flags.trace:
-        raise CaffeError("-procs times training steps: remove -phase TEST and -trace")
     with _processes.joined(flags):
         net = _nets.open_net(flags, "TRAIN", flags.precision)
         try:

@@ -113,11 +113,12 @@ def train(flags: SimpleNamespace, display: Display) -> int:
         caffe train -solver solver.prototxt -members 5
     """
     from caffe.cli import _processes, _project
+    from caffe.proto import upgrade
 
     _project.complete_train(flags)
     _check(flags)
 
-    code = _processes.started("train", flags)
+    code = _processes.started("train", flags, lambda: upgrade.read_solver(flags.solver))
     if code is None:
         param = _parameters(flags)
         with _processes.joined(flags, flags.divide_batch), _monitored(param, flags, display):

@@ -54,6 +54,11 @@ def join(device: torch.device | str = "cpu", limit: float = LIMIT) -> Group:
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; start the processes with "
             "torchrun, or with caffe train --procs N"
         )
+    if not 0 <= rank() < _number("WORLD_SIZE", 1):
+        raise ParallelError(
+            f"RANK is {rank()}, expected 0 to {_number('WORLD_SIZE', 1) - 1}, since WORLD_SIZE is "
+            f"{os.environ['WORLD_SIZE']}; give each process a number of its own, as torchrun does"
+        )
     watch_launcher()
     _share_processors()
     _choose_interface()
@@ -62,7 +67,10 @@ def join(device: torch.device | str = "cpu", limit: float = LIMIT) -> Group:
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         fact = str(error).partition("\n")[0]
-        raise ParallelError(f"rank {rank()}: cannot connect to the other processes at {place}: {fact}") from error
+        raise ParallelError(
+            f"rank {rank()}: cannot connect to the other processes at {place}: {fact}; check that all are started, and "
+            "that MASTER_ADDR and MASTER_PORT name a free port of process 0's machine which this one reaches"
+        ) from error
     return Processes(store, number, size, device, limit)
 
 

@@ -52,6 +52,10 @@ class Group(ABC):
     def fail(self, error: BaseException) -> None:
         """Tell the other processes why this process is about to end. Does not wait."""
 
+    def repeats_first(self, error: BaseException) -> bool:
+        """Whether process 0, which is another one of the same machine, has failed by the same error."""
+        return False
+
     @abstractmethod
     def leave(self) -> None:
         """Close the connections."""

@@ -23,6 +23,7 @@ Value = TypeVar("Value")
 LIMIT = 600
 """Default time limit, in seconds, for waiting for other processes."""
 _ASK = 3.0  # seconds to wait for a lost process's reason
+_SAME = 1.0  # seconds to wait for an error of process 0 that is the same
 _POLL = 0.05
 
 
@@ -124,10 +125,22 @@ class Processes(Group):
     def fail(self, error: BaseException) -> None:
         if error is self._lost:
             return
-        reason = str(error) or type(error).__name__
         with suppress(RuntimeError):
             self._store.set_timeout(timedelta(seconds=_ASK))
-            self._store.set(f"ended/{self.rank}", f"{reason} ({self.host})")
+            self._store.set(f"ended/{self.rank}", self._reason(error))
+
+    def _reason(self, error: BaseException) -> str:
+        return f"{str(error) or type(error).__name__} ({self.host})"
+
+    def repeats_first(self, error: BaseException) -> bool:
+        if not self.rank:
+            return False
+        deadline = time.monotonic() + _SAME
+        with suppress(RuntimeError):
+            while not self._store.check(["ended/0"]) and time.monotonic() < deadline:
+                time.sleep(_POLL)
+            return self._store.check(["ended/0"]) and self._store.get("ended/0").decode() == self._reason(error)
+        return False
 
     @contextmanager
     def noticing(self, action: str) -> Iterator[None]:

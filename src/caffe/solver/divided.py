@@ -14,24 +14,27 @@ from torch import Tensor
 from caffe import log
 from caffe.data.pipeline import shard
 from caffe.errors import SolverError
+from caffe.layers.base import Layer
 from caffe.layers.dense import InnerProduct
 from caffe.net import Net
 from caffe.net.divided import stages
 from caffe.net.divided.by_record import check_micro_batches
-from caffe.net.divided.parts import Part, even, part_of, swap_blob
+from caffe.net.divided.parts import Part, part_of, swap_blob
 from caffe.net.divided.pipeline import Pipeline
 from caffe.net.divided.products import product_engine
 from caffe.net.divided.shards import sharded_engine
+from caffe.net.measure.times import layer_seconds
 from caffe.parallel.exchange import Exchange
 from caffe.parallel.group import Group
+from caffe.solver.cutting import parts_of
 from caffe.solver.ema import MovingAverage
 from caffe.solver.rules import Rule
 from caffe.solver.update import length
 
 __all__ = ["Division", "check_late", "checked", "divide", "modes"]
 
-_SMALL = 1 << 12
-"""Values of a blob that stays whole in every process under shard: FULL, since it costs a message of its own."""
+_CLEARLY = 0.9
+"""What measured stages must need, of what those by operations need, to be taken."""
 
 
 class _State(Protocol):
@@ -67,8 +70,8 @@ class Division:
         for net in self.nets[1:]:
             net.share_with(self.nets[0])
         for entry, part in zip(self.nets[0].learnable, self.parts, strict=True):
-            if part is not None:
-                swap_blob(self.nets, entry.tensor, part_of(entry.tensor, part, self.exchange.rank))
+            if part is not None and not hasattr(entry.tensor, "whole_shape"):
+                swap_blob(self._layers, entry.tensor, part_of(entry.tensor, part, self.exchange.rank))
         self._mark(self.reason)
 
     def _mark(self, reason: str) -> None:
@@ -78,6 +81,10 @@ class Division:
                 alone = not self.staged and not any(hasattr(x, "whole_shape") for x in step.layer.tensors)
                 step.divided = "" if alone else reason
             net.runners.rebuild()
+
+    @property
+    def _layers(self) -> list[Layer]:
+        return [layer for net in self.nets for layer in net.layers]
 
     @property
     def blobs(self) -> set[int]:
@@ -134,7 +141,7 @@ class Division:
             yield
             return
         for old, whole in zip(blobs, wholes, strict=True):
-            swap_blob(self.nets, old, _like(whole, old))
+            swap_blob(self._layers, old, _like(whole, old))
         solver.history[:], solver.average.tensors = whole_history, whole_average
         self._mark("")
         try:
@@ -151,7 +158,7 @@ class Division:
                 if average is not None:
                     average = [self._cut(index, whole).to(whole.device) for index, whole in enumerate(average)]
             for part, whole in zip(blobs, found, strict=True):
-                swap_blob(self.nets, whole, part)
+                swap_blob(self._layers, whole, part)
             solver.history[:], solver.average.tensors = history, average
             for entry in learnable:
                 entry.blob.advance()
@@ -190,7 +197,7 @@ def modes(param: Any) -> list[str]:
 def checked(param: Any, rule: Rule, group: Group) -> Group:
     """The group. Raises a SolverError for what a divided net cannot do in it, before any net is built."""
     found = modes(param)
-    shard.read_as_one(False)
+    shard.read_as_one(1)
     if not found:
         return group
     if len(found) > 1:
@@ -212,8 +219,8 @@ def checked(param: Any, rule: Rule, group: Group) -> Group:
     if mode == "pipeline":
         for name in ("global_batch_norm", "global_normalization", "global_dropout"):
             if getattr(param, name):
-                raise SolverError(f"{name} is set, but a pipeline has one stream of batches; remove {name}")
-        shard.read_as_one(True)
+                raise SolverError(f"{name} is set beside pipeline: it is not built for stages; remove one of them")
+        shard.read_as_one(param.pipeline.stages)
     return group
 
 
@@ -241,10 +248,10 @@ def _check_counts(mode: str, param: Any, group: Group) -> None:
                 f"pipeline has {wanted} stages and {param.pipeline.micro_batches} micro_batches, expected 2 stages or "
                 "more and 1 micro-batch or more"
             )
-        if count != wanted:
+        if count % wanted:
             raise SolverError(
-                f"pipeline has {wanted} stages, but there are {count} process(es), expected one a stage (several "
-                f"pipelines beside each other are not built); {start}"
+                f"pipeline has {wanted} stages, but there are {count} process(es), expected a multiple of that: one a "
+                f"stage, and as many again for each further batch; {start}"
             )
     if mode == "shard" and count == 1:
         log.info("solver.py", "shard: FULL: there is one process, which has all of every blob")
@@ -279,42 +286,50 @@ def _reason(mode: str, what: str) -> str:
 
 def _shard(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     exchange = Exchange.among(group, [range(group.size)])
-    parts = [
-        even(entry.tensor.shape, 0, group.size)
-        if isinstance(entry.tensor, torch.nn.Parameter) and entry.tensor.numel() >= _SMALL
-        else None
-        for entry in nets[0].learnable
-    ]
+    parts = _parts(param, group.size, nets[0])
     for net in nets:
         net.runners.divide(lambda: sharded_engine(exchange))
     reason = _reason("shard: FULL", "its weights are")
     return Division(nets, exchange, parts, reason, 1 / group.size, streams=group.size)
 
 
-def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
-    size, count = group.size, param.tensor_parallel
+def _exchanges(group: Group, count: int) -> tuple[Exchange, Exchange | None]:
+    """The exchange among `count` processes that divide a net, and that among those with the same part of it, if any."""
+    size = group.size
     exchange = Exchange.among(group, [range(first, first + count) for first in range(0, size, count)])
     replicas = Exchange.among(group, [range(first, size, count) for first in range(count)])
-    parts: list[Part | None] = [None] * len(nets[0].learnable)
-    places = {id(entry.blob): index for index, entry in enumerate(nets[0].learnable)}
-    for layer in nets[0].layers:
-        if type(layer) is InnerProduct and layer.outputs >= count:
-            for number, blob in enumerate(layer.param_blobs):
-                axis = int(bool(layer.opt.transpose) and not number)
-                parts[places[id(blob)]] = even(blob.shape, axis, count)
+    return exchange, replicas if replicas.size > 1 else None
+
+
+def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
+    size, count = group.size, param.tensor_parallel
+    exchange, replicas = _exchanges(group, count)
+    parts = _parts(param, size, nets[0])
     if not any(parts):
         raise SolverError(
             f"tensor_parallel is {count}, but the net has no InnerProduct layer of so many outputs to divide; remove it"
         )
-    _check_sharers(nets[0], parts, places)
+    _check_sharers(nets[0], parts)
     for net in nets:
         net.runners.divide(lambda: product_engine(exchange))
     reason = _reason(f"tensor_parallel: {count}", "its weights are")
-    return Division(nets, exchange, parts, reason, 1 / size, replicas if replicas.size > 1 else None, streams=size)
+    return Division(nets, exchange, parts, reason, 1 / size, replicas, streams=size)
 
 
-def _check_sharers(net: Net, parts: Sequence[Part | None], places: dict[int, int]) -> None:
+def _parts(param: Any, size: int, net: Net) -> list[Part | None]:
+    """How the learnable blobs of a net are cut."""
+    cuts = {
+        id(blob): part
+        for layer in net.layers
+        for blob, part in zip(layer.param_blobs, parts_of(param, size, layer), strict=True)
+        if part is not None
+    }
+    return [cuts.get(id(entry.blob)) for entry in net.learnable]
+
+
+def _check_sharers(net: Net, parts: Sequence[Part | None]) -> None:
     """Raise a SolverError for a layer of another type that shares the weights of a divided InnerProduct."""
+    places = {id(entry.blob): index for index, entry in enumerate(net.learnable)}
     for layer in net.layers:
         for blob in layer.param_blobs:
             index = places.get(id(blob))
@@ -328,27 +343,40 @@ def _check_sharers(net: Net, parts: Sequence[Part | None], places: dict[int, int
 def _pipeline(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     train, count = nets[0], param.pipeline.micro_batches
     check_micro_batches(train, count)
-    costs = stages.shares(train.steps)
-    found = stages.cut(train.steps, costs, group.size)
-    _log_stages(train, costs, found)
+    found = _stages(param, group, train)
     by_layer = {id(step.layer): stage for step, stage in zip(train.steps, found, strict=True)}
     by_name = {step.layer.name: stage for step, stage in zip(train.steps, found, strict=True) if step.layer.tensors}
-    exchange = Exchange.among(group, [range(group.size)])
+    exchange, replicas = _exchanges(group, param.pipeline.stages)
     parts: list[Part | None] = []
     for entry in train.learnable:
         shape = tuple(entry.tensor.shape)
         size, owner = (shape or (1,))[0], by_name[entry.layer]
-        parts.append(Part(shape, 0, tuple(size * (rank > owner) for rank in range(group.size + 1))))
+        parts.append(Part(shape, 0, tuple(size * (rank > owner) for rank in range(exchange.size + 1))))
     train.runners.divide(lambda: Pipeline(exchange, lambda calls: [by_layer[id(call.layer)] for call in calls], count))
     for net in nets[1:]:
         net.runners.divide(lambda: Pipeline(exchange, lambda calls: stages.following(calls, by_name), 1))
-    return Division(nets, exchange, parts, _reason("pipeline", "the layers of the net are"), staged=True)
+    reason, count = _reason("pipeline", "the layers of the net are"), group.size // exchange.size
+    return Division(nets, exchange, parts, reason, 1 / count, replicas, count, staged=True)
 
 
-def _log_stages(net: Net, costs: stages.Shares, found: Sequence[int]) -> None:
+def _stages(param: Any, group: Group, net: Net) -> list[int]:
+    """The stage of each layer. Process 0 measures the layers, so that all agree.
+
+    Stages by time replace those by operations only where they are clearly better, so that small differences of a
+    measurement do not lead to other stages in each run.
+    """
+    costs, what = stages.shares(net.steps), "operations"
+    found = stages.cut(net.steps, costs, param.pipeline.stages)
+    if param.pipeline.cost == param.pipeline.TIME:
+        seconds = group.share(layer_seconds(net.steps, net.device) if not group.rank else None)
+        costs, what = stages.shares(net.steps, seconds), "time"
+        better = stages.cut(net.steps, costs, param.pipeline.stages)
+        if stages.largest(costs, better) < _CLEARLY * stages.largest(costs, found):
+            found = better
     for stage in range(max(found) + 1):
         own = [index for index, each in enumerate(found) if each == stage]
         work, held = (100 * sum(costs[index][kind] for index in own) for kind in range(2))
         names = [net.layer_names[index] for index in own if not net.steps[index].layer.splits]
-        fact = f'layers "{names[0]}" to "{names[-1]}", {work:.0f} % of the operations, {held:.0f} % of the memory'
+        fact = f'layers "{names[0]}" to "{names[-1]}", {work:.0f} % of the {what}, {held:.0f} % of the memory'
         log.info("solver.py", f"pipeline: stage {stage}: {fact}")
+    return found

@@ -12,7 +12,9 @@ from caffe import log
 from caffe.errors import NetError, SolverError
 from caffe.net import Net, store
 from caffe.net.plan.precision import dtype_of
+from caffe.parallel import group as parallel
 from caffe.proto import caffe_pb2, hdf5, upgrade
+from caffe.solver.cutting import cut_while_building
 
 __all__ = ["test_nets", "train_net", "train_spec"]
 
@@ -43,7 +45,7 @@ def train_net(param: Any, device: torch.device | str | None, python_layers: bool
         "net": ("solver.cpp:102", f"from net file: {param.net}"),
     }[field]
     log.info(place, f"Creating training net {kind}")
-    with _named("train net"):
+    with _named("train net"), cut_while_building(param, parallel.current(), train_spec(param)):
         net = _create(getattr(param, field), caffe_pb2.TRAIN, param.train_state, param, device, python_layers)
     if param.snapshot_format == param.HDF5:
         try:
@@ -76,7 +78,8 @@ def test_nets(param: Any, train_net: Net, device: torch.device | str | None, pyt
         for index, (source, kind) in enumerate(sources):
             state = param.test_state[index] if param.test_state else caffe_pb2.NetState()
             log.info("solver.cpp:190", f"Creating test net (#{index}) specified by {kind}")
-            with _named(f"test net #{index}"):
+            spec = upgrade.read_net(source) if isinstance(source, str) else source
+            with _named(f"test net #{index}"), cut_while_building(param, parallel.current(), spec, train_net):
                 net = _create(source, caffe_pb2.TEST, state, param, device, python_layers)
             nets.append(net)
             net.debug_info = param.debug_info

@@ -16,7 +16,7 @@ from caffe.parallel.group import Group, Pending
 __all__ = ["Reduction"]
 
 _ROOM = 16  # numbers that are sent with the gradients
-_FIRST, _LATER = 1 << 18, 25 << 18  # elements of a bucket: 1 MB for the first, 25 MB for the others, as in torch's DDP
+_SMALL, _LARGE = 1 << 18, 25 << 18  # elements of a bucket: 1 MB for the first and the last, 25 MB for the others
 
 
 @dataclass
@@ -144,14 +144,18 @@ class Reduction:
 def _parts(counts: Sequence[int]) -> list[list[int]]:
     """Divide blobs with these element counts into buckets; returns the indices of each.
 
-    Without blobs, one empty bucket.
+    The last bucket is as small as the first: it is sent after backward, and the one before it during the backward pass
+    of the net's first layers, which have few weights and take long. Without blobs, one empty bucket.
     """
+    tail = len(counts)
+    while tail and sum(counts[tail - 1 :]) <= _SMALL:
+        tail -= 1
     parts: list[list[int]] = [[]]
-    filled, limit = 0, _FIRST
+    filled, limit = 0, _SMALL
     for index, count in enumerate(counts):
-        if filled and filled + count > limit:
+        if filled and (filled + count > limit or index == tail):
             parts.append([])
-            filled, limit = 0, _LATER
+            filled, limit = 0, _LARGE
         parts[-1].append(index)
         filled += count
     return parts

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe import log, mode
+from caffe.data.pipeline import shard
 from caffe.errors import ParallelError, SolverError
 from caffe.layers.base import Source
 from caffe.layers.data_memory import HDF5Output
@@ -70,6 +71,7 @@ class Together:
         if self.several:
             _check_rule(rule)
             _check_writers(nets)
+            _tell_of_undivided(nets[0])
             self.deal_tests()
 
     @property
@@ -119,9 +121,9 @@ class Together:
                     source.deal(self.group.rank, self.group.size)
 
     def send_weights(self) -> None:
-        """Copy all blobs of process 0's nets, trained or not, to the other processes."""
+        """Copy all blobs of process 0's nets, trained or not, to the other processes; not those that are cut."""
         blobs = {id(blob): blob for net in self._nets for layer in net.layers for blob in layer.param_blobs}
-        self._send(blob.parameter for blob in blobs.values())
+        self._send(blob.parameter for blob in blobs.values() if not hasattr(blob.parameter, "whole_shape"))
         for blob in blobs.values():
             blob.advance()
 
@@ -362,6 +364,14 @@ def _check_writers(nets: Sequence[Net]) -> None:
                     f'layer "{layer.name}" (HDF5Output): every process would write "{layer.path}"; train with one '
                     "process, or remove the layer"
                 )
+
+
+def _tell_of_undivided(net: Net) -> None:
+    """Warn of sources without a batch size, if batch sizes are divided by the number of processes."""
+    names = [f'"{source.name}" ({source.type})' for source in net.sources.values() if not _batch(source)]
+    if names and shard.divisor() > 1:
+        fact = f"has no effect on {', '.join(names)}, which have no batch_size: each process takes the whole shape"
+        log.warning("parallel.py", f"-divide_batch {fact}")
 
 
 def _can_be_dealt(net: Net) -> bool:

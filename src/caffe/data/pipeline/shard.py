@@ -25,13 +25,13 @@ WHOLE = Shard(0, 1)
 _NAMES = {"rank": "RANK", "count": "WORLD_SIZE"}
 _assigned: dict[str, int] = {}
 _divide = False
-_as_one = False
+_readers = 1
 
 
-def read_as_one(whole: bool) -> None:
-    """Let this process read all records, also beside others: those of a pipeline train one net with one stream."""
-    global _as_one
-    _as_one = whole
+def read_as_one(processes: int) -> None:
+    """Let so many consecutive processes read the same records, as those of a pipeline do. 1: each reads its own."""
+    global _readers
+    _readers = processes
 
 
 def assign(**numbers: int) -> None:
@@ -51,12 +51,12 @@ def divisor() -> int:
 
 
 def rank() -> int:
-    """Return the rank of this process, counted from 0."""
+    """Return the number of this process, or of those that read as one, counted from 0."""
     return _number("RANK", 0)
 
 
 def count() -> int:
-    """Return the number of processes that train together."""
+    """Return the number of processes that train together; those that read as one count as one."""
     return _number("WORLD_SIZE", 1)
 
 
@@ -72,12 +72,10 @@ def current() -> Shard:
 
 
 def _number(name: str, default: int) -> int:
-    if _as_one:
-        return default
     if name in _assigned:
-        return _assigned[name]
+        return _assigned[name] // _readers
     text = os.environ.get(name, str(default))
     try:
-        return int(text)
+        return int(text) // _readers if name in os.environ else default
     except ValueError:
         raise DataError(f'the environment variable {name} is "{text}", expected a whole number') from None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from caffe.net import Net
+from caffe.layers.base import Layer
 from caffe.parallel.exchange import Exchange
 
-__all__ = ["Part", "even", "part_of", "swap_blob"]
+__all__ = ["Part", "even", "part_of", "swap_blob", "whole_shape"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,15 @@ def part_of(old: Tensor, part: Part, rank: int) -> Tensor:
     return new  # type: ignore[no-any-return]
 
 
-def swap_blob(nets: Sequence[Net], old: Tensor, new: Tensor) -> None:
+def whole_shape(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of a blob's tensor, or of the whole of which it is a part."""
+    shape: tuple[int, ...] = getattr(tensor, "whole_shape", tuple(tensor.shape))
+    return shape
+
+
+def swap_blob(layers: Iterable[Layer], old: Tensor, new: Tensor) -> None:
     """Give all layers that have the parameter or buffer `old` another one."""
-    for net in nets:
-        for layer in net.layers:
-            for name, held in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
-                if held is old:
-                    setattr(layer, name, new)
+    for layer in layers:
+        for name, held in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+            if held is old:
+                setattr(layer, name, new)

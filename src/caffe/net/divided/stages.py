@@ -10,22 +10,30 @@ from caffe.layers.base import Source
 from caffe.net.graph.step import Step
 from caffe.net.plan.rewrite import Call
 
-__all__ = ["Shares", "cut", "following", "shares"]
+__all__ = ["Shares", "cut", "following", "largest", "shares"]
 
 _PASS = 4  # operations in the time in which a value is read or written
 _HELD = 3  # tensors that a learned blob costs: weights, gradient and history
 
 Shares = list[tuple[float, float]]
-"""For each layer its share of the net's operations, and of its memory."""
+"""For each layer its share of the net's time or operations, and of its memory."""
 
 
-def shares(steps: Sequence[Step]) -> Shares:
-    """What each layer costs: the operations of a step, counted from its shapes, and the values that it holds."""
-    work = [_operations(step) for step in steps]
+def shares(steps: Sequence[Step], seconds: Sequence[float | None] | None = None) -> Shares:
+    """What each layer costs: its time, and the values that it holds.
+
+    The time is measured where `seconds` has it; otherwise it follows from the operations of a step, counted from the
+    shapes, at the rate of the measured layers.
+    """
+    work: list[float] = [_operations(step) for step in steps]
+    if seconds is not None:
+        known = [(spent, each) for spent, each in zip(seconds, work, strict=True) if spent is not None]
+        rate = sum(spent for spent, _ in known) / max(1, sum(each for _, each in known)) or 1.0
+        work = [each * rate if spent is None else spent for spent, each in zip(seconds, work, strict=True)]
     held = [
         sum(_HELD * x.numel() for x in step.layer.tensors) + sum(blob.count for blob in step.tops) for step in steps
     ]
-    total_work, total_held = max(sum(work), 1), max(sum(held), 1)
+    total_work, total_held = sum(work) or 1, sum(held) or 1
     return [(a / total_work, b / total_held) for a, b in zip(work, held, strict=True)]
 
 
@@ -44,8 +52,8 @@ def _operations(step: Step) -> int:
 def cut(steps: Sequence[Step], costs: Shares, stages: int) -> list[int]:
     """The stage of each layer: data layers are in the first, the others in consecutive stages.
 
-    The largest sum of a stage's share of the operations and its share of the memory is as small as it can be. Layers
-    that share weights stay in one stage. Raises NetError where there are too few layers.
+    The `largest` sum of a stage's shares is as small as it can be. Layers that share weights stay in one stage. Raises
+    NetError where there are too few layers.
     """
     places = [index for index, step in enumerate(steps) if not isinstance(step.layer, Source)]
     joints = _joints([steps[index] for index in places])
@@ -72,6 +80,14 @@ def cut(steps: Sequence[Step], costs: Shares, stages: int) -> list[int]:
     for number, index in enumerate(places):
         found[index] = sum(number >= end for end in cuts[:-1])
     return found
+
+
+def largest(costs: Shares, found: Sequence[int]) -> float:
+    """The largest sum of a stage's share of the time and its share of the memory."""
+    return max(
+        sum(sum(cost) for cost, stage in zip(costs, found, strict=True) if stage == own)
+        for own in range(max(found) + 1)
+    )
 
 
 def _joints(steps: Sequence[Step]) -> set[int]:

@@ -24,9 +24,10 @@ from caffe.proto import weights
 from caffe.proto.forks import effects
 from caffe.proto.forks.fields import WITHOUT_EFFECT
 
-__all__ = ["build"]
+__all__ = ["adapting", "build"]
 
 _AUTOMATIC = "(automatic)"
+_adapters: list[Callable[[Layer], None]] = []
 
 
 def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph:
@@ -36,6 +37,16 @@ def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph
     """
     with _no_collection():
         return _Builder(net, device, locate).graph
+
+
+@contextmanager
+def adapting(adapt: Callable[[Layer], None]) -> Iterator[None]:
+    """Call `adapt` with each layer that the block builds, after its blobs are filled."""
+    _adapters.append(adapt)
+    try:
+        yield
+    finally:
+        _adapters.remove(adapt)
 
 
 @contextmanager
@@ -114,6 +125,8 @@ class _Builder:
         self._share_parameters(step, spec)
         step.layer.allocate(self.device)
         self._adopt_stored_blobs(step.layer, spec)
+        for adapt in _adapters:
+            adapt(step.layer)
         self._learn(step, spec)
         self.graph.steps.append(step)
 

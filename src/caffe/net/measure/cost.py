@@ -15,7 +15,7 @@ from caffe import torch_internals
 from caffe.blob import Blob
 from caffe.net.graph.step import Step
 
-__all__ = ["Cost", "cost", "matrix_peak", "products"]
+__all__ = ["Cost", "cost", "matrix_peak", "products", "wait"]
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,15 @@ def _best_seconds(product: Callable[[], Tensor], budget: float = 0.15) -> float:
     best, end = float("inf"), time.perf_counter() + budget
     runs = 0
     while runs < 2 or time.perf_counter() < end:
-        _wait()
+        wait()
         start = time.perf_counter()
         product()
-        _wait()
+        wait()
         best, runs = min(best, time.perf_counter() - start), runs + 1
     return best
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Wait for the work of a GPU that runs already, so that its time can be measured."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
