@@ -171,7 +171,7 @@ class StreamSource(Source, abstract=True):
 
 
 class Data(StreamSource, bottoms=0, tops=(1, 2)):
-    """Reads images, and labels if there is a second top, from an LMDB or LevelDB database of Datum records.
+    """Reads images, and labels if there is a second top, from a database: LMDB, LevelDB or tar shards.
 
     tops: data (N, C, H, W) after transform_param, label (N)
 

@@ -13,7 +13,9 @@ from caffe.errors import DataError
 from caffe.limits import why_undecodable
 from caffe.proto.caffe_pb2 import Datum
 
-__all__ = ["DatumReader", "decode", "encode_datum", "planes"]
+__all__ = ["DatumReader", "compression", "decode", "encode_datum", "planes"]
+
+_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"BM": "bmp", b"RIFF": "webp", b"II*\0": "tif", b"MM\0*": "tif"}
 
 
 class DatumReader:
@@ -117,6 +119,11 @@ def encode_datum(image: np.ndarray, label: int) -> bytes:
     channels, height, width = image.shape
     datum = Datum(channels=channels, height=height, width=width, data=image.tobytes(), label=label)
     return datum.SerializeToString()
+
+
+def compression(data: bytes) -> str:
+    """Return the usual suffix of a compressed image."""
+    return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "img")
 
 
 def _parse(value: Bytes) -> Datum:
