@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import real, report, training
-from benchmarks.rounds import Engine, EngineError, chosen, options
+from benchmarks.rounds import OURS, Engine, EngineError, Kind, chosen, options
 from benchmarks.workloads import NETS, prepare
 
 LEFT_OUT = ("Cafetière compiled", "PyTorch compiled", "matrix product")
 """Excluded, because the compilers' own memory would be counted too."""
+ENGINES = [
+    *(kind for kind in training.ENGINES if kind.name not in LEFT_OUT),
+    Kind(f"{OURS} recompute", "ours", "train", {"recompute": True}),
+]
 
 
 def main(argv: list[str]) -> None:
@@ -30,7 +34,7 @@ def main(argv: list[str]) -> None:
         grown: dict[str, Any] = found.setdefault(f"{net}: less imports", {})
         with tempfile.TemporaryDirectory() as temporary:
             prepare(NETS[net], Path(temporary), train=True)
-            for kind in chosen([kind for kind in training.ENGINES if kind.name not in LEFT_OUT], given):
+            for kind in chosen(ENGINES, given):
                 try:
                     engine = Engine(kind, Path(temporary), given.cores)
                 except (EngineError, real.Missing) as error:

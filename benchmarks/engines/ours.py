@@ -16,10 +16,13 @@ Arrays = dict[str, np.ndarray]
 log.start(logging.ERROR)
 
 
-def train(folder: str, precision: str = "FLOAT", compiled: bool = False) -> Callable[[], object]:
+def train(
+    folder: str, precision: str = "FLOAT", compiled: bool = False, recompute: bool = False
+) -> Callable[[], object]:
     """A step of the solver, as in `caffe train`. With `compiled`, the net is run through torch.compile."""
     at = Path(folder)
     param = upgrade.read_solver(at / "solver.prototxt")
+    param.recompute = recompute
     if precision != "FLOAT":
         param.precision = caffe_pb2.SolverParameter.Precision.Value(precision)
     solver = get_solver(param)

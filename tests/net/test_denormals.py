@@ -7,7 +7,7 @@ import torch
 from google.protobuf import text_format
 
 import caffe
-from caffe.net.run.denormals import FlushedDenormals, flush_in_worker_threads
+from caffe.net.engines.denormals import FlushedDenormals, flush_in_worker_threads
 from caffe.proto import caffe_pb2
 
 TINY = 1e-40

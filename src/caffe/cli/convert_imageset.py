@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from caffe.data.databases.writer import RecordWriter
     from caffe.data.tools.imageset import ImageSet
 
-BACKEND = Flag("backend", "lmdb", "Kind of the database: lmdb or leveldb.")
+BACKEND = Flag("backend", "lmdb", "Kind of the database: lmdb, leveldb, or tar (a folder of shards).")
 
 IMAGE_FLAGS = [
     Flag("gray", False, "Convert the images to grey."),

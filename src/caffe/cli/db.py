@@ -22,7 +22,7 @@ COUNT = Flag("count", 64, "Number of images in the picture.")
 
 @command(OUT, COUNT, task="data", arguments="info|show|export|verify PATH")
 def db(flags: SimpleNamespace, display: Display) -> int:
-    """Inspect a database of records, LMDB or LevelDB.
+    """Inspect a database of records: LMDB, LevelDB or tar shards.
 
     info     prints the number of records, their sizes and labels
     show     draws the first images, with boxes if there are any, to -out (default: the database's name with .png)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from caffe.data.databases import (
     leveldb,
     lmdb,  # defining the classes registers the backends
+    tar,
 )
 from caffe.data.databases.base import RecordSource, open_source
 from caffe.data.databases.writer import RecordWriter, create_database
 
-__all__ = ["RecordSource", "RecordWriter", "create_database", "leveldb", "lmdb", "open_source"]
+__all__ = ["RecordSource", "RecordWriter", "create_database", "leveldb", "lmdb", "open_source", "tar"]

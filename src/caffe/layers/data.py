@@ -66,6 +66,8 @@ class StreamSource(Source, abstract=True):
         self.require(self.batch_size > 0, f"batch_size is {self.batch_size}, expected at least 1")
         self.batch_option.batch_size = self.own_batch(self.batch_size)
         self.require(self.spec.data_param.prefetch > 0, "data_param.prefetch is 0, expected at least 1")
+        fact = "data_param.fast_decode is for Data and ImageData, which resize whole images; remove it"
+        self.require(not self.spec.data_param.fast_decode or self.type in ("Data", "ImageData"), fact)
         seed = int(torch.randint(1 << 62, (), device="cpu"))  # caffe.set_random_seed fixes it
         with self.naming():
             self.stream = make()
@@ -171,7 +173,7 @@ class StreamSource(Source, abstract=True):
 
 
 class Data(StreamSource, bottoms=0, tops=(1, 2)):
-    """Reads images, and labels if there is a second top, from an LMDB or LevelDB database of Datum records.
+    """Reads images, and labels if there is a second top, from a database: LMDB, LevelDB or tar shards.
 
     tops: data (N, C, H, W) after transform_param, label (N)
 
@@ -193,7 +195,13 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
 
     def _stream(self) -> RecordStream:
         transformer = self.transformer()
-        read = DatumReader(self.color_of(transformer), split=not transformer.reshaping)
+        resize = self.spec.transform_param.resize_param
+        warped = transformer.resize is not None and resize.resize_mode == resize.WARP
+        fast = self.spec.data_param.fast_decode
+        fact = "fast_decode needs transform_param.resize_param with WARP; add it, or remove fast_decode"
+        self.require(warped or not fast, fact)
+        target = (resize.height, resize.width) if fast else None
+        read = DatumReader(self.color_of(transformer), not transformer.reshaping, target)
         return RecordStream(self._source, read, transformer, self.opt.batch_size, self.opt.rand_skip)
 
     def color_of(self, transformer: BatchTransformer) -> bool | None:
@@ -242,7 +250,8 @@ class ImageData(StreamSource, bottoms=0, tops=2):
         log.info("image_data_layer.cpp:63", f"A total of {len(lines)} images.")
         stream = ImageStream(lines, transformer, opt.batch_size)
         stream.root, stream.size, stream.color = root, (opt.new_height, opt.new_width), opt.is_color
-        stream.shuffle, stream.rand_skip = opt.shuffle, opt.rand_skip
+        stream.shuffle, stream.rand_skip, stream.fast = opt.shuffle, opt.rand_skip, self.spec.data_param.fast_decode
+        self.require(opt.new_height > 0 or not stream.fast, "fast_decode needs new_height and new_width; add them")
         return stream
 
 

@@ -16,6 +16,7 @@ from caffe.errors import CaffeError, NetError
 from caffe.layers.base import Layer, Source
 from caffe.names import Named, Results, unknown
 from caffe.net import batches, store
+from caffe.net.engines.denormals import flush_in_worker_threads
 from caffe.net.graph.assemble import assemble, load_param
 from caffe.net.graph.gradients import first_diffs, gradients_apart, have_several_diffs
 from caffe.net.graph.shapes import infer_tops
@@ -24,7 +25,6 @@ from caffe.net.measure import debug
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.precision import check_precision
 from caffe.net.run import monte_carlo, stepwise
-from caffe.net.run.denormals import flush_in_worker_threads
 from caffe.net.run.module import NetModule
 from caffe.net.run.runners import Runners
 from caffe.net.turns import Turns, in_turn
@@ -301,14 +301,14 @@ class Net(Views):
         """
         self.runners.compile([self._blob(name).name for name in keep])
 
-    def slim(self, keep: Sequence[str] = ()) -> None:
-        """Make training steps (`forward_backward`) fill only the outputs and the blobs `keep`.
+    def slim(self, keep: Sequence[str] = (), recompute: bool = False) -> None:
+        """Make training steps (`forward_backward`) fill only the outputs and the blobs `keep`, as `caffe train` does.
 
-        This saves memory and allows more layers to be fused. Reading the data of any other blob raises an error.
-        `stepwise()` returns to steps that fill every blob. Further calls, and calls of `compile`, add kept blobs.
-        `caffe train` uses this.
+        This saves memory and allows more layers to be fused. Reading the data of any other blob raises an error. With
+        `recompute`, backward computes most blobs again instead of reading them from memory: equal numbers, less memory,
+        more time. `stepwise()` undoes both. Further calls, and calls of `compile`, add kept blobs.
         """
-        self.runners.slim([self._blob(name).name for name in keep])
+        self.runners.slim([self._blob(name).name for name in keep], recompute)
 
     def stepwise(self) -> None:
         """Undo `optimize`, `compile` and `slim`: run layer by layer and fill every blob."""

@@ -211,6 +211,7 @@ def checked(param: Any, rule: Rule, group: Group) -> Group:
         )
     for name, value, fact in (
         ("precision", param.precision != param.FLOAT, "16-bit weights are made of whole blobs"),
+        ("recompute", param.recompute, "its runs keep what their parts need"),
         ("debug_info", param.debug_info, "it runs the net layer by layer, which a divided net cannot"),
         ("snapshot_diff", param.snapshot_diff, "gradients stay in parts and are not collected"),
     ):

@@ -148,6 +148,8 @@ def _create(
         for path in paths:
             log.info("solver.cpp:72", f"Finetuning from {path}")
         store.load(net, paths)
+        if param.recompute and phase == caffe_pb2.TRAIN:
+            net.slim(recompute=True)
     except BaseException:
         net.close()
         raise

@@ -19,7 +19,7 @@ from caffe.solver.settings import check_ranges
 __all__ = ["check_own", "check_settings"]
 
 _OURS = 20000  # field numbers from here on are additions of this package
-_GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience"}
+_GENERAL = {"warmup_iter", "warmup_start", "momentum_policy", "ema_decay", "precision", "nan_patience", "recompute"}
 _GENERAL |= {"global_batch_norm", "global_normalization", "global_dropout"}
 _GENERAL |= {"shard", "tensor_parallel", "pipeline"}
 _GENERAL |= {"max_epochs", "test_every_epoch", "keep_best", "keep_last", "early_stop"}
@@ -61,6 +61,8 @@ def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None)
         if field.number >= _OURS and field.name not in read:
             owners = " or ".join(_owners(field.name))
             raise SolverError(f"{field.name} is set, but not used by this solver: it belongs to {owners}; remove it")
+    if param.recompute and param.debug_info:
+        raise SolverError("recompute is set beside debug_info, which runs the net layer by layer; remove one of them")
     if param.warmup_iter < 0 or not 0 <= param.warmup_start <= 1:
         found = f"warmup_iter is {param.warmup_iter} and warmup_start {param.warmup_start:g}"
         raise SolverError(f"{found}, expected 0 or more, and a number from 0 to 1")

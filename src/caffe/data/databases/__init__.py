@@ -1,1 +1,1 @@
-"""Record databases, LMDB and LevelDB, for reading and writing, and the Datum record."""
+"""Record databases, LMDB, LevelDB and tar shards, for reading and writing, and the Datum record."""

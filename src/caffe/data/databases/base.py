@@ -12,7 +12,7 @@ from caffe import log
 from caffe.errors import FileError
 from caffe.registry import Registry
 
-__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "not_found", "open_source", "show_key"]
+__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "not_found", "open_source", "refuse_shards", "show_key"]
 
 Bytes = bytes | memoryview
 Records = Generator[tuple[bytes, Bytes], None, None]
@@ -29,6 +29,13 @@ class WrongBackend(FileError):
         super().__init__(f"{text}; set backend: {found}" if found else text)
         self.fact = text
         self.found = found
+
+
+def refuse_shards(path: str) -> None:
+    """Raise WrongBackend if `path` names tar shards: an archive, a pattern of archives, or a folder of them."""
+    folder = os.path.isdir(path) and not os.path.exists(os.path.join(path, "data.mdb"))
+    if path.endswith(".tar") or (folder and any(name.endswith(".tar") for name in os.listdir(path))):
+        raise WrongBackend(f'"{path}" names tar shards', "TAR")
 
 
 def not_found(kind: str, path: str) -> FileError:

@@ -13,7 +13,9 @@ from caffe.errors import DataError
 from caffe.limits import why_undecodable
 from caffe.proto.caffe_pb2 import Datum
 
-__all__ = ["DatumReader", "decode", "encode_datum", "planes"]
+__all__ = ["DatumReader", "compression", "decode", "encode_datum", "planes"]
+
+_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"BM": "bmp", b"RIFF": "webp", b"II*\0": "tif", b"MM\0*": "tif"}
 
 
 class DatumReader:
@@ -24,12 +26,13 @@ class DatumReader:
     bytes are compared instead of parsed.
     """
 
-    def __init__(self, color: bool | None = None, split: bool = True) -> None:
+    def __init__(self, color: bool | None = None, split: bool = True, target: tuple[int, int] | None = None) -> None:
         """With `split`, compressed images have contiguous planes; otherwise they are a view of OpenCV's interleaved
-        pixels.
+        pixels. For `target` see `decode`.
         """
         self.color = color
         self.split = split
+        self.target = target
         self._known = _Known(b"", (0, 0, 0), 0)
 
     def __call__(self, value: Bytes) -> tuple[np.ndarray, int]:
@@ -53,7 +56,7 @@ class DatumReader:
     def _whole(self, value: Bytes) -> tuple[np.ndarray, int]:
         datum = _parse(value)
         if datum.encoded:
-            pixels = decode(datum.data, self.color)
+            pixels = decode(datum.data, self.color, self.target)
             return planes(pixels) if self.split or pixels.ndim == 2 else pixels.transpose(2, 0, 1), datum.label
         shape = (datum.channels, datum.height, datum.width)
         image = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
@@ -89,9 +92,15 @@ class _Known(NamedTuple):
         return bool(self.head) and value[: len(self.head)] == self.head and len(value) >= self.end
 
 
-def decode(data: bytes, color: bool | None = None) -> np.ndarray:
-    """Decode a compressed image to uint8 pixels (H, W, C) in BGR order, or (H, W). `color` as in `DatumReader`."""
+def decode(data: bytes, color: bool | None = None, target: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode a compressed image to uint8 pixels (H, W, C) in BGR order, or (H, W). `color` as in `DatumReader`.
+
+    An image that is resized to `target` (height, width) is decoded at 1/2, 1/4 or 1/8 of its size if it is a JPEG and
+    is then still as large as the target in both directions.
+    """
     flags = {None: cv2.IMREAD_UNCHANGED, True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE}[color]
+    if target is not None:
+        flags = _reduced(data, color, target) or flags
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
@@ -117,6 +126,46 @@ def encode_datum(image: np.ndarray, label: int) -> bytes:
     channels, height, width = image.shape
     datum = Datum(channels=channels, height=height, width=width, data=image.tobytes(), label=label)
     return datum.SerializeToString()
+
+
+_REDUCED = {
+    8: (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8),
+    4: (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
+    2: (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
+}
+
+
+def _reduced(data: bytes, color: bool | None, target: tuple[int, int]) -> int:
+    """Return OpenCV's flags for decoding a JPEG at the smallest size that holds `target`, or 0 for its own size."""
+    height, width, channels = _jpeg_size(data)
+    for factor, flags in _REDUCED.items():
+        sides = (height // factor, width // factor)
+        if min(sides) >= max(target) or (color is None and sides[0] >= target[0] and sides[1] >= target[1]):
+            if color is not None:
+                return flags[color]
+            if channels in (1, 3):
+                return flags[channels == 3] | cv2.IMREAD_IGNORE_ORIENTATION
+    return 0
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int, int]:
+    """Return height, width and channels from the header of a JPEG; zeros for other data."""
+    at = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        kind = data[at + 1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            return (
+                int.from_bytes(data[at + 5 : at + 7], "big"),
+                int.from_bytes(data[at + 7 : at + 9], "big"),
+                data[at + 9],
+            )
+        at += 1 if kind == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0, 0, 0
+
+
+def compression(data: bytes) -> str:
+    """Return the usual suffix of a compressed image."""
+    return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "img")
 
 
 def _parse(value: Bytes) -> Datum:

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from typing import Any, BinaryIO
 
 from caffe import log
-from caffe.data.databases.base import Records, RecordSource, WrongBackend, not_found
+from caffe.data.databases.base import Records, RecordSource, WrongBackend, not_found, refuse_shards
 from caffe.data.databases.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError, require_extra
 from caffe.proto import files
@@ -95,6 +95,7 @@ class LevelDbWriter(RecordWriter, backend="LEVELDB"):
 
 
 def _check(path: str) -> None:
+    refuse_shards(path)
     if not os.path.exists(path):
         raise not_found("LevelDB", path)
     if os.path.exists(os.path.join(path, "data.mdb")):

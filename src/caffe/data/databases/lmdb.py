@@ -7,7 +7,7 @@ import os
 import lmdb
 
 from caffe import log
-from caffe.data.databases.base import Records, RecordSource, WrongBackend, not_found, show_key
+from caffe.data.databases.base import Records, RecordSource, WrongBackend, not_found, refuse_shards, show_key
 from caffe.data.databases.lmdb_file import Damage, DataFile
 from caffe.data.databases.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError
@@ -100,6 +100,7 @@ class LmdbWriter(RecordWriter, backend="LMDB"):
 def _data_file(path: str) -> str:
     """Return `path`/data.mdb; raises an error that says what the path is instead."""
     file = os.path.join(path, "data.mdb")
+    refuse_shards(path)
     if not os.path.exists(path):
         raise not_found("LMDB", path)
     if not os.path.isdir(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+import threading
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["empty"]
+__all__ = ["empty", "scratch"]
 
 _LEAST = 1 << 20  # bytes; smaller arrays use numpy's allocator
+_OWN = threading.local()
 _KEPT = 8  # number of unused blocks that are kept per size
 _UNUSED: defaultdict[int, deque[mmap.mmap]] = defaultdict(lambda: deque(maxlen=_KEPT))
 
@@ -32,6 +34,15 @@ def empty(shape: Sequence[int], kind: Any) -> np.ndarray:
     whole = np.frombuffer(block, kind)
     weakref.finalize(whole, _UNUSED[size].append, block).atexit = False
     return whole.reshape(tuple(shape))
+
+
+def scratch(shape: Sequence[int]) -> np.ndarray:
+    """Return this thread's temporary array of bytes. The next call overwrites it."""
+    size = int(np.prod(shape))
+    held: np.ndarray | None = getattr(_OWN, "held", None)
+    if held is None or len(held) < size:
+        held = _OWN.held = np.empty(size, np.uint8)
+    return held[:size].reshape(tuple(shape))
 
 
 def _block(size: int) -> mmap.mmap:

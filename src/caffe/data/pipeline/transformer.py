@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from caffe import log
 from caffe.data.databases.datum import planes
-from caffe.data.pipeline import buffers
+from caffe.data.pipeline import buffers, normalization
 from caffe.data.pipeline.augment import Augmentation
 from caffe.data.pipeline.distortion import Distortion, Expansion, Noise, Part
+from caffe.data.pipeline.normalization import CHANNELS_LAST, extent, read_array
 from caffe.data.pipeline.resizing import Resize
 from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.samplers import Samplers
@@ -25,12 +25,8 @@ __all__ = ["Batch", "BatchTransformer"]
 
 Shape = tuple[int, ...]
 _AUGMENT, _RESHAPE = 1 << 16, 1 << 17  # random streams from here on belong to single images
+_LARGE = 1 << 14  # elements of an image for which one call of numpy is long enough to pay for the next
 _CACHED = 1 << 18  # elements that are converted and normalized together, so that they stay in the processor's cache
-
-_CHANNELS_LAST = (
-    "the channels seem to be last (an image of {0} x {1} with {2} channels), but are expected first: "
-    "write (channels, height, width)"
-)
 
 
 class BatchTransformer:
@@ -58,9 +54,9 @@ class BatchTransformer:
         self.sides: tuple[int, int] = (self.crop, self.crop) if self.crop else (param.crop_h, param.crop_w)
         self.random_crop = train and all(self.sides) and not self.resized
         self.color: bool | None = True if param.force_color else False if param.force_gray else None
-        self.mean = _Map("mean", param.mean_file, param.mean_value)
-        self.std = _Map("std", param.std_file, param.std_value)
-        self.whitening = _read(param.whitening_file, "whitening_file", 4) if param.whitening_file else None
+        self.mean = normalization.Numbers("mean", param.mean_file, param.mean_value)
+        self.std = normalization.Numbers("std", param.std_file, param.std_value)
+        self.whitening = read_array(param.whitening_file, "whitening_file", 4) if param.whitening_file else None
         self.noise = np.float32(param.noise if train else 0)
         self.cutout: int = param.cutout if train else 0
         self.mixup: float = param.mixup if train else 0
@@ -97,7 +93,7 @@ class BatchTransformer:
         if (rows > height or columns > width) and not self.resized:
             size, way_out = f"{channels} x {height} x {width}", "enlarge the image or lower crop_size"
             if width <= 4 and self.crop <= min(channels, height):
-                way_out = _CHANNELS_LAST.format(*shape)
+                way_out = CHANNELS_LAST.format(*shape)
             crop = f"crop_size {self.crop}" if self.crop else f"crop_h {rows} x crop_w {columns}"
             raise DataError(f"is {size}, smaller than {crop}; {way_out}")
         return (channels, rows or height, columns or width)
@@ -109,7 +105,7 @@ class BatchTransformer:
             return shape
         if self.whitening.shape[1:] != shape:
             raise DataError(
-                f"is {_text(shape)} after the crop, but whitening_file is for {_text(self.whitening.shape[1:])}"
+                f"is {extent(shape)} after the crop, but whitening_file is for {extent(self.whitening.shape[1:])}"
             )
         rows = len(self.whitening)
         return shape if rows == np.prod(shape) else (rows, 1, 1)
@@ -165,15 +161,27 @@ class BatchTransformer:
         """Whether the normalization consists of per-channel numbers and a scale, so that it can be done on a GPU."""
         return not (self.mapped or self.whitening is not None or self.noise or self.cutout or self.classes)
 
+    def direct(self, shape: Shape) -> bool:
+        """Whether images of this final shape are normalized one by one, as soon as each is decoded."""
+        return not (self.late or self.noise) and int(np.prod(shape)) >= _LARGE
+
     @property
     def mapped(self) -> bool:
         """Whether the normalization depends on the position of the pixel."""
         return self.mean.image is not None or self.std.image is not None
 
 
+class _Fit(NamedTuple):
+    """The shape of images that fit the batch, and how many rows and columns the crop leaves out."""
+
+    shape: Shape
+    rows: int
+    columns: int
+
+
 class Batch:
-    """Collects the images of a batch for a `BatchTransformer`: each is cropped when added, and all are normalized
-    together.
+    """Collects the images of a batch for a `BatchTransformer`. Each is cropped when added. Large images are normalized
+    at once, small ones together.
     """
 
     def __init__(
@@ -186,76 +194,109 @@ class Batch:
         self.sizes: list[tuple[int, int]] = []
         self.labels: list[Any] = []
         self.pixels = np.empty(0, np.uint8)
-        self._admitted: Shape | None = None
+        self.direct = False
+        self._fit: _Fit | None = None
         if transformer.random:
             if rng is None:
                 raise ValueError("random crops or mirroring need a generator")
             self._rng = rng
             self._draws: list[list[int]] = self._mine(rng.integers(1 << 62, size=(count * shard.size, 3))).tolist()
 
-    def add(self, image: np.ndarray, label: Any = 0) -> None:
-        """Add the next image (C, H, W), uint8 or float32. Raises DataError if it does not fit the previous images."""
-        if image.shape != self._admitted:
-            self._admit(image)
+    def add(self, image: np.ndarray, label: Any = 0, placed: int = -1) -> None:
+        """Add the next image (C, H, W), uint8 or float32. Raises DataError if it does not fit the previous images.
+
+        `placed` is the index at which `place` has already put its pixels.
+        """
+        fit = self._fit if self._fit is not None and image.shape == self._fit.shape else self._admitted(image)
         if self.transformer.classes and not 0 <= label < self.transformer.classes:
             raise DataError(f"has label {label}, but label_count is {self.transformer.classes}")
         if self.pixels.dtype == np.uint8 != image.dtype:
             self.pixels = self.pixels.astype(np.float32)
         index = len(self.places)
-        top, left, mirrored = place = self._place(index)
-        _, height, width = self.shape
-        _copy(self.pixels[index], image[:, top : top + height, left : left + width], mirrored)
+        place = self._place(index, fit)
+        if placed != index:
+            self._put(index, image, place)
         self.places.append(place)
         self.sizes.append((image.shape[1], image.shape[2]))
         self.labels.append(label)
+
+    def place(self, index: int, image: np.ndarray) -> int:
+        """Put the pixels of an image into the batch if it is to be added as image `index`. For any thread.
+
+        Returns the index for `add`, or -1 if this is not possible yet: the first image decides about the batch's shape.
+        """
+        fit = self._fit
+        if fit is None or fit.shape != image.shape or not self.direct:
+            return -1
+        self._put(index, image, self._place(index, fit))
+        return index
+
+    def _put(self, index: int, image: np.ndarray, place: Place) -> None:
+        """Crop and mirror an image. If the batch is `direct`, also normalize it, while it is in the cache."""
+        top, left, mirrored = place
+        _, height, width = self.shape
+        slot, piece = self.pixels[index], image[:, top : top + height, left : left + width]
+        if not self.direct or image.dtype != np.uint8:
+            _copy(slot, piece, mirrored)
+        else:
+            pixels = buffers.scratch(self.shape)
+            _copy(pixels, piece, mirrored)
+            np.copyto(slot, pixels)
+        if self.direct:
+            self._normalize(slot, place)
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the batch, float32 (N, C, H', W'), and its labels, float32: (N), (N, label_count), boxes or maps."""
         made = self.transformer
         if made.late:
             return self.pixels, self._collated()
-        result = buffers.empty(self.pixels.shape, np.float32)
-        scale = made.scale if made.whitening is None else 1
-        for part, (mean, std) in self._parts():
+        result = self.pixels if self.direct else buffers.empty(self.pixels.shape, np.float32)
+        for part, place in () if self.direct else self._parts():
             block = result[part]
             np.copyto(block, self.pixels[part])
             if made.noise:
                 block += self._noise(block.shape) * made.noise
-            if mean is not None:
-                block -= mean
-            if std is not None:
-                block /= std
-            if scale != 1:
-                block *= scale
+            self._normalize(block, place)
         if made.whitening is not None:
             matrix = made.whitening.reshape(len(made.whitening), -1)
             result = (result.reshape(self.count, -1) @ matrix.T).reshape(
-                self.count, *made.top_shape(self._admitted or ())
+                self.count, *made.top_shape(() if self._fit is None else self._fit.shape)
             )
             result *= made.scale
         if made.cutout:
             self._cut_out(result)
         return self._mixed(result)
 
-    def _admit(self, image: np.ndarray) -> None:
+    def _normalize(self, block: np.ndarray, place: Place) -> None:
+        """Normalize an image, or images at the same place, in place."""
+        made = self.transformer
+        mean, std = made.mean.window(place, self.shape), made.std.window(place, self.shape)
+        if mean is not None:
+            block -= mean
+        if std is not None:
+            block /= std
+        if made.whitening is None and made.scale != 1:
+            block *= made.scale
+
+    def _admitted(self, image: np.ndarray) -> _Fit:
         """Check an image whose size differs from the previous one."""
         made = self.transformer
         shape = made.crop_shape(image.shape)
         made.top_shape(image.shape)
         if not self.places:
-            self.shape = shape
-            self.pixels = buffers.empty((self.count, *shape), image.dtype)
+            self.shape, self.direct = shape, made.direct(shape)
+            self.pixels = buffers.empty((self.count, *shape), np.float32 if self.direct else image.dtype)
         elif shape != self.shape:
-            got, wanted = _text(shape), _text(self.shape)
+            got, wanted = extent(shape), extent(self.shape)
             raise DataError(
                 f"is {got}, but the batch began with {wanted}; resize the images, set crop_size or batch_size: 1"
             )
-        self._admitted = image.shape
-        self._room = (image.shape[1] - shape[1], image.shape[2] - shape[2])
+        self._fit = fit = _Fit(image.shape, image.shape[1] - shape[1], image.shape[2] - shape[2])
+        return fit
 
-    def _place(self, index: int) -> tuple[int, int, bool]:
+    def _place(self, index: int, fit: _Fit) -> Place:
         """Return the crop position of image `index`, and whether the image is mirrored."""
-        rows, columns = self._room
+        _, rows, columns = fit
         if not self.transformer.random:
             return rows // 2, columns // 2, False
         first, second, third = self._draws[index]
@@ -264,14 +305,13 @@ class Batch:
             return rows // 2, columns // 2, mirrored
         return first % (rows + 1), second % (columns + 1), mirrored
 
-    def _parts(self) -> Iterator[tuple[slice, tuple[np.ndarray | None, np.ndarray | None]]]:
-        """Yield pieces of the batch that have the same mean and fit into the cache."""
+    def _parts(self) -> Iterator[tuple[slice, Place]]:
+        """Yield pieces of the batch that have the same mean and fit into the cache, with the place of their first."""
         made = self.transformer
         alone = made.mapped and (made.mirror or made.random_crop)
         step = 1 if alone else max(1, _CACHED // max(1, int(np.prod(self.shape))))
         for start in range(0, self.count, step):
-            place = self.places[start]
-            yield slice(start, start + step), (made.mean.window(place, self.shape), made.std.window(place, self.shape))
+            yield slice(start, start + step), self.places[start]
 
     def _mine(self, drawn: np.ndarray) -> np.ndarray:
         """Return this process's part of the random numbers drawn for all processes."""
@@ -313,45 +353,6 @@ class Batch:
         return result, labels
 
 
-class _Map:
-    """Mean or standard deviation of pixels: an image (C, H, W) from a file, one number per channel, one for all, or
-    none.
-    """
-
-    def __init__(self, name: str, path: str, values: Any) -> None:
-        if path and len(values):
-            raise DataError(f"cannot use {name}_file and {name}_value at the same time; remove one of them")
-        self.name = name
-        self.path = path
-        self.image = _read(path, f"{name}_file", 3) if path else None
-        self.values = np.array(values, np.float32).reshape(-1, 1, 1)
-        if name == "std":
-            numbers = self.values if self.image is None else self.image
-            if numbers.size and not numbers.min() > 0:
-                raise DataError(f"{name}_{'file' if path else 'value'} holds {numbers.min():g}, expected above 0")
-
-    def check(self, shape: Shape) -> None:
-        """Raise DataError unless the numbers fit an image of this shape."""
-        if self.image is not None and self.image.shape != shape:
-            last = self.image.shape == (shape[2], *shape[:2])
-            way_out = _CHANNELS_LAST.format(*shape) if last else f"compute the {self.name} of this data"
-            raise DataError(
-                f'is {_text(shape)}, but {self.name}_file "{self.path}" is {_text(self.image.shape)}; {way_out}'
-            )
-        if len(self.values) not in (0, 1, shape[0]):
-            count = len(self.values)
-            way_out = _CHANNELS_LAST.format(*shape) if count == shape[2] else "give 1 or all"
-            raise DataError(f"has {shape[0]} channels, but {self.name}_value is given {count} times; {way_out}")
-
-    def window(self, place: tuple[int, int, bool], shape: Shape) -> np.ndarray | None:
-        """Return the numbers for a crop of this shape at this position, or None."""
-        if self.image is None:
-            return self.values if len(self.values) else None
-        top, left, mirrored = place
-        piece = self.image[:, top : top + shape[1], left : left + shape[2]]
-        return piece[..., ::-1] if mirrored else piece
-
-
 def _copy(slot: np.ndarray, piece: np.ndarray, mirrored: bool) -> None:
     """Copy an image (C, H, W), often a view of pixels (H, W, C), mirrored if asked."""
     if piece.dtype == slot.dtype and len(piece) > 1 and piece.strides[0] == piece.itemsize:
@@ -376,22 +377,3 @@ def _check(param: Any) -> None:
         )
     if param.cutout and param.whitening_file:
         raise DataError("cutout cuts images, but whitening_file may turn them into something else; remove one of them")
-
-
-def _read(path: str, field: str, axes: int) -> np.ndarray:
-    """Read the array, with 3 or 4 axes, from a file written by compute_image_mean."""
-    from caffe.proto import weights
-
-    if field == "mean_file":
-        log.info("data_transformer.cpp:25", f"Loading mean file from: {path}")
-    array = weights.read_mean(path)
-    if axes == 3 and array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != axes:
-        expected = "(1, C, H, W)" if axes == 3 else "(K, C, H, W)"
-        raise DataError(f'{field} "{path}" has shape {array.shape}, expected {expected}')
-    return np.ascontiguousarray(array, np.float32)
-
-
-def _text(shape: Shape) -> str:
-    return " x ".join(map(str, shape))

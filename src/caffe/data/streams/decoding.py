@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,16 +16,19 @@ from caffe import log
 from caffe.data.pipeline.pool import cores
 from caffe.data.pipeline.prefetch import Arrays, State, Stream
 from caffe.data.pipeline.rng import generator
-from caffe.data.pipeline.transformer import BatchTransformer
+from caffe.data.pipeline.transformer import Batch, BatchTransformer
 from caffe.errors import DataError
 
 __all__ = ["Picture", "PictureStream"]
 
 _CROPS = 0  # random stream of the transformation; subclasses use others
 _HOPELESS = 1000  # after so many damaged images in a row the stream gives up
+_TOGETHER = 8  # images that a thread takes at once if they need no decoding
 _TOLD = 20  # damaged images that get a log line of their own
 
 Loaded = tuple[np.ndarray, Any]
+Placed = tuple[np.ndarray, Any, int]
+"""An image, its label, and its index in the batch if its pixels are there already, or else -1."""
 
 
 class Picture(NamedTuple):
@@ -50,6 +54,7 @@ class PictureStream(Stream):
         self.batch_size = batch_size
         self.workers = 0
         self.skip = False
+        self._top: tuple[int, ...] = ()
         self._pool: ThreadPoolExecutor | None = None
 
     @abstractmethod
@@ -64,6 +69,7 @@ class PictureStream(Stream):
             try:
                 image, label = picture.load()
                 shape = self.transformer.top_shape(self.transformer.resized_shape(image.shape))
+                self._top = shape
                 return [(self.batch_size, *shape), self.transformer.label_shape(self.batch_size, label, shape)]
             except DataError as error:
                 self._refuse(picture, error, number)
@@ -84,7 +90,7 @@ class PictureStream(Stream):
                 found = list(islice(pictures, self.batch_size - len(batch.places)))
                 places += [place for place, _ in found]
                 chunk = [picture for _, picture in found]
-                for picture, load in self._loading(chunk, seed, number, tried):
+                for picture, load in self._loading(chunk, batch, seed, number, tried):
                     try:
                         batch.add(*load())
                         in_row = 0
@@ -114,26 +120,38 @@ class PictureStream(Stream):
             self._pool = None
 
     def _loading(
-        self, chunk: list[Picture], seed: int, number: int, tried: int
-    ) -> Iterator[tuple[Picture, Callable[[], Loaded]]]:
-        """Yield each image with a function that returns it or raises its error. Slow ones are loaded in parallel."""
+        self, chunk: list[Picture], batch: Batch, seed: int, number: int, tried: int
+    ) -> Iterator[tuple[Picture, Callable[[], Placed]]]:
+        """Yield each image with a function that returns it, or raises its error, in their order.
 
-        def load(index: int, picture: Picture) -> Loaded:
-            return self.transformer.varied(*picture.load(), seed, number, self.shard.place(index))
+        Threads decode the images, and crop and normalize them if the batch is large enough.
+        """
+        first = len(batch.places)
+
+        def load(index: int) -> Placed:
+            picture = chunk[index]
+            use = self.shard.place(tried + index)
+            image, label = self.transformer.varied(*picture.load(), seed, number, use)
+            return image, label, batch.place(first + index, image)
+
+        def loads(indices: range) -> list[Callable[[], Placed]]:
+            return [_outcome(load, index) for index in indices]
 
         workers = self.workers or cores()
-        if workers == 1 or not (chunk[0].heavy or self.transformer.augmented or self.transformer.reshaping):
-            for index, picture in enumerate(chunk, tried):
-                yield picture, partial(load, index, picture)
+        slow = chunk[0].heavy or self.transformer.augmented or self.transformer.reshaping
+        if workers == 1 or not (slow or self.transformer.direct(self._top)):
+            for index, picture in enumerate(chunk):
+                yield picture, partial(load, index)
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(workers, thread_name_prefix="caffe data decoder")
-        futures: list[Future[Loaded]] = [
-            self._pool.submit(load, index, picture) for index, picture in enumerate(chunk, tried)
-        ]
+        step = 1 if slow else _TOGETHER
+        groups = [range(start, min(start + step, len(chunk))) for start in range(0, len(chunk), step)]
+        futures = deque(self._pool.submit(loads, group) for group in groups)
         try:
-            for picture, future in zip(chunk, futures, strict=True):
-                yield picture, future.result
+            for group in groups:
+                for index, outcome in zip(group, futures.popleft().result(), strict=True):
+                    yield chunk[index], outcome
         finally:  # a closed source must not be read further
             for future in futures:
                 future.cancel()
@@ -148,3 +166,16 @@ class PictureStream(Stream):
         if total <= _TOLD:
             more = "; further ones are not reported" if total == _TOLD else ""
             log.warning("data_layer.cpp", f"{picture.name} {error}: skipped ({total} so far{more})")
+
+
+def _outcome(load: Callable[[int], Placed], index: int) -> Callable[[], Placed]:
+    """Load an image; returns a function that returns it or raises its error."""
+    try:
+        loaded = load(index)
+    except DataError as error:
+        return partial(_raise, error)
+    return lambda: loaded
+
+
+def _raise(error: DataError) -> Placed:
+    raise error

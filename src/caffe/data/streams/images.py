@@ -35,6 +35,7 @@ class ImageStream(PictureStream):
         self.size = (0, 0)
         self.color = True
         self.shuffle = False
+        self.fast = False
         self.rand_skip = 0
         self._order: tuple[tuple[int, int], np.ndarray] | None = None
 
@@ -68,19 +69,19 @@ class ImageStream(PictureStream):
         return self.lines[self._order[1][index]]
 
     def _load(self, name: str, label: int) -> tuple[np.ndarray, int]:
-        return planes(read_image(self.root + name, self.color, *self.size)), label
+        return planes(read_image(self.root + name, self.color, *self.size, self.fast)), label
 
 
-def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -> np.ndarray:
+def read_image(path: str, color: bool = True, height: int = 0, width: int = 0, fast: bool = False) -> np.ndarray:
     """Read the pixels of an image file, as `datum.decode` returns them, resized (bilinear) if height and width are
-    given.
+    given. With `fast`, a JPEG that becomes smaller is decoded at a part of its size.
 
     If the image cannot be read, the text of the DataError is the reason only; the caller adds the name.
     """
     try:
         files.refuse_special(path)
         with open(path, "rb") as file:
-            image = decode(file.read(), color)
+            image = decode(file.read(), color, (height, width) if fast else None)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {files.reason(error)} (from {os.getcwd()})") from error
     return cv2.resize(image, (width, height)) if height and width else image

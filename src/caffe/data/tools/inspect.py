@@ -16,14 +16,13 @@ import numpy as np
 
 from caffe.data.databases.annotated import AnnotatedReader, annotated, annotated_record
 from caffe.data.databases.base import RecordSource, open_source, show_key
-from caffe.data.databases.datum import DatumReader
+from caffe.data.databases.datum import DatumReader, compression
+from caffe.data.databases.tar import is_shards
 from caffe.data.pipeline.pool import ordered
 from caffe.errors import DataError, FileError
 from caffe.proto.caffe_pb2 import Datum
 
 __all__ = ["Survey", "detect", "entries", "export", "survey"]
-
-_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"BM": "bmp", b"RIFF": "webp", b"II*\0": "tif", b"MM\0*": "tif"}
 
 
 @dataclass
@@ -71,7 +70,9 @@ class Entry:
 
 
 def detect(path: str) -> RecordSource:
-    """Open the database at `path`, LMDB or LevelDB."""
+    """Open the database at `path`: LMDB, LevelDB or tar shards."""
+    if is_shards(path):
+        return open_source("TAR", path)
     return open_source("LEVELDB" if os.path.exists(os.path.join(path, "CURRENT")) else "LMDB", path)
 
 
@@ -147,11 +148,6 @@ def _label_of(entry: Entry, folder: Path, name: str) -> str:
     lines = [f"{int(label)} {' '.join(f'{x:g}' for x in row)}\n" for label, row in zip(entry.labels, rows, strict=True)]
     (folder / f"{name}.txt").write_text("".join(lines))
     return f"{name}.txt"
-
-
-def compression(data: bytes) -> str:
-    """Return the usual suffix of a compressed image."""
-    return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "img")
 
 
 def _file_of(entry: Entry) -> tuple[str, bytes]:

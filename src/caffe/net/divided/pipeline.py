@@ -17,11 +17,11 @@ from torch import Tensor
 from caffe.layers.base import Source
 from caffe.net.divided.accumulated import accumulate_products
 from caffe.net.engines import Eager
+from caffe.net.engines.denormals import FlushedDenormals
 from caffe.net.engines.engine import NO_INPUTS, tops_made
 from caffe.net.plan.plan import Plan
 from caffe.net.plan.rewrite import Call
 from caffe.net.plan.rewrite.inplace import relu_in_place, sum_in_place
-from caffe.net.run.denormals import FlushedDenormals
 from caffe.parallel.exchange import Exchange
 from caffe.parallel.group import Pending
 

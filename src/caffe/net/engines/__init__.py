@@ -7,5 +7,6 @@ from caffe.net.engines import open_vino  # importing the class registers the eng
 from caffe.net.engines.compiled import Compiled
 from caffe.net.engines.engine import Eager, Engine
 from caffe.net.engines.inference import Inference
+from caffe.net.engines.recomputing import Recomputing
 
-__all__ = ["Compiled", "Eager", "Engine", "Inference", "open_vino"]
+__all__ = ["Compiled", "Eager", "Engine", "Inference", "Recomputing", "open_vino"]

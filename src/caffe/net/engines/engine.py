@@ -94,7 +94,9 @@ class Eager(Engine):
         return values
 
 
-def tops_made(call: Call, values: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+def tops_made(
+    call: Call, values: Sequence[Tensor] | Mapping[int, Tensor], inputs: Mapping[str, Tensor]
+) -> tuple[Tensor, ...]:
     """Run the call; returns its tops."""
     bottoms = [values[place].detach() if cut else values[place] for place, cut in call.reads]
     made = None if inputs and call.layer.user_fed else call.run(*bottoms)

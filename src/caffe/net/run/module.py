@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from caffe.errors import NetError, did_you_mean
 from caffe.layers.base import Source
 from caffe.net.engines.cudagraph import Record, Recorder, cuda_recorder, recorded
+from caffe.net.engines.denormals import FlushedDenormals
 from caffe.net.engines.engine import NO_INPUTS, Eager, Engine
 from caffe.net.graph.step import Step
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.plan import make_plan
 from caffe.net.plan.rewrite import Call
 from caffe.net.run.allocator import keep_freed_memory, large_blocks_apart
-from caffe.net.run.denormals import FlushedDenormals
 from caffe.net.run.filling import Filling
 from caffe.parameter_memory import collect_lent_copies
 

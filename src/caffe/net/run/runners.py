@@ -9,12 +9,18 @@ import torch
 
 from caffe import log
 from caffe.errors import NetError, did_you_mean
-from caffe.net.engines import Compiled, Eager, Engine, Inference
+from caffe.net.engines import Compiled, Eager, Engine, Inference, Recomputing
 from caffe.net.graph.step import Step
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.run.module import NetModule
 
 __all__ = ["Mode", "Runners"]
+
+
+_ONE = (
+    'net "{}": a net is either compiled or computes its blobs again in backward, because compiled steps choose '
+    "themselves what they keep; remove recompute, or do not compile"
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Mode:
     """Whether training steps are compiled with torch.compile."""
     kept: frozenset[str] | None = None
     """The blobs that a training step fills; None for every blob."""
+    recomputed: bool = False
+    """Whether backward computes most values again instead of keeping them."""
 
 
 class Runners:
@@ -58,10 +66,15 @@ class Runners:
             if self._divided is not None:
                 self._training = self._module(self._divided(), self._with_kept(()))
                 return self._training
-            self._training = self._module(Compiled() if self.mode.compiled else Eager(), self.mode.kept)
-            if not self.mode.compiled:
+            self._training = self._module(self._training_engine(), self.mode.kept)
+            if not (self.mode.compiled or self.mode.recomputed):
                 self._training.record_on(self._device)
         return self._training
+
+    def _training_engine(self) -> Engine:
+        if self.mode.recomputed:
+            return Recomputing()
+        return Compiled() if self.mode.compiled else Eager()
 
     @property
     def inference(self) -> NetModule:
@@ -98,15 +111,21 @@ class Runners:
     def compile(self, keep: Collection[str]) -> None:
         """See Net.compile."""
         self._refuse_divided("compile")
+        if self.mode.recomputed:
+            raise NetError(_ONE.format(self._name))
         training = self._module(Compiled(), self._with_kept(keep))
         self.mode = replace(self.mode, compiled=True, kept=self._with_kept(keep))
         self._training = training
 
-    def slim(self, keep: Collection[str]) -> None:
+    def slim(self, keep: Collection[str], recompute: bool = False) -> None:
         """See Net.slim."""
-        wanted = self._with_kept(keep)
-        if wanted != self.mode.kept:
-            self.mode, self._training = replace(self.mode, kept=wanted), None
+        if recompute:
+            self._refuse_divided("slim(recompute=True)")
+            if self.mode.compiled:
+                raise NetError(_ONE.format(self._name))
+        mode = replace(self.mode, kept=self._with_kept(keep), recomputed=self.mode.recomputed or recompute)
+        if mode != self.mode:
+            self.mode, self._training = mode, None
 
     def stepwise(self) -> None:
         """See Net.stepwise."""

@@ -27,7 +27,8 @@ def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list
             continue
         if read[norm.writes[0]] == 1 and norm.writes[0] not in wanted:
             run = partial(_normalize, norm.layer, call.layer)
-            merged[id(call)] = replace(call, run=run, reads=norm.reads, backward=norm.backward or call.backward)
+            backward = norm.backward or call.backward
+            merged[id(call)] = replace(call, run=run, reads=norm.reads, backward=backward, merged=(norm.layer,))
             merged[id(norm)] = norm
     return [merged.get(id(call), call) for call in calls if merged.get(id(call)) is not call]
 

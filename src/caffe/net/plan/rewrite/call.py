@@ -28,6 +28,7 @@ class Call:
     kept: tuple[Blob, ...]  # blobs to use for tops that the layer leaves to the user
     backward: bool
     frees: tuple[int, ...] = ()  # places whose values are not needed after this call
+    merged: tuple[Layer, ...] = ()  # layers with effects that `run` includes besides `layer`
 
     def tops(self, made: Any, inputs: Mapping[str, Tensor] = MappingProxyType({})) -> tuple[Tensor, ...]:
         """The result of `run` as a tuple. Tops left to the user come from `inputs` by name, or from the blobs."""

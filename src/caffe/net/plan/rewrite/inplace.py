@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from caffe.layers.elementwise import Eltwise
 from caffe.net.plan.rewrite.call import Call, is_plain_relu, readers
 from caffe.proto import caffe_pb2
 
-__all__ = ["relu_in_place", "sum_in_place"]
+__all__ = ["apart", "in_place", "relu_in_place", "sum_in_place"]
 
 SUM = caffe_pb2.EltwiseParameter.SUM
 
@@ -47,6 +47,23 @@ def sum_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     return changed
 
 
+def apart(calls: Sequence[Call]) -> list[Call]:
+    """The calls, of which none writes over a value that was computed before the first of them."""
+    made: set[int] = set()
+    changed = []
+    for call in calls:
+        if in_place(call) and call.reads[_IN_PLACE[call.run]][0] not in made:
+            call = replace(call, run=call.layer.forward)
+        made.update(call.writes)
+        changed.append(call)
+    return changed
+
+
+def in_place(call: Call) -> bool:
+    """Whether a call writes over one of its bottoms."""
+    return isinstance(call.run, Hashable) and call.run in _IN_PLACE
+
+
 def adds_two(call: Call) -> bool:
     """Whether a call is the plain sum of two different values."""
     layer: Any = call.layer
@@ -61,3 +78,7 @@ def _add_to_first(x: Tensor, y: Tensor) -> Tensor:
 
 def _add_to_second(x: Tensor, y: Tensor) -> Tensor:
     return y.add_(x)
+
+
+_IN_PLACE: dict[Callable[..., Any], int] = {torch.relu_: 0, _add_to_first: 0, _add_to_second: 1}
+"""The functions that write over a bottom, and the index of that bottom."""

@@ -38,7 +38,7 @@ def normalize_again(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]
                 gone.update(map(id, before))
                 run = _Normalized(*parts, relu=len(before) == 2, layer=call.layer, room=room)
                 backward = any(part.backward for part in (*before, call))
-                call = replace(call, run=run, reads=before[-1].reads, backward=backward)
+                call = replace(call, run=run, reads=before[-1].reads, backward=backward, merged=(parts[0],))
         maker.update(dict.fromkeys(call.writes, call))
         changed.append(call)
     return [call for call in changed if id(call) not in gone]

@@ -19,11 +19,14 @@ _PARALLEL = 1 << 18  # elements that torch shares among its threads
 
 
 class FlushedDenormals:
-    """A context in which the calling thread flushes denormal numbers to zero."""
+    """A context in which the calling thread flushes denormal numbers to zero, or with `on=False` does not."""
+
+    def __init__(self, on: bool = True) -> None:
+        self._on = on
 
     def __enter__(self) -> None:
         self._before = _flushed()
-        torch.set_flush_denormal(True)
+        torch.set_flush_denormal(self._on)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

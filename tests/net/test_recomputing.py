@@ -1,0 +1,150 @@
+"""Training that computes blobs again in backward: the same numbers, and nothing happens twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+
+import caffe
+from caffe.errors import NetError, SolverError
+from caffe.layers.base import Layer
+from caffe.layers.support.effects import Effects
+from caffe.net.engines.recomputing import Recomputing
+from caffe.proto import caffe_pb2
+from caffe.solver import get_solver
+
+BLOCK = """
+layer {{ name: "conv{0}" type: "Convolution" bottom: "{1}" top: "conv{0}"
+  convolution_param {{ num_output: 5 kernel_size: 3 pad: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "norm{0}" type: "BatchNorm" bottom: "conv{0}" top: "norm{0}" }}
+layer {{ name: "scale{0}" type: "Scale" bottom: "norm{0}" top: "norm{0}" scale_param {{ bias_term: true }} }}
+layer {{ name: "relu{0}" type: "ReLU" bottom: "norm{0}" top: "norm{0}" }}
+layer {{ name: "more{0}" type: "Convolution" bottom: "norm{0}" top: "more{0}"
+  convolution_param {{ num_output: 5 kernel_size: 3 pad: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "sum{0}" type: "Eltwise" bottom: "more{0}" bottom: "{1}" top: "sum{0}" }}
+layer {{ name: "last{0}" type: "ReLU" bottom: "sum{0}" top: "sum{0}" }}
+layer {{ name: "drop{0}" type: "Dropout" bottom: "sum{0}" top: "{2}" dropout_param {{ dropout_ratio: 0.3 }} }}
+"""
+
+
+def solver_of(middle: str = "", more: str = "", blocks: int = 6) -> Any:
+    """A solver of a residual net with batch norm, dropout and a data layer that draws each batch."""
+    names = ["first", *(f"x{index}" for index in range(blocks))]
+    net = """
+    layer { name: "data" type: "DummyData" top: "data" top: "label"
+      dummy_data_param { shape { dim: 4 dim: 3 dim: 6 dim: 7 } shape { dim: 4 }
+        data_filler { type: "gaussian" } data_filler { type: "constant" value: 2 } } }
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "first"
+      convolution_param { num_output: 5 kernel_size: 1 weight_filler { type: "msra" } } }
+    """
+    net += middle + "".join(BLOCK.format(index, names[index], names[index + 1]) for index in range(blocks))
+    net += f"""
+    layer {{ name: "ip" type: "InnerProduct" bottom: "{names[-1]}" top: "ip"
+      inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} }} }}
+    layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+    layer {{ name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" }}
+    """
+    param = caffe_pb2.SolverParameter()
+    text_format.Parse(
+        f'base_lr: 0.05 lr_policy: "fixed" momentum: 0.9 random_seed: 5 display: 0 {more} net_param {{ {net} }}', param
+    )
+    return get_solver(param)
+
+
+def trained(solver: Any) -> dict[str, np.ndarray]:
+    solver.net.slim()
+    solver.step(3)
+    found = {
+        f"{name}/{i}": blob.data.copy() for name, blobs in solver.net.params.items() for i, blob in enumerate(blobs)
+    }
+    return found | {"random": torch.get_rng_state().numpy(), "loss": solver.net.blobs["loss"].data.copy()}
+
+
+@pytest.mark.parametrize("more", ["", "iter_size: 2", "precision: BFLOAT16"])
+def test_numbers_are_equal_to_the_bit(more):
+    wanted = trained(solver_of(more=more))
+    again = solver_of(more=f"{more} recompute: true")
+    found = trained(again)
+    engine = again.net.runners.training.engine
+    assert isinstance(engine, Recomputing)
+    assert wanted.keys() == found.keys()
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+class Counted(Layer, tops=1):
+    """The bottom plus the number of calls so far."""
+
+    effects = Effects.CALLS
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "meta":
+            Counted.calls += 1
+        return x * 1.0
+
+
+class Tallied(Layer, tops=1):
+    """The bottom; counts its runs although it declares no effects."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "meta":
+            Tallied.calls += 1
+        return x * 1.0
+
+
+@pytest.mark.parametrize(("kind", "runs"), [(Counted, 1), (Tallied, 2)])
+def test_layers_with_effects_run_once_and_others_twice(kind, runs):
+    middle = f'layer {{ name: "own" type: "{kind.__name__}" bottom: "first" top: "first" }}'
+    solver = solver_of(middle, "recompute: true")
+    kind.calls = 0
+    solver.step(1)
+    assert kind.calls == runs
+
+
+def held(solver: Any) -> int:
+    """The bytes that autograd holds between forward and backward, without the weights."""
+    solver.net.slim()
+    weights = {blob.data_ptr() for blob in solver.net.runners.training.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        if x.data_ptr() not in weights:
+            found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    module = solver.net.runners.training
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        values = module.engine.run()
+    del values
+    return sum(found.values())
+
+
+def test_fewer_values_are_held():
+    assert held(solver_of(more="recompute: true", blocks=12)) < 0.5 * held(solver_of(blocks=12))
+
+
+def test_a_blob_that_is_kept_has_its_value_and_others_say_why_not():
+    solver = solver_of(more="recompute: true")
+    solver.net.slim(["sum1"])
+    solver.step(1)
+    assert solver.net.blobs["sum1"].data.any()
+    with pytest.raises(caffe.CaffeError, match=r'net.slim\(keep=\["sum2"\]\)'):
+        _ = solver.net.blobs["sum2"].data
+    solver.net.stepwise()
+    solver.step(1)
+    assert solver.net.blobs["sum2"].data.any()
+
+
+def test_compiled_and_divided_nets_and_debug_info_refuse_it():
+    solver = solver_of(more="recompute: true", blocks=2)
+    with pytest.raises(NetError, match="remove recompute, or do not compile"):
+        solver.net.compile()
+    with pytest.raises(SolverError, match="recompute is set beside debug_info"):
+        solver_of(more="recompute: true debug_info: true", blocks=2)
