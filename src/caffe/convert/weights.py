@@ -15,13 +15,16 @@ from caffe import torch as bridge
 from caffe.convert.matching import Group, Match, match
 from caffe.convert.tensors import form_of, read_tensors, write_tensors
 from caffe.errors import DataError
+from caffe.layers.base import Layer
+from caffe.layers.dense import Scale
+from caffe.layers.normalization import BatchNorm
 from caffe.net import Net
 from caffe.proto import weights
 from caffe.proto.caffe_pb2 import TEST
+from caffe.registry import LAYERS
 
 __all__ = ["export_weights", "import_weights"]
 
-_USUAL = {"BatchNorm": ("mean", "variance", "factor")}
 _TORCH = {"mean": "running_mean", "variance": "running_var"}
 
 
@@ -47,7 +50,7 @@ def export_weights(source: str | Path, out: str | Path, model: str = "") -> int:
 
 
 def _blob_name(kind: str, index: int) -> str:
-    names = _USUAL.get(kind, ("weight", "bias"))
+    names = LAYERS.items.get(kind, Layer).blob_names
     return names[index] if index < len(names) else f"blob{index}"
 
 
@@ -113,12 +116,12 @@ def _blobs(net: Any) -> tuple[dict[str, tuple[str, int, tuple[int, ...]]], list[
             kind = blob.parameter_name
             names[f"{layer.name}.{kind}"] = (layer.name, index, tuple(blob.shape))
             own[_TORCH.get(kind, kind)] = f"{layer.name}.{kind}"
-        if layer.type == "Scale" and step.bottom_names[0] in normalised:
+        if isinstance(layer, Scale) and step.bottom_names[0] in normalised:
             group = normalised[step.bottom_names[0]]
             group.names.append(layer.name)
             group.blobs = {**own, **group.blobs}
         elif own:
             groups.append(Group([layer.name], own))
-            if layer.type == "BatchNorm":
+            if isinstance(layer, BatchNorm):
                 normalised[step.top_names[0]] = groups[-1]
     return names, groups

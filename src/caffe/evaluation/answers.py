@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from caffe import reliability
-from caffe.doctor.head import Head, find_head
+from caffe.doctor.head import Head, find_head, makes_probabilities
 from caffe.doctor.view import View
 from caffe.errors import NetError
 from caffe.proto import caffe_pb2
@@ -62,14 +62,14 @@ def collect(
 
     If the data start again, repeated items are left out. `tell` is called with the number of batches done and the loss.
     """
-    made_by = next((step.layer.type for step in reversed(net.steps) if head.outputs in step.top_names), "")
+    made = makes_probabilities(net, head.outputs)
     found: list[np.ndarray] = []
     right: list[np.ndarray] = []
     total = 0.0
     for number in range(batches):
         total += net.evaluate()
         values = net.blobs[head.outputs].data.astype(np.float64)
-        values = values if made_by == "Softmax" else reliability.softmax(values, head.axis)
+        values = values if made else reliability.softmax(values, head.axis)
         found.append(np.moveaxis(values, head.axis, -1).reshape(-1, values.shape[head.axis]))
         right.append(net.blobs[head.labels].data.ravel().astype(np.int64))
         tell(number + 1, total / (number + 1))

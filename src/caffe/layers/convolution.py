@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering, shape_text
+from caffe.layers.base import Layer, Lowering, Records, shape_text
 from caffe.layers.support.geometry import FAR, Slide, im2col, margins, pad_axes, read_slide
 
 __all__ = ["Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col", "is_convolution"]
@@ -97,6 +97,8 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
     Source: BVLC base_conv_layer.cpp, conv_layer.cpp.
     """
 
+    fills_weights = True
+    records = Records.EACH
     forgets_top = True
     channels_last = True
 
@@ -144,6 +146,8 @@ class ConvolutionDepthwise(DepthwiseConvolution, bottoms=(1, None), tops=(1, Non
     Source: BVLC/caffe pull request 5665; farmingyard/caffe-mobilenet.
     """
 
+    records = Records.EACH
+
 
 class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolution_param"):
     """Transposed convolution: the forward pass is the backward pass of a Convolution with the same options.
@@ -157,6 +161,9 @@ class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolu
     Source: Zeiler et al., CVPR 2010; BVLC deconv_layer.cpp.
     """
 
+    fills_weights = True
+    records = Records.EACH
+    spreads = True
     forgets_top = True
 
     def sides(self, channels: int) -> tuple[int, int]:

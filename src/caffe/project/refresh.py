@@ -50,7 +50,7 @@ def _batches(net: Path) -> dict[str, int]:
     """The batch of the data layer of each part."""
     found = {}
     for layer in upgrade.read_net(str(net)).layer if net.is_file() else ():
-        if layer.type == "Data" and layer.include:
+        if layer.HasField("data_param") and layer.include:
             found["train" if layer.include[0].phase == TRAIN else "val"] = layer.data_param.batch_size
     return found
 

@@ -84,6 +84,7 @@ class DetectionEvaluate(_Judge, bottoms=2):
     image without a detection. A missing file is an error with the first batch only.
     """
 
+    marks_detections = True
     constant = (0, 1)
     effects = Effects.VALUES
 

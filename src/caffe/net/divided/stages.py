@@ -37,7 +37,7 @@ def _operations(step: Step) -> int:
     for weights in step.layer.tensors:
         if weights.dim() > 1:  # each of its values meets every place of a top, or of a bottom to which it spreads
             per_place = weights.numel() // max(1, weights.shape[0])
-            forward += 2 * per_place * (bottoms if step.layer.type == "Deconvolution" else tops)
+            forward += 2 * per_place * (bottoms if step.layer.spreads else tops)
     return forward * (1 + (any(step.needs) + bool(step.params)) * step.backward)
 
 
