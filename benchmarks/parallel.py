@@ -8,6 +8,7 @@ of them. Images per second are the sum over the processes; the batch size is per
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.arguments import check_names, words
 from benchmarks.plain_torch import PlainNet
 from benchmarks.workloads import NETS, prepare
 from caffe.parallel import environment, group
@@ -30,12 +32,23 @@ from caffe.solver import get_solver
 SECONDS = 1.0
 
 
-def main(names: str = "lenet,cifar_quick,googlenet", rounds: str = "7") -> int:
+def main() -> int:
     """Measure these nets, one after the other."""
-    for name in names.split(","):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "nets",
+        nargs="?",
+        type=words,
+        default=["lenet", "cifar_quick", "googlenet"],
+        help="with commas between",
+    )
+    parser.add_argument("rounds", nargs="?", type=int, default=7, help="turns of each; default: 7")
+    given = parser.parse_args()
+    check_names(parser, "net", given.nets, NETS)
+    for name in given.nets:
         with tempfile.TemporaryDirectory() as folder:
             prepare(NETS[name], Path(folder), train=True)
-            code = launch(["-m", "benchmarks.parallel", "worker", name, folder, rounds], 2, 2)
+            code = launch(["-m", "benchmarks.parallel", "worker", name, folder, str(given.rounds)], 2, 2)
             if code:
                 return code
     return 0
@@ -102,4 +115,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["worker"]:
         worker(*sys.argv[2:])
     else:
-        raise SystemExit(main(*sys.argv[1:]))
+        raise SystemExit(main())

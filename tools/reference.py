@@ -6,6 +6,7 @@ python tools/reference.py --check    # exit code 1 if a page is out of date
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,18 +75,21 @@ PAGES: dict[str, Callable[[], str]] = {"docs/layers.md": layers, "docs/commands.
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is out of date")
+    check = parser.parse_args().check
     stale = 0
     for name, make in PAGES.items():
         path, text = ROOT / name, make()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1
-        if "--check" in sys.argv[1:]:
+        if check:
             print(f"{name} is out of date; run: python tools/reference.py")
         else:
             path.write_text(text, encoding="utf-8")
             print(f"written: {name}")
-    return 1 if stale and "--check" in sys.argv[1:] else 0
+    return 1 if stale and check else 0
 
 
 if __name__ == "__main__":
