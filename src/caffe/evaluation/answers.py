@@ -28,19 +28,19 @@ def head_of(net: Any) -> Head:
 
 
 def number_head(net: Any) -> Head:
-    """The blobs of a net in TEST that hold predicted numbers and right ones. NetError if it has no loss of numbers."""
+    """Return the names of prediction and label blobs of a regression net in TEST. Raises NetError for other nets."""
     head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
     if head is None or head.classes:
-        raise NetError(f'the net "{net.name}" does not tell numbers: expected a loss such as EuclideanLoss in TEST')
+        raise NetError(f'the net "{net.name}" predicts no numbers: expected a loss such as EuclideanLoss in TEST')
     return head
 
 
 def collect_numbers(
     net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Outputs and labels (items) of a net that tells one number, and the mean loss of so many batches.
+    """Collect predictions and labels (items) of a regression net, and the mean loss of so many batches.
 
-    Items that come a second time, when the data begin again, are left out.
+    If the data start again, repeated items are left out.
     """
     found: list[np.ndarray] = []
     right: list[np.ndarray] = []

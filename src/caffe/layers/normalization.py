@@ -24,6 +24,7 @@ class _Running(Layer, abstract=True):
     """Base of BatchNorm: decides which statistics are used."""
 
     effects = Effects.BUFFERS
+    blob_names = ("mean", "variance", "factor")
     given: bool | None  # None: the phase decides
 
     @property
@@ -96,7 +97,6 @@ class BatchNorm(_Scaled):
     Source: Ioffe and Szegedy, arXiv:1502.03167; BVLC batch_norm_layer.cpp.
     """
 
-    blob_names = ("mean", "variance", "factor")
     forgets_top = True
     lowering = Lowering.FOLLOW  # the statistics are float32 for any type of x
     mean: Tensor

@@ -21,6 +21,8 @@ __all__ = ["DetectionEvaluate"]
 class _Judge(Layer, abstract=True):
     """Base of DetectionEvaluate: compares detections with the ground truth."""
 
+    marks_detections = True
+
     sizes: list[tuple[str, int, int]]
     resize: Any
     next: int
@@ -84,7 +86,6 @@ class DetectionEvaluate(_Judge, bottoms=2):
     image without a detection. A missing file is an error with the first batch only.
     """
 
-    marks_detections = True
     constant = (0, 1)
     effects = Effects.VALUES
 

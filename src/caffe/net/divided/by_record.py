@@ -1,4 +1,4 @@
-"""Whether a net computes each record of a batch by itself, so that the batch can be cut into micro-batches."""
+"""Checks that a net computes each record independently, so that a batch can be split into micro-batches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["check_micro_batches"]
 
 
 def check_micro_batches(net: Net, count: int) -> None:
-    """Raise a NetError unless `count` micro-batches, one after the other, compute what the batch does."""
+    """Raise a NetError unless `count` micro-batches give the same result as the whole batch."""
     state = [layer for layer in net.layers if Effects.BUFFERS in layer.effects and any(True for _ in _kept(layer))]
     if state:
-        raise _refused(state[0], "keeps values from batch to batch, which stay in one stage and are not in snapshots")
+        raise _refused(state[0], "keeps a state between batches, which snapshots of a pipeline do not store")
     if count == 1:
         return
     tops = [blob for step in net.steps if isinstance(step.layer, Source) for blob in step.tops]
@@ -28,7 +28,7 @@ def check_micro_batches(net: Net, count: int) -> None:
     if len(sizes) != 1 or 0 in sizes or next(iter(sizes)) % count:
         listed = ", ".join(f'"{blob.name}" {blob.shape}' for blob in tops)
         raise NetError(
-            f"pipeline: {count} micro_batches need data layers of one batch size that {count} divides; they deliver "
+            f"pipeline: {count} micro_batches need data layers with one batch size, divisible by {count}; they deliver "
             f"{listed or 'nothing'}; change batch_size or micro_batches"
         )
     (batch,) = sizes
@@ -39,7 +39,7 @@ def check_micro_batches(net: Net, count: int) -> None:
 
 
 def _kept(layer: Any) -> Any:
-    """What a layer keeps beside its blobs."""
+    """Return the names of the layer's state besides its blobs."""
     blobs = {id(blob) for blob in layer.tensors}
     return (name for name, value in layer.state_dict(keep_vars=True).items() if id(value) not in blobs)
 
@@ -47,7 +47,7 @@ def _kept(layer: Any) -> Any:
 def _check_step(step: Step, batch: int, count: int, micro: dict[int, Tensor]) -> None:
     layer: Any = step.layer
     if layer.records is Records.UNKNOWN:
-        raise _refused(layer, "is not known to compute each record by itself, as micro-batches need it")
+        raise _refused(layer, "is not known to compute each record independently, which micro-batches require")
     if reason := _mixes(step):
         raise _refused(layer, reason)
     try:
@@ -68,12 +68,12 @@ def _expected(layer: Any, blob: Blob, batch: int, count: int) -> tuple[int, ...]
 
 
 def _mixes(step: Step) -> str:
-    """Why a layer does not compute each record by itself with its options or loss weights; empty if it does."""
+    """Return why the layer's options or loss weights mix the records; empty if they do not."""
     reason = step.layer.mixes_records(len(step.bottoms[0].shape) if step.bottoms else 0)
     if reason:
         return reason
     if any(weight and blob.shape for blob, weight in zip(step.tops, step.loss_weights, strict=True)):
-        return "has a loss weight on a top with several values; end it in a loss layer that is a mean over the records"
+        return "has a loss weight on a top with several values; use a loss layer that averages over the records"
     return ""
 
 
