@@ -73,7 +73,7 @@ docs: $(READY)  ## build the documentation as pages of the web into site
 	$(PIP) -e '.[docs]'
 	$(BIN)/python tools/reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
-	@echo "The pages are in site; begin with site/index.html."
+	@echo "The pages are in site. To read them with the search: $(BIN)/python -m http.server -d site"
 
 package: $(READY)  ## build the wheel and the source distribution into dist
 	@mkdir -p dist

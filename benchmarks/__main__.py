@@ -48,7 +48,12 @@ SHORT: dict[str, list[str]] = {
 
 def main(argv: list[str]) -> int:
     """Run the benchmarks named on the command line; returns the worst exit code."""
+    if argv in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     if argv and not argv[0].startswith("-"):
+        if argv[0] not in (*FULL, "report"):
+            sys.exit(f"benchmarks: no benchmark {argv[0]}; expected one of {', '.join([*FULL, 'report'])}")
         return run(argv[0], argv[1:])
     if argv not in ([], ["-short"]):
         sys.exit(f"benchmarks: unknown arguments {' '.join(argv)}\n\n{__doc__}")

@@ -10,6 +10,7 @@ processes of a machine share.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -49,8 +50,11 @@ def net(mode: str, batch: int) -> str:
     return "\n".join([_SOURCE.format(batch=batch, inputs=inputs), products[0], _RELU, *products[1:], _LOSS])
 
 
-def main(steps: str = "4") -> int:
+def main() -> int:
     """Measure all modes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="?", type=int, default=4, help="steps of each run; default: 4")
+    steps = str(parser.parse_args().steps)
     for mode, option in MODES.items():
         with tempfile.TemporaryDirectory() as folder:
             one = _measure(mode, "", BATCH, 1, folder, steps)
@@ -111,4 +115,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["worker"]:
         worker(*sys.argv[2:])
     else:
-        raise SystemExit(main(*sys.argv[1:]))
+        raise SystemExit(main())

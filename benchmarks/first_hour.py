@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.arguments import check_names, words
+
 OURS = """
 caffe new project -images {images} -epochs {epochs} -batch 32 -net cifar_quick -size 64
 cd project
@@ -94,14 +96,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-images", type=Path)
     parser.add_argument("-epochs", type=int, default=15)
-    parser.add_argument("-only", default=",".join(PROGRAMS))
+    parser.add_argument("-only", type=words, default=list(PROGRAMS))
     given = parser.parse_args()
+    check_names(parser, "program", given.only, PROGRAMS)
     with tempfile.TemporaryDirectory() as top:
         images = given.images.resolve() if given.images else Path(top, "materials")
         if not given.images:
             subprocess.run([sys.executable, "-W", "ignore", "-m", "caffe", "data", "materials", "-o", top], check=True)
         print("| program | lines | seconds | accuracy |\n| --- | --- | --- | --- |", flush=True)
-        for name in given.only.split(","):
+        for name in given.only:
             folder = Path(top, f"run_{name}")
             folder.mkdir()
             lines = len(PROGRAMS[name].strip().splitlines())

@@ -10,6 +10,7 @@ weights times 2 (n - 1) / n. Five rounds take 3 to 5 minutes on a machine with t
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import statistics
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.arguments import check_names, words
 from benchmarks.plain_torch import PlainNet
 from benchmarks.workloads import NETS, prepare
 from caffe.parallel import environment, group
@@ -37,12 +39,23 @@ SECONDS = 1.0
 _BYTES_SENT = 200  # the place of tcpi_bytes_sent in Linux' struct tcp_info, since version 4.19
 
 
-def main(names: str = "lenet,cifar_quick,googlenet", rounds: str = "5") -> int:
+def main() -> int:
     """Measure these nets, one after the other."""
-    for name in names.split(","):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "nets",
+        nargs="?",
+        type=words,
+        default=["lenet", "cifar_quick", "googlenet"],
+        help="with commas between",
+    )
+    parser.add_argument("rounds", nargs="?", type=int, default=7, help="turns of each; default: 7")
+    given = parser.parse_args()
+    check_names(parser, "net", given.nets, NETS)
+    for name in given.nets:
         with tempfile.TemporaryDirectory() as folder:
             prepare(NETS[name], Path(folder), train=True)
-            code = launch(["-m", "benchmarks.parallel", "worker", name, folder, rounds], 2, 2)
+            code = launch(["-m", "benchmarks.parallel", "worker", name, folder, str(given.rounds)], 2, 2)
             if code:
                 return code
     return 0
@@ -143,4 +156,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["worker"]:
         worker(*sys.argv[2:])
     else:
-        raise SystemExit(main(*sys.argv[1:]))
+        raise SystemExit(main())

@@ -7,6 +7,7 @@ The solver must set snapshot, max_iter and random_seed; its data must be in the 
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import signal
@@ -18,8 +19,15 @@ from pathlib import Path
 from caffe.proto import upgrade
 
 
-def main(solver: str, kills: str = "10") -> int:
+def main() -> int:
     """Make both runs and print whether the final weights are equal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("solver", help="a solver prototxt")
+    parser.add_argument("kills", nargs="?", type=int, default=10, help="how often; default: 10")
+    given = parser.parse_args()
+    solver: str = given.solver
+    if not Path(solver).is_file():
+        parser.error(f"there is no file {solver}")
     param = upgrade.read_solver(solver)
     last = Path(f"{param.snapshot_prefix}_iter_{param.max_iter}.caffemodel")
     _clear(param)
@@ -28,7 +36,7 @@ def main(solver: str, kills: str = "10") -> int:
     seconds = time.monotonic() - begin
     whole = last.read_bytes()
     _clear(param)
-    killed = _broken_run(solver, int(kills), seconds)
+    killed = _broken_run(solver, given.kills, seconds)
     same = last.read_bytes() == whole
     fact = "equal to" if same else "DIFFERENT from"
     print(f"{killed} kills; weights {fact} those of the run without, {len(whole)} bytes")
@@ -62,4 +70,4 @@ def _clear(param: object) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(*sys.argv[1:]))
+    raise SystemExit(main())

@@ -14,8 +14,8 @@ bucket. T follows from the operations of a step and an assumed rate. All constan
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 from dataclasses import dataclass
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -69,8 +69,13 @@ def efficiency(plan: Plan, count: int, width: int = 4) -> float:
     return alone / (alone + max(0.0, exchange - HIDDEN * alone))
 
 
-def main(out: str = "docs/images/parallel_plan.png") -> None:
+def main() -> None:
     """Print the table and draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", default="docs/images/parallel_plan.png", metavar="OUT.png")
+    out = parser.parse_args().out
+    if not out.endswith(".png"):
+        parser.error(f"the picture {out} has no name that ends in .png")
     for plan in NETS:
         size = plan.parameters * 4
         print(f"{plan.name}: {size / 1e6:.0f} MB a step, {plan.computing() * 1e3:.0f} ms of computing")
@@ -103,4 +108,4 @@ def draw(out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

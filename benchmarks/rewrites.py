@@ -132,6 +132,10 @@ def rows(net: str, form: str, given: argparse.Namespace) -> Iterator[str]:
 def main(argv: list[str]) -> None:
     """Measure, print, and write the table if all nets were measured."""
     given = options("rewrites", NETS, argv, more="only")
+    names = sorted({change.__name__ for changes, _ in FORMS.values() for change in changes})
+    for name in given.only:
+        if name not in names:
+            raise SystemExit(f"benchmarks: no rewrite {name}; the rewrites are: {', '.join(names)}")
     log.start(logging.ERROR)
     torch.set_num_threads(given.cores)
     lines = [

@@ -11,12 +11,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import real
+from benchmarks.arguments import check_names, numbers, words
 
 ROOT = Path(__file__).parent.parent
 OURS = "Cafetière"
@@ -149,21 +150,22 @@ def best_threads(kind: Kind, folder: Path, counts: Iterable[int], seconds: float
     return best
 
 
-def options(prog: str, nets: Iterable[str], argv: Sequence[str], more: str = "") -> argparse.Namespace:
+def options(prog: str, nets: Collection[str], argv: Sequence[str], more: str = "") -> argparse.Namespace:
     """Parse the arguments that benchmarks of nets share, and one `more`; pins this process and its engines to
     processors.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {prog}")
     cores = min(2, len(os.sched_getaffinity(0)))
-    parser.add_argument("-nets", type=lambda text: text.split(","), default=list(nets), help="by default all")
-    parser.add_argument("-engines", type=lambda text: text.split(","), default=[], help="parts of their names")
+    parser.add_argument("-nets", type=words, default=list(nets), help="by default all")
+    parser.add_argument("-engines", type=words, default=[], help="parts of their names")
     parser.add_argument("-rounds", type=int, default=7)
     parser.add_argument("-seconds", type=float, default=0.3, help="how long a turn lasts")
     parser.add_argument("-cores", type=int, default=cores, help="how many processors all engines have")
-    parser.add_argument("-threads", type=lambda text: [int(n) for n in text.split(",")], help="to choose from")
+    parser.add_argument("-threads", type=numbers, help="to choose from")
     if more:
-        parser.add_argument(f"-{more}", type=lambda text: text.split(","), default=[])
+        parser.add_argument(f"-{more}", type=words, default=[])
     given = parser.parse_args(argv)
+    check_names(parser, "net", given.nets, nets)
     given.threads = given.threads or sorted({1, given.cores})
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])
     given.whole = set(given.nets) == set(nets) and not given.engines
@@ -172,5 +174,9 @@ def options(prog: str, nets: Iterable[str], argv: Sequence[str], more: str = "")
 
 def chosen(kinds: Sequence[Kind], given: argparse.Namespace) -> list[Kind]:
     """Return the engines that `-engines` names, and always ours."""
+    for part in given.engines:
+        if not any(part.lower() in kind.name.lower() for kind in kinds):
+            names = ", ".join(kind.name for kind in kinds)
+            raise SystemExit(f"benchmarks: no engine has {part} in its name; the engines are: {names}")
     wanted = [part.lower() for part in given.engines]
     return [kind for kind in kinds if not wanted or kind.name == OURS or any(p in kind.name.lower() for p in wanted)]

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 import caffe
+from benchmarks.arguments import check_names, words
 from caffe import log
 from caffe.data.tools import mnist
 from caffe.proto import caffe_pb2, text, upgrade
@@ -275,12 +276,13 @@ def main() -> None:
     """Run everything, print the table and write it with its plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20, help="time limit of one run")
-    parser.add_argument("--only", default="", help="names of rules and schedules, separated by commas")
+    parser.add_argument("--only", type=words, default=[], help="names of rules and schedules, separated by commas")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    check_names(parser, "rule or schedule", options.only, [*RULES, *POLICIES, *OTHERS])
     log.start(logging.ERROR)
     torch.set_num_threads(options.threads)
-    wanted = options.only.split(",") if options.only else []
+    wanted = options.only
     runs: dict[str, dict[str, Run]] = {}
     with tempfile.TemporaryDirectory() as folder:
         given = problems(Path(folder))

@@ -11,6 +11,7 @@ some steps.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.arguments import check_names
 
 BATCH, STEPS = 64, 100
 LOOKS = (1, 10, 30, 100)
@@ -46,9 +49,18 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top:
 """
 
 
-def main(processes: str = "4", *names: str) -> int:
+def main() -> int:
     """Train all, or those of these names, and print a table."""
-    count = int(processes)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("processes", nargs="?", type=int, default=4, help="number of processes; default: 4")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(map(repr, SOLVERS))}; default: all"
+    )
+    given = parser.parse_args()
+    count, names = given.processes, given.names
+    check_names(parser, "run", names, SOLVERS)
+    if not 1 <= count <= BATCH:
+        parser.error(f"expected 1 to {BATCH} processes, got {count}")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         _write_data()
@@ -128,4 +140,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["worker"]:
         worker()
     else:
-        raise SystemExit(main(*sys.argv[1:]))
+        raise SystemExit(main())

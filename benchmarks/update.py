@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 
 import caffe
+from benchmarks.arguments import check_names, words
 from caffe import log
 from caffe.proto import caffe_pb2
-from caffe.solver.rules import Update, rule_class
+from caffe.solver.rules import Update, rule_class, rule_types
 
 MODEL = Path(__file__).parent.parent / "models" / "bvlc_alexnet" / "deploy.prototxt"
 RESULTS = Path(__file__).parent / "results"
@@ -108,8 +109,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--types", default=",".join(TORCH))
+    parser.add_argument("--types", type=words, default=list(TORCH), help="by default all that torch has")
     given = parser.parse_args()
+    check_names(parser, "update rule", given.types, rule_types())
     torch.set_num_threads(given.threads)
     log.start(logging.WARNING)
     sizes = shapes()
@@ -120,7 +122,7 @@ def main() -> None:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     with torch.no_grad():
-        for kind in given.types.split(","):
+        for kind in given.types:
             lines += rows(kind, sizes, given.rounds)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "update.md").write_text("\n".join(lines) + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from caffe.layers import layer_types
 from tests.conftest import ROOT
 
 SOURCE = ROOT / "src"
@@ -113,3 +114,41 @@ def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, text: str) -> int:
     docstring = node.body[0] if ast.get_docstring(node) is not None else None
     lines = 0 if docstring is None else docstring.end_lineno - docstring.lineno + 1
     return node.end_lineno - node.lineno + 1 - lines
+
+
+TYPE_NAMES = {
+    "coord_map": "layers of a NetSpec are not built",
+    "exercise.nets": "it writes prototxts",
+    "draw": "pycaffe's function takes a type name, and drawing imports no torch",
+    "pictures.labels": "drawing imports no torch",
+    "pictures.net_graph": "drawing imports no torch",
+    "python_code": "the check runs before any layer class is imported",
+}
+"""The modules outside `layers/` that compare names of layer types, each with its reason. Other code asks the class: its
+attributes (`layers/support/traits.py`), `isinstance` or `is_a`. `proto/` is exempt: its tables translate files, whose
+set of names is closed, and it imports no torch."""
+
+
+def test_few_modules_compare_names_of_layer_types():
+    inner = [name.removeprefix("caffe.") for name in modules()]
+    asked = [name for name in inner if name.split(".")[0] not in ("layers", "proto", "models")]
+    found = {name for name in asked if _compared_types(modules()[f"caffe.{name}" if name != "caffe" else name])}
+    assert found == set(TYPE_NAMES)
+    assert len(TYPE_NAMES) <= 8
+
+
+def _compared_types(path: Path) -> list[str]:
+    """The names of layer types that a module compares, or lists in a tuple, list, set or as keys."""
+    types, found = set(layer_types()), []
+    tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body if not ast.unparse(node).startswith("__all__ =")]
+    for node in ast.walk(tree):
+        parts: list[ast.expr | None] = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.Dict):
+            parts = node.keys
+        elif isinstance(node, ast.Tuple | ast.List | ast.Set):
+            parts = list(node.elts)
+        found += [part.value for part in parts if isinstance(part, ast.Constant) and part.value in types]
+    return found

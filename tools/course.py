@@ -9,6 +9,7 @@ picture `images/PAGE_NAME.png` of a page is `course/NAME.png` of that folder, wi
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import shutil
@@ -63,8 +64,14 @@ def run(page: str, folder: Path, execute: Callable[[list[str], Path], tuple[int,
 
 def main() -> None:
     """Run the named pages, or all, and copy their pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"one of {', '.join(PAGES)}; default: all")
+    given = parser.parse_args()
+    unknown = [page for page in given.pages if page not in PAGES]
+    if unknown:
+        parser.error(f"no page {', '.join(unknown)}; the pages are {', '.join(PAGES)}")
     with tempfile.TemporaryDirectory() as name:
-        for page in sys.argv[1:] or PAGES:
+        for page in given.pages or PAGES:
             run(page, Path(name))
             for picture, path in pictures(page).items():
                 shutil.copy(Path(name) / "course" / path, ROOT / "docs" / "course" / "images" / picture)

@@ -8,6 +8,7 @@ on. The output of later versions requires an equally new protobuf.
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import re
 import sys
@@ -85,4 +86,5 @@ def _insert(text: str, kind: str, name: str, body: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sys.exit(main())

@@ -1,4 +1,6 @@
-"""Copy the part of the reference files that is stored in the repository: python tools/golden_subset.py REFERENCE_FOLDER
+"""Copy the part of the reference files that is stored in the repository.
+
+    python tools/golden_subset.py REFERENCE_FOLDER
 
 `tests/golden` contains results of real Caffe for each layer type, for nets, solvers and pycaffe's helpers, so that the
 tests compare with Caffe without further files. The environment variable CAFETIERE_SHARED gives the folder of the whole
@@ -7,6 +9,7 @@ set, with data, logs and models.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -34,6 +37,9 @@ def main(source: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="REFERENCE_FOLDER", help="a folder that contains golden/")
+    source = parser.parse_args().folder
+    if not (source / "golden").is_dir():
+        parser.error(f"{source} has no folder golden")
+    main(source)

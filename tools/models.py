@@ -9,10 +9,10 @@ the installed OpenCV is older than 5, which has no importer.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,4 +158,9 @@ def _best(run: Callable[[], object]) -> float:
 
 if __name__ == "__main__":
     default = Path(os.environ.get("CAFETIERE_SHARED", ROOT.parent / "shared")) / "models"
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="the folder of reference models")
+    chosen = parser.parse_args().folder
+    if not chosen.is_dir():
+        parser.error(f"{chosen} is not a folder; give the folder of reference models, or set CAFETIERE_SHARED")
+    main(chosen)

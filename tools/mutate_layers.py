@@ -9,6 +9,7 @@ does not depend on them. The exit code is the number of mistakes that were not n
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -199,9 +200,14 @@ def is_caught(mutation: Mutation) -> bool:
 
 
 def main() -> int:
-    start, stop = (int(word) for word in sys.argv[1:3]) if len(sys.argv) > 2 else (0, len(MUTATIONS))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("start", nargs="?", type=int, default=0, help="the first number; default: 0")
+    parser.add_argument("stop", nargs="?", type=int, default=len(MUTATIONS), help="the number after the last")
+    given = parser.parse_args()
+    if not 0 <= given.start < given.stop <= len(MUTATIONS):
+        parser.error(f"expected 0 <= START < STOP <= {len(MUTATIONS)}, got {given.start} and {given.stop}")
     survived = 0
-    for number, mutation in list(enumerate(MUTATIONS))[start:stop]:
+    for number, mutation in list(enumerate(MUTATIONS))[given.start : given.stop]:
         caught = is_caught(mutation)
         survived += not caught
         word = "caught  " if caught else "SURVIVED"

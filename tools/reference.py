@@ -1,11 +1,13 @@
-"""Writes the pages of the documentation that are generated from the code: layer types and commands.
+"""Writes the pages of the documentation that are generated from the code: layer types, commands, tables of solvers.
 
-python tools/reference.py            # writes docs/layers.md and docs/commands.md
+python tools/reference.py            # writes the pages that are out of date
 python tools/reference.py --check    # exit code 1 if a page is out of date
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ from pathlib import Path
 from caffe.cli import _layer_pages, command, flags
 from caffe.cli.command import Command
 from caffe.cli.flags import Flag
+from caffe.solver.momentum import Momentum
+from caffe.solver.policy import Policy
+from caffe.solver.rules import RULES
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,22 +75,50 @@ def layers() -> str:
     return "".join(f"{line}\n" for line in _layer_pages.markdown())
 
 
-PAGES: dict[str, Callable[[], str]] = {"docs/layers.md": layers, "docs/commands.md": commands}
+def solvers() -> str:
+    """Return the page about solvers, with current tables of all rules and schedules between its markers."""
+    text = (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8")
+    families = {"type": RULES.items, "lr_policy": Policy.registry.items, "momentum_policy": Momentum.registry.items}
+    for option, classes in families.items():
+        rows = [
+            f"| {name} | {_summary(cls)} |" for name, cls in sorted(classes.items(), key=lambda item: item[0].lower())
+        ]
+        table = "\n".join([f"| `{option}` | what it computes |", "| --- | --- |", *rows])
+        marked = rf"(<!-- all values of {option}, by tools/reference.py -->\n\n).*?(\n\n<!-- end -->)"
+        text, count = re.subn(marked, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
+        if count != 1:
+            sys.exit(f"docs/solvers.md: expected one marker for all values of {option}, found {count}")
+    return text
+
+
+def _summary(cls: type) -> str:
+    """Return the first paragraph of a docstring as a cell of a table."""
+    return _cell(" ".join((cls.__doc__ or "").partition("\n\n")[0].split()))
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/layers.md": layers,
+    "docs/commands.md": commands,
+    "docs/solvers.md": solvers,
+}
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is out of date")
+    check = parser.parse_args().check
     stale = 0
     for name, make in PAGES.items():
         path, text = ROOT / name, make()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1
-        if "--check" in sys.argv[1:]:
+        if check:
             print(f"{name} is out of date; run: python tools/reference.py")
         else:
             path.write_text(text, encoding="utf-8")
             print(f"written: {name}")
-    return 1 if stale and "--check" in sys.argv[1:] else 0
+    return 1 if stale and check else 0
 
 
 if __name__ == "__main__":

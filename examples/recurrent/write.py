@@ -7,6 +7,7 @@ The net runs one step at a time. The LSTM keeps its state between calls of forwa
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -31,8 +32,9 @@ def write(weights: str, length: int) -> str:
 
 
 if __name__ == "__main__":
-    weights = sys.argv[1] if len(sys.argv) > 1 else "examples/recurrent/data/lstm_iter_800.caffemodel"
-    written = write(weights, len(poem()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", nargs="?", default="examples/recurrent/data/lstm_iter_800.caffemodel")
+    written = write(parser.parse_args().weights, len(poem()))
     print(written)
     right = sum(a == b for a, b in zip(written, poem(), strict=True))
     print(f"\n{right} of {len(written)} characters are those of the poem")

@@ -1,11 +1,11 @@
 """Draws the detections of the trained net in pictures of the test set.
 
-usage: python examples/ssd_shapes/draw.py [FOLDER] [WEIGHTS] [OUT]
+python examples/ssd_shapes/draw.py [FOLDER] [WEIGHTS] [OUT]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import cv2
@@ -35,6 +35,12 @@ def draw(folder: Path, weights: str, out: str, count: int = 12) -> None:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:] + ["examples/ssd_shapes/data", "", ""][len(sys.argv) - 1 :]
-    place = Path(given[0])
-    draw(place, given[1] or str(place / "ssd_iter_700.caffemodel"), given[2] or str(place / "found.png"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("examples/ssd_shapes/data"))
+    parser.add_argument("weights", nargs="?", help="default: ssd_iter_700.caffemodel in the folder")
+    parser.add_argument("out", nargs="?", help="default: found.png in the folder")
+    given = parser.parse_args()
+    if not (given.folder / "test.txt").is_file():
+        parser.error(f"{given.folder} has no test.txt; run python examples/ssd_shapes/make_data.py first")
+    weights = given.weights or str(given.folder / "ssd_iter_700.caffemodel")
+    draw(given.folder, weights, given.out or str(given.folder / "found.png"))

@@ -8,6 +8,7 @@ the label map labelmap.prototxt, and the databases train_lmdb and test_lmdb.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -81,4 +82,6 @@ def make(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1] if len(sys.argv) > 1 else "examples/ssd_shapes/data"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("examples/ssd_shapes/data"))
+    make(parser.parse_args().folder)

@@ -75,6 +75,7 @@ def crop_params(fn: Function) -> tuple[int, np.ndarray]:
 
 def coord_map(fn: Function) -> Map:
     """The map of one layer, from its bottom to its top."""
+    # type names: the layers of a NetSpec are not built, and their options are plain dictionaries
     if fn.type_name == "Pooling" and fn.params.get("pooling_param", fn.params).get("global_pooling"):
         raise UndefinedMapException("a Pooling layer with global_pooling has no map of coordinates")
     if fn.type_name in ("Convolution", "DepthwiseConvolution", "ConvolutionDepthwise", "Pooling", "Im2col"):

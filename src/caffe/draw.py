@@ -80,6 +80,7 @@ def phase_of(net: Any) -> int | None:
 
 def choose_color_by_layertype(layertype: str) -> str:
     """Return the colour of a layer type."""
+    # type names: pycaffe's function takes a name, and drawing imports no torch
     special = {"Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
     return "#FF5050" if layertype in ("Convolution", "Deconvolution") else special.get(layertype, "#6495ED")
 

@@ -39,7 +39,7 @@ def check_python_layers(net: Any, python_layers: bool | None, locate: Callable[[
     if allowed() if python_layers is None else python_layers:
         return
     for index, layer in enumerate(net.layer):
-        if layer.type == "Python":
+        if layer.type == "Python":  # type name: the check runs before any layer class is imported
             place = f"{locate(index)}: ".removeprefix(": ")
             code = f'the class "{layer.python_param.layer}" of the module "{layer.python_param.module}"'
             raise NetError(

@@ -65,7 +65,7 @@ def test_confusion_as_table_and_picture(judged, tmp_path):
 
 
 def test_shapes_that_do_not_fit():
-    with pytest.raises(ArgumentError, match="do not fit"):
+    with pytest.raises(ArgumentError, match="do not match"):
         Judgement(P, LABELS[:2])
     with pytest.raises(ArgumentError, match="there are 2 names and 3 classes"):
         Judgement(P, LABELS, ["a", "b"])

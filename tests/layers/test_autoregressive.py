@@ -92,7 +92,7 @@ def test_masked_weights_have_no_gradient():
         ("kernel_size: 3 pad: 1", "", "masked_convolution_param { mask: A or B } must be given"),
         ("kernel_size: 3 pad: 1 stride: 2", "mask: A", "stride (2, 2) must be 1"),
         ("kernel_size: 2", "mask: B", "kernel_size (2, 2) must be odd on every axis"),
-        ("kernel_size: 3", "mask: A", "pad (0, 0) moves the mask off the pixel; expected pad (1, 1)"),
+        ("kernel_size: 3", "mask: A", "pad (0, 0) shifts the mask off the pixel; expected pad (1, 1)"),
         ("kernel_size: 3 dilation: 2 pad: 1", "mask: A", "expected pad (2, 2)"),
         ("kernel_size: 1", "mask: A", "mask A over a kernel of (1, 1) sees no cell"),
         ("kernel_h: 1 kernel_w: 3 pad_w: 1", "mask: A rows: true", "mask A over a kernel of (1, 3) sees no cell"),

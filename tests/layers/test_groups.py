@@ -36,7 +36,7 @@ def test_group_norm_refuses_what_is_of_two_forks():
     x = (2, 6, 3, 5)
     assert_rejected("GroupNorm", "", x, says="cannot divide the 6 channels")
     assert_rejected("GroupNorm", "group_norm_param { group: 3 group_num: 3 }", x, says="group_num and group, which are")
-    assert_rejected("GroupNorm", "group_norm_param { group_num: 3 scale_filler { } }", x, says="write it so")
+    assert_rejected("GroupNorm", "group_norm_param { group_num: 3 scale_filler { } }", x, says="use that name")
     assert_rejected("GroupNorm", "", (6,), says="expected (N, C, ...)")
 
 

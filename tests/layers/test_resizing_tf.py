@@ -70,9 +70,9 @@ def test_resize_of_square_maps():
 def test_what_resizing_refuses():
     options = "resize_param { function_type: SIZE_GIVEN intepolation_type: NEAREST output_size: 3 %s }"
     assert_rejected("Resize", options % "", (1, 2, 3, 4), says="takes square maps, not 3 x 4 cells")
-    assert_rejected("Resize", options % "height: 3", (1, 2, 3, 3), says="height is of RESIZE")
+    assert_rejected("Resize", options % "height: 3", (1, 2, 3, 3), says="height is an option of xiaolonw's RESIZE")
     assert_rejected("Resize", "", (1, 2, 3, 3), says="function_type must be given")
-    assert_rejected("Resize", options % "", (1, 2, 3, 3), (1, 2, 3, 3), says="goes with function_type: BLOB_ALIGN")
+    assert_rejected("Resize", options % "", (1, 2, 3, 3), (1, 2, 3, 3), says="BLOB_ALIGN needs two bottoms")
     options = "resize_bilinear_param { align_corners: true half_pixel_centers: true }"
     assert_rejected("ResizeBilinear", options, (1, 2, 3, 3), says="contradict each other")
     options = 'resize_nearest_neighbor_param { data_format: "NCHWD" }'

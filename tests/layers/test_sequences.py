@@ -186,6 +186,8 @@ def test_wrong_input_is_told():
     assert_rejected("CenterLoss", "", (4, 2), (4,), says="num_output must be given")
     assert_rejected("MarginInnerProduct", "margin_inner_product_param { num_output: 2 }", (4, 2), (3,), says="3 labels")
     assert_rejected("LargeMarginInnerProduct", "", (4, 2), (4,), says="num_output must be given")
-    assert_rejected("TripletLoss", "triplet_loss_param { mu: 1 }", (4, 2), (4, 2), (4, 2), says="mu is of another fork")
+    assert_rejected(
+        "TripletLoss", "triplet_loss_param { mu: 1 }", (4, 2), (4, 2), (4, 2), says="mu is an option of another fork"
+    )
     with pytest.raises(LayerError, match="holds the label 9, expected 0 to 4"):
         apply("WarpCTCLoss", "ctc_loss_param { blank_index: 4 }", X[:, :2], LABELS + 8)

@@ -144,22 +144,22 @@ def layer(kind, options="", bottom="ip", top="t"):
 @pytest.mark.parametrize(
     ("options", "size", "layers", "loss", "fact"),
     [
-        ("shard: FULL tensor_parallel: 2", 2, "", "", "tensor_parallel is set beside shard"),
-        ("shard: FULL " + PIPELINE, 2, "", "", "pipeline is set beside shard"),
-        ("tensor_parallel: 2 " + PIPELINE, 2, "", "", "pipeline is set beside tensor_parallel"),
+        ("shard: FULL tensor_parallel: 2", 2, "", "", "tensor_parallel and shard are both set"),
+        ("shard: FULL " + PIPELINE, 2, "", "", "pipeline and shard are both set"),
+        ("tensor_parallel: 2 " + PIPELINE, 2, "", "", "pipeline and tensor_parallel are both set"),
         ("tensor_parallel: 0", 2, "", "", "tensor_parallel is 0, expected"),
         ("tensor_parallel: 2", 3, "", "", r"there are 3 process\(es\), expected a multiple"),
         ("tensor_parallel: 2", 1, "", "", r"there are 1 process\(es\), expected a multiple"),
         (PIPELINE, 1, "", "", r"2 stages, but there are 1 process\(es\)"),
         (PIPELINE, 3, "", "", r"there are 3 process\(es\), expected a multiple"),
         ("pipeline { stages: 1 }", 2, "", "", "1 stages and 1 micro_batches"),
-        ('shard: FULL type: "Muon"', 2, "", "", '"Muon" computes with the whole'),
+        ('shard: FULL type: "Muon"', 2, "", "", '"Muon" needs whole blobs'),
         (PIPELINE + ' type: "LBFGS"', 2, "", "", "needs all data in one process"),
-        ("shard: FULL precision: BFLOAT16", 2, "", "", "precision is set beside shard"),
-        (PIPELINE + " debug_info: true", 2, "", "", "debug_info is set beside pipeline"),
-        ("shard: FULL snapshot_diff: true", 2, "", "", "snapshot_diff is set beside shard"),
-        (PIPELINE + " global_dropout: true", 2, "", "", "not built for stages"),
-        ("pipeline { stages: 2 micro_batches: 4 }", 2, "", "", "one batch size that 4 divides"),
+        ("shard: FULL precision: BFLOAT16", 2, "", "", "precision and shard are both set"),
+        (PIPELINE + " debug_info: true", 2, "", "", "debug_info and pipeline are both set"),
+        ("shard: FULL snapshot_diff: true", 2, "", "", "snapshot_diff and shard are both set"),
+        (PIPELINE + " global_dropout: true", 2, "", "", "a pipeline has one stream"),
+        ("pipeline { stages: 2 micro_batches: 4 }", 2, "", "", "one batch size, divisible by 4"),
         (PIPELINE, 2, layer("BatchNorm"), "", "BatchNorm. is not known to compute each record"),
         (PIPELINE, 2, layer("Softmax", "softmax_param { axis: 0 }"), "", "along the axis of the records"),
         (
@@ -172,7 +172,7 @@ def layer(kind, options="", bottom="ip", top="t"):
         (PIPELINE, 2, layer("Power", "loss_weight: 1"), "", "loss weight on a top with several values"),
         (PIPELINE, 2, "", "loss_param { normalization: NONE }", "adds up the losses of all records"),
         (PIPELINE, 2, "", "loss_param { ignore_label: 1 }", "divides by the items without ignore_label"),
-        ("pipeline { stages: 6 }", 6, "", "", "can be cut into 2 parts only"),
+        ("pipeline { stages: 6 }", 6, "", "", "can be cut into at most 2 parts"),
     ],
 )
 def test_what_cannot_be_divided_is_refused_before_training(options, size, layers, loss, fact):
@@ -187,7 +187,7 @@ def test_one_process_has_all_of_its_shards():
     made = solver("shard: FULL", 1)
     made.step(1)
     made.net.close()
-    with pytest.raises(SolverError, match=r"shard is set, but caffe\.NCCL joins nets that are whole"):
+    with pytest.raises(SolverError, match=r"shard is set, but caffe\.NCCL does not support it"):
         made.join(Several(2))
 
 

@@ -69,7 +69,7 @@ def test_a_class_is_learned_and_told_without_flags(capsys, monkeypatch):
     run("classify", "blue.csv")
     assert "note: farbe: blau not in the training rows" in capsys.readouterr().out
     assert main(["try"]) == 1
-    assert "is the project of a table, not of pictures" in capsys.readouterr().err
+    assert "is a project for tables, not for pictures" in capsys.readouterr().err
     assert main(["classify", "blue.csv", "out.txt"]) == 1
     assert "must end in .csv" in capsys.readouterr().err
     write("short.csv", ["farbe", "x"], [["rot", "1"]])
@@ -84,7 +84,7 @@ def test_a_number_is_learned_and_told_in_its_own_unit(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "price is a number" in out
     assert "id: numbers the rows, so it is left out" in out
-    assert "training rows; it becomes the mean there, and a value tells so" in out
+    assert "training rows; the mean replaces it, and an extra input marks these rows" in out
     monkeypatch.chdir("p")
     run("train")
     capsys.readouterr()
@@ -196,4 +196,4 @@ def test_columns_that_are_damaged(capsys, monkeypatch):
     Path("columns.json").write_text('{"label": 1}')
     capsys.readouterr()
     assert main(["classify", "../kinds.csv"]) == 1
-    assert "columns.json: is not what `caffe new` wrote" in capsys.readouterr().err
+    assert "columns.json: is not a file that `caffe new` wrote" in capsys.readouterr().err

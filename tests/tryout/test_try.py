@@ -92,7 +92,7 @@ def test_what_is_changed_is_told():
     wide = np.zeros((8, 16, 3), np.uint8)
     found = read_upload(turned(wide))
     assert found.pixels.shape == (16, 8, 3)
-    assert "turned as the camera noted it" in found.notes[0]
+    assert "rotated as the camera recorded" in found.notes[0]
     assert "CMYK" in read_upload(cmyk()).notes[0]
     clear = np.dstack([digit(), np.full((28, 28), 255, np.uint8)])
     assert read_upload(png(clear)).notes == []
@@ -218,7 +218,7 @@ def test_a_picture_is_dropped_on_the_page(site, tmp_path):
             browser.wait(f"document.getElementById('notice').textContent.includes('{told}')")
             assert browser.value("document.getElementById('best').textContent").startswith("1: ")
         give(turned(np.zeros((8, 16, 3), np.uint8)), "b.jpg")
-        browser.wait("document.getElementById('notes').textContent.includes('turned as the camera noted it')")
+        browser.wait("document.getElementById('notes').textContent.includes('rotated as the camera recorded')")
         assert browser.value("document.getElementById('notice').hidden")
         assert browser.value("document.getElementById('strip').children.length") == 2
         for dark in (False, True):

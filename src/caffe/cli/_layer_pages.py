@@ -35,7 +35,7 @@ _HEAD = """# Layers
 
 The {count} layer types, with their docstrings, options and defaults. This page is generated from the classes by
 `caffe layers --markdown > docs/layers.md`. `caffe layers TYPE` shows the same in a terminal, with an example block.
-To add a layer type, see [layers_own.md](layers_own.md).
+To add a layer type, see [Layers of your own](layers_own.md).
 """
 
 

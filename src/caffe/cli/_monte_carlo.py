@@ -8,7 +8,7 @@ import numpy as np
 
 from caffe import log, reliability
 from caffe.cli.display import Display
-from caffe.doctor.head import Head, find_head
+from caffe.doctor.head import Head, find_head, makes_probabilities
 from caffe.doctor.view import View
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
@@ -49,9 +49,9 @@ def _head(net: Any) -> Head:
 
 def _probabilities(net: Any, head: Head, values: np.ndarray, more: int = 0) -> np.ndarray:
     """Return the probabilities that the head reads. The top of a Softmax layer already contains them."""
-    maker = next((step.layer.type for step in reversed(net.steps) if head.outputs in step.top_names), "")
     axis = head.axis + more if head.axis >= 0 else head.axis
-    return values.astype(np.float64) if maker == "Softmax" else reliability.softmax(values, axis)
+    made = makes_probabilities(net, head.outputs)
+    return values.astype(np.float64) if made else reliability.softmax(values, axis)
 
 
 def _items(values: np.ndarray, axis: int) -> np.ndarray:

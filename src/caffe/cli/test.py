@@ -138,7 +138,7 @@ def _score(net: Any, iterations: int, display: Display) -> None:
 
     log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
     total: float = 0
-    judged = {top for layer in net.layers if layer.type == "DetectionEvaluate" for top in net.top_names[layer.name]}
+    judged = {top for layer in net.layers if layer.marks_detections for top in net.top_names[layer.name]}
     names = [name for name in net.outputs if name not in judged]
     means, precisions = Means(), Precisions()
     with display.bar(f"test {net.name}", iterations) as bar:

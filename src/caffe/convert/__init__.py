@@ -1,4 +1,4 @@
-"""Weights in the forms of other programs: safetensors and torch's state dictionaries."""
+"""Converts weights from and to safetensors files and torch's state dictionaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensor of a file is which blob of a net: by name, by a shape that is there once, by a list, or by order."""
+"""Matches the tensors of a file with the blobs of a net: by a list, by name, by unique shape, or by order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Group", "Match", "match"]
 
 _IGNORED = "num_batches_tracked"
 _NAMES = {"mean": "running_mean", "variance": "running_var"}
-"""How torch calls the blobs of BatchNorm."""
+"""torch's names of the blobs of BatchNorm."""
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass
 class Group:
-    """Tensors that belong together: those of a module of torch, or the blobs of a layer.
+    """Tensors that belong together: the tensors of one torch module, or the blobs of one layer.
 
-    BatchNorm and the Scale behind it are one group, as they are one module of torch. `blobs` has for each name that
-    torch would use (weight, bias, running_mean, running_var) the name of the blob, "layer.blob".
+    BatchNorm and the Scale layer after it are one group, because torch has one module for both. `blobs` maps torch's
+    names (weight, bias, running_mean, running_var) to the names of the blobs, "layer.blob".
     """
 
     names: list[str]
@@ -33,7 +33,7 @@ class Group:
 
 @dataclass
 class Match:
-    """For each blob of the net the name of its tensor and how it was found; what is left on both sides; and notes."""
+    """The tensor of each blob and how it was matched, the unmatched blobs and tensors, and notes."""
 
     found: dict[str, tuple[str, str]] = field(default_factory=dict)
     left_tensors: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Match:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
-        """The report: a line for each blob and each tensor."""
+        """Return the report, with a line for each blob and each tensor."""
         width = max(map(len, self.found), default=0)
         for blob, (tensor, how) in self.found.items():
             yield f"{blob.ljust(width)}  <- {tensor}  ({how})"
@@ -61,12 +61,12 @@ def match(
     listed: Mapping[str, str] | None = None,
     by_order: bool = False,
 ) -> Match:
-    """Match the tensors of a file with the blobs of a net, which `groups` hold.
+    """Match the tensors of a file with the blobs of a net. `groups` contains the blobs.
 
-    In this turn: the names of `listed` (blob or layer: tensor or module); the blobs' own names; layers and modules of
-    the same name, whatever its dots, slashes and case, or its outer modules; those whose shapes are there once on both
-    sides. Of several with the same shapes nothing is guessed: `by_order` takes them in the order of file and net.
-    Raises DataError for a list that does not fit.
+    The steps are, in this order: the pairs of `listed` (blob or layer: tensor or module); equal names of blobs and
+    tensors; equal names of layers and modules, without dots, slashes, case and outer modules; shapes that occur once on
+    both sides. Groups with equal shapes are matched only with `by_order`, in the order of file and net. Raises
+    DataError for a list that does not fit.
     """
     made = Match()
     modules = _modules(tensors)
@@ -91,7 +91,7 @@ def match(
 
 
 def _modules(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
-    """The tensors of each module by their last names."""
+    """Return the tensors of each module by the last parts of their names."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for name in tensors:
         module, _, last = name.rpartition(".")
@@ -112,7 +112,7 @@ def _listed(
     blobs: Mapping[str, tuple[int, ...]],
     tensors: Mapping[str, Tensor],
 ) -> Group:
-    """The group of a layer that a list names. Raises DataError where layer, module or shapes do not fit."""
+    """Return the group of a layer in the list. Raises DataError if the layer, the module or the shapes do not fit."""
     group = next((each for each in open_groups if wanted in each.names), None)
     if group is None:
         raise DataError(f'the list names the layer "{wanted}", which the net does not have, or names it twice')
@@ -132,7 +132,7 @@ def _take_own_names(
     open_groups: list[Group],
     made: Match,
 ) -> None:
-    """Take tensors that are called as the blobs are, as in a file that was written from a net."""
+    """Match tensors and blobs with equal names, as in a file that was written from a net."""
     for group in list(open_groups):
         own = [blob for blob in group.blobs.values() if blob in tensors and _fits(tensors[blob], blobs[blob])]
         if len(own) < len(group.blobs):
@@ -150,7 +150,7 @@ def _by_name(
     tensors: Mapping[str, Tensor],
     blobs: Mapping[str, tuple[int, ...]],
 ) -> list[tuple[Group, str]]:
-    """Groups and modules whose names say the same: all of it, or that of the module without its outer modules."""
+    """Return groups and modules with equal names; outer modules in the name are optional."""
     whole: dict[str, list[str]] = defaultdict(list)
     last: dict[str, list[str]] = defaultdict(list)
     for module, own in left.items():
@@ -184,7 +184,7 @@ def _by_shape(
     tensors: Mapping[str, Tensor],
     blobs: Mapping[str, tuple[int, ...]],
 ) -> list[tuple[Group, str]]:
-    """Groups and modules whose shapes are there once on both sides."""
+    """Return groups and modules whose shapes occur once on both sides."""
     mine, theirs = _signatures(open_groups, left, tensors, blobs)
     return [(own[0], theirs[key][0]) for key, own in mine.items() if len(own) == len(theirs.get(key, ())) == 1]
 
@@ -195,7 +195,7 @@ def _by_order(
     tensors: Mapping[str, Tensor],
     blobs: Mapping[str, tuple[int, ...]],
 ) -> list[tuple[Group, str]]:
-    """Groups and modules of the same shapes, one after the other, where there are as many on both sides."""
+    """Return groups and modules with equal shapes, in order, if their numbers are equal on both sides."""
     mine, theirs = _signatures(open_groups, left, tensors, blobs)
     equal = [(own, theirs[key]) for key, own in mine.items() if len(own) == len(theirs.get(key, ()))]
     return [pair for own, other in equal for pair in zip(own, other, strict=True)]
@@ -207,7 +207,7 @@ def _signatures(
     tensors: Mapping[str, Tensor],
     blobs: Mapping[str, tuple[int, ...]],
 ) -> tuple[dict[Shapes, list[Group]], dict[Shapes, list[str]]]:
-    """Groups and modules by the shapes of their tensors, but for biases, which torch's convolutions may lack."""
+    """Return groups and modules by the shapes of their tensors without biases, which torch's convolutions can omit."""
     mine: dict[Shapes, list[Group]] = defaultdict(list)
     theirs: dict[Shapes, list[str]] = defaultdict(list)
     for group in open_groups:
@@ -228,7 +228,7 @@ def _finish(
     open_groups: Sequence[Group],
     left: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Note what is left, and put the blobs that were found in the order of the net."""
+    """List the unmatched blobs and tensors, and sort the matched blobs in the order of the net."""
     made.found = {blob: made.found[blob] for blob in blobs if blob in made.found}
     made.left_tensors = [tensor for own in left.values() for tensor in own.values()]
     filled = {blob for group in groups if group not in open_groups for blob in group.blobs.values()}

@@ -24,24 +24,24 @@ FORMS = {
     ".pt": "torch",
     ".pth": "torch",
 }
-"""The form of a weight file by its suffix."""
+"""File suffixes and the formats that they mean."""
 _INNER = ("state_dict", "model_state_dict", "model", "net", "weights")
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
 def form_of(path: str | Path) -> str:
-    """The form of a file by its suffix. Raises FileError for another one."""
+    """Return the format of a file by its suffix. Raises FileError for an unknown suffix."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMS:
-        raise FileError(f"{path}: the name must end in one of {', '.join(FORMS)}, which tells the form of the weights")
+        raise FileError(f"{path}: the name must end in one of {', '.join(FORMS)}, which determines the format")
     return FORMS[suffix]
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pt or .pth file by name, on the CPU; numbers in 16 bits become float32.
+    """Read the tensors of a .safetensors, .pt or .pth file by name, on the CPU. 16-bit numbers become float32.
 
-    A state dictionary may lie inside of a dictionary ("state_dict", "model"), and its names may begin with "module.".
-    Files with other objects of Python are refused: reading them would run their code. Raises FileError.
+    The state dictionary can be inside another dictionary ("state_dict", "model"), and a prefix "module." is removed.
+    Files with other Python objects are rejected, because reading them would run their code. Raises FileError.
     """
     found = _read_safe(path) if form_of(path) == "safetensors" else _read_torch(path)
     for prefix in _WRAPPERS:
@@ -51,7 +51,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as the suffix of the file tells; the file appears whole or not at all."""
+    """Write tensors by name, in the format of the file's suffix. On an error, no incomplete file remains."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     if form_of(path) == "safetensors":
         library: Any = require_extra("safetensors.torch", "safetensors", "writing .safetensors")
@@ -69,7 +69,7 @@ def _read_safe(path: str | Path) -> dict[str, Tensor]:
         found: dict[str, Tensor] = library.load(files.read_bytes(path))
     except FileError:
         raise
-    except Exception as error:  # SafetensorError, and what its header brings
+    except Exception as error:  # SafetensorError, and errors of its header
         raise FileError(f"{path}: is not a safetensors file, or damaged: {error}") from error
     return {name: found[name] for name in sorted(found, key=_counting)}
 
@@ -90,11 +90,11 @@ def _read_torch(path: str | Path) -> dict[str, Tensor]:
         raise
     except pickle.UnpicklingError as error:
         raise FileError(
-            f"{path}: is damaged, or holds more than tensors, reading which would run code of the file; write it again "
+            f"{path}: is damaged, or contains objects other than tensors, which could run code; write it again "
             "with torch.save(model.state_dict(), FILE)"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise FileError(f"{path}: is not a file of torch.save, or damaged: {str(error).splitlines()[0]}") from error
+        raise FileError(f"{path}: is not a file of torch.save, or is damaged: {str(error).splitlines()[0]}") from error
     for name in _INNER:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
@@ -105,7 +105,7 @@ def _read_torch(path: str | Path) -> dict[str, Tensor]:
         else {}
     )
     if not tensors:
-        raise FileError(f"{path}: holds no state dictionary; write it with torch.save(model.state_dict(), FILE)")
+        raise FileError(f"{path}: contains no state dictionary; write it with torch.save(model.state_dict(), FILE)")
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""Weights of a net into files of tensors, and back."""
+"""Converts the weights of a net to files of tensors, and back."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from caffe import torch as bridge
 from caffe.convert.matching import Group, Match, match
 from caffe.convert.tensors import form_of, read_tensors, write_tensors
 from caffe.errors import DataError
+from caffe.layers.base import Layer
+from caffe.layers.dense import Scale
+from caffe.layers.normalization import BatchNorm
 from caffe.net import Net
 from caffe.proto import weights
 from caffe.proto.caffe_pb2 import TEST
+from caffe.registry import LAYERS
 
 __all__ = ["export_weights", "import_weights"]
 
-_USUAL = {"BatchNorm": ("mean", "variance", "factor")}
 _TORCH = {"mean": "running_mean", "variance": "running_var"}
 
 
 def export_weights(source: str | Path, out: str | Path, model: str = "") -> int:
-    """Write the blobs of a .caffemodel or HDF5 file as tensors, "layer.weight" and "layer.bias"; returns how many.
+    """Write the blobs of a .caffemodel or HDF5 file as tensors, "layer.weight" and "layer.bias"; returns their number.
 
-    With the net's prototxt the names are those of `caffe.torch.load(model).state_dict()`, which reads them; without it
-    they follow from the types of the layers, as far as the file tells them.
+    With the net's prototxt, the names are those of `caffe.torch.load(model).state_dict()`. Without it, they are derived
+    from the layer types in the file.
     """
     if model:
         module = bridge.load(model, source)
@@ -47,17 +50,17 @@ def export_weights(source: str | Path, out: str | Path, model: str = "") -> int:
 
 
 def _blob_name(kind: str, index: int) -> str:
-    names = _USUAL.get(kind, ("weight", "bias"))
+    names = LAYERS.items.get(kind, Layer).blob_names
     return names[index] if index < len(names) else f"blob{index}"
 
 
 def import_weights(
     source: str | Path, out: str | Path, model: str, listed: Mapping[str, str] | None = None, by_order: bool = False
 ) -> Match:
-    """Write a .caffemodel (or .h5) for a net from a file of tensors; returns what was matched.
+    """Write a .caffemodel (or .h5) for a net from a file of tensors; returns the match.
 
-    Layers of which the file has nothing are left out: they keep what their fillers give. A bias that the file lacks is
-    0, and the factor of BatchNorm 1. Raises DataError where no tensor matches. See `match` for the rules.
+    Layers without a tensor are omitted, so they keep the values of their fillers. A missing bias is 0, and a missing
+    factor of BatchNorm is 1. Raises DataError if no tensor matches. See `match` for the rules.
     """
     tensors = read_tensors(source)
     with closing(Net(model, TEST)) as net:
@@ -83,17 +86,19 @@ def import_weights(
 
 
 def _missing(blob: str, shape: tuple[int, ...], found: Match) -> np.ndarray:
-    """A blob that the file lacks, though it has others of its layer."""
+    """Return the value of a missing blob of a layer whose other blobs are in the file."""
     kind = blob.rpartition(".")[2]
     if kind not in ("bias", "factor"):
-        raise DataError(f"{blob}: the file has other blobs of the layer, and not this one; shape {shape} is needed")
+        raise DataError(
+            f"{blob}: the file contains other blobs of the layer, but not this one; shape {shape} is needed"
+        )
     if kind == "bias":
-        found.notes.append(f"{blob} is 0: the file has none")
+        found.notes.append(f"{blob} is 0, because the file does not contain it")
     return np.full(shape, kind == "factor", np.float32)
 
 
 def _spec(net: Any, data: Mapping[str, object]) -> Any:
-    """The net's message with the layers that are written."""
+    """Return the net's message, with only the layers that are written."""
     spec = net.to_proto()
     for index in reversed(range(len(spec.layer))):
         if spec.layer[index].name not in data:
@@ -102,10 +107,10 @@ def _spec(net: Any, data: Mapping[str, object]) -> Any:
 
 
 def _blobs(net: Any) -> tuple[dict[str, tuple[str, int, tuple[int, ...]]], list[Group]]:
-    """For each blob "layer.name" its layer, number and shape; and the groups that are modules of torch."""
+    """Return layer, index and shape of each blob "layer.name", and the groups that correspond to torch modules."""
     names: dict[str, tuple[str, int, tuple[int, ...]]] = {}
     groups: list[Group] = []
-    normalised: dict[str, Group] = {}  # by the blob that a BatchNorm writes
+    normalised: dict[str, Group] = {}  # keys are the tops of BatchNorm layers
     for step in net.steps:
         layer = step.layer
         own = {}
@@ -113,12 +118,12 @@ def _blobs(net: Any) -> tuple[dict[str, tuple[str, int, tuple[int, ...]]], list[
             kind = blob.parameter_name
             names[f"{layer.name}.{kind}"] = (layer.name, index, tuple(blob.shape))
             own[_TORCH.get(kind, kind)] = f"{layer.name}.{kind}"
-        if layer.type == "Scale" and step.bottom_names[0] in normalised:
+        if isinstance(layer, Scale) and step.bottom_names[0] in normalised:
             group = normalised[step.bottom_names[0]]
             group.names.append(layer.name)
             group.blobs = {**own, **group.blobs}
         elif own:
             groups.append(Group([layer.name], own))
-            if layer.type == "BatchNorm":
+            if isinstance(layer, BatchNorm):
                 normalised[step.top_names[0]] = groups[-1]
     return names, groups

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from caffe.doctor.case import close, quiet
-from caffe.doctor.checks.fillers import OPTIONS, refill
+from caffe.doctor.checks.fillers import refill
 from caffe.doctor.exam import Exam
 from caffe.errors import CaffeError
+from caffe.layers.convolution import Convolution
+from caffe.layers.dense import InnerProduct
 
 __all__ = ["FILLERS", "Numbers", "first_filters", "numbers"]
 
@@ -31,7 +33,7 @@ def numbers(exam: Exam, kind: str) -> dict[str, Numbers]:
     """Return the values of each learned layer with this weight filler, or the net's own for ""; empty if the run
     fails.
     """
-    nodes = [node for node in exam.case.train.nodes if node.type in OPTIONS]
+    nodes = [node for node in exam.case.train.nodes if node.learned]
     try:
         with quiet():
             solver = exam.case.solver(refill(nodes, kind) if kind else None, exam.trials.seed)
@@ -62,7 +64,7 @@ def first_filters(exam: Exam) -> tuple[str, dict[str, np.ndarray]] | None:
     """Return the first learned layer and its weights as images (N, C, H, W), before and after a trial; None if they are
     not images.
     """
-    node = next((node for node in exam.case.train.nodes if node.type in ("Convolution", "InnerProduct")), None)
+    node = next((node for node in exam.case.train.nodes if node.is_a(Convolution, InnerProduct)), None)
     if node is None or exam.base.error:
         return None
     with quiet():
@@ -82,7 +84,7 @@ def first_filters(exam: Exam) -> tuple[str, dict[str, np.ndarray]] | None:
 
 def _as_images(net: Any, node: Any) -> np.ndarray | None:
     weights = np.array(net.params[node.name][0].data)
-    if node.type == "InnerProduct":
+    if node.is_a(InnerProduct):
         shape = net.blobs[node.spec.bottom[0]].data.shape
         if len(shape) != 4 or weights.ndim != 2 or weights.shape[1] != int(np.prod(shape[1:])):
             return None

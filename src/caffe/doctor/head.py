@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from caffe.doctor.view import Node, View
+from caffe.layers.loss import SigmoidCrossEntropyLoss
 
-__all__ = ["CLASSIFYING", "Head", "class_axis", "find_head"]
-
-CLASSIFYING = ("SoftmaxWithLoss", "MultinomialLogisticLoss", "InfogainLoss", "HingeLoss", "FocalLoss", "Accuracy")
-"""Layers whose second bottom contains class indices."""
+__all__ = ["Head", "find_head", "makes_probabilities"]
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,14 @@ class Head:
             _, counts = np.unique(labels.ravel(), return_counts=True)
             return float(counts.max() / counts.sum())
         flat = labels.reshape(len(labels), -1).astype(np.float64)
-        if self.node.type == "SigmoidCrossEntropyLoss":
+        if self.node.is_a(SigmoidCrossEntropyLoss):
             p = flat.mean(0).clip(1e-12, 1 - 1e-12)
             return float(-(flat.mean(0) * np.log(p) + (1 - flat.mean(0)) * np.log(1 - p)).sum())
         return float(flat.var(0).sum() / 2)
 
     def floor(self, labels: np.ndarray) -> float:
         """Return the smallest possible loss: above 0 if targets lie between 0 and 1, as those of an autoencoder."""
-        if self.node.type != "SigmoidCrossEntropyLoss":
+        if not self.node.is_a(SigmoidCrossEntropyLoss):
             return 0.0
         t = labels.reshape(len(labels), -1).astype(np.float64).clip(1e-12, 1 - 1e-12)
         return float(-(t * np.log(t) + (1 - t) * np.log(1 - t)).sum(1).mean())
@@ -59,20 +58,22 @@ class Head:
 
 def find_head(view: View) -> Head | None:
     """Find the layer to judge by: an Accuracy layer, else the last loss with labels; None if there is none."""
-    losses = [node for node in view.nodes if len(node.spec.bottom) >= 2 and (node.type == "Accuracy" or _is_loss(node))]
-    losses.sort(key=lambda node: (node.type == "Accuracy", node.number))
+    losses = [node for node in view.nodes if len(node.spec.bottom) >= 2 and (node.kind.is_score or _is_loss(node))]
+    losses.sort(key=lambda node: (node.kind.is_score, node.number))
     # the last Accuracy layer without top_k is used: layers with top_k measure another value, auxiliary ones come first
-    plain = [node for node in losses if node.type != "Accuracy" or node.spec.accuracy_param.top_k == 1]
+    plain = [node for node in losses if not node.kind.is_score or node.spec.accuracy_param.top_k == 1]
     if not plain:
         return None
     node = plain[-1]
-    return Head(node, node.spec.bottom[0], node.spec.bottom[1], node.type in CLASSIFYING, class_axis(node))
+    return Head(
+        node, node.spec.bottom[0], node.spec.bottom[1], node.kind.reads_classes, node.kind.class_axis(node.spec)
+    )
 
 
-def class_axis(node: Node) -> int:
-    """Return the class axis of the first bottom of a loss or Accuracy layer."""
-    spec = node.spec
-    return int(spec.accuracy_param.axis if node.type == "Accuracy" else spec.softmax_param.axis)
+def makes_probabilities(net: Any, blob: str) -> bool:
+    """Whether a blob of a built net contains the probabilities of classes, as a Softmax layer computes them."""
+    maker = next((step.layer for step in reversed(net.steps) if blob in step.top_names), None)
+    return maker is not None and maker.probabilities
 
 
 def _is_loss(node: Node) -> bool:

@@ -12,6 +12,8 @@ import numpy as np
 from caffe.doctor.changes import Change
 from caffe.doctor.trial import Outcome
 from caffe.doctor.view import View
+from caffe.layers import is_a
+from caffe.layers.activation import Dropout
 
 __all__ = ["ByHeart", "Kept", "keep"]
 
@@ -43,7 +45,7 @@ class Kept(Change):
         if self.plain:
             solver.weight_decay = 0
             for spec in net.layer:
-                if spec.type == "Dropout":
+                if is_a(spec.type, Dropout):
                     spec.dropout_param.dropout_ratio = 0
 
 

@@ -12,7 +12,7 @@ from caffe.layers.base import Source
 
 __all__ = ["BlobFacts", "LayerFacts", "measure"]
 
-_SATURATED = {"Sigmoid": (0.5, 0.495), "TanH": (0.0, 0.99)}  # the centre, and the distance from it
+_SATURATED = {Sigmoid: (0.5, 0.495), TanH: (0.0, 0.99)}  # the centre, and the distance from it
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def _facts(layer: Any, tops: list[np.ndarray], gradient: float) -> LayerFacts:
         units = tops[0].reshape(len(tops[0]), tops[0].shape[1], -1) if tops[0].ndim > 1 else tops[0][:, None]
         alive = np.max([np.abs(top.reshape(len(top), units.shape[1], -1)).max((0, 2)) for top in tops], 0)
         dead = float((alive == 0).mean())
-    if isinstance(layer, (Sigmoid, TanH)):
-        middle, far = _SATURATED[layer.type]
-        saturated = float((np.abs(x - middle) > far).mean())
+    for kind, (middle, far) in _SATURATED.items():
+        if isinstance(layer, kind):
+            saturated = float((np.abs(x - middle) > far).mean())
     return LayerFacts(layer.name, layer.type, float(x.mean(dtype=np.float64)), std, between, dead, saturated, gradient)
 
 

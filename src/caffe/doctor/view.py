@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from caffe.layers.support.types import is_a
 from caffe.net.graph.rules import filter_net
 from caffe.proto import caffe_pb2
 from caffe.registry import LAYERS
@@ -33,6 +35,20 @@ class Node:
     def kind(self) -> Any:
         """The class of the layer."""
         return LAYERS.find(self.type)
+
+    def is_a(self, *kinds: builtins.type[Any]) -> bool:
+        """Whether the layer's class is one of `kinds` or a subclass of one."""
+        return is_a(self.type, *kinds)
+
+    @property
+    def learned(self) -> bool:
+        """Whether the layer learns weights that a `weight_filler` fills."""
+        return bool(self.kind.fills_weights)
+
+    @property
+    def options(self) -> str:
+        """The field of the layer's message with its options."""
+        return str(self.kind.options)
 
     @property
     def in_place(self) -> bool:

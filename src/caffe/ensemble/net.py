@@ -170,7 +170,7 @@ class Ensemble:
         axes = set()
         for net in self.members:
             makers = [step.layer for step in net.steps if name in step.top_names]
-            axes.add(int(makers[-1].spec.softmax_param.axis) if makers and makers[-1].type == "Softmax" else None)
+            axes.add(int(makers[-1].spec.softmax_param.axis) if makers and makers[-1].probabilities else None)
         return axes.pop() if len(axes) == 1 else None
 
 

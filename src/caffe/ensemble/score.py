@@ -201,18 +201,18 @@ def _is_probability(model: Any, head: Head, level: int, stages: Sequence[str]) -
     view = _view(model, level, stages)
     node = view.named(head.node.name)
     maker = view.maker(node, head.outputs) if node is not None else None
-    if maker is not None and maker.type == "Softmax":
+    if maker is not None and maker.kind.probabilities:
         return True
     readers = view.readers(maker) if maker is not None else []
-    return any(reader.type == "MultinomialLogisticLoss" for reader in readers)
+    return any(reader.kind.expects_probabilities for reader in readers)
 
 
 def _counted(head: Head, labels: np.ndarray) -> np.ndarray:
     """Return which items count. Items with the layer's `ignore_label` do not."""
-    options = head.node.spec.accuracy_param if head.node.type == "Accuracy" else head.node.spec.loss_param
-    if not options.HasField("ignore_label"):
+    ignored = head.node.kind.ignored_label(head.node.spec)
+    if ignored is None:
         return np.ones(len(labels), bool)
-    counted: np.ndarray = labels != options.ignore_label
+    counted: np.ndarray = labels != ignored
     return counted
 
 

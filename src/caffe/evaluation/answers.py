@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from caffe import reliability
-from caffe.doctor.head import Head, find_head
+from caffe.doctor.head import Head, find_head, makes_probabilities
 from caffe.doctor.view import View
 from caffe.errors import NetError
 from caffe.proto import caffe_pb2
@@ -28,19 +28,19 @@ def head_of(net: Any) -> Head:
 
 
 def number_head(net: Any) -> Head:
-    """The blobs of a net in TEST that hold predicted numbers and right ones. NetError if it has no loss of numbers."""
+    """Return the names of prediction and label blobs of a regression net in TEST. Raises NetError for other nets."""
     head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
     if head is None or head.classes:
-        raise NetError(f'the net "{net.name}" does not tell numbers: expected a loss such as EuclideanLoss in TEST')
+        raise NetError(f'the net "{net.name}" predicts no numbers: expected a loss such as EuclideanLoss in TEST')
     return head
 
 
 def collect_numbers(
     net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Outputs and labels (items) of a net that tells one number, and the mean loss of so many batches.
+    """Collect predictions and labels (items) of a regression net, and the mean loss of so many batches.
 
-    Items that come a second time, when the data begin again, are left out.
+    If the data start again, repeated items are left out.
     """
     found: list[np.ndarray] = []
     right: list[np.ndarray] = []
@@ -62,14 +62,14 @@ def collect(
 
     If the data start again, repeated items are left out. `tell` is called with the number of batches done and the loss.
     """
-    made_by = next((step.layer.type for step in reversed(net.steps) if head.outputs in step.top_names), "")
+    made = makes_probabilities(net, head.outputs)
     found: list[np.ndarray] = []
     right: list[np.ndarray] = []
     total = 0.0
     for number in range(batches):
         total += net.evaluate()
         values = net.blobs[head.outputs].data.astype(np.float64)
-        values = values if made_by == "Softmax" else reliability.softmax(values, head.axis)
+        values = values if made else reliability.softmax(values, head.axis)
         found.append(np.moveaxis(values, head.axis, -1).reshape(-1, values.shape[head.axis]))
         right.append(net.blobs[head.labels].data.ravel().astype(np.int64))
         tell(number + 1, total / (number + 1))

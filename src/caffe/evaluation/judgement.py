@@ -41,7 +41,7 @@ class Judgement:
 
     def __init__(self, probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str] = ()) -> None:
         if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
-            raise ArgumentError(f"probabilities {probabilities.shape} and labels {labels.shape} do not fit")
+            raise ArgumentError(f"probabilities {probabilities.shape} and labels {labels.shape} do not match")
         self.probabilities, self.labels = probabilities, labels.astype(np.int64)
         self.classes = probabilities.shape[1]
         if names and len(names) != self.classes:

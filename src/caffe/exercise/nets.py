@@ -35,6 +35,7 @@ def solver_text(run: Run, net_path: object, folder: object) -> str:
 
 def data(name: str, batch: int = 50, test: int = 100, scale: str = "", kind: str = "ArrayData") -> str:
     """Return the two data layers. `scale` is the transform_param of both."""
+    # type names: this module writes prototxts as text
     text = ""
     for phase, size in (("TRAIN", batch), ("TEST", test)):
         transform = f"  transform_param {{ {scale} }}\n" if scale else ""

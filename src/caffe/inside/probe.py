@@ -12,10 +12,13 @@ from torch import Tensor
 
 from caffe import torch as bridge
 from caffe.errors import ArgumentError, NetError, UnknownName, did_you_mean
+from caffe.layers import is_a
+from caffe.layers.activation import Sigmoid
+from caffe.layers.loss import Softmax, SoftmaxWithLoss
 
 __all__ = ["Probe"]
 
-_SOFTMAXES = ("Softmax", "SoftmaxWithLoss", "Sigmoid")
+_SOFTMAXES = (Sigmoid, Softmax, SoftmaxWithLoss)
 _BATCH = 64
 
 
@@ -137,7 +140,7 @@ class Probe:
     def _scores(self) -> str:
         """Return the bottom of the last layer if that is a softmax, else the first output."""
         for layer in reversed(self.module.spec.layer):
-            if self.module.outputs[0] in layer.top and layer.type in _SOFTMAXES and layer.bottom:
+            if self.module.outputs[0] in layer.top and is_a(layer.type, *_SOFTMAXES) and layer.bottom:
                 below = layer.bottom[0]
                 return below if below not in layer.top else self.module.outputs[0]
         return self.module.outputs[0]

@@ -11,7 +11,9 @@ from caffe.draw import phase_of
 from caffe.errors import CaffeError, NetError, SolverError
 from caffe.inspection.origin import age, origins
 from caffe.inspection.report import Report, Table
-from caffe.layers import Source, layer_class
+from caffe.layers import Source, is_a, layer_class
+from caffe.layers.input import Input
+from caffe.layers.python import Python
 from caffe.net import Net
 from caffe.net.measure.summary import Summary
 from caffe.proto import caffe_pb2, text, upgrade
@@ -24,8 +26,6 @@ _READERS = (
     *("video_data_param", "seg_data_param", "pose_image_data_param"),
 )
 """Options of the layers that read images from files. HDF5Data is not included, because its options state no shape."""
-_LABELS = {"AnnotatedData": (1, 1, 1, 8), "ImageLabelmapData": (0, 1, 0, 0), "DenseImageData": (0, 1, 0, 0)}
-"""Shapes of labels that are not one number per image; 0 means the size of the images."""
 
 
 def net(path: str) -> Report:
@@ -91,10 +91,10 @@ def _judge(report: Report, param: Any) -> None:
 def _needs(report: Report, param: Any) -> None:
     """Add the files and inputs that the net's layers read."""
     for layer in param.layer:
-        if layer.type == "Input":
+        if is_a(layer.type, Input):
             shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
             report.needs.append(f"{', '.join(layer.top)}: set by the caller, {', '.join(map(str, shapes))}")
-        elif layer.type == "Python":
+        elif is_a(layer.type, Python):
             report.needs.append(f'"{layer.name}": Python module {layer.python_param.module}')
         for name in (*_READERS, "hdf5_data_param"):
             source = getattr(getattr(layer, name), "source", "")
@@ -150,7 +150,7 @@ def _without_data(param: Any) -> tuple[Any, list[str]]:
         stand_in = caffe_pb2.LayerParameter(name=layer.name, type="DummyData", top=layer.top)
         stand_in.include.extend(layer.include)
         stand_in.exclude.extend(layer.exclude)
-        labels = _LABELS.get(layer.type, ())
+        labels = layer_class(layer.type).label_shape
         for index, _ in enumerate(layer.top):
             sizes = list(shape if index == 0 else shape[:1])
             if index and labels:

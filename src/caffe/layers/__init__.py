@@ -8,9 +8,9 @@ from typing import Any
 
 from caffe import net_spec
 from caffe.layers.base import Effects, Layer, Loss, Source
-from caffe.layers.support.types import layer_class, layer_types
+from caffe.layers.support.types import is_a, layer_class, layer_types
 
-__all__ = ["Effects", "Layer", "Loss", "Source", "layer_class", "layer_types"]
+__all__ = ["Effects", "Layer", "Loss", "Source", "is_a", "layer_class", "layer_types"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, Lowering
+from caffe.layers.base import Effects, Layer, Lowering, Records
 from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2
 
@@ -41,6 +41,8 @@ class AbsVal(Layer):
     Source: BVLC absval_layer.cpp.
     """
 
+    records = Records.EACH
+
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
 
@@ -55,6 +57,8 @@ class BNLL(Layer):
     The gradient is exact for x up to 50, as in Caffe.
     Source: BVLC bnll_layer.cpp.
     """
+
+    records = Records.EACH
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softplus(x, threshold=50)
@@ -71,6 +75,7 @@ class Clip(Layer):
     Source: BVLC clip_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,6 +92,7 @@ class ELU(Layer):
     Source: Clevert et al., arXiv:1511.07289; BVLC elu_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,6 +109,8 @@ class Exp(Layer):
     The default base -1 stands for e.
     Source: BVLC exp_layer.cpp.
     """
+
+    records = Records.EACH
 
     def setup(self, x: Tensor) -> None:
         self.rate = _log_base(self)
@@ -123,6 +131,8 @@ class Log(Layer):
     Source: BVLC log_layer.cpp.
     """
 
+    records = Records.EACH
+
     def setup(self, x: Tensor) -> None:
         self.rate = _log_base(self)
         self.require(self.rate != 0, "base 1 has no logarithm; give another base, or none for e")
@@ -141,6 +151,8 @@ class Power(Layer):
     If `scale` or `power` is 0, y is constant and its gradient is 0, also where the formula's derivative is undefined.
     Source: BVLC power_layer.cpp.
     """
+
+    records = Records.EACH
 
     def forward(self, x: Tensor) -> Tensor:
         power, scale, shift = self.opt.power, self.opt.scale, self.opt.shift
@@ -161,6 +173,7 @@ class PReLU(Layer):
     Source: He et al., arXiv:1502.01852; BVLC prelu_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
     weight: Tensor
 
@@ -188,6 +201,7 @@ class ReLU(Layer):
     Source: Nair and Hinton, ICML 2010; BVLC relu_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
@@ -205,6 +219,8 @@ class Sigmoid(Layer):
     Source: BVLC sigmoid_layer.cpp.
     """
 
+    records = Records.EACH
+
     def forward(self, x: Tensor) -> Tensor:
         return x.sigmoid()
 
@@ -219,6 +235,7 @@ class Swish(Layer):
     Source: Ramachandran et al., arXiv:1710.05941; BVLC swish_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,6 +253,8 @@ class TanH(Layer):
     Source: BVLC tanh_layer.cpp.
     """
 
+    records = Records.EACH
+
     def forward(self, x: Tensor) -> Tensor:
         return x.tanh()
 
@@ -250,6 +269,7 @@ class Threshold(Layer):
     Source: BVLC threshold_layer.cpp.
     """
 
+    records = Records.EACH
     constant = (0,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -280,6 +300,7 @@ class Dropout(RandomInTraining):
     Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp; scale_train: py-faster-rcnn's.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
     honours = ("DropoutParameter.scale_train",)
     processes: Group = ALONE  # the processes that draw one common mask for all of their batches

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caffe.layers.base import Layer, Lowering, shape_text
+from caffe.layers.base import Layer, Lowering, Records, shape_text
 
 __all__ = ["DepthToSpace", "Flip", "Gather", "Reverse", "ShuffleChannel", "SpaceToDepth", "Transpose"]
 
@@ -135,6 +135,8 @@ class SpaceToDepth(_Blocks):
     Source: TensorFlow's space_to_depth; Synopsys/caffe, space_to_depth_layer.cpp (NCHW).
     """
 
+    records = Records.EACH
+
     def check(self, x: Tensor, size: int) -> None:
         fact = f"a bottom of {x.shape[2]} x {x.shape[3]} cells cannot be divided by block_size {size}"
         self.require(x.shape[2] % size == 0 and x.shape[3] % size == 0, fact)
@@ -155,6 +157,8 @@ class DepthToSpace(_Blocks):
 
     Source: TensorFlow's depth_to_space; Synopsys/caffe, depth_to_space_layer.cpp (NCHW).
     """
+
+    records = Records.EACH
 
     def check(self, x: Tensor, size: int) -> None:
         fact = f"{x.shape[1]} channels are no multiple of block_size x block_size, {size * size}"

@@ -1,4 +1,4 @@
-"""Layers of nets that draw an image pixel by pixel, where a pixel must not see the pixels that come after it."""
+"""Layers of autoregressive nets, which generate an image pixel by pixel: a pixel must not depend on later pixels."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _A, _B = caffe_pb2.MaskedConvolutionParameter.A, caffe_pb2.MaskedConvolutionPara
 
 
 class MaskedConvolution(Convolution, bottoms=(1, None), tops=(1, None), options="convolution_param"):
-    """Convolution that sees the cells before its own in raster order only, for autoregressive nets such as PixelCNN.
+    """Convolution that depends only on earlier cells in raster order, for autoregressive nets such as PixelCNN.
 
     bottom x (N, C, *sizes), top y (N, num_output, *sizes); options and blobs as for Convolution, and a mask
 
         y[n, o, p] = bias[o] + sum over c, k of mask[o, c, k] weight[o, c, k] x[n, c, p - pad + dilation k]
 
-    mask A: the cells before p; mask B: p, too.  `rows`: A the rows above that of p, B its whole row, too.
-    `colors`: channels and outputs are that many equal parts, one a color; at p, A sees the colors before its own, B its
-    own, too.  stride must be 1, kernels odd, and pad dilation (kernel - 1) / 2, so that the mask's centre lies on p.
-    Fillers count masked weights.  Source: van den Oord et al., arXiv:1601.06759 (PixelCNN), 1606.05328 (its rows).
+    mask A: the cells before p; mask B: also p.  `rows`: A the rows above that of p, B also its whole row.
+    `colors`: channels and outputs are divided into that many equal parts; at p, A sees the colors before its own, B
+    also its own.  stride must be 1, kernels odd, and pad dilation (kernel - 1) / 2, so that the mask's centre is on p.
+    The fan-in of fillers includes masked weights.
+    Source: van den Oord et al., arXiv:1601.06759 (PixelCNN), 1606.05328 (its rows).
     """
 
     more_options = ("masked_convolution_param",)
@@ -69,14 +70,12 @@ class MaskedConvolution(Convolution, bottoms=(1, None), tops=(1, None), options=
 def _check_window(layer: Layer, slide: Slide) -> None:
     """Raise an error if the centre of the window is not the cell of the top."""
     axes = len(slide.kernel)
-    layer.require(axes > 0, "the bottom has no spatial axes, expected at least one: without, there is no order")
-    layer.require(
-        set(slide.stride) == {1}, f"stride {slide.stride} must be 1, so that each cell has a place in the top"
-    )
-    even = f"kernel_size {slide.kernel} must be odd on every axis: the mask has a centre"
+    layer.require(axes > 0, "the bottom has no spatial axes, expected at least one, which defines the order")
+    layer.require(set(slide.stride) == {1}, f"stride {slide.stride} must be 1, so that each cell has a cell in the top")
+    even = f"kernel_size {slide.kernel} must be odd on every axis, so that the mask has a centre"
     layer.require(all(size % 2 for size in slide.kernel), even)
     wanted = tuple(extent // 2 for extent in slide.extent)
-    fact = f"pad {slide.pad} moves the mask off the pixel; expected pad {wanted}, which keeps the bottom's size"
+    fact = f"pad {slide.pad} shifts the mask off the pixel; expected pad {wanted}, which keeps the bottom's size"
     layer.require(slide.pad == wanted, fact)
 
 
@@ -85,8 +84,10 @@ def _check_mask(layer: MaskedConvolution, channels: int) -> None:
     colors, rows, kernel = layer.masking.colors, layer.masking.rows, layer.slide.kernel
     layer.require(colors > 0, "colors must be positive")
     if colors > 1:
-        layer.require(not rows, "rows: true sees whole rows, so colors has no effect; remove one of them")
-        layer.require(layer.group == 1, f"colors {colors} and group {layer.group}: the channels can be split one way")
+        layer.require(not rows, "with rows: true, colors has no effect; remove one of them")
+        layer.require(
+            layer.group == 1, f"colors {colors} and group {layer.group}: the channels can be split in one way only"
+        )
         for what, count in (("channels of the bottom", channels), ("num_output", layer.outputs)):
             layer.require(count % colors == 0, f"{count} {what} cannot be split into colors: {colors} equal parts")
     if rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,23 +19,16 @@ from caffe.errors import LayerError
 from caffe.layers.support import dry
 from caffe.layers.support.effects import Effects, Held, RandomState, repeating
 from caffe.layers.support.options import Options, field_of, from_text, written
+from caffe.layers.support.traits import Lowering, Records, Traits
 from caffe.layers.support.values import exported, has_values, is_exported
 from caffe.limits import check_size
 from caffe.proto import caffe_pb2, extend
 from caffe.registry import LAYERS
 
-__all__ = ["Effects", "Layer", "Loss", "Lowering", "Source", "exported", "has_values", "is_exported"]
+__all__ = ["Effects", "Layer", "Loss", "Lowering", "Records", "Source", "exported", "has_values", "is_exported"]
 
 
-class Lowering(enum.Enum):
-    """The precision in which a layer computes when the net runs in 16 bits (caffe.net.plan.precision)."""
-
-    NEVER = enum.auto()  # always float32: the layer adds up many values, or small differences matter
-    FOLLOW = enum.auto()  # the type of the bottoms, which the tops get too; blobs stay float32
-    ALWAYS = enum.auto()  # 16 bits, which make the layer faster: bottoms and blobs are converted
-
-
-class Layer(nn.Module):
+class Layer(Traits, nn.Module):
     """One layer of a net.
 
     A concrete class is a layer type: defining it registers it under the class name. Class arguments:
@@ -48,7 +40,7 @@ class Layer(nn.Module):
 
     A subclass defines `setup`, which checks options and declares blobs, and `forward`, a pure function of the bottoms
     and blobs. Autograd derives the gradients from `forward`, and a run on meta tensors gives the shapes. If `forward`
-    has side effects, the class attribute `effects` declares them.
+    has side effects, the class attribute `effects` declares them. `Traits` lists all attributes of a layer type.
     """
 
     type: ClassVar[str]  # type: ignore[assignment]
@@ -56,40 +48,6 @@ class Layer(nn.Module):
     tops: ClassVar[tuple[int, int | None]]
     options: ClassVar[str | None] = None
     defaults: ClassVar[Mapping[str, Any] | None] = None
-    constant: tuple[int, ...] = ()
-    """Bottoms that have no gradient. Requesting one is an error."""
-    exempt: tuple[int, ...] = ()
-    """Bottoms that `force_backward` does not apply to, such as labels."""
-    default_loss_weight: ClassVar[float] = 0.0
-    """Default loss weight of the first top."""
-    effects: Effects = Effects.NONE
-    """Side effects of `forward`. A class without tops that does not set this is assumed to have side effects."""
-    more_options: ClassVar[tuple[str, ...]] = ()
-    """Further fields of LayerParameter that the layer type reads, besides `options`."""
-    honours: ClassVar[tuple[str, ...]] = ()
-    """Fields of forks, such as "TransformationParameter.resize_param", that this layer type accepts."""
-    without_effect: ClassVar[tuple[str, ...]] = ()
-    """Options that have no effect in their fork. Setting one gives a warning."""
-    channels_last: ClassVar[bool] = False
-    """Whether 4-axis blobs and tops are stored in the channels-last memory format, which makes convolutions faster."""
-    lowering: Lowering = Lowering.NEVER
-    """The layer's precision in a net that runs in 16 bits."""
-    traceable: bool = True
-    """Whether torch.compile and the export to OpenVINO can trace `forward`: it reads no values and calls only torch."""
-    lends: ClassVar[bool] = False
-    """Whether the layer keeps a reference to the tops that `forward` returned and uses their memory later."""
-    forgets_top: bool = False
-    """Whether a later layer may overwrite the top. A subclass that defines `forward` does not inherit this."""
-    splits: ClassVar[bool] = False
-    """Whether the tops equal the bottom, and backward adds their gradients. Runs of the whole net skip such layers."""
-    user_fed: ClassVar[bool] = False
-    """Whether the user fills the tops, which are then inputs of the net."""
-    takes_arrays: ClassVar[bool] = False
-    """Whether the layer's data and labels are set with `set_arrays`."""
-    inner_layer: ClassVar[bool] = False
-    """Whether Caffe creates an internal layer in this one and logs its name."""
-    auto_tops: ClassVar[bool] = False
-    """Whether the net creates tops that the prototxt does not list, under the name "(automatic)"."""
 
     def __init_subclass__(
         cls,
@@ -104,6 +62,8 @@ class Layer(nn.Module):
             cls.effects = Effects.CALLS
         if "forward" in vars(cls) and "forgets_top" not in vars(cls):
             cls.forgets_top = False
+        if "records" not in vars(cls):
+            cls.records = Records.UNKNOWN
         if "effects" in vars(cls) and "traceable" not in vars(cls):
             cls.traceable = not (cls.effects.needs_calls or cls.effects & Effects.CHECKS)
         if abstract:
@@ -153,6 +113,13 @@ class Layer(nn.Module):
     def phase(self) -> int:
         """caffe_pb2.TRAIN or caffe_pb2.TEST, following `train()` and `eval()`."""
         return caffe_pb2.TRAIN if self.training else caffe_pb2.TEST
+
+    def mixes_records(self, axes: int) -> str:
+        """The reason why the tops do not follow `records` with the layer's options; "" if they do.
+
+        `axes` is the number of axes of the first bottom.
+        """
+        return ""
 
     @property
     def shares(self) -> bool:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe import torch_internals
-from caffe.layers.base import Layer, Lowering, is_exported, shape_text
+from caffe.layers.base import Layer, Lowering, Records, is_exported, shape_text
 from caffe.layers.support.by_shape import ByShape
 from caffe.layers.support.geometry import FAR, Slide, im2col, margins, pad_axes, read_slide
 
@@ -102,6 +102,8 @@ class Convolution(_Filter, bottoms=(1, None), tops=(1, None)):
     Source: BVLC base_conv_layer.cpp, conv_layer.cpp.
     """
 
+    fills_weights = True
+    records = Records.EACH
     forgets_top = True
     channels_last = True
 
@@ -160,6 +162,8 @@ class ConvolutionDepthwise(DepthwiseConvolution, bottoms=(1, None), tops=(1, Non
     Source: BVLC/caffe pull request 5665; farmingyard/caffe-mobilenet.
     """
 
+    records = Records.EACH
+
 
 class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolution_param"):
     """Transposed convolution: the forward pass is the backward pass of a Convolution with the same options.
@@ -173,6 +177,9 @@ class Deconvolution(_Filter, bottoms=(1, None), tops=(1, None), options="convolu
     Source: Zeiler et al., CVPR 2010; BVLC deconv_layer.cpp.
     """
 
+    fills_weights = True
+    records = Records.EACH
+    spreads = True
     forgets_top = True
 
     def sides(self, channels: int) -> tuple[int, int]:

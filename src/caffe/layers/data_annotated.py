@@ -32,6 +32,7 @@ class AnnotatedData(Data, bottoms=0, tops=(1, 2)):
     Source: Liu et al., arXiv:1512.02325, section 2.2; SSD's annotated_data_layer.cpp, data_transformer.cpp.
     """
 
+    label_shape = (1, 1, 1, 8)
     honours = (*SSD_CROPS, *_STEPS)
 
     @property

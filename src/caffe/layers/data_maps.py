@@ -91,6 +91,7 @@ class ImageLabelmapData(_MapSource, bottoms=0, tops=2, options="image_data_param
     Source: Xie & Tu, arXiv:1504.06375; HED's image_labelmap_data_layer.cpp.
     """
 
+    label_shape = (0, 1, 0, 0)
     honours = SSD_CROPS
 
     def _prepare(self, stream: MapStream) -> None:
@@ -106,6 +107,7 @@ class DenseImageData(_MapSource, bottoms=0, tops=2):
     Source: Badrinarayanan et al., arXiv:1511.00561; SegNet's dense_image_data_layer.cpp.
     """
 
+    label_shape = (0, 1, 0, 0)
     honours = SSD_CROPS
 
     def _prepare(self, stream: MapStream) -> None:

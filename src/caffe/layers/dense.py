@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, Lowering, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, Records, shape_text
 from caffe.layers.support.products import linear
 from caffe.proto import caffe_pb2
 
@@ -24,6 +24,8 @@ class InnerProduct(Layer):
     Source: BVLC inner_product_layer.cpp.
     """
 
+    fills_weights = True
+    records = Records.EACH
     forgets_top = True
     lowering = Lowering.ALWAYS
     weight: Tensor
@@ -67,6 +69,8 @@ class Embed(Layer):
     Source: BVLC embed_layer.cpp.
     """
 
+    fills_weights = True
+    records = Records.EACH
     constant = (0,)
     effects = Effects.CHECKS  # the range of indices
     weight: Tensor
@@ -100,6 +104,7 @@ class Bias(Layer, bottoms=(1, 2)):
     Source: BVLC bias_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
     bias: Tensor
     start: int
@@ -127,6 +132,7 @@ class Scale(Layer, bottoms=(1, 2)):
     Source: BVLC scale_layer.cpp.
     """
 
+    records = Records.EACH
     forgets_top = True
     lowering = Lowering.FOLLOW
     weight: Tensor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe import log
-from caffe.layers.base import Layer, Lowering, shape_text
+from caffe.layers.base import Layer, Lowering, Records, shape_text
 from caffe.proto import caffe_pb2
 
 PROD, SUM, MAX = (caffe_pb2.EltwiseParameter.EltwiseOp.Value(name) for name in ("PROD", "SUM", "MAX"))
@@ -27,6 +27,7 @@ class Eltwise(Layer, bottoms=(2, None)):
     Source: BVLC eltwise_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -80,6 +81,7 @@ class Axpy(Layer, bottoms=3):
     Source: Hu et al., arXiv:1709.01507 (SENet), axpy_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, a: Tensor, x: Tensor, y: Tensor) -> None:

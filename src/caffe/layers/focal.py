@@ -30,6 +30,7 @@ class FocalLoss(Normalized, bottoms=2, tops=(1, 2)):
     Source: Lin et al., arXiv:1708.02002; jolibrain/caffe, focal_loss_layer.cpp.
     """
 
+    reads_classes = True
     without_effect = ("engine",)
     inner_layer = True
 

@@ -20,9 +20,9 @@ class GroupNorm(Layer):
 
         y = (x - mean) / sqrt(variance + eps), both over C / G channels and all cells; scaled: y scale[c] + bias[c]
 
-    Three forks have the layer; the fields decide. group_num (default 32; blankWorld) or group_ratio (niezhongliang) is
-    G, and there are no blobs. group (hujie) is G with the blobs scale, bias (1, C, 1, 1); scale_filler and bias_filler
-    alone mean it too. Two of the three names are an error.
+    Three forks have this layer, with different fields. group_num (default 32; blankWorld) or group_ratio
+    (niezhongliang) is G, and there are no blobs. group (hujie) is G with the blobs scale, bias (1, C, 1, 1), also if
+    only scale_filler or bias_filler is given. Two of the three names raise an error.
     Source: Wu and He, arXiv:1803.08494; blankWorld/GroupNorm-caffe, niezhongliang/GroupNormalization-caffe.
     """
 
@@ -37,7 +37,7 @@ class GroupNorm(Layer):
         self.require(len(names) < 2, f"{fact}: group adds a learned scale and bias")
         filled = opt.HasField("scale_filler") or opt.HasField("bias_filler")
         self.scaled = filled or "group" in names
-        fact = "scale_filler and bias_filler are of the fork that calls the number of groups group; write it so"
+        fact = "scale_filler and bias_filler belong to the fork whose number of groups is called group; use that name"
         self.require(not filled or names in ([], ["group"]), fact)
         self.groups = getattr(opt, names[0] if names else "group_num")
         fact = f"cannot divide the {x.shape[1]} channels of {self.bottom_name(0)} into {self.groups} groups"
@@ -65,7 +65,7 @@ class LayerNorm(Layer):
 
     Blobs, unless elementwise_affine is false: scale, bias of the shape of an item, first 1 and 0. Synopsys' Caffe has
     them; fengyang0317's fork, where eps is the only option, has none: write elementwise_affine: false for its weights.
-    The axes are never the last one alone, as in other frameworks.
+    Other frameworks often normalize over the last axis only; this layer does not.
     Source: Ba et al., arXiv:1607.06450; Synopsys' Caffe, layer_norm_layer.cpp.
     """
 
@@ -90,7 +90,7 @@ class InstanceNorm(Layer):
 
         y = (x - mean) / sqrt(variance + 0.0001)
 
-    The layer has no options and no blobs; a Scale layer behind it learns them.
+    The layer has no options and no blobs; use a Scale layer after it to learn scale and bias.
     Source: Ulyanov et al., arXiv:1607.08022; a public instance_norm_layer.cpp with this constant.
     """
 
@@ -102,5 +102,5 @@ class InstanceNorm(Layer):
 
 
 def normalized(rows: Tensor, eps: float) -> Tensor:
-    """`rows` (..., K) with mean 0 and variance 1 along the last axis."""
+    """Normalize `rows` (..., K) to mean 0 and variance 1 along the last axis."""
     return F.layer_norm(rows, rows.shape[-1:], eps=eps)

@@ -34,7 +34,7 @@ class SegAccuracy(Layer, bottoms=2):
         y = share of cells whose best score is the label; the mean of that share over the classes that occur;
             the mean over all classes of intersection / union, 1 for a class without cells
 
-    Cells with an ignore_label are left out. reset: false accumulates over runs. metric has no effect, as in the source.
+    Cells with an ignore_label are left out. reset: false adds up over runs. metric has no effect, as in the source.
     Source: Chen et al., arXiv:1606.00915 (DeepLab), seg_accuracy_layer.cpp.
     """
 
@@ -78,13 +78,13 @@ class SegAccuracy(Layer, bottoms=2):
 
 
 class ParseEvaluate(Layer, bottoms=2):
-    """Counts the cells of each label that are right, labelled and found, over the batch.
+    """Counts correct, labelled and predicted cells of each label over the batch.
 
     bottoms: labels found (N, 1, H, W), true labels (N, 1, H, W)   top (1, num_labels, 1, 3)
 
         y[l] = cells with both labels l, cells with true label l, cells with found label l
 
-    Fractions are cut off. Cells whose true label is an ignore_label are left out.
+    Fractions of labels are truncated. Cells whose true label is an ignore_label are left out.
     Source: Liu et al., arXiv:1506.04579 (ParseNet), parse_evaluate_layer.cpp.
     """
 
@@ -221,7 +221,7 @@ class BatchReduction(Layer):
 
 
 class MergeCrop(Layer, bottoms=2):
-    """Concatenates a blob and the centre crop of a larger one along the channels, or adds them.
+    """Concatenates a blob with the centre crop of a larger blob along the channels, or adds them.
 
     bottoms: a (N, C, *sizes), b (N, C', *sizes') with sizes' at least as large   top (N, C + C', *sizes), or with
     operation: ADD (N, C, *sizes)
@@ -235,7 +235,7 @@ class MergeCrop(Layer, bottoms=2):
     def setup(self, a: Tensor, b: Tensor) -> None:
         opt = self.opt
         self.require(len(opt.forward) <= 2 and len(opt.backward) <= 2, "forward and backward have two values at most")
-        self.require(all(opt.forward), "forward: false is not implemented; take the other bottom alone")
+        self.require(all(opt.forward), "forward: false is not implemented; use the other bottom directly")
         self.passes = [*opt.backward, *[True, False][len(opt.backward) :]]
         fits = a.dim() == b.dim() > 2 and a.shape[0] == b.shape[0]
         fits = fits and all(n <= m for n, m in zip(a.shape[2:], b.shape[2:], strict=True))

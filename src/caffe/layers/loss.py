@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Layer, Loss, shape_text
+from caffe.layers.base import Layer, Loss, Records, shape_text
 from caffe.layers.support.exact import is_exact, tell
 from caffe.layers.support.labels import class_labels
+from caffe.layers.support.traits import along_records
 from caffe.layers.support.values import can_look
 from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2, weights
@@ -75,6 +76,13 @@ class Normalized(Loss, abstract=True):
         self.fixed = param.pre_fixed_normalizer
         self.require(self.fixed > 0, f"pre_fixed_normalizer is {self.fixed:g}, expected a number above 0")
 
+    def mixes_records(self, axes: int) -> str:
+        if self.normalization in (NONE, PRE_FIXED):
+            return "adds up the losses of all records; write normalization: FULL or BATCH_SIZE in loss_param"
+        if self.normalization == VALID and self.ignore is not None:
+            return "divides by the items without ignore_label; write normalization: FULL or BATCH_SIZE in loss_param"
+        return ""
+
     def average(self, total: Tensor, valid: Tensor | None, outer: int, inner: int) -> Tensor:
         """Divide `total` as loss_param says. `valid` marks the items that count; None means all."""
         if self.normalization == PRE_FIXED:
@@ -104,8 +112,14 @@ class Softmax(Layer):
     Source: BVLC softmax_layer.cpp.
     """
 
+    records = Records.EACH
+    probabilities = True
+
     def setup(self, *bottoms: Tensor) -> None:
         self.axis(self.opt.axis, bottoms[0])
+
+    def mixes_records(self, axes: int) -> str:
+        return along_records(self.opt.axis, axes)
 
     def forward(self, x: Tensor) -> Tensor:
         last = self.opt.axis in (-1, x.dim() - 1)
@@ -126,6 +140,8 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
     Source: BVLC softmax_loss_layer.cpp, which aborts if there are two tops.
     """
 
+    records = Records.MEAN
+    reads_classes = True
     inner_layer = True
 
     def setup(self, x: Tensor, label: Tensor) -> None:
@@ -134,6 +150,9 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
         axis = self.axis(self.opt.axis, x)
         items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
         _label_count(self, x, label, items)
+
+    def mixes_records(self, axes: int) -> str:
+        return along_records(self.opt.axis, axes) or super().mixes_records(axes)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
         items, valid = self.losses(x, label)
@@ -161,6 +180,10 @@ class MultinomialLogisticLoss(Loss, bottoms=2):
     Source: BVLC multinomial_logistic_loss_layer.cpp.
     """
 
+    records = Records.MEAN
+    reads_classes = True
+    expects_probabilities = True
+
     def setup(self, p: Tensor, label: Tensor) -> None:
         same_batch(self, p, label)
         _label_count(self, p, label, p.shape[0])
@@ -184,6 +207,8 @@ class InfogainLoss(Normalized, bottoms=(2, 3), tops=(1, 2)):
     Source: BVLC infogain_loss_layer.cpp.
     """
 
+    records = Records.MEAN
+    reads_classes = True
     inner_layer = True
     constant = (1, 2)
     matrix: Tensor
@@ -229,6 +254,7 @@ class SigmoidCrossEntropyLoss(Normalized, bottoms=2):
     Source: BVLC sigmoid_cross_entropy_loss_layer.cpp.
     """
 
+    records = Records.MEAN
     normalization = BATCH_SIZE
 
     def setup(self, x: Tensor, target: Tensor) -> None:
@@ -255,6 +281,7 @@ class EuclideanLoss(Loss, bottoms=2):
     Source: BVLC euclidean_loss_layer.cpp.
     """
 
+    records = Records.MEAN
     constant = ()
     exempt = ()
 
@@ -278,6 +305,9 @@ class HingeLoss(Loss, bottoms=2):
     A score of NaN counts as 0.
     Source: BVLC hinge_loss_layer.cpp.
     """
+
+    records = Records.MEAN
+    reads_classes = True
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         same_batch(self, x, label)
@@ -323,6 +353,7 @@ class ContrastiveLoss(Loss, bottoms=3):
     Source: Hadsell et al., CVPR 2006; BVLC contrastive_loss_layer.cpp.
     """
 
+    records = Records.MEAN
     constant = (2,)
     exempt = (2,)
 

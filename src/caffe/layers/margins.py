@@ -51,7 +51,9 @@ class CenterLoss(Loss, bottoms=2):
     def setup(self, x: Tensor, label: Tensor) -> None:
         opt = self.opt
         self.require(opt.num_output > 0, "num_output must be given and positive")
-        self.require(not opt.distance_type, "distance_type is of MNN's layer, which is not implemented; remove it")
+        self.require(
+            not opt.distance_type, "distance_type is an option of MNN's layer, which is not implemented; remove it"
+        )
         start = self.axis(opt.axis, x)
         self.require(start == 1, f"axis is {opt.axis}, expected 1: a label for each of the {x.shape[0]} items")
         fact = f"{self.bottom_name(1)} has {label.numel()} labels, expected {x.shape[0]}"
@@ -287,7 +289,7 @@ class TripletLoss(Loss, bottoms=3):
 
     def setup(self, a: Tensor, p: Tensor, n: Tensor) -> None:
         others = [name for name in ("mu", "sample") if self.opt.HasField(name)]
-        self.require(not others, f"{', '.join(others)} is of another fork's layer; remove it")
+        self.require(not others, f"{', '.join(others)} is an option of another fork's layer; remove it")
         for i, x in enumerate((a, p, n)):
             fits = x.shape == a.shape and x.dim() > 1 and x.shape[2:].numel() == 1
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected (N, C), the same for all bottoms"

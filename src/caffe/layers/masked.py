@@ -40,7 +40,7 @@ def masked(w: Tensor, m: Tensor) -> Tensor:
 
 
 def _read(layer: Layer, own: str, plain: str) -> None:
-    """Read the sizes from the field `plain` or from `own`. Options that change the masks are refused."""
+    """Read the sizes from the field `plain` or from `own`. Options that change the masks raise an error."""
     param = getattr(layer.spec, own)
     here = param.HasField("num_output")
     both = here and layer.spec.HasField(plain)

@@ -22,7 +22,7 @@ def _names(layer: Layer, opt: Any) -> list[str]:
     """The names in the file `source`, each without its last `strip` characters."""
     layer.require(opt.strip >= 0, f"strip is {opt.strip}, expected 0 or more")
     first = [line.split()[0] for line in files.lines(opt.source, "source") if line]
-    layer.require(bool(first), f"source {opt.source} has no line; expected a name in each")
+    layer.require(bool(first), f"source {opt.source} is empty; expected one name per line")
     for name in first:
         fact = f'strip: {opt.strip} leaves nothing of "{name}" in {opt.source}'
         layer.require(len(name) > opt.strip, fact)
@@ -34,8 +34,8 @@ class MatWrite(Layer, bottoms=(1, None), tops=0):
 
     bottoms x of up to 4 axes; no top
 
-    The file of bottom i is {prefix}{name}_blob_{i}.mat, with an array "data" of W x H x C x N numbers. The name is that
-    in the line of the run in `source`, without its last `strip` characters, or without a source iter_{run}. Only every
+    The file of bottom i is {prefix}{name}_blob_{i}.mat, with an array "data" of W x H x C x N numbers. The name is the
+    line of the run in `source` without its last `strip` characters; without `source`, it is iter_{run}. Only every
     `period`-th run writes. A missing source is an error with the first run only. iter has no effect, as in the source.
     Source: Chen et al., arXiv:1412.7062 (DeepLab), mat_write_layer.cpp, matio_io.cpp.
     """
@@ -46,7 +46,9 @@ class MatWrite(Layer, bottoms=(1, None), tops=0):
     def setup(self, *bottoms: Tensor) -> None:
         self.require(self.opt.period > 0, f"period is {self.opt.period}, expected a positive number")
         for index, x in enumerate(bottoms):
-            self.require(x.dim() <= 4, f"{self.bottom_name(index)} has shape {shape_text(x.shape)}, at most 4 axes fit")
+            self.require(
+                x.dim() <= 4, f"{self.bottom_name(index)} has shape {shape_text(x.shape)}, expected at most 4 axes"
+            )
         self.run, self.names = 0, list[str]()
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -76,8 +78,8 @@ class MatRead(Source, bottoms=0, tops=(1, None)):
 
     tops x (batch_size, C, H, W), each of the size of its first file
 
-    Item n of top i is the array "data", W x H x C, of {prefix}{name}_blob_{i}.mat, with names as for MatWrite; behind
-    the last line of `source` comes the first. iter and reshape have no effect, as in the source.
+    Item n of top i is the array "data", W x H x C, of {prefix}{name}_blob_{i}.mat, with names as for MatWrite. After
+    the last line of `source`, reading starts again at the first. iter and reshape have no effect, as in the source.
     Source: Chen et al., arXiv:1412.7062 (DeepLab), mat_read_layer.cpp, matio_io.cpp.
     """
 
@@ -123,6 +125,6 @@ class MatRead(Source, bottoms=0, tops=(1, None)):
             fact = files.reason(error) if isinstance(error, OSError) else error
             self.error(f"{path}: {fact}" if isinstance(error, OSError) else f"{path} {fact}")
         shape = (*[1] * (4 - found.ndim), *found.shape)
-        fact = f"{path} has {shape_text(found.shape)} numbers, expected those of one item of up to 3 axes"
+        fact = f"{path} has {shape_text(found.shape)} numbers, expected the numbers of one item with up to 3 axes"
         self.require(len(shape) == 4 and shape[0] == 1, fact)
         return found.reshape(shape[1:]).astype(np.float32)

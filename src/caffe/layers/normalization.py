@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, Lowering, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, Records, shape_text
 from caffe.layers.pooling import Grid, mean_pool
 from caffe.layers.support.exact import is_exact, tell
 from caffe.parallel.differentiable import summed
@@ -24,7 +24,8 @@ class _Running(Layer, abstract=True):
     """Base of BatchNorm: decides which statistics are used."""
 
     effects = Effects.BUFFERS
-    given: bool | None
+    blob_names = ("mean", "variance", "factor")
+    given: bool | None  # None: the phase decides
 
     @property
     def uses_running(self) -> bool:
@@ -108,8 +109,8 @@ class BatchNorm(_Scaled):
             self.scaled or all(param.lr_mult == 0 for param in self.spec.param),
             "its blobs are statistics and not trained; set lr_mult: 0 in its param blocks, or remove them",
         )
-        # None: the phase decides
         self.given = self.opt.use_global_stats if self.opt.HasField("use_global_stats") else None
+        self.records = Records.EACH if self.given else Records.UNKNOWN
         self.add_blob("mean", (x.shape[1],), trained=False)
         self.add_blob("variance", (x.shape[1],), trained=False)
         self.add_blob("factor", (1,), trained=False)
@@ -157,6 +158,7 @@ class LRN(Layer):
     Source: Krizhevsky et al., NIPS 2012, section 3.3; BVLC lrn_layer.cpp.
     """
 
+    records = Records.EACH
     forgets_top = True
     lowering = Lowering.FOLLOW  # _AcrossChannels accumulates in float32 for any type of x
 
@@ -189,6 +191,8 @@ class MVN(Layer):
     eps is added to the standard deviation, not to the variance, and the gradient treats sigma + eps as sigma.
     Source: BVLC mvn_layer.cpp.
     """
+
+    records = Records.EACH
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() >= 1, f"{self.bottom_name(0)} is a single number, expected (N, C, ...)")
@@ -310,6 +314,7 @@ class Normalize(Layer, tops=(1, 2), options="norm_param"):
     Source: Liu et al., arXiv:1506.04579 and arXiv:1512.02325, normalize_layer.cpp; happynear/caffe-windows.
     """
 
+    records = Records.EACH
     more_options = ("normalize_param",)
     scale: Tensor
 

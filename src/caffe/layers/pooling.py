@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, Lowering, is_exported, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, Records, is_exported, shape_text
 from caffe.layers.support.by_shape import ByShape
 from caffe.layers.support.geometry import FAR, pad_axes, per_axis
 from caffe.layers.support.values import sizes as plain_sizes
@@ -111,6 +111,7 @@ class Pooling(_RandomPick, tops=(1, 2)):
     Source: BVLC pooling_layer.cpp; Zeiler and Fergus, arXiv:1301.3557.
     """
 
+    records = Records.EACH
     forgets_top = True
     lowering = Lowering.FOLLOW
 
@@ -162,6 +163,8 @@ class SPP(_RandomPick):
 
     Source: He et al., arXiv:1406.4729; BVLC spp_layer.cpp.
     """
+
+    records = Records.EACH
 
     def setup(self, x: Tensor) -> None:
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.activation import RandomInTraining
-from caffe.layers.base import Layer, Lowering, shape_text
+from caffe.layers.base import Layer, Lowering, Records, shape_text
 from caffe.proto import caffe_pb2
 
 __all__ = ["APL", "SELU", "CReLU", "EltwiseAffine", "HardSigmoid", "HardSwish", "Insanity", "Mish", "NegReLU", "Noise"]
@@ -26,6 +26,7 @@ class ReLU6(Layer):
     Source: Howard et al., arXiv:1704.04861 (MobileNet).
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, x: Tensor) -> None:
@@ -218,6 +219,8 @@ class RReLU(RandomInTraining):
     Insanity divides in TEST by another mean.
     Source: Xu et al., arXiv:1505.00853; happynear/caffe-windows, rrelu_layer.cpp.
     """
+
+    records = Records.EACH
 
     def setup(self, x: Tensor) -> None:
         for name in ("negative_slope_lower", "negative_slope_upper"):

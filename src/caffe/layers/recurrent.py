@@ -141,6 +141,7 @@ class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):
     Source: Donahue et al., arXiv:1411.4389; BVLC lstm_layer.cpp, recurrent_layer.cpp.
     """
 
+    fills_weights = True
     parts = 2
     gates = 4
 
@@ -235,6 +236,7 @@ class RNN(_Recurrent, bottoms=(2, 4), tops=(1, 2), options="recurrent_param"):
     Source: BVLC rnn_layer.cpp, recurrent_layer.cpp.
     """
 
+    fills_weights = True
     weight_o: Tensor
     bias_o: Tensor
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, shape_text
+from caffe.layers.base import Effects, Layer, Records, shape_text
 from caffe.layers.support.labels import class_labels
+from caffe.layers.support.traits import along_records
 from caffe.proto import caffe_pb2
 
 SUM, ASUM, SUMSQ, MEAN = (
@@ -26,8 +28,13 @@ class Reduction(Layer):
     Source: BVLC reduction_layer.cpp.
     """
 
+    records = Records.EACH
+
     def setup(self, *bottoms: Tensor) -> None:
         self.axis(self.opt.axis, bottoms[0])
+
+    def mixes_records(self, axes: int) -> str:
+        return along_records(self.opt.axis, axes)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(self.opt.axis)
@@ -51,6 +58,7 @@ class ArgMax(Layer, options="argmax_param"):
     Source: BVLC argmax_layer.cpp.
     """
 
+    records = Records.EACH
     constant = (0,)
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -95,6 +103,9 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
     Source: BVLC accuracy_layer.cpp.
     """
 
+    records = Records.MEAN
+    reads_classes = True
+    is_score = True
     constant = (0, 1)
     effects = Effects.CHECKS  # the range of labels
 
@@ -105,6 +116,19 @@ class Accuracy(Layer, bottoms=2, tops=(1, 2)):
         fact = f"has {label.numel()} labels for {items} predictions in a bottom of shape {shape_text(x.shape)}"
         self.require(label.numel() == items, f"{fact}; expected one integer label for each")
         self.require(self.opt.top_k <= classes, f"top_k {self.opt.top_k} exceeds the number of classes, {classes}")
+
+    @classmethod
+    def class_axis(cls, spec: Any) -> int:
+        return int(spec.accuracy_param.axis)
+
+    @classmethod
+    def ignored_label(cls, spec: Any) -> int | None:
+        return int(spec.accuracy_param.ignore_label) if spec.accuracy_param.HasField("ignore_label") else None
+
+    def mixes_records(self, axes: int) -> str:
+        if self.ignore is None and self.top_count == 1:
+            return ""
+        return "counts a part of the records, whose number can differ between micro-batches"
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         axis = self.axis(self.opt.axis, x)

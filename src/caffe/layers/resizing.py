@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, Lowering, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, Records, shape_text
 from caffe.layers.support.labels import number_text
 from caffe.layers.support.values import can_look
 from caffe.limits import check_size
@@ -76,6 +76,7 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
     Source: Badrinarayanan et al., arXiv:1511.00561 (SegNet); Redmon and Farhadi, arXiv:1804.02767 (YOLOv3).
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, x: Tensor, mask: Tensor | None = None) -> None:
@@ -191,6 +192,8 @@ class Interp(_Planes):
 
     Source: Chen et al., arXiv:1606.00915 (DeepLab); Zhao et al., arXiv:1612.01105 (PSPNet), interp_layer.cpp.
     """
+
+    records = Records.EACH
 
     def setup(self, x: Tensor) -> None:
         self.planes(x)

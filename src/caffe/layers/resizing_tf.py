@@ -14,7 +14,7 @@ __all__ = ["Resize", "ResizeBilinear", "ResizeNearestNeighbor"]
 
 
 class _Axes(Layer, abstract=True):
-    """Base of Synopsys' layers: which axes are height and width, and how large they become."""
+    """Base of Synopsys' layers: the axes of height and width, and their sizes in the top."""
 
     def setup(self, x: Tensor) -> None:
         opt = self.opt
@@ -26,7 +26,7 @@ class _Axes(Layer, abstract=True):
         self.require(len(centred) < 2, f"{' and '.join(centred)} contradict each other; keep one")
         self.require(not opt.half_pixel_onnx, "half_pixel_onnx is not implemented; write half_pixel_centers")
         sized = [name for name in ("output_depth", "scale_depth") if opt.HasField(name)]
-        self.require(not sized, f"{' and '.join(sized)} are for five axes, which this layer does not take")
+        self.require(not sized, f"{' and '.join(sized)} are options for five axes, which this layer does not support")
         self.sizes(x)
 
     def sizes(self, x: Tensor) -> list[int]:
@@ -43,7 +43,7 @@ class _Axes(Layer, abstract=True):
         return made
 
     def steps(self, size: int, top: int) -> tuple[np.ndarray, np.float32]:
-        """The index of each cell of the top, and the distance of two of them in cells of the bottom, in float32."""
+        """Return the index of each cell of the top, and the step between cells in cells of the bottom, in float32."""
         aligned = self.opt.align_corners and top > 1
         step = np.float32(size - 1) / np.float32(top - 1) if aligned else np.float32(size) / np.float32(top)
         return np.arange(top, dtype=np.float32), np.float32(step)
@@ -93,7 +93,7 @@ class ResizeNearestNeighbor(_Axes):
 
     def setup(self, x: Tensor) -> None:
         super().setup(x)
-        self.require(not self.opt.pytorch_half_pixel, "pytorch_half_pixel is of ResizeBilinear; remove it")
+        self.require(not self.opt.pytorch_half_pixel, "pytorch_half_pixel is an option of ResizeBilinear; remove it")
 
     def forward(self, x: Tensor) -> Tensor:
         for axis, top in zip(self.axes, self.sizes(x), strict=True):
@@ -106,7 +106,7 @@ class ResizeNearestNeighbor(_Axes):
 
 
 class Resize(Layer, bottoms=(1, 2)):
-    """Resizes square maps, by their height alone.
+    """Resizes square maps. The height determines both sizes.
 
     bottoms: x (N, C, H, H); for BLOB_ALIGN a blob whose height is the top's   top y (N, C, S, S), by function_type
     S = output_size (SIZE_GIVEN), floor(H resize_factor) (FACTOR_GIVEN) or the other's height (BLOB_ALIGN); f = S / H,
@@ -130,17 +130,17 @@ class Resize(Layer, bottoms=(1, 2)):
             self.require(y.dim() == 4, fact)
         self.require(x.shape[2] == x.shape[3] > 0, f"takes square maps, not {x.shape[2]} x {x.shape[3]} cells")
         wrong = [name for name in ("height", "width") if opt.HasField(name)]
-        self.require(not wrong, f"{', '.join(wrong)} is of RESIZE, xiaolonw's layer; write output_size")
+        self.require(not wrong, f"{', '.join(wrong)} is an option of xiaolonw's RESIZE layer; use output_size")
         for name in ("function_type", "intepolation_type"):
             self.require(opt.HasField(name), f"{name} must be given")
         aligns = opt.function_type == kinds.BLOB_ALIGN
-        self.require(aligns == (like is not None), "a second bottom goes with function_type: BLOB_ALIGN, and only so")
+        self.require(aligns == (like is not None), "function_type: BLOB_ALIGN needs two bottoms, other types need one")
         self.nearest = opt.intepolation_type == kinds.NEAREST
         self.kind = kinds.FunctionType.Name(opt.function_type)
         self.scaled(x, like)
 
     def scaled(self, x: Tensor, like: Tensor | None) -> tuple[int, np.float32]:
-        """S and f."""
+        """Return S and f."""
         size = x.shape[2]
         if self.kind == "FACTOR_GIVEN":
             factor = np.float32(self.opt.resize_factor)

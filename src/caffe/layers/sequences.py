@@ -15,7 +15,7 @@ __all__ = ["ContinuationIndicator", "Lstm", "ReverseTime"]
 
 
 class _Clip(torch.autograd.Function):
-    """The identity, whose gradient is clipped to -most ... most."""
+    """The identity. Its gradient is clipped to -most ... most."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, most: float) -> Tensor:
@@ -35,7 +35,7 @@ class _Lstm(Layer, abstract=True):
     bias: Tensor
     state: Tensor
     apart: bool
-    """Whether steps and streams have axes of their own, as in CTPN."""
+    """Whether steps and streams are separate axes, as in CTPN."""
 
     def setup(self, x: Tensor, cont: Tensor | None = None) -> None:
         opt = self.opt
@@ -106,7 +106,7 @@ class Lstm(_Lstm, bottoms=(1, 2)):
 
 
 class ContinuationIndicator(Source, bottoms=(0, 1)):
-    """Continuation indicators for sequences that begin at the first step of each batch.
+    """Creates continuation indicators for sequences that begin at the first step of each batch.
 
     bottom: optionally a blob (N, ...), of which only the first size is used   top (T, N), T = time_step
 
@@ -121,7 +121,9 @@ class ContinuationIndicator(Source, bottoms=(0, 1)):
 
     def setup(self, *bottoms: Tensor) -> None:
         opt = self.opt
-        self.require(not opt.HasField("axis"), "axis is of jolibrain's layer, which is not implemented; remove it")
+        self.require(
+            not opt.HasField("axis"), "axis is an option of jolibrain's layer, which is not implemented; remove it"
+        )
         items = bottoms[0].shape[0] if bottoms and bottoms[0].dim() else opt.batch_size
         fact = f"time_step is {opt.time_step} and the batch size {items}; expected both above 0"
         self.require(opt.time_step > 0 and items > 0, fact)
@@ -157,7 +159,7 @@ class ReverseTime(Layer, bottoms=2):
     def setup(self, x: Tensor, lengths: Tensor) -> None:
         self.require(self.opt.HasField("copy_remaining"), "copy_remaining must be given, true or false")
         self.require(x.dim() >= 2, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (T, N, ...)")
-        fact = f"{self.bottom_name(1)} has shape {shape_text(lengths.shape)}, expected {x.shape[1]}: a length for each"
+        fact = f"{self.bottom_name(1)} has shape {shape_text(lengths.shape)}, expected {x.shape[1]}: one length per"
         self.require(tuple(lengths.shape) == (x.shape[1],), f"{fact} sequence")
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, Lowering, has_values, shape_text
+from caffe.layers.base import Effects, Layer, Lowering, Records, has_values, shape_text
 from caffe.layers.support.labels import number_text
 from caffe.layers.support.values import can_look, untraced
 
@@ -22,6 +22,7 @@ class Concat(Layer, bottoms=(1, None)):
     Source: BVLC concat_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -51,6 +52,7 @@ class Slice(Layer, tops=(1, None)):
     Source: BVLC slice_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -88,6 +90,7 @@ class Split(Layer, tops=(1, None)):
     Source: BVLC split_layer.cpp.
     """
 
+    records = Records.EACH
     splits = True
 
     @property
@@ -110,6 +113,7 @@ class Flatten(Layer):
     Source: BVLC flatten_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -137,6 +141,7 @@ class Reshape(Layer):
     Source: BVLC reshape_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, *bottoms: Tensor) -> None:
@@ -189,6 +194,7 @@ class Permute(Layer):
     Source: Liu et al., arXiv:1512.02325 (SSD), permute_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     def setup(self, x: Tensor) -> None:
@@ -212,6 +218,7 @@ class Crop(Layer, bottoms=2):
     Source: BVLC crop_layer.cpp. The reference gets no gradient.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
 
     exempt = (1,)
@@ -248,6 +255,8 @@ class Tile(Layer):
     Source: BVLC tile_layer.cpp.
     """
 
+    records = Records.EACH
+
     def setup(self, *bottoms: Tensor) -> None:
         self.axis(self.opt.axis, bottoms[0])
         self.require(self.opt.tiles > 0, f"tiles is {self.opt.tiles}, expected the number of copies, 1 or more")
@@ -264,6 +273,7 @@ class Silence(Layer, bottoms=(1, None), tops=0):
     Source: BVLC silence_layer.cpp.
     """
 
+    records = Records.EACH
     lowering = Lowering.FOLLOW
     effects = Effects.NONE
 

@@ -148,7 +148,7 @@ class _Lines(LogReader):
                     add("loss", int(match[3]), float(match[5]))
                     self._learn(line, match, 3, "loss", b"loss = ")
             elif line[:1] in ("W", "E", "F") and _STAMPED.match(line):
-                self._other(line)  # whatever the line is about
+                self._other(line)  # for every kind of line
             elif "Iteration " in line or "net output #" in line or "Test score" in line:
                 self._time(line)
                 if match := _TRAIN.search(line):
@@ -289,7 +289,7 @@ class _Lines(LogReader):
 
 
 def _trains(line: bytes) -> bool:
-    """Whether a line may add to the curves to which regular lines add."""
+    """Whether a line can add points to the curves of regular lines."""
     return b", loss = " in line or b", lr = " in line or b"Train net output #" in line
 
 

@@ -113,13 +113,13 @@ class _Lines:
         self.starts = np.concatenate([[0], self.ends[:-1] + 1])
         day = data[:16].partition(b" ")[0]
         self.day = day if day[:1] == b"I" and day[1:].isdigit() and len(day) in (5, 9) else b""
-        self._padded = data + b" " * _WIDTH  # a number at the end may be looked at as a whole
+        self._padded = data + b" " * _WIDTH  # so that a number at the end can be read with the full width
         self._head = len(self.day) + len(_TIME)
         self._taken = np.zeros(len(self.starts), bool)
         self._open = np.flatnonzero(self._dated()) if self.day else np.empty(0, np.int64)
 
     def take(self, form: Form) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The lines of a form that no form took before: their numbers, iterations and values."""
+        """Return the lines of a form that no earlier form matched: their indices, iterations and values."""
         indices = self._open[self._equal(self.starts[self._open] + self._head, form.text)]
         at = self.starts[indices] + self._head + len(form.text)
         good, x = np.ones(len(indices), bool), np.zeros(len(indices))
@@ -135,25 +135,25 @@ class _Lines:
         return indices, x[good].astype(np.int64), y[good]
 
     def count_before(self, stops: Callable[[bytes], bool]) -> int:
-        """How many lines precede the first one that was not taken and at which reading stops."""
+        """Return the number of lines before the first line that was not matched and at which reading stops."""
         for index in np.flatnonzero(~self._taken).tolist():
             if stops(self._line(index)):
                 return int(index)
         return len(self.starts)
 
     def rest(self, count: int) -> list[bytes]:
-        """Those of the first `count` lines that were not taken."""
+        """Return the lines among the first `count` that no form matched."""
         return [self._line(index) for index in np.flatnonzero(~self._taken[:count]).tolist()]
 
     def times(self, indices: np.ndarray) -> np.ndarray:
-        """The times of day of lines in seconds, (N,)."""
+        """Return the times of day of lines in seconds, (N,)."""
         at = self.starts[indices] + len(self.day)
         digits = self._texts(at, len(_TIME)).view(np.uint8).reshape(-1, len(_TIME))[:, _DIGITS]
         result: np.ndarray = (digits - float(ord("0"))) @ _SECONDS
         return result
 
     def _dated(self) -> np.ndarray:
-        """Which lines begin with the day and a time."""
+        """Return which lines begin with the day and a time."""
         same = self._equal(self.starts, self.day)
         stamps = self._texts(self.starts + len(self.day), len(_TIME)).view(np.uint8).reshape(-1, len(_TIME))
         for column, byte in enumerate(_TIME):
@@ -162,20 +162,22 @@ class _Lines:
         return same
 
     def _value_places(self, indices: np.ndarray, least: np.ndarray) -> np.ndarray:
-        """Where the number behind the last "=" of each line begins; `least` where there is none."""
+        """Return the position after the last "=" of each line; `least` if there is none."""
         begins = np.maximum(self.ends[indices] - _WIDTH, least)
         equals = self._texts(begins, _WIDTH).view(np.uint8).reshape(-1, _WIDTH) == ord("=")
         last = _WIDTH - 1 - np.argmax(equals[:, ::-1], axis=1)
         return np.where(equals.any(axis=1), begins + last + 2, least)
 
     def _numbers(self, at: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers that begin at these places, and which of them are numbers that end before the line does."""
+        """Parse the numbers at these positions. Also returns which of them are valid and end before the line ends."""
         texts = self._texts(at, _WIDTH)
         table = texts.view(np.uint8).reshape(-1, _WIDTH)
         other = ~_NUMERIC[table]
         length = np.argmax(other, axis=1)
         good = other.any(axis=1) & (length > 0) & (at + length <= self.ends[indices])
-        table *= np.arange(_WIDTH, dtype=np.int8) < (length * good).astype(np.int8)[:, None]  # the rest becomes zeros
+        table *= (
+            np.arange(_WIDTH, dtype=np.int8) < (length * good).astype(np.int8)[:, None]
+        )  # the remaining bytes become zeros
         table[~good, 0] = ord("0")
         try:
             return texts.astype(np.float64), good
@@ -188,7 +190,7 @@ class _Lines:
         return self._texts(at, len(text)) == text
 
     def _texts(self, at: np.ndarray, width: int) -> np.ndarray:
-        """`width` bytes from each of these places on, as an array of strings, (N,), which the caller owns."""
+        """Copy `width` bytes from each of these positions to an array of strings, (N,)."""
         room = len(self._padded) - width
         places = np.clip(at, 0, max(room, 0))
         padded = self._padded if room >= 0 else self._padded.ljust(width)

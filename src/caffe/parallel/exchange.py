@@ -16,33 +16,33 @@ from caffe.parallel.processes import Processes
 
 __all__ = ["Exchange"]
 
-# torch 2.13 renames these two, and deprecates the names before
+# torch 2.13 renames these two, and deprecates the old names
 _ALL_GATHER: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _REDUCE_SCATTER: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-_HEADER = 10  # numbers that go before a tensor whose shape the receiver does not know
+_HEADER = 10  # numbers that are sent before a tensor whose shape the receiver does not know
 
 
 class Exchange:
     """Some processes of a group, of which this is number `rank` of `size`.
 
-    Every process of the exchange must make the same calls in the same order. Each call raises ParallelError where
-    another process is lost or does not answer within the limit.
+    Every process of the exchange must make the same calls in the same order. Each call raises ParallelError if
+    another process is lost or does not answer within the time limit.
     """
 
     def __init__(self, group: Group, ranks: Sequence[int], handle: Any) -> None:
-        """Use `among`, which also makes torch's handle."""
+        """Use `among`, which also creates the process group of torch."""
         assert isinstance(group, Processes)
         self.ranks, self.rank, self.size = list(ranks), list(ranks).index(group.rank), len(ranks)
         self._group, self._handle = group, handle
 
     @classmethod
     def among(cls, group: Group, parts: Sequence[Sequence[int]]) -> Exchange:
-        """The exchange of the part, a list of ranks, to which this process belongs. All processes give the same parts.
+        """Return the exchange of this process. `parts` are lists of ranks, and must be equal in all processes.
 
-        Raises ParallelError for a group that torch.distributed does not connect.
+        Raises ParallelError if the group does not use torch.distributed.
         """
         if not isinstance(group, Processes):
-            raise ParallelError(f"{type(group).__name__} does not connect its processes by torch.distributed")
+            raise ParallelError(f"{type(group).__name__} does not connect its processes with torch.distributed")
         own: Exchange | None = None
         with group.noticing("connecting to the others"):
             for ranks in parts:
@@ -53,11 +53,11 @@ class Exchange:
         return own
 
     def sum(self, values: Tensor) -> None:
-        """Add up a contiguous tensor over the processes, in place."""
+        """Sum a contiguous tensor over the processes, in place."""
         self._reduce(values, dist.ReduceOp.SUM)
 
     def largest(self, values: Tensor) -> None:
-        """Take the largest of the processes' values, element by element, in place."""
+        """Compute the elementwise maximum over the processes, in place."""
         self._reduce(values, dist.ReduceOp.MAX)
 
     def _reduce(self, values: Tensor, operation: Any) -> None:
@@ -66,21 +66,21 @@ class Exchange:
                 dist.all_reduce(values, operation, group=self._handle)
 
     def gather(self, own: Tensor) -> Tensor:
-        """The tensors of all processes, which have one shape: (size, *shape)."""
+        """Return the tensors of all processes as one of shape (size, *shape). The shapes must be equal."""
         made = own.new_empty((self.size, *own.shape))
         with self._group.noticing("gathering tensors"):
             _ALL_GATHER(made.view(-1), own.contiguous().view(-1), group=self._handle)
         return made
 
     def scatter_sum(self, values: Tensor) -> Tensor:
-        """Of the sum over the processes of a tensor (size, *shape), the part (*shape) of this process."""
+        """Sum a tensor (size, *shape) over the processes, and return entry `rank` of the sum, (*shape)."""
         made = values.new_empty(values.shape[1:])
         with self._group.noticing("adding up parts of tensors"):
             _REDUCE_SCATTER(made.view(-1), values.contiguous().view(-1), group=self._handle)
         return made
 
     def swap(self, values: Tensor) -> Tensor:
-        """Send part r of a tensor (size, *shape) to process r; returns what all have sent to this one, alike."""
+        """Send entry r of a tensor (size, *shape) to process r. Returns the received entries, stacked."""
         values = values.contiguous()
         made = torch.empty_like(values)
         with self._group.noticing("swapping parts of tensors"):
@@ -88,12 +88,12 @@ class Exchange:
         return made
 
     def spread(self, values: Tensor, source: int) -> None:
-        """Copy a contiguous tensor of process `source` into those of the others, in place."""
+        """Broadcast a contiguous tensor from process `source` to the others, in place."""
         with self._group.noticing("sending tensors"):
             dist.broadcast(values, self.ranks[source], group=self._handle)
 
     def spread_any(self, values: Tensor | None, source: int, device: torch.device) -> Tensor:
-        """The tensor of process `source`, whose shape the others do not know."""
+        """Broadcast a tensor of any shape from process `source`. The others pass None."""
         header = _header(values) if values is not None else torch.zeros(_HEADER, dtype=torch.int64)
         header = header.to(device)
         self.spread(header, source)
@@ -104,7 +104,7 @@ class Exchange:
         return made
 
     def post(self, values: Tensor, to: int) -> Pending:
-        """Begin to send a tensor of any shape to process `to`, which calls `take`."""
+        """Start to send a tensor of any shape to process `to`, which calls `take`."""
         header = _header(values).to(values.device)
         dense = values.detach().contiguous(memory_format=_order(values))
         with self._group.noticing("sending to another stage"):
@@ -114,7 +114,7 @@ class Exchange:
         return _Sent(self._group, sent, (header, dense))
 
     def take(self, source: int, device: torch.device) -> tuple[Tensor, bool]:
-        """The next tensor that process `source` posts, and whether it requires a gradient there."""
+        """Receive the next tensor that process `source` posts, and whether it requires a gradient there."""
         header = torch.zeros(_HEADER, dtype=torch.int64, device=device)
         with self._group.noticing("waiting for another stage"):
             dist.recv(header, self.ranks[source], group=self._handle)
@@ -127,7 +127,7 @@ class Exchange:
 
 class _Sent(Pending):
     def __init__(self, group: Processes, works: Sequence[Any], tensors: Sequence[Tensor]) -> None:
-        self._group, self._works, self._tensors = group, works, tensors  # tensors live until they are sent
+        self._group, self._works, self._tensors = group, works, tensors  # keeps the tensors alive until they are sent
 
     def wait(self) -> None:
         with self._group.noticing("sending to another stage"):
@@ -142,7 +142,7 @@ def _order(x: Tensor) -> torch.memory_format:
 
 
 def _header(x: Tensor) -> Tensor:
-    """What `_described` needs: the number of axes, whether a gradient is required, the layout, and the sizes."""
+    """Encode a tensor as numbers: the number of axes, whether a gradient is required, the layout, and the sizes."""
     numbers = [x.dim(), int(x.requires_grad), int(_order(x) is torch.channels_last), *x.shape]
     if len(numbers) > _HEADER:
         raise ParallelError(f"a tensor of {x.dim()} axes cannot be sent, at most {_HEADER - 3} are possible")
@@ -150,12 +150,12 @@ def _header(x: Tensor) -> Tensor:
 
 
 def _described(numbers: Sequence[int], device: torch.device) -> tuple[Tensor, torch.memory_format]:
-    """An empty tensor as a header describes it, and its layout."""
+    """Allocate the tensor that a header describes, and return it with its layout."""
     order = torch.channels_last if numbers[2] else torch.contiguous_format
     shape = numbers[3 : 3 + numbers[0]]
     return torch.empty(shape, dtype=torch.float32, device=device, memory_format=order), order
 
 
 def _flat(x: Tensor) -> Tensor:
-    """The elements of a dense tensor in the order of memory."""
+    """Return the elements of a dense tensor in memory order, (N,)."""
     return x.as_strided((x.numel(),), (1,))

@@ -111,7 +111,7 @@ def current() -> Group:
 
 @contextmanager
 def joined(group: Group) -> Iterator[None]:
-    """Use `group` as the current group in the block. If the block raises an error, the other processes are told."""
+    """Use `group` as the current group in the block. If the block raises an error, the other processes are notified."""
     _groups.append(group)
     try:
         yield

@@ -21,6 +21,7 @@ __all__ = [
     "window_sizes",
 ]
 
+# type names: drawing imports no torch, and with it no layer classes
 _LEARNS = ("Convolution", "Deconvolution", "InnerProduct")
 CONVOLUTIONS = ("Convolution", "Deconvolution", "DepthwiseConvolution", "ConvolutionDepthwise")
 """Types that have convolution_param and learn filters."""

@@ -22,6 +22,7 @@ _FONT = 8.5
 _PIXELS = 30000
 _DPI = 110.0
 _WIDEST = 5000  # largest width in pixels of a picture from left to right
+# type names: drawing imports no torch, and with it no layer classes
 _COLOURS = {
     "#f4b6a6": (*labels.CONVOLUTIONS, "Im2col"),
     "#fbd38d": ("Pooling", "SPP"),

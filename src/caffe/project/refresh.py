@@ -47,21 +47,21 @@ def refresh(folder: Path, before: Counts, after: Counts) -> list[str]:
 
 
 def _batches(net: Path) -> dict[str, int]:
-    """The batch of the data layer of each part."""
+    """Return the batch size of the data layer of each part."""
     found = {}
     for layer in upgrade.read_net(str(net)).layer if net.is_file() else ():
-        if layer.type == "Data" and layer.include:
+        if layer.HasField("data_param") and layer.include:
             found["train" if layer.include[0].phase == TRAIN else "val"] = layer.data_param.batch_size
     return found
 
 
 def _changed_batch(batch: int, old: int, new: int) -> int:
-    """The batch of a test: that of the file if people chose it, and else one that divides the new number."""
+    """Return the batch size of a test: the size in the file if the user chose it, else one for the new number."""
     return fitting_batch(new) if batch == fitting_batch(old) else batch
 
 
 Edit = tuple[str, str, str]
-"""A pattern, what takes the place of its match, and what is told of it."""
+"""A pattern, the replacement of its match, and the message about the change."""
 
 
 def _net_edits(batches: Mapping[str, int], test_batch: int, sizes: Mapping[str, tuple[int, int]]) -> Iterator[Edit]:
@@ -99,7 +99,7 @@ def _solver_edits(
 
 
 def _literal(text: str) -> str:
-    """A replacement in which backslashes mean themselves."""
+    """Escape the backslashes of a replacement."""
     return text.replace("\\", "\\\\")
 
 

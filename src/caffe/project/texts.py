@@ -10,13 +10,11 @@ from caffe.proto.printing import dumps
 
 __all__ = ["commented", "deploy_net", "front_matter", "readme", "seen", "solver", "train_net"]
 
-_CLASSIFIERS = ("InnerProduct", "Convolution")
-
 
 def train_net(plan: Plan) -> str:
     """Return `train_val.prototxt`: two Data layers, then the layers of the net."""
     net = _built(plan, train=True)
-    body = [layer for layer in net.layer if layer.type != "Input"]
+    body = [layer for layer in net.layer if layer.bottom]
     text = [
         f"# {plan.net} for {len(plan.classes)} classes: {', '.join(plan.classes[:8])}"
         + (" ..." if len(plan.classes) > 8 else ""),
@@ -48,7 +46,7 @@ def _built(plan: Plan, train: bool) -> Any:
 
 def _rename_last(net: Any, name: str) -> None:
     """Rename the last layer with weights, so that weights of other classes are not copied into it."""
-    last = [layer for layer in net.layer if layer.type in _CLASSIFIERS][-1]
+    last = [layer for layer in net.layer if _has_weights(layer)][-1]
     old, new = last.top[0], f"{last.name}_{name}"
     last.name = new
     last.top[0] = new
@@ -60,9 +58,13 @@ def _rename_last(net: Any, name: str) -> None:
             layer.top[:] = [new if top == old else top for top in layer.top]
 
 
+def _has_weights(layer: Any) -> bool:
+    return bool(layer.HasField("inner_product_param") or layer.HasField("convolution_param"))
+
+
 def _layer(plan: Plan, layer: Any) -> str:
     note = ""
-    if plan.weights and layer.name.endswith(f"_{plan.name}") and layer.type in _CLASSIFIERS:
+    if plan.weights and layer.name.endswith(f"_{plan.name}") and _has_weights(layer):
         note = "# New, because the classes differ: it has ten times the rate of the layers with pretrained weights.\n"
     inner = "".join(f"  {line}\n" for line in dumps(layer).splitlines())
     return f"{note}layer {{\n{inner}}}\n"

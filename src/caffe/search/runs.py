@@ -38,7 +38,7 @@ class Goal:
             raise SolverError("the solver has no test net; add a data layer in the phase TEST to the net")
         net = solver.test_nets[0]
         losses = [name for name, weight in net.blob_loss_weights.items() if weight and name in net.outputs]
-        right = [top for layer in net.layers if layer.type == "Accuracy" for top in net.top_names[layer.name][:1]]
+        right = [top for layer in net.layers if layer.is_score for top in net.top_names[layer.name][:1]]
         if wanted and wanted not in net.outputs:
             known = ", ".join(net.outputs)
             hint = did_you_mean(wanted, net.outputs)

@@ -1,4 +1,4 @@
-"""Where the trials of a search are kept: a journal file, or a database that several machines reach."""
+"""The storage of a search's trials: a journal file, or a database that several machines can reach."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def check_address(address: str) -> None:
 
 
 def journal(optuna: Any, path: Path) -> Any:
-    """The storage in a journal file."""
+    """Return the storage in a journal file."""
     backend = optuna.storages.journal.JournalFileBackend(str(path), JournalLock(path))
     return optuna.storages.JournalStorage(backend)
 
 
 def open_database(optuna: Any, address: str) -> Any:
-    """The storage in a database. Missing tables are created.
+    """Return the storage in a database. Missing tables are created.
 
-    An address without a driver gets psycopg or PyMySQL; SQLAlchemy would take older ones. Raises MissingExtra and
-    SolverError, whose text has no password.
+    If the address names no driver, psycopg or PyMySQL is used; SQLAlchemy's defaults are older. Raises MissingExtra,
+    and SolverError without the password.
     """
     import sqlalchemy
 
@@ -62,11 +62,11 @@ def open_database(optuna: Any, address: str) -> Any:
 
 
 def create(optuna: Any, storage: Any, place: Path, name: str, **settings: Any) -> tuple[Any, bool]:
-    """The study that `place`, a file of the search's folder, names, and whether it is new.
+    """Open or create the study whose name the file `place` of the search's folder stores. Also returns if it is new.
 
-    Searches of several folders may share a database: the first has the study `name`, the next `name-2` and so on.
-    Hyperband draws from the name, so it is the same in each run on an empty database. The caller holds the folder's
-    lock.
+    Searches in several folders can share a database: the first study is called `name`, the next one `name-2` and so on.
+    Hyperband draws from the name, so the name is the same in each run on an empty database. The caller holds the
+    folder's lock.
     """
     if place.exists():
         known = place.read_text(encoding="utf-8").strip()

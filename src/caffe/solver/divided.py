@@ -1,4 +1,4 @@
-"""What several processes divide beside the data: shards, tensor parallel products, and the stages of a pipeline."""
+"""Divides a solver's nets over processes: sharding, tensor parallelism, and pipelines."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from caffe.solver.update import length
 __all__ = ["Division", "check_late", "checked", "divide", "modes"]
 
 _CLEARLY = 0.9
-"""What measured stages must need, of what those by operations need, to be taken."""
+"""A cut by measured time replaces the one by operations if it needs at most this fraction of its time."""
 
 
 class _State(Protocol):
-    """The part of a solver that is divided."""
+    """The attributes of a solver that are divided."""
 
     net: Net
     history: list[Tensor]
@@ -49,8 +49,8 @@ class _State(Protocol):
 class Division:
     """How the blobs of a solver's nets are divided over the processes of an exchange.
 
-    `parts` says for each learnable blob of the train net how it is cut; None means that every process has the whole.
-    The gradients of parts are added up over `replicas`, the processes with the same parts, and multiplied by `scale`.
+    `parts` contains the split of each learnable blob of the train net, or None if the blob is not divided.
+    The gradients of slices are summed over `replicas`, the processes with the same slices, and multiplied by `scale`.
     """
 
     nets: Sequence[Net]
@@ -60,13 +60,13 @@ class Division:
     scale: float = 1.0
     replicas: Exchange | None = None
     streams: int = 1
-    """How many processes read records of their own."""
+    """Number of processes that read different records."""
     staged: bool = False
-    """Whether a process has the whole of its blobs, and nothing of others."""
+    """Whether each blob is held by one process as a whole, as in a pipeline."""
     _held: list[Tensor] = field(default_factory=list)
 
     def start(self) -> None:
-        """Cut the blobs. The nets have the same weights in all processes."""
+        """Replace the blobs by their slices. The weights must be equal in all processes."""
         for net in self.nets[1:]:
             net.share_with(self.nets[0])
         for entry, part in zip(self.nets[0].learnable, self.parts, strict=True):
@@ -75,7 +75,7 @@ class Division:
         self._mark(self.reason)
 
     def _mark(self, reason: str) -> None:
-        """Say of the layers that cannot run by themselves why that is; of none if `reason` is empty."""
+        """Set the reason why layers cannot run individually, for the divided layers. An empty `reason` removes it."""
         for net in self.nets:
             for step in net.steps:
                 alone = not self.staged and not any(hasattr(x, "whole_shape") for x in step.layer.tensors)
@@ -88,14 +88,14 @@ class Division:
 
     @property
     def blobs(self) -> set[int]:
-        """The ids of the blobs that are in parts."""
+        """The ids of the divided blobs."""
         pairs = zip(self.nets[0].learnable, self.parts, strict=True)
         return {id(entry.blob) for entry, part in pairs if part is not None}
 
     # -- in each iteration -----------------------------------------------------------------------------------------
 
     def finish_gradients(self) -> None:
-        """Bring the gradients of parts to the mean over all records."""
+        """Convert the gradients of slices to the mean over all records."""
         for entry, part in zip(self.nets[0].learnable, self.parts, strict=True):
             diff = entry.blob.present_diff() if part is not None and entry.tensor.requires_grad else None
             if diff is None:
@@ -106,13 +106,13 @@ class Division:
                 diff.mul_(self.scale)
 
     def norm(self, index: int) -> Callable[[Tensor], float]:
-        """The length of the whole tensor of learnable blob `index`, from the part that this process has."""
+        """Return a function that computes the L2 norm of the whole learnable blob `index` from this process's slice."""
         if self.parts[index] is None or self.staged:
             return length
         return lambda part: math.sqrt(self._total(length(part) ** 2))
 
     def squares(self, lengths: Sequence[float]) -> float:
-        """The sum of the squared lengths of all tensors, from those of what this process has."""
+        """Return the sum of the squared norms of all blobs, given the norms of this process's slices."""
         pairs = list(zip(lengths, self.parts, strict=True))
         own = sum(length**2 for length, part in pairs if part is not None)
         return sum(length**2 for length, part in pairs if part is None) + self._total(own)
@@ -126,9 +126,10 @@ class Division:
 
     @contextmanager
     def assembled(self, solver: _State, keep: bool, restore: bool) -> Iterator[None]:
-        """Give the solver whole blobs, histories and averages for the block, where `keep`; all processes enter.
+        """Give the solver whole blobs, histories and averages inside the block, in the processes with `keep`.
 
-        After it the solver has its parts again; with `restore` those of the tensors that the block left.
+        All processes must enter the block. Afterwards the solver has its slices again; with `restore`, these are slices
+        of the tensors as the block left them.
         """
         count = len(self.parts)
         cut = [index for index, part in enumerate(self.parts) if part is not None]
@@ -175,7 +176,7 @@ class Division:
 
 
 def _like(value: Tensor, old: Tensor) -> Tensor:
-    """A parameter or a buffer, as `old` is."""
+    """Return `value` as a parameter if `old` is one, else as a buffer."""
     if isinstance(old, torch.nn.Parameter):
         return torch.nn.Parameter(value, requires_grad=old.requires_grad)
     return value
@@ -185,7 +186,7 @@ def _like(value: Tensor, old: Tensor) -> Tensor:
 
 
 def modes(param: Any) -> list[str]:
-    """The fields of a solver that divide a net over processes."""
+    """Return the fields of a solver that divide a net over processes."""
     given = {
         "shard": param.shard == param.FULL,
         "tensor_parallel": param.tensor_parallel != 1,
@@ -195,28 +196,28 @@ def modes(param: Any) -> list[str]:
 
 
 def checked(param: Any, rule: Rule, group: Group) -> Group:
-    """The group. Raises a SolverError for what a divided net cannot do in it, before any net is built."""
+    """Return the group. Raises a SolverError for settings that a divided net does not support."""
     found = modes(param)
     shard.read_as_one(1)
     if not found:
         return group
     if len(found) > 1:
-        raise SolverError(f"{found[1]} is set beside {found[0]}: a net is divided in one way only; remove one of them")
+        raise SolverError(f"{found[1]} and {found[0]} are both set, but a net is divided in one way only; remove one")
     (mode,) = found
     _check_counts(mode, param, group)
     if rule.whole and not rule.norms and mode != "pipeline":
         raise SolverError(
-            f'{mode} is set, but solver type "{type(rule).__name__}" computes with the whole of a blob, and each '
-            "process would have a part; take another type, or pipeline, whose stages have whole blobs"
+            f'{mode} is set, but solver type "{type(rule).__name__}" needs whole blobs, and each '
+            "process would have a slice of them; use another type, or pipeline, whose stages have whole blobs"
         )
     for name, value, fact in (
-        ("precision", param.precision != param.FLOAT, "16-bit weights are made of whole blobs"),
-        ("recompute", param.recompute, "its runs keep what their parts need"),
-        ("debug_info", param.debug_info, "it runs the net layer by layer, which a divided net cannot"),
-        ("snapshot_diff", param.snapshot_diff, "gradients stay in parts and are not collected"),
+        ("precision", param.precision != param.FLOAT, "16-bit weights are computed from whole blobs"),
+        ("recompute", param.recompute, "the values of its runs are needed where the net is divided"),
+        ("debug_info", param.debug_info, "it runs the net layer by layer, which a divided net does not support"),
+        ("snapshot_diff", param.snapshot_diff, "gradients are divided and are not gathered"),
     ):
         if value:
-            raise SolverError(f"{name} is set beside {mode}: {fact}; remove one of them")
+            raise SolverError(f"{name} and {mode} are both set: {fact}; remove one of them")
     if mode == "pipeline":
         for name in ("global_batch_norm", "global_normalization", "global_dropout"):
             if getattr(param, name):
@@ -228,7 +229,7 @@ def checked(param: Any, rule: Rule, group: Group) -> Group:
 def check_late(param: Any) -> None:
     """Raise a SolverError for a solver that joins other processes after its nets were built."""
     if found := modes(param):
-        raise SolverError(f"{found[0]} is set, but caffe.NCCL joins nets that are whole; use caffe train, or torchrun")
+        raise SolverError(f"{found[0]} is set, but caffe.NCCL does not support it; use caffe train, or torchrun")
 
 
 def _check_counts(mode: str, param: Any, group: Group) -> None:
@@ -251,18 +252,18 @@ def _check_counts(mode: str, param: Any, group: Group) -> None:
             )
         if count % wanted:
             raise SolverError(
-                f"pipeline has {wanted} stages, but there are {count} process(es), expected a multiple of that: one a "
-                f"stage, and as many again for each further batch; {start}"
+                f"pipeline has {wanted} stages, but there are {count} process(es), expected a multiple of {wanted}: "
+                f"one process per stage, and as many again for each further pipeline; {start}"
             )
     if mode == "shard" and count == 1:
-        log.info("solver.py", "shard: FULL: there is one process, which has all of every blob")
+        log.info("solver.py", "shard: FULL: there is only one process, which holds every blob as a whole")
 
 
 # -- the ways to divide ----------------------------------------------------------------------------------------------
 
 
 def divide(param: Any, group: Group, nets: Sequence[Net]) -> Division | None:
-    """Divide the nets as the solver says; None where it says nothing. Raises a SolverError where that cannot be."""
+    """Divide the nets if the solver requests it. Raises a SolverError if the nets cannot be divided."""
     found = modes(param)
     if not found or group.size == 1:
         return None
@@ -270,7 +271,7 @@ def divide(param: Any, group: Group, nets: Sequence[Net]) -> Division | None:
     if tied:
         raise SolverError(
             f'{found[0]} is set, but the weights of layer "{tied[0]}" have another shape in a layer that shares them '
-            "(share_mode: PERMISSIVE); give both one shape"
+            "(share_mode: PERMISSIVE); give both the same shape"
         )
     make = {"shard": _shard, "tensor_parallel": _tensor_parallel, "pipeline": _pipeline}[found[0]]
     division = make(param, group, nets)
@@ -280,8 +281,8 @@ def divide(param: Any, group: Group, nets: Sequence[Net]) -> Division | None:
 
 def _reason(mode: str, what: str) -> str:
     return (
-        f"cannot run by itself: {what} divided over processes ({mode}); solver.step runs the net as a whole. To look "
-        "at a layer, load a snapshot of the run in one process"
+        f"cannot run individually: {what} divided over processes ({mode}); solver.step runs the net as a whole. To "
+        "inspect a layer, load a snapshot of the run in one process"
     )
 
 
@@ -308,7 +309,7 @@ def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
     parts = _parts(param, size, nets[0])
     if not any(parts):
         raise SolverError(
-            f"tensor_parallel is {count}, but the net has no InnerProduct layer of so many outputs to divide; remove it"
+            f"tensor_parallel is {count}, but no InnerProduct layer of the net has that many outputs; remove it"
         )
     _check_sharers(nets[0], parts)
     for net in nets:
@@ -318,7 +319,7 @@ def _tensor_parallel(param: Any, group: Group, nets: Sequence[Net]) -> Division:
 
 
 def _parts(param: Any, size: int, net: Net) -> list[Part | None]:
-    """How the learnable blobs of a net are cut."""
+    """Return how each learnable blob of a net is divided."""
     cuts = {
         id(blob): part
         for layer in net.layers
@@ -329,7 +330,7 @@ def _parts(param: Any, size: int, net: Net) -> list[Part | None]:
 
 
 def _check_sharers(net: Net, parts: Sequence[Part | None]) -> None:
-    """Raise a SolverError for a layer of another type that shares the weights of a divided InnerProduct."""
+    """Raise a SolverError if a layer of another type shares the weights of a divided InnerProduct layer."""
     places = {id(entry.blob): index for index, entry in enumerate(net.learnable)}
     for layer in net.layers:
         for blob in layer.param_blobs:
@@ -337,7 +338,7 @@ def _check_sharers(net: Net, parts: Sequence[Part | None]) -> None:
             if index is not None and parts[index] is not None and type(layer) is not InnerProduct:
                 raise SolverError(
                     f'tensor_parallel is set, but layer "{layer.name}" ({layer.type}) shares the weights of layer '
-                    f'"{net.learnable[index].layer}", which would be divided; give it weights of its own'
+                    f'"{net.learnable[index].layer}", which would be divided; give it separate weights'
                 )
 
 

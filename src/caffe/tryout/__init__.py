@@ -1,4 +1,4 @@
-"""A trained classifier on a page of the browser: a picture goes in, its classes and where they are seen come out."""
+"""A web page for a trained classifier: shows the classes of an uploaded picture, and the regions that explain them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier that answers with probabilities, and with the places that speak for a class."""
+"""A classifier that returns probabilities, and the regions of the picture that explain a class."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from caffe.zoo.folder import ModelFolder
 __all__ = ["Answer", "Explainer"]
 
 Prepare = Callable[[np.ndarray], np.ndarray]
-"""Pixels (H, W, 3), blue first, as the net's input (C, h, w), float32."""
+"""Converts pixels (H, W, 3) in BGR order to the net's input (C, h, w), float32."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The probabilities of all classes, and why the class `target` has its own.
+    """The probabilities of all classes, and an explanation of the class `target`.
 
-    `seen` is the part of the picture that the net takes, pixels (h, w, 3) of uint8. `heat` (h, w) from 0 to 1 tells
-    where in it the class is seen; `method` is "Grad-CAM", "saliency" for a net without maps, or "" where nothing in the
-    picture speaks for the class (`heat` is 0 then).
+    `seen` is the region of the picture that the net uses, pixels (h, w, 3) of uint8. `heat` (h, w) from 0 to 1 is the
+    heat map of the class. `method` is "Grad-CAM", or "saliency" for a net without spatial blobs, or "" if no region of
+    the picture increases the score of the class; `heat` is 0 then.
     """
 
     probabilities: np.ndarray
@@ -38,10 +38,10 @@ class Answer:
 
 
 class Explainer:
-    """A net for use with its weights, its preparation of pictures and the names of its classes.
+    """A deploy net with its weights, the preparation of pictures, and the class names.
 
-    Threads may share it; they answer one after the other. Raises FileError where the names do not fit the net, and the
-    errors of `caffe.inside.Probe`.
+    Several threads can use an explainer; a lock serializes them. Raises FileError if the number of names does not match
+    the net, and the errors of `caffe.inside.Probe`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Explainer:
         files: Sequence[Path] = (),
         show: Prepare | None = None,
     ) -> None:
-        """`show` is `prepare` without mean and scale, for people: values in 0 .. 255, blue first."""
+        """`show` is `prepare` without mean and scale, for display: values in 0 .. 255 in BGR order."""
         self.probe = Probe(net, weights)
         self.prepare, self.show = prepare, show
         self.name = name or self.probe.module.name or Path(net).stem
@@ -68,16 +68,16 @@ class Explainer:
 
     @classmethod
     def of_folder(cls, folder: ModelFolder) -> Explainer:
-        """The explainer of a project or another model folder."""
+        """Create the explainer of a project or another model folder."""
         if "columns" in folder.facts:
-            raise ArgumentError(f"{folder.path}: is the project of a table, not of pictures: use caffe classify")
+            raise ArgumentError(f"{folder.path}: is a project for tables, not for pictures; use caffe classify")
         made = folder.preparation()
         plain = replace(made, mean=(), scale=1.0, color="gray" if made.color == "gray" else "bgr")
         files = folder.deploy_files
         return cls(folder.net, folder.weights, made.apply, folder.labels(), folder.name, files, plain.apply)
 
     def answer(self, pixels: np.ndarray, target: int | None = None) -> Answer:
-        """The answer for a picture (H, W, 3), blue first. `target` is the class to explain, by default the best one."""
+        """Classify and explain a picture (H, W, 3) in BGR order. `target` is the class to explain (default: best)."""
         with self._turn:
             image = self.prepare(pixels)
             if image.shape != self.probe.shape:
@@ -88,18 +88,18 @@ class Explainer:
             return Answer(row, chosen, self._seen(pixels, image), heat, method)
 
     def _heat(self, image: np.ndarray, target: int) -> tuple[np.ndarray, str]:
-        """Where the class is seen, from 0 to 1, and the method."""
+        """Return the heat map of a class, from 0 to 1, and the method."""
         for find, method in ((grad_cam, "Grad-CAM"), (saliency, "saliency")):
             try:
                 heat = find(self.probe, image, target)
-            except NetError:  # a net of inner products has no maps
+            except NetError:  # a fully connected net has no spatial blobs
                 continue
             if heat.max() > 0:
                 return heat / heat.max(), method
         return np.zeros(image.shape[1:], np.float32), ""
 
     def _seen(self, pixels: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """The part of the picture that the net takes, in the colours of the picture where they are known."""
+        """Return the region of the picture that the net uses, in the original colours if they are known."""
         if self.show is not None:
             return _viewable(self.show(pixels))
         low, high = float(image.min()), float(image.max())
@@ -107,20 +107,20 @@ class Explainer:
 
 
 def _viewable(image: np.ndarray) -> np.ndarray:
-    """An image (C, h, w) in 0 .. 255 as pixels (h, w, 3)."""
+    """Convert an image (C, h, w) in 0 .. 255 to pixels (h, w, 3)."""
     pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8).transpose(1, 2, 0)
     return np.ascontiguousarray(pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, 2))
 
 
 def _probabilities(row: np.ndarray) -> np.ndarray:
-    """The net's output as probabilities: as it is if it lies in 0 .. 1, else by softmax."""
+    """Convert the net's output to probabilities: unchanged if it lies in 0 .. 1, else by softmax."""
     if row.min() >= 0 and row.max() <= 1:
         return row
     return softmax(row[None].astype(np.float64), 1)[0]
 
 
 def heat_picture(heat: np.ndarray) -> np.ndarray:
-    """A heat map (h, w) from 0 to 1 as pixels (h, w, 4), blue first, more transparent the lower it is."""
+    """Convert a heat map (h, w) to pixels (h, w, 4) in BGRA order. Low values are transparent."""
     values = np.rint(heat * 255).astype(np.uint8)
     colours = cv2.applyColorMap(values, cv2.COLORMAP_INFERNO)
     return np.dstack([colours, values])

@@ -1,4 +1,4 @@
-"""The web server of `caffe try`: the page, and the answers to the pictures that it sends."""
+"""The web server of `caffe try`: serves the page, and classifies uploaded pictures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["application", "serve", "server"]
 
 _PAGE = Path(__file__).with_name("page")
 _SHARED = Path(caffe.monitor.__file__).with_name("page")
-_SHOWN = 10  # classes of an answer that the page shows
-_LARGEST_SIDE = 480  # of the picture that is sent back
+_SHOWN = 10  # number of classes that the page shows
+_LARGEST_SIDE = 480  # largest side of the picture that is sent back
 
 
 def application(explainer: Explainer, host: str = LOCAL) -> Any:
-    """The ASGI application of the page for one classifier."""
+    """Create the ASGI application of the page for one classifier."""
     applications: Any = require_extra("starlette.applications", "monitor", "caffe try")
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import FileResponse, JSONResponse
@@ -60,7 +60,7 @@ def application(explainer: Explainer, host: str = LOCAL) -> Any:
 
 
 async def _body(request: Any) -> bytes:
-    """What the request brings; one byte more than is taken ends the reading of one that is too large."""
+    """Read the body of a request. Reading stops as soon as the body is larger than allowed."""
     pieces, size = [], 0
     async for piece in request.stream():
         pieces.append(piece)
@@ -108,19 +108,19 @@ def _answer(explainer: Explainer, data: bytes, target: str) -> dict[str, Any]:
 
 
 def _enlarged(pixels: np.ndarray, how: int) -> np.ndarray:
-    """Small pictures a whole number of times larger."""
+    """Enlarge small pictures by a whole factor."""
     times = max(1, _LARGEST_SIDE // max(pixels.shape[:2]))
     return pixels if times == 1 else cv2.resize(pixels, None, fx=times, fy=times, interpolation=how)
 
 
 def _picture(pixels: np.ndarray) -> str:
-    """Pixels as the address of a PNG."""
+    """Encode pixels as a data URL of a PNG."""
     _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def server(explainer: Explainer, host: str = LOCAL) -> Any:
-    """A uvicorn.Server of the page."""
+    """Create a uvicorn.Server of the page."""
     uvicorn: Any = require_extra("uvicorn", "monitor", "caffe try")
     config = uvicorn.Config(
         application(explainer, host), log_level="warning", access_log=False, timeout_graceful_shutdown=3

@@ -1,4 +1,4 @@
-"""Pictures that somebody gives to the page: decoded, or refused with the reason."""
+"""Decodes uploaded pictures, or rejects them with a reason."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from caffe.errors import DataError
 __all__ = ["LARGEST", "MOST_PIXELS", "Upload", "read_upload"]
 
 LARGEST = 32 << 20
-"""The bytes that a picture may have."""
+"""Largest size of a file in bytes."""
 MOST_PIXELS = 100_000_000
-"""The pixels that a picture may have: a small file can hold so many that they fill the memory."""
+"""Largest number of pixels. A small file can decode to more pixels than fit in memory."""
 
 _UNREADABLE = (
     (b"%PDF", 0, "is a PDF; save the page as PNG or JPEG"),
     (b"ftypheic", 4, "is a HEIC photograph, which OpenCV does not read; save it as JPEG"),
     (b"ftypheix", 4, "is a HEIC photograph, which OpenCV does not read; save it as JPEG"),
     (b"ftypmif1", 4, "is a HEIF photograph, which OpenCV does not read; save it as JPEG"),
-    (b"ftypisom", 4, "is a film; give a single picture"),
-    (b"ftypmp4", 4, "is a film; give a single picture"),
-    (b"ftypqt", 4, "is a film; give a single picture"),
+    (b"ftypisom", 4, "is a video; give a single picture"),
+    (b"ftypmp4", 4, "is a video; give a single picture"),
+    (b"ftypqt", 4, "is a video; give a single picture"),
     (b"PK\x03\x04", 0, "is a ZIP archive; give the picture in it"),
 )
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture (H, W, 3), blue first, and what was changed to get it."""
+    """A picture (H, W, 3) in BGR order, and the conversions that were made."""
 
     pixels: np.ndarray
     notes: list[str] = field(default_factory=list)
@@ -72,24 +72,24 @@ def _why(data: bytes) -> str:
 
 
 def _changes(data: bytes, pixels: np.ndarray) -> Iterator[str]:
-    """What a person may wonder about, a line each."""
+    """Return the conversions that the user should know, one line each."""
     whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and int(whole[..., 3].min()) < whole.max():
-        yield "the transparency is left out: transparent parts show the colours below"
+        yield "the transparency is removed: transparent regions show the colours below"
     if whole is not None and whole.dtype != np.uint8:
         yield f"{8 * whole.itemsize} bits a channel become 8"
     if _jpeg_frame(data)[2] == 4:
-        yield "the colours for printing (CMYK) become red, green and blue"
+        yield "the colours are converted from CMYK (printing) to RGB"
     if b"Exif" in data or b"eXIf" in data:
         flat = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if flat is not None and (flat.shape != pixels.shape or not np.array_equal(flat, pixels)):
-            yield "the picture is turned as the camera noted it (EXIF)"
+            yield "the picture is rotated as the camera recorded (EXIF)"
     if data[:4] == b"GIF8" and data.count(b"\x21\xf9\x04") > 1:
-        yield "of a moving picture the first one is taken"
+        yield "only the first frame of the animation is used"
 
 
 def _stated_size(data: bytes) -> tuple[int, int]:
-    """Width and height that the head of a file states; (0, 0) where it is of another format."""
+    """Return width and height from the header of a file; (0, 0) for an unknown format."""
     for mark, place, form in (
         (b"\x89PNG\r\n\x1a\n", 16, ">II"),
         (b"GIF8", 6, "<HH"),
@@ -104,7 +104,7 @@ def _stated_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
-    """Width, height and number of channels in the frame header of a JPEG; zeros for other files."""
+    """Return width, height and number of channels from the frame header of a JPEG; zeros for other files."""
     place = 2 if data[:2] == b"\xff\xd8" else len(data)
     while place + 10 <= len(data) and data[place] == 0xFF:
         kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
 from caffe.doctor.check import Check, Stage
-from caffe.doctor.checks.fillers import OPTIONS
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
+from caffe.layers import normalization
+from caffe.layers.dense import Embed
 
 _SMALL, _USUAL = 4, 32
 
@@ -21,7 +22,7 @@ class BatchNorm(Check):
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         view = exam.case.train
-        norms = [node for node in view.nodes if node.type == "BatchNorm"]
+        norms = [node for node in view.nodes if node.is_a(normalization.BatchNorm)]
         frozen = [node for node in norms if node.spec.batch_norm_param.use_global_stats]
         frozen = [node for node in frozen if node.name not in exam.case.stored]
         if frozen:
@@ -41,8 +42,8 @@ class BatchNorm(Check):
             yield from self._batch(exam)
         for node in norms:
             maker = view.maker(node, node.spec.bottom[0])
-            options = getattr(maker.spec, OPTIONS[maker.type]) if maker and maker.type in OPTIONS else None
-            if maker is not None and getattr(options, "bias_term", False) and maker.type != "Embed":
+            options = getattr(maker.spec, maker.options) if maker and maker.learned else None
+            if maker is not None and getattr(options, "bias_term", False) and not maker.is_a(Embed):
                 yield Finding(
                     "useless-bias",
                     Severity.NOTE,

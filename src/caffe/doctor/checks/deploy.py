@@ -12,17 +12,17 @@ from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import View
 from caffe.errors import CaffeError
+from caffe.layers.activation import Dropout
+from caffe.layers.convolution import Convolution, Deconvolution
+from caffe.layers.dense import InnerProduct
+from caffe.layers.input import Input
+from caffe.layers.loss import Softmax
+from caffe.layers.reduction import Accuracy
+from caffe.layers.shape import Concat, Flatten, Permute, Reshape, Silence, Slice, Split
 from caffe.proto import caffe_pb2, upgrade
 
-_LEARNED = {
-    "Convolution": "convolution_param",
-    "Deconvolution": "convolution_param",
-    "InnerProduct": "inner_product_param",
-}
-_PASSED = (
-    *("Dropout", "Accuracy", "Silence", "Split", "Softmax"),
-    *("Slice", "Concat", "Reshape", "Flatten", "Permute"),
-)
+_LEARNED = (Convolution, Deconvolution, InnerProduct)
+_PASSED = (Accuracy, Concat, Dropout, Flatten, Permute, Reshape, Silence, Slice, Softmax, Split)
 """Layers that a deploy net may add or omit: they have no effect in TEST, or are used for training in pairs."""
 _ENDS = ("_train_test", "_train_val", "_train", "_trainval")
 
@@ -48,8 +48,8 @@ class Deploy(Check):
                     deploy = View(upgrade.read_net(path), caffe_pb2.TEST, caffe_pb2.NetState())
             except CaffeError:
                 continue
-            names = {node.name for node in deploy.nodes if node.type in _LEARNED}
-            mine = {node.name for node in view.nodes if node.type in _LEARNED}
+            names = {node.name for node in deploy.nodes if node.is_a(*_LEARNED)}
+            mine = {node.name for node in view.nodes if node.is_a(*_LEARNED)}
             if not mine or len(names & mine) <= len(mine) / 2:
                 continue
             facts = [*_options(view, deploy), *_absent(view, deploy), *_input(view, deploy)]
@@ -72,33 +72,32 @@ def _options(view: View, deploy: View) -> Iterator[str]:
     """Yield learned layers whose options other than fillers differ."""
     for node in view.nodes:
         other = deploy.named(node.name)
-        field = _LEARNED.get(node.type)
-        if field and other is not None and other.type == node.type:
-            pair = [_plain(getattr(each.spec, field)) for each in (node, other)]
+        if node.is_a(*_LEARNED) and other is not None and other.type == node.type:
+            pair = [_plain(getattr(each.spec, each.options)) for each in (node, other)]
             if pair[0] != pair[1]:
                 yield f'layer "{node.name}" has different options: {_text(pair[0])} in TEST, {_text(pair[1])} there'
 
 
 def _absent(view: View, deploy: View) -> Iterator[str]:
     """Yield layers between the data and the last learned layer that the deploy net does not have."""
-    learned = [node for node in view.nodes if node.type in _LEARNED and deploy.named(node.name)]
+    learned = [node for node in view.nodes if node.is_a(*_LEARNED) and deploy.named(node.name)]
     way = list(view.before(learned[-1])) if learned else []
     kinds = [node.type for node in deploy.nodes]
     for node in sorted(way, key=lambda node: node.number):
         have, need = kinds.count(node.type), sum(other.type == node.type for other in way)
-        if node.spec.bottom and node.type not in _PASSED and have < need and deploy.named(node.name) is None:
+        if node.spec.bottom and not node.is_a(*_PASSED) and have < need and deploy.named(node.name) is None:
             yield f'layer "{node.name}" ({node.type}) is missing in the deploy net'
 
 
 def _input(view: View, deploy: View) -> Iterator[str]:
     """Yield differences of the input: other channels, or another size if the net has layers that depend on it."""
     source = next((node for node in view.nodes if not node.spec.bottom and node.spec.top), None)
-    given = next((node for node in deploy.nodes if node.type == "Input"), None)
+    given = next((node for node in deploy.nodes if node.is_a(Input)), None)
     if source is None or given is None or not given.spec.input_param.shape:
         return
     sizes = list(given.spec.input_param.shape[0].dim)
     crop = source.spec.transform_param.crop_size
-    fixed = any(node.type == "InnerProduct" for node in deploy.nodes)
+    fixed = any(node.is_a(InnerProduct) for node in deploy.nodes)
     if len(sizes) == 4 and crop and fixed and sizes[2:] != [crop, crop]:
         yield f"its input is {sizes[2]} x {sizes[3]}, but the input of TEST {crop} x {crop}"
     means = len(source.spec.transform_param.mean_value)

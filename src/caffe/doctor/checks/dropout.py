@@ -9,6 +9,7 @@ from caffe.doctor.check import Check, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
+from caffe.layers import activation
 
 _STRONG = 0.8
 
@@ -22,7 +23,7 @@ class Dropout(Check):
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         view = exam.case.train
         for node in view.nodes:
-            if node.type != "Dropout":
+            if not node.is_a(activation.Dropout):
                 continue
             ratio = node.spec.dropout_param.dropout_ratio
             readers = view.readers(node)

@@ -11,28 +11,17 @@ from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
 
-OPTIONS = {
-    "Convolution": "convolution_param",
-    "Deconvolution": "convolution_param",
-    "InnerProduct": "inner_product_param",
-    "LSTM": "recurrent_param",
-    "RNN": "recurrent_param",
-    "Embed": "embed_param",
-}
 _SMALL, _LARGE, _FULL = 1e-2, 1e2, 0.5
 
 
 def filler(node: Node) -> Any:
     """Return the weight filler of a layer; None for layers without one."""
-    options = OPTIONS.get(node.type)
-    return getattr(node.spec, options).weight_filler if options else None
+    return getattr(node.spec, node.options).weight_filler if node.learned else None
 
 
 def refill(nodes: list[Node], kind: str = "xavier") -> Change:
     """Create the change that gives layers a weight filler that depends on the layer sizes."""
-    edits = tuple(
-        SetField(node.index, f"{OPTIONS[node.type]}.weight_filler", f'{{ type: "{kind}" }}') for node in nodes
-    )
+    edits = tuple(SetField(node.index, f"{node.options}.weight_filler", f'{{ type: "{kind}" }}') for node in nodes)
     names = ", ".join(node.name for node in nodes[:3]) + (" ..." if len(nodes) > 3 else "")
     return Change(f"weight_filler {kind} in {names}", edits)
 
@@ -85,7 +74,7 @@ class Fillers(Check):
         found = []
         for node in nodes:
             follows = any(other in nodes for other in exam.case.train.after(node))
-            many = getattr(node.spec, OPTIONS[node.type]).num_output > 1
+            many = getattr(node.spec, node.options).num_output > 1
             if filler(node).type == "constant" and many and follows and not _frozen(node):
                 found.append(node)
         return found
@@ -101,7 +90,7 @@ class Fillers(Check):
             'give it weight_filler { type: "xavier" }, or "msra" before ReLUs',
             f"{len(nodes)} layer(s) with equal weights",
             layer=nodes[0].name,
-            place=exam.case.place(nodes[0].index, f"{OPTIONS[nodes[0].type]}.weight_filler"),
+            place=exam.case.place(nodes[0].index, f"{nodes[0].options}.weight_filler"),
             change=refill(constant),
         )
 
@@ -117,7 +106,7 @@ class Fillers(Check):
             'use a filler that depends on the layer sizes: weight_filler { type: "xavier" }, or "msra" before ReLUs',
             evidence,
             layer=layer,
-            place=exam.case.place(node.index, f"{OPTIONS[node.type]}.weight_filler"),
+            place=exam.case.place(node.index, f"{node.options}.weight_filler"),
             change=refill(nodes),
             may_pass=code == "activations-vanish",
         )

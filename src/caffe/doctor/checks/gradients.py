@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
 from caffe.doctor.check import Check, Stage
-from caffe.doctor.checks.fillers import OPTIONS, filler, refill
+from caffe.doctor.checks.fillers import filler, refill
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
+from caffe.layers.activation import Sigmoid, TanH
 
 _FAR = 1e3
 _LAYERS = 3
@@ -22,7 +23,7 @@ class Gradients(Check):
     stage = Stage.START
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
-        nodes = {node.name: node for node in exam.case.train.nodes if node.type in OPTIONS}
+        nodes = {node.name: node for node in exam.case.train.nodes if node.learned}
         sizes = [(f.name, f.gradient) for f in exam.layers if f.name in nodes and math.isfinite(f.gradient)]
         sizes = [(name, size) for name, size in sizes if size > 0 and exam.head and self._leads(exam, name)]
         if len(sizes) < 2:
@@ -33,7 +34,7 @@ class Gradients(Check):
             return
         vanish = low < high
         random = [n for n in nodes.values() if filler(n).type != "constant" and n.name not in exam.case.stored]
-        squashing = [node for node in exam.case.train.nodes if node.type in ("Sigmoid", "TanH")]
+        squashing = [node for node in exam.case.train.nodes if node.is_a(Sigmoid, TanH)]
         change = refill([n for n in random if filler(n).type in ("gaussian", "uniform")] or random)
         if vanish and squashing and not any(filler(node).type in ("gaussian", "uniform") for node in random):
             edits = tuple(SetField(node.index, "type", '"ReLU"') for node in squashing)

@@ -12,6 +12,8 @@ from caffe.doctor.check import Check, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
+from caffe.layers.data import Data, ImageData
+from caffe.layers.dense import Embed
 
 _LARGE, _SMALL, _AWAY = 10.0, 0.02, 10.0
 
@@ -26,7 +28,7 @@ class InputScale(Check):
         for name in exam.inputs():
             x = exam.sample.arrays.get(name)
             node = exam.case.train.source(name)
-            numbers = any(other.type == "Embed" for other in exam.case.train.readers(node) if name in other.spec.bottom)
+            numbers = any(other.is_a(Embed) for other in exam.case.train.readers(node) if name in other.spec.bottom)
             if x is not None and x.size and not numbers:
                 yield from self._look(exam, name, node, x)
 
@@ -86,7 +88,7 @@ def rescaled(exam: Exam, name: str, node: Node, factor: float, mean: float) -> C
     factor = float(f"{factor:.3g}") if not math.isclose(factor, 1 / 256) else factor
     edits: list[Edit] = []
     layers = [(index, spec) for index, spec in enumerate(exam.case.net.layer) if name in spec.top and not spec.bottom]
-    if node.type in ("Data", "ImageData"):
+    if node.is_a(Data, ImageData):
         for index, spec in layers:
             own = spec.transform_param.scale
             edits.append(SetField(index, "transform_param.scale", f"{own * factor:g}"))

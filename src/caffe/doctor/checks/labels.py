@@ -9,7 +9,6 @@ import numpy as np
 from caffe.doctor.check import Check, Stage, certain
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
-from caffe.doctor.head import CLASSIFYING, class_axis
 from caffe.doctor.view import Node
 
 _RARE = 0.05
@@ -26,14 +25,14 @@ class Labels(Check):
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         for node in exam.case.train.nodes:
-            if node.type not in CLASSIFYING or node.type == "Accuracy" or len(node.spec.bottom) < 2:
+            if not node.kind.reads_classes or node.kind.is_score or len(node.spec.bottom) < 2:
                 continue
             labels = exam.sample.arrays.get(node.spec.bottom[1])
             source = next((other for other in exam.case.train.nodes if node.spec.bottom[1] in other.spec.top), None)
             if labels is None or source is None or not labels.size:
                 continue
             shape = exam.shapes.get(node.spec.bottom[0], ())
-            axis = class_axis(node)
+            axis = node.kind.class_axis(node.spec)
             classes = shape[axis] if len(shape) > 1 and -len(shape) <= axis < len(shape) else 0
             yield from self._look(exam, node, source, labels, classes)
             return

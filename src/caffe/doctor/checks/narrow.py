@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
 from caffe.doctor.check import Check, Stage
-from caffe.doctor.checks.fillers import OPTIONS
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
+from caffe.layers.dense import Embed, InnerProduct
 
 
 class Narrow(Check):
@@ -22,17 +22,17 @@ class Narrow(Check):
         view, head = exam.case.train, exam.head
         if head is None or not head.classes:
             return
-        learned = [node for node in view.before(head.node) if node.type in OPTIONS and node.type != "Embed"]
+        learned = [node for node in view.before(head.node) if node.learned and not node.is_a(Embed)]
         if len(learned) < 2:
             return
         last, *below = learned
-        classes = getattr(last.spec, OPTIONS[last.type]).num_output
+        classes = getattr(last.spec, last.options).num_output
         narrow = [node for node in below if self._is_narrow(node, below, classes)]
         if not narrow:
             return
         node, wide = narrow[0], max(32, 4 * classes)
-        width = getattr(node.spec, OPTIONS[node.type]).num_output
-        edits = tuple(SetField(each.index, f"{OPTIONS[each.type]}.num_output", str(wide)) for each in narrow)
+        width = getattr(node.spec, node.options).num_output
+        edits = tuple(SetField(each.index, f"{each.options}.num_output", str(wide)) for each in narrow)
         yield Finding(
             "narrow-layer",
             Severity.WARNING,
@@ -40,7 +40,7 @@ class Narrow(Check):
             f"raise its num_output from {width} to {wide} or more",
             f"{width} outputs for {classes} classes",
             layer=node.name,
-            place=exam.case.place(node.index, f"{OPTIONS[node.type]}.num_output"),
+            place=exam.case.place(node.index, f"{node.options}.num_output"),
             change=Change(f"{wide} outputs of {', '.join(each.name for each in narrow)}", edits),
         )
 
@@ -48,5 +48,5 @@ class Narrow(Check):
     def _is_narrow(node: Node, learned: list[Node], classes: int) -> bool:
         """Whether the layer has fewer outputs than classes and no other layer passes its bottom on."""
         beside = [other for other in learned if set(other.spec.bottom) & set(node.spec.bottom)]
-        width = getattr(node.spec, OPTIONS[node.type]).num_output
-        return len(beside) == 1 and width < max(2, classes) / (1 if node.type == "InnerProduct" else 2)
+        width = getattr(node.spec, node.options).num_output
+        return len(beside) == 1 and width < max(2, classes) / (1 if node.is_a(InnerProduct) else 2)

@@ -9,8 +9,12 @@ from caffe.doctor.check import Check, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node, View
+from caffe.layers.activation import Dropout, Power
+from caffe.layers.dense import Bias, InnerProduct, Scale
+from caffe.layers.normalization import BatchNorm
+from caffe.layers.shape import Flatten, Reshape, Split
 
-_LINEAR = ("Dropout", "Scale", "Bias", "BatchNorm", "Flatten", "Reshape", "Power", "Split")
+_LINEAR = (Bias, BatchNorm, Dropout, Flatten, InnerProduct, Power, Reshape, Scale, Split)
 
 
 class NoNonlinearity(Check):
@@ -46,14 +50,14 @@ class NoNonlinearity(Check):
     @staticmethod
     def _above(view: View, node: Node) -> Node | None:
         """Return the fully connected layer that directly reads the top of another, unless a bottleneck is intended."""
-        if node.type != "InnerProduct":
+        if not node.is_a(InnerProduct):
             return None
         here = node
         while True:
             readers = view.readers(here)
-            if len(readers) != 1 or readers[0].type not in (*_LINEAR, "InnerProduct"):
+            if len(readers) != 1 or not readers[0].is_a(*_LINEAR):
                 return None
             here = readers[0]
-            if here.type == "InnerProduct":
+            if here.is_a(InnerProduct):
                 wide = node.spec.inner_product_param.num_output >= here.spec.inner_product_param.num_output
                 return here if wide else None

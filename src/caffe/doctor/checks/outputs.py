@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.check import Check, Stage
-from caffe.doctor.checks.fillers import OPTIONS
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -31,7 +30,7 @@ class Outputs(Check):
             )
             return
         below = {other.number for loss in losses for other in exam.case.train.before(loss)}
-        unused = [node for node in nodes if node.type in OPTIONS and node.number not in below]
+        unused = [node for node in nodes if node.learned and node.number not in below]
         if unused:
             names = ", ".join(f'"{node.name}"' for node in unused[:4])
             yield Finding(

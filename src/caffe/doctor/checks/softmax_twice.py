@@ -8,8 +8,11 @@ from caffe.doctor.changes import Change, RemoveLayer, SetInputs
 from caffe.doctor.check import Check, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
+from caffe.layers.activation import Sigmoid
+from caffe.layers.loss import SigmoidCrossEntropyLoss, Softmax, SoftmaxWithLoss
 
-_TWICE = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
+_TWICE = ((SoftmaxWithLoss, Softmax), (SigmoidCrossEntropyLoss, Sigmoid))
+"""Losses, with the layer type whose function they apply."""
 
 
 class SoftmaxTwice(Check):
@@ -21,10 +24,9 @@ class SoftmaxTwice(Check):
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         view = exam.case.train
         for node in view.nodes:
-            if node.type not in _TWICE:
-                continue
-            maker = view.maker(node, node.spec.bottom[0])
-            if maker is None or maker.type != _TWICE[node.type]:
+            applied = [function for loss, function in _TWICE if node.is_a(loss)]
+            maker = view.maker(node, node.spec.bottom[0]) if applied else None
+            if maker is None or not maker.is_a(*applied):
                 continue
             alone = len(view.readers(maker)) == 1 and len(exam.case.test.nodes) > 0 and maker.in_place
             bottoms = (maker.spec.bottom[0], *node.spec.bottom[1:])

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from caffe.doctor.case import close
 from caffe.doctor.changes import Change, SetField
 from caffe.doctor.check import Check, Stage
-from caffe.doctor.checks.fillers import OPTIONS
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
@@ -25,7 +24,7 @@ class WeightsGiven(Check):
         case = exam.case
         if not case.loaded:
             return
-        learned = [node for node in case.train.nodes if node.type in OPTIONS]
+        learned = [node for node in case.train.nodes if node.learned]
         missing = [node for node in learned if node.name not in case.stored]
         yield Line(
             "weights", f"{len(learned) - len(missing)} of {len(learned)} learned layers get their weights from the file"

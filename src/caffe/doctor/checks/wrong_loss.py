@@ -9,10 +9,10 @@ import numpy as np
 
 from caffe.doctor.changes import Change, SetField
 from caffe.doctor.check import Check, Stage
-from caffe.doctor.checks.fillers import OPTIONS
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Proof, Severity
 from caffe.doctor.view import Node
+from caffe.layers.loss import EuclideanLoss, SigmoidCrossEntropyLoss
 
 
 class WrongLoss(Check):
@@ -24,12 +24,12 @@ class WrongLoss(Check):
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
         view = exam.case.train
         for node in view.nodes:
-            if node.type == "MultinomialLogisticLoss":
+            if node.kind.expects_probabilities:
                 maker = view.maker(node, node.spec.bottom[0])
-                if maker is not None and maker.type != "Softmax":
+                if maker is not None and not maker.kind.probabilities:
                     fact = f'"{maker.name}" ({maker.type}) gives unbounded numbers'
                     yield self._finding(exam, node, "expects probabilities", fact)
-            elif node.type in ("EuclideanLoss", "SigmoidCrossEntropyLoss") and len(node.spec.bottom) == 2:
+            elif node.is_a(EuclideanLoss, SigmoidCrossEntropyLoss) and len(node.spec.bottom) == 2:
                 labels = exam.sample.arrays.get(node.spec.bottom[1])
                 if labels is not None and self._numbers_of_classes(labels):
                     fact = f"compares numbers, but the labels are classes 0 to {int(labels.max())}"
@@ -41,11 +41,11 @@ class WrongLoss(Check):
 
         Both runs are compared by the share of correct answers; before the change the outputs are rounded.
         """
-        maker = next((other for other in exam.case.train.before(node) if other.type in OPTIONS), None)
+        maker = next((other for other in exam.case.train.before(node) if other.learned), None)
         if maker is None or exam.base.error:
             return finding
         classes = int(labels.max()) + 1
-        outputs = SetField(maker.index, f"{OPTIONS[maker.type]}.num_output", str(classes))
+        outputs = SetField(maker.index, f"{maker.options}.num_output", str(classes))
         edits = (SetField(node.index, "type", '"SoftmaxWithLoss"'), outputs)
         change = finding.change = Change(f'"{node.name}" of type SoftmaxWithLoss over {classes} outputs', edits)
         after = exam.trials.run(change, exam.steps)

@@ -21,6 +21,8 @@ __all__ = ["DetectionEvaluate"]
 class _Judge(Layer, abstract=True):
     """Base of DetectionEvaluate: compares detections with the ground truth."""
 
+    marks_detections = True
+
     sizes: list[tuple[str, int, int]]
     resize: Any
     next: int

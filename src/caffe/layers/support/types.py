@@ -9,7 +9,7 @@ from caffe.proto.forks import foreign_layer
 from caffe.proto.v1 import V1_TYPES
 from caffe.registry import LAYERS
 
-__all__ = ["layer_class", "layer_types"]
+__all__ = ["is_a", "layer_class", "layer_types"]
 
 _OTHERS = ("CELU", "GELU")
 """Operations that no Caffe has, and whose names look like misspellings of layer types."""
@@ -23,6 +23,12 @@ def layer_class(type_name: str) -> type[Any]:
     if type_name in _OTHERS:
         raise NetError(f'unknown layer type "{type_name}" {LAYERS.known()}')
     return LAYERS.find(type_name, f'; did you mean "{modern}"?' if modern in LAYERS else "")
+
+
+def is_a(type_name: str, *kinds: type[Any]) -> bool:
+    """Whether the class of a layer type is one of `kinds` or a subclass of one. False for an unknown type."""
+    cls = LAYERS.items.get(type_name)
+    return cls is not None and issubclass(cls, kinds)
 
 
 def layer_types() -> list[str]:

@@ -1,1 +1,1 @@
-"""Nets whose blobs or layers are divided over processes: shards, split products, and stages."""
+"""Nets whose blobs or layers are divided over processes: sharding, tensor parallelism and pipelines."""

@@ -1,7 +1,7 @@
-"""InnerProduct layers that add to their gradient piece by piece.
+"""InnerProduct layers whose backward adds to the weight gradient in blocks.
 
-Where several passes make one gradient, autograd makes each pass's gradient whole before it adds it: for a layer that is
-most of the net this would be another third of its memory.
+If several passes contribute to one gradient, autograd allocates a whole gradient for each pass and then adds it. For a
+net that consists mostly of one layer, this needs a third more memory.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from caffe.net.plan.rewrite import Call
 __all__ = ["accumulate_products", "gradient_of"]
 
 _PIECE = 1 << 18
-"""Values of a gradient that are made at a time."""
+"""Number of gradient values that are computed at a time."""
 
 
 def accumulate_products(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """A rewrite after which InnerProduct layers add to their gradients in place."""
+    """Rewrite the calls so that InnerProduct layers add to their gradients in place."""
     return [
         replace(call, run=functools.partial(_run, call.layer))
         if type(call.layer) is InnerProduct and not call.layer.opt.transpose
@@ -43,7 +43,7 @@ def _run(layer: Any, x: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """y = x W^T + bias, whose backward adds to W's gradient piece by piece."""
+    """y = x W^T + bias. Backward adds to the gradient of W in blocks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -63,9 +63,10 @@ class _Product(torch.autograd.Function):
 
 
 def gradient_of(parameter: Any) -> Tensor:
-    """The gradient of a parameter, to add to: zeros at first, in memory that is kept from step to step.
+    """Return the gradient of a parameter, to which the caller adds. A new gradient is zero.
 
-    If it were freed and allocated in each step, the small blocks of a step would lie in its place.
+    The memory is kept from step to step. If it were freed, smaller tensors of the next step would be allocated in it,
+    and the memory would become fragmented.
     """
     if parameter.grad is None:
         room = getattr(parameter, "gradient_room", None)
@@ -76,7 +77,7 @@ def gradient_of(parameter: Any) -> Tensor:
 
 
 def _add_product(grad: Tensor, dy: Tensor, x: Tensor) -> None:
-    """Add dy^T x to a gradient (M, K), some rows at a time."""
+    """Add dy^T x to a gradient (M, K), a block of rows at a time."""
     rows = max(1, _PIECE // max(1, grad.shape[1]))
     for start in range(0, len(grad), rows):
         part = grad[start : start + rows]

@@ -1,4 +1,4 @@
-"""Whether a net computes each record of a batch by itself, so that the batch can be cut into micro-batches."""
+"""Checks that a net computes each record independently, so that a batch can be split into micro-batches."""
 
 from __future__ import annotations
 
@@ -9,37 +9,18 @@ from torch import Tensor
 
 from caffe.blob import Blob
 from caffe.errors import CaffeError, NetError
-from caffe.layers.base import Effects, Source
-from caffe.layers.loss import NONE, PRE_FIXED, VALID, Normalized
+from caffe.layers.base import Effects, Records, Source
 from caffe.net import Net
 from caffe.net.graph.step import Step
 
 __all__ = ["check_micro_batches"]
 
-_BY_RECORD = frozenset(
-    [
-        *("AbsVal", "ArgMax", "Axpy", "BNLL", "Bias", "Clip", "Concat", "Convolution", "ConvolutionDepthwise"),
-        *("Crop", "Deconvolution", "DepthToSpace", "Dropout", "ELU", "Eltwise", "Embed", "Exp", "Flatten"),
-        *("InnerProduct", "Interp", "LRN", "Log", "MVN", "Normalize", "PReLU", "Permute", "Pooling", "Power"),
-        *("RReLU", "ReLU", "ReLU6", "Reduction", "Reshape", "SPP", "Scale", "Sigmoid", "Silence", "Slice"),
-        *("Softmax", "SpaceToDepth", "Split", "Swish", "TanH", "Threshold", "Tile", "Upsample"),
-    ]
-)
-"""Types whose tops hold, for each record, what they compute from that record."""
-_MEANS = frozenset(
-    [
-        *("Accuracy", "ContrastiveLoss", "EuclideanLoss", "HingeLoss", "InfogainLoss"),
-        *("MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"),
-    ]
-)
-"""Types whose first top is a mean over the records."""
-
 
 def check_micro_batches(net: Net, count: int) -> None:
-    """Raise a NetError unless `count` micro-batches, one after the other, compute what the batch does."""
+    """Raise a NetError unless `count` micro-batches give the same result as the whole batch."""
     state = [layer for layer in net.layers if Effects.BUFFERS in layer.effects and any(True for _ in _kept(layer))]
     if state:
-        raise _refused(state[0], "keeps values from batch to batch, which stay in one stage and are not in snapshots")
+        raise _refused(state[0], "keeps a state between batches, which snapshots of a pipeline do not store")
     if count == 1:
         return
     tops = [blob for step in net.steps if isinstance(step.layer, Source) for blob in step.tops]
@@ -47,7 +28,7 @@ def check_micro_batches(net: Net, count: int) -> None:
     if len(sizes) != 1 or 0 in sizes or next(iter(sizes)) % count:
         listed = ", ".join(f'"{blob.name}" {blob.shape}' for blob in tops)
         raise NetError(
-            f"pipeline: {count} micro_batches need data layers of one batch size that {count} divides; they deliver "
+            f"pipeline: {count} micro_batches need data layers with one batch size, divisible by {count}; they deliver "
             f"{listed or 'nothing'}; change batch_size or micro_batches"
         )
     (batch,) = sizes
@@ -58,16 +39,15 @@ def check_micro_batches(net: Net, count: int) -> None:
 
 
 def _kept(layer: Any) -> Any:
-    """What a layer keeps beside its blobs."""
+    """Return the names of the layer's state besides its blobs."""
     blobs = {id(blob) for blob in layer.tensors}
     return (name for name, value in layer.state_dict(keep_vars=True).items() if id(value) not in blobs)
 
 
 def _check_step(step: Step, batch: int, count: int, micro: dict[int, Tensor]) -> None:
     layer: Any = step.layer
-    fixed = layer.type == "BatchNorm" and layer.opt.use_global_stats
-    if layer.type not in _BY_RECORD | _MEANS and not fixed:
-        raise _refused(layer, "is not known to compute each record by itself, as micro-batches need it")
+    if layer.records is Records.UNKNOWN:
+        raise _refused(layer, "is not known to compute each record independently, which micro-batches require")
     if reason := _mixes(step):
         raise _refused(layer, reason)
     try:
@@ -82,27 +62,18 @@ def _check_step(step: Step, batch: int, count: int, micro: dict[int, Tensor]) ->
 
 def _expected(layer: Any, blob: Blob, batch: int, count: int) -> tuple[int, ...]:
     """The shape of a top for a micro-batch."""
-    if layer.type in _MEANS and not blob.shape:
+    if layer.records is Records.MEAN and not blob.shape:
         return ()
     return (batch // count, *blob.shape[1:]) if blob.shape and blob.shape[0] == batch else (-1,)
 
 
 def _mixes(step: Step) -> str:
-    """Why a layer of a listed type does not compute each record by itself; empty if it does."""
-    layer: Any = step.layer
-    dims = len(step.bottoms[0].shape) if step.bottoms else 0
-    axis = getattr(layer.opt, "axis", 1) if layer.type in ("Softmax", "SoftmaxWithLoss", "Reduction") else 1
-    if axis in (0, -dims):
-        return "works along the axis of the records (axis 0)"
-    if layer.type == "Accuracy" and (layer.opt.HasField("ignore_label") or layer.top_count > 1):
-        return "counts a part of the records, whose number can differ between micro-batches"
-    if isinstance(layer, Normalized):
-        if layer.normalization in (NONE, PRE_FIXED):
-            return "adds up the losses of all records; write normalization: FULL or BATCH_SIZE in loss_param"
-        if layer.normalization == VALID and layer.ignore is not None:
-            return "divides by the items without ignore_label; write normalization: FULL or BATCH_SIZE in loss_param"
+    """Return why the layer's options or loss weights mix the records; empty if they do not."""
+    reason = step.layer.mixes_records(len(step.bottoms[0].shape) if step.bottoms else 0)
+    if reason:
+        return reason
     if any(weight and blob.shape for blob, weight in zip(step.tops, step.loss_weights, strict=True)):
-        return "has a loss weight on a top with several values; end it in a loss layer that is a mean over the records"
+        return "has a loss weight on a top with several values; use a loss layer that averages over the records"
     return ""
 
 

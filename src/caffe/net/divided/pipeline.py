@@ -1,8 +1,8 @@
-"""A pipeline: each process runs some consecutive layers, and micro-batches pass from process to process.
+"""Pipeline parallelism: each process runs consecutive layers, and micro-batches pass from process to process.
 
-torch.distributed.pipelining is not used: its stages pass on tensors that all have a gradient, and have one loss, after
-the last stage. Here labels pass, too, and nets such as GoogLeNet have losses in several stages. The schedule is the
-one called 1F1B there.
+torch.distributed.pipelining is not used. It requires that all tensors between stages have gradients, and that the only
+loss follows the last stage. Here, labels also pass between stages, and nets such as GoogLeNet have losses in several
+stages. The schedule is 1F1B.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from caffe.parallel.group import Pending
 
 __all__ = ["Pipeline", "order"]
 
-_ELSEWHERE = 'blob "{}": another process computes it: the net is divided into stages, and only outputs are sent to all'
+_ELSEWHERE = 'blob "{}": another process computes it; in a pipeline, all processes get only the outputs of the net'
 
 
 @dataclass
 class _Passing:
-    """A micro-batch in a stage, between its forward and its backward pass."""
+    """The state of a micro-batch in a stage, between its forward and its backward pass."""
 
     values: dict[int, Tensor]
-    """What stays of its values: those that are shown, and those at which backward starts."""
+    """The values that are kept: outputs of the net, and values at which backward starts."""
     taken: list[tuple[int, Tensor]] = field(default_factory=list)
-    """The values that came from earlier stages and need a gradient, with the stages."""
+    """Values that need a gradient and were received from earlier stages, with the numbers of these stages."""
     sent: list[tuple[int, Tensor]] = field(default_factory=list)
-    """The values that went to later stages and get a gradient, with the stages."""
+    """Values whose gradients later stages send back, with the numbers of these stages."""
 
 
 class Pipeline(Eager):
-    """Runs one stage of a plan in each process of an exchange. `stage_of` gives the stage of each call."""
+    """Runs one stage of a plan in each process of an exchange. `stage_of` returns the stage of each call."""
 
     def __init__(self, exchange: Exchange, stage_of: Callable[[Sequence[Call]], list[int]], micro_batches: int) -> None:
         self._exchange, self._stage_of, self._count = exchange, stage_of, micro_batches
@@ -51,7 +51,7 @@ class Pipeline(Eager):
         self._posted: list[Pending] = []
 
     def prepare(self, plan: Plan) -> None:
-        """Keep the calls of this stage, and find which values pass between stages."""
+        """Keep the calls of this stage, and determine which values are sent between stages."""
         self._plan, stages = plan, self._stage_of(plan.calls)
         rank, maker = self._exchange.rank, dict[int, int]()
         wanted: dict[tuple[int, int], None] = {}
@@ -74,14 +74,14 @@ class Pipeline(Eager):
     # -- passes ----------------------------------------------------------------------------------------------------
 
     def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Run forward, the batch as one."""
+        """Run forward on the whole batch, without micro-batches."""
         values = self._plan.begin(given)
         passed = self._forward(values, inputs, given is not None)
         self._finish()
         return self._shared(values, passed.values)
 
     def learn(self, given: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Run the micro-batches forward and backward; gradients are those of the mean loss over them."""
+        """Run the micro-batches forward and backward. Gradients are those of the mean loss over the micro-batches."""
         device = self._plan.delivered[0].data_memory.raw.device if self._plan.delivered else torch.device("cpu")
         passing: list[_Passing] = []
         parts = [self._part(given, index) for index in range(self._count)]
@@ -103,12 +103,12 @@ class Pipeline(Eager):
             return values, self._plan.loss(values)
 
     def _part(self, given: Sequence[Tensor], index: int) -> list[Tensor]:
-        """The micro-batch `index` of the values of the sources."""
+        """Return micro-batch `index` of the values of the data layers."""
         size = [len(value) // self._count for value in given]
         return [value[index * rows : (index + 1) * rows] for value, rows in zip(given, size, strict=True)]
 
     def _joined(self, place: int, parts: list[Tensor]) -> Tensor:
-        """The value of the whole batch from those of the micro-batches: their rows, or the mean of others."""
+        """Combine the values of the micro-batches: concatenate values per record, and average the others."""
         if len(parts) == 1:
             return parts[0]
         rows = self._rows[place]
@@ -117,7 +117,7 @@ class Pipeline(Eager):
         return torch.stack(parts).mean(0)
 
     def _forward(self, values: list[Tensor], inputs: Mapping[str, Tensor], has_sources: bool) -> _Passing:
-        """Run the calls of this stage, after what comes from earlier stages; send what later ones need."""
+        """Receive values from earlier stages, run the calls of this stage, and send values to later stages."""
         grad = torch.is_grad_enabled()
         device = self._plan.steps[0].tops[0].data_memory.raw.device
         passed = _Passing({})
@@ -125,7 +125,7 @@ class Pipeline(Eager):
             value, needs = self._exchange.take(stage, device)
             if needs and grad:
                 passed.taken.append((stage, value.requires_grad_()))
-                value = value.clone()  # a layer may work in place
+                value = value.clone()  # a layer may overwrite it in place
             values[place] = value
         for call in self._own:
             if has_sources and isinstance(call.layer, Source):
@@ -143,7 +143,7 @@ class Pipeline(Eager):
         return passed
 
     def _backward(self, passed: _Passing) -> None:
-        """Run backward in this stage, from its losses and the gradients that later stages send; send those it makes."""
+        """Run backward from this stage's losses and later stages' gradients, and send gradients to earlier stages."""
         heads = [weight / self._count * passed.values[place].sum() for place, weight in self._roots]
         tensors = [head for head in heads if head.requires_grad]
         grads: list[Tensor | None] = [None] * len(tensors)
@@ -159,26 +159,26 @@ class Pipeline(Eager):
     # -- afterwards ------------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Wait until everything is sent."""
+        """Wait until all tensors have been sent."""
         for pending in self._posted:
             pending.wait()
         self._posted.clear()
 
     def _shared(self, values: list[Tensor], own: Mapping[int, Tensor]) -> list[Tensor]:
-        """The values of a run: those that are shown, of all stages, and those of the sources in the first."""
+        """Return the outputs of all stages, and the values of the data layers in the first stage."""
         device = self._plan.steps[0].tops[0].data_memory.raw.device
         for place, stage in self._shown:
             value = own[place].detach() if stage == self._exchange.rank else None
             values[place] = self._exchange.spread_any(value, stage, device)
         for blob in self._absent:
-            values[self._plan.place[blob.name]] = blob.data_memory.raw  # which leaves the blob as it is
+            values[self._plan.place[blob.name]] = blob.data_memory.raw  # leaves the blob unchanged
         return values
 
 
 def order(stage: int, stages: int, count: int) -> list[bool]:
-    """What a stage does with `count` micro-batches: True runs the next one forward, False the oldest backward.
+    """Return the schedule of a stage: True runs the next micro-batch forward, False the oldest one backward.
 
-    A stage runs so many forward first that its first one can have come back; then it alternates ("1F1B").
+    A stage first runs as many micro-batches forward as there are later stages, and then alternates ("1F1B").
     """
     first = min(count, stages - 1 - stage)
     return [True] * first + [True, False] * (count - first) + [False] * first

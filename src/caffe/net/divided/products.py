@@ -1,9 +1,9 @@
-"""Products that are divided over processes: each computes some outputs of an InnerProduct for the records of all.
+"""Tensor parallelism: each process computes some outputs of an InnerProduct layer for the records of all processes.
 
-The records of the processes are gathered before the product, and the outputs are swapped after it, so that a layer's
-bottom and top are those of the process's own batch: the layers around it stay data parallel (Krizhevsky, "One weird
-trick for parallelizing convolutional neural networks", arXiv:1404.5997). Where a SoftmaxWithLoss alone reads the
-outputs, they are not swapped: the loss is computed from the parts.
+The records of all processes are gathered before the product, and the outputs are exchanged after it. The bottom and
+top of the layer therefore contain the process's own batch, and the other layers remain data parallel (Krizhevsky, "One
+weird trick for parallelizing convolutional neural networks", arXiv:1404.5997). If only a SoftmaxWithLoss layer reads
+the outputs, they are not exchanged; the loss is computed from the outputs of each process.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["product_engine"]
 
 
 def product_engine(exchange: Exchange) -> Eager:
-    """An engine for a net whose InnerProduct layers are divided over the processes of an exchange."""
+    """Create an engine for a net whose InnerProduct layers are divided over the processes of an exchange."""
     engine = Eager()
     engine.rewrites = [_dividing(exchange), *REWRITES]
     return engine
 
 
 def _dividing(exchange: Exchange) -> Rewrite:
-    """A rewrite that replaces the products, and the losses that can be computed from their parts."""
+    """Create a rewrite that replaces the divided products and the losses that follow them."""
 
     def rewrite(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
         losses = _split_losses(calls, wanted)
@@ -62,7 +62,7 @@ def _is_divided(call: Call) -> bool:
 
 
 def _split_losses(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """The losses that alone read the outputs of a divided product, one class an output."""
+    """Return the losses that are the only readers of the outputs of a divided product, with one output per class."""
     read = readers(calls)
     makers = {place: call for call in calls for place in call.writes}
     found = []
@@ -82,7 +82,7 @@ def _split_losses(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def _part_of_outputs(layer: Any, exchange: Exchange, x: Tensor) -> Tensor:
-    """This process's outputs for the records of all: (size N, its outputs)."""
+    """Return this process's outputs for the records of all processes, (size N, own outputs)."""
     flat = layer.rows(x)
     rows = _Gathered.apply(flat.reshape(-1, flat.shape[-1]), exchange)
     weight = layer.weight.t() if layer.opt.transpose else layer.weight
@@ -90,13 +90,13 @@ def _part_of_outputs(layer: Any, exchange: Exchange, x: Tensor) -> Tensor:
 
 
 def _outputs(layer: Any, exchange: Exchange, x: Tensor) -> Tensor:
-    """All outputs for the records of this process."""
+    """Return all outputs for the records of this process."""
     y = _Swapped.apply(_part_of_outputs(layer, exchange, x), layer.outputs, exchange)
     return y.view(*x.shape[: layer.start], layer.outputs)
 
 
 class _Gathered(torch.autograd.Function):
-    """The rows of all processes from those of each: (N, K) to (size N, K)."""
+    """Gathers the rows of all processes: (N, K) to (size N, K)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, exchange: Exchange) -> Tensor:
@@ -110,14 +110,14 @@ class _Gathered(torch.autograd.Function):
 
 
 class _Swapped(torch.autograd.Function):
-    """All outputs of a process's own rows, from some outputs of the rows of all: (size N, part of M) to (N, M)."""
+    """Exchanges outputs: some outputs of all rows, (size N, part of M), become all outputs of the own rows, (N, M)."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, outputs: int, exchange: Exchange) -> Tensor:
         ctx.exchange, ctx.own = exchange, y.shape[1]
         step = -(-outputs // exchange.size)
         sent = F.pad(y, (0, step - y.shape[1])).unflatten(0, (exchange.size, -1))
-        made = y.new_empty(sent.shape[1], outputs)  # not a view, on which no later layer could work in place
+        made = y.new_empty(sent.shape[1], outputs)  # not a view, so that a later layer can overwrite it in place
         for part, place in zip(exchange.swap(sent), made.split(step, 1), strict=False):
             place.copy_(part[:, : place.shape[1]])
         return made
@@ -135,7 +135,7 @@ class _Swapped(torch.autograd.Function):
 
 
 def _loss(layer: Any, classes: int, exchange: Exchange, scores: Tensor, label: Tensor) -> Tensor:
-    """The loss of this process's records, from the scores of some classes for the records of all."""
+    """Return the loss of this process's records, from its classes' scores for the records of all processes."""
     index = class_labels(layer, label.reshape(-1, 1), classes, layer.ignore)
     valid = None if layer.ignore is None else index != layer.ignore
     items = _Losses.apply(scores, index.reshape(-1), valid, classes, exchange)
@@ -144,9 +144,10 @@ def _loss(layer: Any, classes: int, exchange: Exchange, scores: Tensor, label: T
 
 
 class _Losses(torch.autograd.Function):
-    """The cross entropies (N) of a process's own records, from its classes' scores (size N, part of M) and all labels.
+    """Computes the cross entropies (N) of the own records from the scores (size N, part of M) and all labels.
 
-    The gradient, (softmax - onehot) times that of the item, ignores the clamp at -log FLT_MIN, as the layer's does.
+    As in SoftmaxWithLoss, the gradient, (softmax - onehot) times the gradient of the item, ignores the clamp at
+    -log FLT_MIN.
     """
 
     @staticmethod

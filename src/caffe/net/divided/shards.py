@@ -1,8 +1,8 @@
-"""Weights in shards: each process holds a part of each blob, and a layer gathers the whole for its run.
+"""Sharded weights: each process holds a slice of each blob, and a layer gathers the whole blob when it runs.
 
-A blob is whole only while its layer runs forward, and again while it runs backward, whose gradient is added up over
-the processes and leaves each with its part. An InnerProduct layer, whose weights may be most of the net, never has
-the whole: it gathers some rows at a time.
+The whole blob exists only while its layer runs forward or backward. Backward sums the gradient over the processes, and
+each process keeps its slice of the sum. An InnerProduct layer, which can contain most of the net's weights, never
+gathers all of its weights: it gathers a block of rows at a time.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from caffe.parallel.exchange import Exchange
 __all__ = ["sharded_engine"]
 
 _PIECE = 1 << 18
-"""Values of an InnerProduct's weights that a process gathers at a time."""
+"""Number of weights of an InnerProduct layer that a process gathers at a time."""
 
 
 def sharded_engine(exchange: Exchange) -> Eager:
-    """An engine for a net whose blobs lie in shards over the processes of an exchange."""
+    """Create an engine for a net whose blobs are sharded over the processes of an exchange."""
     engine = Eager()
     engine.rewrites = [_gathering(exchange), pool_before_relu, sum_in_place, relu_in_place, free_early]
     return engine
 
 
 def _gathering(exchange: Exchange) -> Rewrite:
-    """A rewrite after which layers gather their blobs."""
+    """Create a rewrite that makes layers gather their blobs."""
 
     def rewrite(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
         return [replace(call, run=_run(call, exchange)) if _sharded(call.layer) else call for call in calls]
@@ -50,7 +50,7 @@ def _gathering(exchange: Exchange) -> Rewrite:
 
 
 def _sharded(layer: Layer) -> list[str]:
-    """The names of the layer's blobs of which this process holds a part."""
+    """Return the names of the layer's sharded blobs."""
     return [name for name, x in layer.named_parameters(recurse=False) if hasattr(x, "whole_shape")]
 
 
@@ -65,7 +65,7 @@ def _run(call: Call, exchange: Exchange) -> Callable[..., Any]:
 
 
 def _gathered_run(layer: Layer, exchange: Exchange, *bottoms: Tensor) -> Any:
-    """The layer's tops. What autograd keeps of a whole blob is gathered again in backward."""
+    """Run the layer on its whole blobs. Autograd saves only the slices, and backward gathers them again."""
     with _whole_blobs(layer, exchange) as blobs:
         places = {whole.untyped_storage().data_ptr(): part for part, whole in blobs}
 
@@ -85,10 +85,10 @@ def _gathered_run(layer: Layer, exchange: Exchange, *bottoms: Tensor) -> Any:
 
 @contextmanager
 def _whole_blobs(layer: Layer, exchange: Exchange) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Give the layer its whole blobs for the block, connected to the parts by autograd; yields parts and wholes."""
+    """Give the layer whole blobs inside the block, connected to the slices by autograd. Yields slices and blobs."""
     blobs = {name: getattr(layer, name) for name in _sharded(layer)}
     wholes = {name: _Whole.apply(part, exchange) for name, part in blobs.items()}
-    vars(layer).update(wholes)  # found before the parameters, which stay as they are
+    vars(layer).update(wholes)  # attribute access finds these before the parameters, which do not change
     try:
         yield [(blobs[name], wholes[name]) for name in blobs]
     finally:
@@ -97,7 +97,7 @@ def _whole_blobs(layer: Layer, exchange: Exchange) -> Iterator[list[tuple[Tensor
 
 
 class _Whole(torch.autograd.Function):
-    """A whole blob from its parts; the gradient of a part is its part of the sum of the processes' gradients."""
+    """Gathers a whole blob. The gradient of a slice is that slice of the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, part: Any, exchange: Exchange) -> Tensor:
@@ -111,7 +111,7 @@ class _Whole(torch.autograd.Function):
 
 
 def _gathered(part: Any, exchange: Exchange) -> Tensor:
-    """The whole blob, in the layout that it had before it was divided."""
+    """Return the whole blob in its original memory layout."""
     shape, last = part.whole_shape, part.whole_order is torch.channels_last
     rows = -(-(shape or (1,))[0] // exchange.size)
     own = part.detach().reshape(part.shape or (1,))
@@ -121,7 +121,7 @@ def _gathered(part: Any, exchange: Exchange) -> Tensor:
 
 
 def _scattered(dy: Tensor, part: Any, exchange: Exchange) -> Tensor:
-    """This process's part of the sum of the gradients of a whole blob."""
+    """Return this process's slice of the summed gradient of a whole blob."""
     shape, last = part.whole_shape, part.whole_order is torch.channels_last
     dy = dy.reshape(shape or (1,))
     rows = -(-dy.shape[0] // exchange.size)
@@ -131,7 +131,7 @@ def _scattered(dy: Tensor, part: Any, exchange: Exchange) -> Tensor:
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
-    """x in C order with zeros after its last row, so that there are `rows`."""
+    """Return x in C order, padded with rows of zeros to `rows` rows."""
     if x.shape[0] == rows:
         return x.contiguous()
     made = x.new_zeros((rows, *x.shape[1:]))
@@ -143,7 +143,7 @@ def _padded(x: Tensor, rows: int) -> Tensor:
 
 
 def _product(layer: Any, exchange: Exchange, x: Tensor) -> Tensor:
-    """InnerProduct's top, some rows of the weights at a time."""
+    """Run an InnerProduct layer, a block of rows of the weights at a time."""
     flat = layer.rows(x)
     bias = layer.bias
     if bias is not None and hasattr(bias, "whole_shape"):
@@ -154,7 +154,7 @@ def _product(layer: Any, exchange: Exchange, x: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """y = x W^T for x (N, K) and W (M, K), of which this process holds some rows."""
+    """Computes y = x W^T for x (N, K) and W (M, K). This process holds some rows of W."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: Any, exchange: Exchange) -> Tensor:
@@ -187,7 +187,7 @@ class _Product(torch.autograd.Function):
 
 
 def _pieces(part: Any, exchange: Exchange) -> Iterator[tuple[slice, list[slice]]]:
-    """The pieces of the weights: rows of each process's part, and for each process which rows of the whole they are."""
+    """Yield the blocks: a range of rows of each process's slice, and the rows of the whole blob at which they lie."""
     total, width = part.whole_shape
     step = -(-total // exchange.size)
     count = max(1, min(step, _PIECE // (width * exchange.size)))
@@ -199,7 +199,7 @@ def _pieces(part: Any, exchange: Exchange) -> Iterator[tuple[slice, list[slice]]
 
 
 def _filled(places: Sequence[slice]) -> Iterator[tuple[int, slice]]:
-    """The rows of each process that has some in a piece."""
+    """Yield the rows of each process that has rows in a block."""
     return ((rank, rows) for rank, rows in enumerate(places) if rows.stop > rows.start)
 
 

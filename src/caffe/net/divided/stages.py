@@ -1,4 +1,4 @@
-"""Which layer of a net belongs to which stage of a pipeline."""
+"""Assigns the layers of a net to the stages of a pipeline."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from caffe.net.plan.rewrite import Call
 
 __all__ = ["Shares", "cut", "following", "largest", "shares"]
 
-_PASS = 4  # operations in the time in which a value is read or written
-_HELD = 3  # tensors that a learned blob costs: weights, gradient and history
+_PASS = 4  # operations that take as long as one read or write of a value
+_HELD = 3  # tensors per learned blob: weights, gradient and history
 
 Shares = list[tuple[float, float]]
-"""For each layer its share of the net's time or operations, and of its memory."""
+"""For each layer, its share of the net's time or operations, and of its memory."""
 
 
 def shares(steps: Sequence[Step], seconds: Sequence[float | None] | None = None) -> Shares:
-    """What each layer costs: its time, and the values that it holds.
+    """Return the cost of each layer: its time, and the number of values that it stores.
 
-    The time is measured where `seconds` has it; otherwise it follows from the operations of a step, counted from the
-    shapes, at the rate of the measured layers.
+    `seconds` has the measured time of each layer, None if it was not measured. The time of such a layer is estimated
+    from its operations, which follow from the shapes, at the rate of the measured layers.
     """
     work: list[float] = [_operations(step) for step in steps]
     if seconds is not None:
@@ -43,17 +43,17 @@ def _operations(step: Step) -> int:
     tops, bottoms = (sum(blob.count for blob in blobs) for blobs in (step.tops, step.bottoms))
     forward = _PASS * (tops + bottoms)
     for weights in step.layer.tensors:
-        if weights.dim() > 1:  # each of its values meets every place of a top, or of a bottom to which it spreads
+        if weights.dim() > 1:  # each weight is multiplied with every cell of a top, or of a bottom
             per_place = weights.numel() // max(1, weights.shape[0])
-            forward += 2 * per_place * (bottoms if step.layer.type == "Deconvolution" else tops)
+            forward += 2 * per_place * (bottoms if step.layer.spreads else tops)
     return forward * (1 + (any(step.needs) + bool(step.params)) * step.backward)
 
 
 def cut(steps: Sequence[Step], costs: Shares, stages: int) -> list[int]:
-    """The stage of each layer: data layers are in the first, the others in consecutive stages.
+    """Return the stage of each layer. Data layers are in the first stage, the others in consecutive stages.
 
-    The `largest` sum of a stage's shares is as small as it can be. Layers that share weights stay in one stage. Raises
-    NetError where there are too few layers.
+    The cut minimizes the `largest` sum of a stage's share of time and share of memory. Layers that share weights are in
+    one stage. Raises NetError if there are too few layers.
     """
     places = [index for index, step in enumerate(steps) if not isinstance(step.layer, Source)]
     joints = _joints([steps[index] for index in places])
@@ -61,8 +61,8 @@ def cut(steps: Sequence[Step], costs: Shares, stages: int) -> list[int]:
     ends = [end for end in range(1, len(places)) if end not in joints] + [len(places)]
     if len(ends) < stages:
         raise NetError(
-            f"pipeline: {stages} stages, but the net can be cut into {len(ends)} parts only: it has {len(places)} "
-            "layers beside those of data, and layers that share weights stay together; use fewer stages"
+            f"pipeline: {stages} stages, but the net can be cut into at most {len(ends)} parts: it has {len(places)} "
+            "layers besides data layers, and layers that share weights must be in one stage; use fewer stages"
         )
     best: dict[int, tuple[float, list[int]]] = {end: (sums[end], [end]) for end in ends}
     for _ in range(stages - 1):
@@ -91,7 +91,7 @@ def largest(costs: Shares, found: Sequence[int]) -> float:
 
 
 def _joints(steps: Sequence[Step]) -> set[int]:
-    """The places, as numbers of the layers behind, that lie between layers with a common blob."""
+    """Return the positions at which the net cannot be cut, because layers on both sides share weights."""
     seen: dict[int, int] = {}
     joints: set[int] = set()
     for index, step in enumerate(steps):
@@ -101,9 +101,9 @@ def _joints(steps: Sequence[Step]) -> set[int]:
 
 
 def following(calls: Sequence[Call], known: dict[str, int]) -> list[int]:
-    """The stages of a test net's calls: those of the trained layers whose weights they have, or of their bottoms.
+    """Return the stages of a test net's calls: the stage of the layer that trains their weights, or of their bottoms.
 
-    Raises NetError where a value would have to go back to an earlier stage.
+    Raises NetError if a value would have to be sent to an earlier stage.
     """
     stage_at: dict[int, int] = {}
     found = []

@@ -1,4 +1,4 @@
-"""Projects of tables: rows of numbers and words to a class or a number, by a multilayer net on HDF5."""
+"""Projects for tables: a fully connected net predicts a class or a number from each row."""
 
 from __future__ import annotations
 

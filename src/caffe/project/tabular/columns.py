@@ -1,4 +1,4 @@
-"""How the cells of a table become the numbers that a net takes, by the statistics of the training rows."""
+"""Converts the cells of a table to the inputs of a net, with statistics of the training rows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from caffe.proto import files
 __all__ = ["CLASSIFY", "REGRESS", "Column", "Columns", "number_of", "task_of"]
 
 CLASSIFY, REGRESS = "classification", "regression"
-_MOST_VALUES = 50  # different words of a category; a column with more is a name or a text
-_MOST_CLASSES = 20  # different numbers in the label that still count as classes
+_MOST_VALUES = 50  # most categories of a column; a column with more contains names or texts
+_MOST_CLASSES = 20  # most different numbers in the label for which they are treated as classes
 _NUMBERING = ("", "id", "index", "unnamed: 0", "row", "nr", "no")
 
 
@@ -28,9 +28,9 @@ _NUMBERING = ("", "id", "index", "unnamed: 0", "row", "nr", "no")
 class Column:
     """A column of the input.
 
-    A number x becomes (x - mean) / std, and 0 where it is missing; with `missing` a second value tells 1 for a missing
-    one. A word becomes a 1 at its place in `values` and 0 elsewhere; one that is not among them, and a missing one, is
-    all 0, unless "" is among `values`: missing is a value of its own then.
+    A number x becomes (x - mean) / std, and a missing number becomes 0. With `missing`, a second input is 1 if the
+    number is missing. A word becomes a one-hot vector over `values`. An unknown or missing word becomes zeros, unless
+    `values` contains "", which stands for a missing word.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Column:
 
     @property
     def width(self) -> int:
-        """How many values the net takes of it."""
+        """Number of inputs of the net for this column."""
         return 1 + self.missing if self.kind == "number" else len(self.values)
 
     def encode(self, cells: Sequence[str], places: Sequence[str]) -> np.ndarray:
-        """The values (rows, width) of cells. Raises DataError for a word in a column of numbers."""
+        """Convert cells to inputs, (rows, width). Raises DataError for a word in a column of numbers."""
         if self.kind == "category":
             words = [_word(cell) for cell in cells]
             return np.array([[word == value for value in self.values] for word in words], np.float32)
@@ -58,7 +58,7 @@ class Column:
 
 @dataclass
 class Columns:
-    """The columns of a project: those that the net takes, and the label with its classes, or its mean and deviation."""
+    """The columns of a project: the inputs, and the label with its classes, or with its mean and standard deviation."""
 
     label: str
     task: str
@@ -69,11 +69,11 @@ class Columns:
 
     @property
     def width(self) -> int:
-        """How many values the net takes of a row."""
+        """Number of inputs of the net."""
         return sum(column.width for column in self.columns)
 
     def inputs(self, table: Table) -> np.ndarray:
-        """The rows as the net takes them, (rows, width) float32. Raises DataError for a column that is missing."""
+        """Convert the rows to inputs, (rows, width) float32. Raises DataError for a missing column."""
         absent = [column.name for column in self.columns if column.name not in table.heads]
         if absent:
             raise DataError(
@@ -84,7 +84,7 @@ class Columns:
         return np.concatenate([column.encode(table.column(column.name), places) for column in self.columns], 1)
 
     def targets(self, table: Table) -> np.ndarray:
-        """The labels: numbers of classes (rows,), or the normalised numbers (rows, 1); float32."""
+        """Return the labels as float32: class indices (rows,), or normalized numbers (rows, 1)."""
         cells = table.column(self.label)
         if self.task == CLASSIFY:
             number = {name: index for index, name in enumerate(self.classes)}
@@ -93,13 +93,15 @@ class Columns:
         return ((np.array(values)[:, None] - self.mean) / self.std).astype(np.float32)
 
     def unseen(self, table: Table) -> list[str]:
-        """Words that the training rows did not have, a line for each column with such."""
+        """Describe the words that do not occur in the training rows, one line per column."""
         told = []
         for column in self.columns:
             if column.kind == "category":
                 others = {_word(cell) for cell in table.column(column.name)} - {*column.values, ""}
                 if others:
-                    told.append(f"{column.name}: {', '.join(sorted(others)[:3])} not in the training rows; all 0")
+                    told.append(
+                        f"{column.name}: {', '.join(sorted(others)[:3])} not in the training rows; their inputs are 0"
+                    )
         return told
 
     def write(self, path: Path) -> None:
@@ -115,13 +117,15 @@ class Columns:
             columns = [Column(**{**each, "values": tuple(each["values"])}) for each in content.pop("columns")]
             return cls(columns=columns, **content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise FileError(f"{path}: is not what `caffe new` wrote: {error!r}; make the project again") from error
+            raise FileError(
+                f"{path}: is not a file that `caffe new` wrote: {error!r}; create the project again"
+            ) from error
 
     @classmethod
     def fit(
         cls, table: Table, label: str, task: str, train: Sequence[int], left_out: Sequence[str], notes: list[str]
     ) -> Columns:
-        """The columns of a table by its training rows; `notes` gets what people should know."""
+        """Determine the columns of a table from its training rows. Messages for the user are added to `notes`."""
         found = cls(label, task, [])
         rows = table.kept(train)
         if task == CLASSIFY:
@@ -138,7 +142,7 @@ class Columns:
 
 
 def task_of(cells: Sequence[str]) -> str:
-    """Classification for words and for a few whole numbers, else regression."""
+    """Return whether the task is classification: for words and for a few different whole numbers."""
     try:
         values = {number_of(cell, "", "") for cell in cells}
     except DataError:
@@ -147,7 +151,7 @@ def task_of(cells: Sequence[str]) -> str:
 
 
 def number_of(cell: str, place: str, head: str) -> float:
-    """The number in a cell, NaN for a missing one; "1,5" is 1.5. Raises DataError for a word and for infinity."""
+    """Parse the number in a cell; NaN if it is missing. "1,5" is 1.5. Raises DataError for a word and for infinity."""
     text = cell.strip()
     if text.lower() in MISSING:
         return math.nan
@@ -161,7 +165,7 @@ def number_of(cell: str, place: str, head: str) -> float:
 
 
 def _column(head: str, table: Table, rows: Table, notes: list[str]) -> Column | None:
-    """The column of a head, by the training rows; None, with a note, for one that tells nothing."""
+    """Create the column with this name from the training rows; None, with a note, if it contains no information."""
     cells = [cell for cell in table.column(head) if cell.lower() not in MISSING]
     different = set(cells)
     if not cells or len({cell for cell in rows.column(head) if cell.lower() not in MISSING}) == 0:
@@ -177,7 +181,7 @@ def _column(head: str, table: Table, rows: Table, notes: list[str]) -> Column | 
     if words and len(words) < 0.05 * len(cells) and len(cells) >= 20:
         row = next(row for row, cell in enumerate(table.column(head)) if cell == words[0])
         raise DataError(
-            f'{table.place(row)}: "{words[0]}" in the column {head}, whose other cells are numbers; correct it, or '
+            f'{table.place(row)}: "{words[0]}" in the column {head}, whose other cells are numbers; correct it or '
             f"leave the column out with -drop {head}"
         )
     return _words(head, rows, different, notes) if words else _numbers(head, rows, notes)
@@ -187,7 +191,9 @@ def _numbers(head: str, rows: Table, notes: list[str]) -> Column:
     values = np.array([number_of(cell, rows.place(row), head) for row, cell in enumerate(rows.column(head))])
     absent = int(np.isnan(values).sum())
     if absent:
-        notes.append(f"{head}: missing in {absent} training rows; it becomes the mean there, and a value tells so")
+        notes.append(
+            f"{head}: missing in {absent} training rows; the mean replaces it, and an extra input marks these rows"
+        )
     return Column(head, "number", float(np.nanmean(values)), float(np.nanstd(values)) or 1.0, absent > 0)
 
 
@@ -197,12 +203,12 @@ def _words(head: str, rows: Table, different: set[str], notes: list[str]) -> Col
         return None
     counts = Counter(map(_word, rows.column(head)))
     if counts[""]:
-        notes.append(f"{head}: missing in {counts['']} training rows; that counts as a value of its own")
+        notes.append(f"{head}: missing in {counts['']} training rows; a missing cell is a category")
     return Column(head, "category", values=tuple(_in_order(set(counts))))
 
 
 def _word(cell: str) -> str:
-    """A cell as a category; "" stands for a missing one."""
+    """Return a cell as a category; "" stands for a missing cell."""
     return "" if cell.lower() in MISSING else cell
 
 
@@ -215,7 +221,7 @@ def _reads_as_number(cell: str) -> bool:
 
 
 def _in_order(words: set[str]) -> list[str]:
-    """Words sorted, as numbers where all are."""
+    """Return the words in order; numerically if all of them are numbers."""
     if all(map(_reads_as_number, words)):
         return sorted(words, key=lambda word: (number_of(word, "", ""), word))
     return sorted(words)

@@ -27,7 +27,7 @@ __all__ = ["TableSettings", "make_table"]
 
 @dataclass(frozen=True)
 class TableSettings:
-    """What the user asked for; "" and 0 leave a choice to us."""
+    """The user's settings; "" and 0 mean an automatic choice."""
 
     label: str = ""
     task: str = ""
@@ -41,8 +41,8 @@ class TableSettings:
 def make_table(folder: str | Path, table: Table, settings: TableSettings) -> tuple[TablePlan, list[str]]:
     """Write a project for the rows of a table; returns its plan and notes about the data.
 
-    Nothing is left behind on an error. Raises FileError where the folder holds something, and DataError for tables that
-    cannot be learned from.
+    On an error, nothing remains on disk. Raises FileError if the folder is not empty, and DataError for tables that
+    cannot be used for training.
     """
     top = Path(folder)
     refuse_present(top)
@@ -69,7 +69,7 @@ def make_table(folder: str | Path, table: Table, settings: TableSettings) -> tup
 
 
 def _labelled(table: Table, label: str, notes: list[str]) -> Table:
-    """The rows that have a label."""
+    """Return the rows that have a label."""
     rows = [row for row, cell in enumerate(table.column(label)) if cell.lower() not in MISSING]
     if len(rows) < len(table.rows):
         notes.append(f"{len(table.rows) - len(rows)} rows have no {label}; they are left out")
@@ -90,16 +90,17 @@ def _task(wanted: str, labels: Sequence[str]) -> str:
 def _divided(
     table: Table, label: str, task: str, settings: TableSettings, parts: list[str], notes: list[str]
 ) -> tuple[list[int], list[int]]:
-    """The numbers of the rows that train, in random order, and of those that validate.
+    """Return the indices of the training rows, in random order, and of the validation rows.
 
-    A column that names the parts decides. Otherwise `val` percent of each class validate; equal rows stay together.
+    If a column names the part of each row, this column is used. Otherwise `val` percent of each class are validation
+    rows. Equal rows are kept in one part.
     """
     if parts:
         train = [row for row, part in enumerate(parts) if part == TRAIN]
         val = [row for row, part in enumerate(parts) if part == VAL]
     else:
         if not 1 <= settings.val <= 90:
-            raise DataError(f"-val {settings.val}: expected the percentage of rows that validate, 1 to 90")
+            raise DataError(f"-val {settings.val}: expected the percentage of validation rows, 1 to 90")
         train, val = _drawn(table, label if task == CLASSIFY else "", settings, notes)
     if not train or not val:
         raise DataError(f"{table.path}: no rows are left to {'validate with' if train else 'train on'}")
@@ -135,7 +136,7 @@ def _drawn(table: Table, label: str, settings: TableSettings, notes: list[str]) 
 
 
 def _known_classes(table: Table, columns: Columns, val: list[int], notes: list[str]) -> list[int]:
-    """The validation rows whose class is among those of the training rows."""
+    """Return the validation rows whose class occurs in the training rows."""
     if columns.task == REGRESS:
         return val
     cells = table.column(columns.label)

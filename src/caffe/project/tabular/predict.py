@@ -1,4 +1,4 @@
-"""The answers of a table's project: classes with probabilities, or numbers, for the rows of another table."""
+"""Predicts classes with probabilities, or numbers, for the rows of a table, with the net of a project."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _BATCH = 1000
 
 
 class TablePredictor:
-    """The net of a table's project with its weights and columns.
+    """The net of a project for tables, with its weights and columns.
 
-    Raises FileError for another kind of folder, or where weights are missing.
+    Raises FileError if the folder is not such a project, or if the weights are missing.
     """
 
     def __init__(self, folder: ModelFolder, engine: str = "torch") -> None:
         if "columns" not in folder.facts:
-            raise FileError(f'"{folder.path}": is no project of a table; expected "columns:" in its readme')
+            raise FileError(f'"{folder.path}": is not a project for tables; expected "columns:" in its readme')
         self.columns = Columns.read(folder.path / folder.facts["columns"])
         weights = str(folder.weights)
         self.net = Net(str(folder.net), TEST, weights=weights)
         self.net.optimize(engine=engine)
 
     def predict(self, table: Table) -> np.ndarray:
-        """For each row the probabilities of the classes, (rows, classes), or the number, (rows, 1)."""
+        """Return the class probabilities of each row, (rows, classes), or the predicted numbers, (rows, 1)."""
         rows = self.columns.inputs(table)
         self.net.blobs[self.net.inputs[0]].reshape(min(_BATCH, len(rows)), rows.shape[1])
         arrays: Any = {self.net.inputs[0]: rows}
@@ -45,13 +45,13 @@ class TablePredictor:
         return made if self.columns.task == CLASSIFY else made * self.columns.std + self.columns.mean
 
     def answers(self, values: np.ndarray) -> list[str]:
-        """The best class, or the number, of each row as text."""
+        """Return the most probable class, or the predicted number, of each row as text."""
         if self.columns.task == CLASSIFY:
             return [self.columns.classes[index] for index in values.argmax(1)]
         return [f"{value:.6g}" for value in values[:, 0]]
 
     def write(self, path: str | Path, table: Table, values: np.ndarray) -> None:
-        """Write the table with further columns: the answer, and the probability of each class."""
+        """Write the table with additional columns: the prediction, and the probability of each class."""
         label, classes = self.columns.label, self.columns.classes
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Tables as people have them: a line of heads, then rows of cells."""
+"""Tables: a line of column names, then rows of cells."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from caffe.project.sources import names_part, pair_of, picture_columns, read_tab
 __all__ = ["MISSING", "Table", "holds_rows", "is_table"]
 
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))
-"""The cells, in lower case, that stand for a missing value."""
+"""Cells, in lower case, that mean a missing value."""
 _LABELS = ("label", "class", "category", "target", "y", "species", "outcome")
 _SPLITS = ("split", "part", "set", "subset")
 
 
 @dataclass
 class Table:
-    """Rows of cells, text as the file has it, under heads; `lines` are the rows' lines in the file."""
+    """Column names and rows of cells, as text. `lines` contains the line number of each row in the file."""
 
     path: str
     heads: list[str]
@@ -31,14 +31,14 @@ class Table:
 
     @classmethod
     def read(cls, path: str | Path) -> Table:
-        """Read a CSV file; , ; or tabs separate. Raises FileError for rows that do not fit the heads."""
+        """Read a CSV file with , ; or tabs as separators. Raises FileError if a row does not match the column names."""
         (line, heads), *body = read_table(path)
         heads = [head.strip() for head in heads]
         if all(_is_number(cell) for cell in heads):
             raise FileError(f"{path}:{line}: is a line of numbers; expected the names of the columns in the first line")
         twice = {head for head in heads if heads.count(head) > 1}
         if twice:
-            raise FileError(f'{path}:{line}: two columns are called "{min(twice)}"; give each a name of its own')
+            raise FileError(f'{path}:{line}: two columns are called "{min(twice)}"; give them different names')
         for line, cells in body:
             if len(cells) != len(heads):
                 raise FileError(f"{path}:{line}: has {len(cells)} cells, the first line has {len(heads)}")
@@ -49,12 +49,14 @@ class Table:
 
     @classmethod
     def of_arrays(cls, path: str) -> Table:
-        """The table of an .npz file with the arrays x (rows, columns) and y (rows)."""
+        """Read the table of an .npz file with the arrays x (rows, columns) and y (rows)."""
         rows, labels = (np.asarray(each) for each in read_npz(path, list(pair_of(path))))
         if rows.ndim != 2 or not rows.size:
             raise DataError(f'"{path}": the rows have the shape {rows.shape}; expected (rows, columns)')
         if labels.size != len(rows):
-            raise DataError(f'"{path}" has {len(rows)} rows and labels of the shape {labels.shape}; expected one a row')
+            raise DataError(
+                f'"{path}" has {len(rows)} rows and labels of the shape {labels.shape}; expected one per row'
+            )
         if np.array_equal(labels, np.rint(labels)):  # classes, as floats
             labels = labels.astype(np.int64)
         heads = [*(f"x{index}" for index in range(rows.shape[1])), "y"]
@@ -64,7 +66,7 @@ class Table:
         return cls(path, heads, cells, list(range(len(cells))))
 
     def place(self, row: int) -> str:
-        """Where a row stands, for messages."""
+        """The file and line of a row, for messages."""
         return f"{self.path}:{self.lines[row]}"
 
     def column(self, head: str) -> list[str]:
@@ -73,14 +75,14 @@ class Table:
         return [row[number] for row in self.rows]
 
     def known(self, head: str, flag: str) -> str:
-        """A head itself; DataError if no column has it."""
+        """Return the name if a column has it; raises DataError otherwise."""
         if head in self.heads:
             return head
         hint = did_you_mean(head, self.heads)
         raise DataError(f'{flag} "{head}": {self.path} has no such column{hint} (it has: {", ".join(self.heads)})')
 
     def label(self, wanted: str) -> str:
-        """The head of the column to predict: the one that is wanted, or one with a usual name."""
+        """Return the name of the column to predict: the requested one, or a column with a usual name."""
         if wanted:
             return self.known(wanted, "-label")
         usual = [head for name in _LABELS for head in self.heads if head.lower() == name]
@@ -91,7 +93,7 @@ class Table:
         )
 
     def parts(self) -> tuple[str, list[str]]:
-        """The head of a column that divides the rows, and the part of each row; ("", []) without such a column."""
+        """Return the name of the column with the parts, and the part of each row; ("", []) without such a column."""
         for head in self.heads:
             cells = self.column(head) if head.lower() in _SPLITS else []
             if cells and all(names_part(cell) for cell in cells):
@@ -104,7 +106,7 @@ class Table:
 
 
 def is_table(path: str | Path, label: str = "") -> bool:
-    """Whether a CSV file is a table of values; one that names pictures has columns for files and labels."""
+    """Whether a CSV file is a table of values, and not a list of pictures with columns for files and labels."""
     if label:
         return True
     (_, heads), *_ = read_table(path)
@@ -128,4 +130,4 @@ def holds_rows(path: str) -> bool:
         with np.load(path, allow_pickle=False) as file:
             return bool(file[examples].ndim == 2)
     except Exception:
-        return False  # reading it as pictures tells what is wrong
+        return False  # reading the file as pictures raises the error

@@ -1,4 +1,4 @@
-"""The files of a table's project that people read: nets, solver and README."""
+"""The text files of a project for tables: nets, solver and README."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from caffe.project.texts import commented, front_matter, seen
 
 __all__ = ["TablePlan", "net", "readme", "solver"]
 
-_STEPS = 3000  # iterations that a small table gets
+_STEPS = 3000  # least iterations, for a small table
 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What the files of a table's project say; 0 leaves batch and epochs to us."""
+    """The content of the files. 0 means an automatic choice of batch and epochs."""
 
     name: str
     columns: Columns
@@ -32,7 +32,7 @@ class TablePlan:
 
     @property
     def batch(self) -> int:
-        """Rows in a batch: an eighth of the training rows, 4 to 64."""
+        """The batch size: an eighth of the training rows, from 4 to 64."""
         return self.wanted_batch or min(64, 2 ** int(math.log2(max(4, self.train // 8))))
 
     @property
@@ -54,7 +54,7 @@ class TablePlan:
 
     @property
     def hidden(self) -> tuple[int, int]:
-        """The outputs of the two hidden layers: more for more columns."""
+        """The numbers of outputs of the two hidden layers, which grow with the number of columns."""
         first = min(256, max(32, 2 ** math.ceil(math.log2(2 * self.columns.width))))
         return first, first // 2
 
@@ -105,7 +105,7 @@ def _input(plan: TablePlan) -> str:
 def _data(plan: TablePlan, phase: str) -> str:
     train = phase == "TRAIN"
     part, rows, batch = ("train", plan.train, plan.batch) if train else ("val", plan.val, plan.test_batch)
-    shuffle = "    shuffle: true  # another order each time\n" if train else ""
+    shuffle = "    shuffle: true  # a different order in each epoch\n" if train else ""
     return (
         f'layer {{\n  name: "data"\n  type: "HDF5Data"\n  top: "data"\n  top: "label"\n  include {{ phase: {phase} }}\n'
         f'  hdf5_data_param {{\n    source: "{part}_files.txt"  # names {part}.h5: {rows:,} rows\n'
@@ -120,35 +120,41 @@ def solver(plan: TablePlan) -> str:
     return commented(
         [
             ('net: "train_val.prototxt"', "the net, with its two data layers"),
-            ('type: "Adam"', "each weight has a step of its own: good for columns of different kinds"),
+            ('type: "Adam"', "Adam adapts the step of each weight, which suits columns of different kinds"),
             (f"test_iter: {plan.test_iter}", f"batches of a test: all {plan.val:,} validation rows"),
             (f"test_interval: {each}", f"a test after each epoch ({plan.train:,} rows / {plan.batch} a batch)"),
             ("test_initialization: false", "nothing is learned yet, so nothing is tested"),
-            ("base_lr: 0.002", "the length of a step: smaller if the loss becomes NaN, larger if it hardly falls"),
-            ('lr_policy: "poly"', "the rate falls in a straight line to 0, so that the end is calm"),
+            (
+                "base_lr: 0.002",
+                "the learning rate: lower it if the loss becomes NaN, raise it if the loss hardly falls",
+            ),
+            ('lr_policy: "poly"', "the rate decreases linearly to 0, so that training converges"),
             ("power: 1", "the straight line"),
-            ("momentum: 0.9", "each step keeps 0.9 of the one before"),
-            ("momentum2: 0.999", "the running mean of the squared gradients, for the step of each weight"),
-            ("weight_decay: 0.0005", "large weights are punished a little, against learning by heart"),
+            ("momentum: 0.9", "each step keeps 0.9 of the previous one"),
+            ("momentum2: 0.999", "the running mean of squared gradients, by which the step of each weight is divided"),
+            ("weight_decay: 0.0005", "large weights are reduced a little, against overfitting"),
             (f"max_iter: {plan.epochs * each}", f"{plan.epochs} epochs of {each} iterations"),
-            (f"display: {max(1, each)}", "a line in the log each epoch"),
+            (f"display: {max(1, each)}", "a line in the log per epoch"),
             (f"snapshot: {max(1, plan.epochs // 5) * each}", "weights are saved so often"),
             (f'snapshot_prefix: "snapshots/{plan.name}"', "under this name"),
-            ("random_seed: 1", "the same run each time; another number gives another one"),
-            ("keep_best: true", "the weights of the best test stay (BVLC's Caffe: remove this line and the next two)"),
-            ("keep_last: 2", "of the others the last two, to go on from"),
-            (f"early_stop {{ patience: {patience} }}", "the end, if so many tests bring nothing better"),
+            ("random_seed: 1", "the same run each time; another seed gives another one"),
+            (
+                "keep_best: true",
+                "save the weights of the best test (for BVLC Caffe, remove this line and the next two)",
+            ),
+            ("keep_last: 2", "keep the last two of the other snapshots"),
+            (f"early_stop {{ patience: {patience} }}", "stop if so many tests bring no improvement"),
         ]
     )
 
 
 def readme(plan: TablePlan, facts: Mapping[str, str], notes: Sequence[str]) -> str:
-    """README.md: front matter, the commands, how cells become numbers, and what was seen."""
+    """Return README.md: front matter, commands, the conversion of cells, and the notes about the data."""
     columns, label = plan.columns, plan.columns.label
     if plan.classifies:
         what = f"A classifier of rows into {len(columns.classes)} classes of {label}: {', '.join(columns.classes[:10])}"
     else:
-        what = f"A net that tells the number {label} of a row"
+        what = f"A net that predicts the number {label} of a row"
     kinds = "".join(f"| {each.name} | {_kind(each)} |\n" for each in columns.columns)
     return f"""{front_matter(facts)}# {plan.name}
 
@@ -173,6 +179,6 @@ columns.json keeps:
 def _kind(column: Column) -> str:
     if column.kind == "number":
         text = f"(x - {column.mean:.6g}) / {column.std:.6g}; 0 where it is missing"
-        return text + (", and a 1 that tells so" if column.missing else "")
+        return text + (", and a 1 that marks a missing cell" if column.missing else "")
     words = [word or "(missing)" for word in column.values]
     return f"a 1 for one of {', '.join(words[:8])}{' ...' if len(words) > 8 else ''}"
