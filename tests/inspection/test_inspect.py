@@ -61,12 +61,52 @@ def test_a_net_of_a_fork_without_its_data(tmp_path):
 
 def test_what_is_not_supported_comes_with_the_way_out(tmp_path):
     relu = 'layer { name: "a" type: "Convolution" bottom: "data" top: "a" convolution_param { relu: true } }'
-    crf = 'layer { name: "crf" type: "DenseCRF" bottom: "data" top: "b" }'
+    crf = 'layer { name: "crf" type: "FlowAugmentation" bottom: "data" top: "b" }'
     report = inspect(written(tmp_path, NET + relu + crf))
     said = "\n".join(report.unsupported)
     assert "convolution_param.relu comes from a fork of Caffe (Intel's Caffe)" in said
-    assert 'layer "crf": layer type "DenseCRF" comes from a fork of Caffe (DeepLab)' in said
+    assert 'layer "crf": layer type "FlowAugmentation" comes from a fork of Caffe (FlowNet 2)' in said
     assert [row["layer"] for row in report.as_dict()["layers"]] == ["data", "conv", "a", "crf"]
+
+
+def test_a_label_gets_the_shape_that_its_reader_expects(tmp_path):
+    data = 'layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "x" batch_size: 2 } }'
+    conv = NET.splitlines()[-1].replace("num_output: 5", "num_output: 4").replace('"conv"', '"c"')
+    for loss, shape in (("SoftmaxWithLoss", "2 x 1 x 222 x 222"), ("EuclideanLoss", "2 x 4 x 222 x 222")):
+        end = f'layer {{ name: "end" type: "{loss}" bottom: "c" bottom: "label" top: "l" }}'
+        report = inspect(written(tmp_path, data + conv + end))
+        assert report.unsupported == []
+        assert f'"label": a shape of {shape} is assumed, which "end" accepts' in report.needs
+
+
+def test_every_phase_that_has_its_data_must_build(tmp_path):
+    test = PERMUTED[:-1] + "include { phase: TEST } }"
+    report = inspect(written(tmp_path, NET + test.replace("3, 1]", "3, 9]")))
+    assert dict(report.facts)["built as"] == "TRAIN"
+    (reason,) = report.unsupported
+    assert reason.startswith("in TEST it cannot be built")
+    report = inspect(written(tmp_path, DATA + PERMUTED.replace("3, 1]", "3, 9]")))
+    (reason,) = report.unsupported
+    assert reason.startswith("in TRAIN it cannot be built")
+
+
+def test_a_net_that_is_too_large_for_the_machine_is_described(tmp_path, monkeypatch):
+    monkeypatch.setattr("caffe.limits.memory_limit", lambda: 1 << 20)
+    wide = (
+        'layer { name: "w" type: "InnerProduct" bottom: "data" top: "w" inner_product_param { num_output: 5000000 } }'
+    )
+    report = inspect(written(tmp_path, NET + wide))
+    assert report.unsupported == []
+    assert dict(report.facts)["parameters"].startswith("965,000,140 ")
+
+
+def test_python_layers_are_left_out(tmp_path):
+    python = 'layer { name: "p" type: "Python" bottom: "conv" top: "p" python_param { module: "m" layer: "L" } }'
+    after = 'layer { name: "r" type: "ReLU" bottom: "p" top: "r" }'
+    report = inspect(written(tmp_path, NET + python + after))
+    assert report.unsupported == []
+    assert "figures leave out what depends on Python code: p, r" in report.needs
+    assert '"p": Python module m' in report.needs
 
 
 def test_fields_without_effect_and_old_formats_are_told(tmp_path):

@@ -202,6 +202,21 @@ def test_a_label_that_is_no_class_is_an_error(kind, options):
         apply("DetectionLoss", f"detection_loss_param {{ {ONE} }}", np.zeros((2, 108)), grid)
 
 
+@pytest.mark.parametrize(("kind", "options"), [("yolov3_param", YOLO3), ("region_loss_param", REGION)])
+def test_boxes_of_ssd_are_read_as_those_of_yolo(kind, options):
+    x = np.random.default_rng(4).normal(size=(2, 16, 3, 4))
+    rows = [
+        [image, row[0] + 1, 0, *(row[1:3] - row[3:] / 2), *(row[1:3] + row[3:] / 2), 0]
+        for image in (1, 0)
+        for row in rows_of(TRUTH[image])
+    ]
+    name = "Yolov3" if kind == "yolov3_param" else "RegionLoss"
+    expected = apply(name, f"{kind} {{ {options} }}", x, TRUTH)
+    assert apply(name, f"{kind} {{ {options} }}", x, [[rows]]).item() == pytest.approx(expected.item())
+    none = apply(name, f"{kind} {{ {options} }}", x, [[[[-1.0] * 8]]])
+    assert none.item() == pytest.approx(apply(name, f"{kind} {{ {options} }}", x, TRUTH * 0).item())
+
+
 def test_options_without_effect_are_told(caplog):
     text = "yolov3_param { num_class: 2 num: 1 biases: [10, 13] mask: 0 noobject_scale: 2 side: 13 }"
     build("Yolov3", text, (1, 7, 2, 2), (1, 5))

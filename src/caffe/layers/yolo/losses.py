@@ -113,7 +113,7 @@ class _RegionLoss(_Grid, abstract=True):
 class RegionLoss(_RegionLoss, bottoms=2):
     """The loss of YOLO 2.
 
-    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], then zeros   top: loss ()
+    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], or SSD's   top: loss ()
 
         loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column and a the anchor
         objectness   noobject_scale s (1 - s) s, 0 above thresh; at the cell and best anchor of each box of the truth:
@@ -139,7 +139,7 @@ class RegionLoss(_RegionLoss, bottoms=2):
 
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         cells = apart(x, self.opt.num)
-        delta = self._deltas(cells, read_truth(self, rows, self.opt.num_class))
+        delta = self._deltas(cells, read_truth(self, rows, self.opt.num_class, len(x)))
         if has_values(x):
             self.runs.add_(1)
         grad = delta.movedim(-1, 2).reshape(x.shape) / len(x)
@@ -206,7 +206,7 @@ class _Yolov3(_Grid, abstract=True):
 class Yolov3(_Yolov3, bottoms=2):
     """The loss of YOLO 3 for one scale.
 
-    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], then zeros   top: loss ()
+    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], or SSD's   top: loss ()
 
         loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column, a the anchor, A anchors_scale
         objectness   s, 0 above thresh; at the cell and best anchor of each box of the truth, if in `mask`:
@@ -243,7 +243,7 @@ class Yolov3(_Yolov3, bottoms=2):
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         cells = apart(x, self.opt.num)
         swapped = torch.cat([cells[..., :2].sigmoid(), cells[..., 2:4], cells[..., 4:].sigmoid()], -1)
-        delta, more = self._deltas(swapped, read_truth(self, rows, self.opt.num_class))
+        delta, more = self._deltas(swapped, read_truth(self, rows, self.opt.num_class, len(x)))
         grad = delta
         if self.opt.use_logic_gradient:
             slope = swapped * (1 - swapped)
