@@ -13,15 +13,14 @@ from caffe.inspection.report import Report, Table
 from caffe.inspection.stand_ins import READERS, build, phases, without_data, without_python
 from caffe.layers import layer_class
 from caffe.net.measure.summary import Summary
-from caffe.proto import caffe_pb2, text, upgrade
+from caffe.proto import caffe_pb2, upgrade
 from caffe.proto.forks import effects
 
 __all__ = ["net", "solver"]
 
 
-def net(path: str) -> Report:
-    """Report on a net's definition (prototxt)."""
-    param = text.read(path, caffe_pb2.NetParameter())
+def net(path: str, param: Any) -> Report:
+    """Report on a net's definition (prototxt), read from `path`."""
     report = Report(path, "a net's definition")
     report.add("name", param.name or "(none)")
     report.add("format", age(param))
@@ -39,9 +38,8 @@ def net(path: str) -> Report:
     return report
 
 
-def solver(path: str) -> Report:
-    """Report on a solver's definition (prototxt)."""
-    param = text.read(path, caffe_pb2.SolverParameter())
+def solver(path: str, param: Any) -> Report:
+    """Report on a solver's definition (prototxt), read from `path`."""
     report = Report(path, "a solver's definition")
     with log.quiet():
         upgrade.upgrade_solver(param, path)
