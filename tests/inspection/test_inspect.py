@@ -57,6 +57,7 @@ def test_a_net_of_a_fork_without_its_data(tmp_path):
     assert '"data" (AnnotatedData) in TRAIN: nowhere_lmdb' in report.needs
     assert '"data": shapes assume 3 channels of 20 x 30' in report.needs
     assert report.as_dict()["layers"][-1]["tops"] == "y (4, 20, 30, 3)"
+    assert report.as_dict()["layers"][0]["type"] == "AnnotatedData"
 
 
 def test_what_is_not_supported_comes_with_the_way_out(tmp_path):
@@ -98,6 +99,14 @@ def test_a_net_that_is_too_large_for_the_machine_is_described(tmp_path, monkeypa
     report = inspect(written(tmp_path, NET + wide))
     assert report.unsupported == []
     assert dict(report.facts)["parameters"].startswith("965,000,140 ")
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "BN"])
+def test_normalization_of_one_value_per_channel(tmp_path, kind):
+    options = "bn_param { frozen: false }" if kind == "BN" else ""
+    one = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 3, 1, 1] } } }'
+    norm = f'layer {{ name: "n" type: "{kind}" bottom: "x" top: "n" {options} include {{ phase: TRAIN }} }}'
+    assert inspect(written(tmp_path, one + norm)).unsupported == []
 
 
 def test_python_layers_are_left_out(tmp_path):
@@ -157,11 +166,16 @@ def _field(number: int, content: bytes) -> bytes:
 
 def test_onnx(tmp_path):
     node = _field(1, _field(4, b"Relu"))
-    graph = node + node + _field(5, b"\x08\x02\x08\x03") + _field(11, _field(1, b"x")) + _field(12, _field(1, b"y"))
+    weight = _field(5, b"\x08\x02\x08\x03" + _field(8, b"w")) + _field(11, _field(1, b"w"))
+    graph = node + node + weight + _field(11, _field(1, b"x")) + _field(12, _field(1, b"y"))
     path = tmp_path / "net.onnx"
     path.write_bytes(b"\x08\x08" + _field(2, b"pytorch") + _field(7, graph) + _field(8, b"\x10\x11"))
     facts = dict(inspect(str(path)).facts)
     assert (facts["made by"], facts["operators"], facts["parameters"]) == ("pytorch", "ai.onnx 17", "6")
+    assert facts["inputs"] == "x"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CaffeError, match=r"is not an ONNX file, or is damaged or cut off"):
+        inspect(str(path))
 
 
 def test_the_command_writes_json_and_a_page(tmp_path, capsys):
@@ -169,13 +183,16 @@ def test_the_command_writes_json_and_a_page(tmp_path, capsys):
     assert main(["inspect", net, "-json", str(as_json), "-html", str(page)]) == 0
     assert "conv   Convolution" in capsys.readouterr().out
     assert json.loads(as_json.read_text())["facts"]["name"] == "small"
+    assert capsys.readouterr().err == ""
     assert "<td>conv (2, 5, 6, 6)</td>" in page.read_text()
 
 
 def test_other_files_are_an_error(tmp_path):
     path = tmp_path / "x.zip"
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(CaffeError, match="is an archive"):
+    with pytest.raises(
+        CaffeError, match=r"is an archive.*expected a prototxt, caffemodel, solverstate, mean, HDF5 or ONNX"
+    ):
         inspect(str(path))
     with pytest.raises(CaffeError, match=r"net.prototxt:1"):
         inspect(written(tmp_path, "layer { nonsense: 1 }"))

@@ -36,9 +36,11 @@ def inspect(path: str) -> Report:
         return _hdf5(path)
     if kind in ("state", "unknown") and is_onnx(path):
         return onnx(path)
+    if kind in ("state", "unknown") and path.endswith(".onnx"):
+        raise FileError(f"{path}: is not an ONNX file, or is damaged or cut off; export it again")
     reports = {"net": _weights, "state": _state, "blob": _mean}
     if kind not in reports:
-        raise detect.reject(path, kind, "net")
+        raise detect.reject(path, kind, "any")
     return reports[kind](path)
 
 

@@ -70,7 +70,8 @@ def _judge(report: Report, param: Any) -> None:
             effects.refuse_layer(layer, kind.honours)
         except NetError as error:
             fact = str(error)
-            report.unsupported.append(fact if layer.name in fact else f'layer "{layer.name}": {fact}')
+            place = f'layer "{layer.name}"'
+            report.unsupported.append(fact if place in fact else f"{place}: {fact}")
             continue
         if kind.options and kind.without_effect:
             given = {field.name for field, _ in getattr(layer, kind.options).ListFields()}
@@ -105,7 +106,7 @@ def _measure(report: Report, param: Any) -> None:
         try:
             with closing(build(standing, phase, assumed)) as built:
                 if built.steps and not shown:
-                    _figures(report, built, caffe_pb2.Phase.Name(phase))
+                    _figures(report, built, caffe_pb2.Phase.Name(phase), param)
                     shown = True
         except CaffeError as error:
             reasons.append(f"in {caffe_pb2.Phase.Name(phase)} it cannot be built: {error}")
@@ -117,7 +118,7 @@ def _measure(report: Report, param: Any) -> None:
         report.layers = Table(("layer", "type", "bottoms", "tops"), list(rows))
 
 
-def _figures(report: Report, built: Any, phase: str) -> None:
+def _figures(report: Report, built: Any, phase: str, param: Any) -> None:
     summary = Summary(built)
     report.add("built as", phase)
     report.add("parameters", f"{summary.parameters:,} ({4 * summary.parameters / 1e6:.1f} MB)")
@@ -125,4 +126,6 @@ def _figures(report: Report, built: Any, phase: str) -> None:
     report.add("arithmetic", f"{summary.flops / 1e9:.3f} {fact}")
     report.add("blobs", f"{summary.bytes / 1e6:.1f} MB per batch")
     head, *rows = summary.table()
-    report.layers = Table(head, list(rows), Summary.right)
+    types = {layer.name: layer.type for layer in param.layer}  # of data layers, which constants stand for
+    shown = [(name, types.get(name, kind), *rest) for name, kind, *rest in rows]
+    report.layers = Table(head, list(shown), Summary.right)

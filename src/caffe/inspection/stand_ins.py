@@ -112,7 +112,7 @@ def _built(param: Any, phase: int) -> Net:
 def _fit(param: Any, phase: int, error: str) -> tuple[Any, str] | None:
     """Return the net in which the layer that an error names gets a label that it accepts, and what was assumed."""
     named = re.search(r'layer "([^"]*)" \(', error)
-    kept = filter_net(_in_phase(param, phase))[0].layer
+    kept = _filtered(param, phase)[0].layer
     reader = next((layer for layer in kept if named and layer.name == named[1]), None)
     if reader is None:
         return None
@@ -145,7 +145,7 @@ def _candidates(shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 def _maker(param: Any, phase: int, blob: str) -> Any:
     """Return the stand-in of a data layer that has a blob as a label in this phase, or None."""
-    kept = filter_net(_in_phase(param, phase))[1]
+    kept = _filtered(param, phase)[1]
     for index in kept:
         layer = param.layer[index]
         several = len(layer.dummy_data_param.shape) == len(layer.top)  # else it is a layer of the net itself
@@ -175,17 +175,19 @@ def _shape_before(param: Any, phase: int, reader: str, blob: str) -> tuple[int, 
         return ()
 
 
-def _in_phase(param: Any, phase: int) -> Any:
+def _filtered(param: Any, phase: int) -> tuple[Any, list[int]]:
+    """Return the layers of a phase, as a net, and their indices in the whole."""
     net = param.__class__()
     net.CopyFrom(param)
     net.state.phase = phase
-    return net
+    with log.quiet():
+        return filter_net(net)
 
 
 def _is_complete(param: Any, phase: int) -> bool:
     """Whether the net has a layer in this phase, and an earlier maker for every bottom."""
     made = set(param.input)
-    kept = filter_net(_in_phase(param, phase))[0].layer
+    kept = _filtered(param, phase)[0].layer
     for layer in kept:
         if not set(layer.bottom) <= made:
             return False

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, shape_text
+from caffe.layers.support.batch_norm import batch_norm
 from caffe.proto import caffe_pb2
 
 __all__ = ["DenseBlock"]
@@ -59,14 +60,14 @@ class _Block(Layer, abstract=True):
         )
         if not self.training:
             weight = 1 / self.factor.where(self.factor != 0, torch.inf)
-            return F.batch_norm(x, mean * weight, variance * weight, scale, shift, False, 0, _EPS)
+            return batch_norm(x, scale, shift, mean * weight, variance * weight, False, _EPS)
         with torch.no_grad():
             wide, centre = torch.var_mean(x, (0, 2, 3), correction=1)
             for held, new in ((mean, centre), (variance, wide)):
                 held.mul_(self.opt.moving_average_fraction).add_(new)
         count = x.numel() // x.shape[1]
         share = (count - 1) / count  # of the variance that batch_norm takes in that of the source
-        return F.batch_norm(x, None, None, scale * share**0.5, shift, True, 0, _EPS * share)
+        return batch_norm(x, scale * share**0.5, shift, None, None, True, _EPS * share)
 
 
 class DenseBlock(_Block, options="denseblock_param"):
