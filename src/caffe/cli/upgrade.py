@@ -68,7 +68,7 @@ def upgrade_solver_proto_text(flags: SimpleNamespace, display: Display) -> None:
 
 @command(task="convert", arguments="IN OUT")
 def upgrade(flags: SimpleNamespace, display: Display) -> int:
-    """Rewrite a net or solver of any version or fork of Caffe as one that BVLC Caffe reads (prototxt).
+    """Rewrite a net or solver of a fork as BVLC Caffe reads it (prototxt).
 
     Upgrades older formats, writes the fields of forks in terms of BVLC's (ceil_mode, hole ...), removes fields that
     have no effect on the result (engines, quantization_param ...), and replaces layers by equal ones of BVLC's
