@@ -22,6 +22,7 @@ __all__ = ["check_filler", "fill", "filler", "filler_types", "is_zero"]
 
 Filler = Callable[[Tensor, Any], None]
 FILLERS: Registry[Filler] = Registry("filler type", LayerError, "fillers")
+_FILLERS = FILLERS.items  # the same dictionary: scripts that build nets without filling them replace its functions
 _WIDEST = torch.finfo(torch.float32).max
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +17,7 @@ try:
 except ImportError:  # not a Unix
     resource = None  # type: ignore[assignment]
 
-__all__ = ["PIXELS", "check_size", "limit_pixels", "memory_limit", "size_text", "why_undecodable"]
+__all__ = ["PIXELS", "check_size", "limit_pixels", "memory_limit", "size_text", "unchecked", "why_undecodable"]
 
 PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
 """OpenCV's environment variable for the most pixels that an image may have."""
@@ -23,6 +25,7 @@ _MOST_PIXELS = 1 << 28
 
 _SMALL = 1 << 28  # arrays with fewer elements are not checked
 _MOST = (1 << 63) - 1  # bytes that torch can count
+_CHECKED = ContextVar("checked", default=True)
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -38,7 +41,7 @@ def check_size(
     if any(size < 0 for size in shape):
         error(f"{what} cannot take the shape {tuple(shape)}; every size must be at least 0")
     count = math.prod(shape)
-    if count < _SMALL or not str(device).startswith("cpu"):
+    if count < _SMALL or not str(device).startswith("cpu") or not _CHECKED.get():
         return
     size, limit = 4 * count, memory_limit()
     if size > limit:
@@ -47,6 +50,16 @@ def check_size(
             f"{what} of shape {sizes} takes {size_text(size)}, and this machine has {size_text(limit)} of memory "
             "available; use smaller sizes"
         )
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Leave out the comparison with the memory, for arrays that get none, such as those of a net on meta tensors."""
+    token = _CHECKED.set(False)
+    try:
+        yield
+    finally:
+        _CHECKED.reset(token)
 
 
 def _refuse(fact: str) -> NoReturn:

@@ -69,3 +69,46 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     (tmp_path / "in").write_text('layers { name: "r" type: RELU bottom: "x" top: "y" }')
     assert main(["upgrade_net_proto_text", "in", "no/out"]) == 1
     assert "no/out" in capsys.readouterr().err
+
+
+FORK = """
+bn_stats_batch_size: 4
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: [1, 4, 9, 9] } } }
+layer { name: "dw" type: "DepthwiseConvolution" bottom: "x" top: "dw" convolution_param {
+  num_output: 4 kernel_size: 3 hole: 2 engine: MKLDNN } quantization_param { bw_layer_in: 8 } }
+layer { name: "r6" type: "ReLU6" bottom: "dw" top: "dw" }
+layer { name: "pool" type: "Pooling" bottom: "dw" top: "p" pooling_param { kernel_size: 2 stride: 2 ceil_mode: false } }
+"""
+PERMUTED = 'layer { name: "perm" type: "Permute" bottom: "p" top: "y" permute_param { order: [0, 2, 3, 1] } }'
+
+
+def test_a_net_of_a_fork_becomes_one_of_bvlc(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.prototxt").write_text(FORK)
+    assert main(["upgrade", "in.prototxt", "out.prototxt"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "without effect, removed: engine: MKLDNN (Intel's Caffe), quantization_param (Intel's Caffe), bn_stats" in said
+    )
+    assert "rewritten: DepthwiseConvolution as Convolution, ReLU6 as Clip" in said
+    made = text_format.Parse((tmp_path / "out.prototxt").read_text(), caffe_pb2.NetParameter())
+    conv, clip, pool = made.layer[1:]
+    assert (conv.type, conv.convolution_param.group, list(conv.convolution_param.dilation)) == ("Convolution", 4, [2])
+    assert (clip.type, clip.clip_param.min, clip.clip_param.max) == ("Clip", 0, 6)
+    assert pool.pooling_param.round_mode == caffe_pb2.PoolingParameter.FLOOR
+    (tmp_path / "in.prototxt").write_text(FORK + PERMUTED)
+    assert main(["upgrade", "in.prototxt", "out.prototxt"]) == 1
+    said = capsys.readouterr().out
+    assert 'not in BVLC Caffe, kept: layer type "Permute", permute_param (SSD)' in said
+    assert "BVLC Caffe cannot run it" in said
+
+
+def test_a_solver_of_a_fork_loses_what_has_no_effect(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.prototxt").write_text('net: "n" base_lr: 1 richness: 3 solver_type: ADAM')
+    assert main(["upgrade", "in.prototxt", "out.prototxt"]) == 0
+    made = text_format.Parse((tmp_path / "out.prototxt").read_text(), caffe_pb2.SolverParameter())
+    assert made == caffe_pb2.SolverParameter(net="n", base_lr=1, type="Adam")
+    (tmp_path / "in.prototxt").write_text('net: "n" base_lr: 1 eval_type: "detection"')
+    assert main(["upgrade", "in.prototxt", "out.prototxt"]) == 1
+    assert "not in BVLC Caffe, kept: eval_type (SSD)" in capsys.readouterr().out

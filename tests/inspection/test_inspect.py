@@ -57,16 +57,65 @@ def test_a_net_of_a_fork_without_its_data(tmp_path):
     assert '"data" (AnnotatedData) in TRAIN: nowhere_lmdb' in report.needs
     assert '"data": shapes assume 3 channels of 20 x 30' in report.needs
     assert report.as_dict()["layers"][-1]["tops"] == "y (4, 20, 30, 3)"
+    assert report.as_dict()["layers"][0]["type"] == "AnnotatedData"
 
 
 def test_what_is_not_supported_comes_with_the_way_out(tmp_path):
     relu = 'layer { name: "a" type: "Convolution" bottom: "data" top: "a" convolution_param { relu: true } }'
-    crf = 'layer { name: "crf" type: "DenseCRF" bottom: "data" top: "b" }'
+    crf = 'layer { name: "crf" type: "FlowAugmentation" bottom: "data" top: "b" }'
     report = inspect(written(tmp_path, NET + relu + crf))
     said = "\n".join(report.unsupported)
     assert "convolution_param.relu comes from a fork of Caffe (Intel's Caffe)" in said
-    assert 'layer "crf": layer type "DenseCRF" comes from a fork of Caffe (DeepLab)' in said
+    assert 'layer "crf": layer type "FlowAugmentation" comes from a fork of Caffe (FlowNet 2)' in said
     assert [row["layer"] for row in report.as_dict()["layers"]] == ["data", "conv", "a", "crf"]
+
+
+def test_a_label_gets_the_shape_that_its_reader_expects(tmp_path):
+    data = 'layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "x" batch_size: 2 } }'
+    conv = NET.splitlines()[-1].replace("num_output: 5", "num_output: 4").replace('"conv"', '"c"')
+    for loss, shape in (("SoftmaxWithLoss", "2 x 1 x 222 x 222"), ("EuclideanLoss", "2 x 4 x 222 x 222")):
+        end = f'layer {{ name: "end" type: "{loss}" bottom: "c" bottom: "label" top: "l" }}'
+        report = inspect(written(tmp_path, data + conv + end))
+        assert report.unsupported == []
+        assert f'"label": a shape of {shape} is assumed, which "end" accepts' in report.needs
+
+
+def test_every_phase_that_has_its_data_must_build(tmp_path):
+    test = PERMUTED[:-1] + "include { phase: TEST } }"
+    report = inspect(written(tmp_path, NET + test.replace("3, 1]", "3, 9]")))
+    assert dict(report.facts)["built as"] == "TRAIN"
+    (reason,) = report.unsupported
+    assert reason.startswith("in TEST it cannot be built")
+    report = inspect(written(tmp_path, DATA + PERMUTED.replace("3, 1]", "3, 9]")))
+    (reason,) = report.unsupported
+    assert reason.startswith("in TRAIN it cannot be built")
+
+
+def test_a_net_that_is_too_large_for_the_machine_is_described(tmp_path, monkeypatch):
+    monkeypatch.setattr("caffe.limits.memory_limit", lambda: 1 << 20)
+    wide = (
+        'layer { name: "w" type: "InnerProduct" bottom: "data" top: "w" inner_product_param { num_output: 5000000 } }'
+    )
+    report = inspect(written(tmp_path, NET + wide))
+    assert report.unsupported == []
+    assert dict(report.facts)["parameters"].startswith("965,000,140 ")
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "BN"])
+def test_normalization_of_one_value_per_channel(tmp_path, kind):
+    options = "bn_param { frozen: false }" if kind == "BN" else ""
+    one = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 3, 1, 1] } } }'
+    norm = f'layer {{ name: "n" type: "{kind}" bottom: "x" top: "n" {options} include {{ phase: TRAIN }} }}'
+    assert inspect(written(tmp_path, one + norm)).unsupported == []
+
+
+def test_python_layers_are_left_out(tmp_path):
+    python = 'layer { name: "p" type: "Python" bottom: "conv" top: "p" python_param { module: "m" layer: "L" } }'
+    after = 'layer { name: "r" type: "ReLU" bottom: "p" top: "r" }'
+    report = inspect(written(tmp_path, NET + python + after))
+    assert report.unsupported == []
+    assert "figures leave out what depends on Python code: p, r" in report.needs
+    assert '"p": Python module m' in report.needs
 
 
 def test_fields_without_effect_and_old_formats_are_told(tmp_path):
@@ -117,11 +166,16 @@ def _field(number: int, content: bytes) -> bytes:
 
 def test_onnx(tmp_path):
     node = _field(1, _field(4, b"Relu"))
-    graph = node + node + _field(5, b"\x08\x02\x08\x03") + _field(11, _field(1, b"x")) + _field(12, _field(1, b"y"))
+    weight = _field(5, b"\x08\x02\x08\x03" + _field(8, b"w")) + _field(11, _field(1, b"w"))
+    graph = node + node + weight + _field(11, _field(1, b"x")) + _field(12, _field(1, b"y"))
     path = tmp_path / "net.onnx"
     path.write_bytes(b"\x08\x08" + _field(2, b"pytorch") + _field(7, graph) + _field(8, b"\x10\x11"))
     facts = dict(inspect(str(path)).facts)
     assert (facts["made by"], facts["operators"], facts["parameters"]) == ("pytorch", "ai.onnx 17", "6")
+    assert facts["inputs"] == "x"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CaffeError, match=r"is not an ONNX file, or is damaged or cut off"):
+        inspect(str(path))
 
 
 def test_the_command_writes_json_and_a_page(tmp_path, capsys):
@@ -129,13 +183,16 @@ def test_the_command_writes_json_and_a_page(tmp_path, capsys):
     assert main(["inspect", net, "-json", str(as_json), "-html", str(page)]) == 0
     assert "conv   Convolution" in capsys.readouterr().out
     assert json.loads(as_json.read_text())["facts"]["name"] == "small"
+    assert capsys.readouterr().err == ""
     assert "<td>conv (2, 5, 6, 6)</td>" in page.read_text()
 
 
 def test_other_files_are_an_error(tmp_path):
     path = tmp_path / "x.zip"
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(CaffeError, match="is an archive"):
+    with pytest.raises(
+        CaffeError, match=r"is an archive.*expected a prototxt, caffemodel, solverstate, mean, HDF5 or ONNX"
+    ):
         inspect(str(path))
     with pytest.raises(CaffeError, match=r"net.prototxt:1"):
         inspect(written(tmp_path, "layer { nonsense: 1 }"))

@@ -122,6 +122,31 @@ def test_boxes_of_another_count_reshape_what_follows():
         net.close()
 
 
+def test_several_sizes_change_from_batch_to_batch():
+    write("db")
+    one = "resize_param {{ height: {0} width: {1} interp_mode: NEAREST prob: {2} }} "
+    more = [one.format(*size).replace("resize", "more_resize") for size in ((20, 24, 0.3), (5, 6, 0), (30, 36, 0.2))]
+    sizes = one.format(10, 12, 0.5) + " ".join(more)
+    made, again = (layer(text(transform=sizes), TRAIN) for _ in range(2))
+    again.state = made.state
+    assert made.shapes[0] == (2, 3, 10, 12)
+    seen = set()
+    for _ in range(12):
+        x, y = made()
+        seen.add(tuple(x.shape))
+        np.testing.assert_array_equal(x, again()[0])
+        assert y.shape[3] == 8
+    assert seen == {(2, 3, 10, 12), (2, 3, 20, 24), (2, 3, 30, 36)}
+    for end, says in (
+        ("prob: 0 }", "one above 0"),
+        ("height_scale: 9 width_scale: 9 }", "do not go with height_scale"),
+    ):
+        mode = "resize_mode: FIT_SMALL_SIZE height: 8 width: 8"
+        bad = f"resize_param {{ {mode} prob: 0 }} more_resize_param {{ {mode} {end}"
+        with pytest.raises(CaffeError, match=says):
+            layer(text(transform=bad), TRAIN)
+
+
 def test_data_has_the_steps_of_single_images(place):
     write_lmdb(place / "db", images(3, (3, 10, 12)))
     spec = 'name: "d" type: "Data" top: "x" top: "y" data_param { source: "db" batch_size: 2 backend: LMDB } ' + (

@@ -247,3 +247,16 @@ def test_the_size_of_the_images_for_visualize_changes_nothing(tmp_path):
 )
 def test_wrong_options(options, says):
     assert_rejected("DetectionOutput", f"detection_output_param {{ {options} }}", *SHAPES, says=says)
+
+
+def test_polygons_follow_the_boxes():
+    priors = np.array([[[0.1, 0.2, 0.5, 0.6]], [[0.1, 0.1, 0.2, 0.2]]], np.float32).reshape(1, 2, 4)
+    loc = np.array([[0, 0, 0, 0, 1, 0, 0, 1, -1, 0, 0, -1]], np.float32)
+    options = "num_classes: 2 use_polygon: true code_type: CENTER_SIZE confidence_threshold: 0.5"
+    bottoms = [loc, np.array([[0.1, 0.9]], np.float32), priors]
+    layer = alone("DetectionOutput", [x.shape for x in bottoms], f"detection_output_param {{ {options} }}")
+    top = layer(*map(torch.from_numpy, bottoms)).numpy()
+    corners = [0.14, 0.2, 0.5, 0.24, 0.46, 0.6, 0.1, 0.56]
+    np.testing.assert_allclose(top, [[[[0, 1, 0.9, 0.1, 0.2, 0.5, 0.6, *corners]]]], rtol=1e-5)
+    options = "detection_output_param { num_classes: 2 use_polygon: true }"
+    assert_rejected("DetectionOutput", options, *(x.shape for x in bottoms), says="for code_type: CENTER_SIZE")

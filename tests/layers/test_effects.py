@@ -138,6 +138,8 @@ def test_every_declared_effect_is_seen(tmp_path):
     boxes = torch.tensor([[0.0, 0, 0, 9 + i, 9] for i in range(8)])
     truth = torch.tensor([[0.0, 0, 0, 9, 9, 1, 0]])
     found["ProposalTarget"] |= observed(alone("ProposalTarget", [(8, 5), (1, 7)], few, tops=6), [boxes, truth])
+    drops = "denseblock_param { numTransition: 1 growthRate: 1 use_dropout: true dropout_amount: 0.5 }"
+    found["DenseBlock"] |= observed(alone("DenseBlock", [(2, 1, 3, 3)], drops), [torch.randn(2, 1, 3, 3)])
     own = {name for name in layer_types() if layer_class(name).__module__.startswith("caffe.")}
     found["DummyData"] |= Effects.CALLS  # its first run fills constants, later runs leave them to the user
     found["DetectNetTransformation"] |= Effects.VALUES  # it makes arrays of its bottoms, which no operator shows

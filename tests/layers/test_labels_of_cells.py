@@ -52,6 +52,10 @@ def test_reductions_crops_and_peaks():
     x = np.array([[0.9, 0.1, 0], [0.1, 0.5, 0.4], [0.8, 0.1, 0.7]])
     y = apply("Nms", "nms_param { num_parts: 1 max_peaks: 3 threshold: 0.3 }", x[None, None])
     np.testing.assert_allclose(y[0, 0], [[4, 0, 0], [0, 0, 0.9], [1, 1, 0.5], [0, 2, 0.8]])
+    x[1, 1] = 0.3
+    first = apply("Nms", "nms_param { threshold: 0.3 }", x[None, None])
+    assert first.shape == (1, 1, 101, 3)
+    np.testing.assert_allclose(first[0, 0, :5], [[3, 0, 0], [0, 0, 0.9], [0, 2, 0.8], [2, 2, 0.7], [0, 0, 0]])
     a, b = [[1.0, 0], [1, 1]], [[1.0, 1], [0, 1]]
     assert apply("DiceCoefLoss", "", a, b).item() == pytest.approx(1 - 3 / 4)
 
@@ -119,6 +123,9 @@ def test_wrong_input_is_told():
     assert_rejected("Switch", "", (1, 2), (1, 3), says="expected 1 2 (2)")
     assert apply("Nms", "", np.zeros((1, 16, 2, 2), np.float32)).shape == (1, 15, 21, 3)
     assert_rejected("Nms", "nms_param { num_parts: 4 max_peaks: 2 }", (1, 3, 2, 2), says="C at least 4")
+    assert_rejected(
+        "Nms", "nms_param { num_parts: 1 num_peak: 2 }", (1, 1, 2, 2), says="num_peak is of another version"
+    )
     assert_rejected("DiceCoefLoss", "", (1, 3), (2, 3), says="expected equal counts per item")
     options = "convolution_param { num_output: 2 kernel_size: 1 } cconvolution_param { iter_stop: 5 }"
     assert_rejected("CConvolution", options, (1, 2, 3, 3), says="prunes while training")

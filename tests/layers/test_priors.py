@@ -113,3 +113,14 @@ def test_wrong_options_of_clustered_priors_and_wrong_bottoms():
     assert_rejected("PriorBoxClustered", "prior_box_param { width: 3 }", MAP, IMAGE, says="1 width and 0 height")
     assert_rejected("PriorBoxClustered", "", MAP, IMAGE, says="no prior box")
     assert_rejected("PriorBox", "prior_box_param { min_size: 4 }", (2, 3), IMAGE, says="expected (N, C, H, W)")
+
+
+def test_denser_boxes_have_a_second_one_half_a_step_below():
+    options = "min_size: 4 max_size: 9 aspect_ratio: 4 step: 10 denser_prior_boxes: true variance: [1, 2, 3, 4]"
+    boxes, variances = made(alone("PriorBox", [MAP, IMAGE], f"prior_box_param {{ {options} }}"))
+    plain, _ = made(
+        alone("PriorBox", [MAP, IMAGE], "prior_box_param { min_size: 4 max_size: 9 aspect_ratio: 4 step: 10 }")
+    )
+    np.testing.assert_allclose(boxes[:, :, ::2], plain, rtol=1e-6)
+    np.testing.assert_allclose(boxes[:, :, 1::2], plain + np.array([0, 5, 0, 5]), rtol=1e-6)
+    np.testing.assert_array_equal(variances, np.broadcast_to([1, 2, 3, 4], variances.shape))

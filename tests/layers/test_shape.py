@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from caffe.errors import LayerError
 from tests.layers.alone import alone
 
 X = np.arange(2 * 3 * 5).reshape(2, 3, 5)
@@ -40,6 +41,15 @@ def test_concat_keeps_the_order_of_its_bottoms():
     for axis in (0, 1, -1):
         (top,) = applied("Concat", f"concat_param {{ axis: {axis} }}", X, X + 100, X + 200)
         np.testing.assert_array_equal(top, np.concatenate([X, X + 100, X + 200], axis))
+
+
+def test_fused_concat_permutes_and_flattens_maps_of_different_sizes():
+    x, y = np.arange(24.0).reshape(1, 2, 3, 4), 100 + np.arange(6.0).reshape(1, 3, 1, 2)
+    (top,) = applied("Concat", "concat_param { per_fla_fuse: true }", x, y)
+    expected = np.concatenate([each.transpose(0, 2, 3, 1).reshape(1, -1) for each in (x, y)], 1)
+    np.testing.assert_array_equal(top, expected.reshape(1, 30, 1, 1))
+    with pytest.raises(LayerError, match="per_fla_fuse and axis 2"):
+        applied("Concat", "concat_param { per_fla_fuse: true axis: 2 }", x, y)
 
 
 def test_slice_cuts_at_its_points():

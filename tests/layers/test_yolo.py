@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from caffe.errors import LayerError
+from caffe.layers.yolo.losses import farness
 from tests.layers.build import apply, assert_rejected, build
 from tests.layers.cases.yolo import BIASES, GRID, ONE, REGION, TRUTH, YOLO3
 
@@ -70,6 +73,43 @@ def test_the_loss_of_yolo3_by_loops():
     assert loss.item() == pytest.approx((delta**2).sum() / n, rel=1e-6)
     loss.backward()
     np.testing.assert_allclose(bottom.grad, delta.reshape(x.shape) / n, rtol=1e-6, atol=1e-9)
+
+
+def test_what_diou_and_ciou_take_from_the_overlap_and_its_slope():
+    box = torch.tensor([[0.4, 0.5, 0.3, 0.2], [0.2, 0.2, 0.1, 0.3], [0.5, 0.5, 0.8, 0.1]], dtype=torch.float64)
+    truth = torch.tensor([[0.5, 0.45, 0.2, 0.25], [0.7, 0.8, 0.2, 0.2], [0.45, 0.6, 0.3, 0.5]], dtype=torch.float64)
+    far, slope = farness(box, truth, False)
+    assert far[0].item() == pytest.approx(
+        (0.1**2 + 0.05**2) / (0.35**2 + 0.275**2)
+    )  # the hull: 0.25 ... 0.6, 0.325 ... 0.6
+    for column in range(4):
+        step = torch.zeros(4, dtype=torch.float64)
+        step[column] = 1e-6
+        numeric = (farness(box + step, truth, False)[0] - farness(box - step, truth, False)[0]) / 2e-6
+        torch.testing.assert_close(slope[:, column : column + 1], numeric, rtol=1e-5, atol=1e-8)
+    more, steeper = (a - b for a, b in zip(farness(box, truth, True), (far, slope), strict=True))
+    turn = math.atan(0.8) - math.atan(1.5)
+    v = 4 / math.pi**2 * turn**2
+    weight = v / (1 - iou(box[0].tolist(), truth[0].tolist()) + v)
+    assert more[0].item() == pytest.approx(weight * v, rel=1e-5)
+    expected = weight * 8 / math.pi**2 * turn * np.array([0, 0, -0.2, 0.3])
+    np.testing.assert_allclose(steeper[0], expected, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["DIOU", "CIOU"])
+def test_the_iou_losses_of_yolo3_train(kind):
+    torch.manual_seed(1)
+    layer = build(
+        "Yolov3", f"yolov3_param {{ {YOLO3} iou_loss: {kind} iou_normalizer: 1 }}", (2, 16, 3, 4), TRUTH.shape
+    )
+    x, losses = torch.randn(2, 16, 3, 4, dtype=torch.float64), []
+    for _ in range(60):
+        x = x.detach().requires_grad_()
+        loss = layer(x, torch.tensor(TRUTH))
+        loss.backward()
+        losses.append(loss.item())
+        x = x - 0.5 * x.grad
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_the_loss_of_yolo2_by_loops():
@@ -171,7 +211,6 @@ def test_masks_by_hand():
 
 def test_wrong_input_is_told():
     shapes = (2, 16, 3, 4), (2, 4, 5)
-    assert_rejected("Yolov3", f"yolov3_param {{ {YOLO3} iou_loss: CIOU }}", *shapes, says="DIOU and CIOU are not")
     assert_rejected("Yolov3", f"yolov3_param {{ {YOLO3} }}", (2, 18, 3, 4), shapes[1], says="expected (N, 16, H, W)")
     assert_rejected("Yolov3", f"yolov3_param {{ {YOLO3} mask: 5 }}", *shapes, says="3 values of mask, expected 2")
     assert_rejected("RegionLoss", f"region_loss_param {{ {REGION} biases: 1 }}", *shapes, says="5 values of biases")
@@ -200,6 +239,21 @@ def test_a_label_that_is_no_class_is_an_error(kind, options):
     grid[0, 18 + 4] = 7
     with pytest.raises(LayerError, match="holds the label 7, expected 0 to 1"):
         apply("DetectionLoss", f"detection_loss_param {{ {ONE} }}", np.zeros((2, 108)), grid)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("yolov3_param", YOLO3), ("region_loss_param", REGION)])
+def test_boxes_of_ssd_are_read_as_those_of_yolo(kind, options):
+    x = np.random.default_rng(4).normal(size=(2, 16, 3, 4))
+    rows = [
+        [image, row[0] + 1, 0, *(row[1:3] - row[3:] / 2), *(row[1:3] + row[3:] / 2), 0]
+        for image in (1, 0)
+        for row in rows_of(TRUTH[image])
+    ]
+    name = "Yolov3" if kind == "yolov3_param" else "RegionLoss"
+    expected = apply(name, f"{kind} {{ {options} }}", x, TRUTH)
+    assert apply(name, f"{kind} {{ {options} }}", x, [[rows]]).item() == pytest.approx(expected.item())
+    none = apply(name, f"{kind} {{ {options} }}", x, [[[[-1.0] * 8]]])
+    assert none.item() == pytest.approx(apply(name, f"{kind} {{ {options} }}", x, TRUTH * 0).item())
 
 
 def test_options_without_effect_are_told(caplog):

@@ -1,4 +1,4 @@
-"""`caffe upgrade_net_proto_text`, `upgrade_net_proto_binary` and `upgrade_solver_proto_text`."""
+"""`caffe upgrade`, `upgrade_net_proto_text`, `upgrade_net_proto_binary` and `upgrade_solver_proto_text`."""
 
 from __future__ import annotations
 
@@ -66,12 +66,48 @@ def upgrade_solver_proto_text(flags: SimpleNamespace, display: Display) -> None:
     _tell(display, "upgrade_solver_proto_text.cpp:49", f"Wrote upgraded SolverParameter text proto to {target}")
 
 
-def _upgrade(net: Any, source: str, place: str, what: str) -> bool:
-    """Upgrade a net in place; returns False if a part of it is lost."""
+@command(task="convert", arguments="IN OUT")
+def upgrade(flags: SimpleNamespace, display: Display) -> int:
+    """Rewrite a net or solver of a fork as BVLC Caffe reads it (prototxt).
+
+    Upgrades older formats, writes the fields of forks in terms of BVLC's (ceil_mode, hole ...), removes fields that
+    have no effect on the result (engines, quantization_param ...), and replaces layers by equal ones of BVLC's
+    (DepthwiseConvolution, ReLU6). Weight files stay valid. Prints the changes, and the fields and layer types that
+    BVLC Caffe does not have; these stay in the file, and the exit code is then 1.
+
+        caffe upgrade fork.prototxt stock.prototxt
+    """
+    from caffe.proto import caffe_pb2, text
+    from caffe.proto import upgrade as changing
+    from caffe.proto.forks.stock import to_stock
+
+    source, target = flags.arguments
+    message = text.read_definition(source)
+    whole = True
+    if isinstance(message, caffe_pb2.NetParameter):
+        whole = _upgrade(message, source, "upgrade.cpp", "prototxt", told=False)
+    else:
+        changing.upgrade_solver(message, source)
+    changes = to_stock(message)
+    text.write(target, message)
+    for fact, names in (
+        ("without effect, removed", changes.removed),
+        ("rewritten", changes.rewritten),
+        ("not in BVLC Caffe, kept", changes.remaining),
+    ):
+        if names:
+            print(f"{fact}: {', '.join(names)}")
+    print(f"wrote {target}" + ("; BVLC Caffe cannot run it" if changes.remaining else ""))
+    return 0 if whole and not changes.remaining else 1
+
+
+def _upgrade(net: Any, source: str, place: str, what: str, told: bool = True) -> bool:
+    """Upgrade a net in place; returns False if a part of it is lost. With `told`, a current format is an error line."""
     from caffe.proto import upgrade
 
     if not upgrade.needs_upgrade(net):
-        log.error(f"{place}:43", f"File already in latest proto format: {source}")
+        if told:
+            log.error(f"{place}:43", f"File already in latest proto format: {source}")
         return True
     whole = upgrade.upgrade_net(net, source)
     if not whole:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe.errors import FileError, NetError, ProtoError
+from caffe.errors import FileError, NetError
 from caffe.inspection import nets
 from caffe.inspection.onnx import is_onnx, onnx
 from caffe.inspection.report import Report, Table
@@ -36,23 +36,18 @@ def inspect(path: str) -> Report:
         return _hdf5(path)
     if kind in ("state", "unknown") and is_onnx(path):
         return onnx(path)
+    if kind in ("state", "unknown") and path.endswith(".onnx"):
+        raise FileError(f"{path}: is not an ONNX file, or is damaged or cut off; export it again")
     reports = {"net": _weights, "state": _state, "blob": _mean}
     if kind not in reports:
-        raise detect.reject(path, kind, "net")
+        raise detect.reject(path, kind, "any")
     return reports[kind](path)
 
 
 def _definition(path: str) -> Report:
     """Report on a net or a solver, whichever grammar the text matches."""
-    try:
-        text.read(path, caffe_pb2.NetParameter())
-    except ProtoError as error:
-        try:
-            text.read(path, caffe_pb2.SolverParameter())
-        except ProtoError:
-            raise error from None
-        return nets.solver(path)
-    return nets.net(path)
+    found = text.read_definition(path)
+    return nets.net(path, found) if isinstance(found, caffe_pb2.NetParameter) else nets.solver(path, found)
 
 
 def _weights(path: str) -> Report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -11,26 +10,19 @@ from caffe.draw import phase_of
 from caffe.errors import CaffeError, NetError, SolverError
 from caffe.inspection.origin import age, origins
 from caffe.inspection.report import Report, Table
-from caffe.layers import Source, is_a, layer_class
+from caffe.inspection.stand_ins import READERS, build, phases, without_data, without_python
+from caffe.layers import is_a, layer_class
 from caffe.layers.input import Input
 from caffe.layers.python import Python
-from caffe.net import Net
 from caffe.net.measure.summary import Summary
-from caffe.proto import caffe_pb2, text, upgrade
+from caffe.proto import caffe_pb2, upgrade
 from caffe.proto.forks import effects
 
 __all__ = ["net", "solver"]
 
-_READERS = (
-    *("data_param", "image_data_param", "window_data_param", "dense_image_data_param", "annotated_data_param"),
-    *("video_data_param", "seg_data_param", "pose_image_data_param"),
-)
-"""Options of the layers that read images from files. HDF5Data is not included, because its options state no shape."""
 
-
-def net(path: str) -> Report:
-    """Report on a net's definition (prototxt)."""
-    param = text.read(path, caffe_pb2.NetParameter())
+def net(path: str, param: Any) -> Report:
+    """Report on a net's definition (prototxt), read from `path`."""
     report = Report(path, "a net's definition")
     report.add("name", param.name or "(none)")
     report.add("format", age(param))
@@ -48,9 +40,8 @@ def net(path: str) -> Report:
     return report
 
 
-def solver(path: str) -> Report:
-    """Report on a solver's definition (prototxt)."""
-    param = text.read(path, caffe_pb2.SolverParameter())
+def solver(path: str, param: Any) -> Report:
+    """Report on a solver's definition (prototxt), read from `path`."""
     report = Report(path, "a solver's definition")
     with log.quiet():
         upgrade.upgrade_solver(param, path)
@@ -81,7 +72,8 @@ def _judge(report: Report, param: Any) -> None:
             effects.refuse_layer(layer, kind.honours)
         except NetError as error:
             fact = str(error)
-            report.unsupported.append(fact if layer.name in fact else f'layer "{layer.name}": {fact}')
+            place = f'layer "{layer.name}"'
+            report.unsupported.append(fact if place in fact else f"{place}: {fact}")
             continue
         if kind.options and kind.without_effect:
             given = {field.name for field, _ in getattr(layer, kind.options).ListFields()}
@@ -96,7 +88,7 @@ def _needs(report: Report, param: Any) -> None:
             report.needs.append(f"{', '.join(layer.top)}: set by the caller, {', '.join(map(str, shapes))}")
         elif is_a(layer.type, Python):
             report.needs.append(f'"{layer.name}": Python module {layer.python_param.module}')
-        for name in (*_READERS, "hdf5_data_param"):
+        for name in (*READERS, "hdf5_data_param"):
             source = getattr(getattr(layer, name), "source", "")
             if source:
                 rules = "".join(f" in {caffe_pb2.Phase.Name(rule.phase)}" for rule in layer.include)
@@ -104,29 +96,31 @@ def _needs(report: Report, param: Any) -> None:
 
 
 def _measure(report: Report, param: Any) -> None:
-    """Add shapes, parameters, arithmetic and memory, if the net can be built without its data."""
-    standing, assumed = _without_data(param)
+    """Add shapes, parameters, arithmetic and memory, if the net can be built without its data.
+
+    Every phase in which the net has data must build; the figures are those of the first.
+    """
+    rest, left = without_python(param)
+    standing, assumed = without_data(rest)
     first = phase_of(param)
-    first = caffe_pb2.TEST if first is None else first
-    reasons = []
-    for phase in (first, caffe_pb2.TRAIN + caffe_pb2.TEST - first):
+    reasons, shown = [], False
+    for phase in phases(standing, caffe_pb2.TEST if first is None else first):
         try:
-            with log.quiet(), closing(Net(standing, phase, device="meta", python_layers=False)) as built:
-                if not built.steps:
-                    continue
-                _figures(report, built, caffe_pb2.Phase.Name(phase))
+            with closing(build(standing, phase, assumed)) as built:
+                if built.steps and not shown:
+                    _figures(report, built, caffe_pb2.Phase.Name(phase), param)
+                    shown = True
         except CaffeError as error:
             reasons.append(f"in {caffe_pb2.Phase.Name(phase)} it cannot be built: {error}")
-            continue
-        report.needs += assumed
-        return
+    report.needs += [*left, *dict.fromkeys(assumed)] if shown else []
     if not report.unsupported:
-        report.unsupported += reasons or ["it has no layer"]
-    rows = [(layer.name, layer.type, ", ".join(layer.bottom), ", ".join(layer.top)) for layer in param.layer]
-    report.layers = Table(("layer", "type", "bottoms", "tops"), list(rows))
+        report.unsupported += reasons or ([] if shown or left else ["it has no layer"])
+    if not shown:
+        rows = [(layer.name, layer.type, ", ".join(layer.bottom), ", ".join(layer.top)) for layer in param.layer]
+        report.layers = Table(("layer", "type", "bottoms", "tops"), list(rows))
 
 
-def _figures(report: Report, built: Any, phase: str) -> None:
+def _figures(report: Report, built: Any, phase: str, param: Any) -> None:
     summary = Summary(built)
     report.add("built as", phase)
     report.add("parameters", f"{summary.parameters:,} ({4 * summary.parameters / 1e6:.1f} MB)")
@@ -134,52 +128,6 @@ def _figures(report: Report, built: Any, phase: str) -> None:
     report.add("arithmetic", f"{summary.flops / 1e9:.3f} {fact}")
     report.add("blobs", f"{summary.bytes / 1e6:.1f} MB per batch")
     head, *rows = summary.table()
-    report.layers = Table(head, list(rows), Summary.right)
-
-
-def _without_data(param: Any) -> tuple[Any, list[str]]:
-    """Return the net with constant inputs instead of data files, and the assumptions made."""
-    standing = param.__class__()
-    standing.CopyFrom(param)
-    assumed = []
-    for layer in standing.layer:
-        shape = _data_shape(layer)
-        if shape is None:
-            continue
-        assumed.append(f'"{layer.name}": shapes assume {shape[1]} channels of {shape[2]} x {shape[3]}')
-        stand_in = caffe_pb2.LayerParameter(name=layer.name, type="DummyData", top=layer.top)
-        stand_in.include.extend(layer.include)
-        stand_in.exclude.extend(layer.exclude)
-        labels = layer_class(layer.type).label_shape
-        for index, _ in enumerate(layer.top):
-            sizes = list(shape if index == 0 else shape[:1])
-            if index and labels:
-                sizes = [of or own for of, own in zip(labels, shape, strict=True)]
-            stand_in.dummy_data_param.shape.add().dim.extend(sizes)
-        layer.CopyFrom(stand_in)
-    return standing, list(dict.fromkeys(assumed))
-
-
-def _data_shape(layer: Any) -> tuple[int, int, int, int] | None:
-    """Return the shape of a file-based data layer from its options, else 224 x 224; None for other layers."""
-    if layer.bottom or not any(layer.HasField(name) for name in _READERS):
-        return None
-    try:
-        if not issubclass(layer_class(layer.type), Source):
-            return None
-    except NetError:
-        return None
-    batch = next(_batch_sizes(layer), 1)
-    images, transform = layer.image_data_param, layer.transform_param
-    size = transform.crop_size
-    if size:
-        return batch, 3, size, size
-    height = transform.resize_param.height or images.new_height or 224
-    return batch, 3, height, transform.resize_param.width or images.new_width or height
-
-
-def _batch_sizes(layer: Any) -> Iterator[int]:
-    for name in _READERS:
-        batch = getattr(getattr(layer, name), "batch_size", 0)
-        if batch:
-            yield batch
+    types = {layer.name: layer.type for layer in param.layer}  # of data layers, which constants stand for
+    shown = [(name, types.get(name, kind), *rest) for name, kind, *rest in rows]
+    report.layers = Table(head, list(shown), Summary.right)

@@ -13,6 +13,7 @@ __all__ = ["is_onnx", "onnx"]
 
 _PRODUCER, _PRODUCER_VERSION, _GRAPH, _OPSETS = 2, 3, 7, 8  # field numbers of ModelProto
 _NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12  # field numbers of GraphProto
+_TENSOR_NAME = 8
 
 
 def is_onnx(path: str) -> bool:
@@ -35,15 +36,16 @@ def onnx(path: str) -> Report:
     report.add("format", next((f"IR version {f.integer}" for f in model if f.number == 1), ""))
     report.add("operators", ", ".join(_opset(f.view) for f in model if f.number == _OPSETS))
     nodes: Counter[str] = Counter()
-    count, ends = 0, {_INPUT: [], _OUTPUT: []}  # type: ignore[var-annotated]
+    count, ends, weights = 0, {_INPUT: [], _OUTPUT: []}, set()  # type: ignore[var-annotated]
     for field in wire.fields(graph):
         if field.number == _NODE:
             nodes.update(_texts(field.view, 4))
         elif field.number == _INITIALIZER:
             count += _elements(field.view)
+            weights.update(_texts(field.view, _TENSOR_NAME))
         elif field.number in ends:
             ends[field.number] += _texts(field.view, 1)
-    report.add("inputs", ", ".join(ends[_INPUT]))
+    report.add("inputs", ", ".join(name for name in ends[_INPUT] if name not in weights))
     report.add("outputs", ", ".join(ends[_OUTPUT]))
     report.add("parameters", f"{count:,}")
     report.layers = Table(("operator", "count"), [(name, str(number)) for name, number in nodes.most_common()], (1,))

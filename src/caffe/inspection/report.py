@@ -12,10 +12,16 @@ from caffe.net import table
 __all__ = ["Report", "Table"]
 
 _STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse}td,th{text-align:left;padding:.15em .8em;border-bottom:1px solid #ddd}"
-    "td.n{text-align:right}h2{margin-top:1.5em}"
+    "body{font:15px/1.5 sans-serif;max-width:90em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{text-align:left;vertical-align:top;padding:.15em .6em;"
+    "border-bottom:1px solid #ddd}.layers{overflow-x:auto;font-size:13px}"
+    "th{white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}"
+    "h1{font-size:1.4em;overflow-wrap:anywhere}h2{font-size:1.15em;margin-top:1.5em}h2::first-letter{text-transform:uppercase}"
 )
+
+
+_WIDEST = 60
+"""The most characters of a cell in the text."""
 
 
 @dataclass
@@ -62,7 +68,8 @@ class Report:
         for title, items in self._lists():
             lines += ["", f"{title}:", *(f"  {item}" for item in items)]
         if self.layers is not None and self.layers.rows:
-            lines += ["", table.text([self.layers.head, *self.layers.rows], self.layers.right)]
+            rows = [[_short(cell) for cell in row] for row in self.layers.rows]
+            lines += ["", table.text([self.layers.head, *rows], self.layers.right)]
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -78,7 +85,7 @@ class Report:
             parts.append("</ul>")
         if self.layers is not None and self.layers.rows:
             shown = table.html([self.layers.head, *self.layers.rows], self.layers.right)
-            parts.append(f"<h2>Layers</h2>{shown}")
+            parts.append(f"<h2>Layers</h2><div class=layers>{shown}</div>")
         return "\n".join(parts) + "</html>\n"
 
     def _lists(self) -> list[tuple[str, list[str]]]:
@@ -90,3 +97,8 @@ class Report:
             ("not supported", self.unsupported),
         ]
         return [(title, items) for title, items in parts if items]
+
+
+def _short(cell: str) -> str:
+    """A cell of a table of text. The page and the JSON have all of it."""
+    return cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 4]} ..."

@@ -201,7 +201,7 @@ class Layer(Traits, nn.Module):
                 self._buffers[name] = buffer.to(device)
         for name in self._blob_names:
             blob = getattr(self, name)
-            if not blob.is_meta:
+            if not blob.is_meta or torch.device(device).type == "meta":
                 continue
             value = self._first_values(blob.shape, self._fillers[name]).to(device)
             if isinstance(blob, nn.Parameter):

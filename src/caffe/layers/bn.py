@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, shape_text
+from caffe.layers.support.batch_norm import batch_norm
 from caffe.proto import caffe_pb2
 
 __all__ = ["BN", "GRN", "ChannelNorm"]
@@ -86,10 +86,10 @@ class BN(_Kinds):
             if not self.by_batch:
                 each = (-1, *[1] * (x.dim() - 2))
                 return x * scale.view(each) + shift.view(each)
-            return F.batch_norm(x, None, None, scale, shift, True, 0, 1e-9)
+            return batch_norm(x, scale, shift, None, None, True, 1e-9)
         if not self.by_batch:
-            return F.batch_norm(x, self.mean.flatten(), self.variance.flatten(), scale, shift, False, 0, self.opt.eps)
-        y = F.batch_norm(x, None, None, scale, shift, True, 0, self.opt.eps)
+            return batch_norm(x, scale, shift, self.mean.flatten(), self.variance.flatten(), False, self.opt.eps)
+        y = batch_norm(x, scale, shift, None, None, True, self.opt.eps)
         self.learn(x)
         return y
 

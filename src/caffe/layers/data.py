@@ -32,7 +32,10 @@ from caffe.proto.caffe_pb2 import DataParameter
 
 __all__ = ["SSD_CROPS", "ArrayData", "Data", "HDF5Data", "ImageData", "StreamSource", "WindowData"]
 
-SSD_CROPS = tuple(f"TransformationParameter.{name}" for name in ("resize_param", "noise_param", "crop_h", "crop_w"))
+SSD_CROPS = tuple(
+    f"TransformationParameter.{name}"
+    for name in ("resize_param", "more_resize_param", "noise_param", "crop_h", "crop_w")
+)
 """Fields of SSD's transform_param that layers reading single images support."""
 
 _OURS = 20000  # number of the first field that BVLC Caffe does not have

@@ -12,7 +12,7 @@ from torch import Tensor
 from caffe.layers.base import Source
 
 __all__ = ["POSE_IMAGE_DATA", "BoxData", "DetectionData", "EvalData", "ImageGtData", "LaneData", "SegData"]
-__all__ += ["VideoData", "VideoSegmentationData", "VideoWithVoxelTruthData"]
+__all__ += ["VideoData", "VideoSegmentationData", "VideoWithVoxelTruthData", "is_absent"]
 
 _VIDEO = (
     "ignore_label",
@@ -66,6 +66,11 @@ class _Absent(Source, abstract=True):
         fact = "its fields do not give the size of images; write crop_size in transform_param"
         self.require(height > 0 and width > 0, fact)
         return height, width
+
+
+def is_absent(kind: type) -> bool:
+    """Whether a class of layers declares the shapes of its tops without files, and delivers no data."""
+    return issubclass(kind, _Absent)
 
 
 class VideoData(_Absent, bottoms=0, tops=(1, 2)):

@@ -277,8 +277,9 @@ class Nms(Layer):
     bottom: maps (N, C, H, W)   top (N, num_parts, max_peaks + 1, 3), for the first num_parts maps: a row that begins
     with the number of peaks, then rows [column, row, value] in the order of cells, padded with zeros
 
-    Neighbours beyond the map are 0. The number of peaks may exceed max_peaks.
-    Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, nms_layer.cu.
+    Neighbours beyond the map are 0. The number of peaks may exceed max_peaks. A single map without num_parts and
+    max_peaks is for the first version of the layer: top (N, 1, num_peak + 1, 3), and cells at the threshold count.
+    Source: CMU-Perceptual-Computing-Lab/caffe_rtpose, nms_layer.cu; nms_layer.cpp for the first version.
     """
 
     constant = (0,)
@@ -286,21 +287,24 @@ class Nms(Layer):
 
     def setup(self, x: Tensor) -> None:
         opt = self.opt
-        fact = (
-            f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W), C at least {opt.num_parts}"
-        )
-        self.require(x.dim() == 4 and x.shape[1] >= opt.num_parts, fact)
-        self.require(opt.num_parts > 0 and opt.max_peaks > 0, "num_parts and max_peaks must be positive")
+        later = opt.HasField("num_parts") or opt.HasField("max_peaks")
+        self.first = opt.HasField("num_peak") or (x.dim() == 4 and x.shape[1] == 1 and not later)
+        self.require(not (self.first and later), "num_peak is of another version than num_parts, max_peaks; remove it")
+        self.parts: int = 1 if self.first else opt.num_parts
+        self.most: int = opt.num_peak if self.first else opt.max_peaks
+        fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W), C at least {self.parts}"
+        self.require(x.dim() == 4 and x.shape[1] >= self.parts, fact)
+        self.require(self.parts > 0 and self.most > 0, "num_parts, max_peaks and num_peak must be positive")
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = x.detach()[:, : self.opt.num_parts]
+        maps = x.detach()[:, : self.parts]
         height, width = maps.shape[2:]
         wide = torch.nn.functional.pad(maps, (1, 1, 1, 1))
-        peak = maps > self.opt.threshold
+        peak = maps >= self.opt.threshold if self.first else maps > self.opt.threshold
         for down, across in ((0, 1), (2, 1), (1, 0), (1, 2)):
             peak = peak & (maps > wide[:, :, down : down + height, across : across + width])
         flat = peak.flatten(2)
-        count, most = flat.sum(2), self.opt.max_peaks
+        count, most = flat.sum(2), self.most
         first = torch.argsort(~flat, dim=2, stable=True)[:, :, :most]
         there = torch.arange(first.shape[2], device=x.device) < count.unsqueeze(2)
         rows = torch.stack([(first % width).to(x), (first // width).to(x), maps.flatten(2).gather(2, first)], 3)

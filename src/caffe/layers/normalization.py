@@ -12,6 +12,7 @@ from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, Records, shape_text
 from caffe.layers.pooling import Grid, mean_pool
+from caffe.layers.support.batch_norm import batch_norm
 from caffe.layers.support.exact import is_exact, tell
 from caffe.parallel.differentiable import summed
 from caffe.parallel.group import ALONE, Group
@@ -51,7 +52,7 @@ class _Scaled(_Running, abstract=True):
         if self.processes.size > 1:
             return _joint_batch_norm(x, weight, bias, self.opt.eps, self.processes)
         mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
-        return _batch_norm(x, weight, bias, mean, variance, True, self.opt.eps), mean, variance
+        return batch_norm(x, weight, bias, mean, variance, True, self.opt.eps), mean, variance
 
     @cached_property
     def scaled(self) -> bool:
@@ -126,7 +127,7 @@ class BatchNorm(_Scaled):
         weight, bias = self.behind(weight, bias)
         if self.uses_running:
             mean, variance = self.running()
-            return _batch_norm(x, weight, bias, mean, variance, False, self.opt.eps)
+            return batch_norm(x, weight, bias, mean, variance, False, self.opt.eps)
         y, mean, variance = self.by_batch(x, weight, bias)
         self.learn(x, mean, variance)
         return y
@@ -210,13 +211,6 @@ class MVN(Layer):
         with torch.no_grad():  # sqrt(variance + extra) = sigma + eps, where extra is a constant for autograd
             extra = (2 * variance.sqrt() + self.opt.eps) * self.opt.eps
         return (centred * (variance + extra).rsqrt()).view_as(x)
-
-
-def _batch_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, training: bool, eps: float
-) -> Tensor:
-    """torch's kernel. In training it overwrites `mean` and `variance` with those of the batch, variance over m - 1."""
-    return torch.batch_norm(x, weight, bias, mean, variance, training, 1.0, eps, torch.backends.cudnn.enabled)
 
 
 def _joint_batch_norm(

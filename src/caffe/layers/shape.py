@@ -18,8 +18,9 @@ class Concat(Layer, bottoms=(1, None)):
 
     bottoms (..., K_i, ...), top (..., sum of K_i, ...)
 
-    `concat_dim` is the old name of `axis`.
-    Source: BVLC concat_layer.cpp.
+    `concat_dim` is the old name of `axis`. With Intel's `per_fla_fuse` the bottoms (N, C_i, H_i, W_i) may have maps of
+    different sizes. They are permuted to (N, H_i, W_i, C_i) and flattened before: top (N, sum of H_i W_i C_i, 1, 1).
+    Source: BVLC concat_layer.cpp; Intel's mkldnn_concat_layer.cpp, which takes the place of SSD's Permute and Flatten.
     """
 
     records = Records.EACH
@@ -28,6 +29,9 @@ class Concat(Layer, bottoms=(1, None)):
     def setup(self, *bottoms: Tensor) -> None:
         self.along = _axis_or_dim(self, "concat_dim", bottoms[0])
         first = bottoms[0].shape
+        if self.opt.per_fla_fuse:
+            self._check_fused(bottoms)
+            return
         for i, x in enumerate(bottoms):
             fits = len(x.shape) == len(first) and all(
                 a == b or axis == self.along for axis, (a, b) in enumerate(zip(x.shape, first, strict=True))
@@ -37,9 +41,21 @@ class Concat(Layer, bottoms=(1, None)):
 
     @property
     def shares(self) -> bool:
-        return len(self.spec.bottom) == 1
+        return len(self.spec.bottom) == 1 and not self.opt.per_fla_fuse
+
+    def _check_fused(self, bottoms: tuple[Tensor, ...]) -> None:
+        self.require(
+            self.along == 1, f"has per_fla_fuse and axis {self.along}; it is for axis 1, remove one of the two"
+        )
+        for i, x in enumerate(bottoms):
+            fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected (N, C, H, W)"
+            self.require(
+                x.dim() == 4 and x.shape[0] == bottoms[0].shape[0], f"{fact} for per_fla_fuse, N equal for all"
+            )
 
     def forward(self, *bottoms: Tensor) -> Tensor:
+        if self.opt.per_fla_fuse:
+            return torch.cat([x.permute(0, 2, 3, 1).flatten(1) for x in bottoms], 1)[:, :, None, None]
         return torch.cat(bottoms, self.along) if len(bottoms) > 1 else bottoms[0].view_as(bottoms[0])
 
 

@@ -4454,14 +4454,16 @@ class ImResizeParameter(_message.Message):
     def __init__(self, factor: _Optional[float] = ..., start_scale: _Optional[float] = ..., scale_gap: _Optional[float] = ..., target_spatial_height: _Optional[int] = ..., target_spatial_width: _Optional[int] = ...) -> None: ...
 
 class NmsParameter(_message.Message):
-    __slots__ = ("threshold", "max_peaks", "num_parts")
+    __slots__ = ("threshold", "num_peak", "max_peaks", "num_parts")
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    NUM_PEAK_FIELD_NUMBER: _ClassVar[int]
     MAX_PEAKS_FIELD_NUMBER: _ClassVar[int]
     NUM_PARTS_FIELD_NUMBER: _ClassVar[int]
     threshold: float
+    num_peak: int
     max_peaks: int
     num_parts: int
-    def __init__(self, threshold: _Optional[float] = ..., max_peaks: _Optional[int] = ..., num_parts: _Optional[int] = ...) -> None: ...
+    def __init__(self, threshold: _Optional[float] = ..., num_peak: _Optional[int] = ..., max_peaks: _Optional[int] = ..., num_parts: _Optional[int] = ...) -> None: ...
 
 class OPTransformationParameter(_message.Message):
     __slots__ = ("model", "media_directory", "dataset_type", "sources", "probabilities", "target_dist", "center_perterb_max", "max_rotate_degree", "scale_min", "scale_max", "scale_prob", "crop_size_x", "crop_size_y", "stride", "sigma", "visualize")

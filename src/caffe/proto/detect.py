@@ -36,6 +36,7 @@ _WANTED = {
     "state": "a solver state (.solverstate, or HDF5)",
     "blob": "a mean file (.binaryproto)",
     "text": "a text file (.prototxt)",
+    "any": "a prototxt, caffemodel, solverstate, mean, HDF5 or ONNX file, or the folder of a database",
 }
 _WAYS_OUT = {
     ("net", "state"): "to continue training from it use -snapshot; the weights are in the .caffemodel beside it",

@@ -19,11 +19,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from caffe.errors import ProtoError
-from caffe.proto import detect, extend, files, hints
+from caffe.proto import caffe_pb2, detect, extend, files, hints
 from caffe.proto.files import PathLike
 from caffe.proto.printing import dumps, repeated_fields
 
-__all__ = ["dumps", "field_line", "layer_line", "parse", "read", "write"]
+__all__ = ["dumps", "field_line", "layer_line", "parse", "read", "read_definition", "write"]
 
 M = TypeVar("M", bound=Message)
 
@@ -58,6 +58,20 @@ def read(path: PathLike, message: M) -> M:
     if found not in ("text", "empty") and b"\0" in content and not content.startswith(_UTF16):
         raise detect.reject(path, found, "text")
     return parse(decode(content), message, os.fspath(path))
+
+
+def read_definition(path: PathLike) -> Message:
+    """Read a prototxt file that is a net's or a solver's definition; returns the NetParameter or SolverParameter.
+
+    Raises `FileError` and `ProtoError`; if the text is neither, the error of a net.
+    """
+    try:
+        return read(path, caffe_pb2.NetParameter())
+    except ProtoError as error:
+        try:
+            return read(path, caffe_pb2.SolverParameter())
+        except ProtoError:
+            raise error from None
 
 
 def parse(text: str, message: M, name: str = "<text>") -> M:

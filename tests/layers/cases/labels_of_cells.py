@@ -50,5 +50,6 @@ CASES = [
     Case("MergeCrop", "add", ((2, 3, 4), (2, 3, 7)), "mergecrop_param { operation: ADD backward: [true, true] }"),
     Case("Switch", "plain", ((2, 3), (2, 3))),
     Case("Nms", "plain", ((2, 3, 6, 7),), "nms_param { num_parts: 2 max_peaks: 3 threshold: 0.2 }"),
+    Case("Nms", "first", ((2, 1, 6, 7),), "nms_param { num_peak: 3 threshold: 0.2 }"),
     Case("DiceCoefLoss", "plain", ((3, 2, 4), within(0, 1, 3, 8))),
 ]

@@ -9,6 +9,7 @@ CASES = [
     Case("Concat", "default", ((2, 3, 5), within(0, 1, 2, 7, 5))),
     Case("Concat", "one", ((2, 3, 5),)),
     Case("Concat", "axis", ((2, 3, 5), within(0, 1, 2, 3, 2), within(3, 4, 2, 3, 1)), "concat_param { axis: -1 }"),
+    Case("Concat", "fused", ((2, 3, 4, 5), (2, 2, 1, 2)), "concat_param { per_fla_fuse: true }"),
     Case("Concat", "old_name", ((2, 3), within(0, 1, 5, 3)), "concat_param { concat_dim: 0 }"),
     Case("Slice", "equal", ((2, 6, 5),), tops=3),
     Case("Slice", "one", ((2, 3, 5),)),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from caffe.data.pipeline.boxes import SIDES
+from caffe.data.pipeline.rng import generator
 from caffe.errors import DataError
 from caffe.proto import caffe_pb2
 
-__all__ = ["Resize"]
+__all__ = ["Resize", "resizing"]
 
 _Resize = caffe_pb2.ResizeParameter
 _METHODS = {
@@ -21,6 +23,8 @@ _METHODS = {
     _Resize.CUBIC: cv2.INTER_CUBIC,
     _Resize.LANCZOS4: cv2.INTER_LANCZOS4,
 }
+_SCALE = 1 << 20
+"""The random stream that chooses the size of a batch."""
 _BORDERS = {
     _Resize.CONSTANT: cv2.BORDER_CONSTANT,
     _Resize.MIRRORED: cv2.BORDER_REFLECT_101,
@@ -36,18 +40,25 @@ class Resize:
     Source: SSD's im_transforms.cpp, which ignores `prob` as well.
     """
 
-    def __init__(self, param: Any) -> None:
-        """`param` is a ResizeParameter. Raises DataError for missing sizes or inconsistent values."""
+    def __init__(self, param: Any, alone: bool = True) -> None:
+        """`param` is a ResizeParameter. Raises DataError for missing sizes or inconsistent values.
+
+        `alone` says that there is no other, so that `prob` must be 1.
+        """
         self.param = param
         if not (param.height and param.width):
             raise DataError(f"resize_param has height {param.height} and width {param.width}; set both")
-        if param.prob != 1:
+        if alone and param.prob != 1:
             raise DataError(f"resize_param.prob is {param.prob:g}, but all images get one size; write prob: 1")
         scales = (param.height_scale, param.width_scale)
         if any(scales) and not (all(scales) and param.resize_mode == _Resize.FIT_SMALL_SIZE):
             raise DataError("resize_param: height_scale and width_scale must be set together, with FIT_SMALL_SIZE")
         self.methods = [_METHODS[mode] for mode in param.interp_mode] or [cv2.INTER_LINEAR]
         self.random = len(self.methods) > 1
+
+    def of(self, seed: int, number: int) -> Resize:
+        """Return the Resize of batch `number`: this one, for all batches."""
+        return self
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width to which an image of this size is resized."""
@@ -104,3 +115,32 @@ class Resize:
         if len(values) not in (0, 1, channels):
             raise DataError(f"has {channels} channels, but pad_value is given {len(values)} times; give 1 or all")
         return values * channels if len(values) == 1 else values or [0.0] * channels
+
+
+class _Scales(Resize):
+    """Several sizes, one of which is chosen at random for each batch, with the probabilities `prob`.
+
+    Before the first batch it acts as the first of them.
+    Source: eric612/MobileNet-YOLO, annotated_data_layer.cpp, which keeps a size for several batches.
+    """
+
+    def __init__(self, params: Sequence[Any]) -> None:
+        super().__init__(params[0], alone=False)
+        self.all = [Resize(param, alone=False) for param in params]
+        self.chances = np.array([param.prob for param in params], np.float64)
+        if not (self.chances >= 0).all() or not self.chances.sum() > 0:
+            raise DataError(f"the resize_params have prob {self.chances.tolist()}; expected 0 or more, one above 0")
+        if any(param.height_scale for param in params):
+            raise DataError("several resize_params do not go with height_scale and width_scale; remove them")
+
+    def of(self, seed: int, number: int) -> Resize:
+        place = generator(seed, number, _SCALE).choice(len(self.all), p=self.chances / self.chances.sum())
+        return self.all[int(place)]
+
+
+def resizing(param: Any) -> Resize | None:
+    """Return the Resize of a TransformationParameter, None if it has none. Raises DataError."""
+    if not param.HasField("resize_param"):
+        return None
+    more = list(param.more_resize_param)
+    return _Scales([param.resize_param, *more]) if more else Resize(param.resize_param)

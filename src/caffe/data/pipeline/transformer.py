@@ -13,7 +13,7 @@ from caffe.data.pipeline import buffers, normalization
 from caffe.data.pipeline.augment import Augmentation
 from caffe.data.pipeline.distortion import Distortion, Expansion, Noise, Part
 from caffe.data.pipeline.normalization import CHANNELS_LAST, extent, read_array
-from caffe.data.pipeline.resizing import Resize
+from caffe.data.pipeline.resizing import Resize, resizing
 from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.samplers import Samplers
 from caffe.data.pipeline.shard import WHOLE, Shard
@@ -61,7 +61,7 @@ class BatchTransformer:
         self.cutout: int = param.cutout if train else 0
         self.mixup: float = param.mixup if train else 0
         self.classes: int = param.label_count if param.mixup else 0  # also in TEST, so that the label keeps its shape
-        self.resize = Resize(param.resize_param) if param.HasField("resize_param") else None
+        self.resize = resizing(param)
         self.distort = Distortion(param.distort_param) if param.HasField("distort_param") else None
         self.expand = Expansion(param.expand_param, param.mean_value) if param.HasField("expand_param") else None
         self.degrade = Noise(param.noise_param) if param.HasField("noise_param") else None
@@ -121,12 +121,15 @@ class BatchTransformer:
         """
         if self.reshaping:
             rng = generator(seed, number, _RESHAPE + use)
-            image, label = self._reshaped(image, label, rng)
+            resize = None if self.resize is None else self.resize.of(seed, number)
+            image, label = self._reshaped(image, label, rng, resize)
         if self.augmented:
             image = self.augmentation(image, generator(seed, number, _AUGMENT + use))
         return image, label
 
-    def _reshaped(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+    def _reshaped(
+        self, image: np.ndarray, label: Any, rng: np.random.Generator, resize: Resize | None
+    ) -> tuple[np.ndarray, Any]:
         """Distort, expand, crop to a sampled window, resize and add noise, in SSD's order."""
         if image.dtype != np.uint8:
             raise DataError(f"has pixels of type {image.dtype}; resize_param and the like need 8 bits a channel")
@@ -142,9 +145,9 @@ class BatchTransformer:
             label = self.labels.varied(label, None, size, window)
         part = Part.of(size, window)
         pixels = part(pixels) if canvas is None or self.expand is None else self.expand.part(pixels, canvas, part)
-        if self.resize is not None:
-            label = self.labels.varied(label, self.resize, pixels.shape[:2], None)
-            pixels = self.resize(pixels, rng)
+        if resize is not None:
+            label = self.labels.varied(label, resize, pixels.shape[:2], None)
+            pixels = resize(pixels, rng)
         if self.degrade is not None:
             pixels = self.degrade(pixels, rng)
         return planes(pixels), label

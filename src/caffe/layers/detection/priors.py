@@ -44,6 +44,9 @@ class _Priors(Layer, abstract=True):
         self.image_size = self._sides("img_size", ("img_h", "img_w"))
         self.steps = self._sides("step", ("step_h", "step_w"))
         self.widths, self.heights = self.priors()
+        self.rows = [0.0] * len(self.widths)  # how far below the centre of its cell a box lies, in steps
+        if self.opt.denser_prior_boxes:
+            self.rows[1::2] = [1 - self.opt.offset] * (len(self.widths) // 2)
         self.require(len(self.widths) > 0, "has no prior box; give at least one")
         self.made: dict[tuple[object, ...], Tensor] = {}
 
@@ -71,7 +74,8 @@ class _Priors(Layer, abstract=True):
             for n, step in zip(cells, steps, strict=True)
         )
         shape = (*cells, len(self.widths))
-        centre = torch.stack([across[None, :, None].expand(shape), y[:, None, None].expand(shape)], -1)
+        down = y[:, None, None] + x.new_tensor(self.rows) * steps[0]
+        centre = torch.stack([across[None, :, None].expand(shape), down.expand(shape)], -1)
         half = x.new_tensor([[w / 2, h / 2] for w, h in zip(self.widths, self.heights, strict=True)])
         boxes = torch.cat([centre - half, centre + half], -1) / x.new_tensor([width, height, width, height])
         if self.opt.clip:
@@ -104,12 +108,12 @@ class PriorBox(_Priors, bottoms=2):
         sizes for each min_size s, with its max_size m:  s x s;  sqrt(s m) x sqrt(s m) if m is given;
         and s sqrt(a) x s / sqrt(a) for each aspect ratio a other than 1, and 1 / a with flip
 
-    The top is ordered by row, column and box. clip clamps the boxes to 0 .. 1. As in SSD's Caffe, min_size and max_size
-    are truncated to integers, with a warning (OpenCV does not). The top has no gradient and is cached for each shape.
-    Source: Liu et al., arXiv:1512.02325 (SSD), prior_box_layer.cpp.
+    The top is ordered by row, column and box. denser_prior_boxes has a second box behind each, centred at (h + 1)
+    step_h. clip clamps the boxes to 0 .. 1. As in SSD's Caffe, min_size and max_size are truncated to integers, with a
+    warning. Source: arXiv:1512.02325 (SSD), prior_box_layer.cpp; arXiv:1801.02765 (TextBoxes++).
     """
 
-    foreign = ("width", "height", "faceboxes", "box_width", "box_height", "denser_prior_boxes")
+    foreign = ("width", "height", "faceboxes", "box_width", "box_height")
 
     def priors(self) -> tuple[list[float], list[float]]:
         small, large = self._whole("min_size"), self._whole("max_size")
@@ -124,9 +128,13 @@ class PriorBox(_Priors, bottoms=2):
             if large:
                 sides.append((math.sqrt(s * large[index]),) * 2)
             sides += [(s * math.sqrt(a), s / math.sqrt(a)) for a in self._ratios()]
-            widths += [side[0] for side in sides]
-            heights += [side[1] for side in sides]
+            widths += [side[0] for side in sides for _ in range(self._times)]
+            heights += [side[1] for side in sides for _ in range(self._times)]
         return widths, heights
+
+    @property
+    def _times(self) -> int:
+        return 2 if self.opt.denser_prior_boxes else 1
 
     def _whole(self, name: str) -> list[int]:
         values = list(getattr(self.opt, name))

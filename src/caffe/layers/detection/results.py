@@ -115,7 +115,7 @@ class ResultFiles:
     def add(self, rows: Tensor) -> None:
         """Add the detections (K, 7) of the next image."""
         name, height, width = self.images[self.next]
-        boxes = in_pixels(rows[:, 3:], (height, width), self.resize)
+        boxes = in_pixels(rows[:, 3:7], (height, width), self.resize)
         sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
         for (label, score), box in zip(rows[:, 1:3].tolist(), sides, strict=True):
             rounded = [math.floor(x * 100 + 0.5) / 100 for x in box]

@@ -76,15 +76,36 @@ class Truth:
 
 
 def check_truth(layer: Layer, x: Tensor, rows: Tensor) -> None:
-    """Check that bottom 1 holds rows of five numbers for each image of bottom 0."""
+    """Check that bottom 1 holds rows of five numbers for each image of bottom 0, or SSD's rows of eight."""
+    if _is_ssd(rows):
+        return
     fact = f"{layer.bottom_name(1)} has shape {shape_text(rows.shape)}, expected rows [label, x, y, w, h] for each of"
     fits = rows.dim() > 1 and rows.shape[0] == x.shape[0] and rows.shape[1:].numel() % 5 == 0
     layer.require(fits, f"{fact} the {x.shape[0]} images")
 
 
-def read_truth(layer: Layer, rows: Tensor, classes: int) -> Truth:
+def _is_ssd(rows: Tensor) -> bool:
+    """Whether the truth has the rows of SSD's AnnotatedData, (1, 1, T, 8)."""
+    return rows.dim() == 4 and tuple(rows.shape[:2]) == (1, 1) and rows.shape[3] == 8
+
+
+def _from_ssd(rows: Tensor, images: int) -> Tensor:
+    """Convert SSD's rows [image, label, instance, corners, difficult] to rows (images, T, 5), with zeros behind.
+
+    SSD counts classes from 1, since 0 is the background; YOLO's layers count from 0.
+    """
+    flat = rows.reshape(-1, 8)
+    mine = flat[:, 0] == torch.arange(images, device=rows.device)[:, None]
+    order = torch.argsort(~mine, dim=1, stable=True)
+    near, far = flat[:, 3:5], flat[:, 5:7]
+    made = torch.cat([flat[:, 1:2] - 1, (near + far) / 2, far - near], 1)
+    return made[order] * mine.gather(1, order).unsqueeze(-1)
+
+
+def read_truth(layer: Layer, rows: Tensor, classes: int, images: int) -> Truth:
     """Read the rows [label, x, y, w, h] of bottom 1. Raises an error if a label is not a class."""
-    rows = rows.detach().reshape(len(rows), -1, 5)
+    rows = rows.detach()
+    rows = _from_ssd(rows, images) if _is_ssd(rows) else rows.reshape(len(rows), -1, 5)
     truth = Truth(rows, rows[..., 0].nan_to_num(-1, -1, -1).long())
     if is_exact():  # in a gradient check the truth may hold random numbers
         truth.label = truth.label.clamp(0, classes - 1)
@@ -95,7 +116,7 @@ def read_truth(layer: Layer, rows: Tensor, classes: int) -> Truth:
             layer.error(
                 f"{layer.bottom_name(1)} holds the label {label}, expected 0 to {classes - 1}; correct the data"
             )
-        used = int((truth.there | truth.seen).sum(1).max()) if len(rows) else 0
+        used = int((truth.there | truth.seen).sum(1).max()) if rows.numel() else 0
         truth = Truth(rows[:, :used], truth.label[:, :used])
     return truth
 

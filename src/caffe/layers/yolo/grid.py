@@ -151,7 +151,7 @@ class _EvalDetection(_Grid, abstract=True):
         if not has_values(x):
             return top
         predicted = self._second(x) if opt.biases else self._first(x)
-        objects = self._objects_of_rows(rows) if opt.biases else self._objects_of_cells(rows)
+        objects = self._objects_of_rows(rows, len(x)) if opt.biases else self._objects_of_cells(rows)
         for each, (made, there) in enumerate(zip(zip(*predicted, strict=True), objects, strict=True)):
             self._count(top[each], made, there)
         return top
@@ -183,8 +183,8 @@ class _EvalDetection(_Grid, abstract=True):
         self._known(rows[:, 2 * cells : 3 * cells], there)
         return [(label[i][on], box[i][on], hard[i][on]) for i, on in enumerate(there)]
 
-    def _objects_of_rows(self, rows: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        truth = read_truth(self, rows, self.opt.num_class)
+    def _objects_of_rows(self, rows: Tensor, images: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        truth = read_truth(self, rows, self.opt.num_class, images)
         self._known(truth.label, truth.seen)
         box = corners(truth.box)
         return [(truth.label[i][on], box[i][on], truth.label[i][on] < 0) for i, on in enumerate(truth.seen)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ from caffe.proto import caffe_pb2
 
 __all__ = ["RegionLoss", "YoloSeg", "Yolov3"]
 
-MSE, IOU, GIOU = (caffe_pb2.Yolov3Parameter.IouLoss.Value(name) for name in ("MSE", "IOU", "GIOU"))
+MSE, IOU, GIOU, DIOU, CIOU = caffe_pb2.Yolov3Parameter.IouLoss.values()
 
 
 class _Grid(Loss, abstract=True):
@@ -113,7 +115,7 @@ class _RegionLoss(_Grid, abstract=True):
 class RegionLoss(_RegionLoss, bottoms=2):
     """The loss of YOLO 2.
 
-    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], then zeros   top: loss ()
+    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], or SSD's   top: loss ()
 
         loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column and a the anchor
         objectness   noobject_scale s (1 - s) s, 0 above thresh; at the cell and best anchor of each box of the truth:
@@ -139,7 +141,7 @@ class RegionLoss(_RegionLoss, bottoms=2):
 
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         cells = apart(x, self.opt.num)
-        delta = self._deltas(cells, read_truth(self, rows, self.opt.num_class))
+        delta = self._deltas(cells, read_truth(self, rows, self.opt.num_class, len(x)))
         if has_values(x):
             self.runs.add_(1)
         grad = delta.movedim(-1, 2).reshape(x.shape) / len(x)
@@ -176,9 +178,11 @@ class _Yolov3(_Grid, abstract=True):
             near = given[..., :2] - (truth.box[..., :2] * side - cell)
             sides = scale * torch.cat([near, given[..., 2:4] - (pixels / every[best]).log()], -1)
         else:
-            better = _generalized(box, truth.box)
+            better = _paired(box, truth.box) - farness(box, truth.box, opt.iou_loss == CIOU)[0]
+            if opt.iou_loss in (IOU, GIOU):
+                better = _generalized(box, truth.box)
             more = opt.iou_normalizer * (1 - better).where(counts.unsqueeze(-1), 0).sum()
-            sides = opt.iou_normalizer * _sides(box, truth.box, given[..., 2:4], opt.iou_loss == GIOU)
+            sides = opt.iou_normalizer * _sides(box, truth.box, given[..., 2:4], opt.iou_loss)
         object_ = (given[..., 4:5] - 1) * (opt.object_scale if opt.use_logic_gradient else 1)
         values = torch.cat([sides, object_], -1)
         last = counts & _first(place, last=True)
@@ -206,7 +210,7 @@ class _Yolov3(_Grid, abstract=True):
 class Yolov3(_Yolov3, bottoms=2):
     """The loss of YOLO 3 for one scale.
 
-    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], then zeros   top: loss ()
+    bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], or SSD's   top: loss ()
 
         loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column, a the anchor, A anchors_scale
         objectness   s, 0 above thresh; at the cell and best anchor of each box of the truth, if in `mask`:
@@ -214,8 +218,9 @@ class Yolov3(_Yolov3, bottoms=2):
         x, y   k (s - (x W - i))        w, h   k (tw - log(w W A / a)),  k = coord_scale (2 - w h)
         classes   class_scale (s - 1 or 0) (use_focal_loss: times 0.5 (1 - p) (1 - p - 2 p log p), p the s of the label)
 
-    use_logic_gradient multiplies the gradient of all but w, h by s (1 - s). iou_loss IOU or GIOU: x, y, w, h add
-    iou_normalizer (1 - GIOU), d its slope. Source: arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_layer.cpp.
+    use_logic_gradient multiplies the gradient of all but w, h by s (1 - s). iou_loss IOU, GIOU, DIOU, CIOU: x, y, w, h
+    add iou_normalizer (1 - GIOU), or 1 - DIOU, 1 - CIOU as in darknet (arXiv:1911.08287), d the slope.
+    Source: arXiv:1804.02767; eric612/MobileNet-YOLO, yolov3_layer.cpp.
     """
 
     without_effect = (
@@ -230,7 +235,6 @@ class Yolov3(_Yolov3, bottoms=2):
         later = [name for name in ("iou_thresh", "accumulate", "label_smooth_eps") if getattr(opt, name)]
         later += ["max_delta"] if opt.HasField("max_delta") else []
         self.require(not later, f"{', '.join(later)} is not implemented; remove it")
-        self.require(opt.iou_loss in (MSE, IOU, GIOU), "iou_loss DIOU and CIOU are not implemented; write GIOU")
         both = opt.iou_loss != MSE and opt.use_logic_gradient
         self.require(not both, "use_logic_gradient goes with iou_loss: MSE only; remove one of the two")
         check_map(self, 0, x, opt.num, opt.num_class)
@@ -243,7 +247,7 @@ class Yolov3(_Yolov3, bottoms=2):
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         cells = apart(x, self.opt.num)
         swapped = torch.cat([cells[..., :2].sigmoid(), cells[..., 2:4], cells[..., 4:].sigmoid()], -1)
-        delta, more = self._deltas(swapped, read_truth(self, rows, self.opt.num_class))
+        delta, more = self._deltas(swapped, read_truth(self, rows, self.opt.num_class, len(x)))
         grad = delta
         if self.opt.use_logic_gradient:
             slope = swapped * (1 - swapped)
@@ -267,8 +271,32 @@ def _generalized(a: Tensor, b: Tensor) -> Tensor:
     return iou - (hull - both) / hull.clamp(min=1e-38)
 
 
-def _sides(box: Tensor, truth: Tensor, logs: Tensor, generalized: bool) -> Tensor:
-    """The negative derivative (..., 4) of the (generalized) overlap by x, y, log w and log h.
+def farness(box: Tensor, truth: Tensor, shape: bool) -> tuple[Tensor, Tensor]:
+    """The term (..., 1) that DIOU takes from the overlap, or with `shape` CIOU, and its slope (..., 4) by x, y, w, h.
+
+        d^2 / c^2, d the distance of the centres, c the diagonal of the hull; CIOU adds a v, a = v / (1 - IOU + v),
+        v = 4 / pi^2 (atan(w / h of the truth) - atan(w / h))^2, whose slope leaves out 1 / (w^2 + h^2)
+
+    Source: Zheng et al., arXiv:1911.08287; darknet's box.c.
+    """
+    p, t = corners(box), corners(truth)
+    offset, hull = box[..., :2] - truth[..., :2], torch.maximum(p, t)[..., 2:] - torch.minimum(p, t)[..., :2]
+    distance = offset.square().sum(-1, keepdim=True)
+    diagonal = hull.square().sum(-1, keepdim=True).clamp(min=1e-38)
+    near, far = -(p[..., :2] < t[..., :2]).to(box), (p[..., 2:] > t[..., 2:]).to(box)  # slopes of the hull's corners
+    shrink = 2 * hull * distance / diagonal.square()
+    slope = torch.cat([2 * offset / diagonal - shrink * (far + near), -shrink * (far - near) / 2], -1)
+    if not shape:
+        return distance / diagonal, slope
+    turn = torch.atan2(truth[..., 2:3], truth[..., 3:4]) - torch.atan2(box[..., 2:3], box[..., 3:4])
+    v = 4 / math.pi**2 * turn.square()
+    weight = v / (1 - _paired(box, truth) + v + 1e-6)
+    more = weight * 8 / math.pi**2 * turn * torch.cat([-box[..., 3:4], box[..., 2:3]], -1)
+    return distance / diagonal + weight * v, slope + torch.cat([more * 0, more], -1)
+
+
+def _sides(box: Tensor, truth: Tensor, logs: Tensor, kind: int) -> Tensor:
+    """The negative derivative (..., 4) of the overlap of an iou_loss by x, y, log w and log h.
 
     As in the source, the intersection is the product of both common lengths, even if these are negative.
     """
@@ -281,13 +309,17 @@ def _sides(box: Tensor, truth: Tensor, logs: Tensor, generalized: bool) -> Tenso
     by_area = torch.cat([-other.where(starts[0] > starts[1], 0), other.where(ends[0] < ends[1], 0)], -1)
     by_union = torch.cat([-size.flip(-1), size.flip(-1)], -1) - by_area
     slope = (union * by_area - area * by_union) / union.square()
-    if generalized:
+    if kind == GIOU:
         hull = torch.maximum(*ends) - torch.minimum(*starts)
         other, hull = hull.flip(-1), hull.prod(-1, keepdim=True)
         by_hull = torch.cat([-other.where(starts[0] < starts[1], 0), other.where(ends[0] > ends[1], 0)], -1)
         slope = slope + (hull * by_union - union * by_hull) / hull.square()
     near, far = slope[..., :2], slope[..., 2:]
-    return -torch.cat([near + far, (far - near) / 2 * logs.exp()], -1).nan_to_num(0, 0, 0)
+    made = torch.cat([near + far, (far - near) / 2], -1)
+    if kind in (DIOU, CIOU):
+        inside = (shared > 0).all(-1, keepdim=True)
+        made = made.where(inside, 0) - farness(box, truth, kind == CIOU)[1]
+    return -torch.cat([made[..., :2], made[..., 2:] * logs.exp()], -1).nan_to_num(0, 0, 0)
 
 
 class YoloSeg(Loss, bottoms=(2, 3)):

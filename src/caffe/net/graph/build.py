@@ -6,7 +6,7 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError, LayerError, NetError
 from caffe.layers.base import Layer, Source, shape_text
 from caffe.layers.support.types import layer_class
+from caffe.limits import unchecked
 from caffe.net.graph.gradients import mark_backward
 from caffe.net.graph.shapes import infer_tops
 from caffe.net.graph.step import Graph, LastRun, Learnable, Step
@@ -35,7 +36,7 @@ def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph
 
     `locate(i)` gives the file and line of layer i for errors, such as "train.prototxt:41".
     """
-    with _no_collection():
+    with _no_collection(), unchecked() if device.type == "meta" else nullcontext():
         return _Builder(net, device, locate).graph
 
 

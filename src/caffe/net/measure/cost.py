@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,8 @@ def cost(step: Step) -> Cost:
 def products(step: Step) -> int:
     """Floating-point operations of the matrix products that a layer's `forward` forms, on meta tensors."""
     bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
-    with FlopCounterMode(display=False, custom_mapping=_more_products()) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_more_products())
+    with counter, suppress(ZeroDivisionError):  # torch's rule for batch_norm, which has no products, divides by m - 1
         step.layer.dry_run(*bottoms)
     return int(counter.get_total_flops())
 

@@ -35,6 +35,7 @@ EFFECT = _by_message(
         },
         of.INTEL: {
             "BatchNormParameter": "filler use_weight_bias bias_term",
+            "ConcatParameter": "per_fla_fuse",
             "SolverParameter": "warmup_start_lr",
         },
         of.DEEPLAB: {"ConvolutionParameter": "hole hole_h hole_w"},
@@ -62,7 +63,7 @@ WITHOUT_EFFECT = _by_message(
             "LayerParameter": "engine multinode mn_activation_param mn_grad_compress_param quantization_param "
             "split_param",
             "BatchNormParameter": "engine stats_batch_size",
-            "ConcatParameter": "engine per_fla_fuse",
+            "ConcatParameter": "engine",
             "ConvolutionParameter": "conv_algorithm",
             "EltwiseParameter": "engine",
             "InnerProductParameter": "engine",

@@ -13,14 +13,10 @@ __all__ = ["LAYERS", "VALUES", "foreign_layer", "foreign_value"]
 _OWN = 'write it as a layer of your own (docs/layers_own.md, --import FILE) or as a "Python" layer'
 
 LAYERS: dict[str, tuple[str, str]] = {
-    "AdaptiveBiasChannel": (of.DEEPLAB, ""),
     "AnchorEmbeddingExtractor": (of.OPENVINO, ""),
     "BlackAugmentation": (of.FLOWNET, ""),
     "DataAugmentation": (of.FLOWNET, ""),
-    "DenseBlock": (of.OCR, ""),
-    "DenseCRF": (of.DEEPLAB, ""),
     "DetectNetGroundTruth": (of.NVIDIA, ""),
-    "DomainTransform": (of.DEEPLAB, ""),
     "FlowAugmentation": (of.FLOWNET, ""),
     "TRT": (of.NVIDIA, "run the net of its deploy and model instead: caffe.Net(deploy, model)"),
 }
