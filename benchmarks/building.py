@@ -9,6 +9,7 @@ our part of the start.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -107,9 +108,11 @@ def started(repeats: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Print both tables."""
-    if argv not in ([], ["-short"]):
-        sys.exit(f"benchmarks building: unknown arguments {' '.join(argv)}\n\n{__doc__}")
-    repeats = 2 if argv else 7
+    parser = argparse.ArgumentParser(prog="python -m benchmarks building", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("-short", action="store_true", help="fewer repetitions; writes nothing")
+    short = parser.parse_args(argv).short
+    repeats = 2 if short else 7
     print(machine(2))
     print()
     built(repeats)

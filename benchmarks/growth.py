@@ -8,6 +8,7 @@ linear in layers and in the batch, 2 in the side of the image.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
@@ -110,12 +111,14 @@ def markdown(found: dict[str, dict[int, list[float]]]) -> str:
 
 def main(argv: list[str]) -> None:
     """Measure and print; without `-short`, write the table and the picture."""
-    if argv not in ([], ["-short"]):
-        sys.exit(f"benchmarks growth: unknown arguments {' '.join(argv)}\n\n{__doc__}")
-    found = measured((1, 2), 0.05 if argv else 1.0)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks growth", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("-short", action="store_true", help="fewer repetitions; writes nothing")
+    short = parser.parse_args(argv).short
+    found = measured((1, 2), 0.05 if short else 1.0)
     page = markdown(found)
     print(page)
-    if not argv:
+    if not short:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "growth.md").write_text(page)
         draw(found)

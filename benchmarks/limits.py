@@ -5,6 +5,7 @@ python -m benchmarks limits [-short]
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -88,13 +89,15 @@ def overheads(repeats: int) -> Iterator[tuple[str, str, str]]:
 
 def main(argv: list[str]) -> None:
     """Measure and print; without `-short`, write benchmarks/results/machine.md."""
-    if argv not in ([], ["-short"]):
-        sys.exit(f"benchmarks limits: unknown arguments {' '.join(argv)}\n\n{__doc__}")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks limits", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("-short", action="store_true", help="fewer repetitions; writes nothing")
+    short = parser.parse_args(argv).short
     lines = ["# What this machine allows", "", machine(2), "", "| | one thread / two | |", "| --- | ---: | --- |"]
-    lines += [f"| {name} | {found} | {unit} |" for name, found, unit in rates(3 if argv else 15)]
+    lines += [f"| {name} | {found} | {unit} |" for name, found, unit in rates(3 if short else 15)]
     page = "\n".join([*lines, "", "What each limit means: [limits.md](../limits.md)", ""])
     print(page)
-    if not argv:
+    if not short:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "machine.md").write_text(page)
 

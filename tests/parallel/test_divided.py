@@ -158,7 +158,7 @@ def layer(kind, options="", bottom="ip", top="t"):
         ("shard: FULL precision: BFLOAT16", 2, "", "", "precision and shard are both set"),
         (PIPELINE + " debug_info: true", 2, "", "", "debug_info and pipeline are both set"),
         ("shard: FULL snapshot_diff: true", 2, "", "", "snapshot_diff and shard are both set"),
-        (PIPELINE + " global_dropout: true", 2, "", "", "a pipeline has one stream"),
+        (PIPELINE + " global_dropout: true", 2, "", "", "global_dropout and pipeline are both set"),
         ("pipeline { stages: 2 micro_batches: 4 }", 2, "", "", "one batch size, divisible by 4"),
         (PIPELINE, 2, layer("BatchNorm"), "", "BatchNorm. is not known to compute each record"),
         (PIPELINE, 2, layer("Softmax", "softmax_param { axis: 0 }"), "", "along the axis of the records"),

@@ -14,7 +14,10 @@ from typing import Any
 from caffe import log
 from caffe.errors import CaffeError, NetError
 from caffe.layers import Source, is_a, layer_class
+from caffe.layers.convolution import Convolution
 from caffe.layers.data_absent import is_absent
+from caffe.layers.data_memory import DummyData
+from caffe.layers.dense import InnerProduct
 from caffe.layers.python import Python
 from caffe.net import Net
 from caffe.net.graph.rules import filter_net
@@ -117,7 +120,7 @@ def _fit(param: Any, phase: int, error: str) -> tuple[Any, str] | None:
         return None
     labels = [blob for blob in reader.bottom if _maker(param, phase, blob) is not None]
     others = [blob for blob in reader.bottom if blob not in labels]
-    if not labels or not others or reader.type in ("Convolution", "InnerProduct"):
+    if not labels or not others or is_a(reader.type, Convolution, InnerProduct):
         return None
     shape = _shape_before(param, phase, reader.name, others[0])
     for candidate in _candidates(shape):
@@ -148,7 +151,7 @@ def _maker(param: Any, phase: int, blob: str) -> Any:
     for index in kept:
         layer = param.layer[index]
         several = len(layer.dummy_data_param.shape) == len(layer.top)  # else it is a layer of the net itself
-        if layer.type == "DummyData" and several and blob in layer.top[1:]:
+        if is_a(layer.type, DummyData) and several and blob in layer.top[1:]:
             return layer
     return None
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe.layers.base import Effects, Layer, Lowering, Records
+from caffe.layers.base import Effects, Layer, Lowering, Records, is_exported
 from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2
 
@@ -188,7 +188,10 @@ class PReLU(Layer):
         if weight.dim() and x.shape[1] != len(weight):
             self.error(f"{self.bottom_name(0)} has {x.shape[1]} channels, the layer was set up for {len(weight)}")
         weight = weight.to(x.dtype)
-        return _PReLU.apply(x, weight) if torch.is_grad_enabled() else F.prelu(x, weight)
+        if torch.is_grad_enabled() and not is_exported():
+            y: Tensor = _PReLU.apply(x, weight)
+            return y
+        return F.prelu(x, weight)
 
 
 class ReLU(Layer):

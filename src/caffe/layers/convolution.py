@@ -258,7 +258,8 @@ def kernel_for(slide: Slide, group: int, shape: Sequence[int], outputs: int) -> 
     options = slide.stride, slide.pad, slide.dilation, group
 
     def kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.is_grad_enabled() and bias is not None and bias.requires_grad and x.is_cpu:
+        learns = torch.is_grad_enabled() and bias is not None and bias.requires_grad
+        if learns and x.is_cpu and not is_exported():
             y: Tensor = _SumForBias.apply(x, weight, bias, *options)
         else:
             y = run(x, weight, bias, *options)

@@ -221,7 +221,7 @@ def checked(param: Any, rule: Rule, group: Group) -> Group:
     if mode == "pipeline":
         for name in ("global_batch_norm", "global_normalization", "global_dropout"):
             if getattr(param, name):
-                raise SolverError(f"{name} is set beside pipeline: it is not built for stages; remove one of them")
+                raise SolverError(f"{name} and pipeline are both set: stages do not support it; remove one of them")
         shard.read_as_one(param.pipeline.stages)
     return group
 

@@ -208,13 +208,12 @@ class _Yolov3(_Grid, abstract=True):
 
 
 class Yolov3(_Yolov3, bottoms=2):
-    """The loss of YOLO 3 for one scale.
+    """The loss of YOLO 3 for one scale; k_o is object_scale.
 
     bottoms: map (N, num (5 + num_class), H, W); truth (N, T 5), rows [label, x, y, w, h], or SSD's   top: loss ()
 
         loss = sum of d^2 / N, its gradient d / N, with d, s the sigmoid, i the column, a the anchor, A anchors_scale
-        objectness   s, 0 above thresh; at the cell and best anchor of each box of the truth, if in `mask`:
-        objectness   s - 1 (with use_logic_gradient times object_scale)
+        objectness   s, 0 above thresh; at the best anchor in `mask` of each box s - 1 (use_logic_gradient: k_o (s - 1))
         x, y   k (s - (x W - i))        w, h   k (tw - log(w W A / a)),  k = coord_scale (2 - w h)
         classes   class_scale (s - 1 or 0) (use_focal_loss: times 0.5 (1 - p) (1 - p - 2 p log p), p the s of the label)
 
