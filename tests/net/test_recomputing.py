@@ -76,36 +76,33 @@ def test_numbers_are_equal_to_the_bit(more):
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
 
-class Counted(Layer, tops=1):
-    """The bottom plus the number of calls so far."""
-
-    effects = Effects.CALLS
+@pytest.mark.parametrize(("name", "runs"), [("Counted", 1), ("Tallied", 2)])
+def test_layers_with_effects_run_once_and_others_twice(name, runs, own_types):
     calls = 0
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "meta":
-            Counted.calls += 1
-        return x * 1.0
+    class Counted(Layer):
+        """The bottom plus nothing; declares that its calls have effects."""
 
+        effects = Effects.CALLS
 
-class Tallied(Layer, tops=1):
-    """The bottom; counts its runs although it declares no effects."""
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            nonlocal calls
+            calls += x.device.type != "meta"
+            return x * 1.0
 
-    calls = 0
+    class Tallied(Layer):
+        """The bottom; counts its runs although it declares no effects."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "meta":
-            Tallied.calls += 1
-        return x * 1.0
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            nonlocal calls
+            calls += x.device.type != "meta"
+            return x * 1.0
 
-
-@pytest.mark.parametrize(("kind", "runs"), [(Counted, 1), (Tallied, 2)])
-def test_layers_with_effects_run_once_and_others_twice(kind, runs):
-    middle = f'layer {{ name: "own" type: "{kind.__name__}" bottom: "first" top: "first" }}'
+    middle = f'layer {{ name: "own" type: "{name}" bottom: "first" top: "first" }}'
     solver = solver_of(middle, "recompute: true")
-    kind.calls = 0
+    calls = 0
     solver.step(1)
-    assert kind.calls == runs
+    assert calls == runs
 
 
 def held(solver: Any) -> int:
