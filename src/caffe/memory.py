@@ -108,6 +108,7 @@ class Memory:
     """The memory of a blob's data or diff: a value that layers replace, and the array that a user holds of it."""
 
     __slots__ = (
+        "_blank",
         "_foreign",
         "_loan",
         "_looks",
@@ -127,6 +128,7 @@ class Memory:
         self.takers: Takers | None = None  # whether it matters which thread took the array last
         self._writes = self._looks = 0
         self._loan: Loan | None = None
+        self._blank: Tensor | None = None  # zeros of the last shape, one number in memory, never written
         self._value: Tensor
         self._private: bool
         self._foreign: bool
@@ -313,7 +315,10 @@ class Memory:
 
     def _put_zeros(self, shape: Sequence[int], like: Tensor) -> None:
         dtype = torch.float32 if like.dtype in _NARROW else like.dtype
-        self._value = like.new_zeros((), dtype=dtype).expand(tuple(shape))
+        blank = self._blank
+        if blank is None or blank.shape != tuple(shape) or blank.dtype != dtype or blank.device != like.device:
+            blank = self._blank = like.new_zeros((), dtype=dtype).expand(tuple(shape))
+        self._value = blank
         self._private, self._foreign, self._ready, self.missing = True, False, False, ""
         self._touched = False
         self._writes += 1

@@ -122,7 +122,7 @@ def test_onednn_gets_operands_whose_rows_are_adjacent(monkeypatch):
         return torch.nn.functional.linear(x, weight, bias)
 
     monkeypatch.setattr(torch_internals, "linear_pointwise", run)
-    monkeypatch.setattr(products, "_SMALL", 0)
+    monkeypatch.setattr(products, "_default_is_faster", lambda *_: False)
     whole = torch.linspace(-1, 1, 5 * 8).reshape(5, 8)
     x = whole[:, :4].detach().requires_grad_()
     weight = torch.linspace(-2, 1, 3 * 4).reshape(3, 4).requires_grad_()

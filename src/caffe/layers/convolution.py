@@ -14,10 +14,19 @@ from torch import Tensor
 
 from caffe import torch_internals
 from caffe.layers.base import Layer, Lowering, Records, is_exported, shape_text
+from caffe.layers.support import processor
 from caffe.layers.support.by_shape import ByShape
 from caffe.layers.support.geometry import FAR, Slide, im2col, margins, pad_axes, read_slide
 
-__all__ = ["Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col", "is_convolution"]
+__all__ = [
+    "Convolution",
+    "ConvolutionDepthwise",
+    "Deconvolution",
+    "DepthwiseConvolution",
+    "Im2col",
+    "convolution_gradients",
+    "is_convolution",
+]
 
 
 class _Filter(Layer, abstract=True):
@@ -259,7 +268,7 @@ def kernel_for(slide: Slide, group: int, shape: Sequence[int], outputs: int) -> 
 
     def kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         learns = torch.is_grad_enabled() and bias is not None and bias.requires_grad
-        if learns and x.is_cpu and not is_exported():
+        if learns and x.is_cpu and not processor.IS_INTEL and not is_exported():
             y: Tensor = _SumForBias.apply(x, weight, bias, *options)
         else:
             y = run(x, weight, bias, *options)
@@ -275,11 +284,22 @@ def _small(slide: Slide, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
     return F.conv2d(x, weight, bias, slide.stride, slide.pad)
 
 
-class _SumForBias(torch.autograd.Function):
-    """A convolution that computes the gradient of the bias in a separate sum.
+def convolution_gradients(
+    dy: Tensor, x: Tensor, weight: Tensor, options: Sequence[Any], wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of x, weight and bias, those that are `wanted`. `options` are those of `torch.convolution`.
 
-    oneDNN makes it together with that of the weights, and then takes up to twice as long for both.
+    oneDNN computes the gradient of the bias together with that of the weights. On processors that are not Intel's it
+    then takes up to twice as long for both, so that a separate sum is faster.
     """
+    at_once = processor.IS_INTEL and wanted[2]
+    sizes, mask = [len(weight)] if at_once else None, [*wanted[:2], at_once]
+    dx, dw, db = torch.ops.aten.convolution_backward(dy, x, weight, sizes, *options, mask)
+    return dx, dw, dy.sum((0, *range(2, dy.dim()))) if wanted[2] and not at_once else db
+
+
+class _SumForBias(torch.autograd.Function):
+    """A convolution whose gradients are those of `convolution_gradients`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Tensor:
@@ -291,9 +311,7 @@ class _SumForBias(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        wanted = [*ctx.needs_input_grad[:2], False]
-        dx, dw, _ = torch.ops.aten.convolution_backward(dy, x, weight, None, *ctx.options, wanted)
-        return dx, dw, dy.sum((0, *range(2, dy.dim()))), None, None, None, None
+        return *convolution_gradients(dy, x, weight, ctx.options, ctx.needs_input_grad[:3]), None, None, None, None
 
 
 def deconvolve(x: Tensor, weight: Tensor, bias: Tensor | None, slide: Slide, group: int) -> Tensor:

@@ -1,12 +1,12 @@
-"""The matrix product of fully connected layers. On the CPU it uses oneDNN.
+"""The matrix product of fully connected layers. On the CPU it uses oneDNN or torch's own library, the faster of both.
 
 torch's own `F.linear` uses MKL for float32, which on non-Intel processors is half as fast as oneDNN for large products.
-For small ones oneDNN's preparation takes longer than the product, so that `F.linear` is up to seven times as fast.
+For small ones, oneDNN's preparation takes longer than the product. On Intel's processors oneDNN is faster only for a
+few rows and large weights, and takes up to three times as long for products of transposed operands, as in backward.
 """
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import torch
@@ -15,30 +15,22 @@ from torch import Tensor
 
 from caffe import torch_internals
 from caffe.layers.base import is_exported
+from caffe.layers.support import processor
 
 __all__ = ["linear", "product"]
 
 _ONEDNN = torch_internals.has_onednn()
-
-
-def _is_intel() -> bool:
-    """Whether the processor is Intel's, as far as the system tells."""
-    try:
-        with open("/proc/cpuinfo") as info:
-            return "GenuineIntel" in info.read(200)
-    except OSError:
-        return "intel" in platform.processor().lower()
-
-
-_SMALL = 1 << (24 if _is_intel() else 22)
+_SMALL = 1 << 22
 """Products of at most this number of multiplications are formed by `F.linear`."""
 _FEW_ROWS = 2
 """For this number of rows or fewer, `F.linear` reads the weights once and is faster whatever their size."""
+_SOME_ROWS, _LARGE_WEIGHT = 64, 1 << 21
+"""Up to this number of rows, and from this number of weights on, oneDNN is faster on Intel's processors too."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (..., K) times weight (M, K) transposed, plus bias (M): (..., M)."""
-    if not _usable(x) or is_exported() or x.dim() < 2 or _is_small(x, weight):
+    if not _usable(x) or is_exported() or x.dim() < 2 or _default_is_faster(x, weight):
         return F.linear(x, weight, bias)
     if x.dim() == 2:
         y: Tensor = _Linear.apply(x, weight, bias)
@@ -49,15 +41,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (N, K) times weight (M, K) transposed, plus bias (M): a tensor (N, M) without autograd's history."""
     with torch.no_grad():
-        large = _usable(x) and weight.numel() and not _is_small(x, weight)
+        large = _usable(x) and weight.numel() and not _default_is_faster(x, weight)
         return _product(x, weight, bias) if large else F.linear(x, weight, bias)
 
 
-def _is_small(x: Tensor, weight: Tensor) -> bool:
+def _default_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether `F.linear` is faster. A compiled graph, which may be run with other shapes, does not ask."""
     if torch.compiler.is_compiling():
         return False
-    return x.numel() * len(weight) <= _SMALL or x.numel() <= _FEW_ROWS * x.shape[-1]
+    rows = x.numel() // x.shape[-1]
+    if rows <= _FEW_ROWS or x.numel() * len(weight) <= _SMALL:
+        return True
+    return processor.IS_INTEL and not (
+        rows <= _SOME_ROWS and weight.numel() >= _LARGE_WEIGHT and weight.is_contiguous() and x.is_contiguous()
+    )
 
 
 def _usable(x: Tensor) -> bool:

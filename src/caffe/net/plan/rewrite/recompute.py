@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.activation import ReLU
-from caffe.layers.convolution import is_convolution
+from caffe.layers.convolution import convolution_gradients, is_convolution
 from caffe.net.plan.rewrite.batch_norm import coefficients, normalization
 from caffe.net.plan.rewrite.call import Call, readers
 from caffe.net.plan.rewrite.product import is_plain
@@ -149,13 +149,11 @@ class _Again(torch.autograd.Function):
         x, factor, shift, weight = ctx.saved_tensors
         call, needs = ctx.call, list(ctx.needs_input_grad)
         y, mean, deviation = call.normalized(x, factor, shift, *torch.zeros_like(call.norm.mean).expand(2, -1).clone())
-        wanted = [any(needs[:3]), needs[3], False]
-        dy, dw, _ = torch.ops.aten.convolution_backward(dz, y, weight, None, *call.options, wanted)
+        dy, dw, db = convolution_gradients(dz, y, weight, call.options, [any(needs[:3]), needs[3], needs[4]])
         grads: Sequence[Tensor | None] = (None, None, None)
         if dy is not None:
             if call.relu:
                 torch.ops.aten.threshold_backward(dy, y, 0, grad_input=dy)
             statistics = None, None, mean, deviation, True, call.norm.opt.eps
             grads = torch.ops.aten.native_batch_norm_backward(dy, x, factor, *statistics, needs[:3])
-        db = dz.sum((0, *range(2, dz.dim()))) if needs[4] else None
         return *grads, dw, db, None, None, None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caffe.layers.convolution import is_convolution
+from caffe.layers.convolution import convolution_gradients, is_convolution
 from caffe.net.plan.rewrite.call import Call, is_plain_relu, readers
 
 __all__ = ["sibling_convolutions"]
@@ -67,10 +67,8 @@ class _Together(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, y = ctx.saved_tensors
-        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         dy = torch.empty_like(y)
         for dy_i, y_i, grad in zip(dy.split(ctx.sizes, 1), y.split(ctx.sizes, 1), grads, strict=True):
             torch.ops.aten.threshold_backward(grad, y_i, 0, grad_input=dy_i)
-        options = (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (need_x, need_weight, False)
-        dx, dw, _ = torch.ops.aten.convolution_backward(dy, x, weight, None, *options)
-        return dx, dw, dy.sum((0, 2, 3)) if need_bias else None, None
+        options = (1, 1), (0, 0), (1, 1), False, (0, 0), 1
+        return *convolution_gradients(dy, x, weight, options, ctx.needs_input_grad[:3]), None
