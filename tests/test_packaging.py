@@ -133,3 +133,36 @@ def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
     (place / "solver.prototxt").write_text(SOLVER)
     call([caffe, "train", "-solver", "solver.prototxt"], place, PYTHONPATH="")
     assert (place / "tiny_iter_3.caffemodel").stat().st_size > 0
+
+
+WITHOUT_EXTRAS = """
+import sys
+
+ABSENT = set(sys.argv[1].split(","))
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+
+sys.meta_path.insert(0, Absent())
+import caffe
+from caffe import net, layers, solver
+from caffe.cli import main
+caffe.Net, caffe.SGDSolver, caffe.Classifier
+assert not ABSENT & set(sys.modules)
+sys.exit(main(["train", "-solver", "absent.prototxt"]))
+"""
+OPTIONAL = {
+    *("openvino", "matplotlib", "plyvel", "optuna", "psycopg", "pymysql", "tensorboard", "mlxtend", "scipy", "skimage"),
+    *("sklearn", "safetensors", "starlette", "uvicorn", "onnx", "onnxruntime"),
+}
+
+
+def test_the_package_works_without_its_extras(tmp_path):
+    """The command gets as far as the missing file."""
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, ",".join(OPTIONAL)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in run.stderr
+    assert "absent.prototxt" in run.stderr
+    assert run.returncode == 1

@@ -26,7 +26,7 @@ layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
 def runs(noise, monkeypatch):
     """A folder with nets, weights, an image and windows; gives a list that grows with each run on OpenVINO."""
     pytest.importorskip("openvino", reason='the extra "openvino" is not installed')
-    from caffe.net.engines import open_vino_run
+    from caffe.net.engines.vino import run as open_vino_run
 
     (noise / "deploy.prototxt").write_text(DEPLOY)
     Net("deploy.prototxt", TEST).save("deploy.caffemodel")

@@ -42,8 +42,8 @@ from tests.net.test_inference import (
 )
 
 pytest.importorskip("openvino", reason='the extra "openvino" is not installed')
-from caffe.net.engines import open_vino_run
 from caffe.net.engines.open_vino import OpenVino
+from caffe.net.engines.vino import run as open_vino_run
 
 
 def optimised(*parts: str, keep: tuple[str, ...] = ()) -> tuple[Net, Net]:
@@ -304,7 +304,7 @@ def test_data_that_is_turned_in_place_is_copied():
 
 
 def test_tops_of_a_wrong_shape_are_noticed(monkeypatch):
-    monkeypatch.setattr("caffe.net.engines.open_vino_graph._steps_over_padding", lambda slide: False)
+    monkeypatch.setattr("caffe.net.engines.vino.graph._steps_over_padding", lambda slide: False)
     net, twin = optimised(*NETS["padding skipped"][0])
     check(net, twin)
     assert parts_of(net) == ["in", "a", "b"]

@@ -20,7 +20,7 @@ from caffe.net.plan.rewrite.dropout import drop_dropout
 from caffe.parameter_memory import WeightWatch
 
 if TYPE_CHECKING:
-    from caffe.net.engines.open_vino_run import OpenVinoRun
+    from caffe.net.engines.vino.run import OpenVinoRun
 
 __all__ = ["OpenVino"]
 
@@ -81,7 +81,7 @@ class OpenVino(Engine, name="openvino"):
         return WeightWatch([blob.weights for layer in layers for blob in layer.param_blobs])
 
     def _make_run(self, piece: Piece) -> OpenVinoRun:
-        from caffe.net.engines.open_vino_run import OpenVinoRun  # openvino is an optional dependency
+        from caffe.net.engines.vino.run import OpenVinoRun  # openvino is an optional dependency
 
         self.runs.append(OpenVinoRun(piece, self._arithmetic))
         return self.runs[-1]

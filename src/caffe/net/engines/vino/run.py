@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Layer
-from caffe.net.engines.open_vino_graph import convert, in_its_terms, without_memory
 from caffe.net.engines.pieces import Piece
+from caffe.net.engines.vino.graph import convert, in_its_terms, without_memory
 
 __all__ = ["OpenVinoRun"]
 
