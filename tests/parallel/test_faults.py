@@ -132,7 +132,7 @@ def test_a_lost_process_ends_the_others_of_a_divided_net(place, start, victim):
         text = process.communicate(timeout=LIMIT)[1]
         assert process.returncode == 128 + signal.SIGKILL
         assert f"rank {1 - victim} of 2 on" in text
-        assert "another process is gone" in text
+        assert "another process ended without a reason" in text
     assert gone(pids)
     assert not list(place.glob("snap*"))
 
