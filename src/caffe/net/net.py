@@ -24,7 +24,7 @@ from caffe.net.graph.step import Learnable, Step
 from caffe.net.measure import debug
 from caffe.net.plan.loss_scale import LossScale
 from caffe.net.plan.precision import check_precision
-from caffe.net.run import monte_carlo, stepwise
+from caffe.net.run import allocator, monte_carlo, stepwise
 from caffe.net.run.module import NetModule
 from caffe.net.run.runners import Runners
 from caffe.net.turns import Turns, in_turn
@@ -202,6 +202,7 @@ class Net(Views):
 
     def _backward(self, first: int, last: int) -> None:
         before, after = self.callbacks["before_backward"], self.callbacks["after_backward"]
+        allocator.keep_freed_memory()  # autograd allocates the gradients of all weights again in each pass
         with torch.autograd.set_multithreading_enabled(False):
             for index in range(first, last - 1, -1):
                 if before:
