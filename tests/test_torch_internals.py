@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 
 import numpy as np
@@ -127,3 +129,36 @@ def test_copies_are_made_one_by_one(bare):
     assert torch_internals.sequence_number() == 0
     assert torch_internals.compile_errors() == ()
     assert not torch_internals.is_mutable_operator(torch.ops.aten.add_.Tensor)
+
+
+FORMATS = torch.contiguous_format, torch.channels_last
+
+
+@pytest.mark.parametrize(
+    "order", list(itertools.product(FORMATS, repeat=3)), ids=lambda order: "-".join(map(str, order))
+)
+@pytest.mark.parametrize(("kernel", "channels", "size"), [(3, 4, 6), (1, 4, 6), (3, 1, 6), (1, 1, 1)])
+def test_small_convolutions_are_right_in_all_memory_orders(order, kernel, channels, size):
+    """Value, gradients, and gradients of these, also where axes of size 1 make the order ambiguous."""
+    shapes = (1, channels, size, size), (5, channels, kernel, kernel)
+    x, weight = (torch.sin(torch.arange(math.prod(shape)) + 1.0).reshape(shape) for shape in shapes)
+    x, weight = (v.contiguous(memory_format=f).requires_grad_() for v, f in zip((x, weight), order[:2], strict=True))
+    bias = torch.ones(5, requires_grad=True)
+
+    def derived(run, *inputs):
+        y = run(*inputs)
+        dy = torch.cos(torch.arange(y.numel()) + 1.0).reshape(y.shape).contiguous(memory_format=order[2]).to(y.dtype)
+        grads = torch.autograd.grad(y, inputs, dy, create_graph=True)
+        return [y, *grads, *torch.autograd.grad(sum(grad.square().sum() for grad in grads), inputs[:2])]
+
+    pad = (kernel // 2,) * 2
+    found = derived(
+        lambda *given: torch_internals.small_convolution(*given, (kernel, kernel), (1, 1), pad), x, weight, bias
+    )
+    wanted = derived(
+        lambda *given: torch.conv2d(*given, 1, pad), *(v.detach().double().requires_grad_() for v in (x, weight, bias))
+    )
+    with torch.no_grad():
+        found.append(torch_internals.small_convolution(x, weight, bias, (kernel, kernel), (1, 1), pad))
+    for one, other in zip(found, [*wanted, wanted[0]], strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-4)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.engines.pytorch import stepping
+
 
 class Mlp(nn.Module):
     """A perceptron with two hidden layers."""
@@ -75,16 +77,5 @@ NETS = {"mlp": Mlp, "autoencoder": Autoencoder, "siamese": Siamese, "lstm": Lstm
 def train(folder: str, net: str, tuned: bool = False, compiled: bool = False) -> Callable[[], object]:
     """Zero the gradients, forward, backward, SGD. Tuned: fused SGD; compiled: torch.compile."""
     at = Path(folder)
-    module = NETS[net]()
     data, label = torch.from_numpy(np.load(at / "data.npy")), torch.from_numpy(np.load(at / "label.npy"))
-    optimizer = torch.optim.SGD(module.parameters(), 0.0001, 0.9, weight_decay=0.0005, fused=tuned or None)
-    run = torch.compile(module) if compiled else module
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = run(data, label)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
-
-    return step
+    return stepping(NETS[net](), data, label, tuned, compiled)

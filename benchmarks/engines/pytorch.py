@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from benchmarks.plain_torch import PlainNet
 from caffe.proto import caffe_pb2, text, weights
@@ -19,6 +20,11 @@ def train(folder: str, tuned: bool = False, compiled: bool = False) -> Callable[
     data, label = torch.from_numpy(np.load(at / "data.npy")), torch.from_numpy(np.load(at / "label.npy"))
     if tuned:
         module, data = module.to(memory_format=torch.channels_last), data.to(memory_format=torch.channels_last)
+    return stepping(module, data, label, tuned, compiled)
+
+
+def stepping(module: nn.Module, data: Tensor, label: Tensor, tuned: bool, compiled: bool) -> Callable[[], object]:
+    """A function that makes a step: zero the gradients, forward, backward, SGD."""
     optimizer = torch.optim.SGD(module.parameters(), 0.0001, 0.9, weight_decay=0.0005, fused=tuned or None)
     run = torch.compile(module) if compiled else module
 

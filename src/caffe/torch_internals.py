@@ -153,15 +153,14 @@ class _SmallConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *window: Sequence[int]) -> Tensor:
-        x, weight = _with_c_strides(x), _with_c_strides(weight)
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, weight)  # the inputs, not the copies: a second derivative goes through them
         ctx.window = kernel, stride, pad = window
-        y: Tensor = _im2col_convolution(x, weight, kernel, bias, stride, pad)
+        y: Tensor = _im2col_convolution(_with_c_strides(x), _with_c_strides(weight), kernel, bias, stride, pad)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight = map(_with_c_strides, ctx.saved_tensors)
         wanted = ctx.needs_input_grad[:3]
         return *_im2col_gradients(_with_c_strides(dy), x, weight, *ctx.window, wanted), None, None, None
 

@@ -91,3 +91,22 @@ def test_kernels_of_sizes_seen_before_are_kept_until_the_weights_change():
     fused.refresh()
     bias = torch.from_numpy(net.params["conv"][1].data).view(1, -1, 1, 1)
     torch.testing.assert_close(fused(small) - bias, 2 * (before - bias))
+
+
+def test_an_error_in_a_layer_leaves_autograd_as_it_was(own_types):
+    class Broken(Layer):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not x.is_meta:
+                raise ValueError("broken")
+            return x * 2
+
+    text = 'force_backward: true layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 } } }'
+    net = caffe.Net(
+        text_format.Parse(text + 'layer { name: "b" type: "Broken" bottom: "x" top: "y" }', caffe_pb2.NetParameter()),
+        caffe.TEST,
+    )
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            with pytest.raises(caffe.CaffeError, match="broken"):
+                net.forward_step(1)
+            assert torch.is_grad_enabled() == enabled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,11 @@ from google.protobuf import text_format
 from caffe.data.pipeline import shard
 from caffe.data.pipeline.pool import cores
 from caffe.errors import CaffeError, SolverError
+from caffe.net import Net
 from caffe.net.divided.parts import even
 from caffe.net.divided.pipeline import order
 from caffe.net.divided.stages import cut, shares
+from caffe.net.graph.build import adapting
 from caffe.parallel.group import ALONE, Alone, joined
 from caffe.parallel.launch import launch
 from caffe.proto import caffe_pb2, state, weights
@@ -237,3 +240,17 @@ def test_stages_follow_measured_times_where_they_differ_clearly(monkeypatch):
         param = text_format.Parse(f"pipeline {{ {options} }}", caffe_pb2.SolverParameter())
         assert divided._stages(param, Several(2), net) == expected
     assert divided._stages(param, Behind(2), net) == [0, 0, 0, 1, 1, 1, 1]
+
+
+def test_only_the_nets_of_the_thread_are_cut_while_they_are_built():
+    def build(name: str) -> None:
+        text = f'layer {{ name: "{name}" type: "Input" top: "x" input_param {{ shape {{ dim: 2 }} }} }}'
+        Net(text_format.Parse(text, caffe_pb2.NetParameter()), caffe_pb2.TEST)
+
+    seen = []
+    with adapting(lambda layer: seen.append(layer.name)):
+        other = threading.Thread(target=build, args=["other"])
+        other.start()
+        other.join()
+        build("own")
+    assert seen == ["own"]

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from caffe.proto.forks.fields import WITHOUT_EFFECT
 __all__ = ["adapting", "build"]
 
 _AUTOMATIC = "(automatic)"
-_adapters: list[Callable[[Layer], None]] = []
+_ADAPTERS: ContextVar[tuple[Callable[[Layer], None], ...]] = ContextVar("adapters", default=())
 
 
 def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph:
@@ -42,12 +43,12 @@ def build(net: Any, device: torch.device, locate: Callable[[int], str]) -> Graph
 
 @contextmanager
 def adapting(adapt: Callable[[Layer], None]) -> Iterator[None]:
-    """Call `adapt` with each layer that the block builds, after its blobs are filled."""
-    _adapters.append(adapt)
+    """Call `adapt` with each layer that this thread builds in the block, after the layer's blobs are filled."""
+    token = _ADAPTERS.set((*_ADAPTERS.get(), adapt))
     try:
         yield
     finally:
-        _adapters.remove(adapt)
+        _ADAPTERS.reset(token)
 
 
 @contextmanager
@@ -126,7 +127,7 @@ class _Builder:
         self._share_parameters(step, spec)
         step.layer.allocate(self.device)
         self._adopt_stored_blobs(step.layer, spec)
-        for adapt in _adapters:
+        for adapt in _ADAPTERS.get():
             adapt(step.layer)
         self._learn(step, spec)
         self.graph.steps.append(step)

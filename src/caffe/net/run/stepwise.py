@@ -200,13 +200,12 @@ def _run(step: Step) -> tuple[Sequence[Tensor | None] | None, Sequence[Tensor]]:
 def _record(step: Step) -> tuple[Sequence[Tensor | None] | None, Sequence[Tensor]]:
     """Run the layer with autograd and store the history. Returns as `_run`."""
     random, buffers = _start(step)
-    before = set_grad_enabled(False)
     bottoms = [
         blob.read().detach().requires_grad_() if need else blob.read().detach()
         for blob, need in zip(step.bottoms, step.needs, strict=True)
     ]
+    before = set_grad_enabled(True)
     try:
-        set_grad_enabled(True)
         tops = step.layer.forward(*bottoms)
     finally:
         set_grad_enabled(before)

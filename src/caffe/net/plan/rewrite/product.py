@@ -25,7 +25,7 @@ _LAST = torch.channels_last
 _FEW_WEIGHTS = 2**20  # of an InnerProduct: for one row, oneDNN's preparation takes longer than the product
 _SHAPES = 8
 """The number of bottom shapes for which a kernel is kept."""
-_KEPT_WEIGHTS = 2**20
+_KEPT_WEIGHTS = 2**17
 """With more weights than this, only the kernel for the last shape is kept."""
 _FEW_PRODUCTS = 2**19  # of a convolution: oneDNN's preparation takes longer than the convolution
 
