@@ -281,6 +281,12 @@ class ParamBlob(Blob):
         else:
             self.write_diff(self.read_diff() + value)
 
+    def read_diff(self) -> Tensor:
+        gradient = self.gradient
+        if gradient is None or self._view is not None:
+            return super().read_diff()
+        return gradient.read()
+
     def present_diff(self) -> Tensor | None:
         """The diff, or None if nothing was added to it, so that it is zero."""
         return self.read_diff() if self.gradient is None else self.parameter.grad

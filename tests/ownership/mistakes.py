@@ -322,8 +322,8 @@ MISTAKES = [
     Mistake(
         "a net adds to the gradients of the net whose weights it uses",
         "net/graph/gradients.py",
-        "    guests = list({id(blob.parameter): blob for blob in blobs if blob.gradient is None}.values())",
-        "    guests: list[ParamBlob] = []",
+        "    guests = {id(blob.parameter): blob for step in steps for blob in step.params if blob.gradient is None}",
+        "    guests: dict[int, ParamBlob] = {}",
         seed=8,
     ),
     Mistake(

@@ -14,7 +14,7 @@ from caffe import torch as bridge
 from caffe.errors import ArgumentError, NetError, UnknownName, did_you_mean
 from caffe.layers import is_a
 from caffe.layers.activation import Sigmoid
-from caffe.layers.loss import Softmax, SoftmaxWithLoss
+from caffe.layers.softmax import Softmax, SoftmaxWithLoss
 
 __all__ = ["Probe"]
 

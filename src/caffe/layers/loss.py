@@ -12,14 +12,11 @@ from torch import Tensor
 from caffe.layers.base import Layer, Loss, Records, shape_text
 from caffe.layers.support.exact import is_exact, tell
 from caffe.layers.support.labels import class_labels
-from caffe.layers.support.traits import along_records
-from caffe.layers.support.values import can_look
 from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2, weights
 
 FLT_MIN = 1.1754943508222875e-38
 LOG_THRESHOLD = 1e-20
-_FEW_CLASSES, _MANY_ROWS = 8, 256
 FULL, VALID, BATCH_SIZE, NONE, PRE_FIXED = (
     caffe_pb2.LossParameter.NormalizationMode.Value(name)
     for name in ("FULL", "VALID", "BATCH_SIZE", "NONE", "PRE_FIXED")
@@ -101,75 +98,6 @@ class Normalized(Loss, abstract=True):
         return count.clamp(min=1) / self.processes.size
 
 
-class Softmax(Layer):
-    """Converts scores to probabilities along one axis.
-
-    bottom x (..., C, ...), top y of the same shape
-
-        y = exp(x - max x) / sum exp(x - max x)
-
-    `engine` has no effect: in Caffe it selects between equivalent implementations.
-    Source: BVLC softmax_layer.cpp.
-    """
-
-    records = Records.EACH
-    probabilities = True
-
-    def setup(self, *bottoms: Tensor) -> None:
-        self.axis(self.opt.axis, bottoms[0])
-
-    def mixes_records(self, axes: int) -> str:
-        return along_records(self.opt.axis, axes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        last = self.opt.axis in (-1, x.dim() - 1)
-        if last and x.dim() > 1 and x.shape[-1] <= _FEW_CLASSES and x.shape[-2] >= _MANY_ROWS and can_look(x):
-            return F.softmax(x.mT.contiguous(), -2).mT.contiguous()  # torch's kernel for short rows is slow
-        return F.softmax(x, self.opt.axis)
-
-
-class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param"):
-    """Cross entropy of the softmax of scores.
-
-    bottoms: scores x (O..., C, I...), class axis `softmax_param.axis`; labels with O * I elements
-    tops: loss (); optionally the probabilities, of x's shape, which pass no gradient to x
-
-        loss = -sum over items that count of log max(softmax(x)[label], FLT_MIN) / normalizer
-
-    The gradient, (softmax(x) - onehot(label)) / normalizer, ignores the clamp.
-    Source: BVLC softmax_loss_layer.cpp, which aborts if there are two tops.
-    """
-
-    records = Records.MEAN
-    reads_classes = True
-    inner_layer = True
-
-    def setup(self, x: Tensor, label: Tensor) -> None:
-        super().setup()
-        same_batch(self, x, label)
-        axis = self.axis(self.opt.axis, x)
-        items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
-        _label_count(self, x, label, items)
-
-    def mixes_records(self, axes: int) -> str:
-        return along_records(self.opt.axis, axes) or super().mixes_records(axes)
-
-    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
-        items, valid = self.losses(x, label)
-        loss = self.average(items.sum(), valid, *items.shape)
-        return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), self.opt.axis))
-
-    def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The loss (outer, inner) of each item, 0 for ignored items, and a mask of the others (None if none is)."""
-        axis = self.axis(self.opt.axis, x)
-        outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
-        index = class_labels(self, label.reshape(outer, inner), classes, self.ignore)
-        log = F.log_softmax(x.reshape(outer, classes, inner), 1)
-        skip = -1 if self.ignore is None else self.ignore
-        picked = floored(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
-        return -picked, None if self.ignore is None else index != self.ignore
-
-
 class MultinomialLogisticLoss(Loss, bottoms=2):
     """Cross entropy of probabilities that another layer computed.
 
@@ -186,7 +114,7 @@ class MultinomialLogisticLoss(Loss, bottoms=2):
 
     def setup(self, p: Tensor, label: Tensor) -> None:
         same_batch(self, p, label)
-        _label_count(self, p, label, p.shape[0])
+        check_labels(self, p, label, p.shape[0])
 
     def forward(self, p: Tensor, label: Tensor) -> Tensor:
         rows = p.flatten(1)
@@ -217,7 +145,7 @@ class InfogainLoss(Normalized, bottoms=(2, 3), tops=(1, 2)):
         super().setup()
         same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
-        _label_count(self, x, label, math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]))
+        check_labels(self, x, label, math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :]))
         if matrix is None:
             self.require(bool(self.opt.source), "needs the matrix: give infogain_loss_param.source or a third bottom")
             self.register_buffer("matrix", torch.from_numpy(weights.read_mean(self.opt.source)).float())
@@ -311,7 +239,7 @@ class HingeLoss(Loss, bottoms=2):
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         same_batch(self, x, label)
-        _label_count(self, x, label, x.shape[0])
+        check_labels(self, x, label, x.shape[0])
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         rows = x.flatten(1)
@@ -386,7 +314,7 @@ def same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:
     layer.require(x.dim() > 0 and y.dim() > 0 and x.shape[0] == y.shape[0], fact)
 
 
-def _label_count(layer: Layer, x: Tensor, label: Tensor, items: int) -> None:
+def check_labels(layer: Layer, x: Tensor, label: Tensor, items: int) -> None:
     """Check that there is one label for each of `items` predictions."""
     layer.require(
         label.numel() == items,

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Loss, shape_text
-from caffe.layers.loss import FLT_MIN, Softmax, floored
+from caffe.layers.loss import FLT_MIN, floored
+from caffe.layers.softmax import Softmax
 from caffe.layers.support.exact import is_exact, tell
 from caffe.layers.support.labels import class_labels
 

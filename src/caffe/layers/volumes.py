@@ -11,7 +11,8 @@ from torch import Tensor
 
 from caffe.layers.base import Layer, Loss, Lowering, shape_text
 from caffe.layers.convolution import Convolution, Deconvolution, convolve, deconvolve
-from caffe.layers.loss import FLT_MIN, Softmax, floored
+from caffe.layers.loss import FLT_MIN, floored
+from caffe.layers.softmax import Softmax
 from caffe.layers.support.exact import is_exact, tell
 from caffe.layers.support.geometry import Slide, margins, pad_axes
 from caffe.layers.support.labels import class_labels

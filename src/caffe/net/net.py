@@ -174,7 +174,7 @@ class Net(Views):
         for entry in self.learnable:
             entry.blob.settle_diff()
         self.turns.check_inputs()
-        with lent_copies_follow(), gradients_apart([blob for step in self.steps for blob in step.params]):
+        with lent_copies_follow(), gradients_apart(self.steps):
             return self.runners.step()
 
     @property

@@ -35,12 +35,13 @@ class MovingAverage:
         self._learnable = learnable
         self._swapped = 0  # the first so many blobs of the net hold the average instead of their own weights
 
-    @torch.no_grad()
     def update(self) -> None:
         """Update the average with the current weights. Called after each update of the weights."""
-        if not self.decay:
-            return
-        current = [entry.tensor.detach() for entry in self._learnable]
+        if self.decay:
+            self._update([entry.tensor.detach() for entry in self._learnable])
+
+    @torch.no_grad()
+    def _update(self, current: list[Tensor]) -> None:
         if self.tensors is None:
             self.tensors = [tensor.clone() for tensor in current]
         else:

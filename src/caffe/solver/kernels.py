@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from caffe import torch_internals
 from caffe.solver.update import Update, alike, flat
@@ -44,8 +45,10 @@ class SgdKernel(Kernel):
     def take(self, updates: Iterable[Update], param: Any, scale: float) -> list[Update]:
         fitting: dict[tuple[float, float], list[Update]] = {}
         others = []
+        l1 = param.regularization_type == "L1"
+        usable = torch_internals.fused_sgd is not None and param.momentum != 0
         for update in updates:
-            if _fits_sgd(update, scale, param):
+            if usable and _fits_sgd(update, scale, l1):
                 fitting.setdefault((update.rate, update.decay), []).append(update)
             else:
                 others.append(update)
@@ -63,7 +66,8 @@ class NesterovKernel(Kernel):
     """`_fused_sgd_` with nesterov: w <- w - (rate g + mu v'). This equals the step of the rule."""
 
     def run(self, part: Update, param: Any, t: int) -> bool:
-        if not _fits_sgd(part, 1.0, param):
+        usable = torch_internals.fused_sgd is not None and param.momentum != 0
+        if not usable or not _fits_sgd(part, 1.0, param.regularization_type == "L1"):
             return False
         before = part.data.clone()
         _sgd([part], param.momentum, 1.0, nesterov=True)
@@ -94,8 +98,7 @@ def _sgd(group: Sequence[Update], momentum: float, scale: float, nesterov: bool)
     also uses the gradient without this factor; there the gradient itself is scaled, which writes it once more.
     """
     rate, decay = group[0].rate, group[0].decay
-    tensors = ((update.data, update.diff, update.history[0]) for update in group)
-    data, diffs, velocities = zip(*(map(flat, parts) for parts in tensors), strict=True)
+    data, diffs, velocities = zip(*map(_contiguous, group), strict=True)
     scaled = torch.tensor(1 / (rate * scale), device=velocities[0].device) if nesterov else None
     assert torch_internals.fused_sgd is not None
     torch_internals.fused_sgd(
@@ -113,14 +116,16 @@ def _sgd(group: Sequence[Update], momentum: float, scale: float, nesterov: bool)
     )
 
 
-def _fits_sgd(update: Update, scale: float, param: Any) -> bool:
+def _contiguous(update: Update) -> list[Tensor]:
+    """Data, gradient and history, which have the same strides, as contiguous tensors over the same memory."""
+    return list(update.tensors) if update.data.is_contiguous() else [flat(tensor) for tensor in update.tensors]
+
+
+def _fits_sgd(update: Update, scale: float, l1: bool) -> bool:
     """Whether the kernel supports this update. rate * scale must not vanish when `1 - dampening` is rounded."""
     w = update.data
-    l1 = update.decay != 0 and param.regularization_type == "L1"
-    plain = param.momentum != 0 and abs(update.rate * scale) > 1e-8 and not l1
-    kernel = w.dtype == torch.float32 and w.device.type in ("cpu", "cuda")
-    known = torch_internals.fused_sgd is not None
-    return plain and kernel and known and alike((w, update.diff, *update.history))
+    plain = abs(update.rate * scale) > 1e-8 and not (l1 and update.decay)
+    return plain and w.dtype is torch.float32 and w.device.type in ("cpu", "cuda") and alike(update.tensors)
 
 
 def _adam(kernel: Callable[..., None] | None, part: Update, param: Any, t: int, eps: float) -> bool:

@@ -5,6 +5,7 @@ A policy is registered by defining its class; its name in the prototxt is the cl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -116,7 +117,7 @@ class Policy(Schedule, kind="learning rate policy"):
         """Return `rate` with the warm-up applied. Raises SolverError if the rate is not finite."""
         rate = fork_start(self.param, iteration)
         rate = self.rate(iteration, step) if rate is None else rate
-        if not np.isfinite(rate):
+        if not math.isfinite(rate):
             self.require(False, f"gives a rate of {rate:g} at iteration {iteration} (max_iter {self.param.max_iter})")
         if iteration + 1 < self.param.warmup_iter and not self.param.HasField("warmup_start_lr"):
             start = self.param.warmup_start

@@ -205,28 +205,26 @@ class Solver(Uncopied):
         self.average.update()
         return rate
 
-    def _present_diffs(self) -> list[torch.Tensor]:
-        """Return the diffs of all learnable blobs, except diffs that are zero because nothing was added to them."""
-        diffs = [entry.blob.present_diff() for entry in self.net.learnable]
-        return [diff for diff in diffs if diff is not None]
-
     def _gradients_fit(self) -> bool:
         """Return whether no gradient overflowed. Checked only with a loss scale, that is in float16."""
-        grads = self._present_diffs()
-        return self.net.loss_scale is None or self.net.loss_scale.accepts(grads, self.iter)
+        if self.net.loss_scale is None:
+            return True
+        diffs = [entry.blob.present_diff() for entry in self.net.learnable]  # None where nothing was added
+        return self.net.loss_scale.accepts([diff for diff in diffs if diff is not None], self.iter)
 
     def _updates(self, rate: float) -> Iterator[Update]:
         """Yield the update of each learnable blob, with its own rate and decay."""
-        learnable = self.net.learnable
+        learnable, history, decay = self.net.learnable, self.history, self.param.weight_decay
+        count, whole = len(learnable), self.rule.whole
         for index, entry in enumerate(learnable):
-            tensor, norm = entry.tensor, self.together.norm(index)
-            if not tensor.numel() and not self.rule.whole:
+            blob, tensor = entry.blob, entry.tensor
+            if not tensor.numel() and not whole:
                 continue  # another process has all of it
-            diff = entry.blob.read_diff()
-            lay_like(tensor, self.history, range(index, len(self.history), len(learnable)))
-            local_rate, local_decay = rate * entry.lr_mult, self.param.weight_decay * entry.decay_mult
-            history, owner = self.history[index :: len(learnable)], None if entry.blob.tied else entry.blob
-            yield Update(tensor.data, diff, history, local_rate, local_decay, owner, norm)
+            diff = blob.read_diff()
+            lay_like(tensor, history, range(index, len(history), count))
+            own, owner = history[index::count], None if blob.tied else blob
+            factors = rate * entry.lr_mult, decay * entry.decay_mult
+            yield Update(tensor.data, diff, own, *factors, owner, self.together.norm(index))
 
     @property
     def lr(self) -> float:

@@ -37,6 +37,11 @@ class Update:
     norm: Callable[[Tensor], float] = length
     """The L2 norm of a whole tensor, of which this process may hold a part."""
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Data, gradient and histories."""
+        return self.data, self.diff, *self.history
+
     def subtracted(self, amount: Tensor) -> None:
         """Set the diff to `amount`, which was subtracted from the data.
 
@@ -49,11 +54,10 @@ class Update:
 
     def pieces(self) -> Iterator[Update]:
         """Yield updates of consecutive parts of the tensors; only this update if it is small or the strides differ."""
-        tensors = (self.data, self.diff, *self.history)
-        if self.data.device.type != "cpu" or self.data.numel() <= _PIECE or not alike(tensors):
+        if self.data.device.type != "cpu" or self.data.numel() <= _PIECE or not alike(self.tensors):
             yield self
             return
-        parts = (flat(tensor).split(_PIECE) for tensor in tensors)
+        parts = (flat(tensor).split(_PIECE) for tensor in self.tensors)
         for data, diff, *history in zip(*parts, strict=True):
             yield Update(data, diff, history, self.rate, self.decay)
 
@@ -66,17 +70,20 @@ def flat(tensor: Tensor) -> Tensor:
 def alike(tensors: Sequence[Tensor]) -> bool:
     """Whether the tensors are dense and have the same strides, dtype and device."""
     first = tensors[0]
-    dense = first.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(first)
-    return dense and all(
-        tensor.stride() == first.stride() and tensor.dtype == first.dtype and tensor.device == first.device
-        for tensor in tensors
-    )
+    if not first.is_contiguous() and not torch.ops.aten.is_non_overlapping_and_dense(first):
+        return False
+    stride, dtype, device = first.stride(), first.dtype, first.device
+    for tensor in tensors:
+        if tensor.dtype is not dtype or tensor.stride() != stride or tensor.device != device:
+            return False
+    return True
 
 
 def lay_like(tensor: Tensor, history: list[Tensor], indices: Iterable[int]) -> None:
     """Convert a blob's histories to the strides of its data, which access through `net.params` can change."""
+    stride = tensor.stride()
     for index in indices:
-        if history[index].stride() != tensor.stride():
+        if history[index].stride() != stride:
             history[index] = torch.empty_like(tensor, requires_grad=False).copy_(history[index])
 
 

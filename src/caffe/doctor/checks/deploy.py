@@ -16,9 +16,9 @@ from caffe.layers.activation import Dropout
 from caffe.layers.convolution import Convolution, Deconvolution
 from caffe.layers.dense import InnerProduct
 from caffe.layers.input import Input
-from caffe.layers.loss import Softmax
 from caffe.layers.reduction import Accuracy
 from caffe.layers.shape import Concat, Flatten, Permute, Reshape, Silence, Slice, Split
+from caffe.layers.softmax import Softmax
 from caffe.proto import caffe_pb2, upgrade
 
 _LEARNED = (Convolution, Deconvolution, InnerProduct)

@@ -9,7 +9,8 @@ from caffe.doctor.check import Check, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.layers.activation import Sigmoid
-from caffe.layers.loss import SigmoidCrossEntropyLoss, Softmax, SoftmaxWithLoss
+from caffe.layers.loss import SigmoidCrossEntropyLoss
+from caffe.layers.softmax import Softmax, SoftmaxWithLoss
 
 _TWICE = ((SoftmaxWithLoss, Softmax), (SigmoidCrossEntropyLoss, Sigmoid))
 """Losses, with the layer type whose function they apply."""

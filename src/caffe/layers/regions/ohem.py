@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from caffe.layers.base import Layer, shape_text
-from caffe.layers.loss import Normalized, SoftmaxWithLoss
+from caffe.layers.loss import Normalized
+from caffe.layers.softmax import SoftmaxWithLoss
 
 __all__ = ["BoxAnnotatorOHEM", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM"]
 

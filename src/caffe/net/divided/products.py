@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.dense import InnerProduct
-from caffe.layers.loss import FLT_MIN, SoftmaxWithLoss
+from caffe.layers.loss import FLT_MIN
+from caffe.layers.softmax import SoftmaxWithLoss
 from caffe.layers.support.labels import class_labels
 from caffe.layers.support.products import linear
 from caffe.net.engines import Eager

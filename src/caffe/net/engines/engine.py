@@ -13,6 +13,7 @@ from torch import Tensor
 from caffe.layers.base import Source
 from caffe.net.plan.plan import Plan, Rounding
 from caffe.net.plan.rewrite import REWRITES, Call, Rewrite
+from caffe.torch_internals import set_grad_enabled
 
 __all__ = ["NO_INPUTS", "Eager", "Engine", "tops_made"]
 
@@ -81,16 +82,19 @@ class Eager(Engine):
     def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:
         values = self._plan.begin(given)
         grad = torch.is_grad_enabled()
-        for call in self._calls:
-            if given is not None and isinstance(call.layer, Source):
-                continue
-            with torch.set_grad_enabled(grad and call.backward):
+        try:
+            for call in self._calls:
+                if given is not None and isinstance(call.layer, Source):
+                    continue
+                set_grad_enabled(grad and call.backward)
                 made = tops_made(call, values, inputs)
-            for place, value in zip(call.writes, made, strict=True):
-                values[place] = value
-            for place in call.frees:
-                values[place] = None  # type: ignore[call-overload]
-            made = ()
+                for place, value in zip(call.writes, made, strict=True):
+                    values[place] = value
+                for place in call.frees:
+                    values[place] = None  # type: ignore[call-overload]
+                made = ()
+        finally:
+            set_grad_enabled(grad)
         return values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -111,10 +111,14 @@ def have_several_diffs(steps: Sequence[Step]) -> bool:
     return any(diffs.setdefault(id(blob.parameter), id(blob.diff_memory)) != id(blob.diff_memory) for blob in blobs)
 
 
+def gradients_apart(steps: Sequence[Step]) -> AbstractContextManager[None]:
+    """A context in which gradients of weights shared from another net are added to the diffs of the steps' blobs."""
+    guests = {id(blob.parameter): blob for step in steps for blob in step.params if blob.gradient is None}
+    return _apart(list(guests.values())) if guests else nullcontext()
+
+
 @contextmanager
-def gradients_apart(blobs: Sequence[ParamBlob]) -> Iterator[None]:
-    """A context in which gradients of weights shared from another net are added to these blobs' own diffs."""
-    guests = list({id(blob.parameter): blob for blob in blobs if blob.gradient is None}.values())
+def _apart(guests: Sequence[ParamBlob]) -> Iterator[None]:
     before = [blob.parameter.grad for blob in guests]
     for blob in guests:
         blob.parameter.grad = None
