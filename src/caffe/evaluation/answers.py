@@ -31,7 +31,7 @@ def number_head(net: Any) -> Head:
     """Return the names of prediction and label blobs of a regression net in TEST. Raises NetError for other nets."""
     head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
     if head is None or head.classes:
-        raise NetError(f'the net "{net.name}" predicts no numbers: expected a loss such as EuclideanLoss in TEST')
+        raise NetError(f'the net "{net.name}" does not predict numbers: expected a loss such as EuclideanLoss in TEST')
     return head
 
 

@@ -75,7 +75,9 @@ def _data_layer(plan: Plan, phase: str) -> str:
     lines = ["layer {", '  name: "data"', '  type: "Data"', '  top: "data"', '  top: "label"']
     lines += [f"  include {{ phase: {phase} }}", "  transform_param {"]
     if train and plan.mirror:
-        lines.append("    mirror: true  # half of the pictures are flipped left to right; remove it where sides matter")
+        lines.append(
+            "    mirror: true  # half of the pictures are flipped left to right; remove it if left and right matter"
+        )
     if prep.crop:
         how = "a random part each time, so that the position does not matter" if train else "the centre"
         lines.append(f"    crop_size: {prep.crop}  # of {prep.resize[0]} pixels: {how}")
@@ -95,7 +97,7 @@ def _data_layer(plan: Plan, phase: str) -> str:
         + (", in random order" if train else ", never trained on"),
         "    backend: LMDB",
         f"    batch_size: {batch}  # {steps} batches are all pictures"
-        + ("; halve it where memory is short" if train else f"{'' if count % batch == 0 else ', some of them twice'}"),
+        + ("; halve it if memory is short" if train else f"{'' if count % batch == 0 else ', some of them twice'}"),
         "  }",
         "}",
     ]

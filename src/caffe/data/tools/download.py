@@ -69,10 +69,10 @@ def download(urls: Sequence[str], path: str | Path, wanted: str = "", progress: 
             os.replace(part, target)
             return target
         part.unlink()
-        failures.append(f"{url}: gave another file: its {kind} is {found}, expected {wanted}")
+        failures.append(f"{url}: returned another file: its {kind} is {found}, expected {wanted}")
     raise FileError(
         f'cannot download "{target.name}": {"; ".join(failures) or "there is no address for it"}. '
-        f'Get the file by other means, and put it at "{target}"'
+        f'Download the file in another way, and put it at "{target}"'
     )
 
 

@@ -54,12 +54,12 @@ function findings(run) {
   const lines = run.lines.length ? make("details", {"aria-label": "Warnings and errors", open: run.lines.length < 6}, make("summary", {text: `${run.lines.length} warnings and errors of the log`}),
     make("pre", {text: run.lines.join("\n"), tabindex: 0})) : null;
   const list = run.found.length ? findingList(run.found) : make("p", {class: "hint", text: "The watcher has found nothing."});
-  return card("What the watcher found", list, lines);
+  return card("Findings of the watcher", list, lines);
 }
 
 function doctor(run) {
   const place = make("div");
-  const reads = make("button", {type: "button", text: "Let the doctor read this log", onclick: async () => {
+  const reads = make("button", {type: "button", text: "Run the doctor on this log", onclick: async () => {
     reads.disabled = true;
     place.replaceChildren(make("p", {class: "hint", text: "reading…", role: "status"}));
     try {

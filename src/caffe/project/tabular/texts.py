@@ -135,7 +135,7 @@ def solver(plan: TablePlan) -> str:
             ("weight_decay: 0.0005", "large weights are reduced a little, against overfitting"),
             (f"max_iter: {plan.epochs * each}", f"{plan.epochs} epochs of {each} iterations"),
             (f"display: {max(1, each)}", "a line in the log per epoch"),
-            (f"snapshot: {max(1, plan.epochs // 5) * each}", "weights are saved so often"),
+            (f"snapshot: {max(1, plan.epochs // 5) * each}", "iterations between two snapshots"),
             (f'snapshot_prefix: "snapshots/{plan.name}"', "under this name"),
             ("random_seed: 1", "the same run each time; another seed gives another one"),
             (
@@ -167,10 +167,10 @@ caffe classify TABLE.csv OUT.csv
 caffe doctor solver.prototxt
 ```
 
-{plan.train:,} rows train, {plan.val:,} validate. Cells become numbers by the statistics of the training rows, which
-columns.json keeps:
+{plan.train:,} rows for training, {plan.val:,} for validation. The conversion of cells uses statistics
+of the training rows, which are stored in columns.json:
 
-| column | what the net takes |
+| column | input of the net |
 | --- | --- |
 {kinds}
 {seen(notes)}"""
