@@ -272,7 +272,7 @@ class Transformer:
             return self._steps_back(in_, image.reshape(image.shape[-axes:]) if image.ndim > axes else image)
         except (ValueError, IndexError) as error:
             raise ArgumentError(
-                f'deprocess: an array of shape {np.shape(data)} is no image for input "{in_}" of shape '
+                f'deprocess: an array of shape {np.shape(data)} is not an image for input "{in_}" of shape '
                 f"{self.inputs[in_]} and its transpose, channel_swap and mean ({error}); expected (C, H, W)"
             ) from None
 

@@ -18,13 +18,13 @@ _BY_FLAGS = (MODEL_DEF, PRETRAINED_MODEL, LABELS, MEAN_FILE, INPUT_SCALE, RAW_SC
 
 @command(*_BY_FLAGS, HOST, OPEN, PORT, task="train", arguments="[PROJECT]")
 def try_(flags: SimpleNamespace, display: Display) -> None:
-    """Try an image classifier in the browser, with an explanation of its predictions.
+    """Try an image classifier in the browser.
 
-    Opens a page that classifies a picture: drop it, paste it, or use the camera. The page shows the probability of each
-    class and, for each class, the regions of the picture that support it (Grad-CAM). PROJECT is the folder of a
-    project, a model folder, or a model of the zoo; in the folder of a project it may be omitted. Otherwise -model_def,
-    -pretrained_model and -labels give the net, as for `caffe classify`. The command lists the files that are needed to
-    use the net elsewhere.
+    Opens a page that classifies pictures and explains the result: drop a picture, paste it, or use the camera. The page
+    shows the probability of each class and, for each class, the regions of the picture that support it (Grad-CAM).
+    PROJECT is the folder of a project, a model folder, or a model of the zoo; in the folder of a project it may be
+    omitted. Otherwise -model_def, -pretrained_model and -labels give the net, as for `caffe classify`. The command
+    lists the files that are needed to use the net elsewhere.
 
     The page is visible only on this machine, unless -host says otherwise. It loads nothing from other sites, and
     pictures are not stored. Ctrl-C ends the command.

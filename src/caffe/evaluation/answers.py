@@ -38,7 +38,7 @@ def number_head(net: Any) -> Head:
 def collect_numbers(
     net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Collect predictions and labels (items) of a regression net, and the mean loss of so many batches.
+    """Collect predictions and labels (items) of a regression net, and the mean loss of `batches` batches.
 
     If the data start again, repeated items are left out.
     """
@@ -58,7 +58,7 @@ def collect_numbers(
 def collect(
     net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Collect probabilities (items, classes), labels (items) and the mean loss of so many batches.
+    """Collect probabilities (items, classes), labels (items) and the mean loss of `batches` batches.
 
     If the data start again, repeated items are left out. `tell` is called with the number of batches done and the loss.
     """

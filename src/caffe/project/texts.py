@@ -126,7 +126,10 @@ def solver(plan: Plan) -> str:
     lines += [
         ("keep_best: true", "save the weights of the best test (for BVLC Caffe, remove this line and the next two)"),
         ("keep_last: 2", "keep the last two of the other snapshots"),
-        (f"early_stop {{ patience: {max(5, plan.epochs // 3)} }}", "stop if so many tests bring no improvement"),
+        (
+            f"early_stop {{ patience: {max(5, plan.epochs // 3)} }}",
+            "stop after this number of tests without improvement",
+        ),
     ]
     if plan.weights:
         lines.insert(1, (f'weights: "{plan.weights}"', "training starts from these weights"))
@@ -134,7 +137,7 @@ def solver(plan: Plan) -> str:
 
 
 def commented(lines: Sequence[tuple[str, str]]) -> str:
-    """Lines, each with its reason behind it as a comment."""
+    """Return the lines, each followed by its reason as a comment."""
     width = max(len(text) for text, _ in lines)
     return "".join(f"{text.ljust(width)}  # {why}\n" for text, why in lines)
 

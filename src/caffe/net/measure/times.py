@@ -45,7 +45,7 @@ def _seconds(step: Step, device: torch.device) -> float | None:
             while len(spent) < _RUNS and sum(spent) < _LONG:
                 spent.append(_run(step, device))
             return min(spent)
-    except (CaffeError, RuntimeError, IndexError):  # random numbers are no valid input
+    except (CaffeError, RuntimeError, IndexError):  # random numbers are not a valid input
         return None
 
 

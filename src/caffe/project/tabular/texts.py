@@ -143,7 +143,7 @@ def solver(plan: TablePlan) -> str:
                 "save the weights of the best test (for BVLC Caffe, remove this line and the next two)",
             ),
             ("keep_last: 2", "keep the last two of the other snapshots"),
-            (f"early_stop {{ patience: {patience} }}", "stop if so many tests bring no improvement"),
+            (f"early_stop {{ patience: {patience} }}", "stop after this number of tests without improvement"),
         ]
     )
 
