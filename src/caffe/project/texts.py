@@ -158,7 +158,7 @@ def readme(plan: Plan, facts: dict[str, str], notes: list[str], counts: list[tup
     table = "".join(f"| {label} | {train:,} | {val:,} |\n" for label, train, val in counts)
     return f"""{front_matter(facts)}# {plan.name}
 
-A classifier of pictures into {len(plan.classes)} classes, by {plan.net}. The commands, in this folder:
+A classifier of pictures with {len(plan.classes)} classes. The net is {plan.net}. The commands, in this folder:
 
 ```
 caffe train

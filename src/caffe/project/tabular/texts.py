@@ -152,9 +152,9 @@ def readme(plan: TablePlan, facts: Mapping[str, str], notes: Sequence[str]) -> s
     """Return README.md: front matter, commands, the conversion of cells, and the notes about the data."""
     columns, label = plan.columns, plan.columns.label
     if plan.classifies:
-        what = f"A classifier of rows into {len(columns.classes)} classes of {label}: {', '.join(columns.classes[:10])}"
+        what = f"A net that predicts {label}, one of {len(columns.classes)} classes: {', '.join(columns.classes[:10])}"
     else:
-        what = f"A net that predicts the number {label} of a row"
+        what = f"A net that predicts {label}, a number, for each row of a table"
     kinds = "".join(f"| {each.name} | {_kind(each)} |\n" for each in columns.columns)
     return f"""{front_matter(facts)}# {plan.name}
 
@@ -178,7 +178,7 @@ of the training rows, which are stored in columns.json:
 
 def _kind(column: Column) -> str:
     if column.kind == "number":
-        text = f"(x - {column.mean:.6g}) / {column.std:.6g}; 0 where it is missing"
-        return text + (", and a 1 that marks a missing cell" if column.missing else "")
+        text = f"(x - {column.mean:.6g}) / {column.std:.6g}; 0 if the cell is missing"
+        return text + (", and a second input that is 1 if the cell is missing" if column.missing else "")
     words = [word or "(missing)" for word in column.values]
-    return f"a 1 for one of {', '.join(words[:8])}{' ...' if len(words) > 8 else ''}"
+    return f"one-hot vector over {', '.join(words[:8])}{' ...' if len(words) > 8 else ''}"
