@@ -17,7 +17,7 @@ export async function showRun(place, id, openRun) {
     return;
   }
   const key = JSON.stringify([id, css("--ink"), run.found, run.doctor, run.lines, run.images, run.histograms, run.confusions, run.has_net, run.solver, [...state.runs.keys()].length]);
-  if (shown === place && key === seen) {      // only the figures have changed: what is open stays open
+  if (shown === place && key === seen) {      // only numbers have changed: open parts stay open
     place.querySelector("dl.facts").replaceWith(facts(run));
     return;
   }
@@ -112,7 +112,7 @@ function confusions(run) {
   }));
 }
 
-// A row for each class that items are, a column for each that they are called.
+// A row for each true class, a column for each predicted class.
 function matrix({names, rows}) {
   const head = make("tr", {}, make("th", {text: "is \\ called"}), ...names.map(name => make("th", {scope: "col", text: name})));
   const body = rows.map((row, at) => {
