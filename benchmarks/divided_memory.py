@@ -1,11 +1,11 @@
-"""Peak memory of each process of a divided net, beside that of one process with the whole net.
+"""Peak memory of each process of a divided net, compared with that of one process with the whole net.
 
     python -m benchmarks.divided_memory [STEPS]
 
-The nets are dominated by fully connected layers of 200 MB: one of them, and for the pipeline, which can only cut
-between layers, two of 100 MB. Memory is the largest resident memory of STEPS steps of SGD with momentum: all of it
-(VmHWM), and that of the process alone (RssAnon, looked at every 2 ms), without torch's libraries, whose pages all
-processes of a machine share.
+Most of the weights are in a fully connected layer of 200 MB, or, for the pipeline, which can only be cut between
+layers, in two layers of 100 MB. The figures are the peaks over STEPS steps of SGD with momentum: of the whole resident
+memory (VmHWM), and of the private memory of the process (RssAnon, sampled every 2 ms), which does not include torch's
+libraries, whose pages all processes of a machine share.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ python -m benchmarks.first_hour                       the three, one after the o
 python -m benchmarks.first_hour -epochs 10 -only ours,keras
 python -m benchmarks.first_hour -images FOLDER        another folder with train/CLASS and val/CLASS
 
-Each runs as a process of its own, from the start of Python to the accuracy, with one thread: what a user waits for. The
-net is CIFAR quick at 64 x 64 pixels, from scratch, with the same number of epochs; each has the learning rate and the
-schedule that its documentation shows first. Lines are those that a user writes: commands, or lines of Python that are
-not empty. Without -images the pictures are those of `caffe data materials`. Instead of the figures of a program that is
-not installed its error is shown.
+Each program runs in its own process with one thread. The time is measured from the start of Python to the accuracy. The
+net is CIFAR quick at 64 x 64 pixels, trained from scratch for the same number of epochs. Each program uses the learning
+rate and the schedule that its documentation shows first. Lines are commands, or lines of Python that are not empty.
+Without -images the pictures are those of `caffe data materials`. For a program that is not installed, the table shows
+the error.
 """
 
 from __future__ import annotations

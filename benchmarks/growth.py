@@ -2,8 +2,8 @@
 
     python -m benchmarks growth [-short]
 
-Each line of the picture is one net; the slope in the logarithmic picture is the power with which the time grows: 1 is
-linear in layers and in the batch, 2 in the side of the image.
+Each line of the picture is one net. The axes are logarithmic, so the slope of a line is the exponent of the growth: 1
+means linear in the number of layers or images, and 2 is expected for the side of the image.
 """
 
 from __future__ import annotations

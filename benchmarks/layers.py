@@ -2,9 +2,10 @@
 
     python -m benchmarks layers [-nets lenet,rnet] [-engines real] [-threads 1,2] [-rounds 7]
 
-This is what scripts, DeepDream and detection loops do: every blob and every diff is filled and can be read. The nets
-have `force_backward`, so that backward goes down to the image. The last lines of the output are our own time for each
-layer: that of a chain of 200 layers of one number, less the time of the same torch functions called by themselves.
+Scripts such as DeepDream and detection loops run nets in this way: every blob and every diff is filled and can be read.
+The nets have `force_backward`, so that backward computes the gradient of the image. The last lines of the output are
+our own time per layer: the time of a chain of 200 layers of one number, minus the time of the same torch functions
+alone.
 """
 
 from __future__ import annotations

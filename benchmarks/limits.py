@@ -1,4 +1,4 @@
-"""What this machine allows: the rates to which `benchmarks/limits.md` relates the other figures.
+"""The limits of this machine: the rates to which `benchmarks/limits.md` relates the other figures.
 
 python -m benchmarks limits [-short]
 """

@@ -1,8 +1,8 @@
-"""How quickly the monitor shows many runs, and what it needs while nothing changes.
+"""The time until the monitor shows many runs, and its load while nothing changes.
 
 python -m benchmarks.monitor                                 250 logs of 10,000 displayed iterations
 python -m benchmarks.monitor -runs 20 -points 1000000        5.4 GB of text
-python -m benchmarks.monitor -events                         the same curves as event files, with TensorBoard beside
+python -m benchmarks.monitor -events                         the same curves as event files, compared with TensorBoard
 
 The logs are made in `-folder` and kept there. Headless Chromium opens the page twice: without the indexes of the
 monitor, and with them. "first chart" and "all runs" count from the opening of the page, "all read" from the start of

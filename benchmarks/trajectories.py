@@ -1,12 +1,12 @@
-"""How far the weights of several processes move from those of one, beside how far one moves from itself by rounding.
+"""Compares the weights after training with several processes with those of one process, and with effects of rounding.
 
     python -m benchmarks.trajectories [PROCESSES] [NAME...]
 
-LeNet is trained for 100 steps of 64 records by one process, and by PROCESSES of 64 / PROCESSES records. Controls change
-nothing but the order of float32 sums: one process with the records of each batch in another order, and one with
-two threads. "Smooth" is the net with TanH and AVE pooling in place of ReLU and MAX, whose kinks turn a difference of
-rounding into another path. The figures are the largest difference of a weight by the largest weight of its blob, after
-some steps.
+LeNet is trained for 100 steps of 64 records by one process, and by PROCESSES processes of 64 / PROCESSES records each.
+Two controls with one process change only the order of float32 sums: one permutes the records of each batch, the other
+uses two threads. "Smooth" is the net with TanH and AVE pooling instead of ReLU and MAX pooling, at whose kinks a
+rounding error can select another branch. The figures are the largest difference of a weight, divided by the largest
+weight of its blob, after some steps.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def _write_data() -> None:
-    """Noisy pictures of ten classes; in a second file those of each batch are in another order."""
+    """Write noisy pictures of ten classes, and a second file in which the pictures of each batch are permuted."""
     rng = np.random.default_rng(1)
     count = BATCH * STEPS
     labels = rng.integers(0, 10, count)
@@ -96,7 +96,7 @@ Weights = dict[str, np.ndarray]
 
 
 def _run(smooth: bool, options: str, file: str, batch: int, processes: int, threads: int) -> dict[int, Weights]:
-    """The weights after the steps that are looked at."""
+    """Return the weights after each of the steps `LOOKS`."""
     net = _NET.format(file=file, batch=batch)
     if smooth:
         net = net.replace('"ReLU"', '"TanH"').replace("kernel_size: 2", "pool: AVE kernel_size: 2")

@@ -2,11 +2,11 @@
 
     python tools/census.py FOLDER [--json FILE] [--markdown FILE] [--skip FILE] [--names FILE]
 
-Every file is judged as `caffe inspect` judges it: all layers and fields must be known, and the net must build, on meta
-tensors and with constants in the place of data, in each phase in which its own layers deliver data. The reasons are
-counted by kind, and every file that does not build is named. `--skip` is a JSON object or list of stems of files that
-Caffe itself refuses; these are left out. `--names` is a JSON object that maps a stem to {"where": [name, ...]}.
-Takes about half a second a net.
+Every file is checked in the same way as by `caffe inspect`: all layers and fields must be known, and the net must
+build, on meta tensors and with constants instead of data, in each phase in which its own layers deliver data. The
+reasons are counted by kind, and every file that does not build is listed. `--skip` is a JSON object or list of stems of
+files that Caffe itself rejects; these are omitted. `--names` is a JSON object that maps a stem to {"where": [name,
+...]}. Takes about half a second per net.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def features(n: Any) -> Any:
 
 
 def attended(n: Any, x: Any) -> Any:
-    """The mean over the places of x, weighed by how well a place fits the question: (N, 32, 6, 6) to (N, 32)."""
+    """Average x over its positions, weighted by their similarity to the question: (N, 32, 6, 6) to (N, 32)."""
     n.asked = L.InnerProduct(n.question, num_output=WIDTH, weight_filler=XAVIER)
     n.fit = L.Scale(x, n.asked, axis=0)
     n.fit_tanh = L.TanH(n.fit, in_place=True)
@@ -46,7 +46,7 @@ def attended(n: Any, x: Any) -> Any:
 
 
 def averaged(n: Any, x: Any) -> Any:
-    """The mean over all places of x: (N, 32, 6, 6) to (N, 32)."""
+    """Average x over all positions: (N, 32, 6, 6) to (N, 32)."""
     n.mean = L.Pooling(x, pool=P.Pooling.AVE, global_pooling=True)
     n.seen = L.Flatten(n.mean)
     return n.seen

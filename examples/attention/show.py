@@ -1,4 +1,4 @@
-"""Tell how many questions each net answers, and draw where the net with attention looks.
+"""Print the accuracy of both nets, and draw the attention weights.
 
 python examples/attention/show.py [--picture attention.png]
 """
@@ -22,7 +22,7 @@ DATA = Path("examples/attention/data")
 
 
 def accuracy(net: Any, batches: int = 10) -> np.ndarray:
-    """The share of right answers to the questions about each shape (4), over the test data."""
+    """Return the accuracy of the answers to questions about each shape, (4,), on the test data."""
     asked, right = np.zeros(len(SHAPES)), np.zeros(len(SHAPES))
     for _ in range(batches):
         net.forward()

@@ -1,10 +1,10 @@
-"""L-BFGS with the whole data set and with small batches, beside momentum and Adam: `course/updates_lbfgs.png`.
+"""L-BFGS with the whole data set and with small batches, compared with momentum and Adam: `course/updates_lbfgs.png`.
 
     python examples/course/lbfgs.py [--passes 150]
 
-One small net, 1,000 drawn digits, the same first weights. The axis counts passes over the data, those of line searches,
-too: what counts is how often an example was looked at. The net gets each batch from Python. The batch stays the same
-during a step, so that a line search works. LBFGS refuses another batch at the next step, BatchLBFGS does not.
+All runs train the same small net on 1,000 drawn digits, from the same initial weights. The axis counts passes over the
+data, including those of line searches. The net gets each batch from Python. The batch does not change during a step, so
+that a line search works. LBFGS raises an error if the batch changes at the next step; BatchLBFGS allows this.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RUNS = {
 
 
 class BatchLBFGS(LBFGS):
-    """L-BFGS that is given another batch for each step, and so does not keep loss and gradient of the last one."""
+    """L-BFGS with another batch in each step. It does not reuse loss and gradient of the previous step."""
 
     def apply(self, updates: Iterable[Update], t: int, scale: float) -> None:
         self._known = None

@@ -1,10 +1,10 @@
-"""Draw what the filters look for, and tell how well a Gabor function describes each.
+"""Draw the filters, and print how well a Gabor function describes them.
 
     python examples/gabor/filters.py [--picture filters.png]
 
-A Gabor function is a wave under a bell: what Hubel and Wiesel's simple cells answer to. It is fitted to every filter by
-gradient descent from several starts; the fit is the share of the filter's variance that it explains. The principal
-components of the same patches are fitted, too.
+A Gabor function is a sine wave multiplied by a Gaussian; it describes the patterns to which Hubel and Wiesel's simple
+cells respond. It is fitted to every filter by gradient descent from several starts. The fit is the share of the
+filter's variance that it explains. The principal components of the same patches are fitted, too.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def fit(filters: np.ndarray, steps: int = 300, starts: int = 8) -> np.ndarray:
 
 
 def looked_for(weights: str) -> np.ndarray:
-    """What each filter answers to most, as pixels (N, side, side); the filters that answer most come first."""
+    """Return the pattern to which each filter responds most, (N, side, side), strongest filters first."""
     net = caffe.Net(str(HERE / "ica.prototxt"), weights, caffe.TEST)
     matrix = net.params["filters"][0].data
     pixels = matrix @ np.load(DATA / "whitening.npz")["pixels"]
@@ -73,7 +73,7 @@ def looked_for(weights: str) -> np.ndarray:
 
 
 def draw(path: Path, rows: dict[str, np.ndarray]) -> None:
-    """Draw sheets of filters beside one another, each filter on a scale of its own."""
+    """Draw groups of filters side by side, each filter with its own scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(rows), 4.8), layout="constrained")

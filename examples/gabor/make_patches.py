@@ -2,9 +2,9 @@
 
     python examples/gabor/make_patches.py [--images FOLDER]
 
-The photographs are those of FOLDER, or those that come with scikit-image or scikit-learn, or the one that comes with
-matplotlib. Whitening: the principal components of the patches, each divided by its standard deviation; the weakest
-are left out. `data` (N, 60) holds the components, `pixels` (60, 256) in whitening.npz leads from them back to pixels.
+The photographs are those of FOLDER, or those in scikit-image or scikit-learn, or the one in matplotlib. Whitening
+computes the principal components of the patches and divides each by its standard deviation; the weakest components are
+omitted. `data` (N, 60) holds the components. `pixels` (60, 256) in whitening.npz converts components back to pixels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def patches(paths: list[Path], count: int, rng: np.random.Generator) -> np.ndarr
 
 
 def whitening(values: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix (pixels, kept) that makes the patches white, and the one (kept, pixels) that leads back."""
+    """Return a matrix (pixels, kept) that whitens patches, and its inverse (kept, pixels)."""
     strength, direction = np.linalg.eigh(values.T @ values / len(values))
     strength, direction = strength[::-1][:kept], direction[:, ::-1][:, :kept]
     return direction / np.sqrt(strength), (direction * np.sqrt(strength)).T

@@ -1,4 +1,4 @@
-"""Test both nets on digits that are shifted, which they were not trained on, and draw what becomes of their accuracy.
+"""Test both nets on shifted digits, which do not occur in the training data, and draw the accuracy over the shift.
 
     python examples/neocognitron/shift.py [--picture shift.png]
 
@@ -23,7 +23,7 @@ LAYERS = ("data", "S1", "C1", "S2", "C2", "S3", "C3")
 
 
 def moved(images: np.ndarray, y: int, x: int) -> np.ndarray:
-    """Images (N, 1, H, W) shifted by y rows and x columns; what leaves is lost, zeros come in."""
+    """Shift images (N, 1, H, W) by y rows and x columns, and fill the free pixels with zeros."""
     height, width = images.shape[2:]
     room = ((0, 0), (0, 0), (max(y, 0), max(-y, 0)), (max(x, 0), max(-x, 0)))
     return np.pad(images, room)[:, :, max(-y, 0) : max(-y, 0) + height, max(-x, 0) : max(-x, 0) + width]
@@ -59,7 +59,7 @@ def accuracies(net: Any, start: str, images: np.ndarray, labels: np.ndarray, fur
 
 
 def likeness(net: Any, images: np.ndarray, furthest: int) -> dict[str, np.ndarray]:
-    """For each layer, the mean cosine between its activations at a shift to the right and at none."""
+    """Return the mean cosine of each layer's activations with and without a shift to the right."""
     made: dict[str, list[float]] = {name: [] for name in LAYERS}
     still: dict[str, np.ndarray] = {}
     for far in range(furthest + 1):
@@ -73,7 +73,7 @@ def likeness(net: Any, images: np.ndarray, furthest: int) -> dict[str, np.ndarra
 
 
 def draw(path: Path, found: dict[str, np.ndarray], alike: dict[str, np.ndarray]) -> None:
-    """Draw accuracy over shift for each net, and likeness over shift for each layer."""
+    """Draw the accuracy over the shift for each net, and the similarity over the shift for each layer."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -83,7 +83,7 @@ def draw(path: Path, found: dict[str, np.ndarray], alike: dict[str, np.ndarray])
     left.set_ylabel("accuracy in %")
     for index, (name, values) in enumerate(alike.items()):
         right.plot(values, label=name, color=f"C{index}", linestyle="--" if name.startswith("C") else "-")
-    right.set_ylabel("likeness to the digit at its place")
+    right.set_ylabel("similarity to the unshifted digit")
     for axis in (left, right):
         axis.set_xlabel("shift in pixels")
         axis.grid(alpha=0.3)

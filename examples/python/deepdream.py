@@ -63,7 +63,7 @@ def main(out: Path, iterations: int) -> tuple[float, float]:
     axes = page.subplots(1, 3)
     digits.show(axes[0], start, "before", vmin=0, vmax=1)
     for axis, (end, picture) in zip(axes[1:], dreams.items(), strict=True):
-        digits.show(axis, picture, f"what excites {end}", vmin=0, vmax=1)
+        digits.show(axis, picture, f"what maximizes {end}", vmin=0, vmax=1)
     page.savefig(out / "deepdream.png", dpi=110)
 
     def excitement(picture: np.ndarray) -> float:

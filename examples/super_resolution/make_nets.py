@@ -32,7 +32,7 @@ def data(n: Any, part: str, batch: int, phase: int) -> None:
 
 
 def conditioning(n: Any, width: int) -> Any:
-    """From the small image to a score for each level of each pixel: pixels are independent of one another."""
+    """Compute a score for each level of each pixel from the small image. The pixels are independent of each other."""
     x = n.low
     for index in (1, 2):
         x = n[f"cond/conv{index}"] = L.Convolution(x, num_output=width, kernel_size=3, pad=1, weight_filler=MSRA)
@@ -57,9 +57,9 @@ def gate(n: Any, name: str, x: Any) -> Any:
 
 
 def pixels(n: Any, width: int, depth: int, kernel: int = 5) -> Any:
-    """A gated PixelCNN: from the pixels before, in raster order, to a score for each level of a pixel.
+    """Compute a score for each level of a pixel from the earlier pixels in raster order: a gated PixelCNN.
 
-    The stack `v` sees the rows above, the stack `h` the pixels to the left, and `v` at its own place.
+    The stack `v` reads the rows above. The stack `h` reads the pixels to the left, and `v` at its own position.
     """
     n["pix/grey"] = L.Power(n.level, scale=2 / (LEVELS - 1), shift=-1)
     v = h = n["pix/grey"]

@@ -2,8 +2,8 @@
 
     python examples/super_resolution/sample.py [--count 12] [--slow]
 
-A pixel is drawn from its probabilities, then the next one. `Sampler` keeps the activations of all layers and computes
-only what a new pixel adds. `--slow` also draws by running the whole net for every pixel, and compares the times.
+Pixels are sampled one after the other. `Sampler` caches the activations of all layers and computes only those that
+depend on the new pixel. `--slow` also samples by running the whole net for every pixel, and compares the times.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ DATA = Path("examples/super_resolution/data")
 class Sampler:
     """Draws images pixel by pixel with a net as in deploy.prototxt, and computes each activation once.
 
-    A layer belongs to one of three groups. `drawn`: what follows from a pixel alone, computed when the pixel is drawn.
-    `rows`: what follows from the rows above, computed for a whole row at once. `cells`: the rest, computed for a pixel
-    before it is drawn. The conditioning net, which sees no pixel, runs once.
+    A layer belongs to one of three groups. `drawn` depends on a single pixel, and is computed when the pixel is
+    sampled. `rows` depends on the rows above, and is computed for a whole row at once. `cells` are all other layers,
+    computed for a pixel before it is sampled. The conditioning net, which does not depend on pixels, runs once.
     """
 
     def __init__(self, net: Any) -> None:
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=DATA / "samples.png")
     parser.add_argument("--weights", default=str(DATA / "pixel_iter_2500.caffemodel"))
     parser.add_argument("--condition", default=str(DATA / "condition_iter_2500.caffemodel"))
-    parser.add_argument("--slow", action="store_true", help="also draw without kept activations")
+    parser.add_argument("--slow", action="store_true", help="also sample without cached activations")
     options = parser.parse_args()
     alone = bits(HERE / "condition_train_val.prototxt", options.condition)["condition_loss"]
     print(f"conditioning net alone: {alone:.4f} bits per pixel")

@@ -101,7 +101,7 @@ def image_transformer(
 ) -> images.Transformer:
     """The transformer of a net's first input for images (H, W, C), with those steps that are given.
 
-    Raises NetError for a net that does not take images or gives nothing.
+    Raises NetError for a net that does not take images or has no output.
     """
     kind, place = type(net).__name__, f"{net.path or 'the net'}"
     if not net.inputs or len(net.blobs[net.inputs[0]].shape) != 4:

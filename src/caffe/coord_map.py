@@ -113,7 +113,9 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
     for top, to_map in _maps(top_to):
         if top in from_maps:
             return compose(to_map, inverse(from_maps[top]))
-    raise NetError("there is no map between the two blobs: no layers with coordinates lead to both from one blob")
+    raise NetError(
+        "there is no map between the two blobs: they have no common ancestor through layers with coordinate maps"
+    )
 
 
 def _maps(top: Top) -> list[tuple[Top, Map]]:
@@ -139,10 +141,12 @@ def crop(top_from: Top, top_to: Top) -> Top:
     """A Crop layer that aligns `top_from` with `top_to`, as in fully convolutional nets."""
     axis, scale, offset = coord_map_from_to(top_from, top_to)
     if np.any(np.asarray(scale) != 1):
-        raise CropError(f"cannot crop: one blob is {scale} times as fine as the other; give both the same scale first")
+        raise CropError(
+            f"cannot crop: one blob has {scale} times the resolution of the other; resize one of them first"
+        )
     if np.any(np.asarray(offset) > 0):
         raise CropError(f"cannot crop: the offset {np.negative(offset)} is negative; pad the first layers more")
     if np.any(np.round(offset) != offset):
-        raise CropError(f"cannot crop: the offset {np.negative(offset)} is no whole number; change a padding by one")
+        raise CropError(f"cannot crop: the offset {np.negative(offset)} is not a whole number; change a padding by one")
     offsets = [int(-value) for value in np.atleast_1d(offset)]
     return L.Crop(top_from, top_to, crop_param={"axis": 2 if axis is None else axis + 1, "offset": offsets})

@@ -130,7 +130,7 @@ def draw_net(
     formats = ["dot", *sorted(bases.FigureCanvasBase.filetypes)]
     if ext not in formats:
         raise ArgumentError(
-            f'"{ext}" is no picture format{did_you_mean(ext, formats)}; the file\'s name must end in one '
+            f'"{ext}" is not a picture format{did_you_mean(ext, formats)}; the file\'s name must end in one '
             f"(formats: {', '.join(formats)})"
         )
     from caffe.pictures import net_graph as _netgraph

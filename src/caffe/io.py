@@ -41,7 +41,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
     except FileError as error:
         raise RecordError(str(error)) from None
     if not any(blob.HasField(name) for name in ("shape", "num", "channels", "height", "width")) and array.ndim:
-        raise RecordError(f"the BlobProto holds {array.size} numbers and no shape; set blob.shape.dim before")
+        raise RecordError(f"the BlobProto holds {array.size} numbers and no shape; set blob.shape.dim first")
     return array.astype(np.float64)
 
 
@@ -66,7 +66,7 @@ def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
         vector = caffe_pb2.BlobProtoVector.FromString(str)
     except DecodeError as error:
         raise RecordError(
-            f"the {len(str)} bytes are no BlobProtoVector ({error}); they are damaged or cut off"
+            f"the {len(str)} bytes are not a BlobProtoVector ({error}); they are damaged or truncated"
         ) from None
     return [blobproto_to_array(blob) for blob in vector.blobs]
 
@@ -272,7 +272,7 @@ class Transformer:
             return self._steps_back(in_, image.reshape(image.shape[-axes:]) if image.ndim > axes else image)
         except (ValueError, IndexError) as error:
             raise ArgumentError(
-                f'deprocess: an array of shape {np.shape(data)} is no image for input "{in_}" of shape '
+                f'deprocess: an array of shape {np.shape(data)} is not an image for input "{in_}" of shape '
                 f"{self.inputs[in_]} and its transpose, channel_swap and mean ({error}); expected (C, H, W)"
             ) from None
 

@@ -40,7 +40,7 @@ def set_device(device_id: int) -> None:
 def chosen(wanted: torch.device | str | int | None) -> torch.device:
     """The device that `wanted` names, checked; without one that of the current mode.
 
-    Raises ArgumentError for a name that is no device's, and for a device that this machine or this PyTorch lacks.
+    Raises ArgumentError for an invalid name, and for a device that this machine or this PyTorch lacks.
     """
     if wanted is None:
         return device()
@@ -48,12 +48,14 @@ def chosen(wanted: torch.device | str | int | None) -> torch.device:
         found = torch.device(f"cuda:{wanted}" if isinstance(wanted, int) else wanted)
     except (RuntimeError, TypeError):
         hint = did_you_mean(str(wanted).partition(":")[0].ljust(4, "a"), ("cpu", "cuda", "meta"))
-        raise ArgumentError(f'the device is {wanted!r}{hint}; expected "cpu", "cuda" or such as "cuda:1"') from None
+        raise ArgumentError(
+            f'the device is {wanted!r}{hint}; expected "cpu", "cuda", or a name such as "cuda:1"'
+        ) from None
     if found.type == "cuda":
         if not torch.cuda.is_available():
             raise ArgumentError(
-                f'the device is "{found}", but PyTorch {torch.__version__} can use no GPU here; leave it out or say '
-                '"cpu"; `caffe device_query` tells what there is'
+                f'the device is "{found}", but PyTorch {torch.__version__} cannot use a GPU here; omit it or use '
+                '"cpu"; `caffe device_query` lists the devices'
             )
         _check_index(found.index or 0, f'there is no device "{found}"')
     elif found.type not in ("cpu", "meta"):
@@ -61,9 +63,7 @@ def chosen(wanted: torch.device | str | int | None) -> torch.device:
             torch.empty(0, device=found)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             text = str(error).partition("\n")[0]
-            raise ArgumentError(
-                f'the device "{found}" cannot be used here: {text}; leave it out or say "cpu"'
-            ) from None
+            raise ArgumentError(f'the device "{found}" cannot be used here: {text}; omit it or use "cpu"') from None
     return found
 
 

@@ -122,7 +122,7 @@ class Function:
         self.in_place: bool = self.params.pop("in_place", False)
         if self.in_place and len(self.inputs) != self.ntop:
             raise NetError(
-                f"{type_name}: in_place with {len(self.inputs)} bottoms and {self.ntop} tops; they must pair"
+                f"{type_name}: in_place with {len(self.inputs)} bottoms and {self.ntop} tops; expected equal numbers"
             )
         self.tops = tuple(Top(self, n) for n in range(self.ntop))
 

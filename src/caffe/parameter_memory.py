@@ -39,7 +39,7 @@ class ParameterMemory(ABC):
         self.views: list[nn.Parameter] = []
         self._loan: Loan | None = None
         self._base: Tensor | None = None
-        self._place = 0  # where the tensor lay when the array was lent
+        self._place = 0  # the tensor's address when the array was lent
         self._writes = 0
 
     @abstractmethod
@@ -85,7 +85,7 @@ class ParameterMemory(ABC):
         """Report a write to the tensor that torch's version counter does not see, such as by `parameter.data`."""
         self._writes += 1
         if self._base is not None and self._loan is not None:
-            self._base.copy_(self._loan.host)  # what a user wrote before that counts no more
+            self._base.copy_(self._loan.host)  # the user's earlier writes are ignored from now on
             self.show()
 
     def lend(self) -> np.ndarray:

@@ -107,7 +107,7 @@ def check_output(path: str | Path) -> None:
     suffix = Path(path).suffix.lstrip(".").lower()
     if suffix not in formats:
         raise FileError(
-            f'cannot draw into "{path}": "{suffix}" is no picture format{did_you_mean(suffix, formats)} '
+            f'cannot draw into "{path}": "{suffix}" is not a picture format{did_you_mean(suffix, formats)} '
             f"(formats: {', '.join(formats)})"
         )
     if not os.path.isdir(Path(path).absolute().parent):

@@ -54,7 +54,7 @@ __all__ = [
 def init_log(level: int = 0, stderr: bool = True) -> None:
     """Send log lines of severity `level` (0 info, 1 warning, 2 error, 3 fatal) and above to standard error.
 
-    `stderr` is there for old scripts: the lines go nowhere else.
+    `stderr` exists for old scripts. Only True is supported.
     """
     if level not in range(4):
         raise CaffeError(f"init_log: level is {level}, expected 0 (info), 1 (warning), 2 (error) or 3 (fatal)")
@@ -118,11 +118,11 @@ class NCCL(Member):
         solver.add_callback(nccl)
         solver.step(1000)
 
-    It waits for all processes. Gradients are averaged before the callbacks of the solver hear of them.
+    The constructor waits for all processes. Gradients are averaged before the solver's callbacks are called.
     """
 
     _stores: ClassVar[list[dist.TCPStore]] = []
-    """Where the processes of this process's uids meet."""
+    """The stores through which the processes of a uid that this process created find each other."""
 
     def __init__(self, solver: Solver, uid: str) -> None:
         host, _, port = str(uid).rpartition(":")
@@ -132,19 +132,19 @@ class NCCL(Member):
         if not isinstance(solver, Solver):
             raise CaffeError(f"NCCL: got {solver!r:.80} as solver, expected one such as caffe.SGDSolver(file)")
         if place.size == 1:
-            raise CaffeError("NCCL: one process has nobody to train with; call caffe.set_solver_count(N) before")
+            raise CaffeError("NCCL: needs several processes; call caffe.set_solver_count(N) first")
         store = dist.TCPStore(host, int(port), is_master=False, wait_for_workers=False)
         self.group = Processes(store, place.rank, place.size, solver.net.device)
         self._solver = solver
 
     @staticmethod
     def new_uid() -> str:
-        """A name for a group of processes, which they use to meet; the process that calls this must live on."""
+        """Return a name by which a group of processes finds each other. The calling process must stay alive."""
         store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
         NCCL._stores.append(store)
         return f"localhost:{store.port}"
 
     def bcast(self) -> None:
-        """Give every process the weights of process 0, and its places in the data."""
+        """Copy the weights and the data positions of process 0 to every process."""
         self._solver.join(self.group)
         self._solver.together.equalize()

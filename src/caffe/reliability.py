@@ -1,4 +1,4 @@
-"""How sure a net is, and how often it is right when it is: Monte Carlo dropout, and reliability."""
+"""Monte Carlo dropout, and reliability: whether a net's confidence agrees with its accuracy."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BINS = 10
 
 
 def samples(net: Net, runs: int, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Run a net in TEST once as usual, and `runs` times with dropout, on one batch.
+    """Run a net in TEST once without dropout, and `runs` times with dropout, on one batch.
 
-    The batch is the next one of its data layers, or what its inputs hold. Returns the blobs `names` of the usual run,
-    and of the others with an axis of runs in front. Only the layers that depend on dropout are run again. Dropout is
-    off afterwards.
+    The batch is the next one of the data layers, or the current values of the inputs. Returns two dictionaries of the
+    blobs `names`: the values without dropout, of the blob's shape, and those with dropout, of shape (runs, *shape).
+    Only the layers that depend on dropout are run repeatedly. Afterwards dropout is off.
     """
     if runs < 1:
         raise CaffeError(f"runs is {runs}, expected at least 1")
@@ -44,15 +44,16 @@ def samples(net: Net, runs: int, names: Sequence[str]) -> tuple[dict[str, np.nda
 
 
 def softmax(scores: np.ndarray, axis: int) -> np.ndarray:
-    """Probabilities along an axis."""
+    """Return the probabilities of scores along an axis, in float64."""
     powers = np.exp(scores.astype(np.float64) - scores.max(axis, keepdims=True))
     return np.asarray(powers / powers.sum(axis, keepdims=True))
 
 
 class Reliability:
-    """Gathers probabilities with the labels that were right.
+    """Compares the confidence of a classifier, its largest probability, with its accuracy.
 
-    In each of ten bins of confidence (the largest probability), a reliable net is right as often as it is confident.
+    The items are divided into ten bins by their confidence. In each bin of a reliable net, the accuracy equals the mean
+    confidence.
     """
 
     def __init__(self) -> None:
@@ -60,12 +61,12 @@ class Reliability:
         self.right: list[np.ndarray] = []
 
     def add(self, probabilities: np.ndarray, labels: np.ndarray) -> None:
-        """Take probabilities (items, classes), and the number of the right class for each item."""
+        """Add items: their probabilities (items, classes), and the index of the correct class of each, (items,)."""
         self.confidence.append(probabilities.max(1))
         self.right.append(probabilities.argmax(1) == labels)
 
     def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each bin: mean confidence, share that is right (both NaN in an empty one), and the number of items."""
+        """Return the mean confidence, the accuracy (both NaN for an empty bin) and the number of items of each bin."""
         confidence, right = np.concatenate(self.confidence), np.concatenate(self.right)
         place = np.minimum((confidence * BINS).astype(int), BINS - 1)
         count = np.bincount(place, minlength=BINS)
@@ -75,7 +76,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: how far confidence and the share of right answers are apart, on average.
+        """The expected calibration error: the mean difference between confidence and accuracy, weighted by the items.
 
         Source: Guo et al., arXiv:1706.04599.
         """
@@ -84,24 +85,27 @@ class Reliability:
 
     @property
     def accuracy(self) -> float:
-        """The share of items that are right."""
+        """The fraction of items that are classified correctly."""
         return float(np.concatenate(self.right).mean())
 
 
 def draw(kinds: dict[str, Reliability], path: str | Path) -> None:
-    """Draw the reliability of kinds of prediction, by name, into a picture. Raises MissingExtra and FileError."""
+    """Draw the accuracy over the confidence for each entry of `kinds`, side by side, into a picture file.
+
+    Raises MissingExtra and FileError.
+    """
     figures: Any = require_extra("matplotlib.figure", "plot", "drawing a reliability plot")
     page = figures.Figure(figsize=(4.6 * len(kinds), 5.2), layout="constrained")
     columns = page.subplots(2, len(kinds), squeeze=False, sharex=True, height_ratios=(3, 1))
     edges = np.arange(BINS) / BINS + 0.5 / BINS
     for (top, bottom), (name, kind) in zip(columns.T, kinds.items(), strict=True):
         confidence, right, count = kind.bins()
-        top.bar(edges, np.nan_to_num(right), 0.9 / BINS, color="tab:blue", label="right")
-        top.plot([0, 1], [0, 1], color="tab:gray", linestyle="--", label="as sure as right")
-        top.plot(confidence, right, "o", color="tab:orange", markersize=4, label="mean of a bin")
-        top.set_title(f"{name}: {100 * kind.accuracy:.1f} % right\ncalibration error {kind.error:.3f}", fontsize=10)
+        top.bar(edges, np.nan_to_num(right), 0.9 / BINS, color="tab:blue", label="accuracy")
+        top.plot([0, 1], [0, 1], color="tab:gray", linestyle="--", label="accuracy = confidence")
+        top.plot(confidence, right, "o", color="tab:orange", markersize=4, label="mean confidence of a bin")
+        top.set_title(f"{name}: {100 * kind.accuracy:.1f} % correct\ncalibration error {kind.error:.3f}", fontsize=10)
         top.set_ylim(0, 1)
-        top.set_ylabel("share that is right")
+        top.set_ylabel("accuracy")
         top.legend(loc="upper left", fontsize=8)
         bottom.bar(edges, count, 0.9 / BINS, color="tab:gray")
         bottom.set_xlim(0, 1)

@@ -166,7 +166,7 @@ class Module(nn.Module):
             if isinstance(layer, Layer) and layer.effects_now.needs_calls:
                 raise NetError(
                     f'layer "{layer.name}" ({layer.type}) cannot be exported: it needs values on the host, or does '
-                    "more than torch's operators; export the part of the net before or behind it"
+                    "more than torch's operators; export the part of the net before or after it"
                 )
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Module:

@@ -44,8 +44,8 @@ CHARTS = (
 class Tables:
     """The rows of training and of testing. A row has NumIters, Seconds (since "Solving"), LearningRate and outputs.
 
-    Each test net has rows of its own; `nets` holds the number of the net for each row of `test`. Without the line
-    "Solving" the seconds count from the log's first line; they are NaN in a log without times.
+    Each test net has its own rows; `nets` holds the number of the net for each row of `test`. If the log has no line
+    "Solving", seconds are counted from its first line. In a log without times they are NaN.
     """
 
     train: list[Row] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Tables:
 
 
 def read(path: str | Path) -> Tables:
-    """The tables of a log of `caffe train`, the original's or ours. Raises FileError."""
+    """Read the tables of a log of `caffe train`, of BVLC Caffe or of this package. Raises FileError."""
     tables = Tables()
     lines = _lines(path)
     times = _times(lines)
@@ -96,7 +96,7 @@ def read(path: str | Path) -> Tables:
 
 
 def write(rows: Sequence[Row], path: str | Path, delimiter: str = ",") -> None:
-    """Write rows as a table of text with a line of heads; atomically."""
+    """Write rows as a table of text, with the column names in the first line; atomically."""
     import io
 
     heads = list(dict.fromkeys(name for row in rows for name in row))
@@ -133,14 +133,14 @@ def chart(number: int, paths: Sequence[str | Path], out: str | Path) -> None:
 
 
 def _fill_rates(rows: Sequence[Row]) -> None:
-    """Give the first rows the first rate that is known: it is printed after the first outputs."""
+    """Set missing rates at the start to the first known rate, because the log prints it after the first outputs."""
     known = next((index for index, row in enumerate(rows) if not math.isnan(row["LearningRate"])), 0)
     for row in rows[:known]:
         row["LearningRate"] = rows[known]["LearningRate"]
 
 
 def _curves(tables: Tables, train: bool, column: str) -> list[tuple[str, list[Row]]]:
-    """The outputs whose names begin with `column`: the name, with the number of a second test net, and its rows."""
+    """Return name and rows of each output whose name begins with `column`, with the test net's number in the name."""
     rows, nets = (tables.train, [0] * len(tables.train)) if train else (tables.test, tables.nets)
     found: dict[str, list[Row]] = {}
     for row, net in zip(rows, nets, strict=True):
@@ -159,19 +159,19 @@ def _lines(path: str | Path) -> list[str]:
 
 
 def _times(lines: Sequence[str]) -> list[datetime | None]:
-    """When each line was written, None for a line without a time.
+    """Return the time of each line, None for a line without a time.
 
-    Where the lines tell no year, the first is of a made-up one, and a month that falls begins the next.
+    Lines without a year get an arbitrary first year. A month below the previous one begins the next year.
     """
     stamps = [_STAMP.match(line) for line in lines]
-    for year in (2001, 2000, 2003, 2002):  # with a 29 February in no year, or in the first, second or third one
+    for year in (2001, 2000, 2003, 2002):  # 29 February does not occur, or occurs in the first, second or third year
         with suppress(ValueError):
             return _dated(stamps, year)
     return [None] * len(lines)
 
 
 def _dated(stamps: Sequence[re.Match[str] | None], year: int) -> list[datetime | None]:
-    """The times of the stamps if the first is of this year; ValueError for a day that a year does not have."""
+    """Return the times of the stamps if the first is in this year; raises ValueError for a day that does not exist."""
     times: list[datetime | None] = []
     month = 0
     for stamp in stamps:

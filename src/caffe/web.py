@@ -1,4 +1,4 @@
-"""What the pages of the monitor and of `caffe try` share: where they listen, and whom they answer."""
+"""Shared by the web pages of the monitor and of `caffe try`: addresses, sockets, and checks of requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TRIES = 50  # ports after the wanted one
 
 
 def guard(host: str) -> Any:
-    """Starlette's middleware that answers requests to this machine's names only, if `host` is this machine alone."""
+    """Return Starlette middleware that rejects requests to other host names if `host` is a loopback address."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -30,13 +30,13 @@ def is_foreign(request: Any) -> bool:
 
 
 def security_policy(more: str = "") -> dict[str, str]:
-    """The header that lets a page load files of this server only."""
+    """Return the HTTP header that allows a page to load files from this server only."""
     policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; object-src 'none'"
     return {"Content-Security-Policy": policy + more}
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket at the port, or at the next one that is free. Raises CaffeError."""
+    """Return a socket that listens at the port, or at the next free one. Raises CaffeError if none of 50 is free."""
     problem: OSError | None = None
     for number in range(port, min(port + _TRIES, 65535)) if port else [0]:
         try:
@@ -53,6 +53,6 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def address(host: str, listener: socket.socket) -> str:
-    """The page's address in a browser on this machine."""
+    """Return the page's URL for a browser on this machine."""
     name = {"0.0.0.0": LOCAL, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{name}:{listener.getsockname()[1]}/"

@@ -40,7 +40,7 @@ def test_mnist_from_a_folder(digits, capsys):
     assert capsys.readouterr().out == "wrote out/mnist_train_lmdb: 7 digits\nwrote out/mnist_test_lmdb: 3 digits\n"
     assert (digits / "out" / "mnist_train_lmdb" / "data.mdb").exists()
     assert main(["data", "mnist", "-folder", "idx", "-o", "out"]) == 1
-    assert 'mnist_train_lmdb" exists already; give -overwrite' in capsys.readouterr().err
+    assert 'mnist_train_lmdb" already exists; give -overwrite' in capsys.readouterr().err
     assert main(["data", "mnist", "-folder", "idx", "-o", "out", "-overwrite"]) == 0
 
 
@@ -88,7 +88,7 @@ def test_known_data_sets_from_their_files(tmp_path, monkeypatch, capsys, name):
     if name != "digits":
         assert image[2].min() >= 200  # red is last
     assert main(["data", name, "-folder", "files", "-o", "out"]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["data", name, "-folder", ".", "-o", "other"]) == 1
     assert "expected" in capsys.readouterr().err
 

@@ -78,7 +78,7 @@ def test_scores_are_those_of_torch(runs, capsys):
     [
         (["time", "-model", "net.prototxt", "-engine", "openvino"], "-engine openvino .*give -phase TEST"),
         ([*COMMANDS["time"], "-engine", "openvin"], 'unknown engine "openvin".*did you mean "openvino"'),
-        ([*COMMANDS["time"], "-engine", "openvino", "-compile"], "does not take compile"),
+        ([*COMMANDS["time"], "-engine", "openvino", "-compile"], "cannot be combined with compile"),
     ],
 )
 def test_what_cannot_be_is_one_error(argv, error, noise, capsys):

@@ -49,7 +49,7 @@ def states(folder):
         (["-sighup_effect=x"], 'Invalid signal effect "x" was specified for -sighup_effect (snapshot, stop, none)'),
         (["-snapshot", "solver.prototxt"], "solver.prototxt: is a text file; expected a solver state"),
         (["-snapshot", "no.solverstate"], "no.solverstate"),
-        (["-plot", "curves.jpgg"], 'cannot draw into "curves.jpgg": "jpgg" is no picture format; did you mean'),
+        (["-plot", "curves.jpgg"], 'cannot draw into "curves.jpgg": "jpgg" is not a picture format; did you mean'),
         (["-plot", "no/curves.png"], 'cannot draw into "no/curves.png": there is no folder no'),
         (["-gpu", "zero"], '-gpu "zero": expected "all" or device numbers separated by ","'),
     ],

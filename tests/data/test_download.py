@@ -85,8 +85,8 @@ def test_a_part_that_is_whole_already(server, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("wrong", "gave another file: its sha1 is"),
-        ("short", "gave another file: its sha1 is"),
+        ("wrong", "returned another file: its sha1 is"),
+        ("short", "returned another file: its sha1 is"),
         ("missing", "the server answers 404"),
     ],
 )

@@ -78,7 +78,7 @@ def test_imagenette_from_a_folder_and_from_its_archive(capsys):
     assert pictures("b/imagenette") == found
     assert sorted(path.name for path in Path("b").iterdir()) == ["imagenette"]
     assert main(["data", "imagenette", "-folder", "files", "-o", "b"]) == 1
-    assert 'b/imagenette": is there already; give -overwrite' in capsys.readouterr().err
+    assert 'b/imagenette": already exists; give -overwrite' in capsys.readouterr().err
     assert main(["data", "imagenette", "-folder", "nowhere", "-o", "b", "-overwrite"]) == 1
     assert pictures("b/imagenette") == found  # an error leaves what was there
     assert main(["data", "imagenette", "-folder", "files", "-o", "b", "-overwrite"]) == 0
@@ -117,7 +117,7 @@ def test_a_download_that_breaks_off_becomes_a_project(server, monkeypatch, capsy
         picture_sets.PICTURE_SETS, "imagenette", replace(known, files=((f"{server}/breaks", "0" * 32),))
     )
     assert main(["new", "p", "-data", "imagenette"]) == 1
-    assert "gave another file: its md5 is" in capsys.readouterr().err
+    assert "returned another file: its md5 is" in capsys.readouterr().err
     places = ((f"{server}/breaks", hashlib.md5(content).hexdigest()),)
     monkeypatch.setitem(picture_sets.PICTURE_SETS, "imagenette", replace(known, files=places))
     Handler.asked.clear()

@@ -109,7 +109,7 @@ def test_the_training_data_can_be_looked_at_too(project, capsys):
         (["test", "-worst", "3"], "give both, or neither"),
         (["test", "-worst", "3", "-out", "snapshots"], '"snapshots": already exists'),
         (["test", "-part", "tain"], "-part tain: expected train or val"),
-        (["test", "-report", "-mc", "3"], "-report: the report is about one net and one run"),
+        (["test", "-report", "-mc", "3"], "-report: the report describes one net and one run"),
         (["test", "-confusion", "x.doc"], "x.doc"),
         (["relabel", "snapshots"], "has no index.csv"),
     ],

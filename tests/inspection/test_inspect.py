@@ -114,7 +114,7 @@ def test_python_layers_are_left_out(tmp_path):
     after = 'layer { name: "r" type: "ReLU" bottom: "p" top: "r" }'
     report = inspect(written(tmp_path, NET + python + after))
     assert report.unsupported == []
-    assert "figures leave out what depends on Python code: p, r" in report.needs
+    assert "not measured, because it depends on Python code: p, r" in report.needs
     assert '"p": Python module m' in report.needs
 
 

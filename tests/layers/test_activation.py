@@ -57,7 +57,7 @@ def test_dropout_with_ratio_one_is_zero_and_a_ratio_beyond_is_an_error_only_when
     assert apply("Dropout", "dropout_param { dropout_ratio: 1 }", x).sum() == 0
     layer = build("Dropout", "dropout_param { dropout_ratio: -0.1 }", (3, 5), phase=TRAIN)
     assert layer.infer(torch.empty(3, 5, device="meta"))[0].shape == (3, 5)
-    with pytest.raises(LayerError, match=r"dropout_ratio -0\.1 is no probability"):
+    with pytest.raises(LayerError, match=r"dropout_ratio -0\.1 is not a probability"):
         layer(x)
     assert torch.equal(apply("Dropout", "dropout_param { dropout_ratio: -0.1 }", x, phase=TEST), x)
 

@@ -160,8 +160,8 @@ def test_data_has_the_steps_of_single_images(place):
 @pytest.mark.parametrize(
     ("options", "transform", "says"),
     [
-        ("single_class: true", "", "single_class is of MobileNet-YOLO"),
-        ("", "mixup: 0.3 label_count: 5", "mixup mixes labels"),
+        ("single_class: true", "", "single_class belongs to MobileNet-YOLO"),
+        ("", "mixup: 0.3 label_count: 5", "mixup needs class labels"),
         ("", "rotation: 5", "moves objects away"),
         ("", "crop_size: 11", "smaller than crop_size 11"),
         ("batch_sampler { sampler { max_scale: 2 } }", "", "scales of 1 ... 2"),

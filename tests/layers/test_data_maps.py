@@ -184,7 +184,7 @@ def test_layers_that_only_build(text, shapes):
         text_format.Parse(f'layer {{ name: "d" top: "x" top: "y" {text} }}', caffe_pb2.NetParameter()), TRAIN
     )
     assert [net.blobs[name].data.shape for name in ("x", "y")] == shapes
-    with pytest.raises(CaffeError, match=r'layer "d".*write "Input" in its place'):
+    with pytest.raises(CaffeError, match=r'layer "d".*an "Input" layer and fill the blobs'):
         net.forward()
 
 

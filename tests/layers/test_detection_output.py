@@ -194,7 +194,7 @@ def test_a_directory_alone_writes_nothing_and_says_so(tmp_path, caplog):
     net.forward()
     assert not (tmp_path / "out").exists()
     assert "writes no files, since save_output_param has no label_map_file and no name_size_file" in caplog.text
-    assert "visualize opens no window" in caplog.text
+    assert "visualize does not open a window" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_directory_alone_writes_nothing_and_says_so(tmp_path, caplog):
         ("VOC", "num_test_image: 3", None, "num_test_image is 3, expected 1 to 2"),
         ("VOC", "resize_param { }", None, "resize_param has no height and width"),
         ("VOC", "", "one 5\n", "expected a name, the height and the width"),
-        ("VOC", "", "\n", "has no line"),
+        ("VOC", "", "\n", "is empty"),
     ],
 )
 def test_wrong_files(tmp_path, kind, more, sizes, says):

@@ -99,5 +99,5 @@ def test_what_it_refuses():
     assert_rejected(kind, "", data, rows, says="image_size_x must be given", tops=2)
     wrong = truth()
     wrong[0, 0, 0, 0] = 9
-    with pytest.raises(LayerError, match="announces 9 boxes of 16 numbers, expected up to 4"):
+    with pytest.raises(LayerError, match="states 9 boxes of 16 numbers, expected up to 4"):
         run(np.zeros(data), wrong)

@@ -61,5 +61,5 @@ def test_blocks_must_fit():
     options = "{ block_size: 2 }"
     x = (1, 3, 3, 4)
     assert_rejected("SpaceToDepth", f"space_to_depth_param {options}", x, says="3 x 4 cells cannot be divided")
-    assert_rejected("DepthToSpace", f"depth_to_space_param {options}", x, says="3 channels are no multiple")
+    assert_rejected("DepthToSpace", f"depth_to_space_param {options}", x, says="3 channels are not a multiple")
     assert_rejected("SpaceToDepth", "", x, says="block_size must be given")

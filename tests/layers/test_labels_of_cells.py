@@ -124,7 +124,7 @@ def test_wrong_input_is_told():
     assert apply("Nms", "", np.zeros((1, 16, 2, 2), np.float32)).shape == (1, 15, 21, 3)
     assert_rejected("Nms", "nms_param { num_parts: 4 max_peaks: 2 }", (1, 3, 2, 2), says="C at least 4")
     assert_rejected(
-        "Nms", "nms_param { num_parts: 1 num_peak: 2 }", (1, 1, 2, 2), says="num_peak is of another version"
+        "Nms", "nms_param { num_parts: 1 num_peak: 2 }", (1, 1, 2, 2), says="num_peak belongs to another version"
     )
     assert_rejected("DiceCoefLoss", "", (1, 3), (2, 3), says="expected equal counts per item")
     options = "convolution_param { num_output: 2 kernel_size: 1 } cconvolution_param { iter_stop: 5 }"

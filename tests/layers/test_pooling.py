@@ -131,7 +131,7 @@ def test_spatial_pyramid_covers_the_bottom_level_by_level():
         ("global_pooling: true kernel_size: 2", "remove kernel_size"),
         ("global_pooling: true stride: 2", "remove stride and pad"),
         ("global_pooling: true pad: 1", "remove stride and pad"),
-        ("pool: STOCHASTIC kernel_size: 3 pad: 1", "STOCHASTIC does not take padding"),
+        ("pool: STOCHASTIC kernel_size: 3 pad: 1", "STOCHASTIC does not support padding"),
     ],
 )
 def test_bad_windows_are_rejected(options, says):

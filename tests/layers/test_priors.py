@@ -49,7 +49,7 @@ def test_sizes_lose_their_fraction_as_in_ssd(caplog):
         for size in (4, 4.75)
     )
     np.testing.assert_array_equal(whole[0], fraction[0])
-    assert "min_size counts in whole pixels, 4.75 as 4" in caplog.text
+    assert "min_size is truncated to whole pixels, 4.75 to 4" in caplog.text
 
 
 def test_clustered_boxes_have_the_sizes_given():

@@ -71,7 +71,7 @@ def test_which_roi_align_is_meant_must_be_clear():
     assert_rejected("ROIAlign", "", x, rois, says="pooled_h and pooled_w must both be given")
     assert_rejected("ROIAlign", ALIGN.format("roi_end_mode: 1"), x, rois, says="roi_end_mode other than 0")
     sized = ALIGN.format("pooled_size: 2").replace("align", "pooling")
-    assert_rejected("ROIAlign", sized, x, rois, says="pooled_size is of Intel's Caffe")
+    assert_rejected("ROIAlign", sized, x, rois, says="pooled_size comes from Intel's Caffe")
 
 
 def test_mask_resize_reads_at_a_share_of_the_place():

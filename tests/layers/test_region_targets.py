@@ -89,7 +89,7 @@ def test_decoded_boxes_near_the_truth_are_dropped_in_train():
 def test_wrong_input_is_told():
     assert_rejected("ProposalTarget", "", (4, 5), (3, 7), tops=6, says="cls_num is 0")
     options = "proposal_target_param { cls_num: 2 fg_thr: 0.3 }"
-    assert_rejected("ProposalTarget", options, (4, 5), (3, 7), tops=6, says="expected it not above fg_thr")
+    assert_rejected("ProposalTarget", options, (4, 5), (3, 7), tops=6, says="expected bg_thr_hg of at most fg_thr")
     assert_rejected("ProposalTarget", "", (4, 6), (3, 7), tops=6, says="expected (R, 5)")
     assert_rejected("BboxAccuracy", "", (4, 8), (3, 5), (4, 6), says="expected (3, 8)")
     assert_rejected("FrcnnOutput", "", (4, 3), (4, 8), (4, 5), (1, 2), says="expected (4, 12)")

@@ -44,7 +44,7 @@ def test_another_shape_in_place_is_refused(tmp_path, layer, shape):
     kind = layer.split('"')[1]
     says = (
         f'net.prototxt:5: layer "l" ({kind}): works in place on "x" of shape 2 4 6 5 (240), but its top has shape '
-        f"{shape}; give the top a name of its own"
+        f"{shape}; give the top another name"
     )
     with pytest.raises(LayerError, match=re.escape(says)):
         build(tmp_path, layer)

@@ -446,7 +446,7 @@ def test_layers_that_open_vino_cannot_take_run_on_torch(kind, own, caplog):
                 feed(each, seed)
             near(net.forward()["r"], twin.forward()["r"])
     assert parts_of(net) == ["in", "piece", f"{kind}.q", "piece"]
-    assert caplog.text.count(f'OpenVINO cannot take the layers "{kind}.q" ({kind})') == 1
+    assert caplog.text.count(f'OpenVINO cannot run the layers "{kind}.q" ({kind})') == 1
 
 
 def test_a_layer_without_tops_is_run(own):
@@ -464,7 +464,7 @@ def test_unknown_engines_and_contradictions_are_errors():
     net = make(*CHAIN)
     with pytest.raises(CaffeError, match=r'unknown engine "openvin".*did you mean "openvino"'):
         net.optimize(engine="openvin")
-    with pytest.raises(CaffeError, match="does not take compile"):
+    with pytest.raises(CaffeError, match="cannot be combined with compile"):
         net.optimize(engine="openvino", compile=True)
     with pytest.raises(CaffeError, match="runs on the CPU, and the net is on cuda:0"):
         OpenVino.for_inference(torch.device("cuda", 0), torch.float32, False)

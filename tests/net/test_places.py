@@ -54,7 +54,7 @@ def test_an_unknown_bottom_tells_which_layers_make_it_and_why_they_do_not_count(
         f'net.prototxt:2) makes it, but {own}, and its include rules ask for phase: TRAIN stage: "a"',
         f'net.prototxt:3) makes it, but {own}, and an exclude rule names min_level: 0 or stage: "b"',
         'layer "late" (Power, ',
-        "net.prototxt:5) makes it, but stands after its reader: move it up",
+        "net.prototxt:5) makes it, but comes after its reader: move it up",
     ):
         assert says in message
     assert "did you mean" not in message

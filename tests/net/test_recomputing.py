@@ -143,5 +143,5 @@ def test_compiled_and_divided_nets_and_debug_info_refuse_it():
     solver = solver_of(more="recompute: true", blocks=2)
     with pytest.raises(NetError, match="remove recompute, or do not compile"):
         solver.net.compile()
-    with pytest.raises(SolverError, match="recompute is set beside debug_info"):
+    with pytest.raises(SolverError, match="recompute cannot be used with debug_info"):
         solver_of(more="recompute: true debug_info: true", blocks=2)

@@ -358,7 +358,7 @@ def test_a_class_of_one_picture_trains(pictures):
     pictures.write("owl/1.png")
     _, looked, parts = made()
     assert [label for _, _, label in parts["train"]].count(2) == 1
-    assert "owl: too few pictures or groups to validate with" in notes(looked)
+    assert "owl: too few pictures or groups for validation" in notes(looked)
 
 
 @pytest.mark.long

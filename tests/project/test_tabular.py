@@ -157,7 +157,7 @@ def table(text, *flags):
             't.csv:32: "x" in the column a, whose other cells are numbers',
         ),
         ("a,b,y\ninf,2,k\n2,3,l\n3,4,k\n4,4,l\n5,5,k\n", (), '"inf" in the column a is infinite'),
-        ("a,b,y\n1,2,k\n2,3,l\n3,4,k\n4,4,l\n", ("-net", "lenet"), "-net: is about pictures, and t.csv is a table"),
+        ("a,b,y\n1,2,k\n2,3,l\n3,4,k\n4,4,l\n", ("-net", "lenet"), "-net: applies to pictures, but t.csv is a table"),
         ("a,b,y\n1,2,k\n2,3,l\n3,4,k\n4,4,l\n", ("-task", "x"), "-task x: expected classification or regression"),
         ("a,b,y\n1,2,k\n2,3,l\n3,4,k\n4,4,l\n", ("-drop", "c"), '-drop "c": t.csv has no such column'),
         ("a,b,y\n1,2,k\n2,3,l\n3,4,k\n4,4,l\n", ("-val", "95"), "-val 95: expected the percentage"),
@@ -173,7 +173,7 @@ def test_what_cannot_be_learned_is_told(text, flags, message, capsys):
 def test_flags_of_tables_beside_pictures(capsys, pictures):
     pictures.classes()
     assert main(["new", "p", "-images", "images", "-label", "x"]) == 1
-    assert "-label: is about a table of numbers and words" in capsys.readouterr().err
+    assert "-label: applies to a table of numbers and words" in capsys.readouterr().err
 
 
 def test_lists_of_pictures_are_no_tables():

@@ -60,7 +60,7 @@ def test_offset_behind_a_dilated_convolution():
 @pytest.mark.parametrize(
     ("layers", "match"),
     [
-        ([_conv("up", "data", _window("kernel_size: 3 stride: 2"))], "2 times as fine as the other"),
+        ([_conv("up", "data", _window("kernel_size: 3 stride: 2"))], "2 times the resolution of the other"),
         ([_conv("up", "data", _window("kernel_size: 4"))], "offset would be -1.5, expected 0, 1, 2"),
         ([_conv("up", "data", "", "Flatten")], r'lies "up" \(Flatten\), which has no coordinate map'),
         (['layer { name: "z" type: "DummyData" top: "up" }'], '"up" and "data" have no common source blob'),

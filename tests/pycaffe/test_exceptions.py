@@ -68,9 +68,9 @@ def rules(include, exclude):
 
 PHASE = [caffe_pb2.NetStateRule(phase=caffe.TRAIN)]
 FUNCTIONS = [
-    (lambda: coord_map.crop(HALF, DATA), AssertionError, "times as fine"),
+    (lambda: coord_map.crop(HALF, DATA), AssertionError, "times the resolution"),
     (lambda: coord_map.crop(DATA, L.Deconvolution(DATA, kernel_size=5)), AssertionError, "negative"),
-    (lambda: coord_map.crop(L.Deconvolution(DATA, kernel_size=4), DATA), AssertionError, "no whole number"),
+    (lambda: coord_map.crop(L.Deconvolution(DATA, kernel_size=4), DATA), AssertionError, "not a whole number"),
     (lambda: coord_map.crop(HALF, L.Input()), RuntimeError, "no map"),
     (lambda: coord_map.conv_params(L.Pooling(DATA, kernel_size=2, pad_h=2).fn), AssertionError, "pad_h"),
     (lambda: coord_map.conv_params(L.Convolution(DATA, kernel_h=2).fn), KeyError, "kernel_h is not supported"),
@@ -78,7 +78,7 @@ FUNCTIONS = [
     (lambda: io.blobproto_to_array(blob(2)), ValueError, "no shape"),
     (lambda: io.blobproto_to_array(blob(0)), ValueError, "no shape"),
     (lambda: io.blobproto_to_array(blob(6, num=1, channels=1, height=2, width=4)), ValueError, "8 numbers"),
-    (lambda: io.blobprotovector_str_to_arraylist(b"\x0a\xff"), ValueError, "no BlobProtoVector"),
+    (lambda: io.blobprotovector_str_to_arraylist(b"\x0a\xff"), ValueError, "not a BlobProtoVector"),
     (lambda: io.array_to_datum(np.zeros((2, 3))), ValueError, "shape"),
     (lambda: io.datum_to_array(caffe_pb2.Datum(channels=2, height=1, width=1, data=b"abc")), ValueError, "3 values"),
     (lambda: transformer().set_mean("data", np.zeros(2)), ValueError, '"data"'),
@@ -223,9 +223,9 @@ def no_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "part"),
     [
-        ("cuda", 'the device is "cuda", but PyTorch .* can use no GPU here'),
-        ("cuda:1", "can use no GPU"),
-        (0, "cuda:0.*can use no GPU"),
+        ("cuda", 'the device is "cuda", but PyTorch .* cannot use a GPU here'),
+        ("cuda:1", "cannot use a GPU"),
+        (0, "cuda:0.*cannot use a GPU"),
         ("cud", "'cud'; did you mean \"cuda\""),
         ("gpu", "'gpu'; expected"),
         ("xpu", "cannot be used here"),

@@ -97,7 +97,7 @@ def test_inputs_of_the_module_must_be_inputs_of_the_net(how):
     for wrong in (torch.ones(2, 4), torch.ones(3), torch.ones(2, 3, 1), torch.ones(2, 1), np.ones((2, 3))):
         with pytest.raises(NetError, match=r'input "data" is .*; expected a tensor of shape \(2, 3\)'):
             module(data=wrong)
-    with pytest.raises(NetError, match='for input "more"'):
+    with pytest.raises(NetError, match='value of input "more"'):
         module(more=torch.ones(2, 1))
     loss, _ = module(data=torch.ones(4, 3), more=torch.zeros(4, 5))
     assert loss.shape == ()

@@ -163,7 +163,7 @@ def test_mistakes_are_told(file):
         net.forward(end="pi")
     with pytest.raises(NetError, match="neither inputs"):
         net.forward_backward_all(x=np.ones((5, 2)))
-    with pytest.raises(NetError, match="as many rows"):
+    with pytest.raises(NetError, match="equal numbers of rows"):
         list(net._batch({"a": np.ones(3), "b": np.ones(2)}))
 
 

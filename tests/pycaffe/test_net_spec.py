@@ -103,7 +103,7 @@ def test_crop():
     crop = coord_map.crop(up, data)
     assert crop.fn.params == {"crop_param": {"axis": 2, "offset": [11]}}
     assert coord_map.coord_map_from_to(crop, data)[2] == 0
-    with pytest.raises(NetError, match="scale"):
+    with pytest.raises(NetError, match="resolution"):
         coord_map.crop(conv, data)
     with pytest.raises(NetError, match="no map"):
         coord_map.crop(conv, L.Input())

@@ -142,8 +142,8 @@ def test_a_schedule_sees_the_length_in_epochs():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_epochs: 2 max_iter: 5 test_interval: 5", "max_epochs is set beside max_iter"),
-        ("max_epochs: 2 test_every_epoch: true test_interval: 5", "test_every_epoch is set beside test_interval"),
+        ("max_epochs: 2 max_iter: 5 test_interval: 5", "max_epochs and max_iter are both set"),
+        ("max_epochs: 2 test_every_epoch: true test_interval: 5", "test_every_epoch and test_interval are both set"),
         ("max_epochs: -1 test_interval: 5", "max_epochs is -1, expected above 0"),
         ("max_iter: 2 test_interval: 5 early_stop { patience: 0 }", "patience is 0 in early_stop"),
         ("max_iter: 2 test_interval: 5 keep_last: -1", "keep_last is -1, expected 0 or more"),

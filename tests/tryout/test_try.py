@@ -83,7 +83,7 @@ def test_what_is_no_picture_gets_one_clear_message(data, text):
 
 def test_a_file_that_is_too_large(monkeypatch):
     monkeypatch.setattr(upload, "LARGEST", 100)
-    with pytest.raises(DataError, match="shrink it"):
+    with pytest.raises(DataError, match="reduce its size"):
         read_upload(bytes(101))
 
 
@@ -250,7 +250,7 @@ def test_the_command_lists_the_files_tells_its_address_and_ends_with_ctrl_c():
     ("words", "told"),
     [
         (["nothing"], 'there is no model "nothing"'),
-        (["lenet", "-labels", "x"], '"lenet" tells how pictures are prepared: remove -labels'),
+        (["lenet", "-labels", "x"], '"lenet" defines how pictures are prepared: remove -labels'),
         ([], "Need a classifier: name a project"),
         (["lenet", "-port", "70000"], "-port 70000: expected 0"),
         (["-model_def", "no.prototxt", "-pretrained_model", "x"], "no.prototxt"),

@@ -64,7 +64,7 @@ def test_weights_come_broken_and_are_put_together(tmp_path, server, monkeypatch,
     top, content = folder(tmp_path, caffemodel_url=f"{server}/breaks", sha1="0" * 40)
     monkeypatch.setattr("tests.data.test_download.CONTENT", content)
     assert main(["zoo", "get", "my_model"]) == 1
-    assert "gave another file" in capsys.readouterr().err
+    assert "returned another file" in capsys.readouterr().err
     readme = (top / "readme.md").read_text().replace("0" * 40, hashlib.sha1(content).hexdigest())
     (top / "readme.md").write_text(readme)
     Handler.asked.clear()
@@ -88,7 +88,12 @@ def test_mirrors_and_no_network(tmp_path, server, monkeypatch):  # noqa: F811
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("long", ""), ("norange", ""), ("short", "gave another file: its sha1"), ("wrong", "gave another file: its sha1")],
+    [
+        ("long", ""),
+        ("norange", ""),
+        ("short", "returned another file: its sha1"),
+        ("wrong", "returned another file: its sha1"),
+    ],
 )
 def test_servers_that_lie_about_size_or_give_another_file(tmp_path, server, monkeypatch, capsys, name, told):  # noqa: F811
     top, content = folder(tmp_path)

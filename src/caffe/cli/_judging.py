@@ -38,7 +38,7 @@ def check_report(flags: SimpleNamespace) -> None:
     """Raise a `CaffeError` for contradicting flags, before anything is run."""
     given = [f"-{flag.name}" for flag in FLAGS if getattr(flags, flag.name) != flag.default]
     if given and (flags.mc or flags.ensemble):
-        raise CaffeError(f"{', '.join(given)}: the report is about one net and one run; remove -mc and -ensemble")
+        raise CaffeError(f"{', '.join(given)}: the report describes one net and one run; remove -mc and -ensemble")
     if flags.worst < 0:
         raise CaffeError(f"-worst {flags.worst}: expected a number of pictures")
     if bool(flags.worst) != bool(flags.out):
@@ -112,12 +112,12 @@ def _score_classes(net: Any, flags: SimpleNamespace, display: Display, names: li
 
 
 def _score_numbers(net: Any, flags: SimpleNamespace, display: Display, columns: Columns) -> None:
-    """The report of a project that tells numbers, in the units of the table."""
+    """Print the report on a regression project, in the units of the table."""
     from caffe.evaluation import Regression
     from caffe.evaluation.answers import collect_numbers, number_head
 
     if wanted(flags):
-        raise CaffeError(f"{columns.label} is a number: -report, -confusion, -calibration and -worst are about classes")
+        raise CaffeError(f"{columns.label} is a number: -report, -confusion, -calibration and -worst need classes")
     head = number_head(net)
     net.optimize(compile=flags.compile, engine=flags.engine, keep=[head.outputs, head.labels])
     log.info("caffe.cpp:281", f"Running for {flags.iterations} iterations.")

@@ -51,7 +51,8 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
 
     IMAGES is an image, a folder of images, or a .npy file of images (N, H, W, 3) in 0 .. 1. A net with one channel also
     accepts grey images (N, H, W). Prints the best classes of each image, and writes the scores (N, classes) to OUT, a
-    .npy file. In the project of a table, IMAGES is a table (.csv) and OUT may be one too: the rows with their answers.
+    .npy file. In a project made from a table, IMAGES is a table (.csv), and OUT may be a table: the rows with their
+    predictions.
 
         caffe classify digit.png -model lenet
         caffe classify rose.jpg -model flowers
@@ -70,14 +71,14 @@ def classify(flags: SimpleNamespace, display: Display) -> None:
 
 
 def _of_table(flags: SimpleNamespace, source: str, out: str) -> bool:
-    """Answer for the rows of a table by the project of a table; False if the model is of pictures."""
+    """Predict the rows of a table with a project made from a table; return False if the model classifies pictures."""
     from caffe.cli import _project
 
     folder = _project.model_folder(flags.model)
     if folder is None or "columns" not in folder.facts or _given(flags):
         return False
     if out and not out.endswith((".csv", ".npy")):
-        raise CaffeError(f"{out}: the name of the answers must end in .csv (with the table) or .npy (numbers only)")
+        raise CaffeError(f"{out}: the output file must end in .csv (the table with predictions) or .npy (numbers only)")
     from caffe.project.tabular import Table, TablePredictor
 
     predictor = TablePredictor(folder, flags.engine)
@@ -89,7 +90,10 @@ def _of_table(flags: SimpleNamespace, source: str, out: str) -> bool:
         share = f"  {values[row].max():.4f}" if predictor.columns.classes else ""
         print(f"{table.place(row)}: {answer}{share}")
     if len(table.rows) > _ROWS:
-        print(f"... and {len(table.rows) - _ROWS} more rows" + ("" if out else "; give a second name for all: OUT.csv"))
+        print(
+            f"... and {len(table.rows) - _ROWS} more rows"
+            + ("" if out else "; give a second file to write all of them: OUT.csv")
+        )
     if out.endswith(".csv"):
         predictor.write(out, table, values)
     elif out:
@@ -100,7 +104,7 @@ def _of_table(flags: SimpleNamespace, source: str, out: str) -> bool:
 
 
 def _given(flags: SimpleNamespace) -> list[str]:
-    """The flags that describe a net which is no model folder."""
+    """Return the given flags that describe a net without a model folder."""
     return [f"-{flag.name}" for flag in _BY_FLAGS if getattr(flags, flag.name) != flag.default]
 
 

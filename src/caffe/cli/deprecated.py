@@ -12,7 +12,7 @@ from caffe.errors import CaffeError
 
 @command(task=DEPRECATED, arguments="[ARGUMENT]...")
 def train_net(flags: SimpleNamespace, display: Display) -> None:
-    """Deprecated: tells how to call `caffe train` instead.
+    """Deprecated: prints how to call `caffe train` instead.
 
     caffe train -solver solver.prototxt -snapshot net_iter_5000.solverstate
     """
@@ -21,7 +21,7 @@ def train_net(flags: SimpleNamespace, display: Display) -> None:
 
 @command(task=DEPRECATED, arguments="[ARGUMENT]...")
 def finetune_net(flags: SimpleNamespace, display: Display) -> None:
-    """Deprecated: tells how to call `caffe train -weights` instead.
+    """Deprecated: prints how to call `caffe train -weights` instead.
 
     caffe train -solver solver.prototxt -weights net.caffemodel
     """
@@ -30,7 +30,7 @@ def finetune_net(flags: SimpleNamespace, display: Display) -> None:
 
 @command(task=DEPRECATED, arguments="[ARGUMENT]...")
 def test_net(flags: SimpleNamespace, display: Display) -> None:
-    """Deprecated: tells how to call `caffe test` instead.
+    """Deprecated: prints how to call `caffe test` instead.
 
     caffe test -model net.prototxt -weights net.caffemodel -iterations 100
     """
@@ -39,7 +39,7 @@ def test_net(flags: SimpleNamespace, display: Display) -> None:
 
 @command(task=DEPRECATED, arguments="[ARGUMENT]...")
 def net_speed_benchmark(flags: SimpleNamespace, display: Display) -> None:
-    """Deprecated: tells how to call `caffe time` instead.
+    """Deprecated: prints how to call `caffe time` instead.
 
     caffe time -model net.prototxt -iterations 50
     """

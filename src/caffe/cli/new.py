@@ -58,14 +58,15 @@ _OF_PICTURES = (IMAGES, DATA, NET, FINETUNE, GROUP, SIZE)
 def new(flags: SimpleNamespace, display: Display) -> None:
     """Make a project from pictures or a table: all that training needs.
 
-    Looks at the pictures (damaged ones, copies, sizes, balance), divides them, and writes the folder PROJECT:
-    databases, mean, train_val.prototxt, deploy.prototxt, solver.prototxt, labels.txt and a README.md with the next
-    commands. Classes are found by the names of their folders. Folders train/ and val/ (or valid/, validation/) are
-    taken as they are. `caffe train` in PROJECT needs no arguments.
+    Checks the pictures (damaged files, duplicates, sizes, balance of the classes), splits them into training and
+    validation data, and writes the folder PROJECT: databases, mean, train_val.prototxt, deploy.prototxt,
+    solver.prototxt, labels.txt, and a README.md with the next commands. The names of the folders are the classes. If
+    there are folders train/ and val/ (or valid/, validation/), they are used as the split. `caffe train` in PROJECT
+    needs no arguments.
 
-    A table of numbers and words (-csv, with the names of the columns in the first line) becomes a multilayer net on
-    HDF5 files, which predicts the column -label: a class, or a number. Numbers are normalised by the training rows,
-    words become a value for each, and missing cells are told to the net.
+    For a table of numbers and words (-csv, with column names in the first line), the net is a multilayer perceptron on
+    HDF5 files. It predicts the column -label, a class or a number. Numbers are normalized with the statistics of the
+    training rows, words become one-hot vectors, and an extra input marks a missing number.
 
         caffe new flowers -images photos
         caffe new flowers -images photos -net resnet18 -finetune resnet18.caffemodel
@@ -108,10 +109,10 @@ def _new_of_table(flags: SimpleNamespace) -> bool:
         table = tabular.Table.read(flags.csv)
     if table is None:
         if given:
-            raise CaffeError(f"{', '.join(given)}: is about a table of numbers and words; give one with -csv FILE")
+            raise CaffeError(f"{', '.join(given)}: applies to a table of numbers and words; give one with -csv FILE")
         return False
     if others := [f"-{flag.name}" for flag in _OF_PICTURES if getattr(flags, flag.name)]:
-        raise CaffeError(f"{', '.join(others)}: is about pictures, and {table.path} is a table; remove it")
+        raise CaffeError(f"{', '.join(others)}: applies to pictures, but {table.path} is a table; remove it")
     drop = tuple(name.strip() for name in flags.drop.split(",") if name.strip())
     settings = tabular.TableSettings(flags.label, flags.task, drop, flags.val, flags.seed, flags.batch, flags.epochs)
     plan, notes = tabular.make_table(flags.arguments[0], table, settings)
@@ -140,7 +141,7 @@ def _source(flags: SimpleNamespace) -> Source:
     if sum(map(bool, (flags.csv or flags.images, flags.arrays, flags.data))) != 1:
         raise CaffeError("Need the data: give one of -images FOLDER, -csv FILE, -arrays FILE.npz and -data NAME")
     if flags.group and not (flags.images and not flags.csv):
-        raise CaffeError("-group is about the folders of -images; in a table groups are a column named group")
+        raise CaffeError("-group applies to the folders of -images; in a table, a column named group gives the groups")
     made: Any
     if flags.csv:
         made = project.ListSource(flags.csv, flags.images)

@@ -18,15 +18,16 @@ _BY_FLAGS = (MODEL_DEF, PRETRAINED_MODEL, LABELS, MEAN_FILE, INPUT_SCALE, RAW_SC
 
 @command(*_BY_FLAGS, HOST, OPEN, PORT, task="train", arguments="[PROJECT]")
 def try_(flags: SimpleNamespace, display: Display) -> None:
-    """Try a classifier of pictures in the browser: its classes, and why.
+    """Try an image classifier in the browser.
 
-    Opens a page to drop a picture on, to paste one, or to use the camera. It shows the probabilities of the classes
-    and, for each class, what in the picture speaks for it (Grad-CAM). PROJECT is the folder of a project, a model
-    folder, or a model of the zoo; in the folder of a project it may be omitted. Otherwise -model_def, -pretrained_model
-    and -labels give the net, as for `caffe classify`. The files that are needed to use the net elsewhere are listed.
+    Opens a page that classifies pictures and explains the result: drop a picture, paste it, or use the camera. The page
+    shows the probability of each class and, for each class, the regions of the picture that support it (Grad-CAM).
+    PROJECT is the folder of a project, a model folder, or a model of the zoo; in the folder of a project it may be
+    omitted. Otherwise -model_def, -pretrained_model and -labels give the net, as for `caffe classify`. The command
+    lists the files that are needed to use the net elsewhere.
 
-    The page is for this machine only, unless -host says otherwise. It fetches nothing from elsewhere, and pictures are
-    not stored. Ctrl-C ends it.
+    The page is visible only on this machine, unless -host says otherwise. It loads nothing from other sites, and
+    pictures are not stored. Ctrl-C ends the command.
 
         caffe try flowers
         caffe try lenet -open
@@ -64,7 +65,7 @@ def _explainer(flags: SimpleNamespace) -> Any:
     given = [f"-{flag.name}" for flag in _BY_FLAGS if getattr(flags, flag.name) != flag.default]
     name = next(iter(flags.arguments), "")
     if name and given:
-        raise CaffeError(f'"{name}" tells how pictures are prepared: remove {", ".join(given)}, or the folder')
+        raise CaffeError(f'"{name}" defines how pictures are prepared: remove {", ".join(given)}, or the folder')
     folder = None if given else _project.model_folder(name)
     if folder is not None:
         return Explainer.of_folder(folder)

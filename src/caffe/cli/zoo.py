@@ -17,8 +17,8 @@ def zoo(flags: SimpleNamespace, display: Display) -> None:
 
     A model is a folder in Caffe's form: prototxts and a readme.md whose front matter names the weights (caffemodel,
     caffemodel_url, sha1) and describes how pictures are prepared. `get` takes the name of a model or such a folder,
-    downloads the weights to the user's cache (CAFFE_CACHE) or to the folder, resumes after a break, and verifies the
-    sha1. `add` copies a folder to the user's zoo. Use a model by `caffe classify -model NAME`.
+    downloads the weights to the user's cache (CAFFE_CACHE) or to the folder, resumes an interrupted download, and
+    verifies the sha1. `add` copies a folder to the user's zoo. To use a model: `caffe classify -model NAME`.
 
         caffe zoo list
         caffe zoo show lenet

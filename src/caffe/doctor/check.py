@@ -50,7 +50,7 @@ class Check(ABC):
 def certain(
     exam: Exam, node: Node, code: str, message: str, advice: str, evidence: str, severity: Severity = Severity.WARNING
 ) -> Finding:
-    """Create a finding about a layer that needs no trial, because its fact is certain."""
+    """Create a finding about a layer that needs no trial, because the fault is certain."""
     place = exam.case.place(node.index)
     return Finding(code, severity, message, advice, evidence, layer=node.name, place=place, certain=True)
 

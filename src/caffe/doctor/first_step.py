@@ -55,7 +55,7 @@ def _numbers(blob: Any) -> Numbers:
 
 
 def _some(values: np.ndarray) -> np.ndarray:
-    """Return a copy of at most so many values, evenly sampled."""
+    """Return a copy of the values, evenly sampled if there are many."""
     flat = np.asarray(values).ravel()
     return flat[:: max(1, len(flat) // _MOST)].copy()
 

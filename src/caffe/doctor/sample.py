@@ -71,7 +71,7 @@ def read_sample(net: Any, items: int = 4000, seconds: float = 10.0) -> Sample:
 
 
 def _work(sources: Sequence[Source]) -> float:
-    """The shortest of some times in which one thread makes the batches of all sources, in seconds."""
+    """Return the time in which one thread makes a batch of every source, in seconds: the shortest of several runs."""
     total = 0.0
     for layer in sources:
         if not isinstance(layer, StreamSource) or layer.stream is None:

@@ -31,14 +31,14 @@ def number_head(net: Any) -> Head:
     """Return the names of prediction and label blobs of a regression net in TEST. Raises NetError for other nets."""
     head = find_head(View(net.to_proto(), caffe_pb2.TEST, caffe_pb2.NetState()))
     if head is None or head.classes:
-        raise NetError(f'the net "{net.name}" predicts no numbers: expected a loss such as EuclideanLoss in TEST')
+        raise NetError(f'the net "{net.name}" does not predict numbers: expected a loss such as EuclideanLoss in TEST')
     return head
 
 
 def collect_numbers(
     net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Collect predictions and labels (items) of a regression net, and the mean loss of so many batches.
+    """Collect predictions and labels (items) of a regression net, and the mean loss of `batches` batches.
 
     If the data start again, repeated items are left out.
     """
@@ -58,7 +58,7 @@ def collect_numbers(
 def collect(
     net: Any, head: Head, batches: int, tell: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Collect probabilities (items, classes), labels (items) and the mean loss of so many batches.
+    """Collect probabilities (items, classes), labels (items) and the mean loss of `batches` batches.
 
     If the data start again, repeated items are left out. `tell` is called with the number of batches done and the loss.
     """

@@ -47,7 +47,7 @@ def write_worst(folder: str | Path, judgement: Judgement, count: int, backend: s
         key, image, label = taken[number]
         if label != judgement.labels[number]:
             raise DataError(
-                f'"{database}": record {number} has the label {label}, but the net read another; is it shuffled?'
+                f'"{database}": record {number} has the label {label}, but the net read another; is shuffle set?'
             )
         called, loss = int(judgement.answers[number]), float(judgement.losses[number])
         name = f"{_folder(names[label])}/{place + 1:04d}_looks_like_{_folder(names[called])}.png"

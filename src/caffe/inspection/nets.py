@@ -128,6 +128,6 @@ def _figures(report: Report, built: Any, phase: str, param: Any) -> None:
     report.add("arithmetic", f"{summary.flops / 1e9:.3f} {fact}")
     report.add("blobs", f"{summary.bytes / 1e6:.1f} MB per batch")
     head, *rows = summary.table()
-    types = {layer.name: layer.type for layer in param.layer}  # of data layers, which constants stand for
+    types = {layer.name: layer.type for layer in param.layer}  # of data layers, which are replaced by constants
     shown = [(name, types.get(name, kind), *rest) for name, kind, *rest in rows]
     report.layers = Table(head, list(shown), Summary.right)

@@ -49,7 +49,7 @@ def onnx(path: str) -> Report:
     report.add("outputs", ", ".join(ends[_OUTPUT]))
     report.add("parameters", f"{count:,}")
     report.layers = Table(("operator", "count"), [(name, str(number)) for name, number in nodes.most_common()], (1,))
-    report.unsupported.append("Caffe reads no ONNX; run it with onnxruntime, or export the net again as prototxt")
+    report.unsupported.append("Caffe does not read ONNX; run the file with onnxruntime, or export the net as prototxt")
     return report
 
 

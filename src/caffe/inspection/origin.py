@@ -45,7 +45,7 @@ def age(net: Any) -> str:
     if net.layers:
         return "V1 (2014: `layers` with types in capitals)"
     if net.input:
-        return "today's layers, with `input` fields (2014 to 2016)"
+        return "current layers, with `input` fields (2014 to 2016)"
     return "today's"
 
 

@@ -100,5 +100,5 @@ class Report:
 
 
 def _short(cell: str) -> str:
-    """A cell of a table of text. The page and the JSON have all of it."""
+    """Return a table cell shortened for the text output. The HTML page and the JSON contain the whole cell."""
     return cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 4]} ..."

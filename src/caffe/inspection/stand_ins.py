@@ -75,11 +75,11 @@ def without_python(param: Any) -> tuple[Any, list[str]]:
     rest.CopyFrom(param)
     del rest.layer[:]
     rest.layer.extend(kept)
-    return rest, [f"figures leave out what depends on Python code: {', '.join(left)}"]
+    return rest, [f"not measured, because it depends on Python code: {', '.join(left)}"]
 
 
 def phases(param: Any, first: int) -> list[int]:
-    """Return the phases in which every bottom has a maker, the `first` before the other; both if there is none."""
+    """Return the phases in which a layer produces every bottom, `first` before the other; both if there is none."""
     order = (first, caffe_pb2.TRAIN + caffe_pb2.TEST - first)
     return [phase for phase in order if _is_complete(param, phase)] or list(order)
 

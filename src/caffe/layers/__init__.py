@@ -1,4 +1,4 @@
-"""The layer types, a file a family. Importing this package registers them all."""
+"""The layer types, one file per family. Importing this package registers them all."""
 
 from __future__ import annotations
 

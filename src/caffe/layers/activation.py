@@ -313,7 +313,7 @@ class Dropout(RandomInTraining):
         if not self.training:
             return x if scaled else x * (1 - ratio)
         if not 0 <= ratio <= 1:
-            return x if x.is_meta else self.error(f"dropout_ratio {ratio:g} is no probability; give one from 0 to 1")
+            return x if x.is_meta else self.error(f"dropout_ratio {ratio:g} is not a probability; give one from 0 to 1")
         if self.processes.size > 1 and not x.is_meta:
             return x * self._mask(x, ratio)
         return F.dropout(x, ratio) if scaled else x * torch.empty_like(x).bernoulli_(1 - ratio)

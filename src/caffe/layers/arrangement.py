@@ -126,7 +126,7 @@ class _Blocks(Layer, abstract=True):
 
 
 class SpaceToDepth(_Blocks):
-    """The cells of each block as channels, the block's first cell first.
+    """Moves the cells of each block into channels, the first cell of the block first.
 
     bottom x (N, C, H, W), top y (N, s^2 C, H / s, W / s), s = block_size
 
@@ -149,7 +149,7 @@ class SpaceToDepth(_Blocks):
 
 
 class DepthToSpace(_Blocks):
-    """The channels as the cells of blocks: what undoes SpaceToDepth.
+    """Moves channels into the cells of blocks: the inverse of SpaceToDepth.
 
     bottom x (N, s^2 C, H, W), top y (N, C, s H, s W), s = block_size
 
@@ -161,7 +161,7 @@ class DepthToSpace(_Blocks):
     records = Records.EACH
 
     def check(self, x: Tensor, size: int) -> None:
-        fact = f"{x.shape[1]} channels are no multiple of block_size x block_size, {size * size}"
+        fact = f"{x.shape[1]} channels are not a multiple of block_size x block_size, {size * size}"
         self.require(x.shape[1] % (size * size) == 0, fact)
 
     def forward(self, x: Tensor) -> Tensor:

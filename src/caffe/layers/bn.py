@@ -38,8 +38,8 @@ class _Kinds(Layer, abstract=True):
         """Find which fork's layer the options belong to. Options of both forks, or of neither, are an error."""
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
         given = [[name for name in names if self.opt.HasField(name)] for names in (SEGNET, PSPNET, PARSENET)]
-        self.require(not given[2], f"{', '.join(given[2])} is of ParseNet's BN, which is not implemented")
-        fact = f"{', '.join(given[0])} is of SegNet's BN, {', '.join(given[1])} of PSPNet's; keep those of one"
+        self.require(not given[2], f"{', '.join(given[2])} belongs to ParseNet's BN, which is not implemented")
+        fact = f"{', '.join(given[0])} belongs to SegNet's BN, {', '.join(given[1])} to PSPNet's; keep one kind"
         self.require(not (given[0] and given[1]), fact)
         self.running = bool(given[1]) or len(self.spec.param) > 2
         self.require(not (given[0] and len(self.spec.param) > 2), "SegNet's BN has two blobs; give two param blocks")

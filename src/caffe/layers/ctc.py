@@ -163,7 +163,7 @@ class WarpCTCLoss(_Ctc, bottoms=(2, 4), options="ctc_loss_param"):
                 self.require(others[i].numel() == items, f"{fact} items")
             self.check_labels(3, others[2], (0, items), "labels (L, N)")
         others_given = [name for name in ("output_delay", "loss_calculation_t") if getattr(opt, name)]
-        self.require(not others_given, f"{', '.join(others_given)} is of CTCLoss; remove it")
+        self.require(not others_given, f"{', '.join(others_given)} belongs to CTCLoss; remove it")
         self.read_blank(opt.HasField("blank_index"), opt.blank_index, x.shape[2])
 
     def forward(self, x: Tensor, *others: Any) -> Tensor:

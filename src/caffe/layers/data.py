@@ -295,7 +295,7 @@ class HDF5Data(StreamSource, bottoms=0, tops=(1, None)):
 
     tops: (N, ...) for datasets (rows, ...)
 
-    A batch may span files. With shuffle, files and the rows of each come in a new order on every pass.
+    A batch may span files. With shuffle, each pass has a new order of the files and of the rows in each file.
     Source: BVLC hdf5_data_layer.cpp.
     """
 
@@ -313,7 +313,7 @@ class ArrayData(StreamSource, bottoms=0, tops=(1, None)):
 
     tops: (N, ...) for arrays (rows, ...). transform_param is applied to the first top, as images (N, C, H, W)
 
-    A batch may span files. With shuffle, files and the rows of each come in a new order on every pass.
+    A batch may span files. With shuffle, each pass has a new order of the files and of the rows in each file.
     """
 
     def setup(self, *bottoms: Tensor) -> None:

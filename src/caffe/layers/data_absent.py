@@ -50,8 +50,8 @@ class _Absent(Source, abstract=True):
 
     def deliver(self) -> tuple[Tensor | None, ...] | None:
         self.error(
-            'builds with the shapes that its fields give, but this package does not read its files; write "Input" in '
-            "its place and fill the blobs, or a layer of your own (docs/layers_own.md)"
+            "has no data, because this package does not read its files: only the shapes of its tops are known. Replace "
+            'it by an "Input" layer and fill the blobs, or write a layer of your own (docs/layers_own.md)'
         )
 
     def sides(self, height: int = 0, width: int = 0) -> tuple[int, int]:
@@ -105,7 +105,7 @@ class BoxData(_Absent, bottoms=0, tops=(1, 2), options="data_param"):
 
     tops: data (N, 3, H, W), cells (N, 7 side^2)
 
-    Source: yeahkun's box_data_layer.cpp, whose records have fields that no Datum of others has.
+    Source: yeahkun's box_data_layer.cpp, whose Datum has additional fields.
     """
 
     honours = (*_Absent.honours, "DataParameter.side")
@@ -200,7 +200,7 @@ class ImageGtData(_Fielded, bottoms=0, tops=(1, None)):
     """Images and the boxes in them, as MS-CNN trains on them. Only the shapes are known; a run needs other data.
 
     tops: data (N, 3, H, W); labels (N, 6, H / rate, W / rate) for each downsample_rate, in the channels label, x, y, w,
-    h, overlap; with output_gt_boxes, boxes (1, 7, 1, 1), whose rows follow the data: image, x1, y1, x2, y2, label,
+    h, overlap; with output_gt_boxes, boxes (1, 7, 1, 1), as many rows as boxes: image, x1, y1, x2, y2, label,
     ignored. H, W are crop_height and crop_width, else resize_height and resize_width
 
     Source: zhaoweicai/mscnn, image_gt_data_layer.cpp.
@@ -217,8 +217,8 @@ class DetectionData(_Fielded, bottoms=0, tops=(1, None)):
     """Images and the boxes in them, as Cascade R-CNN trains on them. Only the shapes are known; a run needs other data.
 
     tops: data (N, 3, H, W); labels (N, 6, H / stride, W / stride) for each stride; with output_gt_boxes, boxes
-    (1, 8, 1, 1), whose rows follow the data. H, W are crop_height and crop_width, else crop_long_size and
-    crop_short_size, resize_height and resize_width, or long_size and short_size; the last two follow the data
+    (1, 8, 1, 1), as many rows as boxes. H, W are crop_height and crop_width, else crop_long_size and
+    crop_short_size, resize_height and resize_width, or long_size and short_size (then they depend on the images)
 
     Source: zhaoweicai/cascade-rcnn, detection_data_layer.cpp.
     """
@@ -230,8 +230,8 @@ class DetectionData(_Fielded, bottoms=0, tops=(1, None)):
 class EvalData(_Absent, bottoms=0, tops=(2, 3)):
     """Images and the boxes in them, as Cascade R-CNN is tested on them. Only the shapes are known.
 
-    tops: data (N, 3, H, W); boxes (1, 8, 1, 1), whose rows follow the data; optionally height and width (N, 2, 1, 1)
-    H, W are resize_height and resize_width, or long_size and short_size, which follow the data
+    tops: data (N, 3, H, W); boxes (1, 8, 1, 1), as many rows as boxes; optionally height and width (N, 2, 1, 1)
+    H, W are resize_height and resize_width, or long_size and short_size (then they depend on the images)
 
     Source: zhaoweicai/cascade-rcnn, eval_data_layer.cpp.
     """

@@ -42,10 +42,10 @@ class AnnotatedData(Data, bottoms=0, tops=(1, 2)):
     def setup(self, *bottoms: Tensor) -> None:
         for name in _OF_OTHERS:
             default = self.opt.DESCRIPTOR.fields_by_name[name].default_value
-            fact = f"annotated_data_param.{name} is of MobileNet-YOLO, which this layer cannot do; remove it"
+            fact = f"annotated_data_param.{name} belongs to MobileNet-YOLO and is not implemented; remove it"
             self.require(getattr(self.opt, name) == default, fact)
         param = self.spec.transform_param
-        self.require(not param.mixup, "mixup mixes labels, which boxes are not; remove it")
+        self.require(not param.mixup, "mixup needs class labels, but this layer has boxes; remove it")
         self.require(not param.rotation, f"rotation {_MOVES}")
         self.require(not param.HasField("random_resized_crop"), f"random_resized_crop {_MOVES}")
         self.open(self._stream)

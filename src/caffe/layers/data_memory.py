@@ -104,12 +104,12 @@ class MemoryData(_Rows, bottoms=0, tops=2):
     def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Deliver these arrays: data (n, C, H, W), labels (n) or (n, 1, 1, 1), n a multiple of the batch size.
 
-        float32 arrays are not copied, so later changes of them appear in later batches. transform_param is not applied.
+        float32 arrays are not copied, so later changes to them appear in later batches. transform_param is not applied.
         """
         rows, count = len(data), np.size(labels)
         if tuple(np.shape(data)[1:]) != self.shape:
             self.error(f"data has shape {np.shape(data)}, expected (n, {', '.join(map(str, self.shape))})")
-        self.require(rows == count, f"data has {rows} rows and labels {count}; they must be as many")
+        self.require(rows == count, f"data has {rows} rows and labels {count}; expected equal numbers")
         self._check_rows(rows)
         if self.spec.HasField("transform_param"):
             log.warning("memory_data_layer.cpp:100", f"{self.type} does not transform array data on Reset()")
@@ -215,7 +215,7 @@ class HDF5Output(Layer, bottoms=2, tops=0):
         for index, x in enumerate(bottoms):
             self.require(x.dim() <= 4, f"{self.bottom_name(index)} has shape {shape_text(x.shape)}, at most 4 axes fit")
         rows = [_four(x.shape)[0] for x in bottoms]
-        self.require(rows[0] == rows[1], f"data has {rows[0]} rows and label {rows[1]}; they must be as many")
+        self.require(rows[0] == rows[1], f"data has {rows[0]} rows and label {rows[1]}; expected equal numbers")
         self._mode = "w"
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

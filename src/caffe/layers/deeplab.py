@@ -79,7 +79,9 @@ class DenseCRF(_Field, bottoms=(2, 3)):
         self.require(x.dim() == 4, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W)")
         _check_sizes(self, 1, x, sizes)
         self.check_kernels()
-        self.require((image is not None) == bool(self.opt.bi_w), "bi_w and a third bottom, the images, go together")
+        self.require(
+            (image is not None) == bool(self.opt.bi_w), "bi_w and a third bottom, the images, must be given together"
+        )
         if image is not None:
             wanted = (x.shape[0], 3, *x.shape[2:])
             fact = f"{self.bottom_name(2)} has shape {shape_text(image.shape)}, expected {wanted}"
@@ -202,7 +204,7 @@ class AdaptiveBiasChannel(_Adapting, bottoms=2):
     """Raises the scores of the classes of an image until each wins in a share of the cells. There is no gradient.
 
     bottoms: scores x (N, C, H, W); labels (N, L, 1, 1), where -1 is ignored    top y of x's shape
-        suppress_others: scores of absent classes above the smallest of the present ones become it - margin_others
+        suppress_others: scores of absent classes above m become m - margin_others, m = the smallest present score
         num_iter times, for each present class c, 0 first and the others in random order:
             y[c] <- y[c] + the bg_portion (c = 0) or fg_portion quantile over the cells of (largest present - y[c])
         then a constant that restores the mean of the largest present score is added to all

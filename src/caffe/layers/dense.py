@@ -53,7 +53,7 @@ class InnerProduct(Layer):
         if flat.shape[-1] != self.inputs:
             self.error(
                 f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, {flat.shape[-1]} inputs from axis "
-                f"{self.start} on, and the weights are for {self.inputs}; keep that size or build the net anew"
+                f"{self.start} on, and the weights are for {self.inputs}; keep that size, or build a new net"
             )
         return flat
 
@@ -183,7 +183,7 @@ def aligned(layer: Bias | Scale, x: Tensor, operand: Tensor) -> Tensor:
     start, axes = layer.start, operand.dim()
     if x.shape[start : start + axes] != operand.shape:
         layer.error(
-            f"an array of shape {shape_text(operand.shape)} does not lie on {layer.bottom_name(0)} of shape "
+            f"an array of shape {shape_text(operand.shape)} cannot be broadcast to {layer.bottom_name(0)} of shape "
             f"{shape_text(x.shape)} from axis {start} on; make the sizes equal or change axis"
         )
     return operand.to(x.dtype).reshape(*operand.shape, *(1,) * (x.dim() - start - axes))

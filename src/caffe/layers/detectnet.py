@@ -1,4 +1,4 @@
-"""DetectNet's augmentation of images, and the grid of labels that its nets are trained on."""
+"""DetectNet's image augmentation, and the grid of labels that its nets are trained on."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def moved(boxes: np.ndarray, change: Change, image: tuple[int, int]) -> np.ndarr
 
 
 def grid(param: Any, boxes: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """The planes (8 + classes, H, W) of labels for boxes (B, 4) of the classes `kinds` (B), of DetectNet's numbers."""
+    """Return the label planes (8 + classes, H, W) for boxes (B, 4) of the classes `kinds` (B), as in DetectNet."""
     known = {pair.src: pair.dst for pair in param.object_class} or {1: 0}
     stride, width, height = param.stride, param.image_size_x, param.image_size_y
     planes = np.zeros((PLANES + max(known.values()) + 1, rounded(height / stride), rounded(width / stride)), np.float32)
@@ -159,7 +159,7 @@ def grid(param: Any, boxes: np.ndarray, kinds: np.ndarray) -> np.ndarray:
 
 
 def _shared(low: np.ndarray, size: np.ndarray, count: int, stride: int) -> np.ndarray:
-    """How much of each of `count` cells an interval covers: (B, count)."""
+    """Return the fraction of each of `count` cells that each interval covers, (B, count)."""
     index = np.arange(count)
     ends = np.minimum((low + size)[:, None], (index + 1) * stride)
     return (ends - np.maximum(low[:, None], index * stride)).clip(0)
@@ -173,7 +173,7 @@ class _Transformation(Layer, abstract=True):
     file: np.ndarray | None
 
     def example(self, index: int, x: Tensor) -> Tensor | None:
-        """No boxes: the first row of each item announces 0 boxes of 16 numbers."""
+        """Return items without boxes: the first row of each item states 0 boxes of 16 numbers."""
         if index != 1:
             return None
         rows = torch.zeros_like(x)
@@ -182,7 +182,7 @@ class _Transformation(Layer, abstract=True):
 
     @torch.no_grad()
     def transform(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """The tops."""
+        """Return the tops: the images, and the grids of labels."""
         opt, count = self.opt, len(images)
         if not has_values(images):
             sizes = (opt.image_size_y, opt.image_size_x)
@@ -203,7 +203,7 @@ class _Transformation(Layer, abstract=True):
         """The image and the labels of one item."""
         opt = self.opt
         number, columns = int(rows[0, 0]), int(rows[0, 1])
-        fact = f"{self.bottom_name(1)} announces {number} boxes of {columns} numbers"
+        fact = f"{self.bottom_name(1)} states {number} boxes of {columns} numbers"
         self.require(columns == COLUMNS and 0 <= number < len(rows), f"{fact}, expected up to {len(rows) - 1} of 16")
         size, old = (opt.image_size_x, opt.image_size_y), (image.shape[1], image.shape[0])
         change = Change(0.0, 1.0, False, size, 0.0, (0, 0))
@@ -213,7 +213,7 @@ class _Transformation(Layer, abstract=True):
         return changed(image, self.mean(old), change, size), labels
 
     def mean(self, size: tuple[int, int]) -> np.ndarray | None:
-        """The mean in shares of 255: of each pixel, or of each channel."""
+        """The mean divided by 255, for each pixel or for each channel."""
         if self.file is not None:
             import cv2
 
@@ -231,8 +231,9 @@ class DetectNetTransformation(_Transformation, bottoms=2, tops=2, options="detec
     labels (N, 8 + classes, H / stride, W / stride): object, x1, y1, x2, y2 from the cell's corner, 1 / width,
     1 / height, stride^2 / area of the coverage, coverage of each class
 
-    A cell belongs to the last box whose coverage, scale_cvg times the box around its centre, meets it. TRAIN draws hue,
-    saturation, mirroring, scale, rotation and crop as detectnet_augmentation_param says; TEST scales to the size.
+    The coverage of a box is the box scaled by scale_cvg about its centre. A cell gets the values of the last box whose
+    coverage overlaps the cell. TRAIN draws hue, saturation, mirroring, scale, rotation and crop from the ranges of
+    detectnet_augmentation_param; TEST resizes the image to the size of the top.
     There is no gradient. Source: NVIDIA/caffe, detectnet_transform_layer.cpp and detectnet_coverage_rectangular.cpp.
     """
 

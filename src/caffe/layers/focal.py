@@ -1,4 +1,4 @@
-"""Focal losses of forks: a softmax loss that weighs easy items less."""
+"""Focal losses of forks: softmax losses in which easy items have a small weight."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["FocalLoss"]
 
 
 class FocalLoss(Normalized, bottoms=2, tops=(1, 2)):
-    """Softmax loss whose items count the less the surer they are right.
+    """Softmax loss in which items with a high probability of the correct label have a small weight.
 
     bottoms: scores x (O..., C, I...), class axis `axis`; labels with O * I elements
     tops: loss (); optionally the probabilities, of x's shape, which pass no gradient back
@@ -25,7 +25,7 @@ class FocalLoss(Normalized, bottoms=2, tops=(1, 2)):
         loss = -sum over items that count of alpha (1 - p)^gamma log max(p, FLT_MIN) / normalizer
         p = softmax(x)[label]
 
-    alpha is 0.25 if not given, as in jolibrain's fork; happynear's took 1. The gradient ignores the floor of p.
+    The default of alpha is 0.25, as in jolibrain's fork; happynear's fork uses 1. The gradient ignores the floor of p.
     type: LINEAR is not implemented.
     Source: Lin et al., arXiv:1708.02002; jolibrain/caffe, focal_loss_layer.cpp.
     """

@@ -22,7 +22,7 @@ class GroupNorm(Layer):
 
     Three forks have this layer, with different fields. group_num (default 32; blankWorld) or group_ratio
     (niezhongliang) is G, and there are no blobs. group (hujie) is G with the blobs scale, bias (1, C, 1, 1), also if
-    only scale_filler or bias_filler is given. Two of the three names raise an error.
+    only scale_filler or bias_filler is given. Setting two of the three fields is an error.
     Source: Wu and He, arXiv:1803.08494; blankWorld/GroupNorm-caffe, niezhongliang/GroupNormalization-caffe.
     """
 
@@ -33,7 +33,7 @@ class GroupNorm(Layer):
         opt = self.opt
         self.require(x.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, ...)")
         names = [name for name in ("group_num", "group_ratio", "group") if opt.HasField(name)]
-        fact = f"has {' and '.join(names)}, which are names of three forks for one number; keep one"
+        fact = f"has {' and '.join(names)}, which are three forks' names for the same number; keep one"
         self.require(len(names) < 2, f"{fact}: group adds a learned scale and bias")
         filled = opt.HasField("scale_filler") or opt.HasField("bias_filler")
         self.scaled = filled or "group" in names

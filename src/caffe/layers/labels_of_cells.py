@@ -242,7 +242,7 @@ class MergeCrop(Layer, bottoms=2):
         shapes = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}"
         self.require(fits, f"{shapes}; expected (N, C, *sizes), the second as large or larger")
         same = opt.operation == caffe_pb2.MergeCropParameter.STACK or a.shape[1] == b.shape[1]
-        self.require(same, f"{shapes}; operation: ADD needs as many channels")
+        self.require(same, f"{shapes}; operation: ADD needs equal numbers of channels")
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         for axis, size in enumerate(a.shape[2:], 2):
@@ -289,7 +289,10 @@ class Nms(Layer):
         opt = self.opt
         later = opt.HasField("num_parts") or opt.HasField("max_peaks")
         self.first = opt.HasField("num_peak") or (x.dim() == 4 and x.shape[1] == 1 and not later)
-        self.require(not (self.first and later), "num_peak is of another version than num_parts, max_peaks; remove it")
+        self.require(
+            not (self.first and later),
+            "num_peak belongs to another version of the layer than num_parts and max_peaks; remove it",
+        )
         self.parts: int = 1 if self.first else opt.num_parts
         self.most: int = opt.num_peak if self.first else opt.max_peaks
         fact = f"{self.bottom_name(0)} has shape {shape_text(x.shape)}, expected (N, C, H, W), C at least {self.parts}"

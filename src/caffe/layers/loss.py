@@ -274,7 +274,7 @@ class ContrastiveLoss(Loss, bottoms=3):
 
     bottoms: a (N, C), b (N, C), similarity y (N), not 0 for similar pairs   top: loss ();  d = |a - b|
 
-        similar  d^2          dissimilar  max(margin - d, 0)^2,  by `legacy_version` max(margin - d^2, 0)
+        similar  d^2          dissimilar  max(margin - d, 0)^2,  with `legacy_version` max(margin - d^2, 0)
 
     The loss is the sum over pairs / (2 N). The denominator in the gradient of d is d + 1e-4. A dissimilar pair gets a
     gradient only if margin - d > 0, so none if d is infinite or NaN.
@@ -290,7 +290,7 @@ class ContrastiveLoss(Loss, bottoms=3):
         elements = math.prod(a.shape[:2])
         fact = f"bottoms have shapes {shape_text(a.shape)} and {shape_text(b.shape)}"
         fits = a.dim() > 1 and elements == a.numel() == b.numel() == math.prod(b.shape[:2])
-        self.require(fits, f"{fact}; expected twice (N, C) or (N, C, 1, 1)")
+        self.require(fits, f"{fact}; expected equal shapes (N, C) or (N, C, 1, 1)")
         fact = f"{self.bottom_name(2)} has shape {shape_text(similar.shape)}, expected {a.shape[0]} values, one a pair"
         self.require(similar.numel() == a.shape[0], fact)
 

@@ -207,7 +207,7 @@ class LargeMarginInnerProduct(_Margin, bottoms=2, tops=(1, 2), options="largemar
 
 
 class _OfLabel(Layer, abstract=True):
-    """Base of the layers that change each item's value of its label."""
+    """Base of the layers that change each item's score for its label."""
 
     exempt = (1,)
     constant = (1,)
@@ -220,13 +220,13 @@ class _OfLabel(Layer, abstract=True):
         self.require(label.numel() == x.shape[0], fact)
 
     def named(self, x: Tensor, label: Tensor, ignore: int | None = None) -> Tensor:
-        """A mask of x's shape of each item's label; none for an item of the label `ignore`."""
+        """Return a mask of x's shape that marks the label of each item. Items with the label `ignore` have no mark."""
         index = class_labels(self, label.flatten(), x.shape[1], ignore).unsqueeze(1)
         return (torch.arange(x.shape[1], device=x.device) == index).view(x.shape)
 
 
 class LabelSpecificAdd(_OfLabel, bottoms=2):
-    """Adds a bias to each item's value of its label, as AM-Softmax subtracts a margin from a cosine.
+    """Adds a bias to each item's score for its label. In AM-Softmax the bias is minus the margin.
 
     bottoms: x (N, C), labels (N)   top y (N, C)
 
@@ -245,7 +245,7 @@ class LabelSpecificAdd(_OfLabel, bottoms=2):
 
 
 class Arcface(_OfLabel, bottoms=2):
-    """Adds the angle m to that of each item and its class.
+    """Adds the margin m to the angle between each item and its class.
 
     bottoms: cosines x (N, C), labels (N); an item of the label -1 is not changed   top y (N, C)
 

@@ -33,7 +33,7 @@ class _Masked(torch.autograd.Function):
 def masked(w: Tensor, m: Tensor) -> Tensor:
     """Apply `_Masked`. In a gradient check the gradient is exact, and the deviation is reported."""
     if is_exact():
-        tell("the gradient passes masks by")
+        tell("the gradient ignores the masks")
         return w * m
     made: Tensor = _Masked.apply(w, m.to(w.dtype))
     return made

@@ -73,7 +73,7 @@ class _Scaled(_Running, abstract=True):
             self.add_blob("bias", (channels,), self.opt.bias_filler if self.opt.HasField("bias_filler") else None)
 
     def behind(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Combine the built-in scale and bias with those of a following Scale layer."""
+        """Combine the built-in scale and bias with those of the Scale layer that follows."""
         if not self.scaled:
             return weight, bias
         own = self.bias if self.opt.bias_term else None

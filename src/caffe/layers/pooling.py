@@ -124,7 +124,7 @@ class Pooling(_RandomPick, tops=(1, 2)):
         self.require(opt.pool == MAX or not self.masked, "the second top, a mask, exists with pool: MAX only")
         self.grid = read_grid(self)
         if any(self.grid.pad):
-            self.require(opt.pool != STOCHASTIC, "pool: STOCHASTIC does not take padding")
+            self.require(opt.pool != STOCHASTIC, "pool: STOCHASTIC does not support padding")
             for pad, kernel in zip(self.grid.pad, self.grid.kernel, strict=True):
                 self.require(pad < kernel, f"pad {pad} must be less than kernel {kernel}: some windows hold no cell")
         self._grids: ByShape[Grid] = ByShape()

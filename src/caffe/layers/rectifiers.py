@@ -209,14 +209,14 @@ class Insanity(RandomInTraining):
 
 
 class RReLU(RandomInTraining):
-    """ReLU whose negative side is divided by a number that each element draws while training.
+    """Randomized leaky ReLU: in training, each negative element is divided by a random number.
 
     bottom x, top y of the same shape, a = negative_slope_lower, b = negative_slope_upper
 
         TRAIN  y = x if x > 0 else x / r, r uniform in [a, b)
         TEST   y = x if x > 0 else 2 x / (a + b)
 
-    Insanity divides in TEST by another mean.
+    Insanity has another divisor in TEST.
     Source: Xu et al., arXiv:1505.00853; happynear/caffe-windows, rrelu_layer.cpp.
     """
 

@@ -86,7 +86,8 @@ class Upsample(_Unpooled, bottoms=(1, 2)):
         wrong = [name for name in (plain if mask is not None else masked) if self.opt.HasField(name)]
         kind = "by a mask (two bottoms)" if mask is not None else "by copies (one bottom)"
         self.require(
-            not wrong, f"{', '.join(wrong)} is not an option of Upsample {kind}; remove it, or mind the bottoms"
+            not wrong,
+            f"{', '.join(wrong)} is not an option of Upsample {kind}; remove it, or change the number of bottoms",
         )
         refused = [name for name in ("height", "width", "stride") if self.opt.HasField(name) and mask is None]
         self.require(
@@ -141,7 +142,7 @@ class UNPOOLING(_Unpooled, bottoms=(1, 2)):
         self.require(min(self.kernel) > 0, "kernel_size, or kernel_h and kernel_w, must be given and positive")
         self.require(min(self.stride) > 0, f"stride {self.stride} must be positive on both axes")
         self.given = self.pair("unpool", "unpool_size", 0)
-        self.require(max(self.pair("pad", "pad", 0)) == 0, "pad is not taken, as in DeconvNet; remove it")
+        self.require(max(self.pair("pad", "pad", 0)) == 0, "pad is not supported, as in DeconvNet; remove it")
         if mask is not None:
             self.require(self.opt.unpool == UNPOOL_MAX, "a mask, the second bottom, is for unpool: MAX only")
             self.same_shape(x, mask)
@@ -169,7 +170,7 @@ class UNPOOLING(_Unpooled, bottoms=(1, 2)):
         """An option for height and width, given once or as `<stem>_h` and `<stem>_w`."""
         sides = [f"{stem}_{side}" for side in "hw"]
         given = [name for name in sides if self.opt.HasField(name)]
-        self.require(len(given) != 1, f"{''.join(given)} stands alone; give both, or {single}")
+        self.require(len(given) != 1, f"{''.join(given)} is given alone; give both, or {single}")
         self.require(not (given and self.opt.HasField(single)), f"{single} and {sides[0]} are both given; keep one")
         one = getattr(self.opt, single) if self.opt.HasField(single) else default
         return (getattr(self.opt, sides[0]), getattr(self.opt, sides[1])) if given else (one, one)
@@ -274,7 +275,7 @@ class RESIZE(_Planes):
     def setup(self, x: Tensor) -> None:
         self.planes(x)
         others = [name for name in ("function_type", "intepolation_type", "resize_factor") if self.opt.HasField(name)]
-        self.require(not others, f"{', '.join(others)} is of another layer, Resize; give height and width")
+        self.require(not others, f"{', '.join(others)} belongs to another layer, Resize; give height and width")
         self.sized(x, self.opt.height, self.opt.width)
 
     def forward(self, x: Tensor) -> Tensor:

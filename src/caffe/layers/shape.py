@@ -135,7 +135,7 @@ class Flatten(Layer):
     def setup(self, *bottoms: Tensor) -> None:
         first = self.axis(self.opt.axis, bottoms[0])
         last = self.axis(self.opt.end_axis, bottoms[0], "end_axis")
-        fact = f"axis {self.opt.axis} lies behind end_axis {self.opt.end_axis} for shape {shape_text(bottoms[0].shape)}"
+        fact = f"axis {self.opt.axis} comes after end_axis {self.opt.end_axis} for shape {shape_text(bottoms[0].shape)}"
         self.require(first <= last + 1, fact)
 
     @property

@@ -222,10 +222,10 @@ class VoxelSoftmaxWithLoss(Loss, bottoms=2, options="softmax_param"):
 
 
 def _all_scores(rows: Tensor, beyond: Tensor) -> Tensor:
-    """0 with the gradient softmax(rows), for voxels whose label is no class."""
+    """0 with the gradient softmax(rows), for voxels whose label is not a class."""
     if is_exact():
         if bool(beyond.any()):
-            tell(f"{int(beyond.sum())} of {beyond.numel()} labels are no class")
+            tell(f"{int(beyond.sum())} of {beyond.numel()} labels are not a class")
         return torch.zeros_like(rows[:, 0])
     total = rows.logsumexp(1)
     return total - total.detach()

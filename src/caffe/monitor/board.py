@@ -18,9 +18,9 @@ from caffe.monitor.run import Run
 __all__ = ["Board", "is_log"]
 
 _PAUSE, _LOOK = 1.0, 5.0  # seconds between two reads, and between two searches for new files
-_CALM, _LAZY = 60.0, 3.0  # after so many seconds without a change, pauses become so many times longer
-_TURN = 0.3  # seconds for which one large run is read before the page is told
-_SHARE = 500  # after a search for new files the next one waits for at least so many times its duration
+_CALM, _LAZY = 60.0, 3.0  # seconds without a change, and the factor by which pauses are then longer
+_TURN = 0.3  # seconds for which one large run is read before the page is updated
+_SHARE = 500  # pause after a search for new files, as a multiple of its duration
 _DEPTH = 6
 
 

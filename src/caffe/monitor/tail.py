@@ -58,7 +58,7 @@ class Tail:
     def read(self) -> Piece | None:
         """Return the next bytes, or None if nothing changed or nothing can be read.
 
-        `advance` tells how many of them were used.
+        `advance` reports how many of them were used.
         """
         try:
             status = os.stat(self.path)

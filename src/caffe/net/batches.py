@@ -105,7 +105,7 @@ def batch_rows(self: RunsBatches, rows: Mapping[str, Any]) -> Iterator[Arrays]:
     arrays = {name: np.asarray(value) for name, value in rows.items()}
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
-        raise InputError(f"the inputs must have as many rows each, but they have {counts}")
+        raise InputError(f"the inputs must have equal numbers of rows, but have {counts}")
     if not arrays:
         return
     size, count = next(iter(self.blobs.values())).shape[0], next(iter(counts.values()))

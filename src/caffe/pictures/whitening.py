@@ -108,7 +108,7 @@ def _covariance(figure: Any, prepared: Prepared) -> Any:
     """Draw the covariance of some numbers, evenly sampled, after each step but the first."""
     names = list(prepared.steps)[1:]
     page = figure(figsize=(3.1 * len(names), 3.4), layout="constrained")
-    page.suptitle("Covariance: the diagonal is the variance of each number, the rest is what numbers share")
+    page.suptitle("Covariance: the diagonal is the variance of each number, the other values are the covariances")
     for axis, name in zip(page.subplots(1, len(names)), names, strict=True):
         flat = prepared.steps[name].reshape(len(prepared.steps[name]), -1)
         chosen = np.unique(np.linspace(0, flat.shape[1] - 1, _DIMENSIONS).round().astype(int))

@@ -111,7 +111,7 @@ def _match_classes(looked: Looked) -> None:
     if counts[0][1] >= 4 * counts[-1][1]:
         looked.notes.append(
             f"classes are unequal: {counts[0][1]} pictures of {counts[0][0]}, {counts[-1][1]} of {counts[-1][0]}; "
-            "accuracy alone says little then"
+            "accuracy alone is then misleading"
         )
 
 
@@ -131,7 +131,7 @@ def _tell_copies(looked: Looked) -> None:
     if leak:
         looked.notes.append(
             f"{len(leak)} pictures are in the training and in the validation data, such as {_pair(leak[0])}; "
-            "the accuracy is too good by these"
+            "the measured accuracy is too high"
         )
 
 
@@ -145,7 +145,7 @@ def _tell_shape(looked: Looked) -> None:
     sizes = Counter((picture.width, picture.height) for picture in looked.pictures)
     small = sum(count for size, count in sizes.items() if min(size) < _SMALL)
     if small:
-        looked.notes.append(f"{small} pictures are smaller than {_SMALL} pixels; little can be seen in them")
+        looked.notes.append(f"{small} pictures are smaller than {_SMALL} pixels, which may be too small to recognize")
     grey = sum(picture.grey for picture in looked.pictures)
     if 0 < grey < len(looked.pictures):
         looked.notes.append(f"{grey} of {len(looked.pictures)} pictures are grey, the others have colours")

@@ -116,7 +116,7 @@ class FolderSource(_Files):
         loose = sum(entry.is_file() and _is_picture(entry.name) for entry in _entries(top))
         classes = [entry.name for entry in _entries(top) if entry.is_dir()]
         if loose:
-            self.notes.append(f"{top}: {loose} pictures that lie in no class folder are left out")
+            self.notes.append(f"{top}: {loose} pictures outside the class folders are left out")
         if loose and not classes:
             raise FileError(f'"{top}": has {loose} pictures and no folders; {_LAYOUT}')
         others = 0

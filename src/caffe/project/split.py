@@ -39,7 +39,9 @@ def split(looked: Looked, share: int, seed: int) -> tuple[list[Picture], list[Pi
     train, val = ([_as(part, picture) for picture in each] for part, each in zip((TRAIN, VAL), parts, strict=True))
     absent = sorted(set(looked.classes) - {picture.example.label for picture in val})
     if absent and VAL not in given:
-        looked.notes.append(f"{', '.join(absent)}: too few pictures or groups to validate with; all of them train")
+        looked.notes.append(
+            f"{', '.join(absent)}: too few pictures or groups for validation; all are used for training"
+        )
     return train, val
 
 

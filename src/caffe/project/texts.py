@@ -75,7 +75,9 @@ def _data_layer(plan: Plan, phase: str) -> str:
     lines = ["layer {", '  name: "data"', '  type: "Data"', '  top: "data"', '  top: "label"']
     lines += [f"  include {{ phase: {phase} }}", "  transform_param {"]
     if train and plan.mirror:
-        lines.append("    mirror: true  # half of the pictures are flipped left to right; remove it where sides matter")
+        lines.append(
+            "    mirror: true  # half of the pictures are flipped left to right; remove it if left and right matter"
+        )
     if prep.crop:
         how = "a random part each time, so that the position does not matter" if train else "the centre"
         lines.append(f"    crop_size: {prep.crop}  # of {prep.resize[0]} pixels: {how}")
@@ -95,7 +97,7 @@ def _data_layer(plan: Plan, phase: str) -> str:
         + (", in random order" if train else ", never trained on"),
         "    backend: LMDB",
         f"    batch_size: {batch}  # {steps} batches are all pictures"
-        + ("; halve it where memory is short" if train else f"{'' if count % batch == 0 else ', some of them twice'}"),
+        + ("; halve it if memory is short" if train else f"{'' if count % batch == 0 else ', some of them twice'}"),
         "  }",
         "}",
     ]
@@ -124,7 +126,10 @@ def solver(plan: Plan) -> str:
     lines += [
         ("keep_best: true", "save the weights of the best test (for BVLC Caffe, remove this line and the next two)"),
         ("keep_last: 2", "keep the last two of the other snapshots"),
-        (f"early_stop {{ patience: {max(5, plan.epochs // 3)} }}", "stop if so many tests bring no improvement"),
+        (
+            f"early_stop {{ patience: {max(5, plan.epochs // 3)} }}",
+            "stop after this number of tests without improvement",
+        ),
     ]
     if plan.weights:
         lines.insert(1, (f'weights: "{plan.weights}"', "training starts from these weights"))
@@ -132,7 +137,7 @@ def solver(plan: Plan) -> str:
 
 
 def commented(lines: Sequence[tuple[str, str]]) -> str:
-    """Lines, each with its reason behind it as a comment."""
+    """Return the lines, each followed by its reason as a comment."""
     width = max(len(text) for text, _ in lines)
     return "".join(f"{text.ljust(width)}  # {why}\n" for text, why in lines)
 
@@ -153,7 +158,7 @@ def readme(plan: Plan, facts: dict[str, str], notes: list[str], counts: list[tup
     table = "".join(f"| {label} | {train:,} | {val:,} |\n" for label, train, val in counts)
     return f"""{front_matter(facts)}# {plan.name}
 
-A classifier of pictures into {len(plan.classes)} classes, by {plan.net}. The commands, in this folder:
+A classifier of pictures with {len(plan.classes)} classes. The net is {plan.net}. The commands, in this folder:
 
 ```
 caffe train

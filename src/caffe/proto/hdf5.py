@@ -93,7 +93,7 @@ def read_weights(path: PathLike, group: str) -> dict[str, list[np.ndarray]]:
 
 
 def check_names(path: PathLike, data: Mapping[str, Sequence[Any]]) -> None:
-    """Raise a `FileError` for a layer with blobs whose name HDF5 cannot store beside the others."""
+    """Raise a `FileError` for a layer with blobs whose name HDF5 cannot store, or not together with the others."""
     taken = _blob_places(data)
     for name, blobs in data.items():
         if _has_blobs(blobs) and (fact := _obstacle(name, taken)):

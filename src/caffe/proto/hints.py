@@ -78,7 +78,7 @@ def _options_with(name: str) -> str:
 def _nearest(name: str, known: list[str]) -> str:
     """Return the known name closest to `name`.
 
-    The suffix _param is ignored, because it is no evidence of similarity.
+    The suffix _param is ignored, because most names have it.
     """
     if name.endswith("_param"):
         stems = {other.removesuffix("_param"): other for other in known if other.endswith("_param")}

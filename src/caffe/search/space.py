@@ -202,7 +202,7 @@ def _edits(case: Case, path: str, value: Any) -> list[SetField]:
     match = _LAYER.fullmatch(path)
     if match is None:
         raise SolverError(
-            f'{path}: expected solver.FIELD, or net.layer["NAME"].FIELD, where NAME may be a pattern as "conv*"'
+            f'{path}: expected solver.FIELD, or net.layer["NAME"].FIELD, where NAME may be a pattern such as "conv*"'
         )
     name = match[1] if match[1] is not None else match[2]
     layers = case.net.layer

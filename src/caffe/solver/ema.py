@@ -33,7 +33,7 @@ class MovingAverage:
         self.decay = decay
         self.tensors: list[Tensor] | None = None
         self._learnable = learnable
-        self._swapped = 0  # the first so many blobs of the net hold the average instead of their own weights
+        self._swapped = 0  # number of the net's first blobs that hold the average instead of their own weights
 
     def update(self) -> None:
         """Update the average with the current weights. Called after each update of the weights."""

@@ -36,7 +36,7 @@ def resolve(param: Any, python_layers: bool | None = None) -> None:
         return
     for own, field in (("max_epochs", "max_iter"), ("test_every_epoch", "test_interval")):
         if param.HasField(own) and getattr(param, own) and param.HasField(field):
-            raise SolverError(f"{own} is set beside {field}, the same length in iterations; remove one of the two")
+            raise SolverError(f"{own} and {field} are both set, but exclude each other; remove one of them")
     if param.HasField("max_epochs") and not 0 < param.max_epochs < math.inf:
         raise SolverError(f"max_epochs is {param.max_epochs:g}, expected above 0")
     length = _length(param, python_layers)

@@ -41,7 +41,7 @@ class Health:
         if self._bad == self.param.nan_patience:
             raise SolverError(
                 f"{fact}, as in all of the last {self._bad} iterations: training stops, without a snapshot. "
-                f"{self.way_back()}. {advice}. To go on all the same: nan_patience: 0 in the solver, or -nan warn"
+                f"{self.way_back()}. {advice}. To continue anyway: nan_patience: 0 in the solver, or -nan warn"
             )
         if not self._warned:
             self._warned = True

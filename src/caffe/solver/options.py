@@ -62,7 +62,7 @@ def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None)
             owners = " or ".join(_owners(field.name))
             raise SolverError(f"{field.name} is set, but not used by this solver: it belongs to {owners}; remove it")
     if param.recompute and param.debug_info:
-        raise SolverError("recompute is set beside debug_info, which runs the net layer by layer; remove one of them")
+        raise SolverError("recompute cannot be used with debug_info, which runs layer by layer; remove one of them")
     if param.warmup_iter < 0 or not 0 <= param.warmup_start <= 1:
         found = f"warmup_iter is {param.warmup_iter} and warmup_start {param.warmup_start:g}"
         raise SolverError(f"{found}, expected 0 or more, and a number from 0 to 1")

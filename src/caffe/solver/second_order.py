@@ -191,7 +191,7 @@ class Search(Rule, abstract=True):
             False,
             f"two passes at the same weights gave gradients that differ by {100 * apart:.2g} %: the net is stochastic. "
             f"Every pass must see all data, in a fixed order, and nothing random: see {', '.join(random + sources)}; "
-            "batch_size times iter_size is to be the size of the data set, without shuffling, crops and mirrors",
+            "batch_size times iter_size must be the size of the data set, without shuffling, crops and mirrors",
         )
 
 

@@ -95,12 +95,12 @@ def _unwise_rate(param: Any) -> Iterator[str]:
     if policy in _DECAYS and gamma == 0:
         yield f'gamma is 0{unset}: the rate of lr_policy "{policy}" becomes 0 and the weights stop changing'
     elif policy in _GAMMA and gamma == 0:
-        yield f'gamma is 0{unset}: the rate of lr_policy "{policy}" stays as it is'
+        yield f'gamma is 0{unset}: the rate of lr_policy "{policy}" stays constant'
     if policy in _DECAYS and gamma > 1:
         yield f'gamma is {gamma:g}, above 1: the rate of lr_policy "{policy}" grows'
     unset = "" if param.HasField("power") else " (not set)"
     if policy in _POWER and param.power == 0:
-        yield f'power is 0{unset}: the rate of lr_policy "{policy}" stays as it is'
+        yield f'power is 0{unset}: the rate of lr_policy "{policy}" stays constant'
     elif policy in _POWER and param.power < 0:
         yield f'power is {param.power:g}, below 0: the rate of lr_policy "{policy}" grows'
     if policy == "multistep" and any(b <= a for a, b in itertools.pairwise(param.stepvalue)):

@@ -103,7 +103,7 @@ def _keep_good_weights(solver: TrainingRun, path: str) -> None:
     name = broken_layer(solver.net.learnable) if os.path.exists(path) else None
     if name is not None:
         fact = f'no snapshot at iteration {solver.iter}: weights of layer "{name}" are NaN or infinite'
-        raise SolverError(f"{fact}, and {path} exists; it is left as it is. Remove it, or change snapshot_prefix")
+        raise SolverError(f"{fact}, and {path} exists; it is not overwritten. Remove it, or change snapshot_prefix")
 
 
 def _head(solver: TrainingRun, model_path: str, places: Sequence[Place], buffers: Sequence[Buffer]) -> Any:

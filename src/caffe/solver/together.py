@@ -186,7 +186,7 @@ class Together:
         return asked
 
     def first(self, name: str | None) -> str | None:
-        """The name that the first process gives that gives one."""
+        """Return `name` of the first process in which it is set; None if it is set in none."""
         return next(filter(None, self.group.gather(name)), None)
 
     def mean(self, number: float) -> float:
@@ -226,14 +226,14 @@ class Together:
         return sum(each**2 for each in lengths) if self.division is None else self.division.squares(lengths)
 
     def norm(self, index: int) -> Callable[[Tensor], float]:
-        """What computes the L2 norm of a tensor of learnable blob `index`, of which this process may have a part."""
+        """Return a function that computes the L2 norm of learnable blob `index`. This process may hold a part of it."""
         return length if self.division is None else self.division.norm(index)
 
     @contextmanager
     def whole(self, solver: Any, restore: bool = False) -> Iterator[None]:
-        """Give a solver whose net is divided whole blobs for the block, in process 0; with `restore` in all.
+        """Give a solver whose net is divided whole blobs inside the block: in process 0, or with `restore` in all.
 
-        With `restore` the solver goes on with what the block has made of them. Does nothing for other solvers.
+        With `restore`, changes that the block makes to the blobs are kept. Does nothing if the net is not divided.
         """
         if self.division is None:
             yield
@@ -322,7 +322,7 @@ class Together:
         log.warning(
             "snapshot.py",
             f"the state is of {state.processes} process(es), this run has {self.streams}: weights, histories and "
-            f"places in the data are restored exactly, and {data}; the random numbers of layers such as Dropout differ",
+            f"positions in the data are restored exactly, and {data}; random numbers of layers such as Dropout differ",
         )
 
     def _holder(self, net: int) -> int:

@@ -66,7 +66,9 @@ async def _body(request: Any) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > LARGEST:
-            raise DataError(f"the file is too large: at most {LARGEST / 1e6:.0f} MB are taken, so shrink the picture")
+            raise DataError(
+                f"the file is too large: at most {LARGEST / 1e6:.0f} MB are allowed; reduce the size of the picture"
+            )
     return b"".join(pieces)
 
 

@@ -45,11 +45,13 @@ def read_upload(data: bytes) -> Upload:
         raise DataError("the file is empty; give a picture")
     if len(data) > LARGEST:
         raise DataError(
-            f"the file has {len(data) / 1e6:.0f} MB; at most {LARGEST / 1e6:.0f} MB are taken, so shrink it"
+            f"the file has {len(data) / 1e6:.0f} MB; at most {LARGEST / 1e6:.0f} MB are allowed; reduce its size"
         )
     width, height = _stated_size(data)
     if width * height > MOST_PIXELS:
-        raise DataError(f"the picture has {width} x {height} pixels; at most {MOST_PIXELS:,} are taken, so shrink it")
+        raise DataError(
+            f"the picture has {width} x {height} pixels; at most {MOST_PIXELS:,} are allowed; reduce its size"
+        )
     try:
         pixels = decode(data, True)
     except DataError:

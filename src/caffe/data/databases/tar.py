@@ -203,7 +203,7 @@ def _alternatives(pattern: str, whole: str) -> Iterator[str]:
     braces = _BRACES.search(pattern)
     if braces is None:
         if "{" in pattern or "}" in pattern:
-            raise FileError(f'tar shards "{whole}": a brace has no partner; expected {{000..009}} or {{a,b}}')
+            raise FileError(f'tar shards "{whole}": unbalanced braces; expected {{000..009}} or {{a,b}}')
         yield pattern
         return
     begin, end = pattern[: braces.start()], pattern[braces.end() :]
@@ -217,11 +217,11 @@ def _choices(text: str, whole: str) -> Iterable[str]:
         return text.split(",")
     numbers = _RANGE.fullmatch(text)
     if numbers is None:
-        raise FileError(f'tar shards "{whole}": {{{text}}} is no pattern; expected {{000..009}} or {{a,b}}')
+        raise FileError(f'tar shards "{whole}": {{{text}}} is not a valid pattern; expected {{000..009}} or {{a,b}}')
     first, last = int(numbers[1]), int(numbers[2])
     if not first <= last < first + _MOST:
         raise FileError(
-            f'tar shards "{whole}": {{{text}}} is no range; the first number comes first, and at most {_MOST} follow'
+            f'tar shards "{whole}": {{{text}}} is not a valid range; expected ascending numbers, at most {_MOST} shards'
         )
     width = len(numbers[1]) if numbers[1].startswith("0") else 0
     return (f"{number:0{width}d}" for number in range(first, last + 1))

@@ -29,7 +29,7 @@ _readers = 1
 
 
 def read_as_one(processes: int) -> None:
-    """Let so many consecutive processes read the same records, as those of a pipeline do. 1: each reads its own."""
+    """Let groups of this many consecutive processes read the same records, as in a pipeline. 1: each reads its own."""
     global _readers
     _readers = processes
 

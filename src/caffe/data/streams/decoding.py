@@ -22,7 +22,7 @@ from caffe.errors import DataError
 __all__ = ["Picture", "PictureStream"]
 
 _CROPS = 0  # random stream of the transformation; subclasses use others
-_HOPELESS = 1000  # after so many damaged images in a row the stream gives up
+_HOPELESS = 1000  # number of consecutive damaged images after which the stream raises an error
 _TOGETHER = 8  # images that a thread takes at once if they need no decoding
 _TOLD = 20  # damaged images that get a log line of their own
 

@@ -109,7 +109,7 @@ def _svhn(folder: Path) -> dict[str, Part]:
             images, labels = content["X"], content["y"].ravel().astype(np.int64)
         except FileNotFoundError as error:
             raise FileError(f'no file {path.name} in "{folder}"; expected the cropped digits of SVHN there') from error
-        except Exception as error:  # scipy raises what comes
+        except Exception as error:  # scipy raises errors of many types
             raise FileError(f"cannot read {path}: {error!r}; expected the cropped digits of SVHN") from error
         if images.shape[:3] != (32, 32, 3) or images.shape[3:] != labels.shape or images.dtype != np.uint8:
             raise FileError(f"{path}: has images of the shape {images.shape} and {len(labels)} labels; expected SVHN's")

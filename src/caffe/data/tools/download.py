@@ -48,7 +48,7 @@ def download(urls: Sequence[str], path: str | Path, wanted: str = "", progress: 
     """Download a file from the first of `urls` that provides the right content. An existing correct file is kept.
 
     `wanted` is its md5, sha1 or sha256. After a break, the received bytes stay in PATH.part and the next attempt
-    requests the rest. Raises FileError with the result of each URL and the path where the file can be put by hand.
+    requests the rest. Raises FileError with the result of each URL and the path at which the user can put the file.
     """
     target, kind = Path(path), _kind(wanted)
     if target.is_file():
@@ -69,16 +69,16 @@ def download(urls: Sequence[str], path: str | Path, wanted: str = "", progress: 
             os.replace(part, target)
             return target
         part.unlink()
-        failures.append(f"{url}: gave another file: its {kind} is {found}, expected {wanted}")
+        failures.append(f"{url}: returned another file: its {kind} is {found}, expected {wanted}")
     raise FileError(
         f'cannot download "{target.name}": {"; ".join(failures) or "there is no address for it"}. '
-        f'Get the file by other means, and put it at "{target}"'
+        f'Download the file in another way, and put it at "{target}"'
     )
 
 
 def _kind(wanted: str) -> str:
     if wanted and len(wanted) not in _KINDS:
-        raise FileError(f'"{wanted}" is no checksum: expected an md5, sha1 or sha256 of 32, 40 or 64 digits')
+        raise FileError(f'"{wanted}" is not a checksum: expected an md5, sha1 or sha256 of 32, 40 or 64 digits')
     return _KINDS[len(wanted)] if wanted else ""
 
 

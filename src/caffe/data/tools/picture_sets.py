@@ -29,12 +29,12 @@ _DONE = ".complete"
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A data set: where its files are (address, md5), what a folder with them has, and how its pictures are divided."""
+    """A data set: URLs and md5 sums of its files, how to recognize them in a folder, and how to split the pictures."""
 
     files: tuple[tuple[str, str], ...]
     members: Callable[[Path], Iterator[Member]]
     marks: tuple[str, ...] = ()
-    """Files or folders that tell, all together, that a folder holds the unpacked originals."""
+    """Files or folders that all exist in a folder with the unpacked original files."""
     here: Callable[[], Path | None] = lambda: None
     """A folder of this machine with the files."""
 
@@ -42,14 +42,14 @@ class PictureSet:
 def arrange(
     name: str, out: Path, folder: Path | None = None, overwrite: bool = False, progress: Progress = lambda *_: None
 ) -> dict[str, int]:
-    """Make OUT/train/CLASS and OUT/val/CLASS; returns how many pictures each part has.
+    """Write OUT/train/CLASS and OUT/val/CLASS; return the number of pictures in each part.
 
-    The originals are those in `folder`, unpacked or as archives, or else those of a package, or else downloaded into
-    the user's cache. OUT appears whole or not at all. Raises FileError where originals are missing, and where OUT holds
-    anything; `overwrite` replaces what this function made.
+    The original files are read from `folder`, unpacked or as archives, otherwise from a package, otherwise they are
+    downloaded into the user's cache. On an error, no incomplete OUT remains. Raises FileError if original files are
+    missing, or if OUT is not empty; with `overwrite`, an OUT that this function wrote is replaced.
     """
     if out.exists() and any(out.iterdir()) and not (overwrite and (out / _DONE).exists()):
-        raise FileError(f'"{out}": is there already; give -overwrite if `caffe data` made it, or another folder -out')
+        raise FileError(f'"{out}": already exists; give -overwrite if `caffe data` made it, or another folder -out')
     known = PICTURE_SETS[name]
     making = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(making, ignore_errors=True)
@@ -72,7 +72,7 @@ def arrange(
 
 
 def cached(name: str, progress: Progress = lambda *_: None) -> Path:
-    """The folder of a data set in the user's cache, made if it is not there."""
+    """Return the folder of a data set in the user's cache; create it if necessary."""
     out = cache_folder() / "data" / name / "pictures"
     if not (out / _DONE).exists():
         shutil.rmtree(out, ignore_errors=True)

@@ -11,7 +11,7 @@ __all__ = ["unpack"]
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive whose files lie within the folder; once. Raises FileError."""
+    """Unpack an archive into a folder, unless this was done before. Raises FileError for a damaged archive."""
     done = folder / f".{path.name}.unpacked"
     if done.exists():
         return

@@ -28,7 +28,7 @@ class InputIgnored(Check):
                 Severity.WARNING,
                 f'after {len(run.losses)} steps the outputs "{exam.head.outputs}" are the same for every input',
                 "see the causes above; look for dead units, a scale of 0, or equal weights",
-                f"they differ by {100 * run.spread:.1g} % of their size; guessing is correct as often",
+                f"they differ by {100 * run.spread:.1g} % of their size; a guess is correct equally often",
                 layer=exam.head.node.name,
                 place=exam.case.place(exam.head.node.index),
                 symptom=True,

@@ -36,7 +36,7 @@ class Outputs(Check):
             yield Finding(
                 "unused-layer",
                 Severity.WARNING,
-                f"layers {names} do not lead to a loss: they are computed and never learn",
+                f"layers {names} do not lead to a loss: they are computed, but not trained",
                 "connect them, or remove them",
                 f"{len(unused)} learned layer(s)",
                 layer=unused[0].name,

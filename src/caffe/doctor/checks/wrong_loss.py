@@ -33,7 +33,9 @@ class WrongLoss(Check):
                 labels = exam.sample.arrays.get(node.spec.bottom[1])
                 if labels is not None and self._numbers_of_classes(labels):
                     fact = f"compares numbers, but the labels are classes 0 to {int(labels.max())}"
-                    yield self._classes(exam, node, self._finding(exam, node, fact, "a class is no quantity"), labels)
+                    yield self._classes(
+                        exam, node, self._finding(exam, node, fact, "a class is not a quantity"), labels
+                    )
 
     @staticmethod
     def _classes(exam: Exam, node: Node, finding: Finding, labels: np.ndarray) -> Finding:

@@ -37,7 +37,8 @@ class _Selection(Layer, abstract=True):
         self._check_polygons()
         if opt.visualize:
             log.warning(
-                "output.py", f'layer "{self.name}" ({self.type}): visualize opens no window; see the rows of the top'
+                "output.py",
+                f'layer "{self.name}" ({self.type}): visualize does not open a window; see the rows of the top',
             )
         self.saves, self.files = self._saves(), None
         if self.saves:
@@ -57,7 +58,7 @@ class _Selection(Layer, abstract=True):
         first = self.opt.code_type != CENTER_SIZE or self.opt.variance_encoded_in_target
         fact = "use_polygon is for code_type: CENTER_SIZE, without variance_encoded_in_target, as in TextBoxes++"
         self.require(not first, fact)
-        self.require(len(self.spec.bottom) != 5, "use_polygon does not go with the five bottoms of RefineDet")
+        self.require(len(self.spec.bottom) != 5, "use_polygon cannot be combined with the five bottoms of RefineDet")
 
     def _saves(self) -> bool:
         """Whether the layer writes files."""

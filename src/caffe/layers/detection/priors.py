@@ -142,8 +142,8 @@ class PriorBox(_Priors, bottoms=2):
             self.require(value >= 1, f"{name} is {value:g}, expected pixels, 1 or more")
         fractions = [value for value in values if value != int(value)]
         if fractions:
-            acts = ", ".join(f"{value:g} as {int(value)}" for value in fractions)
-            log.warning("priors.py", f'layer "{self.name}" ({self.type}): {name} counts in whole pixels, {acts}')
+            acts = ", ".join(f"{value:g} to {int(value)}" for value in fractions)
+            log.warning("priors.py", f'layer "{self.name}" ({self.type}): {name} is truncated to whole pixels, {acts}')
         return [int(value) for value in values]
 
     def _ratios(self) -> list[float]:

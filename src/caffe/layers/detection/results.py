@@ -78,7 +78,7 @@ def read_sizes(layer: Layer, path: str) -> list[tuple[str, int, int]]:
         fact = f'{path}:{number}: "{line.strip()}", expected a name, the height and the width of the image'
         layer.require(len(parts) == 3 and len(sizes) == 2 and min(sizes) > 0, fact)
         found.append((parts[0], sizes[0], sizes[1]))
-    layer.require(len(found) > 0, f"name_size_file {path} has no line; expected one `name height width` an image")
+    layer.require(len(found) > 0, f"name_size_file {path} is empty; expected a line `name height width` for each image")
     return found
 
 

@@ -38,7 +38,7 @@ class ROIAlign(Layer, bottoms=2, options="roi_align_param"):
         opt = self.opt = self.spec.roi_pooling_param if self.corners else self.opt
         self.require(opt.pooled_h > 0 and opt.pooled_w > 0, "pooled_h and pooled_w must both be given and positive")
         if self.corners:
-            self.require(not opt.pooled_size, "pooled_size is of Intel's Caffe; write pooled_h and pooled_w")
+            self.require(not opt.pooled_size, "pooled_size comes from Intel's Caffe; write pooled_h and pooled_w")
         else:
             self.require(opt.roi_end_mode == 0, "roi_end_mode other than 0 is not supported; remove it")
 

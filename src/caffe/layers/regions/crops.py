@@ -16,7 +16,7 @@ __all__ = ["CropAndResize", "DeformablePSROIPooling", "PyramidROIAlign", "ROIWar
 
 
 class _Crops(Layer, abstract=True):
-    """Base of Synopsys' layers, which crop maps at boxes [y1, x1, y2, x2] in shares of the map."""
+    """Base of Synopsys' layers, which crop maps at boxes [y1, x1, y2, x2], in fractions of the map's size."""
 
     crop: tuple[int, int]
 
@@ -37,7 +37,7 @@ class _Crops(Layer, abstract=True):
         return sampled(x, image, rows, columns) + beyond * self.opt.extrapolation_value
 
     def laid(self, y: Tensor) -> Tensor:
-        """Crops (..., C, h, w) in the data_format of the bottoms."""
+        """Convert crops (..., C, h, w) to the data_format of the bottoms."""
         return y.movedim(-3, -1).contiguous() if self.last else y
 
 
@@ -47,7 +47,7 @@ def _ends(boxes: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def _along(near: Tensor, far: Tensor, count: int, cells: int) -> Tensor:
-    """The places (R, count) of the cells of a crop between two shares (R, 1) of an axis."""
+    """Return the positions (R, count) of a crop's cells between two fractions (R, 1) of an axis."""
     if count == 1:
         return 0.5 * (near + far) * (cells - 1)
     index = torch.arange(count, device=near.device, dtype=near.dtype)
@@ -96,7 +96,7 @@ class CropAndResize(_Crops, bottoms=3):
 class PyramidROIAlign(_Crops, bottoms=6):
     """CropAndResize from the level of a feature pyramid that fits the size of the box.
 
-    bottoms: boxes (N, R, 4), [y1, x1, y2, x2] in shares of the image; meta (N, M), its height and width at 4, 5;
+    bottoms: boxes (N, R, 4), [y1, x1, y2, x2] in fractions of the image; meta (N, M), its height and width at 4, 5;
     maps P2 to P5, each (N, H, W, C), or (N, C, H, W) with data_format: "NCHW"
     top (N, R, crop_height, crop_width, C), or (N, R, C, crop_height, crop_width)
 
@@ -270,7 +270,7 @@ def _places(
 
 
 def _moves(offsets: Tensor, part: int, pooled: int, std: float) -> tuple[Tensor, Tensor]:
-    """The offsets (R, classes, P, P) of x and of y, in shares of the region's size."""
+    """Return the offsets (R, classes, P, P) of x and of y, in fractions of the region's size."""
     index = torch.arange(pooled, device=offsets.device) * part // pooled
     offsets = offsets.index_select(2, index).index_select(3, index).unflatten(1, (-1, 2)) * std
     return offsets[:, :, 0], offsets[:, :, 1]

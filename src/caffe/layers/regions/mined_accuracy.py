@@ -1,4 +1,4 @@
-"""How often the cells of MS-CNN's and Cascade R-CNN's maps are right."""
+"""Accuracy of the cells of MS-CNN's and Cascade R-CNN's maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["DetectionAccuracy", "DetectionGroupAccuracy"]
 
 
 class _Accuracy(Layer, abstract=True):
-    """Base of both layers. A subclass says which of several equal scores is first."""
+    """Base of both layers. A subclass defines the order of equal scores."""
 
     effects = Effects.CHECKS  # of the labels
     more_options = ("loss_param", "bbox_reg_param")
@@ -52,11 +52,11 @@ class _Accuracy(Layer, abstract=True):
 
 
 class DetectionAccuracy(_Accuracy, bottoms=2, tops=(1, 2)):
-    """How often the cells of one of MS-CNN's maps are right.
+    """Accuracy of the cells of one of MS-CNN's maps.
 
     bottoms: x (N, cls_num + 4, H, W); truth (N, 6, H, W), as for Detection
     tops: the share of cells, and of foreground cells, whose label is among the top_k scores (1, 1, 1, 2); optionally
-    the mean overlap of the boxes of the foreground with the truth (1, 1, 1, 1); -1 for a mean of nothing
+    the mean overlap of the boxes of the foreground with the truth (1, 1, 1, 1); -1 if there is nothing to average
 
     Background whose overlap is bg_threshold or more, and loss_param.ignore_label, do not count.
     Source: Cai et al., arXiv:1607.07155; zhaoweicai/mscnn, detection_accuracy_layer.cpp.
@@ -80,7 +80,7 @@ class DetectionAccuracy(_Accuracy, bottoms=2, tops=(1, 2)):
 
 
 class DetectionGroupAccuracy(_Accuracy, bottoms=3, tops=(1, 2)):
-    """How often the cells of one of Cascade R-CNN's maps are right.
+    """Accuracy of the cells of one of Cascade R-CNN's maps.
 
     bottoms: scores (N G, cls_num, H, W); deltas (N G, 4, H, W); truth (N G, 6, H, W), as for DetectionGroupLoss
     tops: as for DetectionAccuracy, for the highest score

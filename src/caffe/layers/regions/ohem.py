@@ -29,7 +29,7 @@ class SmoothL1LossOHEM(Normalized, bottoms=(2, 3), tops=(1, 2), options="smooth_
 
     def setup(self, *bottoms: Tensor) -> None:
         super().setup()
-        self.require(self.opt.sigma == 1, f"sigma is {self.opt.sigma:g}, and this layer has it as 1; remove it")
+        self.require(self.opt.sigma == 1, f"sigma is {self.opt.sigma:g}, but this layer always uses 1; remove it")
         first = bottoms[0]
         self.require(
             first.dim() > 1, f"{self.bottom_name(0)} has shape {shape_text(first.shape)}, expected (N, C, ...)"

@@ -152,7 +152,7 @@ class ProposalTarget(_ProposalTarget, bottoms=2, tops=(6, 7)):
         self.require(opt.cls_num > 1, f"cls_num is {opt.cls_num}, expected the classes, background included")
         fact = f"batch_size is {opt.batch_size}, expected a number above 0, or -1 for all regions"
         self.require(opt.batch_size == -1 or 0 < opt.batch_size < 1 << 30, fact)
-        fact = f"fg_thr is {opt.fg_thr:g} and bg_thr_hg {opt.bg_thr_hg:g}; expected it not above fg_thr"
+        fact = f"fg_thr is {opt.fg_thr:g} and bg_thr_hg {opt.bg_thr_hg:g}; expected bg_thr_hg of at most fg_thr"
         self.require(opt.fg_thr >= opt.bg_thr_hg, fact)
         self.normal = normal_of(self)
         self.columns = 4 * opt.cls_num if self.spec.bbox_reg_param.cls_aware else 8

@@ -1,1 +1,1 @@
-"""What layers are built from and that is no layer: options, geometry, shape inference, effects, kernels."""
+"""Shared code of the layers: options, geometry, shape inference, effects, kernels."""

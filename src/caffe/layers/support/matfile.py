@@ -80,7 +80,7 @@ def _find(content: bytes, order: str) -> np.ndarray:
 def _array(parts: list[tuple[int, bytes]], order: str) -> np.ndarray:
     flags = struct.unpack(f"{order}I", parts[0][1][:4])[0]
     if (flags & 0xFF) not in _NUMERIC or flags & _COMPLEX:
-        raise ValueError('has an array "data" that is none of real numbers')
+        raise ValueError('has an array "data" that does not contain real numbers')
     sizes = struct.unpack(f"{order}{len(parts[1][1]) // 4}i", parts[1][1])
     numbers = np.frombuffer(parts[3][1], order + _NUMBERS[parts[3][0]])
     return numbers.reshape(sizes[::-1])

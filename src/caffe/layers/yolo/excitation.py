@@ -13,10 +13,10 @@ __all__ = ["AssistedExcitation"]
 
 
 class AssistedExcitation(Layer, bottoms=3):
-    """Adds the mean over the channels to the cells of objects, less and less in the course of training.
+    """Adds the mean over the channels to the cells of objects, with a weight that falls to 0 during training.
 
-    bottoms: x (N, C, H, W); truth (N, T 5), rows [label, x, y, w, h] in shares, up to the first x = 0; the mean of x
-    over its channels (N, H, W), from a Reduction   top y of x's shape
+    bottoms: x (N, C, H, W); truth (N, T 5), rows [label, x, y, w, h] in fractions of the image, up to the first x = 0;
+    the mean of x over its channels (N, H, W), from a Reduction   top y of x's shape
 
         TRAIN  y = x + alpha mean in the cells round((x -+ w / 2) W) ... and so on of each object, x elsewhere
         TEST   y = x;     alpha = cos(pi / 2 run / max_iter), 0 after max_iter runs

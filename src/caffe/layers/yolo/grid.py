@@ -233,8 +233,8 @@ class EvalDetection(_EvalDetection, bottoms=(2, 3)):
     score_type: OBJ objectness, PROB the largest class score, MULTIPLY their product. nms >= 0 drops boxes that overlap
     a better one of any class by nms or more. The first box is correct whose best overlap with an object of its class is
     `threshold` or more. Detections of difficult objects are neither correct nor wrong.
-    YOLO 2 leaves scores below 0.005 out, and calls those that overlap no object of their class enough
-    neither right nor wrong, as in the source.
+    For YOLO 2, as in the source, scores below 0.005 are omitted, and predictions that do not overlap an object of their
+    class by `threshold` are neither correct nor wrong.
     """
 
     exempt = constant = (0, 1, 2)

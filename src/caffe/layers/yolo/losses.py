@@ -235,7 +235,7 @@ class Yolov3(_Yolov3, bottoms=2):
         later += ["max_delta"] if opt.HasField("max_delta") else []
         self.require(not later, f"{', '.join(later)} is not implemented; remove it")
         both = opt.iou_loss != MSE and opt.use_logic_gradient
-        self.require(not both, "use_logic_gradient goes with iou_loss: MSE only; remove one of the two")
+        self.require(not both, "use_logic_gradient works with iou_loss: MSE only; remove one of the two")
         check_map(self, 0, x, opt.num, opt.num_class)
         check_truth(self, x, rows)
         self.anchors = anchors_of(self)

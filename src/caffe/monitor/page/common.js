@@ -22,7 +22,7 @@ export async function ask(name, query = {}, options = {}) {
 
 export const address = (name, query) => `api/${name}?${new URLSearchParams(query)}`;
 
-// Ten colours that differ also for most who see few; later runs get them in other tones.
+// Ten colours that most colour-blind people can distinguish; later runs get them in other tones.
 const HUES = [24, 212, 145, 330, 265, 45, 185, 0, 95, 300];
 
 export function colour(number) {

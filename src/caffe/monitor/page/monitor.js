@@ -141,9 +141,9 @@ function arrangeCharts() {
 
 function emptyText() {
   if (!state.runs.size) return "There are no runs yet. They appear here as soon as a log or event file is written.";
-  if (!shownRuns().length) return "All runs are hidden. Tick some in the list.";
+  if (!shownRuns().length) return "All runs are hidden. Select some in the list.";
   const messages = shownRuns().flatMap(run => run.messages.map(text => `${run.name}: ${text}`));
-  return messages.length ? messages.slice(0, 8).join("\n") : "The runs that are shown have told no values yet.";
+  return messages.length ? messages.slice(0, 8).join("\n") : "The selected runs have no values yet.";
 }
 
 function groupElement(place, name) {

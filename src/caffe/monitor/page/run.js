@@ -17,7 +17,7 @@ export async function showRun(place, id, openRun) {
     return;
   }
   const key = JSON.stringify([id, css("--ink"), run.found, run.doctor, run.lines, run.images, run.histograms, run.confusions, run.has_net, run.solver, [...state.runs.keys()].length]);
-  if (shown === place && key === seen) {      // only the figures have changed: what is open stays open
+  if (shown === place && key === seen) {      // only numbers have changed: open parts stay open
     place.querySelector("dl.facts").replaceWith(facts(run));
     return;
   }
@@ -54,12 +54,12 @@ function findings(run) {
   const lines = run.lines.length ? make("details", {"aria-label": "Warnings and errors", open: run.lines.length < 6}, make("summary", {text: `${run.lines.length} warnings and errors of the log`}),
     make("pre", {text: run.lines.join("\n"), tabindex: 0})) : null;
   const list = run.found.length ? findingList(run.found) : make("p", {class: "hint", text: "The watcher has found nothing."});
-  return card("What the watcher found", list, lines);
+  return card("Findings of the watcher", list, lines);
 }
 
 function doctor(run) {
   const place = make("div");
-  const reads = make("button", {type: "button", text: "Let the doctor read this log", onclick: async () => {
+  const reads = make("button", {type: "button", text: "Run the doctor on this log", onclick: async () => {
     reads.disabled = true;
     place.replaceChildren(make("p", {class: "hint", text: "reading…", role: "status"}));
     try {
@@ -112,7 +112,7 @@ function confusions(run) {
   }));
 }
 
-// A row for each class that items are, a column for each that they are called.
+// A row for each true class, a column for each predicted class.
 function matrix({names, rows}) {
   const head = make("tr", {}, make("th", {text: "is \\ called"}), ...names.map(name => make("th", {scope: "col", text: name})));
   const body = rows.map((row, at) => {

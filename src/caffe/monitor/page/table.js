@@ -9,7 +9,7 @@ const COLUMNS = [
   ["it/s", run => run.speed], ["left", run => run.left], ["findings", run => run.findings],
 ];
 
-// Fields that all runs have alike are not shown.
+// Fields with the same value in all runs are not shown.
 function differing(runs) {
   const known = runs.map(run => run.settings).filter(settings => Object.keys(settings).length);
   const names = [...new Set(known.flatMap(Object.keys))].sort();
@@ -32,7 +32,7 @@ export function drawTable(place, openRun) {
     }}))));
   const rows = runs.map(run => make("tr", {}, ...columns.map(([name, value]) => cell(name, value(run), run, openRun))));
   const caption = fields.length ? "Coloured columns are fields of the solver in which the runs differ." :
-    "The runs' solvers do not differ, or the files do not tell of them.";
+    "The runs' solvers do not differ, or are not in the files.";
   place.replaceChildren(
     make("div", {class: "controls"}, make("span", {class: "hint", text: caption}),
       make("button", {type: "button", text: "CSV", "aria-label": "This table as a CSV file", onclick: () => save(columns, runs)})),

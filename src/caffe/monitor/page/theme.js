@@ -1,4 +1,4 @@
-// The button for the colours: as the system has them, light, or dark.
+// The button for the colours: those of the system, light, or dark.
 
 import {get} from "./common.js";
 

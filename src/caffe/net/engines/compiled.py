@@ -84,8 +84,8 @@ class _CompiledRun:
             raise
         except torch_internals.compile_errors() as error:
             raise NetError(
-                f"torch.compile cannot take the layers {self._piece.names}; give the class of the one that stops it "
-                f"`traceable = False`, so that it runs outside of what is compiled. torch says: {error}"
+                f"torch.compile cannot compile the layers {self._piece.names}; set `traceable = False` in the class of "
+                f"the layer that causes this, so that it runs uncompiled. torch's error: {error}"
             ) from error
 
 

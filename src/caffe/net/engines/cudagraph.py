@@ -121,7 +121,7 @@ class Record:
         return self._replay is not None
 
     def _refuse(self, reason: str) -> bool:
-        log.warning("cudagraph.py", f"the pass is not recorded as a CUDA graph, and runs as it is: {reason}")
+        log.warning("cudagraph.py", f"the pass is not recorded as a CUDA graph, and runs eagerly: {reason}")
         self._recorder = self._replay = None
         return False
 

@@ -45,7 +45,9 @@ class OpenVino(Engine, name="openvino"):
     @classmethod
     def for_inference(cls, device: torch.device, precision: torch.dtype, compiled: bool) -> OpenVino:
         if compiled:
-            raise NetError('the engine "openvino" does not take compile, which is for the engine "torch"; drop one')
+            raise NetError(
+                'the engine "openvino" cannot be combined with compile, which is for the engine "torch"; remove one'
+            )
         if device.type != "cpu":
             raise NetError(f'the engine "openvino" runs on the CPU, and the net is on {device}')
         require_extra("openvino", "openvino", 'the engine "openvino"')
@@ -62,7 +64,7 @@ class OpenVino(Engine, name="openvino"):
             self._changes += 1
         elif self._changes:
             self._changes = 0
-        reason = "its weights change from run to run, or somebody holds an array of them: it runs without OpenVINO"
+        reason = "its weights change from run to run, or the program holds an array of them: it runs without OpenVINO"
         return reason if self._changes > 2 else ""  # the first check always reports new weights
 
     def run(self, inputs: Mapping[str, Tensor] = NO_INPUTS, given: Sequence[Tensor] | None = None) -> list[Tensor]:
@@ -99,5 +101,5 @@ class OpenVino(Engine, name="openvino"):
         self._weight_watch.changed()  # reset the watch: no weights changed since this run began
         names = ", ".join(f'"{layer.name}" ({layer.type})' for layer in layers)
         log.warning(
-            "open_vino.py", f'net "{self._plan.name}": OpenVINO cannot take the layers {names}: they run on torch'
+            "open_vino.py", f'net "{self._plan.name}": OpenVINO cannot run the layers {names}: they run on torch'
         )

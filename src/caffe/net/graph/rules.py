@@ -137,7 +137,7 @@ def makers(net: Any, kept: Sequence[int], bottom: str, place: Callable[[int], st
         where = f", {place(index)}" if place(index) else ""
         name = f'layer "{layer.name}" ({layer.type}{where}) makes it'
         if index in kept:
-            found.append(f"{name}, but stands after its reader: move it up")
+            found.append(f"{name}, but comes after its reader: move it up")
         else:
             found.append(f"{name}, but is left out of this net: {_rules_out(net.state, layer)}")
     return f"; {'; '.join(found)}" if found else ""

@@ -73,7 +73,7 @@ def _check_in_place(step: Step, shapes: Sequence[tuple[int, ...]]) -> None:
         if blob.shape != shape and any(blob is bottom for bottom in step.bottoms):
             step.layer.error(
                 f'works in place on "{blob.name}" of shape {shape_text(blob.shape)}, but its top has shape '
-                f"{shape_text(shape)}; give the top a name of its own, and the layers after it that bottom"
+                f"{shape_text(shape)}; give the top another name, and use this name in the layers after it"
             )
 
 

@@ -20,8 +20,9 @@ _BYTES = 4
 
 @dataclass(frozen=True)
 class Row:
-    """A layer: bottoms, and tops with shapes, as text; learned numbers; operations of its products for a batch; bytes
-    of its tops; the side of the part of the input that a cell of its top sees ("" where that has no meaning)."""
+    """A layer: bottoms, and tops with shapes, as text; number of learned values; operations of its matrix products for
+    a batch; bytes of its tops; receptive field: the side of the input region that a cell of its top depends on, or "".
+    """
 
     name: str
     type: str

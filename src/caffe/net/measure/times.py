@@ -21,12 +21,11 @@ _LONG = 0.5  # seconds after which no further run begins
 
 
 def layer_seconds(steps: Sequence[Step], device: torch.device) -> list[float | None]:
-    """The seconds that each layer takes forward and, where it has one, backward: the shortest of a few runs.
+    """Return the time of each layer in seconds, forward and (if it has one) backward: the shortest of a few runs.
 
-    The bottoms are random numbers in the shapes of the blobs, zeros where they need no gradient, or the layer's
-    examples. Blobs, buffers, gradients and
-    random generators stay as they are. None stands for a layer that cannot run alone, for instance because it runs code
-    that is not torch's. Data layers count as 0.
+    The bottoms are random numbers in the shapes of the blobs, zeros if they need no gradient, or the layer's examples.
+    Blobs, buffers, gradients and random generators are not changed. The result is None for a layer that cannot run
+    alone, for instance because it runs code that is not torch's, and 0 for a data layer.
     """
     before = RandomState.now()
     try:
@@ -46,7 +45,7 @@ def _seconds(step: Step, device: torch.device) -> float | None:
             while len(spent) < _RUNS and sum(spent) < _LONG:
                 spent.append(_run(step, device))
             return min(spent)
-    except (CaffeError, RuntimeError, IndexError):  # random numbers are no valid input
+    except (CaffeError, RuntimeError, IndexError):  # random numbers are not a valid input
         return None
 
 

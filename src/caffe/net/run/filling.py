@@ -23,7 +23,7 @@ _NO_DIFF = (
 )
 _UNFINISHED = 'blob "{}": the last run of the net ended in an error before it filled this blob; run the net again'
 _ABSENT = (
-    'blob "{0}": the last run computed only what the outputs need, and not this blob; to have it, say '
+    'blob "{0}": the last run computed only what the outputs need, and not this blob; to compute it, call '
     'net.optimize(keep=["{0}"]), in training net.slim(keep=["{0}"]) or net.compile(keep=["{0}"]); or run the net layer '
     "by layer: net.stepwise(), net.forward()"
 )

@@ -84,9 +84,13 @@ class NetModule(nn.Module):
                 raise NetError(f'net "{self.name}" has no input "{name}"{hint} (inputs: {", ".join(known) or "none"})')
             shape = known[name].shape
             if not isinstance(value, Tensor) or value.dim() != len(shape) or tuple(value.shape[1:]) != shape[1:]:
-                given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"no tensor: {type(value)}"
+                given = (
+                    f"of shape {tuple(value.shape)}"
+                    if isinstance(value, Tensor)
+                    else f"not a tensor, but {type(value)}"
+                )
                 raise NetError(
-                    f'net "{self.name}": what was given for input "{name}" is {given}; expected a tensor of shape '
+                    f'net "{self.name}": the value of input "{name}" is {given}; expected a tensor of shape '
                     f"{shape}, or of another number of rows; for another shape, reshape the blob and call net.reshape()"
                 )
 

@@ -137,7 +137,7 @@ class Columns:
             if head != label and head not in left_out and (column := _column(head, table, rows, notes)):
                 found.columns.append(column)
         if not found.columns:
-            raise DataError(f"{table.path}: no column is left to learn from, beside {label}; {'; '.join(notes)}")
+            raise DataError(f"{table.path}: no column is left to learn from, except {label} itself; {'; '.join(notes)}")
         return found
 
 

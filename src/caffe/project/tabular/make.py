@@ -131,7 +131,7 @@ def _drawn(table: Table, label: str, settings: TableSettings, notes: list[str]) 
         for index, group in enumerate(groups):
             (val if index in taken else train).extend(group)
         if not taken:
-            notes.append(f"{kind}: too few rows to validate with; all of them train")
+            notes.append(f"{kind}: too few rows for validation; all of them are used for training")
     return train, sorted(val)
 
 

@@ -135,7 +135,7 @@ def solver(plan: TablePlan) -> str:
             ("weight_decay: 0.0005", "large weights are reduced a little, against overfitting"),
             (f"max_iter: {plan.epochs * each}", f"{plan.epochs} epochs of {each} iterations"),
             (f"display: {max(1, each)}", "a line in the log per epoch"),
-            (f"snapshot: {max(1, plan.epochs // 5) * each}", "weights are saved so often"),
+            (f"snapshot: {max(1, plan.epochs // 5) * each}", "iterations between two snapshots"),
             (f'snapshot_prefix: "snapshots/{plan.name}"', "under this name"),
             ("random_seed: 1", "the same run each time; another seed gives another one"),
             (
@@ -143,7 +143,7 @@ def solver(plan: TablePlan) -> str:
                 "save the weights of the best test (for BVLC Caffe, remove this line and the next two)",
             ),
             ("keep_last: 2", "keep the last two of the other snapshots"),
-            (f"early_stop {{ patience: {patience} }}", "stop if so many tests bring no improvement"),
+            (f"early_stop {{ patience: {patience} }}", "stop after this number of tests without improvement"),
         ]
     )
 
@@ -152,9 +152,9 @@ def readme(plan: TablePlan, facts: Mapping[str, str], notes: Sequence[str]) -> s
     """Return README.md: front matter, commands, the conversion of cells, and the notes about the data."""
     columns, label = plan.columns, plan.columns.label
     if plan.classifies:
-        what = f"A classifier of rows into {len(columns.classes)} classes of {label}: {', '.join(columns.classes[:10])}"
+        what = f"A net that predicts {label}, one of {len(columns.classes)} classes: {', '.join(columns.classes[:10])}"
     else:
-        what = f"A net that predicts the number {label} of a row"
+        what = f"A net that predicts {label}, a number, for each row of a table"
     kinds = "".join(f"| {each.name} | {_kind(each)} |\n" for each in columns.columns)
     return f"""{front_matter(facts)}# {plan.name}
 
@@ -167,10 +167,10 @@ caffe classify TABLE.csv OUT.csv
 caffe doctor solver.prototxt
 ```
 
-{plan.train:,} rows train, {plan.val:,} validate. Cells become numbers by the statistics of the training rows, which
-columns.json keeps:
+{plan.train:,} rows for training, {plan.val:,} for validation. The conversion of cells uses statistics
+of the training rows, which are stored in columns.json:
 
-| column | what the net takes |
+| column | input of the net |
 | --- | --- |
 {kinds}
 {seen(notes)}"""
@@ -178,7 +178,7 @@ columns.json keeps:
 
 def _kind(column: Column) -> str:
     if column.kind == "number":
-        text = f"(x - {column.mean:.6g}) / {column.std:.6g}; 0 where it is missing"
-        return text + (", and a 1 that marks a missing cell" if column.missing else "")
+        text = f"(x - {column.mean:.6g}) / {column.std:.6g}; 0 if the cell is missing"
+        return text + (", and a second input that is 1 if the cell is missing" if column.missing else "")
     words = [word or "(missing)" for word in column.values]
-    return f"a 1 for one of {', '.join(words[:8])}{' ...' if len(words) > 8 else ''}"
+    return f"one-hot vector over {', '.join(words[:8])}{' ...' if len(words) > 8 else ''}"

@@ -113,7 +113,7 @@ def _offset(cropped: Axis, reference: Axis) -> int:
     scale = reference[0] / cropped[0]
     offset = cropped[1] / cropped[0] * reference[0] - reference[1]
     if scale != 1:
-        raise ProtoError(f"one bottom is {float(scale):g} times as fine as the other; resize one of them first")
+        raise ProtoError(f"one bottom has {float(scale):g} times the resolution of the other; resize one of them first")
     if offset < 0 or offset.denominator != 1:
         raise ProtoError(f"the offset would be {float(offset):g}, expected 0, 1, 2 ...; change a pad of the layers")
     return int(offset)

@@ -80,7 +80,7 @@ WITHOUT_EFFECT = _by_message(
     }
 )
 
-_BEHIND = 'write a "ReLU" layer behind it'
+_BEHIND = 'write a "ReLU" layer after it'
 _AXES = 'write "Convolution" with a bottom of 5 axes, and each size once for each axis'
 _TSN_CROPS = dict.fromkeys(
     ("fix_crop", "multi_scale", "scale_ratios", "max_distort", "is_flow", "more_fix_crop", "stride"), (of.TSN, "")
@@ -137,7 +137,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
         "sample_weights_test": (of.SEGNET, ""),
         "scale_train": ("py-faster-rcnn", "remove it: this layer scales while training"),
     },
-    "FillerParameter": {"scale": (of.INTEL, 'write type: "gaussian" with the std that is meant')},
+    "FillerParameter": {"scale": (of.INTEL, 'write type: "gaussian" with an explicit std')},
     "ImageDataParameter": {
         "ignore_label": (of.DEEPLAB, ""),
         "is_flow": (of.C3D, ""),

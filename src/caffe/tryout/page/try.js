@@ -13,7 +13,7 @@ let stream = null;              // of the camera, while it runs
 // -- asking and showing -----------------------------------------------------------------------------------------------
 
 async function question(data, target = null) {
-  if (data.size > largest) throw new Error(`the file has ${Math.round(data.size / 1e6)} MB; at most ${Math.round(largest / 1e6)} MB are taken, so shrink it`);
+  if (data.size > largest) throw new Error(`the file has ${Math.round(data.size / 1e6)} MB; at most ${Math.round(largest / 1e6)} MB are allowed; reduce its size`);
   return ask("answer", {class: target}, {method: "POST", body: data});
 }
 
@@ -47,12 +47,12 @@ function draw(answer) {
   const chosen = answer.classes.find(each => each.number === answer.target);
   get("answer").hidden = false;
   get("seen").src = answer.seen;
-  get("seen").alt = `What the net takes of the picture (${answer.size.join(" x ")} pixels)`;
+  get("seen").alt = `The region of the picture that the net uses (${answer.size.join(" x ")} pixels)`;
   get("heat").src = answer.heat;
-  get("heat").alt = answer.method ? `Where the net sees ${chosen.name}` : "";
+  get("heat").alt = answer.method ? `The regions that support ${chosen.name}` : "";
   get("why").textContent = answer.method
-    ? `Bright: what speaks for “${chosen.name}” (${answer.method}). This is what the net takes of the picture.`
-    : `Nothing in the picture speaks for “${chosen.name}”. This is what the net takes of it.`;
+    ? `Bright regions support “${chosen.name}” (${answer.method}). Only the region of the picture that the net uses is shown.`
+    : `No region of the picture supports “${chosen.name}”. Only the region that the net uses is shown.`;
   get("best").textContent = `${answer.classes[0].name}: ${percent(answer.classes[0].probability)}`;
   const focused = document.activeElement?.dataset?.number;
   get("classes").replaceChildren(...answer.classes.map(each => row(each, answer.target)));
@@ -67,7 +67,7 @@ function row(each, target) {
   bar.style.width = `${100 * each.probability}%`;
   return make("li", {}, make("button", {
     type: "button", "data-number": each.number, "aria-pressed": String(each.number === target),
-    title: "Show what speaks for this class", onclick: () => current && show(current, each.number),
+    title: "Show the regions that support this class", onclick: () => current && show(current, each.number),
   }, make("span", {class: "name", text: each.name}), make("span", {class: "share", text: percent(each.probability)}),
   make("span", {class: "bar"}, bar)));
 }
@@ -105,7 +105,7 @@ get("file").addEventListener("change", event => {
 addEventListener("paste", event => {
   const files = [...event.clipboardData.files];
   if (files.length) take(files);
-  else notice("The clipboard holds no picture.");
+  else notice("There is no picture in the clipboard.");
 });
 addEventListener("dragover", event => { event.preventDefault(); document.body.classList.add("over"); });
 addEventListener("dragleave", event => { if (!event.relatedTarget) document.body.classList.remove("over"); });
@@ -114,7 +114,7 @@ addEventListener("drop", event => {
   document.body.classList.remove("over");
   const files = [...event.dataTransfer.files];
   if (files.length) take(files);
-  else notice("That was no file. Save the picture first, and drop the file.");
+  else notice("This was not a file. Save the picture, and drop the file.");
 });
 get("opacity").addEventListener("input", event => { get("heat").style.opacity = event.target.value; });
 

@@ -32,7 +32,7 @@ __all__ = ["convert", "in_its_terms", "without_memory"]
 def convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tensor]) -> tuple[Any, list[int]]:
     """Convert calls to an OpenVINO model for the shapes of `given`, and say which of these are the model's inputs.
 
-    The others are not inputs, because only their shapes are used. Passes on any exception of torch or OpenVINO.
+    The others are not inputs, because only their shapes are used. Exceptions of torch and OpenVINO are not caught.
     """
     piece = Piece(calls, needed)
     kept = [(owned, dict(owned)) for layer in piece.layers for owned in (vars(layer), layer._buffers)]
@@ -48,7 +48,7 @@ def convert(calls: Sequence[Call], needed: Collection[int], given: Sequence[Tens
     finally:
         changed = [_restore(owned, before) for owned, before in kept]
     if any(changed):
-        raise ValueError("a layer remembers something from run to run")
+        raise ValueError("a layer keeps a state from run to run")
     _forget_places(model)
     return model, used
 

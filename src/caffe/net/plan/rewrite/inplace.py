@@ -48,7 +48,7 @@ def sum_in_place(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
 
 def apart(calls: Sequence[Call]) -> list[Call]:
-    """The calls, of which none writes over a value that was computed before the first of them."""
+    """Return the calls, changed so that none overwrites a value that was computed before the first of them."""
     made: set[int] = set()
     changed = []
     for call in calls:

@@ -83,7 +83,7 @@ class FusedProduct:
         return kernel(x, *other)
 
     def _new_kernel(self, x: Tensor) -> Callable[..., Tensor]:
-        """Make the kernel for x's shape, and keep it beside those of the shapes before, if it does not hold too much.
+        """Make the kernel for x's shape, and add it to the kernels of earlier shapes, if it does not hold too much.
 
         Each kernel may hold a copy of the weights in another order.
         """
