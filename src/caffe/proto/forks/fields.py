@@ -31,18 +31,19 @@ EFFECT = _by_message(
     {
         of.NVIDIA: {
             "BatchNormParameter": "scale_bias scale_filler bias_filler",
-            "SolverParameter": "rampup_lr rampup_interval max_momentum momentum_power",
+            "SolverParameter": "rampup_lr rampup_interval max_momentum momentum_power larc larc_policy larc_eta "
+            "larc_turbo weight_decay_policy max_weight_decay weight_decay_power",
         },
         of.INTEL: {
             "BatchNormParameter": "filler use_weight_bias bias_term",
             "ConcatParameter": "per_fla_fuse",
-            "SolverParameter": "warmup_start_lr",
+            "SolverParameter": "warmup_start_lr local_lr_auto local_gw_ratio",
         },
         of.DEEPLAB: {"ConvolutionParameter": "hole hole_h hole_w"},
         of.DENSENET: {"PoolingParameter": "ceil_mode"},
         of.OPENCL: {"PoolingParameter": "more_kernel_size more_stride more_pad"},
         of.RFCN: {"LossParameter": "pre_fixed_normalizer"},
-        of.SSD: {"SolverParameter": "eval_type ap_version show_per_class_result"},
+        of.SSD: {"SolverParameter": "eval_type ap_version show_per_class_result plateau_winsize"},
         of.YOLO: {"SolverParameter": "stagelr stageiter"},
     }
 )
@@ -114,7 +115,6 @@ _PRUNING = dict.fromkeys(
     ],
     (of.INCREG, "train without, or prune with Caffe_IncReg"),
 )
-_LARC = 'write type: "LARS", with trust_coefficient in the place of larc_eta (docs/solvers.md)'
 
 REFUSED: dict[str, dict[str, tuple[str, str]]] = {
     "BatchNormParameter": {
@@ -167,13 +167,6 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
     },
     "SolverParameter": {
         "disabled_update": (of.INTEL, "write base_lr: 0"),
-        "larc": (of.NVIDIA, _LARC),
-        "larc_eta": (of.NVIDIA, _LARC),
-        "larc_policy": (of.NVIDIA, _LARC),
-        "larc_turbo": (of.NVIDIA, _LARC),
-        "local_lr_auto": (of.INTEL, 'write type: "LARS", with trust_coefficient in the place of local_gw_ratio'),
-        "local_gw_ratio": (of.INTEL, "remove it, as local_lr_auto is not set"),
-        "plateau_winsize": (of.SSD, "write patience, counted in tests (docs/solvers.md)"),
         "stepearly": ("junhyukoh's caffe-lstm", 'write lr_policy: "plateau" (docs/solvers.md)'),
         "test_offset": (of.INTEL, "set test_initialization and test_interval"),
         **_PRUNING,
