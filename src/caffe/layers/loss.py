@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, Loss, Records, shape_text
-from caffe.layers.support.exact import is_exact, tell
+from caffe.layers.support.exact import is_exact
+from caffe.layers.support.floor import floored
 from caffe.layers.support.labels import class_labels
 from caffe.layers.support.traits import along_records
 from caffe.layers.support.values import can_look
@@ -24,28 +25,6 @@ FULL, VALID, BATCH_SIZE, NONE, PRE_FIXED = (
     caffe_pb2.LossParameter.NormalizationMode.Value(name)
     for name in ("FULL", "VALID", "BATCH_SIZE", "NONE", "PRE_FIXED")
 )
-
-
-class _Floor(torch.autograd.Function):
-    """max(x, least) with gradient 1 everywhere: Caffe's losses ignore the clamp in their gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, least: float) -> Tensor:
-        return x.clamp(min=least)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
-
-
-def floored(x: Tensor, least: float) -> Tensor:
-    """Apply `_Floor`. In a gradient check the gradient is exact, 0 where x is clamped, and the clamps are reported."""
-    if not is_exact():
-        return _Floor.apply(x, least)
-    count = int((x < least).sum())
-    if count:
-        tell(f"{count} of {x.numel()} clamped")
-    return x.clamp(min=least)
 
 
 class Normalized(Loss, abstract=True):
@@ -134,20 +113,27 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
     bottoms: scores x (O..., C, I...), class axis `softmax_param.axis`; labels with O * I elements
     tops: loss (); optionally the probabilities, of x's shape, which pass no gradient to x
 
-        loss = -sum over items that count of log max(softmax(x)[label], FLT_MIN) / normalizer
+        loss = -sum over items that count of w log max(softmax(x)[label], FLT_MIN) / normalizer
 
-    The gradient, (softmax(x) - onehot(label)) / normalizer, ignores the clamp.
-    Source: BVLC softmax_loss_layer.cpp, which aborts if there are two tops.
+    w is 1, or class_weighting[label] with weight_by_label_freqs (SegNet); it does not change the normalizer.
+    The gradient, w (softmax(x) - onehot(label)) / normalizer, ignores the clamp.
+    Source: BVLC softmax_loss_layer.cpp, which aborts if there are two tops; SegNet's.
     """
 
     records = Records.MEAN
     reads_classes = True
     inner_layer = True
+    honours = ("LossParameter.weight_by_label_freqs", "LossParameter.class_weighting")
+    class_weights: tuple[float, ...] = ()
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         super().setup()
         same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
+        if self.spec.loss_param.weight_by_label_freqs:
+            self.class_weights = tuple(self.spec.loss_param.class_weighting)
+            fact = f"class_weighting is given {len(self.class_weights)} times, expected once for each class, "
+            self.require(len(self.class_weights) == x.shape[axis], f"{fact}{x.shape[axis]}")
         items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
         _label_count(self, x, label, items)
 
@@ -167,6 +153,8 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
         log = F.log_softmax(x.reshape(outer, classes, inner), 1)
         skip = -1 if self.ignore is None else self.ignore
         picked = floored(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), math.log(FLT_MIN))
+        if self.class_weights:
+            picked = picked * x.new_tensor(self.class_weights)[index.clamp(0, classes - 1)]
         return -picked, None if self.ignore is None else index != self.ignore
 
 

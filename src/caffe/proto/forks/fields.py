@@ -31,11 +31,13 @@ EFFECT = _by_message(
     {
         of.NVIDIA: {
             "BatchNormParameter": "scale_bias scale_filler bias_filler",
+            "PoolingParameter": "torch_pooling",
             "SolverParameter": "rampup_lr rampup_interval max_momentum momentum_power larc larc_policy larc_eta "
             "larc_turbo weight_decay_policy max_weight_decay weight_decay_power",
         },
         of.INTEL: {
-            "BatchNormParameter": "filler use_weight_bias bias_term",
+            "BatchNormParameter": "filler use_weight_bias bias_term relu",
+            "ConvolutionParameter": "relu negative_slope",
             "ConcatParameter": "per_fla_fuse",
             "SolverParameter": "warmup_start_lr local_lr_auto local_gw_ratio",
         },
@@ -81,7 +83,6 @@ WITHOUT_EFFECT = _by_message(
     }
 )
 
-_BEHIND = 'write a "ReLU" layer behind it'
 _AXES = 'write "Convolution" with a bottom of 5 axes, and each size once for each axis'
 _TSN_CROPS = dict.fromkeys(
     ("fix_crop", "multi_scale", "scale_ratios", "max_distort", "is_flow", "more_fix_crop", "stride"), (of.TSN, "")
@@ -118,7 +119,6 @@ _PRUNING = dict.fromkeys(
 
 REFUSED: dict[str, dict[str, tuple[str, str]]] = {
     "BatchNormParameter": {
-        "relu": (of.INTEL, _BEHIND),
         "update_global_stats": (
             of.DEEPLAB,
             "remove it: statistics are updated in TRAIN unless use_global_stats is true",
@@ -127,8 +127,6 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
     "ConvolutionParameter": {
         "filter_group": (of.C3D, _AXES),
         "kernel_depth": (of.C3D, _AXES),
-        "negative_slope": (of.INTEL, _BEHIND),
-        "relu": (of.INTEL, _BEHIND),
         "temporal_pad": (of.C3D, _AXES),
         "temporal_stride": (of.C3D, _AXES),
     },
@@ -163,7 +161,6 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
         "kernel_depth": (of.C3D, ""),
         "temporal_pad": (of.C3D, ""),
         "temporal_stride": (of.C3D, ""),
-        "torch_pooling": (of.NVIDIA, "write round_mode: FLOOR"),
     },
     "SolverParameter": {
         "disabled_update": (of.INTEL, "write base_lr: 0"),
@@ -188,6 +185,8 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
         "more_resize_param": (of.MOBILENETYOLO, ""),
         "noise_param": (of.SSD, "write noise (docs/data.md), which adds Gaussian noise"),
         "pad": (of.INTEL, ""),
+        "rand_resize_ratio_lower": (of.NVIDIA, _RESIZED),
+        "rand_resize_ratio_upper": (of.NVIDIA, _RESIZED),
         "random_aspect_ratio_param": (of.INTEL, _RESIZED),
         "random_resize_param": (of.INTEL, _RESIZED),
         "resize_param": (of.SSD, "resize the images beforehand (docs/data.md)"),
