@@ -27,7 +27,7 @@ FLOORS = [
     "net.run",
     "net.measure net",
     "solver",
-    "pictures web io train_log draw plot reliability coord_map classifier detector models torch inside",
+    "model_libs pictures web io train_log draw plot reliability coord_map classifier detector models torch inside",
     "inspection doctor",
     "zoo project evaluation watch exercise ensemble race search monitor tryout convert",
     "cli",

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from caffe.errors import FieldError, NetError, NoSuchBlob, NotATop, did_you_mean
@@ -93,6 +93,10 @@ class Top:
     def to_proto(self) -> caffe_pb2.NetParameter:
         """The NetParameter of this blob's layer and of all layers that it depends on."""
         return to_proto(self)
+
+    def update(self, params: Mapping[str, Any]) -> None:
+        """Set fields of this blob's layer, in addition to those that it was created with. Of SSD's pycaffe."""
+        self.fn.params.update(params)
 
     def _to_proto(self, layers: Specs, names: Names, autonames: Counter[str]) -> None:
         self.fn._to_proto(layers, names, autonames)
@@ -241,6 +245,11 @@ class NetSpec:
     def keys(self) -> list[str]:
         """The names of all blobs, in the order of their first assignment."""
         return list(self.tops)
+
+    def update(self, name: str, params: Mapping[str, Any]) -> None:
+        """Set fields of the layer `name`, in addition to those that it was created with. Of SSD's pycaffe."""
+        made = self._named(name)
+        (made.fn if isinstance(made, Top) else made).params.update(params)
 
     def __copy__(self) -> NetSpec:
         """A NetSpec with the same blobs. Blobs that are added later are not shared."""

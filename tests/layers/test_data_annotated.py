@@ -9,6 +9,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.data import create_database
+from caffe.data.databases import annotated
 from caffe.data.databases.annotated import AnnotatedReader, annotated_record, encode_boxes
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
@@ -198,3 +199,16 @@ def test_a_record_with_its_fields_in_another_order_is_read():
     for one, other in zip(AnnotatedReader()(value), AnnotatedReader()(swapped), strict=True):
         np.testing.assert_array_equal(one, other)
     assert len(annotated_record(swapped)[1]) == 3
+
+
+def test_a_record_is_parsed_once(monkeypatch):
+    """Whether a raw image needs a thread is known from the bytes before its pixels; boxes are not parsed for it."""
+    datum = caffe_pb2.Datum(channels=1, height=2, width=3, data=bytes(range(6)))
+    record = annotated.encode_boxes(datum, [[1, 0, 0.1, 0.2, 0.3, 0.4, 0]])
+    read, parsed = annotated.AnnotatedReader(), []
+    assert not read.knows(record)
+    assert read(record)[0].ravel().tolist() == list(range(6))
+    monkeypatch.setattr(annotated, "_parted", lambda value: parsed.append(value))
+    assert read.knows(record)
+    assert not any(read.knows(wrong) for wrong in (record[:9], b"", b"\x0a", b"\x0a\xff\xff"))
+    assert not parsed

@@ -11,7 +11,9 @@ import torch
 import caffe
 from caffe.cli import main
 from caffe.errors import LayerError, SolverError
+from caffe.proto import caffe_pb2
 from caffe.solver.detections import average_precision
+from caffe.solver.outputs import gathering
 from tests.layers.alone import alone
 from tests.layers.build import assert_rejected
 
@@ -183,3 +185,14 @@ def test_the_command_test_refuses_a_mean_of_lists_of_different_lengths(tmp_path,
     assert main(arguments) == 1
     told = capsys.readouterr().err
     assert 'test output "kept" has 0 values in one batch and 35 in another, so they have no mean' in told
+
+
+def test_detections_and_means_side_by_side():
+    """`eval_type: "detection_segmentation"`: mean average precision of the first output, means of the others."""
+    collector = gathering(caffe_pb2.SolverParameter(eval_type="detection_segmentation", ap_version="11point"))
+    rows = np.array([[[[-1, 1, 1, -1, -1], [0, 1, 0.9, 1, 0]]]])
+    collector.add({"eval": rows, "iou": np.array([[[[0.5, 0.25]]]])})
+    collector.add({"eval": rows * [1, 1, 1, 0, 0] + [0, 0, 0, 0, 1], "iou": np.array([[[[1.0, 0.75]]]])})
+    outputs = collector.outputs(2)
+    assert outputs["iou"] == [0.75, 0.5]
+    assert outputs["eval"] == pytest.approx([6 / 11])  # one of two boxes found first: precision 1 up to recall 0.5

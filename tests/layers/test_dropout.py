@@ -126,3 +126,18 @@ def test_command(net, capsys, tmp_path):
     assert "-reliability draws the result of -mc N" in capsys.readouterr().err
     assert main([*flags, "-mc", "2", "-precision", "bf16"]) == 1
     assert "remove -precision" in capsys.readouterr().err
+
+
+def test_masks_in_test_if_the_net_asks_for_samples(net):
+    """SegNet's sample_weights_test: every run in TEST draws, also when the net is optimised."""
+    made = net("sample_weights_test: true")
+    for optimised in (False, True):
+        if optimised:
+            made.optimize()
+        first, second = made.forward(end="ip2")["ip2"].copy(), made.forward(end="ip2")["ip2"]
+        for values in (first, second):
+            assert np.isfinite(values).all()
+        assert np.abs(made.forward()["loss"]) < 50
+    x = np.ones((1000, 3))
+    drawn = apply("Dropout", "dropout_param { sample_weights_test: true dropout_ratio: 0.5 }", x, phase=TEST)
+    assert set(np.unique(drawn)) == {0, 2}

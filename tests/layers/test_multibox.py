@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import caffe
 from caffe.errors import LayerError
+from caffe.layers.support.boxes import CENTER_SIZE, decode, overlaps
 from tests.layers.alone import alone
 from tests.layers.build import assert_rejected
 from tests.layers.cases.detection import PRIORS, TRUTH, grid
@@ -277,7 +279,7 @@ def test_wrong_truth():
         ("nms_param { nms_threshold: 0.3 }", "no top_k"),
         ("background_label_id: 3", "must be below num_classes"),
         ("map_object_to_agnostic: true", "num_classes: 2"),
-        ("ignore_difficult_gt: true", "ignore_difficult_gt comes from another fork"),
+        ("ignore_difficult_gt: true", "ignore_difficult_gt comes from NVCaffe"),
     ],
 )
 def test_wrong_options(text, says):
@@ -291,6 +293,42 @@ def test_wrong_shapes():
     assert_rejected("MultiBoxLoss", options(), (2, 36), *SHAPES[1:], says="2 items")
     assert_rejected("MultiBoxLoss", options(), *SHAPES[:2], (1, 3, 36), SHAPES[3], says="expected (1, 2, 4 x prior")
     assert_rejected("MultiBoxLoss", options(), *SHAPES[:3], (1, 1, 5, 7), says="expected (1, 1, boxes, 8)")
+
+
+def test_the_second_stage_of_refinedet():
+    """The first stage's loc moves the priors of each image; its objectness excludes negatives."""
+    text = "code_type: CENTER_SIZE neg_pos_ratio: 100"
+    loc, conf, priors, rows = (torch.from_numpy(array) for array in batch(0))
+    truth = rows[rows[:, 0] == 0][None, None]
+    loc, conf, first = loc[:1], conf[:1], torch.from_numpy(batch(1)[0])[:1] / 4
+    shapes = [tuple(x.shape) for x in (loc, conf, priors, truth, torch.empty(1, 64), first)]
+    boxes, variances = priors.reshape(2, -1, 4)
+    moved = torch.stack([decode(first.reshape(-1, 4), boxes, variances, CENTER_SIZE), variances]).reshape(priors.shape)
+    plain = alone("MultiBoxLoss", shapes[:4], options(text + " loc_weight: 0"))
+    full = plain(loc, conf, moved, truth)
+    sure = torch.tensor([0.0, 1.0]).to(loc).repeat(1, 32)
+    both = alone("MultiBoxLoss", shapes, options(text))(loc, conf, priors, truth, sure, first)
+    torch.testing.assert_close(both, alone("MultiBoxLoss", shapes[:4], options(text))(loc, conf, moved, truth))
+    assert not torch.isclose(both, alone("MultiBoxLoss", shapes[:4], options(text))(loc, conf, priors, truth))
+    cells = overlaps(moved[0, 0].reshape(-1, 4), truth[0, 0, :, 3:7].to(moved)).amax(1)
+    negative = int((cells < 0.1).nonzero()[0])
+    unsure = sure.clone()
+    unsure[0, 2 * negative + 1] = 0.009
+    layer = alone("MultiBoxLoss", shapes, options(text + " loc_weight: 0"))
+    cost = -F.log_softmax(conf.reshape(32, 3)[negative], 0)[0]
+    matches = layer(loc, conf, priors, truth, sure, first), layer(loc, conf, priors, truth, unsure, first)
+    torch.testing.assert_close(matches[0], full)
+    count = cost / (matches[0] - matches[1])
+    torch.testing.assert_close(count, count.round())  # the loss is divided by the number of matches
+    assert count >= 1
+
+
+def test_the_first_stage_must_fit():
+    two = ((3, 18), (3, 36))
+    assert_rejected("MultiBoxLoss", options(), *SHAPES, (3, 17), says="expected 2 numbers per prior")
+    assert_rejected("MultiBoxLoss", options(), *SHAPES, two[0], (3, 35), says="expected 4 numbers per prior")
+    by_class = options("share_location: false mining_type: NONE")
+    assert_rejected("MultiBoxLoss", by_class, (3, 108), *SHAPES[1:], two[0], (3, 108), says="share_location: true")
 
 
 def test_the_older_do_neg_mining_says_whether_there_is_mining():

@@ -185,3 +185,19 @@ def test_a_kernel_far_larger_than_the_bottom_costs_no_memory(pool):
 def test_pooling_with_an_absurd_top_is_refused_and_takes_no_time():
     options = "pooling_param { pool: AVE kernel_size: 2147483647 pad: 2147483646 }"
     assert_rejected("Pooling", options, (2, 3, 8, 11), says="the top of shape 2 x 3 x 2147483654 x 2147483657 takes")
+
+
+@pytest.mark.parametrize("mode", ["CEIL", "FLOOR"])
+def test_a_mean_without_the_padding(mode):
+    """avg_include_pad: false of Intel's Caffe: the divisor is the number of cells inside the image."""
+    x = np.random.default_rng(4).standard_normal((2, 3, 8, 7))
+    options = f"pool: AVE kernel_size: 3 stride: 2 pad: 1 avg_include_pad: false round_mode: {mode}"
+    got = apply("Pooling", f"pooling_param {{ {options} }}", x)
+    spans = [windows(size, 3, 2, 1, mode == "CEIL", True) for size in (8, 7)]
+    want = np.array(
+        [[x[:, :, max(a, 0) : b, max(c, 0) : d].mean((2, 3)) for c, d in spans[1]] for a, b in spans[0]]
+    ).transpose(2, 3, 0, 1)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    wide = "pooling_param { pool: AVE kernel_size: 2 stride: 4 pad: 1 avg_include_pad: false }"
+    first = apply("Pooling", wide, x)[:, :, 0, 0]
+    np.testing.assert_allclose(first, x[:, :, 0, 0], rtol=1e-6)

@@ -236,3 +236,21 @@ def test_softmax_of_many_short_rows_is_torchs(shape):
     torch.testing.assert_close(y, expected)
     way = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(*(torch.autograd.grad(top, x, way)[0] for top in (y, expected)))
+
+
+def test_the_class_weights_of_segnet_do_not_change_the_divisor():
+    x, label = scores(2, 3, 3), torch.tensor([[0.0, 1, 255], [2, 1, 1]])
+    factor = torch.tensor([0.5, 2, 0.25])
+    kept = label != 255
+    index = label.long().clamp(max=2)
+    items = -torch.log_softmax(x, 1).gather(1, index.unsqueeze(1)).squeeze(1)
+    want = (items * factor[index])[kept].sum() / 5
+    options = "ignore_label: 255 class_weighting: [0.5, 2, 0.25]"
+    loss = loss_of(x, label, options=f"loss_param {{ weight_by_label_freqs: true {options} }}")
+    assert loss.item() == pytest.approx(want.item())
+    (mine,), (theirs,) = torch.autograd.grad(loss, x), torch.autograd.grad(want, x)
+    torch.testing.assert_close(mine, theirs)
+    plain = loss_of(x, label, options=f"loss_param {{ {options} }}")
+    assert plain.item() == pytest.approx(items[kept].mean().item())  # without the flag the numbers have no effect
+    with pytest.raises(LayerError, match="class_weighting is given 2 times, expected once for each class, 3"):
+        loss_of(x, label, options="loss_param { weight_by_label_freqs: true class_weighting: [1, 2] }")

@@ -75,8 +75,10 @@ def made(mode: str, size: int, options: str, layers: str = LAYERS) -> Solver:
 def run(mode: str, size: int) -> Found:
     """Every rule, with clipping and iter_size; a test; a snapshot, and a run that goes on from it."""
     found: Found = {}
-    for kind in ("SGD", "Adam", "LARS", "LAMB"):
-        options = f'type: "{kind}" momentum: 0.9 iter_size: 2 clip_gradients: 0.4 weight_decay: 0.01 ema_decay: 0.9 '
+    for kind in ("SGD", "Adam", "LARS", "LAMB", "Larc"):
+        turbo = "false" if mode.startswith("pipeline") else "true"
+        rule = f"larc: true larc_eta: 0.1 larc_turbo: {turbo}" if kind == "Larc" else f'type: "{kind}"'
+        options = f"{rule} momentum: 0.9 iter_size: 2 clip_gradients: 0.4 weight_decay: 0.01 ema_decay: 0.9 "
         options += f'snapshot_prefix: "{mode}_{kind}_{size}" '
         first = made(mode, size, options)
         losses = trained_losses(first, STEPS if kind == "SGD" else 6)

@@ -24,7 +24,7 @@ from caffe.solver import divided, get_solver
 from tests.conftest import ROOT
 from tests.parallel import cases, combinations, divided_cases
 
-RULES = {"SGD": divided_cases.STEPS, "Adam": 6, "LARS": 6, "LAMB": 6}
+RULES = {"SGD": divided_cases.STEPS, "Adam": 6, "LARS": 6, "LAMB": 6, "Larc": 6}
 SIZES = {"shard": (3, 2), "tensor": (2, 4), "pipeline": (2, 3), "pipelines": (4,)}
 
 
@@ -160,6 +160,7 @@ def layer(kind, options="", bottom="ip", top="t"):
         (PIPELINE + ' type: "LBFGS"', 2, "", "", "needs all data in one process"),
         ("shard: FULL precision: BFLOAT16", 2, "", "", "precision and shard are both set"),
         (PIPELINE + " debug_info: true", 2, "", "", "debug_info and pipeline are both set"),
+        (PIPELINE + " larc: true larc_turbo: true", 2, "", "", "larc_turbo and pipeline are both set: its averages"),
         ("shard: FULL snapshot_diff: true", 2, "", "", "snapshot_diff and shard are both set"),
         (PIPELINE + " global_dropout: true", 2, "", "", "global_dropout and pipeline are both set"),
         ("pipeline { stages: 2 micro_batches: 4 }", 2, "", "", "one batch size, divisible by 4"),

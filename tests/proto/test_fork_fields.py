@@ -162,6 +162,8 @@ POOL = 'layer {{ name: "i" type: "Input" top: "x" input_param {{ shape {{ dim: [
     [
         ("kernel_size: 2 stride: 2 ceil_mode: false", (1, 1, 2, 3)),
         ("kernel_size: 2 stride: 2 ceil_mode: true", (1, 1, 3, 4)),
+        ("kernel_size: 2 stride: 2 torch_pooling: true", (1, 1, 2, 3)),
+        ("kernel_size: 2 stride: 2 torch_pooling: false", (1, 1, 3, 4)),
         ("kernel_size: 2 kernel_size: 3 stride: [2, 1]", (1, 1, 3, 5)),
         ("kernel_size: [2, 3] pad: [0, 1] ceil_mode: false", (1, 1, 4, 7)),
     ],
@@ -270,6 +272,29 @@ LOSS = (
     "}} "
     'layer {{ name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "t" top: "y" loss_param {{ {} }} }}'
 )
+
+
+def test_a_relu_inside_a_convolution_or_batch_norm():
+    """Intel's Caffe: relu and negative_slope stand for a ReLU layer; a slope alone has no effect."""
+    source = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [2, 1, 2, 2] } } }
+      layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 1 kernel_size: 1 %s
+              weight_filler { type: "constant" value: 2 } } }
+      layer { name: "b" type: "BatchNorm" bottom: "c" top: "b" batch_norm_param { use_global_stats: true %s } }"""
+    x = np.array([-1, 2, -3, 4, 5, -6, 7, -8], np.float32).reshape(2, 1, 2, 2)
+    for conv, norm, sloped, cut in (
+        ("relu: true negative_slope: 0.5", "", 0.5, 0),
+        ("negative_slope: 0.5", "relu: true", 1, 1),
+        ("relu: false", "relu: false", 1, 0),
+    ):
+        param = net(source % (conv, norm))
+        made = caffe.Net(param, caffe.TEST)
+        made.params["b"][0].data[...], made.params["b"][1].data[...], made.params["b"][2].data[...] = 0, 1, 1
+        made.blobs["x"].data[...] = x
+        middle = np.where(x > 0, 2 * x, 2 * sloped * x)
+        want = np.maximum(middle, 0) if cut else middle
+        np.testing.assert_allclose(made.forward()["b"], want / np.sqrt(1 + 1e-5), rtol=1e-6)
+        made.optimize()
+        np.testing.assert_allclose(made.forward()["b"], want / np.sqrt(1 + 1e-5), rtol=1e-6)
 
 
 def test_normalization_by_a_fixed_number():

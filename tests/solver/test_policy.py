@@ -9,7 +9,7 @@ from caffe.errors import SolverError
 from caffe.proto import caffe_pb2
 from caffe.solver import get_solver
 from caffe.solver.momentum import Momentum, momentum_policy
-from caffe.solver.policy import Policy, policy_class, policy_names
+from caffe.solver.policy import Policy, policy_class, policy_names, weight_decay
 from tests.solver import small
 
 
@@ -215,7 +215,7 @@ def test_momentum(name, expected):
 
 
 def test_momentum_preconditions():
-    assert Momentum.names() == ["fixed", "linear", "onecycle", "poly", "sutskever"]
+    assert Momentum.names() == ["fixed", "linear", "onecycle", "opt", "poly", "sutskever"]
     assert momentum_policy(caffe_pb2.SolverParameter()) is None
     for fields, message in (
         ({"momentum_end": 0.9, "momentum_iter": 3}, r"momentum_start is 0 \(not set\), expected at least 0"),
@@ -272,6 +272,26 @@ class TestSolver:
         assert resumed.policy.memory()["steps"] > 0
         assert resumed.lr == unbroken.lr
 
+    @pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+    def test_windows_of_a_plateau_count_iterations_since_the_least_loss(self, form):
+        settings = f'lr_policy: "plateau" plateau_winsize: [3, 2] gamma: 0.5 snapshot_format: {form}'
+        policy = get_solver(small.param(settings)).policy
+        losses = [3.0, 4.0, 2.0, 2.0, 2.0, 2.0, 1.9, 5.0, 5.0, 5.0, 5.0]  # a window ends at 5 (2 + 3) and 8 (6 + 2)
+        steps = []
+        for iteration, loss in enumerate(losses):
+            policy.trained(iteration, loss)
+            steps.append(policy.step_at(iteration, 0))
+        assert steps == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+        unbroken = get_solver(small.param(settings))
+        unbroken.step(7)
+        path = unbroken.snapshot()
+        unbroken.step(9)
+        resumed = get_solver(small.param(settings))
+        resumed.restore(path)
+        resumed.step(9)
+        assert resumed.policy.memory() == unbroken.policy.memory()
+        assert resumed.policy.steps > 0
+
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
@@ -279,10 +299,14 @@ class TestSolver:
                 "trust_coefficient: 1",
                 'trust_coefficient is set, but not used by this solver: it belongs to type: "LARS"',
             ),
-            (
-                "min_lr: 1",
-                'belongs to lr_policy: "cosineannealing" or lr_policy: "plateau" or lr_policy: "poly"; remove it',
-            ),
+            ("cycle: 1", 'belongs to lr_policy: "cosineannealing"; remove it'),
+            ("min_lr: -1", "min_lr is -1, expected 0 or more"),
+            ('weight_decay_policy: "poly"', "needs max_iter and max_weight_decay"),
+            ('weight_decay_policy: "pole"', 'did you mean "poly"'),
+            ('momentum_policy: "opt" max_momentum: 1', "max_momentum is 1, expected at least 0 and below 1"),
+            ('lr_policy: "plateau" plateau_winsize: 3', "gamma is not set"),
+            ('lr_policy: "plateau" plateau_winsize: 0 gamma: 0.1', "expected numbers above 0"),
+            ('lr_policy: "plateau" plateau_winsize: 3 gamma: 0.1 patience: 2', "keep one of them"),
             ("rise: 0.5", 'belongs to lr_policy: "onecycle" or momentum_policy: "onecycle"'),
             ("momentum_start: 0.5", 'belongs to momentum_policy: "linear" or'),
             ("warmup_start: 0.5", "warmup_start is set without warmup_iter"),
@@ -298,3 +322,24 @@ class TestSolver:
     def test_a_setting_that_nothing_reads(self, settings, message):
         with pytest.raises(SolverError, match=message):
             get_solver(small.param(settings))
+
+    def test_a_setting_of_a_fork_that_its_policy_ignores_warns(self, caplog):
+        get_solver(small.param("stagelr: 0.1 stageiter: 3 larc_eta: 0.1"))
+        said = caplog.text
+        assert 'stagelr is set, but not used by this solver: it belongs to lr_policy: "multifixed"' in said
+        assert "larc_eta has no effect, because larc is not true" in said
+
+    def test_schedules_of_nvcaffe(self):
+        """The rate never falls below min_lr, the decay rises along a power, and "opt" follows the rate."""
+        solver = get_solver(
+            small.param(
+                'lr_policy: "exp" base_lr: 0.04 gamma: 0.1 min_lr: 0.001 momentum_policy: "opt" max_momentum: 0.9 '
+                'weight_decay: 0.1 weight_decay_policy: "poly" max_weight_decay: 0.5 weight_decay_power: 2 max_iter: 8'
+            )
+        )
+        solver.step(1)
+        assert solver.param.momentum == pytest.approx(0.81)  # (1 - 0.2 / 2)^2
+        assert [solver.policy.at(t, 0) for t in (0, 1, 2, 9)] == pytest.approx([0.04, 0.004, 0.001, 0.001])
+        solver.step(2)
+        assert solver.param.momentum == pytest.approx(0.9)
+        assert [weight_decay(solver.param, t) for t in (0, 4, 8, 9)] == pytest.approx([0.1, 0.2, 0.5, 0.5])

@@ -28,6 +28,8 @@ TYPES = {
     "Lion": "base_lr: 0.01",
     "Muon": "base_lr: 0.01",
     "NAdam": "base_lr: 0.01",
+    "SGD of Intel's Caffe": "local_lr_auto: true base_lr: 5",
+    "SGD of NVCaffe": "larc: true larc_turbo: true larc_eta: 0.5",
 }
 
 
@@ -55,7 +57,7 @@ def assert_same(got, want):
 def test_resumed_run_equals_unbroken_run(kind, more):
     """Bit for bit, with dropout, shuffled data, tests between, and a rate that counts steps."""
     settings = (
-        f'type: "{kind}" {TYPES[kind]} {more} test_iter: 2 test_interval: 4 '
+        f'type: "{kind.split()[0]}" {TYPES[kind]} {more} test_iter: 2 test_interval: 4 '
         'lr_policy: "multistep" gamma: 0.5 stepvalue: 7 stepvalue: 20'
     )
     unbroken = get_solver(small.param(settings))

@@ -19,7 +19,7 @@ NET = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 3
 def test_files_are_counted_by_what_they_are_and_why_they_do_not_build(tmp_path, capsys):
     (tmp_path / "good.prototxt").write_text(NET)
     (tmp_path / "trt.prototxt").write_text(NET + 'layer { name: "t" type: "TRT" bottom: "x" top: "t" }')
-    (tmp_path / "solver.prototxt").write_text("base_lr: 1 larc: true")
+    (tmp_path / "solver.prototxt").write_text('base_lr: 1 prune_method: "Reg_Col"')
     (tmp_path / "template.prototxt").write_text("base_lr: $RATE")
     page, skip = tmp_path / "page.md", tmp_path / "skip.json"
     skip.write_text('["template"]')

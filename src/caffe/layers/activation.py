@@ -285,8 +285,13 @@ class RandomInTraining(Layer, abstract=True):
     effects = Effects.RANDOM
 
     @property
+    def draws(self) -> bool:
+        """Whether a forward pass draws random numbers now."""
+        return self.training
+
+    @property
     def effects_now(self) -> Effects:
-        return self.effects if self.training else Effects.NONE
+        return self.effects if self.draws else Effects.NONE
 
 
 class Dropout(RandomInTraining):
@@ -297,20 +302,26 @@ class Dropout(RandomInTraining):
         TRAIN  y = mask x / (1 - dropout_ratio), mask = 1 with probability 1 - dropout_ratio
         TEST   y = x
         scale_train: false       TRAIN  y = mask x        TEST  y = (1 - dropout_ratio) x
+        sample_weights_test      TEST as TRAIN
 
     `net.monte_carlo()` makes a net in TEST draw masks too. As in Caffe, a ratio outside [0, 1] is an error only when
     a forward pass in TRAIN uses it.
-    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp; scale_train: py-faster-rcnn's.
+    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp; scale_train: py-faster-rcnn's; sample_weights_test:
+    SegNet's (Kendall et al., arXiv:1511.02680).
     """
 
     records = Records.EACH
     lowering = Lowering.FOLLOW
-    honours = ("DropoutParameter.scale_train",)
+    honours = ("DropoutParameter.scale_train", "DropoutParameter.sample_weights_test")
     processes: Group = ALONE  # the processes that draw one common mask for all of their batches
+
+    @property
+    def draws(self) -> bool:
+        return self.training or bool(self.opt.sample_weights_test)
 
     def forward(self, x: Tensor) -> Tensor:
         ratio, scaled = self.opt.dropout_ratio, self.opt.scale_train
-        if not self.training:
+        if not self.draws:
             return x if scaled else x * (1 - ratio)
         if not 0 <= ratio <= 1:
             return x if x.is_meta else self.error(f"dropout_ratio {ratio:g} is not a probability; give one from 0 to 1")

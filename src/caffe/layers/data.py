@@ -17,6 +17,7 @@ from caffe.data.databases.base import open_source
 from caffe.data.databases.datum import DatumReader
 from caffe.data.pipeline import shard
 from caffe.data.pipeline.prefetch import Arrays, Dealt, Prefetcher, State, Stream
+from caffe.data.pipeline.rescaling import RESCALES
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.arrays import read_npy, read_npz
 from caffe.data.streams.decoding import PictureStream
@@ -185,7 +186,7 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
     Source: BVLC data_layer.cpp.  Caffe 1.0 reads rand_skip and force_encoded_color but ignores them.
     """
 
-    honours = SSD_CROPS
+    honours = (*SSD_CROPS, *RESCALES)
 
     def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
         super().__init__(spec, phase)
@@ -224,7 +225,7 @@ class ImageData(StreamSource, bottoms=0, tops=2):
     Source: BVLC image_data_layer.cpp.
     """
 
-    honours = SSD_CROPS
+    honours = (*SSD_CROPS, *RESCALES)
 
     def setup(self, *bottoms: Tensor) -> None:
         opt = self.opt

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, Loss, Records, shape_text
-from caffe.layers.support.exact import is_exact, tell
+from caffe.layers.support.exact import is_exact
+from caffe.layers.support.floor import floored
 from caffe.layers.support.labels import class_labels
 from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2, weights
@@ -21,28 +22,6 @@ FULL, VALID, BATCH_SIZE, NONE, PRE_FIXED = (
     caffe_pb2.LossParameter.NormalizationMode.Value(name)
     for name in ("FULL", "VALID", "BATCH_SIZE", "NONE", "PRE_FIXED")
 )
-
-
-class _Floor(torch.autograd.Function):
-    """max(x, least) with gradient 1 everywhere: Caffe's losses ignore the clamp in their gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, least: float) -> Tensor:
-        return x.clamp(min=least)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
-
-
-def floored(x: Tensor, least: float) -> Tensor:
-    """Apply `_Floor`. In a gradient check the gradient is exact, 0 where x is clamped, and the clamps are reported."""
-    if not is_exact():
-        return _Floor.apply(x, least)
-    count = int((x < least).sum())
-    if count:
-        tell(f"{count} of {x.numel()} clamped")
-    return x.clamp(min=least)
 
 
 class Normalized(Loss, abstract=True):

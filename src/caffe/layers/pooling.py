@@ -41,6 +41,8 @@ class Grid:
     stride: tuple[int, ...] = (1, 1)
     pad: tuple[int, ...] = (0, 0)
     ceil: bool = True
+    counts_padding: bool = True
+    """Whether the cells of the padding count in a mean."""
 
     def windows(self, sizes: Sequence[int]) -> list[int]:
         """The number of windows along each axis. With padding on either axis, a last window beyond the image is
@@ -82,9 +84,11 @@ class Grid:
         return pad_axes(x, self.pad, after, value)
 
     def cells(self, sizes: Sequence[int]) -> list[list[int]]:
-        """The numbers of rows and columns of each window that lie inside the padded image."""
+        """The numbers of rows and columns of each window that count: those inside the padded image, or the image."""
         axes = zip(sizes, self.windows(sizes), self.kernel, self.stride, self.pad, strict=True)
-        return [[min(k, n + 2 * p - i * s) for i in range(count)] for n, count, k, s, p in axes]
+        if self.counts_padding:
+            return [[min(k, n + 2 * p - i * s) for i in range(count)] for n, count, k, s, p in axes]
+        return [[min(i * s - p + k, n) - max(i * s - p, 0) for i in range(count)] for n, count, k, s, p in axes]
 
 
 class _RandomPick(Layer, abstract=True):
@@ -104,7 +108,8 @@ class Pooling(_RandomPick, tops=(1, 2)):
     second top of MAX: the index h W + w of the maximum in its H x W plane; the first index if several cells are equal
 
         MAX         y = max of x over the window (padding never wins)
-        AVE         y = sum of x / cells of the window that lie in the padded image
+        AVE         y = sum of x / cells of the window that lie in the padded image;
+                    with avg_include_pad: false (Intel's Caffe), in the image
         STOCHASTIC  TRAIN: y = one x of the window, with probability x / sum of x;  TEST: y = sum x^2 / sum x
 
     STOCHASTIC is for non-negative bottoms; negative cells are never picked. Caffe has it on the GPU only.
@@ -114,6 +119,7 @@ class Pooling(_RandomPick, tops=(1, 2)):
     records = Records.EACH
     forgets_top = True
     lowering = Lowering.FOLLOW
+    honours = ("PoolingParameter.avg_include_pad",)
 
     def setup(self, x: Tensor) -> None:
         opt = self.opt
@@ -203,7 +209,7 @@ def read_grid(layer: Layer) -> Grid:
         kernel = per_axis(layer, "kernel_size", 2)
         layer.require(min(kernel) > 0, f"kernel {kernel} must be positive on both axes")
         layer.require(min(stride) > 0, f"stride {stride} must be positive on both axes")
-    return Grid(kernel, stride, pad, opt.round_mode == caffe_pb2.PoolingParameter.CEIL)
+    return Grid(kernel, stride, pad, opt.round_mode == caffe_pb2.PoolingParameter.CEIL, opt.avg_include_pad)
 
 
 def pool(x: Tensor, method: int, grid: Grid, training: bool) -> Tensor:
@@ -359,7 +365,7 @@ def max_pool_mask(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def mean_pool(x: Tensor, grid: Grid) -> Tensor:
-    """The sum of each window divided by the number of its cells that lie in the padded image."""
+    """The sum of each window divided by the number of its cells that count."""
     sizes = plain_sizes(x)[2:]
     if grid.kernel == tuple(sizes) and not any(grid.pad):
         return x.mean((2, 3), keepdim=True)
@@ -367,7 +373,7 @@ def mean_pool(x: Tensor, grid: Grid) -> Tensor:
     whole = all(set(counts) == {kernel} for counts, kernel in zip(cells, grid.kernel, strict=True))
     counted = whole or not any(grid.pad) or not is_exported()  # OpenVINO also counts cells beyond the padding
     if grid.is_plain(sizes) and counted:
-        return F.avg_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode=grid.ceil)
+        return F.avg_pool2d(x, grid.kernel, grid.stride, grid.pad, grid.ceil, grid.counts_padding)
     mean = F.avg_pool2d(grid.padded(x, 0), grid.kernel, grid.stride)
     rows, columns = (x.new_tensor(counts) for counts in cells)
     return mean * (math.prod(grid.kernel) / (rows[:, None] * columns))

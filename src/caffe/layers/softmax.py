@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Layer, Records
-from caffe.layers.loss import FLT_MIN, Normalized, check_labels, floored, same_batch
+from caffe.layers.loss import FLT_MIN, Normalized, check_labels, same_batch
+from caffe.layers.support.floor import floored
 from caffe.layers.support.labels import class_labels
 from caffe.layers.support.traits import along_records
 from caffe.layers.support.values import can_look
@@ -55,20 +56,27 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
     bottoms: scores x (O..., C, I...), class axis `softmax_param.axis`; labels with O * I elements
     tops: loss (); optionally the probabilities, of x's shape, which pass no gradient to x
 
-        loss = -sum over items that count of log max(softmax(x)[label], FLT_MIN) / normalizer
+        loss = -sum over items that count of w log max(softmax(x)[label], FLT_MIN) / normalizer
 
-    The gradient, (softmax(x) - onehot(label)) / normalizer, ignores the clamp.
-    Source: BVLC softmax_loss_layer.cpp, which aborts if there are two tops.
+    w is 1, or class_weighting[label] with weight_by_label_freqs (SegNet); it does not change the normalizer.
+    The gradient, w (softmax(x) - onehot(label)) / normalizer, ignores the clamp.
+    Source: BVLC softmax_loss_layer.cpp, which aborts if there are two tops; SegNet's.
     """
 
     records = Records.MEAN
     reads_classes = True
     inner_layer = True
+    honours = ("LossParameter.weight_by_label_freqs", "LossParameter.class_weighting")
+    class_weights: tuple[float, ...] = ()
 
     def setup(self, x: Tensor, label: Tensor) -> None:
         super().setup()
         same_batch(self, x, label)
         axis = self.axis(self.opt.axis, x)
+        if self.spec.loss_param.weight_by_label_freqs:
+            self.class_weights = tuple(self.spec.loss_param.class_weighting)
+            fact = f"class_weighting is given {len(self.class_weights)} times, expected once for each class, "
+            self.require(len(self.class_weights) == x.shape[axis], f"{fact}{x.shape[axis]}")
         items = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
         check_labels(self, x, label, items)
 
@@ -87,7 +95,13 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
 
         Here no probability is below FLT_MIN, so that the clamp changes nothing, and torch checks the labels.
         """
-        if self.ignore is not None or x.device.type != "cpu" or not can_look(x) or not can_look(label):
+        if (
+            self.ignore is not None
+            or self.class_weights
+            or x.device.type != "cpu"
+            or not can_look(x)
+            or not can_look(label)
+        ):
             return None
         if x.dim() < 2 or self.opt.axis not in (-1, x.dim() - 1) or not 0 < x.numel() <= _SMALL:
             return None
@@ -109,6 +123,8 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
         log = F.log_softmax(cells, 1) if inner != 1 else _log_softmax(cells.flatten(1)).unsqueeze(2)
         skip = -1 if self.ignore is None else self.ignore
         picked = floored(-F.nll_loss(log, index, ignore_index=skip, reduction="none"), _LEAST)
+        if self.class_weights:
+            picked = picked * x.new_tensor(self.class_weights)[index.clamp(0, classes - 1)]
         return -picked, None if self.ignore is None else index != self.ignore
 
 

@@ -13,6 +13,7 @@ from caffe.errors import SolverError
 __all__ = ["VERSIONS", "Precisions", "average_precision"]
 
 VERSIONS = ("Integral", "MaxIntegral", "11point")
+EVALUATIONS = ("classification", "detection", "detection_segmentation")
 _SAME = 1e-6
 """Recall values that differ by less than this are treated as equal."""
 
@@ -91,8 +92,9 @@ def average_precision(score: np.ndarray, right: np.ndarray, positives: float, ve
 
 def check_evaluation(param: Any) -> None:
     """Raise a `SolverError` for an unknown eval_type or ap_version."""
-    if param.eval_type not in ("", "classification", "detection"):
-        raise SolverError(f'eval_type is "{param.eval_type}", expected "classification" or "detection"')
+    if param.eval_type not in ("", *EVALUATIONS):
+        known = ", ".join(f'"{kind}"' for kind in EVALUATIONS)
+        raise SolverError(f'eval_type is "{param.eval_type}", expected one of {known}')
     if param.ap_version and param.ap_version not in VERSIONS:
         known = ", ".join(f'"{version}"' for version in VERSIONS)
         raise SolverError(f'ap_version is "{param.ap_version}", expected one of {known}')

@@ -215,6 +215,7 @@ def checked(param: Any, rule: Rule, group: Group) -> Group:
         ("recompute", param.recompute, "the values of its runs are needed where the net is divided"),
         ("debug_info", param.debug_info, "it runs the net layer by layer, which a divided net does not support"),
         ("snapshot_diff", param.snapshot_diff, "gradients are divided and are not gathered"),
+        ("larc_turbo", mode == "pipeline" and param.larc_turbo, "its averages are in several processes' memory"),
     ):
         if value:
             raise SolverError(f"{name} and {mode} are both set: {fact}; remove one of them")

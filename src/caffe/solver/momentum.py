@@ -5,6 +5,7 @@ A policy is registered by defining its class; its name in the prototxt is the cl
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from caffe.solver.policy import Schedule
@@ -29,8 +30,9 @@ class Momentum(Schedule, kind="momentum policy"):
         """The momentum at `iteration`."""
         raise NotImplementedError(type(self).__name__)
 
-    def apply(self, iteration: int) -> None:
-        """Set the solver's momentum for the update of `iteration`."""
+    def apply(self, iteration: int, rate: float) -> None:
+        """Set the solver's momentum for the update of `iteration`, whose learning rate is `rate`."""
+        self.rate = rate
         self.param.momentum = self.value(iteration)
 
 
@@ -105,6 +107,24 @@ class Poly(Momentum):
         return self.base + (self.param.max_momentum - self.base) * share
 
 
+class Opt(Momentum):
+    """(1 - sqrt(rate) / 2)^2, at most max_momentum if it is set. `rate` is the learning rate of the iteration.
+
+    Source: NVCaffe 0.17, sgd_solver.cpp.
+    """
+
+    options = ("max_momentum",)
+
+    def check(self) -> None:
+        last = self.param.max_momentum
+        self.require(0 <= last < 1, f"max_momentum is {last:g}, expected at least 0 and below 1")
+        self.require(0 <= self.param.base_lr <= 4, f"base_lr is {self.param.base_lr:g}, expected from 0 to 4")
+
+    def value(self, iteration: int) -> float:
+        value = (1 - math.sqrt(max(0.0, self.rate)) / 2) ** 2
+        return min(value, self.param.max_momentum) if self.param.HasField("max_momentum") else value
+
+
 def momentum_policy(param: Any) -> Momentum | None:
     """Create the momentum policy of a SolverParameter and set the momentum of iteration 0; None if there is no
     policy.
@@ -112,5 +132,5 @@ def momentum_policy(param: Any) -> Momentum | None:
     if not param.momentum_policy:
         return None
     policy: Momentum = Momentum.find(param.momentum_policy)(param)
-    policy.apply(0)
+    policy.apply(0, param.base_lr)
     return policy

@@ -30,6 +30,16 @@ _GENERAL |= {
     "warmup_start_lr",
     "rampup_lr",
     "rampup_interval",
+    "larc",
+    "larc_policy",
+    "larc_eta",
+    "larc_turbo",
+    "local_lr_auto",
+    "local_gw_ratio",
+    "max_weight_decay",
+    "weight_decay_power",
+    "min_lr",
+    "weight_decay_policy",
     *WITHOUT_EFFECT["SolverParameter"],
 }
 _GENERAL |= set(REFUSED["SolverParameter"])  # `refuse_solver` reports their unsupported values
@@ -60,7 +70,10 @@ def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None)
     for field, _ in param.ListFields():
         if field.number >= _OURS and field.name not in read:
             owners = " or ".join(_owners(field.name))
-            raise SolverError(f"{field.name} is set, but not used by this solver: it belongs to {owners}; remove it")
+            fact = f"{field.name} is set, but not used by this solver: it belongs to {owners}"
+            if field.number < effects.FIRST:
+                raise SolverError(f"{fact}; remove it")
+            log.warning("options.py", f"{fact}. Its fork of Caffe ignores it, too")
     if param.recompute and param.debug_info:
         raise SolverError("recompute cannot be used with debug_info, which runs layer by layer; remove one of them")
     if param.warmup_iter < 0 or not 0 <= param.warmup_start <= 1:
@@ -74,8 +87,32 @@ def check_own(param: Any, rule: Rule, policy: Policy, momentum: Momentum | None)
     if param.rampup_interval < 0 or (param.rampup_interval and param.warmup_iter):
         fact = "expected 0 or more, and no warmup_iter beside it"
         raise SolverError(f"rampup_interval is {param.rampup_interval} (NVCaffe), {fact}")
+    _check_forks(param)
     if param.HasField("ema_decay") and not 0 < param.ema_decay < 1:
         raise SolverError(f"ema_decay is {param.ema_decay:g}, expected above 0 and below 1, such as 0.995")
+
+
+def _check_forks(param: Any) -> None:
+    """Raise a `SolverError` for settings of NVCaffe and Intel's Caffe that are out of range or have no effect."""
+    if param.min_lr < 0:
+        raise SolverError(f"min_lr is {param.min_lr:g}, expected 0 or more")
+    kind = param.weight_decay_policy
+    if kind not in ("fixed", "poly"):
+        raise SolverError(
+            f'weight_decay_policy is "{kind}"{did_you_mean(kind, ("fixed", "poly"))}; expected one of them'
+        )
+    if kind == "poly" and not (param.max_iter > 0 and param.HasField("max_weight_decay")):
+        raise SolverError('weight_decay_policy is "poly", which needs max_iter and max_weight_decay; set both')
+    for field, owner, used in (
+        ("larc_policy", "larc", param.larc),
+        ("larc_eta", "larc", param.larc),
+        ("larc_turbo", "larc", param.larc),
+        ("local_gw_ratio", "local_lr_auto", param.local_lr_auto),
+    ):
+        if param.HasField(field) and not used:
+            log.warning("options.py", f"{field} has no effect, because {owner} is not true")
+    if param.local_lr_auto and not param.local_gw_ratio > 0:
+        raise SolverError(f"local_gw_ratio is {param.local_gw_ratio:g}, expected a number above 0")
 
 
 def _owners(name: str) -> Iterator[str]:

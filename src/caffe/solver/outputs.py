@@ -12,7 +12,7 @@ from caffe.errors import SolverError
 from caffe.net import Net
 from caffe.solver.detections import Precisions
 
-__all__ = ["Means", "gathering", "log_outputs", "outputs_of"]
+__all__ = ["DetectionsAndMeans", "Means", "gathering", "log_outputs", "outputs_of"]
 
 
 def log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]) -> None:
@@ -28,10 +28,12 @@ def log_outputs(place: str, kind: str, net: Net, outputs: dict[str, list[float]]
             number += 1
 
 
-def gathering(param: Any) -> Means | Precisions:
+def gathering(param: Any) -> Means | Precisions | DetectionsAndMeans:
     """Create the collector for the outputs of a test that the solver's `eval_type` asks for."""
     if param.eval_type == "detection":
         return Precisions(param.ap_version, param.show_per_class_result)
+    if param.eval_type == "detection_segmentation":
+        return DetectionsAndMeans(Precisions(param.ap_version, param.show_per_class_result))
     return Means()
 
 
@@ -61,3 +63,24 @@ class Means:
     def outputs(self, count: int) -> dict[str, list[float]]:
         """Return the means over `count` batches, flattened."""
         return {name: (total / count).tolist() for name, total in self.sums.items()}
+
+
+class DetectionsAndMeans:
+    """The mean average precision of a net's first output, and the means of the others.
+
+    The others are, for example, the intersection over union of a SegmentationEvaluate layer.
+    Source: eric612/MobileNet-YOLO, solver.cpp.
+    """
+
+    def __init__(self, precisions: Precisions) -> None:
+        self.precisions, self.means = precisions, Means()
+
+    def add(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Add the outputs of one batch, given by name."""
+        first = next(iter(batch), "")
+        self.precisions.add({name: array for name, array in batch.items() if name == first})
+        self.means.add({name: array for name, array in batch.items() if name != first})
+
+    def outputs(self, count: int) -> dict[str, list[float]]:
+        """Return the mean average precision, then the means over `count` batches."""
+        return {**self.precisions.outputs(count), **self.means.outputs(count)}

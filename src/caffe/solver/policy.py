@@ -16,7 +16,7 @@ from caffe.net import Net
 from caffe.proto.forks import foreign_value
 from caffe.registry import Registry
 
-__all__ = ["Policy", "Schedule", "policy_class", "policy_names"]
+__all__ = ["Policy", "Schedule", "policy_class", "policy_names", "weight_decay"]
 
 
 class Schedule:
@@ -97,6 +97,9 @@ class Policy(Schedule, kind="learning rate policy"):
     def tested(self, net: Net, loss: float) -> None:
         """Called after each run of the first test net, with its mean loss."""
 
+    def trained(self, iteration: int, loss: float) -> None:
+        """Called in each iteration before the update, with the mean of the last `average_loss` training losses."""
+
     def memory(self) -> dict[str, float]:
         """Return the policy's state besides the number of steps, for snapshots."""
         return {}
@@ -114,7 +117,7 @@ class Policy(Schedule, kind="learning rate policy"):
         """Restore the result of `memory`. If the snapshot has no memory, only the number of steps is restored."""
 
     def at(self, iteration: int, step: int) -> float:
-        """Return `rate` with the warm-up applied. Raises SolverError if the rate is not finite."""
+        """Return `rate` with the warm-up and the limit `min_lr` applied. Raises SolverError if it is not finite."""
         rate = fork_start(self.param, iteration)
         rate = self.rate(iteration, step) if rate is None else rate
         if not math.isfinite(rate):
@@ -122,7 +125,7 @@ class Policy(Schedule, kind="learning rate policy"):
         if iteration + 1 < self.param.warmup_iter and not self.param.HasField("warmup_start_lr"):
             start = self.param.warmup_start
             rate *= start + (1 - start) * (iteration + 1) / self.param.warmup_iter
-        return rate
+        return max(rate, self.param.min_lr) if self.param.min_lr else rate
 
 
 def fork_start(param: Any, iteration: int) -> float | None:
@@ -138,6 +141,22 @@ def fork_start(param: Any, iteration: int) -> float | None:
     if param.HasField("warmup_start_lr") and iteration < param.warmup_iter:
         return param.warmup_start_lr + (param.base_lr - param.warmup_start_lr) * iteration / param.warmup_iter
     return None
+
+
+def weight_decay(param: Any, iteration: int) -> float:
+    """Return the weight decay of the update of `iteration`, before each blob's decay_mult.
+
+    It is constant unless weight_decay_policy is "poly":
+
+        weight_decay + (max_weight_decay - weight_decay) (iter / max_iter)^weight_decay_power
+
+    Source: NVCaffe 0.17, sgd_solver.cpp.
+    """
+    first: float = param.weight_decay
+    if param.weight_decay_policy != "poly":
+        return first
+    share = min(1.0, iteration / param.max_iter) ** param.weight_decay_power
+    return first + (param.max_weight_decay - first) * share
 
 
 class Fixed(Policy):

@@ -137,7 +137,7 @@ class SGD(Rule):
     Source: BVLC sgd_solver.cpp.
     """
 
-    kernel = SgdKernel()
+    kernel: ClassVar[Kernel | None] = SgdKernel()
 
     def step(self, g: Tensor, rate: float, t: int, v: Tensor) -> Tensor:  # type: ignore[override]
         return v.mul_(self.param.momentum).add_(g, alpha=rate)

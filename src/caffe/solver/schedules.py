@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from caffe import log
 from caffe.net import Net
 from caffe.solver.policy import Policy, Schedule
 
@@ -119,22 +120,32 @@ class MultiFixed(Policy):
 
 
 class Plateau(Policy):
-    """rate = max(min_lr, base_lr gamma^step), where step counts how often the test loss stopped falling
+    """rate = max(min_lr, base_lr gamma^step), where step counts how often the loss stopped falling
 
-    The loss of the first test net is used. A step is counted after more than `patience` consecutive tests that are not
-    below the best loss so far by the fraction `threshold` of it. The default of gamma is 0.5.
+    With `patience`, the loss is that of the first test net. A step is counted after more than `patience` consecutive
+    tests that are not below the best loss so far by the fraction `threshold` of it. The default of gamma is 0.5.
+
+    With `plateau_winsize` (SSD's and Intel's Caffe), the loss is the training loss, averaged over `average_loss`
+    iterations. Step k ends as soon as plateau_winsize[k] iterations have passed since the least loss so far, or since
+    step k began. The last step does not end.
     """
 
-    options = ("patience", "threshold", "min_lr")
+    options = ("patience", "threshold", "min_lr", "plateau_winsize")
 
     def check(self) -> None:
-        param = self.param
+        param, windows = self.param, self.param.plateau_winsize
+        self.best, self.waited, self.steps = math.inf, 0, 0
+        if windows:
+            both = param.HasField("patience") or param.HasField("threshold")
+            self.require(not both, "plateau_winsize is set beside patience or threshold; keep one of them")
+            self.require(min(windows) > 0, f"plateau_winsize is {list(windows)}, expected numbers above 0")
+            self.require(param.HasField("gamma"), "gamma is not set; it is the factor of a step, for example 0.1")
+            return
         tests = len(param.test_iter) > 0 and param.test_interval > 0
         self.require(tests, "follows the loss of the first test net; set test_iter and test_interval in the solver")
         self.require(param.HasField("patience"), "patience is not set; it is the number of tests to wait for progress")
         self.not_negative("patience", "threshold", "min_lr")
         self.require(0 < self._factor < 1, f"gamma is {self._factor:g}, expected above 0 and below 1")
-        self.best, self.waited, self.steps = math.inf, 0, 0
 
     @property
     def _factor(self) -> float:
@@ -146,7 +157,22 @@ class Plateau(Policy):
     def rate(self, iteration: int, step: int) -> float:
         return max(self.param.min_lr, self.param.base_lr * self._factor**step)
 
+    def trained(self, iteration: int, loss: float) -> None:
+        windows = self.param.plateau_winsize
+        if not windows:
+            return
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+        elif iteration:
+            self.waited += 1
+        if self.steps < len(windows) and self.waited >= windows[self.steps]:
+            self.waited = 0
+            self.steps += 1
+            log.info("sgd_solver.cpp", f"Plateau Status: Iteration {iteration}, step = {self.steps}")
+
     def tested(self, net: Net, loss: float) -> None:
+        if self.param.plateau_winsize:
+            return
         self.require(any(net.blob_loss_weights.values()), "the first test net has no loss to follow; add a loss layer")
         goal = self.best if self.best == math.inf else self.best - self.param.threshold * abs(self.best)
         if loss < goal:

@@ -25,12 +25,12 @@ from caffe.solver.kept import undisturbed
 from caffe.solver.momentum import momentum_policy
 from caffe.solver.options import check_own, check_settings
 from caffe.solver.outputs import log_outputs
-from caffe.solver.policy import policy_class
-from caffe.solver.rules import Update, rule_class
+from caffe.solver.policy import policy_class, weight_decay
+from caffe.solver.rules_forks import make_rule
 from caffe.solver.settings import load, located
 from caffe.solver.testing import run_test
 from caffe.solver.together import Together, common_seed
-from caffe.solver.update import clipping, lay_like
+from caffe.solver.update import Update, clipping, lay_like
 from caffe.solver.watchers import Watcher
 from caffe.uncopied import Uncopied
 
@@ -79,7 +79,7 @@ class Solver(Uncopied):
             self.param.type = self.forced_type
         epochs.resolve(self.param, python_layers)
         self.momentum = momentum_policy(self.param)
-        self.rule = rule_class(self.param.type)(self.param)
+        self.rule = make_rule(self.param)
         self.policy = policy_class(self.param.lr_policy)(self.param)
         check_own(self.param, self.rule, self.policy, self.momentum)
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{text.dumps(self.param).rstrip()}")
@@ -183,6 +183,7 @@ class Solver(Uncopied):
             total += self.net.forward_backward()
         loss = self.together.reduce(self.iter, total / self.param.iter_size, self._requests)
         self._losses.append(loss)
+        self.policy.trained(self.iter, self._smoothed())
         self._tell(Watcher.computed, self.iter, loss)
         self.health.hear(self.iter, loss)
         return loss
@@ -192,7 +193,7 @@ class Solver(Uncopied):
         """Update the weights and return the learning rate. The diffs then hold the amounts subtracted."""
         rate = self._take_rate()
         if self.momentum is not None:
-            self.momentum.apply(self.iter)
+            self.momentum.apply(self.iter, rate)
         if _due(self.iter, self.param.display):
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         with lent_copies_follow():
@@ -214,7 +215,7 @@ class Solver(Uncopied):
 
     def _updates(self, rate: float) -> Iterator[Update]:
         """Yield the update of each learnable blob, with its own rate and decay."""
-        learnable, history, decay = self.net.learnable, self.history, self.param.weight_decay
+        learnable, history, decay = self.net.learnable, self.history, weight_decay(self.param, self.iter)
         count, whole = len(learnable), self.rule.whole
         for index, entry in enumerate(learnable):
             blob, tensor = entry.blob, entry.tensor
@@ -222,9 +223,9 @@ class Solver(Uncopied):
                 continue  # another process has all of it
             diff = blob.read_diff()
             lay_like(tensor, history, range(index, len(history), count))
-            own, owner = history[index::count], None if blob.tied else blob
+            own, owner, norm = history[index::count], None if blob.tied else blob, self.together.norm(index)
             factors = rate * entry.lr_mult, decay * entry.decay_mult
-            yield Update(tensor.data, diff, own, *factors, owner, self.together.norm(index))
+            yield Update(tensor.data, diff, own, *factors, owner, norm, entry.lr_mult)
 
     @property
     def lr(self) -> float:
@@ -260,13 +261,12 @@ class Solver(Uncopied):
         return sum(self._losses) / len(self._losses)
 
     def _display(self) -> None:
-        now, loss = time.perf_counter(), self._smoothed()
-        lapse = now - self._display_time
+        lapse = (now := time.perf_counter()) - self._display_time
         speed = (self.iter - self._display_iter) / (lapse or 1)
         log.info(
             "solver.cpp:239",
             f"Iteration {self.iter} ({log.number(speed)} iter/s, {log.number(lapse)}s/{self.param.display} iters), "
-            f"loss = {log.number(loss)}",
+            f"loss = {log.number(loss := self._smoothed())}",
         )
         self._display_time, self._display_iter = now, self.iter
         own = {name: self.net.blobs[name].data.ravel().tolist() for name in self.net.outputs}

@@ -36,6 +36,8 @@ class Update:
     """The blob whose diff is `diff`, if no other blob shares that memory."""
     norm: Callable[[Tensor], float] = length
     """The L2 norm of a whole tensor, of which this process may hold a part."""
+    multiplier: float = 1.0
+    """The factor (lr_mult) by which `rate` differs from the solver's rate."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

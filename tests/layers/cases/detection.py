@@ -45,6 +45,7 @@ TRUTH = np.array(
 )
 FOUND = np.array([[0, 1, 0.5, 0.1, 0.1, 0.4, 0.4], [0, 1, 0.75, 0.6, 0.6, 0.9, 0.9], [1, -1, -1, -1, -1, -1, -1]])
 BATCH = (within(-1, 1, 3, 36), within(-3, 3, 3, 27), given(PRIORS), given(TRUTH[None, None]))
+FIRST = (given(np.linspace(0, 0.02, 54).reshape(3, 18)), given(np.sin(np.arange(108.0)).reshape(3, 36) / 2))
 BATCH_BY_CLASS = (within(-1, 1, 3, 108), *BATCH[1:])
 MAP = ((2, 3, 2, 3), (2, 3, 20, 40))
 SIZES = "min_size: 4 min_size: 9 max_size: 7 max_size: 12 aspect_ratio: 2 aspect_ratio: 3"
@@ -61,6 +62,7 @@ CASES = [
             ("logistic", BATCH, "conf_loss_type: LOGISTIC loc_loss_type: L2 match_type: BIPARTITE", ""),
             ("all", BATCH, "mining_type: NONE", "loss_param { normalization: FULL }"),
             ("hard", BATCH, "mining_type: HARD_EXAMPLE sample_size: 4 use_difficult_gt: false", ""),
+            ("refined", (*BATCH, *FIRST), "code_type: CENTER_SIZE", ""),
             ("by_class", BATCH_BY_CLASS, "share_location: false mining_type: NONE bp_inside: true", ""),
         )
     ),

@@ -20,6 +20,12 @@ CASES = [
     Case("Softmax", "axis", ((2, 3, 5),), "softmax_param { axis: -1 engine: CAFFE }"),
     Case("SoftmaxWithLoss", "default", ((3, 5), labels(5, 3))),
     Case("SoftmaxWithLoss", "spatial", ((2, 5, 3, 7), labels(5, 2, 3, 7))),
+    Case(
+        "SoftmaxWithLoss",
+        "weighted",
+        ((2, 3, 5), labels(3, 2, 5)),
+        "loss_param { weight_by_label_freqs: true class_weighting: [0.5, 2, 1.5] }",
+    ),
     Case("SoftmaxWithLoss", "axis", ((2, 3, 5), labels(5, 2, 3)), "softmax_param { axis: 2 }"),
     Case("SoftmaxWithLoss", "probabilities", ((2, 5, 3), labels(5, 2, 3)), tops=2),
     Case("SoftmaxWithLoss", "old", ((2, 5, 3), labels(5, 2, 3)), "loss_param { normalize: false }"),

@@ -28,6 +28,9 @@ CASES = [
     *pool("kernel_beyond_bottom", (2, 3, 2, 5), "kernel_size: 3 stride: 2"),
     Case("Pooling", "many_channels", ((2, 11, 7, 5),), "pooling_param { kernel_size: 3 stride: 2 pad: 1 }"),
     Case("Pooling", "many_channels_padded", ((2, 11, 7, 5),), "pooling_param { kernel_size: 3 stride: 2 pad: 2 }"),
+    Case(
+        "Pooling", "inside", ((2, 3, 7, 5),), "pooling_param { pool: AVE kernel_size: 3 pad: 2 avg_include_pad: false }"
+    ),
     Case("Pooling", "mask", ((2, 3, 7, 6),), "pooling_param { kernel_size: 3 stride: 2 pad: 1 }", tops=2),
     Case("Pooling", "mask_global", ((2, 3, 5, 7),), "pooling_param { global_pooling: true }", tops=2),
     Case("Pooling", "random_train", (positive(2, 3, 7, 5),), STOCHASTIC, skip=RANDOM),

@@ -33,8 +33,12 @@ class AnnotatedReader:
         return self.read(image)[0], _rows(rest)
 
     def knows(self, value: Bytes) -> bool:
-        """Whether this value can be decoded at almost no cost, so that no thread is needed."""
-        return self.read.knows(_parted(value)[0])
+        """Whether this value can be decoded at almost no cost, so that no thread is needed. Parses no boxes."""
+        try:
+            place, end = _span(value)
+        except (DecodeError, IndexError):
+            return False  # decoding it reports the error
+        return end > 0 and self.read.knows(value[place:end])
 
 
 class LabelReader(AnnotatedReader):
@@ -85,32 +89,42 @@ def encode_boxes(datum: Datum, rows: Sequence[Sequence[float]]) -> bytes:
 def _parted(value: Bytes) -> tuple[Bytes, AnnotatedDatum]:
     """Return the bytes of the Datum in a record, and the record without them."""
     try:
-        if bytes(value[:1]) != _DATUM:
-            whole = AnnotatedDatum.FromString(bytes(value))
-            if not whole.HasField("datum"):
-                raise DataError("has no image: AnnotatedData reads databases of convert_annoset, Data those of Datum")
-            return whole.datum.SerializeToString(), whole
-        size, place = 0, 1
-        while True:  # a varint: groups of 7 bits, the lowest first
-            byte = value[place]
-            size |= (byte & 127) << 7 * (place - 1)
-            place += 1
-            if byte < 128:
-                break
-        end = place + size
-        if end > len(value):
-            raise DecodeError("truncated")
-        return value[place:end], AnnotatedDatum.FromString(bytes(value[end:]))
+        place, end = _span(value)
+        if end:
+            return value[place:end], AnnotatedDatum.FromString(bytes(value[end:]))
+        whole = AnnotatedDatum.FromString(bytes(value))
     except (DecodeError, IndexError) as error:
         raise DataError("is not an AnnotatedDatum message; write the database again with convert_annoset") from error
+    if not whole.HasField("datum"):
+        raise DataError("has no image: AnnotatedData reads databases of convert_annoset, Data those of Datum")
+    return whole.datum.SerializeToString(), whole
+
+
+def _span(value: Bytes) -> tuple[int, int]:
+    """Return where the Datum begins and ends, if it is the first field of the record; else (0, 0).
+
+    Raises `DecodeError` or `IndexError` for a record that is cut off.
+    """
+    if bytes(value[:1]) != _DATUM:
+        return 0, 0
+    size, place = 0, 1
+    while True:  # a varint: groups of 7 bits, the lowest first
+        byte = value[place]
+        size |= (byte & 127) << 7 * (place - 1)
+        place += 1
+        if byte < 128:
+            break
+    if place + size > len(value):
+        raise DecodeError("truncated")
+    return place, place + size
 
 
 def _rows(record: AnnotatedDatum) -> np.ndarray:
     """Return the boxes (M, 7) of a record."""
-    rows = [
-        (label, each.instance_id, (box := each.bbox).xmin, box.ymin, box.xmax, box.ymax, box.difficult)
-        for group in record.annotation_group
-        for label in (group.group_label,)
-        for each in group.annotation
-    ]
-    return np.array(rows, np.float32).reshape(-1, 7)
+    flat: list[float] = []  # numpy reads one flat list faster than a list of rows
+    for group in record.annotation_group:
+        label = group.group_label
+        for each in group.annotation:
+            box = each.bbox
+            flat += label, each.instance_id, box.xmin, box.ymin, box.xmax, box.ymax, box.difficult
+    return np.array(flat, np.float32).reshape(-1, 7)

@@ -31,14 +31,25 @@ class Numbers:
         self.path = path
         self.image = read_array(path, f"{name}_file", 3) if path else None
         self.values = np.array(values, np.float32).reshape(-1, 1, 1)
+        self.fixed = False
         if name == "std":
             numbers = self.values if self.image is None else self.image
             if numbers.size and not numbers.min() > 0:
                 raise DataError(f"{name}_{'file' if path else 'value'} holds {numbers.min():g}, expected above 0")
 
+    def centre(self, side: int) -> None:
+        """Use the centre of the image, of this side, for every crop."""
+        if self.image is None:
+            return
+        _, height, width = self.image.shape
+        if side > min(height, width):
+            raise DataError(f"{self.name}_file is {extent(self.image.shape)}, smaller than crop_size {side}")
+        top, left = (height - side) // 2, (width - side) // 2
+        self.image, self.fixed = self.image[:, top : top + side, left : left + side], True
+
     def check(self, shape: Shape) -> None:
         """Raise DataError unless the numbers fit an image of this shape."""
-        if self.image is not None and self.image.shape != shape:
+        if self.image is not None and self.image.shape != ((shape[0], *self.image.shape[1:]) if self.fixed else shape):
             last = self.image.shape == (shape[2], *shape[:2])
             way_out = CHANNELS_LAST.format(*shape) if last else f"compute the {self.name} of this data"
             raise DataError(
@@ -53,7 +64,7 @@ class Numbers:
         """Return the numbers for a crop of this shape at this position, or None."""
         if self.image is None:
             return self.values if len(self.values) else None
-        top, left, mirrored = place
+        top, left, mirrored = (0, 0, place[2]) if self.fixed else place
         piece = self.image[:, top : top + shape[1], left : left + shape[2]]
         return piece[..., ::-1] if mirrored else piece
 

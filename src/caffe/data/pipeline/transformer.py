@@ -13,6 +13,7 @@ from caffe.data.pipeline import buffers, normalization
 from caffe.data.pipeline.augment import Augmentation
 from caffe.data.pipeline.distortion import Distortion, Expansion, Noise, Part
 from caffe.data.pipeline.normalization import CHANNELS_LAST, extent, read_array
+from caffe.data.pipeline.rescaling import rescaling
 from caffe.data.pipeline.resizing import Resize, resizing
 from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.samplers import Samplers
@@ -62,6 +63,9 @@ class BatchTransformer:
         self.mixup: float = param.mixup if train else 0
         self.classes: int = param.label_count if param.mixup else 0  # also in TEST, so that the label keeps its shape
         self.resize = resizing(param)
+        self.rescale = rescaling(param)
+        if self.rescale is not None and self.rescale.centred_mean:
+            self.mean.centre(self.crop)
         self.distort = Distortion(param.distort_param) if param.HasField("distort_param") else None
         self.expand = Expansion(param.expand_param, param.mean_value) if param.HasField("expand_param") else None
         self.degrade = Noise(param.noise_param) if param.HasField("noise_param") else None
@@ -77,11 +81,13 @@ class BatchTransformer:
 
     @property
     def reshaping(self) -> bool:
-        """Whether images go through SSD's steps before they are cropped, which change their pixels, sizes or boxes."""
-        return bool(self.resize or self.distort or self.expand or self.degrade or self.samplers)
+        """Whether images go through forks' steps before they are cropped, which change their pixels, sizes or boxes."""
+        return bool(self.resize or self.rescale or self.distort or self.expand or self.degrade or self.samplers)
 
     def resized_shape(self, shape: Shape) -> Shape:
         """Return the shape of an image of `shape` before the crop, as far as it does not depend on random numbers."""
+        if self.rescale is not None:
+            return self.rescale.shape(shape)
         return shape if self.resize is None else (shape[0], *self.resize.size(*shape[1:]))
 
     def crop_shape(self, shape: Shape) -> Shape:
@@ -134,6 +140,8 @@ class BatchTransformer:
         if image.dtype != np.uint8:
             raise DataError(f"has pixels of type {image.dtype}; resize_param and the like need 8 bits a channel")
         pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        if self.rescale is not None:
+            pixels = self.rescale(pixels, rng)
         if self.distort is not None:
             pixels = self.distort(pixels, rng)
         size = pixels.shape[:2]

@@ -37,6 +37,8 @@ class _Batch:
     boxes: Tensor  # (P, 4)
     variances: Tensor  # (P, 4)
     truth: Truth
+    refined: Tensor | None = None  # (N, P, 4), the boxes after RefineDet's first stage
+    objectness: Tensor | None = None  # (N, P), the score of an object in the first stage
 
 
 class _Set(Normalized, abstract=True):
@@ -58,8 +60,8 @@ class _Set(Normalized, abstract=True):
         if opt.map_object_to_agnostic:
             wanted = 2 if self.background < opt.num_classes else 1
             self.require(opt.num_classes == wanted, f"map_object_to_agnostic is for num_classes: {wanted}")
-        for name in ("ignore_difficult_gt", "objectness_score"):
-            self.require(not opt.HasField(name), f"{name} comes from another fork and is not implemented; remove it")
+        fact = "ignore_difficult_gt comes from NVCaffe and is not implemented; remove it"
+        self.require(not opt.HasField("ignore_difficult_gt"), fact)
         self._check_shapes(*bottoms)
 
     def _mining(self) -> int:
@@ -81,8 +83,14 @@ class _Set(Normalized, abstract=True):
             self.require(opt.nms_param.top_k != 0, fact)
         return int(mining)
 
-    def _check_shapes(self, loc: Tensor, conf: Tensor, priors: Tensor, truth: Tensor) -> None:
+    def _check_shapes(self, loc: Tensor, conf: Tensor, priors: Tensor, truth: Tensor, *first: Tensor) -> None:
         check_predictions(self, (loc, conf, priors), (0, 1, 2), self.loc_classes, self.opt.num_classes)
+        for index, (bottom, each) in enumerate(zip(first, (2, 4 * self.loc_classes), strict=False), 4):
+            wanted = loc.shape[0] * (priors.numel() // 8) * each
+            fact = f"{self.bottom_name(index)} has shape {shape_text(bottom.shape)}, expected {each} numbers per prior"
+            self.require(bottom.numel() == wanted, fact)
+        if len(first) == 2:
+            self.require(self.loc_classes == 1, "takes a first stage's loc only with share_location: true")
         fact = f"{self.bottom_name(3)} has shape {shape_text(truth.shape)}, expected (1, 1, boxes, 8)"
         self.require(truth.dim() == 4 and truth.shape[-1] == 8, fact)
 
@@ -103,10 +111,10 @@ class _Costs(_Set, abstract=True):
         """The matches. A group is an image and a class of loc: image L + class."""
         opt, truth, own = self.opt, batch.truth, not self.opt.share_location
         group = truth.image * self.loc_classes + (truth.label if own else 0)
-        cells = batch.boxes.unsqueeze(0)
+        cells = batch.boxes.unsqueeze(0) if batch.refined is None else batch.refined[truth.image]
         if not opt.use_prior_for_matching:
             mine = batch.loc.detach()[truth.image, :, truth.label if own else truth.label * 0]
-            cells = decode(mine, cells, self._variances(batch.variances), opt.code_type)
+            cells = decode(mine, batch.boxes.unsqueeze(0), self._variances(batch.variances), opt.code_type)
         shares = overlaps(truth.box.unsqueeze(1), cells).squeeze(1)
         ignored = torch.zeros_like(shares, dtype=torch.bool)
         if opt.ignore_cross_boundary_bbox:
@@ -126,6 +134,8 @@ class _Costs(_Set, abstract=True):
         group, prior, place = found.pairs()
         predicted = loc[group // self.loc_classes, prior, group % self.loc_classes]
         boxes, variances = batch.boxes[prior], batch.variances[prior]
+        if batch.refined is not None:
+            boxes = batch.refined[group // self.loc_classes, prior]
         error = predicted - encode(truth.box[place], boxes, self._variances(variances), opt.code_type)
         if opt.encode_variance_in_target:
             error = error / variances
@@ -175,11 +185,14 @@ class _Mining(_Costs, abstract=True):
         matched = index >= 0
         label = torch.where(matched, batch.truth.label[index.clamp(min=0)], self.background)
         cost = self._conf_costs(batch.conf[found.group], label)
-        eligible = (index == UNMATCHED) & (found.overlap < opt.neg_overlap)
+        likely = torch.ones_like(matched)
+        if batch.objectness is not None:
+            likely = batch.objectness[found.group] >= opt.objectness_score
+        eligible = (index == UNMATCHED) & (found.overlap < opt.neg_overlap) & likely
         counts = torch.minimum((matched.sum(1) * opt.neg_pos_ratio).long(), eligible.sum(1))
         if self.mining == HARD_EXAMPLE:
-            cost[matched] += self._loc_costs(batch.loc, batch, found)
-            eligible = torch.ones_like(matched)
+            cost[matched] += self._loc_costs(batch.loc, replace(batch, refined=None), found)
+            eligible = likely
             counts = torch.full_like(counts, opt.sample_size)
         chosen = torch.zeros_like(matched)
         for i, count in enumerate(counts.tolist()):
@@ -202,29 +215,32 @@ class _Mining(_Costs, abstract=True):
         return places[nms(boxes[places], cost[places], how.nms_threshold)[:count]]
 
 
-class MultiBoxLoss(_Mining, bottoms=4, options="multibox_loss_param"):
+class MultiBoxLoss(_Mining, bottoms=(4, 6), options="multibox_loss_param"):
     """SSD's loss: a localization loss for the offsets of matched priors and a confidence loss for the scores.
 
     bottoms: loc (N, P L 4), L = 1 or num_classes; conf (N, P C); priors (1, 2, P 4), boxes and variances;
-    truth (1, 1, T, 8), rows [image, label, instance, xmin, ymin, xmax, ymax, difficult], image -1 for padding
+    truth (1, 1, T, 8), rows [image, label, instance, xmin, ymin, xmax, ymax, difficult], image -1 for padding;
+    RefineDet's second stage: conf (N, P 2) and loc (N, P 4) of the first. Its loc moves the priors, and a prior whose
+    objectness conf[1] is below objectness_score is not chosen as negative.
     top: loss () = (loc_weight sum over matches of L_loc + sum over chosen priors of L_conf) / normalizer
 
     Each truth box is matched to its best prior; PER_PREDICTION also matches priors that overlap by overlap_threshold.
     Chosen priors: MAX_NEGATIVE: matches, and neg_pos_ratio times as many of the hardest below neg_overlap;
     HARD_EXAMPLE: the sample_size hardest, and only their matches count; NONE: all.  The target of unmatched priors is
     background_label_id.  normalizer: matches (VALID), N P (FULL), N (BATCH_SIZE) or 1 (NONE), at least 1.
-    Source: Liu et al., arXiv:1512.02325 (SSD), multibox_loss_layer.cpp, bbox_util.cpp.
+    Source: Liu et al., arXiv:1512.02325 (SSD); Zhang et al., arXiv:1711.06897 (RefineDet): multibox_loss_layer.cpp,
+    bbox_util.cpp.
     """
 
     constant = (3,)
-    exempt = (2, 3)
+    exempt = (2, 3, 4, 5)
     effects = Effects.VALUES
 
-    def forward(self, loc: Tensor, conf: Tensor, priors: Tensor, truth: Tensor) -> Tensor:
-        self._check_shapes(loc, conf, priors, truth)
-        return untraced(self._loss)(loc, conf, priors, truth)
+    def forward(self, loc: Tensor, conf: Tensor, priors: Tensor, truth: Tensor, *first: Tensor) -> Tensor:
+        self._check_shapes(loc, conf, priors, truth, *first)
+        return untraced(self._loss)(loc, conf, priors, truth, *(each.detach() for each in first))
 
-    def _loss(self, loc: Tensor, conf: Tensor, priors: Tensor, rows: Tensor) -> Tensor:
+    def _loss(self, loc: Tensor, conf: Tensor, priors: Tensor, rows: Tensor, *first: Tensor) -> Tensor:
         if not has_values(loc):
             return loc.sum() * 0 + conf.sum() * 0
         opt, images = self.opt, loc.shape[0]
@@ -235,6 +251,7 @@ class MultiBoxLoss(_Mining, bottoms=4, options="multibox_loss_param"):
             boxes,
             variances,
             self._truth(rows, images),
+            *self._first_stage(boxes, variances, images, *first),
         )
         found = self._matched(batch)
         negatives = None if self.mining == NONE else self._mined(batch, found)
@@ -245,3 +262,13 @@ class MultiBoxLoss(_Mining, bottoms=4, options="multibox_loss_param"):
         if wanted[1]:
             total = total + self._conf_loss(batch, found, negatives)
         return self.average(total, found.index >= 0, images, len(batch.boxes))
+
+    def _first_stage(
+        self, boxes: Tensor, variances: Tensor, images: int, conf: Tensor | None = None, loc: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The boxes that RefineDet's first stage moved, and its scores of an object."""
+        objectness = None if conf is None else conf.reshape(images, -1, 2)[..., 1]
+        if loc is None:
+            return None, objectness
+        moved = decode(loc.reshape(images, -1, 4), boxes, self._variances(variances), self.opt.code_type)
+        return moved, objectness

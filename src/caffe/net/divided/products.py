@@ -69,7 +69,7 @@ def _split_losses(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     found = []
     for call in calls:
         layer: Any = call.layer
-        if type(layer) is not SoftmaxWithLoss or layer.top_count > 1 or not call.backward:
+        if type(layer) is not SoftmaxWithLoss or layer.top_count > 1 or layer.class_weights or not call.backward:
             continue
         place, cut = call.reads[0]
         maker = makers[place]

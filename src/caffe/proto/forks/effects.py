@@ -24,7 +24,10 @@ _TOLD: set[tuple[str, str]] = set()
 
 def has_effects(net: Any) -> bool:
     """Whether `apply` would change the net."""
-    return any(layer.type == "AutoCrop" or _translated(layer) or _is_undecided(layer) for layer in net.layer)
+    return any(
+        layer.type == "AutoCrop" or _translated(layer) or _is_undecided(layer) or _is_fused(layer)
+        for layer in net.layer
+    )
 
 
 def apply(net: Any, name: str) -> None:
@@ -32,7 +35,8 @@ def apply(net: Any, name: str) -> None:
 
     pooling_param: ceil_mode becomes round_mode; sizes given twice become _h and _w. convolution_param: hole becomes
     dilation. batch_norm_param: a filler of Intel's Caffe adds a scale to the BatchNorm, unless a Scale layer follows.
-    AutoCrop of RCF becomes Crop.
+    AutoCrop of RCF becomes Crop. torch_pooling of NVCaffe becomes round_mode: FLOOR. relu of Intel's Caffe in
+    convolution_param and batch_norm_param becomes a ReLU layer.
     """
     for index, layer in enumerate(net.layer):
         try:
@@ -46,6 +50,8 @@ def apply(net: Any, name: str) -> None:
             raise ProtoError(f'{name}: layer "{layer.name}" ({layer.type}): {error}') from None
         if _is_undecided(layer):
             layer.batch_norm_param.use_weight_bias = not _is_scaled(layer, net.layer[index + 1 :])
+    if any(map(_is_fused, net.layer)):
+        _split_relu(net)
 
 
 def tell(message: Any, name: str) -> None:
@@ -86,10 +92,43 @@ def refuse_solver(param: Any) -> None:
 def _translated(layer: Any) -> bool:
     pool, conv = layer.pooling_param, layer.convolution_param
     sides = any(getattr(pool, f"more_{side}") for side in _SIDES)
-    return pool.HasField("ceil_mode") or sides or bool(conv.hole) or conv.HasField("hole_h") or conv.HasField("hole_w")
+    rounded = pool.HasField("ceil_mode") or pool.HasField("torch_pooling")
+    return rounded or sides or bool(conv.hole) or conv.HasField("hole_h") or conv.HasField("hole_w")
+
+
+def _is_fused(layer: Any) -> bool:
+    """Whether a convolution or BatchNorm has fields of Intel's Caffe for a ReLU behind it."""
+    conv, norm = layer.convolution_param, layer.batch_norm_param
+    return conv.HasField("relu") or conv.HasField("negative_slope") or norm.HasField("relu")
+
+
+def _split_relu(net: Any) -> None:
+    """Replace the field relu by a ReLU layer in place of the top. A negative_slope without relu has no effect."""
+    layers = []
+    for layer in net.layer:
+        layers.append(layer)
+        for param in (layer.convolution_param, layer.batch_norm_param):
+            if param.relu and layer.top:
+                relu = caffe_pb2.LayerParameter(name=f"{layer.name}/relu", type="ReLU", bottom=layer.top, top=layer.top)
+                relu.relu_param.negative_slope = getattr(param, "negative_slope", 0)
+                for rule in ("include", "exclude"):
+                    getattr(relu, rule).extend(getattr(layer, rule))
+                layers.append(relu)
+        for option in ("convolution_param", "batch_norm_param"):
+            if layer.HasField(option):
+                getattr(layer, option).ClearField("relu")
+        if layer.HasField("convolution_param"):
+            layer.convolution_param.ClearField("negative_slope")
+    made = [type(layer).FromString(layer.SerializeToString()) for layer in layers]
+    del net.layer[:]
+    net.layer.extend(made)
 
 
 def _pool(param: Any) -> None:
+    if param.HasField("torch_pooling"):
+        if param.torch_pooling:
+            param.round_mode = _PoolingParameter.FLOOR
+        param.ClearField("torch_pooling")
     if param.HasField("ceil_mode"):
         mode = _PoolingParameter.CEIL if param.ceil_mode else _PoolingParameter.FLOOR
         if param.HasField("round_mode") and param.round_mode != mode:

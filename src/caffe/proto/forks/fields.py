@@ -31,18 +31,21 @@ EFFECT = _by_message(
     {
         of.NVIDIA: {
             "BatchNormParameter": "scale_bias scale_filler bias_filler",
-            "SolverParameter": "rampup_lr rampup_interval max_momentum momentum_power",
+            "PoolingParameter": "torch_pooling",
+            "SolverParameter": "rampup_lr rampup_interval max_momentum momentum_power larc larc_policy larc_eta "
+            "larc_turbo weight_decay_policy max_weight_decay weight_decay_power",
         },
         of.INTEL: {
-            "BatchNormParameter": "filler use_weight_bias bias_term",
+            "BatchNormParameter": "filler use_weight_bias bias_term relu",
+            "ConvolutionParameter": "relu negative_slope",
             "ConcatParameter": "per_fla_fuse",
-            "SolverParameter": "warmup_start_lr",
+            "SolverParameter": "warmup_start_lr local_lr_auto local_gw_ratio",
         },
         of.DEEPLAB: {"ConvolutionParameter": "hole hole_h hole_w"},
         of.DENSENET: {"PoolingParameter": "ceil_mode"},
         of.OPENCL: {"PoolingParameter": "more_kernel_size more_stride more_pad"},
         of.RFCN: {"LossParameter": "pre_fixed_normalizer"},
-        of.SSD: {"SolverParameter": "eval_type ap_version show_per_class_result"},
+        of.SSD: {"SolverParameter": "eval_type ap_version show_per_class_result plateau_winsize"},
         of.YOLO: {"SolverParameter": "stagelr stageiter"},
     }
 )
@@ -80,7 +83,6 @@ WITHOUT_EFFECT = _by_message(
     }
 )
 
-_BEHIND = 'write a "ReLU" layer after it'
 _AXES = 'write "Convolution" with a bottom of 5 axes, and each size once for each axis'
 _TSN_CROPS = dict.fromkeys(
     ("fix_crop", "multi_scale", "scale_ratios", "max_distort", "is_flow", "more_fix_crop", "stride"), (of.TSN, "")
@@ -114,11 +116,9 @@ _PRUNING = dict.fromkeys(
     ],
     (of.INCREG, "train without, or prune with Caffe_IncReg"),
 )
-_LARC = 'write type: "LARS", with trust_coefficient in the place of larc_eta (docs/solvers.md)'
 
 REFUSED: dict[str, dict[str, tuple[str, str]]] = {
     "BatchNormParameter": {
-        "relu": (of.INTEL, _BEHIND),
         "update_global_stats": (
             of.DEEPLAB,
             "remove it: statistics are updated in TRAIN unless use_global_stats is true",
@@ -127,8 +127,6 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
     "ConvolutionParameter": {
         "filter_group": (of.C3D, _AXES),
         "kernel_depth": (of.C3D, _AXES),
-        "negative_slope": (of.INTEL, _BEHIND),
-        "relu": (of.INTEL, _BEHIND),
         "temporal_pad": (of.C3D, _AXES),
         "temporal_stride": (of.C3D, _AXES),
     },
@@ -163,17 +161,9 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
         "kernel_depth": (of.C3D, ""),
         "temporal_pad": (of.C3D, ""),
         "temporal_stride": (of.C3D, ""),
-        "torch_pooling": (of.NVIDIA, "write round_mode: FLOOR"),
     },
     "SolverParameter": {
         "disabled_update": (of.INTEL, "write base_lr: 0"),
-        "larc": (of.NVIDIA, _LARC),
-        "larc_eta": (of.NVIDIA, _LARC),
-        "larc_policy": (of.NVIDIA, _LARC),
-        "larc_turbo": (of.NVIDIA, _LARC),
-        "local_lr_auto": (of.INTEL, 'write type: "LARS", with trust_coefficient in the place of local_gw_ratio'),
-        "local_gw_ratio": (of.INTEL, "remove it, as local_lr_auto is not set"),
-        "plateau_winsize": (of.SSD, "write patience, counted in tests (docs/solvers.md)"),
         "stepearly": ("junhyukoh's caffe-lstm", 'write lr_policy: "plateau" (docs/solvers.md)'),
         "test_offset": (of.INTEL, "set test_initialization and test_interval"),
         **_PRUNING,
@@ -195,6 +185,8 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
         "more_resize_param": (of.MOBILENETYOLO, ""),
         "noise_param": (of.SSD, "write noise (docs/data.md), which adds Gaussian noise"),
         "pad": (of.INTEL, ""),
+        "rand_resize_ratio_lower": (of.NVIDIA, _RESIZED),
+        "rand_resize_ratio_upper": (of.NVIDIA, _RESIZED),
         "random_aspect_ratio_param": (of.INTEL, _RESIZED),
         "random_resize_param": (of.INTEL, _RESIZED),
         "resize_param": (of.SSD, "resize the images beforehand (docs/data.md)"),

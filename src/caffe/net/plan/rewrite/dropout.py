@@ -18,7 +18,7 @@ def drop_dropout(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
     for call in calls:
         call = replace(call, reads=tuple((place.get(read, read), cut) for read, cut in call.reads))
         layer = call.layer
-        if type(layer) is Dropout and not layer.training and layer.opt.scale_train and call.writes[0] not in wanted:
+        if type(layer) is Dropout and not layer.draws and layer.opt.scale_train and call.writes[0] not in wanted:
             place[call.writes[0]] = call.reads[0][0]
         else:
             left.append(call)
