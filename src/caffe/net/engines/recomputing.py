@@ -28,8 +28,8 @@ class Recomputing(Eager):
     """Divides the calls into segments. Forward keeps only the values that later segments read; backward runs a segment
     again before it computes its gradients.
 
-    The segments are chosen so that backward never needs much memory at a time, which leaves in the order of sqrt(n) of n
-    equal values. The last segment keeps its values, because backward needs them at once. A repeated run
+    The segments are chosen so that backward never needs much memory at a time, which leaves some sqrt(n) of n equal
+    values. The last segment keeps its values, because backward needs them at once. A repeated run
     draws the same random numbers, and does not change running statistics. Layers with other effects, such as data
     layers and Python layers, run once and keep what their gradients need.
     Source: Chen et al., arXiv:1604.06174.
