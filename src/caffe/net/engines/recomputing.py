@@ -128,7 +128,7 @@ def cut(calls: Sequence[Call], wanted: frozenset[int]) -> list[list[Call]]:
     be larger at the start of the net.
     """
     loads = _loads(calls, wanted)
-    low, high = max(loads.own, default=0), sum(loads.own) + loads.gradients[0]
+    low, high = float(max(loads.own, default=0)), float(sum(loads.own) + loads.gradients[0])
     ends = [len(calls)]
     for _ in range(_TRIALS):
         middle = (low + high) / 2
