@@ -85,10 +85,10 @@ $(BENCH): $(READY)
 	$(PIP) $(TORCH_INDEX) -e '.[bench]'
 	@touch $@
 
-bench: $(BENCH)  ## measure speed beside other engines: half an hour
+bench: $(BENCH)  ## measure speed beside other engines: at most 45 minutes
 	$(BIN)/python -W ignore -m benchmarks
 
-bench-short: $(BENCH)  ## the same in two minutes, less exact
+bench-short: $(BENCH)  ## the same in three minutes, less exact
 	$(BIN)/python -W ignore -m benchmarks -short
 
 bench-data: $(READY)  ## measure how many images a second come from an LMDB

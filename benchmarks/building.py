@@ -2,7 +2,9 @@
 
     python -m benchmarks building [-short]
 
-The first table is in milliseconds of processor time, medians. The second is the wall time of commands that take turns:
+The first table is in milliseconds of processor time, medians. The column "before / now" relates them to the
+revision BEFORE of this repository, from which the goal counts, in processes that take turns; without git or that
+revision it is empty. The second is the wall time of commands that take turns:
 `python -c "import torch"`, `caffe train` of one iteration of LeNet, `caffe --help`. The difference of the first two is
 our part of the start.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,11 +24,25 @@ from pathlib import Path
 from typing import Any
 
 import caffe
-from benchmarks.report import machine
+from benchmarks import tasks
+from benchmarks.report import keep, machine
 from benchmarks.workloads import NETS, prepare
 from caffe import models
 from caffe.proto import caffe_pb2, text
 
+ROOT = Path(__file__).parent.parent
+BEFORE = "e2805dc~1"
+"""The last revision before the work on building and reshaping began."""
+BUILD = """
+import statistics, sys, time, caffe
+for path in sys.argv[1:]:
+    times = []
+    for _ in range(4):
+        begun = time.process_time()
+        caffe.Net(path, caffe.TEST)
+        times.append(time.process_time() - begun)
+    print(statistics.median(times[1:]))
+"""
 CAFFE = Path(sys.executable).parent / "caffe"
 
 
@@ -40,7 +57,11 @@ def tiny(layers: int) -> Any:
 
 def resnet152() -> Any:
     """ResNet-152 without fillers, as published for use with weights."""
-    net = models.resnet152(batch=1, size=224, train=False)
+    return unfilled(models.resnet152(batch=1, size=224, train=False))
+
+
+def unfilled(net: Any) -> Any:
+    """The same net without fillers, which a weight file makes useless."""
     for layer in net.layer:
         for options in ("convolution_param", "inner_product_param"):
             if layer.HasField(options):
@@ -58,11 +79,46 @@ def milliseconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def built(repeats: int) -> None:
-    """Print a table of building and reshaping."""
-    print("| net | layers | building | for each layer | reshape, new size | reshape, size seen before |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    nets = {"ResNet-152": resnet152(), **{f"chain of {n}": tiny(n) for n in (125, 250, 500, 1000, 2000)}}
+def half_ssd() -> Any:
+    """The SSD of `benchmarks.training` without fillers."""
+    net = tasks.ssd(1, 300)
+    del net.layer[-1]
+    return unfilled(net)
+
+
+def since(nets: dict[str, Any], rounds: int) -> dict[str, float]:
+    """For each net the time to build it in the revision BEFORE over that of now; nothing if git does not have it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        git = ["git", "-C", str(ROOT), "archive", "-o", str(folder / "old.tar"), BEFORE, "src"]
+        try:
+            subprocess.run(git, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            return {}
+        shutil.unpack_archive(folder / "old.tar", folder / "old", filter="data")
+        for name, param in nets.items():
+            text.write(folder / f"{name}.prototxt", param)
+        paths = [str(folder / f"{name}.prototxt") for name in nets]
+        found: dict[str, list[list[float]]] = {"old": [], "now": []}
+        for _ in range(rounds):
+            for which, source in (("old", folder / "old" / "src"), ("now", ROOT / "src")):
+                environment = {**os.environ, "PYTHONPATH": str(source)}
+                command = [sys.executable, "-W", "ignore", "-c", BUILD, *paths]
+                run = subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, text=True)
+                found[which].append([float(word) for word in run.stdout.split()])
+        old, now = ([statistics.median(times) for times in zip(*found[which], strict=True)] for which in found)
+        return {name: a / b for name, a, b in zip(nets, old, now, strict=True)}
+
+
+def built(repeats: int) -> dict[str, float]:
+    """Print a table of building and reshaping. Returns the figures for the goals."""
+    print("| net | layers | building | for each layer | before / now | reshape, new size | reshape, size seen before |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    chains = {f"chain of {n}": tiny(n) for n in (125, 250, 500, 1000, 2000)}
+    nets = {"ResNet-152": resnet152(), "SSD-300": half_ssd(), **chains}
+    before = since({name: nets[name] for name in ("ResNet-152", "SSD-300", "chain of 1000")}, min(repeats, 5))
+    figures = {f"{name}, before / now": times for name, times in before.items()}
+    each: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, param in nets.items():
             path = Path(folder) / "net.prototxt"
@@ -70,7 +126,13 @@ def built(repeats: int) -> None:
             took = milliseconds(lambda path=path: caffe.Net(path, caffe.TEST), repeats)  # type: ignore[misc]
             count = len(param.layer)
             new, seen = reshaped(caffe.Net(path, caffe.TEST))
-            print(f"| {name} | {count} | {took:.1f} ms | {took / count * 1e3:.0f} us | {new:.1f} ms | {seen:.1f} ms |")
+            each[name] = took / count
+            figures[f"{name}, seen / new"] = seen / new
+            print(
+                f"| {name} | {count} | {took:.1f} ms | {took / count * 1e3:.0f} us | "
+                f"{f'{before[name]:.2f}' if name in before else ''} | {new:.2f} ms | {seen:.2f} ms |"
+            )
+    return {**figures, "a layer of 2000 / of 125": each["chain of 2000"] / each["chain of 125"]}
 
 
 def reshaped(net: caffe.Net) -> tuple[float, float]:
@@ -86,8 +148,8 @@ def reshaped(net: caffe.Net) -> tuple[float, float]:
     return new, statistics.median(milliseconds(lambda size=size: to(size), 1) for size in (8, 9) * 3)  # type: ignore[misc]
 
 
-def started(repeats: int) -> None:
-    """Print the wall time of commands that take turns."""
+def started(repeats: int) -> dict[str, float]:
+    """Print the wall time of commands that take turns. Returns the figures for the goals."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(NETS["lenet"], folder, train=True, solver="max_iter: 1")
@@ -105,8 +167,10 @@ def started(repeats: int) -> None:
                 subprocess.run(command, check=True, capture_output=True, env=compiled)
                 times[name].append(time.perf_counter() - begun)
     print("| command | seconds |\n| --- | ---: |")
-    for name, took in times.items():
-        print(f"| `{name}` | {statistics.median(took):.2f} |")
+    medians = [statistics.median(took) for took in times.values()]
+    for name, took in zip(times, medians, strict=True):
+        print(f"| `{name}` | {took:.2f} |")
+    return {"first iteration, s": medians[1], "of that ours, s": medians[1] - medians[0], "help, s": medians[2]}
 
 
 def main(argv: list[str]) -> None:
@@ -118,9 +182,11 @@ def main(argv: list[str]) -> None:
     repeats = 2 if short else 7
     print(machine(2))
     print()
-    built(repeats)
+    figures = built(repeats)
     print()
-    started(repeats)
+    figures |= started(repeats)
+    if not short:
+        keep("building", figures)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ import torch
 from google.protobuf import text_format
 
 from benchmarks import real
-from benchmarks.report import RESULTS, machine
+from benchmarks.report import RESULTS, keep, machine
 from caffe.data.databases.datum import encode_datum
 from caffe.data.databases.lmdb import LmdbWriter
 from caffe.data.pipeline.pool import cores
@@ -116,6 +116,7 @@ def main() -> int:
     print("\n".join(lines))
     if options.rounds >= 3:
         (RESULTS / "data.md").write_text("\n".join(["# Data\n", *lines]) + "\n")
+        keep("data", {kind: middle(ours, loader) for kind, ours, loader, *_ in rows})
     return 0
 
 
@@ -250,7 +251,12 @@ def show(rates: list[float]) -> str:
 
 def ratio(ours: list[float], theirs: list[float]) -> str:
     """Return the speed of ours relative to the other: the median of the rounds' ratios."""
-    return f"{statistics.median(a / b for a, b in zip(ours, theirs, strict=True)):.2f}" if theirs else ""
+    return f"{middle(ours, theirs):.2f}" if theirs else ""
+
+
+def middle(ours: list[float], theirs: list[float]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 import caffe
+from benchmarks.report import keep
 from benchmarks.update import measure
 from caffe import log
 
@@ -91,6 +92,8 @@ def main() -> None:
     given = parser.parse_args()
     if int(cv2.__version__.split(".")[0]) >= 5:
         sys.exit(f"OpenCV {cv2.__version__} has no importer for Caffe: pip install 'opencv-python-headless<5'")
+    if not (given.folder / "index.json").exists():
+        sys.exit(f"{given.folder} has no index.json: name the folder of the reference models, or set CAFETIERE_SHARED")
     log.start(logging.ERROR)
     torch.set_num_threads(given.threads)
     cv2.setNumThreads(given.threads)
@@ -101,6 +104,7 @@ def main() -> None:
         "| model | ours | OpenCV / ours | ours, OpenVINO | OpenCV / ours | OpenCV |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
+    figures: dict[str, float] = {}
     for name in MODELS:
         runs = steps(given.folder, name)
         turns = rounds(runs, given.seconds)
@@ -108,11 +112,13 @@ def main() -> None:
         ms = {key: 1e3 * value for key, value in found.items()}
         ours = " | ".join(f"{ms[key]:.1f} | {ms['opencv'] / ms[key]:.2f}" for key in ("torch", "openvino"))
         title = name.replace("/reference", "").removesuffix(".npz")
+        figures |= {f"{title}, {key}": ms["opencv"] / ms[key] for key in ("torch", "openvino")}
         lines.append(f"| {title} | {ours} | {ms['opencv']:.1f} |")
         print(lines[-1], flush=True)
     print("\n".join(lines))
     if not given.dry:
         (RESULTS / "detection.md").write_text("\n".join(lines) + "\n")
+        keep("detection", figures)
 
 
 if __name__ == "__main__":

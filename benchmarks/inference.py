@@ -1,6 +1,6 @@
 """Inference of trained nets, compared with ONNX Runtime, OpenVINO, OpenCV's DNN module and real Caffe.
 
-    python -m benchmarks inference [-nets alexnet] [-engines onnx,vino] [-threads 1,2] [-rounds 7]
+    python -m benchmarks inference [-nets alexnet] [-engines onnx,vino] [-threads 1,2] [-rounds 5]
     python -m benchmarks single    the same for one image: LeNet, the three nets of MTCNN, GoogLeNet
 
 All engines use the same weights and data, get the data as an array in each run, and return the outputs as arrays. The
@@ -27,7 +27,7 @@ from caffe.proto import weights
 
 ENGINES = [
     Kind(OURS, "ours", "infer"),
-    Kind(f"{OURS} compiled", "ours", "infer", {"compiled": True}, like=OURS),
+    Kind(f"{OURS} compiled", "ours", "infer", {"compiled": True}, like=OURS, extra=True),
     Kind(f"{OURS}, OpenVINO", "ours", "infer", {"engine": "openvino"}),
     Kind("ONNX Runtime", "onnx_runtime", "infer"),
     Kind("OpenVINO", "open_vino", "infer"),

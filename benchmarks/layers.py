@@ -1,6 +1,6 @@
 """`net.forward()` and `net.backward()` layer by layer on one image, compared with real Caffe.
 
-    python -m benchmarks layers [-nets lenet,rnet] [-engines real] [-threads 1,2] [-rounds 7]
+    python -m benchmarks layers [-nets lenet,rnet] [-engines real] [-threads 1,2] [-rounds 5]
 
 Scripts such as DeepDream and detection loops run nets in this way: every blob and every diff is filled and can be read.
 The nets have `force_backward`, so that backward computes the gradient of the image. The last lines of the output are
@@ -113,8 +113,11 @@ def main(argv: list[str]) -> None:
                 found[f"{name} {way}"] = {"engines": measure(chosen(engines(way), given), folder, given)}
                 report.progress(f"{name} {way}", found[f"{name} {way}"]["engines"])
     report.save("layers", found, given)
-    for way, took in overhead().items():
+    figures = overhead()
+    for way, took in figures.items():
         print(f"beyond the torch function, {way}: {took:.1f} microseconds a layer")
+    if given.whole:
+        report.keep("overhead", figures)
 
 
 if __name__ == "__main__":

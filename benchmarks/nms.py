@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.report import keep
 from benchmarks.update import measure
 from caffe.layers.support.boxes import batched_nms
 
@@ -83,6 +84,7 @@ def main() -> None:
         f"| boxes up to | top_k | kept | ours ms | {name} ms | {name} / ours |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
+    ratios: dict[str, float] = {}
     for size in (0.02, 0.1, 0.5):
         boxes, scores = scene(size)
         for top_k in (400, None):
@@ -92,10 +94,12 @@ def main() -> None:
             figures = f"{1e3 * seconds['ours']:.1f} | {1e3 * seconds['theirs']:.1f}"
             kept = f"{ours(boxes, scores, top_k):,}"
             ratio = seconds["theirs"] / seconds["ours"]
+            ratios[f"{size:g}, {top_k or 'all'}"] = ratio
             lines.append(f"| {size:g} | {top_k or 'all'} | {kept} | {figures} | {ratio:.2f} |")
     print("\n".join(lines))
     if not given.dry:
         (RESULTS / "nms.md").write_text("\n".join(lines) + "\n")
+        keep("nms", {"against OpenCV": float(name == "OpenCV"), **ratios})
 
 
 def bound(run: Candidate, boxes: Tensor, scores: Tensor, top_k: int | None) -> Callable[[], None]:

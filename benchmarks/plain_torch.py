@@ -6,6 +6,7 @@ Such a net does not use Cafetière when it runs; this file only uses it to read 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from caffe.proto import caffe_pb2
+from benchmarks.plain_multibox import MultiBox
+from caffe.proto import caffe_pb2, text, weights
 
 Blobs = dict[str, list[np.ndarray]]
-NO_MODULE = ("SoftmaxWithLoss", "Concat", "Eltwise")
+NO_MODULE = ("SoftmaxWithLoss", "Concat", "Eltwise", "Crop")
+CONSTANT = ("Accuracy", "DummyData", "PriorBox")
+"""Layers that are left out, together with those that read nothing but the tops of these."""
+
+
+def read(folder: Path) -> PlainNet:
+    """The net of a folder of `benchmarks.workloads` with its weights, in training."""
+    blobs = weights.read(folder / "net.caffemodel")
+    net = text.read(folder / "net.prototxt", caffe_pb2.NetParameter())
+    if (folder / "priors.npy").exists():
+        blobs[net.layer[-1].name] = [np.load(folder / "priors.npy")]
+    return PlainNet(net, blobs)
+
+
+def batches(folder: Path) -> list[tuple[Tensor, Tensor]]:
+    """Data and labels of a folder, of each size of the images."""
+    pairs = ((at, at.with_name(at.name.replace("data", "label"))) for at in sorted(folder.glob("data*.npy")))
+    return [(torch.from_numpy(np.load(data)), torch.from_numpy(np.load(label))) for data, label in pairs]
 
 
 class PlainNet(nn.Module):
@@ -29,7 +48,8 @@ class PlainNet(nn.Module):
     def __init__(self, net: Any, blobs: Blobs) -> None:
         super().__init__()
         self.steps: list[tuple[str, str, list[str], str, float]] = []
-        layers = [layer for layer in net.layer if layer.type not in ("Input", "Accuracy")]
+        layers, self.fixed = computed(net)
+        self.options: dict[str, int] = {}  # for a top, the axis of its Concat or loss, the offset of its Crop
         merged: set[str] = set()
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if layer.name in merged:
@@ -43,17 +63,24 @@ class PlainNet(nn.Module):
                 self.add_module(name, MODULES[layer.type](layer, blobs.get(layer.name), scale))
             weight = layer.loss_weight[0] if layer.loss_weight else 1.0
             self.steps.append((layer.type, name, list(layer.bottom), layer.top[0], weight))
+            axis = layer.concat_param.axis if layer.type == "Concat" else layer.softmax_param.axis
+            self.options[layer.top[0]] = layer.crop_param.offset[0] if layer.type == "Crop" else axis
         read = {bottom for _, _, bottoms, top, _ in self.steps for bottom in bottoms if bottom != top}
         self.outputs = [top for *_, top, _ in self.steps if top not in read]
 
     def forward(self, data: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         values, losses = {"data": data}, []
         for kind, name, bottoms, top, weight in self.steps:
-            x = [values[bottom] for bottom in bottoms if bottom != "label"]
+            x = [values[bottom] for bottom in bottoms if bottom != "label" and bottom not in self.fixed]
             if kind == "SoftmaxWithLoss":
-                losses.append(weight * F.cross_entropy(x[0].flatten(1), label))
+                losses.append(weight * cross_entropy(x[0], label, self.options[top]))
+            elif kind == "MultiBoxLoss":
+                losses.append(weight * getattr(self, name)(x[0], x[1], label))
             elif kind == "Concat":
-                values[top] = torch.cat(x, 1)
+                values[top] = torch.cat(x, self.options[top])
+            elif kind == "Crop":
+                at, (height, width) = self.options[top], x[1].shape[2:]
+                values[top] = x[0][:, :, at : at + height, at : at + width]
             elif kind == "Eltwise":
                 values[top] = x[0] + x[1]
             else:
@@ -61,6 +88,26 @@ class PlainNet(nn.Module):
         if losses:
             return sum(losses[1:], losses[0])
         return tuple(values[name] for name in dict.fromkeys(self.outputs))
+
+
+def computed(net: Any) -> tuple[list[Any], set[str]]:
+    """The layers that a net of PyTorch computes, and the constant blobs, which it does not."""
+    layers, fixed = [], set()
+    for layer in net.layer:
+        if layer.type in CONSTANT or (layer.bottom and fixed.issuperset(layer.bottom)):
+            fixed.update(layer.top)
+        elif layer.type != "Input":
+            layers.append(layer)
+    return layers, fixed
+
+
+def cross_entropy(scores: Tensor, label: Tensor | None, axis: int) -> Tensor:
+    """The mean over all labels; classes are along the axis."""
+    assert label is not None
+    scores = scores.flatten(0, axis - 1)
+    if scores.dim() > 2 and scores.shape[2:].numel() == 1:
+        scores = scores.flatten(1)
+    return F.cross_entropy(scores, label.view(scores.shape[0], *scores.shape[2:]))
 
 
 def convolution(layer: Any, blobs: Sequence[np.ndarray], _: Any) -> nn.Module:
@@ -72,10 +119,41 @@ def convolution(layer: Any, blobs: Sequence[np.ndarray], _: Any) -> nn.Module:
     return filled(made, blobs)
 
 
-def inner_product(_: Any, blobs: Sequence[np.ndarray], __: Any) -> nn.Module:
-    """Flattens each image and applies a linear map."""
+def deconvolution(layer: Any, blobs: Sequence[np.ndarray], _: Any) -> nn.Module:
+    """A transposed convolution without bias."""
+    opt, (inputs, outputs) = layer.convolution_param, blobs[0].shape[:2]
+    return filled(nn.ConvTranspose2d(inputs, outputs, opt.kernel_size[0], opt.stride[0], bias=False), blobs)
+
+
+def inner_product(layer: Any, blobs: Sequence[np.ndarray], _: Any) -> nn.Module:
+    """Flattens each image, if the axis is 1, and applies a linear map."""
     outputs, inputs = blobs[0].shape
-    return nn.Sequential(nn.Flatten(), filled(nn.Linear(inputs, outputs), blobs))
+    made = filled(nn.Linear(inputs, outputs), blobs)
+    return made if layer.inner_product_param.axis > 1 else nn.Sequential(nn.Flatten(), made)
+
+
+class Recurrent(nn.Module):
+    """`nn.LSTM` with Caffe's weights, whose gates are in another order."""
+
+    def __init__(self, blobs: Sequence[np.ndarray]) -> None:
+        super().__init__()
+        inner, bias, outer = (blob.reshape(4, -1, *blob.shape[1:])[[0, 1, 3, 2]].reshape(blob.shape) for blob in blobs)
+        self.lstm = filled(nn.LSTM(inner.shape[1], outer.shape[1]), [inner, outer, bias, np.zeros_like(bias)])
+        self.lstm.bias_hh_l0.requires_grad_(False)  # Caffe's layer has one bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0]
+
+
+class Permute(nn.Module):
+    """Other order of the axes."""
+
+    def __init__(self, order: Sequence[int]) -> None:
+        super().__init__()
+        self.order = list(order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.order)
 
 
 def pooling(layer: Any, _: Any, __: Any) -> nn.Module:
@@ -112,6 +190,10 @@ def lrn(layer: Any, _: Any, __: Any) -> nn.Module:
 
 MODULES = {
     "Convolution": convolution,
+    "Deconvolution": deconvolution,
+    "LSTM": lambda _, blobs, __: Recurrent(blobs),
+    "MultiBoxLoss": lambda layer, blobs, _: MultiBox(blobs[0], layer.multibox_loss_param.num_classes),
+    "Permute": lambda layer, *_: Permute(layer.permute_param.order),
     "InnerProduct": inner_product,
     "Pooling": pooling,
     "BatchNorm": batch_norm,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import goals, picture
+from benchmarks import goals, listed, picture
 from benchmarks.goals import value
 from benchmarks.rounds import OURS
 
@@ -41,23 +41,36 @@ def save(part: str, rows: dict[str, Any], given: argparse.Namespace) -> None:
     """Print the part's tables; if all of it was measured, store the results."""
     found = {"machine": machine(given.cores), "rounds": given.rounds, "seconds": given.seconds, "rows": rows}
     print("\n" + "\n".join(markdown(part, found)))
-    if given.whole and given.rounds >= 7:
+    if given.whole:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{part}.json").write_text(json.dumps(rounded(found), indent=1) + "\n")
         write()
 
 
+def keep(part: str, figures: dict[str, float]) -> None:
+    """Store the figures of a part that goals refer to, and write the list of goals."""
+    RESULTS.mkdir(exist_ok=True)
+    found = {"machine": machine(2), "figures": rounded(figures)}
+    (RESULTS / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n")
+    list_goals()
+
+
+def list_goals() -> None:
+    """Write the list of goals from the stored figures of all parts."""
+    stored = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    if "training" in stored:
+        stored["limits"] = {"rows": tables("training", stored["training"]["rows"])["limits"]}
+    (RESULTS / "goals.md").write_text("\n".join(listed.lines(stored)) + "\n")
+
+
 def write() -> None:
     """Write all tables, the list of goals and the pictures from the stored figures."""
     kept = {part: json.loads(path.read_text()) for part in TITLES if (path := RESULTS / f"{part}.json").exists()}
-    summary = ["# Goals", "", *GOAL_HEAD]
     for part, found in kept.items():
         lines = [*markdown(part, found), "", f"![{TITLES[part]}]({part}.png)"]
         (RESULTS / f"{part}.md").write_text("\n".join(lines) + "\n")
         picture.draw(TITLES[part], found["rows"], RESULTS / f"{part}.png")
-        for name, rows in tables(part, found["rows"]).items():
-            summary += goals.judged(name, rows)
-    (RESULTS / "goals.md").write_text("\n".join(summary) + "\n")
+    list_goals()
 
 
 def tables(part: str, rows: dict[str, Any]) -> dict[str, dict[str, Any]]:

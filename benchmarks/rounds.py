@@ -22,6 +22,8 @@ from benchmarks.arguments import check_names, numbers, words
 ROOT = Path(__file__).parent.parent
 OURS = "Cafetière"
 Found = dict[str, Any]
+LONG = 150.0
+"""Milliseconds of a call that is faster with more threads, whatever the engine."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -35,6 +37,8 @@ class Kind:
     options: dict[str, Any] = field(default_factory=dict)
     like: str = ""
     """The engine whose number of threads is used, if starting this engine for each number would take minutes."""
+    extra: bool = False
+    """Measured only if `-engines` names it, because it takes minutes."""
 
 
 class EngineError(Exception):
@@ -97,8 +101,13 @@ class Engine:
 
 
 def reason(said: str) -> str:
-    """Return why a process ended, from its output: the last line that names an exception, else the last line."""
+    """Return why a process ended, from its output: the text of glog's fatal line, else the last line that names an
+    exception, else the last line.
+    """
     lines = said.strip().splitlines() or ["it said nothing"]
+    fatal = re.search(r"^F\d{4} .*?\] (.*?)( \(known types: .*)?$", said, re.MULTILINE)
+    if fatal:
+        return fatal[1]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
     return (named or lines)[-1]
 
@@ -133,9 +142,14 @@ def measure(
 
 
 def best_threads(kind: Kind, folder: Path, counts: Iterable[int], seconds: float) -> Engine:
-    """Return the engine, warmed up, with the number of threads that is fastest in a short first pass."""
+    """Return the engine, warmed up, with the number of threads that is fastest in a short first pass.
+
+    The largest number comes first, and is the best one without a comparison if a call takes longer than LONG.
+    """
     best: Engine | None = None
-    for count in counts:
+    for count in sorted(counts, reverse=True):
+        if best is not None and best.least > LONG:
+            break
         engine = Engine(kind, folder, count)
         engine.turn(0)
         engine.turn(seconds)
@@ -158,7 +172,7 @@ def options(prog: str, nets: Collection[str], argv: Sequence[str], more: str = "
     cores = min(2, len(os.sched_getaffinity(0)))
     parser.add_argument("-nets", type=words, default=list(nets), help="by default all")
     parser.add_argument("-engines", type=words, default=[], help="parts of their names")
-    parser.add_argument("-rounds", type=int, default=7)
+    parser.add_argument("-rounds", type=int, default=5)
     parser.add_argument("-seconds", type=float, default=0.3, help="how long a turn lasts")
     parser.add_argument("-cores", type=int, default=cores, help="how many processors all engines have")
     parser.add_argument("-threads", type=numbers, help="to choose from")
@@ -168,15 +182,17 @@ def options(prog: str, nets: Collection[str], argv: Sequence[str], more: str = "
     check_names(parser, "net", given.nets, nets)
     given.threads = given.threads or sorted({1, given.cores})
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])
-    given.whole = set(given.nets) == set(nets) and not given.engines
+    given.whole = set(given.nets) == set(nets) and not given.engines and given.rounds >= 5
     return given
 
 
 def chosen(kinds: Sequence[Kind], given: argparse.Namespace) -> list[Kind]:
-    """Return the engines that `-engines` names, and always ours."""
+    """Return the engines that `-engines` names, and always ours; if it names none, all but those that are `extra`."""
     for part in given.engines:
         if not any(part.lower() in kind.name.lower() for kind in kinds):
             names = ", ".join(kind.name for kind in kinds)
             raise SystemExit(f"benchmarks: no engine has {part} in its name; the engines are: {names}")
     wanted = [part.lower() for part in given.engines]
-    return [kind for kind in kinds if not wanted or kind.name == OURS or any(p in kind.name.lower() for p in wanted)]
+    if not wanted:
+        return [kind for kind in kinds if not kind.extra]
+    return [kind for kind in kinds if kind.name == OURS or any(p in kind.name.lower() for p in wanted)]

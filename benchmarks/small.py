@@ -1,6 +1,6 @@
 """A training step of small nets, in which the work between the kernels counts, compared with hand-written PyTorch.
 
-    python -m benchmarks small [-nets mlp,lstm] [-engines tuned] [-threads 1,2] [-rounds 7]
+    python -m benchmarks small [-nets mlp,lstm] [-engines tuned] [-threads 1,2] [-rounds 5]
 
 LeNet with 64 images, a perceptron, an autoencoder, a siamese net with shared weights, and an LSTM of 64 units over 16
 steps. The modules of PyTorch are in `benchmarks/engines/handwritten.py`.
@@ -104,7 +104,7 @@ def engines(name: str) -> list[Kind]:
     tuned = {**extra, "tuned": True}
     return [
         Kind(OURS, "ours", "train"),
-        Kind(f"{OURS} compiled", "ours", "train", {"compiled": True}, like=OURS),
+        Kind(f"{OURS} compiled", "ours", "train", {"compiled": True}, like=OURS, extra=True),
         Kind("PyTorch eager", module, "train", extra),
         Kind("PyTorch tuned", module, "train", tuned),
         Kind("PyTorch compiled", module, "train", {**tuned, "compiled": True}, like="PyTorch tuned"),

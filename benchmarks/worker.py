@@ -5,7 +5,8 @@
 ENGINE is a module of `benchmarks.engines`, JOB a function in it, called with FOLDER and the keywords of OPTIONS (JSON);
 it returns a function that does the work once. Written for Python 3.8 as well, which real Caffe needs.
 
-    turn SECONDS   works once unmeasured, then for so long: {"ms": of one work, "least": of the quickest}
+    turn SECONDS   works once unmeasured, unless that takes longer; then for so long: {"ms": of one work,
+                   "least": of the quickest}
     once           works once: {"ms": ...}
     result FILE    works once and saves what it returned, arrays by name
     memory         kilobytes: {"before": peak after the imports, "peak": peak until now}
@@ -39,9 +40,10 @@ def timed(work):
 
 
 def turn(work, seconds):
-    """Call once to warm up, then until the time is over."""
-    work()
-    begun, times = time.perf_counter(), []
+    """Call once to warm up, unless that takes longer than the turn; then until the time is over."""
+    begun, times = time.perf_counter(), [timed(work)]
+    if seconds == 0 or times[0] < seconds * 1e3:
+        begun, times = time.perf_counter(), []
     while not times or time.perf_counter() - begun < seconds:
         times.append(timed(work))
     return {"ms": sum(times) / len(times), "least": min(times)}

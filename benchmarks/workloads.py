@@ -1,7 +1,8 @@
 """The input of the engines: nets, random weights that keep activations near one, and random data, as files.
 
 A folder made by `prepare` contains `net.prototxt`, `solver.prototxt` (for a net to train), `net.caffemodel`, `data.npy`
-and `label.npy`. All engines read the same files.
+and `label.npy`; for a net whose images change their size also `data_1.npy`, `label_1.npy` and so on, and for a detector
+`priors.npy`. All engines read the same files.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import caffe
+from benchmarks import tasks
 from caffe import models
 from caffe.proto import caffe_pb2, text, upgrade, weights
 
@@ -30,6 +32,17 @@ class Work:
     train: str | Callable[..., Any]
     deploy: str | Callable[..., Any]
     shape: tuple[int, ...]
+    batch: int = 0
+    """The number of examples; by default the first number of the shape."""
+    labels: Callable[..., np.ndarray] | None = None
+    """Makes the labels from a generator, the batch and, for maps, height and width; by default one of ten classes."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Further heights and widths of the images. A step then is one step for each size."""
+
+    @property
+    def examples(self) -> int:
+        """The number of examples in a batch."""
+        return self.batch or self.shape[0]
 
 
 NETS = {
@@ -51,8 +64,11 @@ TRAINED = {
     **NETS,
     "mobilenet_v2": Work(models.mobilenet_v2, models.mobilenet_v2, (8, 3, 224, 224)),
     "squeezenet": Work(models.squeezenet, models.squeezenet, (8, 3, 224, 224)),
+    "ssd": Work(tasks.ssd, "", (2, 3, 300, 300), labels=tasks.boxes),
+    "lstm": Work(tasks.lstm, "", (tasks.TIME, 64, 128), batch=64, labels=tasks.steps),
+    "fcn": Work(tasks.fcn, "", (1, 3, 160, 160), labels=tasks.maps, sizes=((128, 192), (192, 144))),
 }
-"""The same, and two more nets for training."""
+"""The same, and more nets for training."""
 
 SINGLE = {
     "lenet": Work("", "examples/mnist/lenet.prototxt", (1, 1, 28, 28)),
@@ -71,7 +87,7 @@ def net_param(work: Work, train: bool) -> Any:
     """Return the NetParameter with one Input layer instead of its data layers."""
     source = work.train if train else work.deploy
     if callable(source):
-        return source(batch=work.shape[0], size=work.shape[-1], train=train)
+        return source(batch=work.examples, size=work.shape[-1], train=train)
     given = upgrade.read_net(ROOT / source)
     net = caffe_pb2.NetParameter(name=given.name)
     inputs = net.layer.add(name="data", type="Input", top=["data", "label"] if train else ["data"])
@@ -88,18 +104,29 @@ def prepare(work: Work, folder: Path, train: bool, solver: str = "") -> Any:
     param = net_param(work, train)
     text.write(folder / "net.prototxt", param)
     (folder / "solver.prototxt").write_text(SOLVER.format(folder=folder, more=solver))
-    data = rng.standard_normal(work.shape, dtype=np.float32)
-    np.save(folder / "data.npy", data)
-    labels = next((shape for layer in param.layer for shape in layer.input_param.shape[1:]), None)
-    np.save(folder / "label.npy", rng.integers(0, 10, list(labels.dim) if labels else work.shape[0]))
-    weights.write(folder / "net.caffemodel", param, random_weights(net_param(work, train), data, rng))
+    for index, shape in enumerate((work.shape, *((*work.shape[:2], *size) for size in work.sizes))):
+        mark = f"_{index}" if index else ""
+        np.save(folder / f"data{mark}.npy", rng.standard_normal(shape, dtype=np.float32))
+        np.save(folder / f"label{mark}.npy", labels(work, param, shape, rng))
+    net = random_net(net_param(work, train), np.load(folder / "data.npy"), rng)
+    blobs = {layer.name: [np.array(blob.data) for blob in layer.blobs] for layer in net.layers if layer.blobs}
+    weights.write(folder / "net.caffemodel", param, blobs)
+    if "priors" in net.blobs:
+        net.forward(end="priors")
+        np.save(folder / "priors.npy", net.blobs["priors"].data)
     return param
 
 
-def random_weights(param: Any, data: np.ndarray, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
-    """Return arrays for each layer: weights as of He et al. (arXiv:1502.01852), and the statistics of `data` for
-    BatchNorm.
-    """
+def labels(work: Work, param: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return random labels for data of this shape."""
+    if work.labels is not None:
+        return work.labels(rng, work.examples, *(shape[2:] if work.sizes else ()))
+    given = next((shape for layer in param.layer for shape in layer.input_param.shape[1:]), None)
+    return rng.integers(0, 10, list(given.dim) if given else work.examples)
+
+
+def random_net(param: Any, data: np.ndarray, rng: np.random.Generator) -> caffe.Net:
+    """Return a net with weights as of He et al. (arXiv:1502.01852), and with the statistics of `data` for BatchNorm."""
     net = caffe.Net(param, caffe.TRAIN, device="cpu")
     for layer, blobs in zip(net.layers, (layer.blobs for layer in net.layers), strict=True):
         for index, blob in enumerate(blobs if layer.type != "BatchNorm" else ()):
@@ -115,4 +142,4 @@ def random_weights(param: Any, data: np.ndarray, rng: np.random.Generator) -> di
     if any(layer.type == "BatchNorm" for layer in net.layers):
         net.blobs["data"].data[...] = data
         net.forward()  # in the phase TRAIN, which computes BatchNorm's running statistics
-    return {layer.name: [np.array(blob.data) for blob in layer.blobs] for layer in net.layers if layer.blobs}
+    return net

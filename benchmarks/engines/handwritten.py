@@ -6,12 +6,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.engines.pytorch import stepping
+from benchmarks.plain_torch import batches
 
 
 class Mlp(nn.Module):
@@ -76,6 +76,4 @@ NETS = {"mlp": Mlp, "autoencoder": Autoencoder, "siamese": Siamese, "lstm": Lstm
 
 def train(folder: str, net: str, tuned: bool = False, compiled: bool = False) -> Callable[[], object]:
     """Zero the gradients, forward, backward, SGD. Tuned: fused SGD; compiled: torch.compile."""
-    at = Path(folder)
-    data, label = torch.from_numpy(np.load(at / "data.npy")), torch.from_numpy(np.load(at / "label.npy"))
-    return stepping(NETS[net](), data, label, tuned, compiled)
+    return stepping(NETS[net](), batches(Path(folder)), tuned, compiled)

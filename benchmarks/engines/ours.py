@@ -31,9 +31,28 @@ def train(
     else:
         solver.net.slim()
     solver.net.copy_from(at / "net.caffemodel")
-    solver.net.blobs["data"].data[...] = np.load(at / "data.npy")
-    solver.net.blobs["label"].data[...] = np.load(at / "label.npy")
-    return lambda: solver.step(1)
+    given = [[np.load(at / f"{name}{mark}.npy") for name in ("data", "label")] for mark in marks(at)]
+
+    def fill(arrays: list[np.ndarray]) -> None:
+        for name, array in zip(("data", "label"), arrays, strict=True):
+            solver.net.blobs[name].reshape(*array.shape)
+            solver.net.blobs[name].data[...] = array
+
+    def steps() -> list[float]:
+        losses = []
+        for arrays in given:
+            fill(arrays)
+            solver.step(1)
+            losses.append(float(solver.net.blobs["loss"].data))
+        return losses
+
+    fill(given[0])
+    return steps if len(given) > 1 else lambda: solver.step(1)
+
+
+def marks(folder: Path) -> list[str]:
+    """What the names of the files of each size of the images end with; the first one is empty."""
+    return ["", *(f"_{index}" for index in range(1, len(list(folder.glob("data*.npy")))))]
 
 
 def infer(folder: str, compiled: bool = False, engine: str = "torch", **options: str) -> Callable[[], Arrays]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+
 import numpy as np
 
 import caffe
@@ -13,9 +15,22 @@ def train(folder):
     """A step of the solver."""
     solver = caffe.SGDSolver(folder + "/solver.prototxt")
     solver.net.copy_from(folder + "/net.caffemodel")
-    solver.net.blobs["data"].data[...] = np.load(folder + "/data.npy")
-    solver.net.blobs["label"].data[...] = np.load(folder + "/label.npy")
-    return lambda: solver.step(1)
+    names = ("data", "label")
+    marks = [""] + ["_" + str(index) for index in range(1, len(glob.glob(folder + "/data*.npy")))]
+    given = [[np.load(folder + "/" + name + mark + ".npy") for name in names] for mark in marks]
+
+    def fill(arrays):
+        for index, name in enumerate(names):
+            solver.net.blobs[name].reshape(*arrays[index].shape)
+            solver.net.blobs[name].data[...] = arrays[index]
+
+    def steps():
+        for arrays in given:
+            fill(arrays)
+            solver.step(1)
+
+    fill(given[0])
+    return steps if len(given) > 1 else lambda: solver.step(1)
 
 
 def infer(folder):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import caffe
-from benchmarks import real, rewrites, rounds, training
+from benchmarks import plain_torch, real, rewrites, rounds, tasks, training
 from benchmarks.plain_torch import PlainNet
 from benchmarks.rounds import Engine, EngineError, Kind
 from benchmarks.workloads import Work, prepare
@@ -87,9 +87,41 @@ def test_plain_torch_trains_the_same_net(tmp_path: Path) -> None:
 
 
 def test_operations_of_the_forward_pass(tmp_path: Path) -> None:
-    param = prepare(WORK, tmp_path, train=True)
+    prepare(WORK, tmp_path, train=True)
     convolution, grouped, product = 8 * 6 * 7 * 27, 8 * 6 * 7 * 36, 64 * 5
-    assert training.forward_flops(param, tmp_path) == 2 * 2 * (convolution + grouped + product)
+    assert training.forward_flops(tmp_path) == 2 * 2 * (convolution + grouped + product)
+
+
+TASKS = {
+    "ssd": Work(tasks.ssd, "", (2, 3, 96, 96), labels=tasks.boxes),
+    "lstm": Work(tasks.lstm, "", (tasks.TIME, 3, 8), batch=3, labels=tasks.steps),
+    "fcn": Work(tasks.fcn, "", (1, 3, 16, 16), labels=tasks.maps, sizes=((24, 16), (16, 32))),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_plain_torch_makes_the_same_steps(name: str, tmp_path: Path) -> None:
+    prepare(TASKS[name], tmp_path, train=True)
+    plain, given = plain_torch.read(tmp_path), plain_torch.batches(tmp_path)
+    optimizer = torch.optim.SGD([weight for weight in plain.parameters() if weight.requires_grad], 1e-3, momentum=0.9)
+    written = text.read(tmp_path / "net.prototxt", caffe_pb2.NetParameter())
+    param = caffe_pb2.SolverParameter(base_lr=1e-3, lr_policy="fixed", momentum=0.9, net_param=written)
+    solver = caffe.get_solver(param)
+    solver.net.copy_from(tmp_path / "net.caffemodel")
+    theirs, ours = [], []
+    for data, label in given * (3 if len(given) == 1 else 1):
+        optimizer.zero_grad()
+        loss = plain(data, label)
+        loss.backward()
+        optimizer.step()
+        theirs.append(loss.item())
+        for blob, array in (("data", data), ("label", label)):
+            solver.net.blobs[blob].reshape(*array.shape)
+            solver.net.blobs[blob].data[...] = array
+        solver.step(1)
+        ours.append(float(solver.net.blobs["loss"].data))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4)
+    assert len(set(ours)) == 3
 
 
 def test_weights_are_such_that_activations_keep_their_size(tmp_path: Path) -> None:
@@ -124,6 +156,8 @@ def test_engine_that_fails_tells_why(tmp_path: Path) -> None:
 def test_reason_is_the_last_line_that_names_an_exception() -> None:
     assert rounds.reason("OSError: no\n\nNetError: it is so\n\nmore can be had\n") == "NetError: it is so"
     assert rounds.reason("killed\n") == "killed"
+    fatal = "F1129 11:00:00.1 7 layer_factory.hpp:81] Check failed: no type: PriorBox (known types: A, B)\n*** Check:\n"
+    assert rounds.reason(fatal) == "Check failed: no type: PriorBox"
     assert rounds.reason("") == "it said nothing"
 
 

@@ -333,3 +333,15 @@ def test_a_processor_without_bfloat16_is_warned_of_once(monkeypatch, caplog):
             precision.check_precision(torch.float32, torch.device("cpu"))
     precision._warn_if_slow.cache_clear()
     assert caplog.messages == ["this processor has no arithmetic for BFLOAT16: it is emulated, and slower than FLOAT"]
+
+
+@pytest.mark.parametrize(("most", "wanted"), [(5, torch.float32), (4, torch.bfloat16)])
+def test_products_of_few_rows_with_large_weights_train_in_float32(monkeypatch, most, wanted):
+    monkeypatch.setattr(precision, "_LARGE_WEIGHT", 4 * 16 * 20)
+    monkeypatch.setattr(precision, "_FEW_ROWS", most)
+    low, exact = make(layer(CASES["Concat"]), dtype=torch.bfloat16), make(layer(CASES["Concat"]))
+    assert low.params["ip"][0].count == 4 * 16 * 20
+    low.forward_backward()
+    exact.forward_backward()
+    assert kind_of(low, "ip") is wanted
+    assert_near(low, exact)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.errors import NetError, SolverError
-from caffe.layers.base import Layer
+from caffe.layers.base import Layer, Source
 from caffe.layers.support.effects import Effects
-from caffe.net.engines.recomputing import Recomputing
+from caffe.net.engines.recomputing import Recomputing, cut
 from caffe.proto import caffe_pb2
 from caffe.solver import get_solver
 
@@ -145,3 +146,39 @@ def test_compiled_and_divided_nets_and_debug_info_refuse_it():
         solver.net.compile()
     with pytest.raises(SolverError, match="recompute cannot be used with debug_info"):
         solver_of(more="recompute: true debug_info: true", blocks=2)
+
+
+def most_values(parts: Sequence[Sequence[Any]]) -> int:
+    """The most values that backward needs at a time: those kept for a segment and for earlier ones, and its own."""
+    size = {
+        place: blob.count
+        for part in parts
+        for call in part
+        for place, blob in zip(call.writes, call.kept, strict=False)
+    }
+    most, kept = 0, set[int]()
+    for index, part in enumerate(parts):
+        own = sum(blob.count for call in part for blob in call.kept if call.writes[0] not in dict(call.reads))
+        most = max(most, sum(size[place] for place in kept) + own)
+        later = {place for other in parts[index + 1 :] for call in other for place, _ in call.reads}
+        kept |= later & {place for call in part for place in call.writes}
+    return most
+
+
+def test_values_kept_for_later_segments_do_not_count_for_earlier_ones():
+    layers = 'layer { name: "data" type: "Input" top: "x0" input_param { shape { dim: 1 dim: 4 dim: 64 dim: 64 } } }'
+    for index in range(60):  # a large map, and from the middle on a small one
+        kind = "Pooling" if index == 12 else "Sigmoid"
+        options = "pooling_param { kernel_size: 2 stride: 2 }" if index == 12 else ""
+        layers += f'layer {{ name: "l{index}" type: "{kind}" bottom: "x{index}" top: "x{index + 1}" {options} }}'
+    layers += 'layer { name: "loss" type: "Reduction" bottom: "x60" top: "loss" loss_weight: 1 }'
+    param = caffe_pb2.SolverParameter(base_lr=0.1, lr_policy="fixed")
+    text_format.Parse(layers, param.net_param)
+    net = get_solver(param).net
+    net.slim()
+    plan = net.runners.training.plan
+    calls = [call for call in plan.calls if not isinstance(call.layer, Source) and not call.layer.user_fed]
+    parts = cut(calls, plan.wanted_places)
+    assert [call for part in parts for call in part] == calls
+    large = 4 * 64 * 64
+    assert most_values(parts) <= 5.5 * large

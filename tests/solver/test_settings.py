@@ -154,7 +154,7 @@ def test_weights_that_are_nan_do_not_take_the_place_of_good_ones():
     solver.snapshot()
     before = Path("snap_iter_0.caffemodel").read_bytes()
     solver.net.params["ip2"][0].data[...] = np.nan
-    with pytest.raises(SolverError, match=r"snap_iter_0.caffemodel exists; it is left as it is"):
+    with pytest.raises(SolverError, match=r"snap_iter_0.caffemodel exists; it is not overwritten"):
         solver.snapshot()
     assert Path("snap_iter_0.caffemodel").read_bytes() == before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -27,8 +28,8 @@ class Recomputing(Eager):
     """Divides the calls into segments. Forward keeps only the values that later segments read; backward runs a segment
     again before it computes its gradients.
 
-    The segments are chosen so that the kept values and the largest segment together are small, which leaves about
-    2 sqrt(n) of n equal values. The last segment keeps its values, because backward needs them at once. A repeated run
+    The segments are chosen so that backward never needs much memory at a time, which leaves some sqrt(n) of n equal
+    values. The last segment keeps its values, because backward needs them at once. A repeated run
     draws the same random numbers, and does not change running statistics. Layers with other effects, such as data
     layers and Python layers, run once and keep what their gradients need.
     Source: Chen et al., arXiv:1604.06174.
@@ -120,41 +121,78 @@ def _once(layer: Layer) -> bool:
 
 
 def cut(calls: Sequence[Call], wanted: frozenset[int]) -> list[list[Call]]:
-    """Divide the calls into segments such that what is kept between them and the largest segment are small."""
-    sizes = [0 if in_place(call) else sum(blob.count for blob in call.kept) for call in calls]
+    """Divide the calls into segments such that the most memory that backward needs at a time is small.
+
+    While a segment is computed again, memory holds the values kept for it and for earlier segments, its own values, and
+    the gradients of the weights from there on. Values kept for later segments are free by then, so that segments may
+    be larger at the start of the net.
+    """
+    loads = _loads(calls, wanted)
+    low, high = float(max(loads.own, default=0)), float(sum(loads.own) + loads.gradients[0])
+    ends = [len(calls)]
+    for _ in range(_TRIALS):
+        middle = (low + high) / 2
+        found = _ends(loads, middle)
+        if found is None:
+            low = middle
+        else:
+            ends, high = found, middle
+    return [list(calls[begin:end]) for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+_TRIALS = 9
+"""Halvings of the interval in which the smallest possible memory lies."""
+
+
+@dataclass(frozen=True)
+class _Loads:
+    """Numbers of values, for n calls."""
+
+    own: list[int]  # n: what a call writes
+    gradients: list[int]  # n + 1: the weights of this call and of those after it
+    crossing: list[dict[int, int]]  # n + 1: the sizes of the places written before this call and read by it or later
+
+
+def _loads(calls: Sequence[Call], wanted: frozenset[int]) -> _Loads:
     size = {place: blob.count for call in calls for place, blob in zip(call.writes, call.kept, strict=False)}
     last = {place: index for index, call in enumerate(calls) for place, _ in call.reads}
-    crossing: list[set[int]] = []  # for each call, the places that it or an earlier one wrote and a later one reads
-    alive: set[int] = set()
+    crossing: list[dict[int, int]] = [{}]
+    gradients = [0]
     for index, call in enumerate(calls):
-        alive.update(place for place in call.writes if place not in wanted)
-        alive = {place for place in alive if last.get(place, -1) > index}
-        crossing.append(alive)
-    kept = [sum(size.get(place, 0) for place in places) for places in crossing]
-
-    def cost(ends: list[int]) -> int:
-        between = set().union(*(crossing[end - 1] for end in ends[:-1]))
-        largest = max(sum(sizes[begin:end]) for begin, end in zip([0, *ends], ends, strict=False))
-        return sum(size.get(place, 0) for place in between) + largest
-
-    trials = [_ends(sizes, kept, sum(sizes) / parts) for parts in range(1, min(len(calls), 64) + 1)]
-    best = min(trials, key=cost)
-    return [list(calls[begin:end]) for begin, end in zip([0, *best], best, strict=False)]
+        alive = {**crossing[-1], **{place: size.get(place, 0) for place in call.writes if place not in wanted}}
+        crossing.append({place: count for place, count in alive.items() if last.get(place, -1) > index})
+    for call in reversed(calls):
+        layers = (call.layer, *call.merged)
+        gradients.append(gradients[-1] + sum(blob.count for layer in layers for blob in layer.param_blobs))
+    own = [0 if in_place(call) else sum(blob.count for blob in call.kept) for call in calls]
+    return _Loads(own, gradients[::-1], crossing)
 
 
-def _ends(sizes: Sequence[int], kept: Sequence[int], budget: float) -> list[int]:
-    """Where segments end: each holds up to `budget`, and ends in its second half where the fewest values are kept."""
-    ends, begin = [], 0
-    while begin < len(sizes):
-        total, places = 0, list[int]()
-        for index in range(begin, len(sizes)):
-            total += sizes[index]
-            if total > budget and places:
+def _ends(loads: _Loads, most: float) -> list[int] | None:
+    """Where segments end that keep as few values as possible and never need more memory than `most`; None if none do.
+
+    For each call the fewest values that are kept if a segment ends before it, and where that segment begins.
+    """
+    count = len(loads.own)
+    best: list[tuple[int, int] | None] = [(0, 0)] + [None] * count
+    for begin in range(count):
+        start = best[begin]
+        if start is None:
+            continue
+        load = start[0] + loads.gradients[begin]
+        for end in range(begin + 1, count + 1):
+            load += loads.own[end - 1]
+            if load > most:
                 break
-            if 2 * total >= budget:
-                places.append(index + 1)
-        else:
-            places = [len(sizes)]
-        begin = min(reversed(places), key=lambda end: kept[end - 1])
-        ends.append(begin)
-    return ends
+            kept = start[0] + sum(loads.crossing[end][at] for at in loads.crossing[end].keys() - loads.crossing[begin])
+            known = best[end]
+            if known is None or kept < known[0]:
+                best[end] = kept, begin
+    ends, at = [], count
+    while at:
+        place = best[at]
+        if place is None:
+            return None
+        ends.append(at)
+        at = place[1]
+    return ends[::-1]
