@@ -56,7 +56,7 @@ def test_npy_files_of_images_are_transformed_and_shuffled(place):
 @pytest.mark.parametrize(
     ("given", "part"),
     [
-        ('source: "no.npz"', 'cannot open "no.npz"'),
+        ('source: "no.npz"', 'cannot open "no.npz": No such file or directory'),
         ('source: "text.npz"', '"text.npz" is not an .npz file'),
         ('source: "x.npy"', "1 .npy files for 2 tops"),
         ('source: "fine.npz" source: "x.npy"', '"x.npy" is an .npy file'),
