@@ -127,6 +127,7 @@ def test_several_changes_are_written_at_their_layers(tmp_path):
     assert fixed.alarms == []
 
 
+@pytest.mark.long
 def test_changes_cannot_be_written_into_an_old_net(tmp_path):
     path = faults.write(tmp_path, **FAULTS["rate-too-high"])
     net = tmp_path / "net.prototxt"
@@ -187,6 +188,7 @@ def test_pictures(tmp_path, capsys):
     assert names == {"activations", "gradients", "rates", "updates", "classes", "mean", "filters", "trials"}
 
 
+@pytest.mark.long
 def test_pictures_cannot_be_written_over_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["doctor", str(faults.write(tmp_path)), "-budget", str(BUDGET), "-plot", str(tmp_path / "file")]) == 1

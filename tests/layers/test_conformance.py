@@ -28,15 +28,19 @@ FIRST = {case.type: case for case in reversed(CASES)}
 """The first case of each type."""
 
 
-def cases(check: str, often: bool = True) -> Callable[[Callable[[Case], None]], Callable[[list[Case]], None]]:
+def cases(
+    check: str, often: bool = True, every_third: bool = False
+) -> Callable[[Callable[[Case], None]], Callable[[list[Case]], None]]:
     """Make a test of one case a test of all cases of a type, but for those that exempt themselves from `check`.
 
-    Without `often` only the first case of each type runs in every run of the tests, and all in the long ones.
+    Without `often` only the first case of each type runs in every run of the tests, and all in the long ones; with
+    `every_third`, only those of every third type.
     """
     known, groups = set(layer_types()), defaultdict(list)
+    seldom = set(FIRST) - set(sorted(FIRST)[::3]) if every_third else set()
     for case in CASES:
         if case.type in known and check not in case.skip:
-            quick = often or FIRST[case.type] is case
+            quick = (often or FIRST[case.type] is case) and case.type not in seldom
             groups[case.type if quick else f"{case.type}-others"].append(case)
     params = [
         pytest.param(group, id=name, marks=[pytest.mark.long] * name.endswith("-others"))
@@ -66,7 +70,7 @@ def test_cases_have_names_of_their_own():
     assert len(names) == len(set(names))
 
 
-@cases("gradient")
+@cases("gradient", often=False)
 def test_gradient_is_the_slope(case):
     layer, bottoms = case.build(torch.float64), case.bottoms_as(torch.float64)
     for slope in slopes(layer, bottoms, torch.Generator().manual_seed(5)):
@@ -178,7 +182,7 @@ def run_on(device: str, layer: Layer, inputs: list[Tensor]) -> list[torch.Size]:
     return [top.shape for top in tops]
 
 
-@cases("device", often=False)
+@cases("device", often=False, every_third=True)
 def test_runs_on_one_device(case):
     layer, bottoms = case.build(torch.float32), case.bottoms_as(torch.float32)
     shapes = [top.shape for top in run(layer, bottoms)]

@@ -102,7 +102,7 @@ REFUSED = {
 }
 """Cases that run on torch: OpenVINO has no rule for them, or the layers remember something."""
 KINDS = sorted({case.type for case in CASES})
-OFTEN = {*KINDS[::8], "Convolution", "Deconvolution", "InnerProduct", "Pooling", "BatchNorm", "Scale", "LRN"}
+OFTEN = {*KINDS[::16], "Convolution", "Deconvolution", "InnerProduct", "Pooling", "BatchNorm", "Scale", "LRN"}
 """The types of every run, with one case each; those of long runs are all, with all of their cases."""
 
 
@@ -155,7 +155,8 @@ def deploy(name: str) -> Net:
         "examples/mnist/lenet.prototxt",
         "examples/cifar10/cifar10_quick.prototxt",
         pytest.param("examples/cifar10/cifar10_full.prototxt", marks=pytest.mark.long),
-        *(f"benchmarks/nets/mtcnn_{stage}net.prototxt" for stage in "pro"),
+        "benchmarks/nets/mtcnn_onet.prototxt",
+        *(pytest.param(f"benchmarks/nets/mtcnn_{stage}net.prototxt", marks=pytest.mark.long) for stage in "pr"),
     ],
 )
 def test_whole_nets(name):

@@ -30,7 +30,7 @@ def blocks(number: int, quick: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", [pytest.param(i, marks=marks[i >= quick]) for i in range(number)])
 
 
-@blocks(BLOCKS, quick=2)
+@blocks(BLOCKS, quick=1)
 def test_sequences(block):
     check(range(block * BLOCK, (block + 1) * BLOCK))
 

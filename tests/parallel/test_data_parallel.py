@@ -120,6 +120,7 @@ def test_steps_of_divided_nets_are_those_of_one_process(found):
             assert numbers[f"{mode} refuses"].all()
 
 
+@pytest.mark.long
 def test_the_flow_of_caffe_s_train_script(place):
     flat = 'layer { name: "flow" type: "InnerProduct" bottom: "rows" top: "flow" inner_product_param { num_output: 2 '
     text = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 4 display: 0 net_param { layer { name: "h" type: "HDF5Data" '

@@ -193,6 +193,7 @@ def test_folds_diverged_and_failed_trials(small):
     assert all(trial.state.is_finished() for trial in search.trials)
 
 
+@pytest.mark.long
 def test_hopeless_trials_are_stopped_early(small):
     (small / "space.yaml").write_text("solver.base_lr: {choice: [0.1, 0.11, 0.12, 0.13, 0.14, 1e-7, 2e-7, 3e-7]}\n")
     search = study(small, method="grid", pruner="median", steps=40)
