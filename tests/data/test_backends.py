@@ -77,6 +77,13 @@ def test_the_commands_offer_and_take_it(made, capsys):
         assert "Known: files, leveldb, lmdb, tar." in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_name_that_resembles_another_is_taken_when_code_has_defined_it(made):
+    with pytest.raises(ProtoError, match='did you mean "LMDB"'):
+        text.parse(NET.format("x", "LMDBS"), caffe_pb2.NetParameter())
+    type("Several", (READERS.find("FILES"),), {}, backend="LMDBS")
+    assert text.parse(NET.format("x", "LMDBS"), caffe_pb2.NetParameter()).layer[0].data_param.backend_name == "LMDBS"
+
+
 def test_its_name_survives_text_and_bytes():
     param = text.parse(NET.format("x", "NEVER_DEFINED"), caffe_pb2.NetParameter())
     printed = text.dumps(param)

@@ -184,6 +184,16 @@ def test_one_process_has_all_of_its_shards():
         made.join(Several(2))
 
 
+def test_a_solver_joins_each_group_once():
+    made, group = solver(size=1), Several(2)
+    made.join(group)
+    together = made.together
+    assert together.group is group
+    made.join(group)
+    assert made.together is together
+    made.net.close()
+
+
 # -- parts and stages ------------------------------------------------------------------------------------------------
 
 
