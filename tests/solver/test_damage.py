@@ -208,8 +208,14 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize(
+    ("what", "form"),
+    [
+        pytest.param(what, form, marks=[pytest.mark.long] * (form == "HDF5" and number % 4 > 0))
+        for number, what in enumerate(CHANGES)
+        for form in FORMS
+    ],
+)
 def test_what_does_not_fit_is_named(what, form):
     name, change, message = CHANGES[what]
     solver, path = make(name, form)
