@@ -101,6 +101,10 @@ class _Recorder:
             table.executemany("insert into times values (?, ?)", self.seconds.items())
 
 
+# Made before pytest imports the first conftest, whose imports execute lines of the sources.
+_RECORDER = _Recorder(os.environ[_FILE], os.environ[_SOURCES].split(os.pathsep)) if _FILE in os.environ else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    if _FILE in os.environ:
-        config.pluginmanager.register(_Recorder(os.environ[_FILE], os.environ[_SOURCES].split(os.pathsep)))
+    if _RECORDER is not None:
+        config.pluginmanager.register(_RECORDER)

@@ -116,6 +116,6 @@ def test_an_array_that_says_to_be_larger_than_its_file(tmp_path):
         file.create_dataset("contiguous", (5,), "f4")  # no number is stored
         file.create_dataset("compressed", (1000,), "f4", chunks=(10,))
         for name in ("huge", "contiguous"):
-            with pytest.raises(ValueError, match="says it holds .* bytes, but has 0"):
+            with pytest.raises(ValueError, match=r"says it holds .* bytes, but has 0"):
                 hdf5.dataset(file, name, "f")
         assert not hdf5.dataset(file, "compressed", "f").any()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe.cli import main
+from caffe.cli import _search, main
 from caffe.doctor.case import Case
 from caffe.proto import upgrade
 from caffe.search import finals, runs, split
@@ -72,6 +72,10 @@ def test_what_the_search_saw_beyond_its_repeats_is_luck():
     gain, half = report.test_gain
     assert gain == pytest.approx(0.09)
     assert half == pytest.approx(0.1271)
+    assert "part that disappeared with other seeds (luck): +0.0400 (29 %)" in "\n".join(_search.lines(report))
+    only_luck = finals.Repeats("trial 1", {}, 0.95, [0.80, 0.82], [0.80, 0.83])
+    report = finals.Report(goal, only_luck, baseline, [only_luck], [])
+    assert "(luck): +0.1400 (100 %)" in "\n".join(_search.lines(report))
 
 
 def killed(small, argv, when):
