@@ -162,6 +162,10 @@ def brief(size: int) -> Found:
         close(plain)
         if size > 1:
             save = functools.partial(solver.net.save, f"{mode}.caffemodel")
+            train, *tests = solver.nets
+            pairs = [(layer, train.layer_dict[layer.name]) for net in tests for layer in net.layers if layer.tensors]
+            shared = [x is y for mine, own in pairs for x, y in zip(mine.tensors, own.tensors, strict=True)]
+            found[f"{mode} shares"] = np.array(shared)
             found[f"{mode} refuses"] = np.array([_refuses(solver.net.forward), _refuses(save)])
         close(solver)
     return found

@@ -118,6 +118,8 @@ def test_steps_of_divided_nets_are_those_of_one_process(found):
             scale = np.abs(losses).max(initial=1e-3)
             np.testing.assert_allclose(numbers[mode], losses, rtol=0, atol=1e-6 * scale, err_msg=f"{mode} of {rank}")
             assert numbers[f"{mode} refuses"].all()
+            assert numbers[f"{mode} shares"].any(), "a test net has the blobs of the train net"
+            assert numbers[f"{mode} shares"].all()
 
 
 @pytest.mark.long
