@@ -49,10 +49,10 @@ demo: $(READY) | $(DIGITS)  ## install, then train LeNet on real digits: half a 
 	@echo "To have the command caffe in this terminal: source $(BIN)/activate"
 
 test: $(READY)  ## run the tests: a few minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
 
 test-all: $(READY)  ## run the tests with the long ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rA
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rA
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -37,6 +38,12 @@ def shared_cases(folder: str, pattern: str = "*.npz") -> list:
         reason = f"reference files not found at {root}; set CAFETIERE_SHARED"
         return [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="missing")]
     return [pytest.param(path, id=path.stem) for path in sorted(root.glob(pattern))]
+
+
+def pytest_collection_finish():
+    """Collected tests stay to the end; frozen, they are not gone through by each run of the garbage collector."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter, config):

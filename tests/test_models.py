@@ -19,8 +19,23 @@ def references() -> list:
     return [pytest.param(name, info, id=name) for name, info in json.loads(path.read_text()).items() if "npz" in name]
 
 
-@pytest.mark.parametrize("optimize", [False, True], ids=["layer_by_layer", "optimized"])
-@pytest.mark.parametrize(("name", "info"), references())
+SLOW = ("ov_person",)
+"""The models whose run layer by layer is long; optimized, they run every time."""
+
+
+@pytest.mark.parametrize(
+    ("name", "info", "optimize"),
+    [
+        pytest.param(
+            *param.values,
+            optimize,
+            id=f"{param.id}-{'optimized' if optimize else 'layer_by_layer'}",
+            marks=[*param.marks, *[pytest.mark.long] * (not optimize and str(param.id).startswith(SLOW))],
+        )
+        for param in references()
+        for optimize in (False, True)
+    ],
+)
 def test_model_gives_the_reference_outputs(name, info, optimize):
     folder = (SHARED / "models" / name).parent
     net = caffe.Net(folder / info["prototxt"], caffe.TEST, weights=folder / info["caffemodel"])

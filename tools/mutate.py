@@ -3,9 +3,12 @@
     python tools/mutate.py --count 60 --seed 1 net solver data cli proto
 
 Each mutant is one change of one expression in a random file of the named folders of src/caffe: another comparison, a
-number changed by one, `and` for `or`, a negated condition, a removed call. The program runs the tests of the folder in
-a copy of the sources, and prints the mutants for which all tests pass. Such a mutant is either equivalent to the
-original, or a test is missing. `tools/mutate_layers.py` contains mistakes in the layers, chosen by hand.
+number changed by one, `and` for `or`, a negated condition, a removed call. The program first runs the quick tests once,
+in a copy of the sources, and records which lines each test executes (with the package coverage). Then it runs, for each
+mutant, the tests that execute its line, those first that execute little else. It prints the mutants for which all of
+them pass: such a mutant is equivalent to the original, or a test is missing. NOT RUN are lines that no test executes,
+except perhaps in a process that it starts. `--executed FILE` keeps the record for later runs with the same sources.
+`tools/mutate_layers.py` contains mistakes in the layers, chosen by hand.
 """
 
 from __future__ import annotations
@@ -15,22 +18,25 @@ import ast
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2  # noqa: F401 - imported once, before the processes of the mutants are forked
+import h5py  # noqa: F401
+import pytest
+import torch  # noqa: F401
+from executed import Executed, load, record
+
 ROOT = Path(__file__).parent.parent
-# Test folders to run for a folder of the sources, those that fail soonest first.
-TESTS = {
-    "net": ["net", "pycaffe", "ownership", "test_memory.py", "test_quirks.py"],
-    "solver": ["solver", "examples"],
-    "data": ["data", "layers/test_data.py", "tools"],
-    "cli": ["cli"],
-    "proto": ["proto", "test_errors.py", "test_bad_input.py"],
-}
-NOTICED, SURVIVES, TOO_LONG = "noticed", "SURVIVES", "TOO LONG"
+FOLDERS = ["net", "solver", "data", "cli", "proto"]
+MOST = 400
+"""The most tests that are run for a mutant."""
+NOTICED, SURVIVES, NOT_RUN, TOO_LONG = "noticed", "SURVIVES", "NOT RUN", "TOO LONG"
 _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -54,6 +60,7 @@ class Mutant:
     end: int
     text: str
     line: int
+    last: int
 
     def __str__(self) -> str:
         source = self.path.read_text(encoding="utf-8")
@@ -76,7 +83,7 @@ def mutants(path: Path) -> list[Mutant]:
         changed = _changed(node)
         if changed is not None and node.end_lineno is not None and node.end_col_offset is not None:
             span = place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
-            found.append(Mutant(path, *span, changed, node.lineno))
+            found.append(Mutant(path, *span, changed, node.lineno, node.end_lineno))
     return found
 
 
@@ -100,22 +107,84 @@ def _changed(node: ast.AST) -> str | None:
     return None
 
 
-def fate(mutant: Mutant, tree: Path, folder: str, seconds: float) -> str:
-    """Run the tests of a folder in a tree with the mutant: returns NOTICED, SURVIVES or TOO LONG."""
-    target = tree / mutant.path.relative_to(ROOT)
-    original = target.read_text(encoding="utf-8")
-    target.write_text(original[: mutant.start] + mutant.text + original[mutant.end :], encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    tests = [f"tests/{name}" for name in TESTS[folder]]
-    options = ["-q", "-x", "-m", "not long", "-p", "no:cacheprovider"]
-    try:
-        words = [sys.executable, "-m", "pytest", *options, *tests]
-        done = subprocess.run(words, cwd=tree, env=env, capture_output=True, timeout=seconds)
-        return NOTICED if done.returncode else SURVIVES
-    except subprocess.TimeoutExpired:
+class Trial:
+    """Tries mutants in a copy of the repository.
+
+    A mutant runs in a forked process, so that torch is imported once; the package itself is imported by each.
+    """
+
+    def __init__(self, tree: Path, executed: Executed, seconds: float) -> None:
+        self.tree, self.executed, self.seconds = tree, executed, seconds
+
+    def fate(self, mutant: Mutant) -> tuple[str, str]:
+        """Return NOTICED, SURVIVES, TOO LONG or NOT RUN, and the tests that said so."""
+        file = mutant.path.relative_to(ROOT)
+        tests = self.executed.tests_of(file.as_posix(), mutant.line, mutant.last)
+        if not tests:
+            return NOT_RUN, ""
+        chosen = self._affordable(tests)
+        target = self.tree / file
+        original, times = target.read_text(encoding="utf-8"), target.stat()
+        target.write_text(original[: mutant.start] + mutant.text + original[mutant.end :], encoding="utf-8")
+        try:
+            found = self._run(chosen)
+        finally:
+            target.write_text(original, encoding="utf-8")
+            os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))  # compiled files stay valid
+        return found, f"{len(chosen)} of {len(tests)} tests"
+
+    def _affordable(self, tests: list[str]) -> list[str]:
+        """The first tests that together take less than half of the time limit, and at least 5."""
+        total, chosen = 0.0, []
+        for test in tests:
+            total += self.executed.seconds.get(test, 0.0)
+            if len(chosen) >= 5 and (total > self.seconds / 2 or len(chosen) == MOST):
+                break
+            chosen.append(test)
+        return chosen
+
+    def _run(self, tests: list[str]) -> str:
+        child = os.fork()
+        if child == 0:
+            os._exit(_run_tests(self.tree, tests))
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return SURVIVES if os.waitstatus_to_exitcode(status) == 0 else NOTICED
+            time.sleep(0.02)
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
         return TOO_LONG
-    finally:
-        target.write_text(original, encoding="utf-8")
+
+
+def _run_tests(tree: Path, tests: list[str]) -> int:
+    """Run tests in this process, a fork of the one that imported torch."""
+    os.setpgid(0, 0)
+    silent = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(silent, descriptor)
+    os.chdir(tree)
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(tree), str(tree / "src")]
+    os.environ.update(environment(tree))
+    try:
+        return int(pytest.main(["-q", "-x", "-m", "not long", "-p", "no:cacheprovider", *tests]))
+    except BaseException:
+        return 1
+
+
+def environment(tree: Path) -> dict[str, str]:
+    """The environment of tests in a copy of the repository."""
+    shared = os.environ.get("CAFETIERE_SHARED", str(ROOT.parent / "shared"))
+    own = {"PYTHONPATH": os.pathsep.join([str(tree / "src"), *_installed()]), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, **own, "CAFETIERE_SHARED": shared, "OMP_NUM_THREADS": "1"}
+
+
+def _installed() -> list[str]:
+    """The entries of PYTHONPATH that are not this repository's."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [path for path in given if path and not Path(path).resolve().is_relative_to(ROOT)]
 
 
 def random_mutant(folder: Path, draw: random.Random) -> Mutant:
@@ -129,23 +198,37 @@ def random_mutant(folder: Path, draw: random.Random) -> Mutant:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", default=list(TESTS), help="folders of src/caffe")
+    parser.add_argument("folders", nargs="*", default=FOLDERS, help="folders of src/caffe")
     parser.add_argument("--count", type=int, default=60, help="mutants in all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=400, help="time limit of the tests")
+    parser.add_argument("--seconds", type=float, default=60, help="time limit for the tests of a mutant")
+    parser.add_argument("--tests", nargs="+", default=["tests"], help="files and folders of tests that are recorded")
+    parser.add_argument("--executed", type=Path, help="file of what the tests execute; it is made if it is missing")
     given = parser.parse_args()
     draw = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name) / "tree"
         ignored = shutil.ignore_patterns(".venv*", ".git", "site", "*_lmdb", "__pycache__")
         shutil.copytree(ROOT, tree, ignore=ignored)
-        fates: list[str] = []
+        subprocess.run(["git", "init", "-q"], cwd=tree, check=True)  # tests ask git for the files of the repository
+        subprocess.run(["git", "add", "."], cwd=tree, check=True)
+        file = (given.executed or Path(name) / "executed").resolve()
+        if not file.exists():
+            record(
+                tree,
+                [str(tree / "src/caffe" / folder) for folder in given.folders],
+                given.tests,
+                file,
+                environment(tree),
+            )
+        trial, fates = Trial(tree, load(file), given.seconds), []
         for number in range(given.count):
-            folder = given.folders[number % len(given.folders)]
-            mutant = random_mutant(ROOT / "src/caffe" / folder, draw)
-            fates.append(fate(mutant, tree, folder, given.seconds))
-            print(f"{number + 1:3d} {fates[-1]:8} {mutant}", flush=True)
-    print(f"{fates.count(SURVIVES)} of {given.count} mutants survive, {fates.count(TOO_LONG)} took too long")
+            mutant = random_mutant(ROOT / "src/caffe" / given.folders[number % len(given.folders)], draw)
+            found, tests = trial.fate(mutant)
+            fates.append(found)
+            print(f"{number + 1:3d} {found:8} {mutant}" + (f"  ({tests})" if tests else ""), flush=True)
+    counts = ", ".join(f"{fates.count(kind)} {kind.lower()}" for kind in (NOTICED, SURVIVES, NOT_RUN, TOO_LONG))
+    print(f"{given.count} mutants: {counts}")
 
 
 if __name__ == "__main__":

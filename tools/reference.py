@@ -15,6 +15,7 @@ from pathlib import Path
 from caffe.cli import _layer_pages, command, flags
 from caffe.cli.command import Command
 from caffe.cli.flags import Flag
+from caffe.data import READERS, WRITERS
 from caffe.solver.momentum import Momentum
 from caffe.solver.policy import Policy
 from caffe.solver.rules import RULES
@@ -63,7 +64,7 @@ def _table(shown: tuple[Flag, ...] | list[Flag]) -> Iterator[str]:
     for flag in shown:
         default = "" if flag.default == "" else f"`{str(flag.default).lower()}`"
         names = ", ".join(f"`-{name}`" for name in (flag.name, *flag.aliases))
-        yield f"| {names} | {default} | {_cell(flag.help)} |"
+        yield f"| {names} | {default} | {_cell(flag.description)} |"
 
 
 def _cell(text: str) -> str:
@@ -91,6 +92,22 @@ def solvers() -> str:
     return text
 
 
+def data() -> str:
+    """Return the page about data, with a current table of all backends between its markers."""
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    writers = {name.upper() for name in WRITERS.names()}
+    rows = [
+        f"| {name} | {_summary(READERS.find(name))} | {'yes' if name in writers else 'no'} |"
+        for name in READERS.names()
+    ]
+    table = "\n".join(["| `backend` | what it reads | can be written |", "| --- | --- | --- |", *rows])
+    marked = r"(<!-- all backends, by tools/reference.py -->\n\n).*?(\n\n<!-- end -->)"
+    text, count = re.subn(marked, lambda match: match[1] + table + match[2], text, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(f"docs/data.md: expected one marker for all backends, found {count}")
+    return text
+
+
 def _summary(cls: type) -> str:
     """Return the first paragraph of a docstring as a cell of a table."""
     return _cell(" ".join((cls.__doc__ or "").partition("\n\n")[0].split()))
@@ -100,6 +117,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/layers.md": layers,
     "docs/commands.md": commands,
     "docs/solvers.md": solvers,
+    "docs/data.md": data,
 }
 
 

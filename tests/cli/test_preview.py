@@ -66,6 +66,7 @@ def test_what_cannot_be_shown_is_one_error(given, part, work, capsys):
     assert not (work / "preview.png").exists()
 
 
+@pytest.mark.long
 def test_prepare_draws_whitening(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)

@@ -109,6 +109,7 @@ def test_a_run_that_ends_well(name, run, folder):
         }
 
 
+@pytest.mark.long
 def test_in_a_process_of_its_own(folder):
     command_line = [sys.executable, "-m", "caffe", *arguments("train")]
     done = subprocess.run(command_line, capture_output=True, text=True, timeout=120)

@@ -81,7 +81,7 @@ def test_a_full_log_file_is_told_once(noise, capfd):
     assert "Optimization Done." in err
 
 
-@pytest.mark.parametrize("delay", [0.15, 0.4, 0.9])
+@pytest.mark.parametrize("delay", [0.15, 0.4, pytest.param(0.9, marks=pytest.mark.long)])
 def test_an_interrupt_while_it_loads(delay, noise):
     command = [sys.executable, "-m", "caffe", "time", "-model", "net.prototxt", "-iterations", "100000000"]
     with subprocess.Popen(

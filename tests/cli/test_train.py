@@ -138,6 +138,7 @@ def test_outside_the_main_thread_signals_are_left_alone(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.long  # another signal to a process is in every run: test_streams
 def test_a_signal_to_a_real_process(noise):
     text = (noise / "solver.prototxt").read_text()
     (noise / "solver.prototxt").write_text(text.replace("max_iter: 8", "max_iter: 100000000"))

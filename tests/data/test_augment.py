@@ -118,6 +118,9 @@ def test_cutout_sets_one_square_to_the_mean():
     assert cut.sum(axis=(1, 2)).max() == 36
     assert cut.sum(axis=(1, 2)).min() >= 9
     assert cut.any(axis=0).all(), "every place is reached"
+    for across in (2, 1):  # the centre of 6 is the fourth: at a border, 3 lie before it, or 4 from it on
+        lines = cut.any(axis=across)
+        assert [lines.sum(axis=1)[lines[:, end]].min() for end in (0, -1)] == [3, 4]
 
 
 def test_mixup_mixes_images_and_labels_alike():

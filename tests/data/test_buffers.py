@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import numpy as np
+import pytest
 import torch
 
 from caffe.data.pipeline import buffers
@@ -56,3 +58,15 @@ def test_small_arrays_and_the_number_of_blocks_kept():
     del arrays
     gc.collect()
     assert len(buffers._UNUSED[(1 << 20) + 7]) == buffers._KEPT
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of a fork where there are threads
+def test_memory_is_private_to_a_process():
+    array = buffers.empty((3, 1 << 20), np.uint8)
+    array.fill(5)
+    child = os.fork()
+    if child == 0:
+        array.fill(7)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (array == 5).all()

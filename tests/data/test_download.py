@@ -71,10 +71,22 @@ def test_the_right_file_comes_whole(server, tmp_path, name):
     assert len(Handler.asked) == {"breaks": 3, "long": 2}.get(name, 1)
 
 
-def test_a_part_of_an_earlier_run_is_used(server, tmp_path):
+@pytest.mark.parametrize("size", [1, 1234])
+def test_a_part_of_an_earlier_run_is_used(server, tmp_path, size):
+    (tmp_path / "f.part").write_bytes(CONTENT[:size])
+    told = []
+    path = download([f"{server}/good"], tmp_path / "f", SHA1, lambda *facts: told.append(facts))
+    assert path.read_bytes() == CONTENT
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert Handler.asked == [("/good", f"bytes={size}-")]
+
+
+def test_a_part_stays_when_the_server_has_lost_the_file(server, tmp_path):
     (tmp_path / "f.part").write_bytes(CONTENT[:1234])
-    assert download([f"{server}/good"], tmp_path / "f", SHA1).read_bytes() == CONTENT
-    assert Handler.asked == [("/good", "bytes=1234-")]
+    with pytest.raises(FileError, match="the server answers 404"):
+        download([f"{server}/missing"], tmp_path / "f", SHA1)
+    assert len(Handler.asked) == 1
+    assert (tmp_path / "f.part").read_bytes() == CONTENT[:1234]
 
 
 def test_a_part_that_is_whole_already(server, tmp_path):

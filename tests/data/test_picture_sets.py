@@ -8,6 +8,7 @@ import tarfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from caffe import project
 from caffe.cli import main
 from caffe.data.tools import picture_sets
+from caffe.errors import MissingExtra
 from tests.data.test_download import Handler, server  # noqa: F401 - a fixture
 
 
@@ -156,6 +158,16 @@ def test_materials_do_not_overlap(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["data", "materials"]) == 1
     assert "pip install scikit-image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("places", [["/site/skimage"], [], None])
+def test_where_the_photographs_are(monkeypatch, places):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=places))
+    if places:
+        assert picture_sets._skimage() == Path("/site/skimage/data")
+    else:
+        with pytest.raises(MissingExtra, match="pip install scikit-image"):
+            picture_sets._skimage()
 
 
 def test_svhn(capsys):

@@ -57,6 +57,7 @@ def data(tmp_path):
 
 
 SLOW = {
+    "rate-too-high",  # another test of every run
     *("gradients-vanish", "dead-units", "rate-too-low", "activations-vanish"),
     *("weight-decay-too-high", "weights-all-equal", "momentum-too-high"),
     *("nothing-learns", "narrow-layer", "clip-too-strong", "snapshot-never", "test-coverage", "too-few-epochs"),
@@ -71,9 +72,14 @@ def test_a_planted_fault_comes_first(code, tmp_path):
     assert report.alarms[0].place.startswith(str(tmp_path))
 
 
-@pytest.mark.parametrize("rate", [0.03, 0.2])
-@pytest.mark.parametrize("unit", ["ReLU", "TanH"])
-def test_a_healthy_net_raises_no_alarm(rate, unit, tmp_path):
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("unit", "rate"),
+    [("ReLU", 0.2), *(pytest.param(*each, marks=LONG) for each in (("ReLU", 0.03), ("TanH", 0.03), ("TanH", 0.2)))],
+)
+def test_a_healthy_net_raises_no_alarm(unit, rate, tmp_path):
     path = faults.write(tmp_path, faults.net(unit=unit), solver=[("base_lr: 0.1", f"base_lr: {rate}")])
     assert diagnose(path, budget=BUDGET).alarms == []
 
@@ -92,15 +98,13 @@ def test_labels_in_order_are_found(tmp_path):
     assert "label-order" in [finding.code for finding in diagnose(faults.write(tmp_path), budget=BUDGET).alarms]
 
 
-def test_consequences_follow_from_the_cause(tmp_path):
+def test_the_proven_change_of_a_rate_too_high(tmp_path):
+    """The change is written with comments kept; consequences follow from the cause."""
     report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=BUDGET)
+    assert report.alarms[0].code == "rate-too-high"
     assert [(f.severity.word, f.follows) for f in report.findings if f.code == "diverges"] == [
         ("note", "rate-too-high")
     ]
-
-
-def test_the_proven_change_is_written_with_comments_kept(tmp_path):
-    report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=BUDGET)
     written = report.fix(tmp_path / "fixed")
     assert [path.name for path in written] == ["solver.prototxt", "net.prototxt"]
     text = written[0].read_text()
@@ -123,6 +127,7 @@ def test_several_changes_are_written_at_their_layers(tmp_path):
     assert fixed.alarms == []
 
 
+@pytest.mark.long
 def test_changes_cannot_be_written_into_an_old_net(tmp_path):
     path = faults.write(tmp_path, **FAULTS["rate-too-high"])
     net = tmp_path / "net.prototxt"
@@ -183,6 +188,7 @@ def test_pictures(tmp_path, capsys):
     assert names == {"activations", "gradients", "rates", "updates", "classes", "mean", "filters", "trials"}
 
 
+@pytest.mark.long
 def test_pictures_cannot_be_written_over_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["doctor", str(faults.write(tmp_path)), "-budget", str(BUDGET), "-plot", str(tmp_path / "file")]) == 1

@@ -82,6 +82,7 @@ def test_weights_of_layers_with_other_names(tmp_path):
     assert [(f.code, f.severity.word) for f in report.alarms] == [("weights-not-loaded", "error")]
 
 
+@pytest.mark.long
 def test_a_new_last_layer_is_no_mistake(tmp_path):
     weights = trained(faults.write(tmp_path), tmp_path / "w.caffemodel")
     assert alarms(faults.write(tmp_path, changes=[('name: "out"', 'name: "new"')]), weights) == []

@@ -61,3 +61,10 @@ def test_a_block_is_removed_with_its_lines():
     net = source()
     net.remove(net.layers()[0])
     assert net.text == NET[: NET.index("layer {")] + NET[NET.index('layer { name: "relu"') :]
+
+
+def test_the_first_field_of_a_file_is_found():
+    source = Source("x.prototxt", "base_lr: 0.5\nnet: 'a'\n")
+    entry = source.find(None, "base_lr")
+    assert source.text[entry.start : entry.end] == "base_lr: 0.5"
+    assert [entry.name for entry in Source("x.prototxt", 'layer { name: "a" }\nlayer { }').layers()] == ["layer"] * 2

@@ -103,17 +103,15 @@ def test_the_training_data_can_be_looked_at_too(project, capsys):
     assert '"bird" is not a class' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("argv", "text"),
-    [
+def test_what_is_wrong_is_told(project, capsys):
+    wrong = [
         (["test", "-worst", "3"], "give both, or neither"),
         (["test", "-worst", "3", "-out", "snapshots"], '"snapshots": already exists'),
         (["test", "-part", "tain"], "-part tain: expected train or val"),
         (["test", "-report", "-mc", "3"], "-report: the report describes one net and one run"),
         (["test", "-confusion", "x.doc"], "x.doc"),
         (["relabel", "snapshots"], "has no index.csv"),
-    ],
-)
-def test_what_is_wrong_is_told(project, capsys, argv, text):
-    assert main(argv) == 1
-    assert text in capsys.readouterr().err
+    ]
+    for argv, text in wrong:
+        assert main(argv) == 1
+        assert text in capsys.readouterr().err

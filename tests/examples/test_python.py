@@ -48,7 +48,7 @@ def learned(name: str, result) -> bool:
     }[name](result)
 
 
-SLOW = {"learn_lenet", "finetune", "siamese"}
+SLOW = {"classify_digit", "deepdream", "finetune", "learn_lenet", "multilabel", "net_surgery", "siamese"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in SCRIPTS])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import caffe
 from caffe import inside
-from caffe.cli import main
+from caffe.cli import _images, main
 from caffe.errors import ArgumentError, NetError, UnknownName
 from caffe.proto import caffe_pb2, text
 from tests.conftest import shared
@@ -181,3 +183,15 @@ def test_a_real_net_sees_digits():
     scores = probe.scores(made)[0]
     assert scores.argmax() == 3
     assert scores[3] > np.sort(scores)[-2] + 5
+
+
+@pytest.mark.parametrize(
+    ("shape", "swap", "order"),
+    [((3, 9, 8), "auto", (2, 1, 0)), ((3, 9, 8), "1,2,0", (1, 2, 0)), ((5, 3, 8), "auto", range(5))],
+)
+def test_images_are_prepared_as_the_flags_say(shape, swap, order):
+    flags = SimpleNamespace(mean_file="", raw_scale="255", input_scale="0.5", channel_swap=swap)
+    mover = _images.transformer(SimpleNamespace(shape=shape, input="data"), flags)
+    image = np.random.default_rng(3).random((*shape[1:], shape[0])).astype(np.float32)
+    expected = image.transpose(2, 0, 1)[list(order)] * 255 * 0.5
+    np.testing.assert_allclose(mover.preprocess("data", image), expected, rtol=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from caffe.layers import Layer, layer_class
 from caffe.proto import caffe_pb2, text
 
-__all__ = ["Bottom", "Case", "labels", "positive", "shares", "within"]
+__all__ = ["Bottom", "Case", "every", "labels", "positive", "shares", "within"]
 
 
 @dataclass(frozen=True)
@@ -118,3 +118,19 @@ class Case:
             with torch.no_grad():
                 blob.copy_(torch.as_tensor(values if isinstance(blob, nn.Parameter) else values / 1.8 + 1))
         return layer.to(dtype)
+
+
+def every(cases: Iterable[Case], check: Callable[[Case], None]) -> None:
+    """Check each case; the failures of all come together, each with its case's name.
+
+    A test of many cases is much quicker than as many tests.
+    """
+    failures: list[Exception] = []
+    for case in cases:
+        try:
+            check(case)
+        except Exception as error:
+            error.add_note(f"case {case}")
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} cases fail", failures)

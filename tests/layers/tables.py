@@ -9,6 +9,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -34,13 +36,26 @@ def sizes() -> list[Size]:
 
 
 def size(cls: type[Layer]) -> Size:
-    source = textwrap.dedent(inspect.getsource(cls))
+    source = _source(cls)
     lines = source.splitlines()
     left = {i for i, line in enumerate(lines, 1) if line.strip() and not line.strip().startswith("#")}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             left -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     return Size(cls.__name__, len((inspect.getdoc(cls) or "").splitlines()), len(left))
+
+
+def _source(cls: type) -> str:
+    """A class's lines of its file. Much quicker than `inspect.getsource`, which parses the file for each class."""
+    path = inspect.getfile(cls)
+    (node,) = (each for each in _classes(path) if each.name == cls.__name__)
+    first = min(each.lineno for each in (node, *node.decorator_list))
+    return textwrap.dedent("\n".join(Path(path).read_text().splitlines()[first - 1 : node.end_lineno]))
+
+
+@cache
+def _classes(path: str) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(ast.parse(Path(path).read_text())) if isinstance(node, ast.ClassDef)]
 
 
 def lines(reports: Mapping[str, Sequence[Any]]) -> Iterator[str]:

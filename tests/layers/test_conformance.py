@@ -5,7 +5,8 @@ A case is a line in tests/layers/cases; a type without one fails `test_every_typ
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from caffe.net.measure.gradient_check import gradients, run, slopes
 from caffe.proto import caffe_pb2, text
 from tests.conftest import ROOT
 from tests.devices import OneDevice, fake_cuda
-from tests.layers.case import Case
+from tests.layers.case import Case, every
 from tests.layers.cases import CASES, ELSEWHERE
 from tests.replay import assert_close
 
@@ -27,22 +28,33 @@ FIRST = {case.type: case for case in reversed(CASES)}
 """The first case of each type."""
 
 
-def cases(check: str, often: bool = True) -> pytest.MarkDecorator:
-    """Parametrise a test over all cases; it is skipped for those that exempt themselves from `check`.
+def cases(
+    check: str, often: bool = True, every_third: bool = False
+) -> Callable[[Callable[[Case], None]], Callable[[list[Case]], None]]:
+    """Make a test of one case a test of all cases of a type, but for those that exempt themselves from `check`.
 
-    Without `often` only the first case of each type runs in every run of the tests, and all in the long ones.
+    Without `often` only the first case of each type runs in every run of the tests, and all in the long ones; with
+    `every_third`, only those of every third type.
     """
-    known = set(layer_types())
-    return pytest.mark.parametrize(
-        "case",
-        [pytest.param(case, id=str(case), marks=marks(case, check, often)) for case in CASES if case.type in known],
-    )
+    known, groups = set(layer_types()), defaultdict(list)
+    seldom = set(FIRST) - set(sorted(FIRST)[::3]) if every_third else set()
+    for case in CASES:
+        if case.type in known and check not in case.skip:
+            quick = (often or FIRST[case.type] is case) and case.type not in seldom
+            groups[case.type if quick else f"{case.type}-others"].append(case)
+    params = [
+        pytest.param(group, id=name, marks=[pytest.mark.long] * name.endswith("-others"))
+        for name, group in groups.items()
+    ]
 
+    def grouped(test: Callable[[Case], None]) -> Callable[[list[Case]], None]:
+        @pytest.mark.parametrize("group", params)
+        def run_group(group: list[Case]) -> None:
+            every(group, test)
 
-def marks(case: Case, check: str, often: bool) -> list[pytest.MarkDecorator]:
-    """The marks of a case in a check."""
-    found = [pytest.mark.skip(case.skip[check])] if check in case.skip else []
-    return found if often or FIRST[case.type] is case else [*found, pytest.mark.long]
+        return run_group
+
+    return grouped
 
 
 def test_every_type_has_a_case():
@@ -58,7 +70,7 @@ def test_cases_have_names_of_their_own():
     assert len(names) == len(set(names))
 
 
-@cases("gradient")
+@cases("gradient", often=False)
 def test_gradient_is_the_slope(case):
     layer, bottoms = case.build(torch.float64), case.bottoms_as(torch.float64)
     for slope in slopes(layer, bottoms, torch.Generator().manual_seed(5)):
@@ -112,8 +124,8 @@ def other_layout(x: Tensor) -> Tensor:
 
 
 @cases("module", often=False)
-def test_one_piece_gives_what_the_steps_give(case, tmp_path):
-    stepwise, fused = loaded_net(case, tmp_path), loaded_net(case, tmp_path)
+def test_one_piece_gives_what_the_steps_give(case):
+    stepwise, fused = loaded_net(case), loaded_net(case)
     torch.manual_seed(6)
     stepwise.forward()
     torch.manual_seed(6)
@@ -141,11 +153,9 @@ def test_one_piece_gives_what_the_steps_give(case, tmp_path):
         assert_close(got.numpy(), stored, f"gradient {index}", rtol=1e-6, atol=1e-6)
 
 
-def loaded_net(case: Case, folder: Path) -> Net:
+def loaded_net(case: Case) -> Net:
     """The case's net with the case's values in its blobs."""
-    path = folder / "net.prototxt"
-    path.write_text(case.net())
-    net = Net(path, case.phase)
+    net = Net(text.parse(case.net(), caffe_pb2.NetParameter()), case.phase)
     for blob, value in zip(net.layer_dict["layer"].tensors, case.build(torch.float32).tensors, strict=True):
         blob.data.copy_(value.data)
     for index, array in enumerate(case.arrays()):
@@ -172,7 +182,7 @@ def run_on(device: str, layer: Layer, inputs: list[Tensor]) -> list[torch.Size]:
     return [top.shape for top in tops]
 
 
-@cases("device", often=False)
+@cases("device", often=False, every_third=True)
 def test_runs_on_one_device(case):
     layer, bottoms = case.build(torch.float32), case.bottoms_as(torch.float32)
     shapes = [top.shape for top in run(layer, bottoms)]
@@ -182,10 +192,12 @@ def test_runs_on_one_device(case):
         assert run_on("cuda", layer, bottoms) == shapes
 
 
-@cases("text")
-def test_prototxt_survives_a_round_trip(case):
-    param = text.parse(case.net(), caffe_pb2.NetParameter())
-    assert text.parse(text.dumps(param), caffe_pb2.NetParameter()) == param
+def test_prototxt_survives_a_round_trip():
+    def check(case):
+        param = text.parse(case.net(), caffe_pb2.NetParameter())
+        assert text.parse(text.dumps(param), caffe_pb2.NetParameter()) == param
+
+    every(CASES, check)
 
 
 @pytest.mark.long

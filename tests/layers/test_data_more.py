@@ -56,7 +56,7 @@ def test_npy_files_of_images_are_transformed_and_shuffled(place):
 @pytest.mark.parametrize(
     ("given", "part"),
     [
-        ('source: "no.npz"', 'cannot open "no.npz"'),
+        ('source: "no.npz"', 'cannot open "no.npz": No such file or directory'),
         ('source: "text.npz"', '"text.npz" is not an .npz file'),
         ('source: "x.npy"', "1 .npy files for 2 tops"),
         ('source: "fine.npz" source: "x.npy"', '"x.npy" is an .npy file'),
@@ -177,3 +177,11 @@ def test_what_is_more_than_numbers_for_channels_is_not_left_to_the_device(option
     )
     with closing(layer(text % options)) as source:
         assert not source.stream.transformer.plain
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint8])
+def test_arrays_are_transformed_in_their_own_type(place, kind):
+    x = (np.arange(5 * 2 * 3 * 4).reshape(5, 2, 3, 4) * (1 if kind is np.uint8 else 0.25)).astype(kind)
+    np.savez("x.npz", x=x, y=np.arange(5))
+    with closing(layer(ARRAYS % ('source: "x.npz"', "transform_param { scale: 2 mean_value: 1 }"))) as source:
+        np.testing.assert_allclose(source()[0], (x[:4].astype(float) - 1) * 2.0)

@@ -23,6 +23,7 @@ from caffe.net.plan.rewrite.dead import drop_dead
 from caffe.proto import caffe_pb2, text
 from tests.film import reads_host
 from tests.layers.alone import alone
+from tests.layers.case import every
 from tests.layers.cases import CASES
 
 STATE = Effects.RANDOM | Effects.BUFFERS | Effects.VALUES | Effects.CALLS
@@ -38,7 +39,6 @@ NEED_FILES += (
     "MatRead",
 )
 SHAPE = "dummy_data_param { shape { dim: 2 } data_filler { type: 'gaussian' } }"
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 class _UserCode(TorchDispatchMode):
@@ -107,19 +107,18 @@ def others(folder) -> list[tuple[Layer, list[Tensor]]]:
     ]
 
 
-@each_case
-def test_no_effect_goes_undeclared(case):
-    layer = case.build(torch.float32)
-    found = observed(layer, [x.detach() for x in case.bottoms_as(torch.float32)])
-    assert found in layer.effects_now
-    assert layer.effects_now in layer.effects in layer_class(case.type).effects
-    assert found in layer_class(case.type).effects
-
-
-def test_every_declared_effect_is_seen(tmp_path):
+def test_no_effect_goes_undeclared_and_every_declared_one_is_seen(tmp_path):
     found: dict[str, Effects] = defaultdict(lambda: Effects.NONE)
-    for case in CASES:
-        found[case.type] |= observed(case.build(torch.float32), [x.detach() for x in case.bottoms_as(torch.float32)])
+
+    def check(case):
+        layer = case.build(torch.float32)
+        seen = observed(layer, [x.detach() for x in case.bottoms_as(torch.float32)])
+        found[case.type] |= seen
+        assert seen in layer.effects_now
+        assert layer.effects_now in layer.effects in layer_class(case.type).effects
+        assert seen in layer_class(case.type).effects
+
+    every(CASES, check)
     for layer, bottoms in others(tmp_path):
         found[layer.type] |= observed(layer, bottoms)
     streams = alone("RNN", [(5, 2, 3), (5, 2)], "recurrent_param { num_output: 7 weight_filler { type: 'xavier' } }")
@@ -149,8 +148,7 @@ def test_every_declared_effect_is_seen(tmp_path):
     assert layer_class("Python").effects is Effects.CALLS
 
 
-@each_case
-def test_checks_are_declared(case, monkeypatch):
+def test_checks_are_declared(monkeypatch):
     looked: list[Tensor] = []
 
     def look(x: Tensor) -> bool:
@@ -159,13 +157,22 @@ def test_checks_are_declared(case, monkeypatch):
 
     for module in ("support.labels", "shape"):
         monkeypatch.setattr(f"caffe.layers.{module}.can_look", look)
-    layer = case.build(torch.float32)
-    layer.forward(*case.bottoms_as(torch.float32))
-    assert not looked or Effects.CHECKS in layer.effects_now
+
+    def check(case):
+        layer = case.build(torch.float32)
+        looked.clear()
+        layer.forward(*case.bottoms_as(torch.float32))
+        assert not looked or Effects.CHECKS in layer.effects_now
+
+    every(CASES, check)
 
 
-@each_case
-def test_a_repeated_run_changes_nothing_and_gives_the_same(case):
+def test_a_repeated_run_changes_nothing_and_gives_the_same():
+    every(CASES, repeat)
+
+
+def repeat(case):
+    """Run a case's layer, and repeat the run."""
     layer = case.build(torch.float32)
     bottoms = [x.detach() for x in case.bottoms_as(torch.float32)]
     layer.forward(*bottoms)  # a recurrent layer begins its state

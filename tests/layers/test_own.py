@@ -219,7 +219,11 @@ def test_dictionary_values_and_defaults():
         assert (opt.scale, opt.way) == (3, "up")
 
 
-@pytest.mark.parametrize("way", ["mine", "mine.py", "./mine.py", "{folder}/mine.py", "json,mine"])
+LONG = pytest.mark.long
+WAYS = ["json,mine", "{folder}/mine.py", *(pytest.param(way, marks=LONG) for way in ("mine", "mine.py", "./mine.py"))]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_every_command_that_builds_a_net_imports(folder, way, capsys):
     write(folder, "Mine", '{"scale": 2.0}')
     (folder / "net.prototxt").write_text(DATA + block("Mine"))

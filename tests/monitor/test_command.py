@@ -7,10 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from caffe.cli import main
+from caffe.cli import _monitor, main
 from tests.monitor.helpers import fetch, log
 
 pytest.importorskip("starlette", reason="needs the package starlette")
@@ -64,3 +65,11 @@ def test_training_with_the_monitor_writes_a_log_that_it_reads(tmp_path):
     text = (tmp_path / "tiny_train.log").read_text()
     assert "Initializing solver from parameters" in text
     assert "Optimization Done" in text
+
+
+def test_the_address_is_the_first_word_of_the_first_line():
+    reader, writer = os.pipe()
+    os.write(writer, b"http://127.0.0.1:8000/ (Ctrl-C ends it)\nmore\n")
+    os.close(writer)
+    with open(reader, "rb") as stdout:
+        assert _monitor._first_line(SimpleNamespace(stdout=stdout)) == "http://127.0.0.1:8000/"

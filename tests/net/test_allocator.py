@@ -21,6 +21,11 @@ layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 }
 """
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_freed_memory_is_kept_where_the_c_library_is_glibc():
+    assert keep_freed_memory()
+
+
 NAME, VERSION = platform.libc_ver()[0], [int(part) for part in platform.libc_ver()[1].split(".") if part]
 
 

@@ -7,7 +7,6 @@ import os
 import numpy as np
 import pytest
 import torch
-from torch._inductor import cpp_builder, exc
 
 import caffe
 from caffe import models
@@ -140,6 +139,8 @@ def test_frozen_weights_that_change_are_no_longer_frozen(traced_only, caplog):
 
 
 def test_without_a_compiler_there_is_one_error(monkeypatch, own_cache):
+    from torch._inductor import cpp_builder, exc  # importing it takes more than a second
+
     def missing() -> str:
         raise exc.InvalidCxxCompiler
 
@@ -151,6 +152,8 @@ def test_without_a_compiler_there_is_one_error(monkeypatch, own_cache):
 
 @pytest.mark.parametrize("given", [None, "mine"])
 def test_what_is_compiled_is_kept_in_the_users_cache(given, monkeypatch, tmp_path):
+    from torch._inductor import cpp_builder
+
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "g++")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given or "")

@@ -9,7 +9,7 @@ import pytest
 
 import caffe
 from caffe.errors import FileError, LayerError
-from caffe.proto import caffe_pb2
+from caffe.proto import caffe_pb2, text
 from caffe.solver import get_solver
 
 INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
@@ -157,3 +157,12 @@ def test_a_file_with_two_layers_of_one_name_gives_the_second_and_says_so(build, 
     messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert messages == [f'{paths[2]}: has weights for two layers "ip": the weights of the second are used']
     np.testing.assert_array_equal(nets[0].params["ip"][0].data, nets[1].params["ip"][0].data)
+
+
+def test_tops_that_a_net_adds_are_not_written():
+    """A loss without a top gets one, which is no part of the definition."""
+    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "x" bottom: "y" }'
+    inputs = 'layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 2 } } }'
+    net = caffe.Net(text.parse(inputs + loss, caffe_pb2.NetParameter()), caffe.TEST)
+    assert len(net.top_names["loss"]) == 1
+    assert [list(layer.top) for layer in net.to_proto().layer] == [["x", "y"], []]

@@ -13,7 +13,7 @@ import torch
 import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
-from caffe.net.plan.rewrite import REWRITES, Rewrite
+from caffe.net.plan.rewrite import REWRITES, Call, Rewrite
 from caffe.net.plan.rewrite.batch_norm import scale_with_batch_norm
 from caffe.net.plan.rewrite.dead import free_early
 from caffe.net.plan.rewrite.inplace import relu_in_place, sum_in_place
@@ -265,6 +265,19 @@ def test_the_largest_is_taken_before_relu(parts, swapped):
         each.blobs["x"].data[...] = each.blobs["x"].data.round()  # equal cells, of which the first counts
         each.params["conv"][0].data[...] = each.params["conv"][0].data.round(1)
     assert_same_training(net, other)
+
+
+@pytest.mark.parametrize("needs", [(True, False), (False, True), (False, False)])
+def test_a_swapped_pair_needs_gradients_if_one_of_the_two_did(needs):
+    net = slim(CONV, RELU, POOL, POOL_END)
+    steps = [net.layer_dict[name] for name in ("relu", "pool")]
+    calls = [
+        Call(layer, layer.forward, ((place, False),), (place + 1,), (), flag)
+        for place, (layer, flag) in enumerate(zip(steps, needs, strict=True))
+    ]
+    pool, relu = pool_before_relu(calls, frozenset())
+    assert (pool.layer.type, relu.layer.type) == ("Pooling", "ReLU")
+    assert pool.backward == relu.backward == any(needs)
 
 
 def test_a_pooled_bottom_is_not_kept():

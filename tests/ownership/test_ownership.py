@@ -30,12 +30,12 @@ def blocks(number: int, quick: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", [pytest.param(i, marks=marks[i >= quick]) for i in range(number)])
 
 
-@blocks(BLOCKS, quick=3)
+@blocks(BLOCKS, quick=1)
 def test_sequences(block):
     check(range(block * BLOCK, (block + 1) * BLOCK))
 
 
-@blocks(MIRROR_BLOCKS, quick=2)
+@blocks(MIRROR_BLOCKS, quick=1)
 def test_sequences_where_arrays_are_copies(block, monkeypatch):
     """As on a GPU."""
     mirrored(monkeypatch.setattr)

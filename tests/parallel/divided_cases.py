@@ -13,6 +13,7 @@ from caffe.errors import CaffeError
 from caffe.net.divided import shards
 from caffe.parallel import environment, group
 from caffe.solver import Solver, cutting
+from tests.parallel import cases
 from tests.parallel.cases import Found, close, solver, tested
 
 CASES: dict[str, Callable[[int], Found]] = {}
@@ -54,13 +55,14 @@ layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "classes" top: "
 
 
 def main(folder: str, *names: str) -> None:
-    """Run cases in this process and write what they return."""
+    """Run cases in this process, also those of `tests.parallel.cases`, and write what they return."""
+    known = {**cases.CASES, **CASES}
     os.chdir(folder)
     cutting._SMALL, shards._PIECE = 1, 200
     processes = environment.join(limit=60)
     with group.joined(processes):
         for name in names:
-            np.savez(f"{name}_{processes.size}_{processes.rank}.npz", **CASES[name](processes.size))
+            np.savez(f"{name}_{processes.size}_{processes.rank}.npz", **known[name](processes.size))
     processes.leave()
 
 
@@ -162,6 +164,10 @@ def brief(size: int) -> Found:
         close(plain)
         if size > 1:
             save = functools.partial(solver.net.save, f"{mode}.caffemodel")
+            train, *tests = solver.nets
+            pairs = [(layer, train.layer_dict[layer.name]) for net in tests for layer in net.layers if layer.tensors]
+            shared = [x is y for mine, own in pairs for x, y in zip(mine.tensors, own.tensors, strict=True)]
+            found[f"{mode} shares"] = np.array(shared)
             found[f"{mode} refuses"] = np.array([_refuses(solver.net.forward), _refuses(save)])
         close(solver)
     return found

@@ -11,9 +11,9 @@ import pytest
 from caffe.data.pipeline.pool import cores
 from caffe.parallel.launch import launch
 from tests.conftest import ROOT
-from tests.parallel import cases
+from tests.parallel import cases, divided_cases
 
-SIZES = (3, pytest.param(2, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.long))
+SIZES = (2, pytest.param(3, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.long))
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,11 @@ def found(place):
 
     def run(name, size, rank=0):
         if (name, size, rank) not in known and size == 1:
-            known[name, 1, 0] = cases.CASES[name](1)
+            known[name, 1, 0] = {**cases.CASES, **divided_cases.CASES}[name](1)
         elif (name, size, rank) not in known:
-            assert launch(["-m", "tests.parallel.cases", str(place), *cases.CASES], size, cores()) == 0
-            for case in cases.CASES:
+            more = ["brief"] if size == 2 else []  # of divided nets, in the same processes
+            assert launch(["-m", "tests.parallel.divided_cases", str(place), *cases.CASES, *more], size, cores()) == 0
+            for case in (*cases.CASES, *more):
                 for number in range(size):
                     with np.load(place / f"{case}_{size}_{number}.npz") as file:
                         known[case, size, number] = dict(file)
@@ -110,6 +111,18 @@ def test_a_run_goes_on_from_a_snapshot_as_if_it_had_not_stopped(found, size, cap
         )
 
 
+def test_steps_of_divided_nets_are_those_of_one_process(found):
+    for rank in range(2):
+        numbers = found("brief", 2, rank)
+        for mode, losses in found("brief", 1).items():
+            scale = np.abs(losses).max(initial=1e-3)
+            np.testing.assert_allclose(numbers[mode], losses, rtol=0, atol=1e-6 * scale, err_msg=f"{mode} of {rank}")
+            assert numbers[f"{mode} refuses"].all()
+            assert numbers[f"{mode} shares"].any(), "a test net has the blobs of the train net"
+            assert numbers[f"{mode} shares"].all()
+
+
+@pytest.mark.long
 def test_the_flow_of_caffe_s_train_script(place):
     flat = 'layer { name: "flow" type: "InnerProduct" bottom: "rows" top: "flow" inner_product_param { num_output: 2 '
     text = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 4 display: 0 net_param { layer { name: "h" type: "HDF5Data" '

@@ -45,16 +45,6 @@ def close(found, expected, most, what):
     np.testing.assert_allclose(found, expected, rtol=0, atol=most * scale, err_msg=what)
 
 
-def test_steps_of_divided_nets_are_those_of_one_process(place):
-    assert launch(["-m", "tests.parallel.divided_cases", str(place), "brief"], 2, cores()) == 0
-    expected = divided_cases.CASES["brief"](1)
-    for rank in range(2):
-        found = dict(np.load(place / f"brief_2_{rank}.npz"))
-        for mode, losses in expected.items():
-            close(found[mode], losses, 1e-6, f"{mode} of rank {rank}")
-            assert found[f"{mode} refuses"].all()
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(("mode", "size"), [(mode, size) for mode, sizes in SIZES.items() for size in sizes])
 def test_trajectories_tests_and_files_are_those_of_one_process(place, mode, size):
@@ -193,6 +183,16 @@ def test_one_process_has_all_of_its_shards():
     made.net.close()
     with pytest.raises(SolverError, match=r"shard is set, but caffe\.NCCL does not support it"):
         made.join(Several(2))
+
+
+def test_a_solver_joins_each_group_once():
+    made, group = solver(size=1), Several(2)
+    made.join(group)
+    together = made.together
+    assert together.group is group
+    made.join(group)
+    assert made.together is together
+    made.net.close()
 
 
 # -- parts and stages ------------------------------------------------------------------------------------------------

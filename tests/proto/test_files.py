@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from caffe.errors import FileError
-from caffe.proto import files
+from caffe.proto import caffe_pb2, files
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -108,3 +108,11 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
             other.write(b"other")
     assert [path.name for path in tmp_path.iterdir()] == ["net.caffemodel"]
     assert target.read_bytes() == b"whole"
+
+
+def test_the_package_has_one_module_of_messages_and_no_other_names():
+    import caffe.proto
+
+    assert caffe.proto.__getattr__("caffe_pb2") is caffe_pb2
+    with pytest.raises(AttributeError, match=r"'caffe\.proto' has no attribute 'caffe_pb3'"):
+        _ = caffe.proto.caffe_pb3

@@ -98,5 +98,7 @@ def test_what_no_fork_has_is_an_error(source, error):
 
 
 def test_a_policy_or_regularization_of_a_fork_is_called_so():
+    assert forks.foreign_value("gabor").endswith("; use one of the known ones")
+    assert forks.foreign_value("stepearly").endswith('; write "plateau" (docs/solvers.md)')
     with pytest.raises(Exception, match=r'"stepearly": it comes from a fork of Caffe \(junhyukoh'):
         Policy.find("stepearly")

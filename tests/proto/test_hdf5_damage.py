@@ -6,7 +6,7 @@ import pytest
 
 from caffe.data.streams.hdf5 import read_arrays
 from caffe.errors import CaffeError, FileError
-from caffe.proto import state, weights
+from caffe.proto import hdf5, state, weights
 
 
 def external(file, name):
@@ -108,3 +108,14 @@ def test_links_within_the_file_are_followed(tmp_path):
         file["other/0"] = np.arange(3, dtype=np.float32)
         file["data/ip"] = h5py.SoftLink("/other")
     assert weights.read(tmp_path / "w.h5")["ip"][0].tolist() == [0, 1, 2]
+
+
+def test_an_array_that_says_to_be_larger_than_its_file(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        huge(file, "huge")
+        file.create_dataset("contiguous", (5,), "f4")  # no number is stored
+        file.create_dataset("compressed", (1000,), "f4", chunks=(10,))
+        for name in ("huge", "contiguous"):
+            with pytest.raises(ValueError, match=r"says it holds .* bytes, but has 0"):
+                hdf5.dataset(file, name, "f")
+        assert not hdf5.dataset(file, "compressed", "f").any()

@@ -8,6 +8,7 @@ import pytest
 
 import caffe
 from caffe.cli import main
+from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2, text, weights
 
 NET = """
@@ -55,3 +56,15 @@ def test_classification(depth, channels, code, tmp_path, capsys):
     assert "contains 1 names, but the net has 7 classes" in capsys.readouterr().err
     assert main(["classification", *files[:3], str(tmp_path / "labels.txt"), str(tmp_path / "none.png")]) == 1
     assert "Unable to decode image" in capsys.readouterr().err
+
+
+def test_the_device_is_that_of_the_flag(monkeypatch):
+    seen = []
+
+    def use(gpu, place, hint):
+        seen.append((gpu, hint))
+        raise CaffeError("no such device")
+
+    monkeypatch.setattr("caffe.cli._device.use", use)
+    assert main(["classification", *"abcde", "-gpu", "3"]) == 1
+    assert seen == [("3", '"-gpu 3"')]

@@ -61,7 +61,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(caffe.filler, "fill", lambda *_: None)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+SLOW = ("resnet101", "resnet152")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in SLOW)) for n in PUBLISHED])
 @pytest.mark.usefixtures("quick")
 def test_size(name):
     net = caffe.Net(getattr(caffe.models, name)(batch=2), caffe.TEST)

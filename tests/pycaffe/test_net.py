@@ -280,12 +280,15 @@ def test_log(caplog, monkeypatch):
         caffe.log.logger.handlers[:], caffe.log.logger.level = handlers, level
 
 
-def test_names_need_no_import_of_their_own():
+def test_names_need_no_import_of_their_own_and_mean_the_same_before_and_after_the_package_is_loaded():
     code = (
         "import caffe, sys; caffe.TRAIN; caffe.__version__; caffe.proto.caffe_pb2.NetParameter; caffe.io.Transformer;"
         "caffe.layers.ReLU; caffe.params.Pooling; caffe.NetSpec; caffe.draw.draw_net; caffe.models.resnet50;"
-        "assert 'torch' not in sys.modules; caffe.Net; caffe.torch.load; caffe.classifier; caffe._caffe.Blob;"
-        "assert {'Net', 'io', 'layers', 'SGDSolver'} <= set(dir(caffe))"
+        "before = caffe.to_proto(caffe.layers.ReLU(caffe.layers.Input()));"
+        "assert 'torch' not in sys.modules; import caffe.layers.base; assert caffe.layers.base.Layer;"
+        "caffe.Net; caffe.torch.load; caffe.classifier; caffe._caffe.Blob;"
+        "assert {'Net', 'io', 'layers', 'SGDSolver'} <= set(dir(caffe)); from caffe import layers as L;"
+        "assert caffe.to_proto(L.ReLU(L.Input())) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="nothing"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -157,5 +157,5 @@ def test_the_running_script_is_not_run_a_second_time():
     Path("module_with_effect.py").write_text(
         MODULE + '\nif __name__ == "__main__":\n    net = caffe.Net("net.prototxt", caffe.TEST)\n    net.forward()\n'
     )
-    subprocess.run([sys.executable, "module_with_effect.py"], check=True, stderr=subprocess.DEVNULL, timeout=60)
+    runpy.run_path("module_with_effect.py", run_name="__main__")
     assert Path("imported").read_text() == "x"

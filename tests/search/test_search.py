@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe.cli import main
+from caffe.cli import _search, main
 from caffe.doctor.case import Case
 from caffe.proto import upgrade
 from caffe.search import finals, runs, split
@@ -72,6 +72,10 @@ def test_what_the_search_saw_beyond_its_repeats_is_luck():
     gain, half = report.test_gain
     assert gain == pytest.approx(0.09)
     assert half == pytest.approx(0.1271)
+    assert "part that disappeared with other seeds (luck): +0.0400 (29 %)" in "\n".join(_search.lines(report))
+    only_luck = finals.Repeats("trial 1", {}, 0.95, [0.80, 0.82], [0.80, 0.83])
+    report = finals.Report(goal, only_luck, baseline, [only_luck], [])
+    assert "(luck): +0.1400 (100 %)" in "\n".join(_search.lines(report))
 
 
 def killed(small, argv, when):
@@ -193,6 +197,7 @@ def test_folds_diverged_and_failed_trials(small):
     assert all(trial.state.is_finished() for trial in search.trials)
 
 
+@pytest.mark.long
 def test_hopeless_trials_are_stopped_early(small):
     (small / "space.yaml").write_text("solver.base_lr: {choice: [0.1, 0.11, 0.12, 0.13, 0.14, 1e-7, 2e-7, 3e-7]}\n")
     search = study(small, method="grid", pruner="median", steps=40)

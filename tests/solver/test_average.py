@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import caffe
-from caffe.cli import main
+from caffe.cli import display, main
 from caffe.errors import FileError, NetError, SolverError
 from caffe.net import Net
 from caffe.proto import state, weights
@@ -224,9 +224,12 @@ def test_the_mean_file_describes_the_net():
     assert not any(layer.blobs for layer in net.layer)
 
 
-def test_statistics_are_computed_anew():
+def test_statistics_are_computed_anew(monkeypatch):
     paths, arrays = snapshots("normed.prototxt", "base_lr: 5", count=2)
+    told = []
+    monkeypatch.setattr(display.Display, "say", lambda self, text, *style: told.append(text))
     assert main(["average", *paths, "-o", "c.caffemodel", "-model", "normed.prototxt", "-iterations", "4"]) == 0
+    assert "statistics of 1 BatchNorm layer(s)" in told
     found = weights.read("c.caffemodel")
     mean = (arrays[0]["ip"][0].astype(np.float64) + arrays[1]["ip"][0]) / 2
     np.testing.assert_allclose(found["ip"][0], mean, rtol=1e-6)

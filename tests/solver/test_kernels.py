@@ -47,6 +47,8 @@ def test_a_kernel_is_its_rule(name, decay, scale, monkeypatch):
         monkeypatch.setattr(kernel, method, lambda *args, original=original: used.append(1) or original(*args))
     rule.apply(quick, 3, scale)
     assert used
+    if name == "Adam":
+        assert kernel().run(copy.deepcopy(plain[0]), param(), 3), "the kernel refuses what it can compute"
     monkeypatch.setattr(rule_class(name), "kernel", None)
     rule.apply(plain, 3, scale)
     for one, other in zip(quick, plain, strict=True):

@@ -170,3 +170,9 @@ def test_flag_nan_of_another_value(capfd):
     write_solver()
     assert main(["train", "-solver", "solver.prototxt", "-nan", "stpo"]) == 1
     assert 'expected stop or warn; did you mean "stop"?' in capfd.readouterr().err
+
+
+def test_a_mean_without_memory_is_no_mistake():
+    solver = get_solver(small.param('type: "AdaDelta" momentum: 0 delta: 1e-3'))
+    solver.step(1)
+    assert np.isfinite(solver.net.learnable[0].tensor.detach().numpy()).all()

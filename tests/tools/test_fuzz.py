@@ -20,9 +20,9 @@ def fuzz(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_fixed_range_of_inputs_of_each_kind():
-    done = fuzz("--count", 100, "--seed", 0)
+    done = fuzz("--count", 30, "--seed", 0)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d{4} inputs in .*\n0 findings: none", done.stdout)
+    assert re.search(r"\d{3} inputs in .*\n0 findings: none", done.stdout)
 
 
 @pytest.mark.long
@@ -31,10 +31,13 @@ def test_many_inputs_of_each_kind():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_unknown_kind_is_refused():
-    done = fuzz("--kind", "lmbd")
-    assert done.returncode == 2
-    assert "unknown kind lmbd" in done.stderr
+def test_an_unknown_kind_is_refused(monkeypatch, capsys):
+    from tools.fuzz import __main__
+
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--kind", "lmbd"])
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main()
+    assert "unknown kind lmbd" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -86,6 +89,6 @@ def pool(monkeypatch, tmp_path):
     ],
 )
 def test_findings_are_told_and_the_pool_goes_on(pool, name, what):
-    found = pool(name, 2 if name == "hang" else 8)
+    found = pool(name, 1 if name == "hang" else 8)
     assert set(found) == {what}
-    assert len(found) == {"hang": 2, "death": 4}.get(name, 8)
+    assert len(found) == {"hang": 1, "death": 4}.get(name, 8)

@@ -196,6 +196,7 @@ GIVE = """(async () => {{
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
+@pytest.mark.long
 def test_a_picture_is_dropped_on_the_page(site, tmp_path):
     browser = Browser(tmp_path / "profile", 1000, 900)
 

@@ -131,15 +131,15 @@ def _score_numbers(net: Any, flags: SimpleNamespace, display: Display, columns: 
 
 
 def _write_worst(net: Any, flags: SimpleNamespace, judgement: Any) -> None:
+    from caffe.data.databases.base import backend_of
     from caffe.evaluation.worst import write_worst
     from caffe.layers.data import Data
-    from caffe.proto.caffe_pb2 import DataParameter
 
     layers = [layer for layer in net.layers if isinstance(layer, Data)]
     if len(layers) != 1:
         raise CaffeError(f"-worst takes the pictures from the database of a Data layer; the net has {len(layers)}")
     source = layers[0].spec.data_param
-    backend = DataParameter.DB.Name(source.backend)
+    backend = backend_of(source)
     for line in write_worst(flags.out, judgement, flags.worst, backend, source.source):
         print(line)
     print(

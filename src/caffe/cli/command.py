@@ -194,7 +194,7 @@ def values(entry: Command, given: Mapping[str, str | int | bool], words: list[st
 def _flag_text(flag: Flag) -> str:
     default = f'"{flag.default}"' if isinstance(flag.default, str) else str(flag.default).lower()
     names = ", ".join(f"-{name}" for name in (flag.name, *flag.aliases))
-    text = f"{names} ({flag.help}) type: {flag.kind} default: {default}"
+    text = f"{names} ({flag.description}) type: {flag.kind} default: {default}"
     text = re.sub(r"(type:|default:) ", "\\1\N{NO-BREAK SPACE}", text)
     filled = textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
     return filled.replace("\N{NO-BREAK SPACE}", " ")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from caffe import log
 from caffe.cli.command import command
-from caffe.cli.convert_imageset import BACKEND
 from caffe.cli.display import Bar, Display
 from caffe.cli.flags import Flag
 from caffe.errors import CaffeError, FileError
@@ -28,7 +27,17 @@ _OWN = [
 ]
 
 
-@command(BACKEND, *_OWN, task="data", arguments="INPUT_DB [OUTPUT_FILE]")
+def _read_backends() -> list[str]:
+    """Return the names of the backends that can be read, in lower case, as the flag takes them."""
+    from caffe.data import READERS
+
+    return [name.lower() for name in READERS.names()]
+
+
+_BACKEND = Flag("backend", "lmdb", "Backend of the database; tar is a folder of shards.", known=_read_backends)
+
+
+@command(_BACKEND, *_OWN, task="data", arguments="INPUT_DB [OUTPUT_FILE]")
 def compute_image_mean(flags: SimpleNamespace, display: Display) -> None:
     """Compute the mean image of a database.
 

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from caffe.data.databases.writer import RecordWriter
     from caffe.data.tools.imageset import ImageSet
 
-BACKEND = Flag("backend", "lmdb", "Kind of the database: lmdb, leveldb, or tar (a folder of shards).")
+
+def written_backends() -> list[str]:
+    """Return the names of the backends that can be written."""
+    from caffe.data import WRITERS
+
+    return WRITERS.names()
+
+
+BACKEND = Flag("backend", "lmdb", "Backend of the database; tar is a folder of shards.", known=written_backends)
 
 IMAGE_FLAGS = [
     Flag("gray", False, "Convert the images to grey."),

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 from caffe import log
 from caffe.cli.command import command
+from caffe.cli.convert_imageset import written_backends
 from caffe.cli.display import Display
 from caffe.cli.flags import Flag
 
-BACKEND = Flag("backend", "leveldb", "Backend of the database: leveldb, as in Caffe, or lmdb.")
+BACKEND = Flag("backend", "leveldb", "Backend of the database.", known=written_backends)
 SEED = Flag("seed", -1, "Seed of the random pairs; -1 draws different pairs each time.")
 
 

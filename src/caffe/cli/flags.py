@@ -6,7 +6,7 @@ inside a name can replace underscores. `--` ends the flags. Flags can be before 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -39,12 +39,21 @@ class UsageError(CaffeError):
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag: its name, its default (whose type is the flag's type), its help text, and other names for it."""
+    """A flag: its name, its default (whose type is the flag's type), its help text, and other names for it.
+
+    `known` returns the values of a flag whose values are in a registry. Only the flag's description calls it.
+    """
 
     name: str
     default: str | int | bool
     help: str
     aliases: tuple[str, ...] = field(default=())
+    known: Callable[[], Iterable[str]] | None = None
+
+    @property
+    def description(self) -> str:
+        """The help text with the known values."""
+        return f"{self.help} Known: {', '.join(self.known())}." if self.known else self.help
 
     @property
     def kind(self) -> str:
@@ -222,7 +231,7 @@ def _find(name: str, written: str) -> tuple[Flag, bool]:
 def _argument(flag: Flag, rest: list[str]) -> str:
     follows_flag = bool(rest) and rest[0].startswith("-") and rest[0].lstrip("-").partition("=")[0] in _KNOWN
     if not rest or follows_flag:
-        raise UsageError(f"ERROR: flag '--{flag.name}' is missing its argument; flag description: {flag.help}")
+        raise UsageError(f"ERROR: flag '--{flag.name}' is missing its argument; flag description: {flag.description}")
     return rest.pop(0)
 
 

@@ -5,12 +5,14 @@ These modules do not import torch; the layers in `caffe.layers.data` turn their 
 
 from __future__ import annotations
 
-from caffe.data.databases import (
-    leveldb,
-    lmdb,  # defining the classes registers the backends
-    tar,
-)
-from caffe.data.databases.base import RecordSource, open_source
-from caffe.data.databases.writer import RecordWriter, create_database
+import importlib
+import pkgutil
 
-__all__ = ["RecordSource", "RecordWriter", "create_database", "leveldb", "lmdb", "open_source", "tar"]
+from caffe.data import databases
+from caffe.data.databases.base import READERS, RecordSource, open_source
+from caffe.data.databases.writer import WRITERS, RecordWriter, create_database
+
+__all__ = ["READERS", "WRITERS", "RecordSource", "RecordWriter", "create_database", "open_source"]
+
+for _module in pkgutil.iter_modules(databases.__path__):  # defining a class registers its backend
+    importlib.import_module(f"{databases.__name__}.{_module.name}")

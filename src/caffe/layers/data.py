@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from caffe import log
-from caffe.data.databases.base import open_source
+from caffe.data.databases.base import backend_of, open_source
 from caffe.data.databases.datum import DatumReader
 from caffe.data.pipeline import shard
 from caffe.data.pipeline.prefetch import Arrays, Dealt, Prefetcher, State, Stream
@@ -29,7 +29,6 @@ from caffe.data.streams.windows import WindowStream, read_windows
 from caffe.errors import CaffeError
 from caffe.layers.base import Source
 from caffe.proto import caffe_pb2
-from caffe.proto.caffe_pb2 import DataParameter
 
 __all__ = ["SSD_CROPS", "ArrayData", "Data", "HDF5Data", "ImageData", "StreamSource", "WindowData"]
 
@@ -191,7 +190,7 @@ class Data(StreamSource, bottoms=0, tops=(1, 2)):
     def __init__(self, spec: Any, phase: int = caffe_pb2.TRAIN) -> None:
         super().__init__(spec, phase)
         with self.naming():  # here and not in setup, for the order of lines in Caffe's log
-            self._source = open_source(DataParameter.DB.Name(spec.data_param.backend), spec.data_param.source)
+            self._source = open_source(backend_of(spec.data_param), spec.data_param.source)
 
     def setup(self, *bottoms: Tensor) -> None:
         self.open(self._stream)

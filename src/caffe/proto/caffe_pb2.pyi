@@ -1111,7 +1111,7 @@ class ArrayDataParameter(_message.Message):
     def __init__(self, source: _Optional[_Iterable[str]] = ..., batch_size: _Optional[int] = ..., shuffle: bool = ...) -> None: ...
 
 class DataParameter(_message.Message):
-    __slots__ = ("source", "batch_size", "backend", "rand_skip", "force_encoded_color", "prefetch", "skip_damaged", "workers", "fast_decode", "scale", "mean_file", "crop_size", "mirror", "side", "cache", "shuffle", "threads", "parser_threads")
+    __slots__ = ("source", "batch_size", "backend", "rand_skip", "force_encoded_color", "prefetch", "skip_damaged", "workers", "fast_decode", "backend_name", "scale", "mean_file", "crop_size", "mirror", "side", "cache", "shuffle", "threads", "parser_threads")
     class DB(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         LEVELDB: _ClassVar[DataParameter.DB]
@@ -1129,6 +1129,7 @@ class DataParameter(_message.Message):
     SKIP_DAMAGED_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     FAST_DECODE_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_NAME_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
     MEAN_FILE_FIELD_NUMBER: _ClassVar[int]
     CROP_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -1147,6 +1148,7 @@ class DataParameter(_message.Message):
     skip_damaged: bool
     workers: int
     fast_decode: bool
+    backend_name: str
     scale: float
     mean_file: str
     crop_size: int
@@ -1156,7 +1158,7 @@ class DataParameter(_message.Message):
     shuffle: bool
     threads: int
     parser_threads: int
-    def __init__(self, source: _Optional[str] = ..., batch_size: _Optional[int] = ..., backend: _Optional[_Union[DataParameter.DB, str]] = ..., rand_skip: _Optional[int] = ..., force_encoded_color: bool = ..., prefetch: _Optional[int] = ..., skip_damaged: bool = ..., workers: _Optional[int] = ..., fast_decode: bool = ..., scale: _Optional[float] = ..., mean_file: _Optional[str] = ..., crop_size: _Optional[int] = ..., mirror: bool = ..., side: _Optional[int] = ..., cache: bool = ..., shuffle: bool = ..., threads: _Optional[int] = ..., parser_threads: _Optional[int] = ...) -> None: ...
+    def __init__(self, source: _Optional[str] = ..., batch_size: _Optional[int] = ..., backend: _Optional[_Union[DataParameter.DB, str]] = ..., rand_skip: _Optional[int] = ..., force_encoded_color: bool = ..., prefetch: _Optional[int] = ..., skip_damaged: bool = ..., workers: _Optional[int] = ..., fast_decode: bool = ..., backend_name: _Optional[str] = ..., scale: _Optional[float] = ..., mean_file: _Optional[str] = ..., crop_size: _Optional[int] = ..., mirror: bool = ..., side: _Optional[int] = ..., cache: bool = ..., shuffle: bool = ..., threads: _Optional[int] = ..., parser_threads: _Optional[int] = ...) -> None: ...
 
 class DummyDataParameter(_message.Message):
     __slots__ = ("data_filler", "shape", "num", "channels", "height", "width")

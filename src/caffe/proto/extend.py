@@ -12,10 +12,14 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from caffe.errors import ProtoError
+from caffe.errors import ProtoError, nearest
 from caffe.proto import caffe_pb2
 
-__all__ = ["add_options", "find", "get", "has", "message_of", "names", "options"]
+__all__ = ["NAMED", "add_name", "add_options", "find", "get", "has", "message_of", "names", "options", "takes"]
+
+NAMED = frozenset({"caffe.DataParameter.backend"})
+"""Enum fields that also take names which code adds. A field FIELD_name of the same message stores such a name."""
+_NAMES: set[str] = set()
 
 _LAYER = caffe_pb2.LayerParameter.DESCRIPTOR
 _FORKS = range(30000, 40000)  # field numbers used by forks: a user's options of the same name replace the fork's
@@ -69,7 +73,24 @@ def names() -> list[str]:
 
 def has(message: Any, field: FieldDescriptor) -> bool:
     """Whether a non-repeated field is set, be it added or of caffe.proto."""
-    return message.HasExtension(field) if field.is_extension else message.HasField(field.name)
+    if field.is_extension:
+        return message.HasExtension(field)
+    return message.HasField(field.name) or (field.full_name in NAMED and message.HasField(f"{field.name}_name"))
+
+
+def add_name(name: str) -> None:
+    """Make the parser accept `name` as the value of the fields in `NAMED`."""
+    _NAMES.add(name)
+
+
+def takes(field: FieldDescriptor, token: str) -> bool:
+    """Whether a token is no value of an enum field, but a name that code adds, or may add before the net is built.
+
+    A name that resembles a value is a typing error, unless code has added it.
+    """
+    if field.full_name not in NAMED or token in field.enum_type.values_by_name or not token.isidentifier():
+        return False
+    return token in _NAMES or not nearest(token, field.enum_type.values_by_name)
 
 
 def get(message: Any, field: FieldDescriptor) -> Any:

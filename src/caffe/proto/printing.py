@@ -11,7 +11,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.message import Message
 
+from caffe.proto import extend
+
 __all__ = ["dumps", "repeated_fields"]
+
+_STORES = {f"{field}_name" for field in extend.NAMED}
 
 
 def dumps(message: Message) -> str:
@@ -38,6 +42,8 @@ def _print(message: Message, indent: str, lines: list[str]) -> None:
                 lines.append(f"{indent}{name} {{\n")
                 _print(item, indent + "  ", lines)
                 lines.append(f"{indent}}}\n")
+            elif field.full_name in _STORES:
+                lines.append(f"{indent}{name.removesuffix('_name')}: {item}\n")
             else:
                 lines.append(f"{indent}{name}: {_scalar(field, item)}\n")
 

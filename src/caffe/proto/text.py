@@ -183,6 +183,9 @@ class _Parser:
             self.body(part, closing)
         elif repeated:
             getattr(message, field.name).append(convert(self, field))
+        elif field.enum_type is not None and extend.takes(field, self.tokens[self.at]):
+            setattr(message, f"{field.name}_name", self.tokens[self.at])
+            self.at += 1
         else:
             setattr(message, field.name, convert(self, field))
 

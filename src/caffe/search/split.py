@@ -40,7 +40,7 @@ def parts(case: Case, folder: Path, share: float, folds: int, seed: int, given: 
     train = _one(case.net, caffe_pb2.TRAIN, case.param.train_state)
     source, backend = train.source, ""
     if train.field == "data_param":
-        backend = caffe_pb2.DataParameter.DB.Name(train.options.backend)
+        backend = base.backend_of(train.options)
     elif train.field != "image_data_param":
         raise SolverError(f"{train.field}: only databases and image lists can be split; give -validation SOURCE")
     plan = {"source": str(Path(source).resolve()), "share": share, "folds": folds, "seed": seed}

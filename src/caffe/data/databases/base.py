@@ -10,9 +10,22 @@ from typing import ClassVar
 
 from caffe import log
 from caffe.errors import FileError
+from caffe.proto import extend
+from caffe.proto.caffe_pb2 import DataParameter
 from caffe.registry import Registry
 
-__all__ = ["Bytes", "RecordSource", "Records", "WrongBackend", "not_found", "open_source", "refuse_shards", "show_key"]
+__all__ = [
+    "READERS",
+    "Bytes",
+    "RecordSource",
+    "Records",
+    "WrongBackend",
+    "backend_of",
+    "not_found",
+    "open_source",
+    "refuse_shards",
+    "show_key",
+]
 
 Bytes = bytes | memoryview
 Records = Generator[tuple[bytes, Bytes], None, None]
@@ -51,7 +64,8 @@ def not_found(kind: str, path: str) -> FileError:
 class RecordSource(ABC):
     """A database opened for reading. It is never modified.
 
-    Subclasses are registered under their class argument `backend`, the value of `data_param.backend`.
+    Subclasses are registered under their class argument `backend`, the value of `data_param.backend` in a prototxt.
+    The package imports all modules of this folder.
     """
 
     backend: ClassVar[str]
@@ -59,6 +73,12 @@ class RecordSource(ABC):
     def __init_subclass__(cls, backend: str) -> None:
         cls.backend = backend
         READERS.add(backend, cls)
+        extend.add_name(backend)
+
+    @classmethod
+    def fits(cls, path: str) -> bool:
+        """Whether the files at `path` are of this backend. The commands that take any database ask this."""
+        return False
 
     def __init__(self, path: str) -> None:
         """Open the database at `path`. Raises FileError if it is missing, empty, damaged, or of another backend."""
@@ -95,6 +115,11 @@ class RecordSource(ABC):
     def _refuse_empty(self) -> None:
         if next(self.scan(), None) is None:
             raise FileError(f'{self.backend} database "{self.path}" holds no records; write it again')
+
+
+def backend_of(options: DataParameter) -> str:
+    """Return the name of the backend in a layer's `data_param`: one of caffe.proto, or one that code adds."""
+    return options.backend_name or DataParameter.DB.Name(options.backend)
 
 
 def open_source(backend: str, path: str) -> RecordSource:

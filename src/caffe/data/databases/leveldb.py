@@ -30,6 +30,10 @@ class LevelDb(RecordSource, backend="LEVELDB"):
     times.
     """
 
+    @classmethod
+    def fits(cls, path: str) -> bool:
+        return os.path.exists(os.path.join(path, "CURRENT"))
+
     def __init__(self, path: str) -> None:
         super().__init__(path)
         _check(path)

@@ -22,6 +22,10 @@ class Lmdb(RecordSource, backend="LMDB"):
     process.
     """
 
+    @classmethod
+    def fits(cls, path: str) -> bool:
+        return os.path.exists(os.path.join(path, "data.mdb"))
+
     def __init__(self, path: str) -> None:
         super().__init__(path)
         name = _data_file(path)

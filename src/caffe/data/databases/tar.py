@@ -50,6 +50,10 @@ class Tar(RecordSource, backend="TAR"):
     Their keys are the number of the sample, the archive and the sample's name.
     """
 
+    @classmethod
+    def fits(cls, path: str) -> bool:
+        return is_shards(path)
+
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._paths = expanded(path)

@@ -15,7 +15,7 @@ from caffe.errors import FileError
 from caffe.proto import files
 from caffe.registry import Registry
 
-__all__ = ["RecordWriter", "create_database"]
+__all__ = ["WRITERS", "RecordWriter", "create_database"]
 
 Pending = list[tuple[bytes, bytes]]
 WRITERS: Registry[type[RecordWriter]] = Registry("database backend", FileError, "backends")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,9 +14,8 @@ import cv2
 import numpy as np
 
 from caffe.data.databases.annotated import AnnotatedReader, annotated, annotated_record
-from caffe.data.databases.base import RecordSource, open_source, show_key
+from caffe.data.databases.base import READERS, RecordSource, open_source, show_key
 from caffe.data.databases.datum import DatumReader, compression
-from caffe.data.databases.tar import is_shards
 from caffe.data.pipeline.pool import ordered
 from caffe.errors import DataError, FileError
 from caffe.proto.caffe_pb2 import Datum
@@ -70,10 +68,9 @@ class Entry:
 
 
 def detect(path: str) -> RecordSource:
-    """Open the database at `path`: LMDB, LevelDB or tar shards."""
-    if is_shards(path):
-        return open_source("TAR", path)
-    return open_source("LEVELDB" if os.path.exists(os.path.join(path, "CURRENT")) else "LMDB", path)
+    """Open the database at `path` with the backend that it fits, or else as an LMDB."""
+    fitting = [name for name in READERS.names() if READERS.find(name).fits(path)]
+    return open_source(fitting[0] if fitting else "LMDB", path)
 
 
 def entries(source: RecordSource, most: int | None = None) -> Iterator[Entry]:
