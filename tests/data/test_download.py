@@ -118,7 +118,7 @@ def test_a_wrong_file_that_is_there_is_not_overwritten(tmp_path):
     (tmp_path / "f").write_bytes(b"mine")
     with pytest.raises(FileError, match="is there, but its sha1 is not"):
         download(["http://127.0.0.1:9/none"], tmp_path / "f", SHA1)
-    with pytest.raises(FileError, match="is no checksum"):
+    with pytest.raises(FileError, match="is not a checksum"):
         download([], tmp_path / "g", "12")
 
 

@@ -189,7 +189,7 @@ def test_parameter_is_a_learnable_top():
         ("Slice", ((2, 7),), 2, "slice_param { slice_point: 0 }", "must rise"),
         ("Slice", ((2, 3),), 2, "slice_param { slice_point: 1 slice_point: 2 }", "one slice_point less than tops"),
         ("Slice", ((2, 4),), 2, "slice_param { axis: 1 slice_dim: 1 }", "both axis and slice_dim"),
-        ("Flatten", ((2, 3, 5, 7),), 1, "flatten_param { axis: 3 end_axis: 1 }", "behind end_axis"),
+        ("Flatten", ((2, 3, 5, 7),), 1, "flatten_param { axis: 3 end_axis: 1 }", "comes after end_axis"),
         ("Flatten", ((2, 3),), 1, "flatten_param { end_axis: 2 }", "end_axis 2 out of range"),
         ("Reshape", ((2, 3),), 1, "reshape_param { shape { dim: -1 dim: -1 } }", "several -1"),
         ("Reshape", ((2, 3),), 1, "reshape_param { shape { dim: -2 dim: -3 } }", "negative size"),

@@ -306,8 +306,7 @@ class Dropout(RandomInTraining):
 
     `net.monte_carlo()` makes a net in TEST draw masks too. As in Caffe, a ratio outside [0, 1] is an error only when
     a forward pass in TRAIN uses it.
-    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp; scale_train: py-faster-rcnn's; sample_weights_test:
-    SegNet's (Kendall et al., arXiv:1511.02680).
+    Source: Srivastava et al., JMLR 2014; BVLC dropout_layer.cpp; py-faster-rcnn (scale_train); SegNet.
     """
 
     records = Records.EACH

@@ -220,16 +220,14 @@ class MultiBoxLoss(_Mining, bottoms=(4, 6), options="multibox_loss_param"):
 
     bottoms: loc (N, P L 4), L = 1 or num_classes; conf (N, P C); priors (1, 2, P 4), boxes and variances;
     truth (1, 1, T, 8), rows [image, label, instance, xmin, ymin, xmax, ymax, difficult], image -1 for padding;
-    RefineDet's second stage: conf (N, P 2) and loc (N, P 4) of the first. Its loc moves the priors, and a prior whose
-    objectness conf[1] is below objectness_score is not chosen as negative.
+    RefineDet: conf (N, P 2), loc (N, P 4) of the first stage: loc moves the priors, conf[1] >= objectness_score of negatives
     top: loss () = (loc_weight sum over matches of L_loc + sum over chosen priors of L_conf) / normalizer
 
     Each truth box is matched to its best prior; PER_PREDICTION also matches priors that overlap by overlap_threshold.
     Chosen priors: MAX_NEGATIVE: matches, and neg_pos_ratio times as many of the hardest below neg_overlap;
     HARD_EXAMPLE: the sample_size hardest, and only their matches count; NONE: all.  The target of unmatched priors is
     background_label_id.  normalizer: matches (VALID), N P (FULL), N (BATCH_SIZE) or 1 (NONE), at least 1.
-    Source: Liu et al., arXiv:1512.02325 (SSD); Zhang et al., arXiv:1711.06897 (RefineDet): multibox_loss_layer.cpp,
-    bbox_util.cpp.
+    Source: multibox_loss_layer.cpp of SSD (arXiv:1512.02325) and RefineDet (arXiv:1711.06897).
     """
 
     constant = (3,)
