@@ -84,35 +84,14 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
         return along_records(self.opt.axis, axes) or super().mixes_records(axes)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
-        loss = self._small(x, label)
-        if loss is None:
+        plain = self.opt.axis in (-1, x.dim() - 1) and self.ignore is None and not self.class_weights
+        total = _sum_of_few(x, label) if plain else None
+        if total is not None:
+            loss = self.average(total, None, label.numel(), 1)
+        else:
             items, valid = self.losses(x, label)
             loss = self.average(items.sum(), valid, *items.shape)
         return loss if self.top_count < 2 else (loss, F.softmax(x.detach(), self.opt.axis))
-
-    def _small(self, x: Tensor, label: Tensor) -> Tensor | None:
-        """The loss of a small batch of rows of scores in few calls of torch. None if this needs the general way.
-
-        Here no probability is below FLT_MIN, so that the clamp changes nothing, and torch checks the labels.
-        """
-        if (
-            self.ignore is not None
-            or self.class_weights
-            or x.device.type != "cpu"
-            or not can_look(x)
-            or not can_look(label)
-        ):
-            return None
-        if x.dim() < 2 or self.opt.axis not in (-1, x.dim() - 1) or not 0 < x.numel() <= _SMALL:
-            return None
-        log = _log_softmax(x.flatten(0, -2))
-        if not float(log.detach().amin()) > _LEAST:
-            return None  # also for NaN
-        try:
-            total = F.nll_loss(log, label.detach().flatten().long(), ignore_index=_NO_LABEL, reduction="sum")
-        except IndexError:
-            return None  # a wrong label, which class_labels names
-        return self.average(total, None, len(log), 1)
 
     def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
         """The loss (outer, inner) of each item, 0 for ignored items, and a mask of the others (None if none is)."""
@@ -126,6 +105,22 @@ class SoftmaxWithLoss(Normalized, bottoms=2, tops=(1, 2), options="softmax_param
         if self.class_weights:
             picked = picked * x.new_tensor(self.class_weights)[index.clamp(0, classes - 1)]
         return -picked, None if self.ignore is None else index != self.ignore
+
+
+def _sum_of_few(x: Tensor, label: Tensor) -> Tensor | None:
+    """The sum of the losses of a small batch of rows (..., C) in few calls of torch. None if this is not possible.
+
+    It is possible if no probability is below FLT_MIN, so that the clamp changes nothing. torch checks the labels.
+    """
+    if x.device.type != "cpu" or not can_look(x) or not can_look(label) or x.dim() < 2 or not 0 < x.numel() <= _SMALL:
+        return None
+    log = _log_softmax(x.flatten(0, -2))
+    if not float(log.detach().amin()) > _LEAST:
+        return None  # also for NaN
+    try:
+        return F.nll_loss(log, label.detach().flatten().long(), ignore_index=_NO_LABEL, reduction="sum")
+    except IndexError:
+        return None  # a wrong label, which class_labels names
 
 
 def _has_short_rows(x: Tensor) -> bool:

@@ -220,7 +220,7 @@ class MultiBoxLoss(_Mining, bottoms=(4, 6), options="multibox_loss_param"):
 
     bottoms: loc (N, P L 4), L = 1 or num_classes; conf (N, P C); priors (1, 2, P 4), boxes and variances;
     truth (1, 1, T, 8), rows [image, label, instance, xmin, ymin, xmax, ymax, difficult], image -1 for padding;
-    RefineDet: conf (N, P 2), loc (N, P 4) of the first stage: loc moves the priors, conf[1] >= objectness_score of negatives
+    RefineDet: conf (N, P 2), loc (N, P 4) of stage 1: loc moves the priors, negatives have conf[1] >= objectness_score
     top: loss () = (loc_weight sum over matches of L_loc + sum over chosen priors of L_conf) / normalizer
 
     Each truth box is matched to its best prior; PER_PREDICTION also matches priors that overlap by overlap_threshold.
