@@ -58,6 +58,8 @@ def data(tmp_path):
 
 SLOW = {
     "rate-too-high",  # another test of every run
+    "wrong-loss",
+    "softmax-twice",
     *("gradients-vanish", "dead-units", "rate-too-low", "activations-vanish"),
     *("weight-decay-too-high", "weights-all-equal", "momentum-too-high"),
     *("nothing-learns", "narrow-layer", "clip-too-strong", "snapshot-never", "test-coverage", "too-few-epochs"),

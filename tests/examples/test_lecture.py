@@ -115,6 +115,7 @@ def shifted(monkeypatch, iterations: int) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.long
 def test_simple_and_complex_cells_tolerate_shifts_after_a_short_training(monkeypatch):
     found = shifted(monkeypatch, 60)
     assert found["mlp"][0] - found["mlp"][3] > 0.3

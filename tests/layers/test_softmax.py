@@ -25,7 +25,7 @@ def made(x: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 @pytest.mark.parametrize("classes", [2, 10, 15, 16, 40])
-@pytest.mark.parametrize("batch", [1, 63, 64, 2000, 70000])
+@pytest.mark.parametrize("batch", [1, 63, 64, 8000])
 def test_the_ways_agree_with_the_equation(batch, classes):
     rng = np.random.default_rng(batch + classes)
     x, label = rng.standard_normal((batch, classes)), rng.integers(0, classes, batch)

@@ -121,6 +121,7 @@ def test_the_doctor_reads_a_log(site):
     assert fetch(f"{site}api/doctor?run=0", b"", Origin=site.rstrip("/"))["checks"] == []
 
 
+@pytest.mark.long
 def test_ten_viewers_hear_of_a_log_that_grows(tmp_path):
     path = log(tmp_path / "a.log", 10)
     heard = []

@@ -151,7 +151,7 @@ def deploy(name: str) -> Net:
 @pytest.mark.parametrize(
     "name",
     [
-        "squeezenet",
+        pytest.param("squeezenet", marks=pytest.mark.long),
         pytest.param("resnet18", marks=pytest.mark.long),
         "examples/mnist/lenet.prototxt",
         "examples/cifar10/cifar10_quick.prototxt",

@@ -12,7 +12,7 @@ from tests.ownership.__main__ import real_command
 from tests.ownership.runner import mirrored, run, shrunk
 from tests.ownership.sequences import Drawer
 
-BLOCK, BLOCKS, MIRROR_BLOCKS = 50, 6, 4
+BLOCK, BLOCKS, MIRROR_BLOCKS = 25, 12, 8
 LONG_BLOCK, LONG_BLOCKS = 500, 40
 
 

@@ -162,7 +162,8 @@ def test_a_race_on_a_solver(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "race/solver.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("ending", [".gif", pytest.param(".mp4", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("ending", [".gif", ".mp4"])
 def test_films_have_all_frames(tmp_path, ending):
     import cv2
 

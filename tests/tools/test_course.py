@@ -34,6 +34,7 @@ def here(words, folder):
     return 0, "", ""
 
 
+@pytest.mark.long
 def test_the_shortest_page_runs_and_makes_its_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     course.run("data", tmp_path, here)

@@ -20,9 +20,9 @@ def fuzz(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_fixed_range_of_inputs_of_each_kind():
-    done = fuzz("--count", 30, "--seed", 0)
+    done = fuzz("--count", 12, "--seed", 0)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d{3} inputs in .*\n0 findings: none", done.stdout)
+    assert re.search(r"\d{2,3} inputs in .*\n0 findings: none", done.stdout)
 
 
 @pytest.mark.long

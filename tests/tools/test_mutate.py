@@ -47,6 +47,7 @@ def test_what_a_file_can_be_changed_to(tool, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of a fork where there are threads
 def test_a_mutant_is_noticed_by_a_test_or_survives(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "ROOT", tmp_path)
