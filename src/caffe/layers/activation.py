@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Lowering, Records, is_exported
+from caffe.layers.support.limited import limited
 from caffe.parallel.group import ALONE, Group
 from caffe.proto import caffe_pb2
 
@@ -79,7 +80,7 @@ class Clip(Layer):
     lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(self.opt.min, max(self.opt.min, self.opt.max))
+        return limited(x, self.opt.min, max(self.opt.min, self.opt.max))
 
 
 class ELU(Layer):

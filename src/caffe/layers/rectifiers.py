@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caffe.layers.activation import RandomInTraining
 from caffe.layers.base import Layer, Lowering, Records, shape_text
+from caffe.layers.support.limited import limited
 from caffe.proto import caffe_pb2
 
 __all__ = ["APL", "SELU", "CReLU", "EltwiseAffine", "HardSigmoid", "HardSwish", "Insanity", "Mish", "NegReLU", "Noise"]
@@ -136,7 +137,7 @@ class HardSigmoid(Layer):
     lowering = Lowering.FOLLOW
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x * self.opt.alpha + self.opt.beta).clamp(0, 1)
+        return limited(x * self.opt.alpha + self.opt.beta, 0, 1)
 
 
 class HardSwish(Layer):

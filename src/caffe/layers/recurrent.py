@@ -156,10 +156,12 @@ class LSTM(_Recurrent, bottoms=(2, 5), tops=(1, 3), options="recurrent_param"):
 
     def run_fused(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same by torch's LSTM kernel, if no sequence begins within the run. Its gate order is i, f, g, o."""
-        size, features = self.opt.num_output, x.shape[2]
-        i, f, o, g = torch.cat([self.weight_x, self.weight_h, self.bias.unsqueeze(1)], 1).chunk(4)
-        weight_x, weight_h, bias = torch.cat([i, f, g, o]).split([features, size, 1], 1)
-        weights = [weight_x.contiguous(), weight_h.contiguous(), bias.flatten(), torch.zeros_like(bias.flatten())]
+        size = self.opt.num_output
+        weights = []
+        for blob in (self.weight_x, self.weight_h, self.bias):
+            i_and_f, o, g = blob.split([2 * size, size, size])
+            weights.append(torch.cat([i_and_f, g, o]))
+        weights.append(torch.zeros_like(self.bias, requires_grad=False))
         h, c = first.split(1)
         return torch.lstm(x, (h.contiguous(), c.contiguous()), weights, True, 1, 0.0, self.training, False, False)
 
