@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from caffe import limits
+from caffe import limits, stand_ins
 from caffe.errors import CaffeError
 
 limits.limit_pixels()
+stand_ins.install()
 
 if TYPE_CHECKING:
     from caffe.blob import Blob

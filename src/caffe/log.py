@@ -110,3 +110,5 @@ class _Log(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Log
+if "GLOG_minloglevel" in os.environ:
+    start()  # a script that sets it wants glog's lines

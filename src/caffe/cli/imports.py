@@ -6,10 +6,10 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 
+from caffe import user_code
 from caffe.errors import CaffeError, FileError
 
 __all__ = ["load"]
@@ -65,7 +65,6 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _blame(name: str, error: Exception) -> CaffeError:
-    trace = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in trace if frame.filename != __file__ and "importlib" not in frame.filename]
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return CaffeError(f"-import {name}: {type(error).__name__}: {error}{place}")
+    place = user_code.place(error, own=(__file__,))
+    fact = f"-import {name}: {type(error).__name__}: {error}{f' ({place})' if place else ''}"
+    return CaffeError("; ".join(filter(None, (fact, user_code.remedy(error)))))

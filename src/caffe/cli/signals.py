@@ -46,5 +46,5 @@ def acting(effects: Mapping[str, str], request: Callable[[str], None], tell: Cal
         elif effect == "snapshot":
             tell("taking a snapshot after this iteration")
 
-    with handling(effects, act):
+    with handling(effects, act, workers_ignore=("SIGINT", "SIGHUP")):
         yield

@@ -7,13 +7,13 @@ import importlib.util
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from caffe import user_code
 from caffe.blob import Blob
 from caffe.blob_vec import BlobVec
 from caffe.errors import CaffeError, LayerError, did_you_mean
@@ -264,14 +264,12 @@ class _Instance:
             self._blame(action, error)
 
     def _blame(self, action: str, error: Exception) -> NoReturn:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-        frames = [frame for frame in frames if "importlib" not in frame.filename]
-        frames = [frame for frame in frames if frame.filename == self.source] or frames
-        place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        fact = f"{action} of {self.label} failed{place}: {type(error).__name__}: {error}"
-        if isinstance(error, ModuleNotFoundError):
-            fact += f"; install what has this module for {sys.executable}, or put it on $PYTHONPATH"
-        raise LayerError(f'layer "{self.layer.name}" (Python): {fact}') from error
+        place = user_code.place(error, own=(__file__,), source=self.source)
+        fact = f"{action} of {self.label} failed{f' ({place})' if place else ''}: {type(error).__name__}: {error}"
+        remedy = user_code.remedy(error)
+        if not remedy and isinstance(error, ModuleNotFoundError):
+            remedy = f"install what has this module for {sys.executable}, or put it on $PYTHONPATH"
+        raise LayerError(f'layer "{self.layer.name}" (Python): {"; ".join(filter(None, (fact, remedy)))}') from error
 
 
 def _is_file_of(script: Any, name: str) -> bool:
