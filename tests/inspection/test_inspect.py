@@ -62,11 +62,11 @@ def test_a_net_of_a_fork_without_its_data(tmp_path):
 
 def test_what_is_not_supported_comes_with_the_way_out(tmp_path):
     pool = 'layer { name: "a" type: "Pooling" bottom: "data" top: "a" pooling_param { axis: 2 kernel_size: 1 } }'
-    crf = 'layer { name: "crf" type: "FlowAugmentation" bottom: "data" top: "b" }'
+    crf = 'layer { name: "crf" type: "CustomData" top: "b" }'
     report = inspect(written(tmp_path, NET + pool + crf))
     said = "\n".join(report.unsupported)
     assert "pooling_param.axis comes from a fork of Caffe (the opencl branch of BVLC Caffe)" in said
-    assert 'layer "crf": layer type "FlowAugmentation" comes from a fork of Caffe (FlowNet 2)' in said
+    assert 'layer "crf": layer type "CustomData" comes from a fork of Caffe (FlowNet 2)' in said
     assert [row["layer"] for row in report.as_dict()["layers"]] == ["data", "conv", "a", "crf"]
 
 

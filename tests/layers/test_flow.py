@@ -84,10 +84,15 @@ def test_mean_accum_and_losses_by_hand():
     assert y[0, :, 0, 0].tolist() == [7, 6, 7, 6]
     y = apply("Accum", "", [[[[0.0, 2]]]], [[[[1.0, 2, 3]]]])
     assert y.tolist() == [[[[0, 1, 2]], [[1, 2, 3]]]]
+    y = apply("Accum", "accum_param { have_reference: true }", [[[[0.0, 2]]]], np.zeros((1, 5, 1, 3)))
+    assert y.tolist() == [[[[0, 1, 2]]]]
     a, b = [[[3.0, np.nan], [4, 1]]], [[[0.0, 0], [0, 0]]]
-    assert apply("LpqLoss", "lpq_loss_param { p: 2 q: 0.5 }", a, b).item() == pytest.approx(6)
-    every = apply("LpqLoss", "lpq_loss_param { p: 1 q: 2 normalize_by_num_entries: true }", a, b)
+    roots = apply("LpqLoss", "lpq_loss_param { p: 2 q: 0.5 q_epsilon: 0 pq_episode_starts_at_iter: 0 }", a, b)
+    assert roots.item() == pytest.approx(6)
+    every = apply("LpqLoss", "lpq_loss_param { p: 1 q: 2 q_epsilon: 0 normalize_by_num_entries: true }", a, b)
     assert every.item() == pytest.approx((49 + 1) / 1.5)
+    least = apply("LpqLoss", "lpq_loss_param { p: 2 q: 0.5 }", [[[0.0, 0]]]).item()
+    assert least == pytest.approx(2 * 0.1)  # q_epsilon is 0.01 by default
     lengths = apply("L1Loss", "l1_loss_param { l2_per_location: true epsilon: 0 }", a, b)
     assert lengths.item() == pytest.approx(6)
     assert apply("L1Loss", "l1_loss_param { plateau: 2 }", a).item() == pytest.approx(7)
@@ -106,4 +111,7 @@ def test_wrong_input_is_told():
     assert_rejected("Mean", "", four, says="needs either file or value")
     assert_rejected("Mean", "mean_param { value: [1, 2, 3] }", four, says="and the mean 3 1 1 (3)")
     assert_rejected("Accum", "", four, (2, 2, 4, 5), says="expected (1, C, H, W)")
+    assert_rejected("Accum", "accum_param { have_reference: true }", four, says="2 or more with have_reference")
     assert_rejected("LpqLoss", "lpq_loss_param { p: [1, 2] q: 1 }", four, says="2 values of p and 1 of q")
+    late = "lpq_loss_param { p: 1 q: 1 pq_episode_starts_at_iter: 5 }"
+    assert_rejected("LpqLoss", late, four, says="pq_episode_starts_at_iter is [5], expected 0")

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -147,6 +148,10 @@ class Layer(Traits, nn.Module):
         self._fillers[name] = fill
         if fill is not None:
             filler.check_filler(fill, self.error)
+
+    def adapted(self, arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """The arrays of a weight file for this layer, changed to fit its blobs. Most types return them as given."""
+        return arrays
 
     def takes_buffer(self, name: str, shape: Sequence[int]) -> bool:
         """Whether the buffer `name` can be replaced by one of this shape, which a solver state holds.

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe.layers.base import Effects, Layer, Loss, shape_text
+from caffe.layers.support.bilinear import interpolated
 from caffe.limits import check_size
 from caffe.proto import caffe_pb2, weights
 
@@ -111,19 +112,9 @@ class FlowWarp(Layer, bottoms=2):
         column = flow[:, 0] + torch.arange(width, device=x.device, dtype=x.dtype)
         row = flow[:, 1] + torch.arange(height, device=x.device, dtype=x.dtype).unsqueeze(1)
         inside = ((column >= 0) & (row >= 0) & (column < width) & (row < height)).unsqueeze(1)
-        sides = [z.unsqueeze(1).where(inside, 0) for z in (row, column)]
-        near = [z.detach().floor().long() for z in sides]
-        far = [(z + 1).clamp(max=n - 1) for z, n in zip(near, (height, width), strict=True)]
-        down, across = (z - z.detach().floor() for z in sides)
-
-        def at(i: Tensor, j: Tensor) -> Tensor:
-            index = (i * width + j).flatten(2).expand(-1, x.shape[1], -1)
-            return x.flatten(2).gather(2, index).view(x.shape)
-
-        top = at(near[0], near[1]) * (1 - across) + at(near[0], far[1]) * across
-        low = at(far[0], near[1]) * (1 - across) + at(far[0], far[1]) * across
         fill = 0.0 if self.opt.fill_value == caffe_pb2.FlowWarpParameter.ZERO else torch.nan
-        return (top * (1 - down) + low * down).where(inside, fill)
+        found = interpolated(x, *(z.where(inside.squeeze(1), 0) for z in (row, column)))
+        return found.where(inside, fill)
 
 
 class _Sized(Layer, abstract=True):
@@ -269,7 +260,7 @@ class Mean(Layer, bottoms=(1, None), tops=(1, None)):
 class Accum(Layer, bottoms=(1, None)):
     """Resizes all bottoms to one size by linear interpolation and concatenates them along the channels.
 
-    bottoms x_i (N, C_i, H_i, W_i)   top (N, sum of C_i, H, W)
+    bottoms x_i (N, C_i, H_i, W_i); with have_reference one more, which only gives H and W   top (N, sum of C_i, H, W)
 
     H and W are the largest of the bottoms, or top_height and top_width if both are larger, rounded up to a multiple of
     size_divisible_by. The corners are aligned.
@@ -277,6 +268,7 @@ class Accum(Layer, bottoms=(1, None)):
     """
 
     def setup(self, *bottoms: Tensor) -> None:
+        self.require(len(bottoms) > self.opt.have_reference, "has 1 bottom, expected 2 or more with have_reference")
         for i, x in enumerate(bottoms):
             fact = f"{self.bottom_name(i)} has shape {shape_text(x.shape)}, expected ({bottoms[0].shape[0]}, C, H, W)"
             fits = x.dim() == 4 and x.shape[0] == bottoms[0].shape[0] and x.shape[1:].numel() > 0
@@ -290,12 +282,15 @@ class Accum(Layer, bottoms=(1, None)):
         by = opt.size_divisible_by
         given = (-(-height // by) * by, -(-width // by) * by) if by else (opt.top_height, opt.top_width)
         found = given if given[0] > height and given[1] > width else (height, width)
+        if opt.have_reference:
+            found = (bottoms[-1].shape[2], bottoms[-1].shape[3])
         check_size("the top", (bottoms[0].shape[0], sum(x.shape[1] for x in bottoms), *found), self.error)
         return found
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         size = self.sizes(bottoms)
-        return torch.cat([F.interpolate(x, size, mode="bilinear", align_corners=True) for x in bottoms], 1)
+        used = bottoms[: len(bottoms) - self.opt.have_reference]
+        return torch.cat([F.interpolate(x, size, mode="bilinear", align_corners=True) for x in used], 1)
 
 
 class LpqLoss(Loss, bottoms=(1, 2)):
@@ -318,6 +313,8 @@ class LpqLoss(Loss, bottoms=(1, 2)):
         opt, a = self.opt, bottoms[0]
         fact = f"has {len(opt.p)} values of p and {len(opt.q)} of q, expected one of each"
         self.require(len(opt.p) == 1 and len(opt.q) == 1, f"{fact}: a schedule is not implemented")
+        starts = list(opt.pq_episode_starts_at_iter)
+        self.require(starts in ([], [0]), f"pq_episode_starts_at_iter is {starts}, expected 0, for one p and one q")
         self.p, self.q = opt.p[0], opt.q[0]
         same = a.dim() > 1 and all(x.shape == a.shape for x in bottoms)
         self.require(same, f"bottoms have shapes {', '.join(shape_text(x.shape) for x in bottoms)}; expected the same")

@@ -128,6 +128,7 @@ def _pairs(net: Views, path: str | Path, found: dict[str, list[np.ndarray]]) -> 
         if layer is None:
             log.info("net.cpp:746", f"Ignoring source layer {name}")
             continue
+        arrays = list(layer.adapted(arrays))
         if len(arrays) > len(layer.tensors):
             check_blobs(layer, layer.param_blobs, [()] * len(arrays), str(path))
         given: list[np.ndarray | None] = [*arrays, *[None] * (len(layer.tensors) - len(arrays))]

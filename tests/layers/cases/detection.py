@@ -34,6 +34,9 @@ def grid(size: int, side: float) -> np.ndarray:
 
 VALUES = {"compile": "the matches depend on values, so torch.compile runs it as it is"}
 PRIORS = grid(3, 0.4)
+MATCHED = np.array(
+    [[0, 1, 0, 0, 1, 1, a, t, c, x, y] for a, t, c, x, y in ((0, 7, 2, 2, 1), (3, 7, 0, 0, 1), (1, 8, 5, 1, 0))]
+)
 TRUTH = np.array(
     [
         [0, 1, 0, 0.1, 0.1, 0.45, 0.4, 0],
@@ -87,4 +90,13 @@ CASES = [
         "SmoothL1Loss", "rcnn", ((3, 4, 2), (3, 4, 2), within(0, 2, 3, 8), (3, 8)), "smooth_l1_loss_param { sigma: 3 }"
     ),
     Case("PriorBoxClustered", "two", MAP, "prior_box_param { width: [3, 4] height: [5, 6] }"),
+    Case(
+        "AnchorEmbeddingExtractor",
+        "weights",
+        (given(MATCHED[None, None]), *[(1, 4, 2, 3)] * 4),
+        "embedding_extractor_param { num_anchors: 4 label_src_pos: 8 num_valid_actions: 3 "
+        "output_instance_weights: true }",
+        tops=3,
+        skip={**VALUES, "shape": "the number of rows depends on values", "device": "as for shape"},
+    ),
 ]

@@ -25,6 +25,7 @@ CASES = [
     Case("Mean", "subtract", ((2, 4, 2, 3), (1, 2, 5, 2)), "mean_param { operation: SUBTRACT value: [1, 2] }", tops=2),
     Case("Accum", "plain", ((2, 1, 3, 4), (2, 2, 5, 3))),
     Case("Accum", "divisible", ((2, 1, 3, 4), (2, 2, 5, 3)), "accum_param { size_divisible_by: 8 }"),
+    Case("Accum", "reference", ((2, 1, 3, 4), (2, 2, 5, 3)), "accum_param { have_reference: true }"),
     Case("LpqLoss", "two", ((2, 3, 4), within(-3, 1, 2, 3, 4)), "lpq_loss_param { p: 2 q: 0.4 q_epsilon: 0.01 }"),
     Case(
         "LpqLoss",

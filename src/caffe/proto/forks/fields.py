@@ -77,7 +77,10 @@ WITHOUT_EFFECT = _by_message(
         of.TSN: {"SolverParameter": "more_device_id richness"},
         of.C3D: {"ImageDataParameter": "show_data"},
         of.DEEPLAB: {"ConvolutionParameter": "strict_dim"},
-        of.FLOWNET: {"LayerParameter": "reshape_every_iter"},
+        of.FLOWNET: {
+            "LayerParameter": "reshape_every_iter",
+            "DataParameter": "verbose disk_reader_threads huge_video_dataset",
+        },
         of.INCREG: {"LayerParameter": "prune_param"},
         of.MOBILENETV2: {"TransformationParameter": "debug_params"},
     }
@@ -101,6 +104,24 @@ _COLOURS = dict.fromkeys(
     (of.MOBILENETV2, "write brightness, contrast, rotation or noise (docs/data.md)"),
 )
 _RESIZED = "write random_resized_crop (docs/data.md), or resize the images beforehand"
+_SLICES = dict.fromkeys(
+    [
+        "preselection_file",
+        "preselection_label",
+        "range_start",
+        "range_end",
+        "rand_permute",
+        "rand_permute_order",
+        "rand_permute_seed",
+        "slice_point",
+        "encoding",
+        "subtract",
+        "permute_every_iter",
+        "block_size",
+        "limit_samples",
+    ],
+    (of.FLOWNET, "it belongs to its CustomData layer"),
+)
 _PRUNING = dict.fromkeys(
     [
         "prune_method",
@@ -130,7 +151,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
         "temporal_pad": (of.C3D, _AXES),
         "temporal_stride": (of.C3D, _AXES),
     },
-    "DataParameter": {"side": (of.YOLO, "")},
+    "DataParameter": {"side": (of.YOLO, ""), **_SLICES},
     "DropoutParameter": {
         "sample_weights_test": (of.SEGNET, ""),
         "scale_train": ("py-faster-rcnn", "remove it: this layer scales while training"),

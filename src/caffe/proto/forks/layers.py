@@ -12,12 +12,22 @@ __all__ = ["LAYERS", "VALUES", "foreign_layer", "foreign_value"]
 
 _OWN = 'write it as a layer of your own (docs/layers_own.md, --import FILE) or as a "Python" layer'
 
+_READ = "read the files in Python, and use an Input layer or net.blobs"
+_WRITE = "write net.blobs[...].data in Python"
+
 LAYERS: dict[str, tuple[str, str]] = {
-    "AnchorEmbeddingExtractor": (of.OPENVINO, ""),
-    "BlackAugmentation": (of.FLOWNET, ""),
-    "DataAugmentation": (of.FLOWNET, ""),
-    "DetectNetGroundTruth": (of.NVIDIA, ""),
-    "FlowAugmentation": (of.FLOWNET, ""),
+    "CustomData": (of.FLOWNET, 'convert its LMDB, whose records hold two images and a flow field, for "HDF5Data"'),
+    "DetectNetGroundTruth": (
+        of.NVIDIA,
+        'NVCaffe has options of this name, but no layer; write "DetectNetTransformation"',
+    ),
+    "DisparityData": (of.FLOWNET, _READ),
+    "FLOWriter": (of.FLOWNET, _WRITE),
+    "FloatReader": (of.FLOWNET, _READ),
+    "FloatWriter": (of.FLOWNET, _WRITE),
+    "ImgReader": (of.FLOWNET, _READ),
+    "ImgWriter": (of.FLOWNET, _WRITE),
+    "PFMWriter": (of.FLOWNET, _WRITE),
     "TRT": (of.NVIDIA, "run the net of its deploy and model instead: caffe.Net(deploy, model)"),
 }
 """Layer type -> its origin, and the alternative if the package can compute the same."""
