@@ -164,7 +164,7 @@ MUTATIONS = [
     ),
     Mutation(  # 27: the bottom is changed
         "activation.py",
-        "return x.clamp(self.opt.min, max(self.opt.min, self.opt.max))",
+        "return limited(x, self.opt.min, max(self.opt.min, self.opt.max))",
         "return x.data.clamp_(self.opt.min, max(self.opt.min, self.opt.max))",
         CONFORMANCE,
         "Clip and bottoms",
