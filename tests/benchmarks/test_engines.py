@@ -86,6 +86,7 @@ def test_plain_torch_trains_the_same_net(tmp_path: Path) -> None:
     np.testing.assert_allclose(plain.conv.weight.grad, first, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 def test_operations_of_the_forward_pass(tmp_path: Path) -> None:
     prepare(WORK, tmp_path, train=True)
     convolution, grouped, product = 8 * 6 * 7 * 27, 8 * 6 * 7 * 36, 64 * 5
@@ -99,6 +100,7 @@ TASKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TASKS)
 def test_plain_torch_makes_the_same_steps(name: str, tmp_path: Path) -> None:
     prepare(TASKS[name], tmp_path, train=True)

@@ -25,6 +25,7 @@ def healthy(student):
         Path("class", student, name).write_text(text.replace(f"../../{student}/data", "data"))
 
 
+@pytest.mark.long
 def test_make_and_mark(capsys, monkeypatch):
     monkeypatch.setattr("caffe.exercise.writing.STEPS", 60)
     flags = ["exercise", "make", "-codes", "rate-too-high,snapshot-never", "-students", "3", "-o", "class"]

@@ -67,6 +67,7 @@ def test_pictures_hold_one_object_of_each_shape_in_its_colour(monkeypatch):
         assert counts == [sum(a for a, c in zip(areas, colours, strict=True) if c == n) for n in range(len(palette))]
 
 
+@pytest.mark.long
 def test_attention_runs_and_is_drawn(monkeypatch):
     script("attention/make_data.py", monkeypatch, "--counts", "50", "100")["main"]()
     for name in ("attention", "global"):

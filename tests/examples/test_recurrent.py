@@ -39,6 +39,7 @@ def example(monkeypatch):
     sys.modules.pop("make_data", None)
 
 
+@pytest.mark.long
 def test_a_short_training_knows_most_characters(tmp_path, monkeypatch, example):
     weights, loss = trained(tmp_path, monkeypatch, 160)
     assert loss < 1

@@ -29,6 +29,7 @@ def browser(tmp_path) -> Iterator[Browser]:
     made.close()
 
 
+@pytest.mark.long
 def test_curves_grow_and_nothing_is_fetched_from_elsewhere(browser, tmp_path):
     path = log(tmp_path / "a.log", 20)
     log(tmp_path / "b.log", 10)

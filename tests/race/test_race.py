@@ -67,6 +67,7 @@ def test_what_the_lecture_says():
     np.testing.assert_allclose(first, 0.1, rtol=1e-3)  # the correction makes the first step as long as the rate
 
 
+@pytest.mark.long
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
 def test_the_page_computes_what_the_package_computes():
     cases, expected = [], []
