@@ -90,8 +90,8 @@ class OpenVino(Engine, name="openvino"):
 
     def _takes(self, call: Call) -> bool:
         layer = call.layer
-        remembers = layer.effects_now & Effects.BUFFERS
-        return layer.traceable and bool(call.writes) and not remembers and layer.name not in self._apart
+        remains = layer.effects_now & (Effects.BUFFERS | Effects.RANDOM)  # torch's generator draws all random numbers
+        return layer.traceable and bool(call.writes) and not remains and layer.name not in self._apart
 
     def _set_apart(self, layers: Sequence[Layer]) -> None:
         """Run these layers on torch from now on."""
