@@ -124,7 +124,7 @@ class Rule:
     def require(self, condition: bool, fact: str) -> None:
         """Raise a SolverError with the text `fact` unless `condition` is true."""
         if not condition:
-            raise SolverError(f'solver type "{type(self).__name__}": {fact}')
+            raise SolverError(f'solver type "{self.param.type}": {fact}')
 
 
 class SGD(Rule):
