@@ -81,14 +81,15 @@ def _functions(x: torch.Tensor, forced: bool) -> Callable[[], None]:
 
 
 def _gradients(x: torch.Tensor) -> Callable[[], None]:
-    leaf = x.clone().requires_grad_()
-    top, diff = torch.sigmoid(leaf), torch.ones(1)
+    leaves = [x.clone().requires_grad_() for _ in range(CHAIN)]
+    tops = [torch.sigmoid(leaf) for leaf in leaves]
+    diffs = [torch.ones(1) for _ in range(CHAIN)]
     engine = torch_internals.gradients
 
     def work() -> None:
         with torch.autograd.set_multithreading_enabled(False):
-            for _ in range(CHAIN):
-                engine((top,), (diff,), (leaf,))
+            for index, (leaf, top, diff) in enumerate(zip(leaves, tops, diffs, strict=True)):
+                (diffs[index],) = engine((top,), (diff,), (leaf,))  # type: ignore[call-overload]
 
     return work
 

@@ -106,12 +106,16 @@ class Blob:
 
     def read_diff(self) -> Tensor:
         """The diff for a layer, which must not write to it. Zeros if it was never written."""
-        return self._fitting_diff().in_shape(self.shape)
+        memory = self._fitting_diff()
+        return memory.read() if self._view is None else memory.in_shape(self._view)
 
     def write_diff(self, value: Tensor, private: bool = True) -> None:
         """Replace the diff; see Memory.write."""
-        memory = self._fitting_diff()
-        self.diff_memory.write(value if value.shape == memory.shape else value.reshape(memory.shape), private)
+        memory = self.diff_memory
+        if value.shape != memory.shape:
+            memory = self._fitting_diff()
+            value = value.reshape(memory.shape)
+        memory.write(value, private)
 
     def reset_diff(self, fill: float = 0.0) -> None:
         """Set every element of the diff to `fill`."""
@@ -123,9 +127,14 @@ class Blob:
         return memory, *memory.generation
 
     def _fitting_diff(self) -> Memory:
-        if self.diff_memory.count != self.data_memory.count:
-            self.diff_memory.reset(self.shape)
-        return self.diff_memory
+        """The diff's memory. It has the shape of the data's memory, unless a blob of another shape shares the diff."""
+        memory, shape = self.diff_memory, self.data_memory.shape
+        if memory.shape != shape:
+            if memory.count != self.data_memory.count:
+                memory.reset(self.shape)
+            elif self._view is None:
+                memory.reshape(shape)
+        return memory
 
     # -- torch side ------------------------------------------------------------------------------------------------
 

@@ -235,8 +235,7 @@ class Net(Views):
     def backward_step(self, index: int) -> None:
         """Run one layer backward. Overwrites the diffs of its bottoms, and adds to the diffs of its parameters."""
         step = self.steps[index]
-        with lent_copies_follow():
-            stepwise.backward_step(step)
+        stepwise.backward_step(step)
         if self.debug_info and step.backward:
             debug.log_backward(step)
 

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -49,4 +50,8 @@ def _block(size: int) -> mmap.mmap:
     """Allocate new memory that is private to this process."""
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
+        with suppress(OSError):  # a kernel without huge pages refuses
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block

@@ -145,8 +145,10 @@ class PictureStream(Stream):
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(workers, thread_name_prefix="caffe data decoder")
-        step = 1 if slow else _TOGETHER
-        groups = [range(start, min(start + step, len(chunk))) for start in range(0, len(chunk), step)]
+        begin, step = (0, 1) if slow else (1, _TOGETHER)
+        if begin:  # images that need no decoding would be ready before the first has decided the shape of the batch
+            yield chunk[0], partial(load, 0)
+        groups = [range(start, min(start + step, len(chunk))) for start in range(begin, len(chunk), step)]
         futures = deque(self._pool.submit(loads, group) for group in groups)
         try:
             for group in groups:

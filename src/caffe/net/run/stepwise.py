@@ -100,31 +100,41 @@ def backward_step(step: Step) -> None:
     """Run the layer backward. Overwrites the diffs of its bottoms, and adds to the diffs of its parameters."""
     if not step.backward:
         return
+    if LENT_COPIES:
+        collect_lent_copies()
+    try:
+        _backward(step)
+    finally:
+        if LENT_COPIES:
+            show_lent_copies()
+
+
+def _backward(step: Step) -> None:
     if step.layer.constant:
         _check_constant(step)
     history = _present_history(step)
     owners, heads, diffs = {}, [], []
-    for top, blob in zip(history.tops, step.tops, strict=True):
+    for top, blob in zip(history.tops, step.tops):  # noqa: B905  `strict` would take time, here and below
         diff = blob.read_diff()
         owners[diff.untyped_storage().data_ptr()] = blob
         if top.requires_grad:
             heads.append(top)
             diffs.append(diff)
     targets, leaves = [], []
-    for x, blob, need in zip(history.bottoms, step.bottoms, step.needs, strict=True):
-        if need:
+    for x, blob in zip(history.bottoms, step.bottoms):  # noqa: B905
+        if x.requires_grad:
             leaves.append(x)
             targets.append(blob)
     grads = _gradients(step, heads, diffs, leaves + history.params)
-    for blob, grad in zip(targets, grads, strict=False):
+    for blob, grad in zip(targets, grads):  # noqa: B905
         if grad is None:
             blob.write_diff(torch.zeros_like(blob.read(), memory_format=torch.contiguous_format))
             continue
         owner = owners.setdefault(grad.untyped_storage().data_ptr(), blob)
         if owner.diff_memory is not blob.diff_memory and not owner.diff_memory.share():
             grad = grad.clone()  # since the user can write to the other blob's diff
-        blob.write_diff(grad, private=owner is blob)
-    for blob, grad in zip(step.params, grads[len(targets) :], strict=True):
+        blob.write_diff(grad, owner is blob)
+    for blob, grad in zip(step.params, grads[len(targets) :]):  # noqa: B905
         if grad is None:
             blob.read_diff()  # creates zeros if there is no diff
         else:
