@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 SOURCE = ROOT / "src"
 FLOORS = [
-    "errors log limits timer registry torch_internals signal_handlers finding_commands",
+    "errors log limits timer registry torch_internals opencv signal_handlers finding_commands",
     "parallel",
     "proto",
     "python_code user_code mode lazy_zeros memory parameter_memory blob blob_vec filler names uncopied",

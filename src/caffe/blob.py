@@ -111,11 +111,9 @@ class Blob:
 
     def write_diff(self, value: Tensor, private: bool = True) -> None:
         """Replace the diff; see Memory.write."""
-        memory = self.diff_memory
-        if value.shape != memory.shape:
-            memory = self._fitting_diff()
-            value = value.reshape(memory.shape)
-        memory.write(value, private)
+        if value.shape != self.diff_memory.shape:
+            value = value.reshape(self._fitting_diff().shape)
+        self.diff_memory.write(value, private)
 
     def reset_diff(self, fill: float = 0.0) -> None:
         """Set every element of the diff to `fill`."""
@@ -127,13 +125,11 @@ class Blob:
         return memory, *memory.generation
 
     def _fitting_diff(self) -> Memory:
-        """The diff's memory. It has the shape of the data's memory, unless a blob of another shape shares the diff."""
-        memory, shape = self.diff_memory, self.data_memory.shape
-        if memory.shape != shape:
-            if memory.count != self.data_memory.count:
-                memory.reset(self.shape)
-            elif self._view is None:
-                memory.reshape(shape)
+        memory, data = self.diff_memory, self.data_memory
+        if memory.count != data.count:
+            memory.reset(self.shape)
+        elif self._view is None and memory.shape != data.shape:
+            memory.reshape(data.shape)
         return memory
 
     # -- torch side ------------------------------------------------------------------------------------------------

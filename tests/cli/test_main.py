@@ -209,3 +209,19 @@ def test_the_commands_are_listed_by_task(capsys):
 def test_a_command_of_an_unknown_task_is_refused():
     with pytest.raises(ValueError, match='unknown task "tool" of a command; did you mean "tools"'):
         command.command(task="tool")
+
+
+def test_a_training_without_pictures_does_not_import_opencv(tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "DummyData" top: "x" top: "y" '
+        "dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }"
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 2 } }'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" }'
+    )
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 2 snapshot_prefix: "s"'
+    )
+    train = "main(['train', '-solver', 'solver.prototxt'])"
+    code = f"import sys; from caffe.cli import main; sys.exit({train} or 'cv2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -5,6 +5,7 @@ Importing this package, parsing the command line and printing help need neither 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: success. 1: an error in the user's input, described in a line on standard error. 70: an error in the program.
     130: interrupted. 143: ended by SIGTERM. 141: the reader of the output ended.
     """
-    with _ending_in_order():
+    with _ending_in_order(), _collecting_seldom():
         return _main(list(sys.argv[1:] if argv is None else argv))
 
 
@@ -55,6 +56,21 @@ def _ending_in_order() -> Iterator[None]:
 
     with handling(("SIGTERM", "SIGHUP", "SIGINT"), end, only=(signal.SIG_DFL, signal.default_int_handler)):
         yield
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Let Python's garbage collector run once in 100,000 new objects, and not in 700.
+
+    The imports create 300,000 objects that stay; to search them again and again takes 5 % of the start. A training step
+    leaves no garbage.
+    """
+    usual = gc.get_threshold()
+    gc.set_threshold(100_000, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _importing() -> bool:

@@ -9,13 +9,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from caffe.data import create_database, open_source
 from caffe.data.databases.datum import DatumReader
 from caffe.errors import DataError, FileError
 from caffe.evaluation.judgement import Judgement
+from caffe.opencv import cv2
 from caffe.pictures.grid import grid, viewable, write_picture
 from caffe.proto import files
 from caffe.proto.caffe_pb2 import Datum

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 
+from caffe.opencv import cv2
 from caffe.pictures.grid import viewable
 
 __all__ = ["outlined", "shown"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from caffe.errors import DataError, FileError
+from caffe.opencv import cv2
 from caffe.proto import files
 
 __all__ = ["grid", "image_tiles", "viewable", "write_picture"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe.errors import DataError, FileError, require_extra
+from caffe.opencv import cv2
 
 __all__ = ["Prepared", "draw", "prepare"]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from caffe.errors import ArgumentError, FileError, NetError
 from caffe.inside import Probe, grad_cam, saliency
+from caffe.opencv import cv2
 from caffe.reliability import softmax
 from caffe.zoo.folder import ModelFolder
 

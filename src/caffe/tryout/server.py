@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 import caffe.monitor
 from caffe.errors import ArgumentError, CaffeError, DataError, require_extra
+from caffe.opencv import cv2
 from caffe.tryout.explain import Explainer, heat_picture
 from caffe.tryout.upload import LARGEST, read_upload
 from caffe.web import LOCAL, guard, is_foreign, security_policy

@@ -6,11 +6,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from caffe.data.databases.datum import decode
 from caffe.errors import DataError
+from caffe.opencv import cv2
 
 __all__ = ["LARGEST", "MOST_PIXELS", "Upload", "read_upload"]
 

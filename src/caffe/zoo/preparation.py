@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from caffe.data.databases.datum import planes
 from caffe.errors import ArgumentError
+from caffe.opencv import cv2
 
 __all__ = ["Preparation", "fitted"]
 

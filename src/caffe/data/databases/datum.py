@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from caffe.data.databases.base import Bytes
 from caffe.errors import DataError
 from caffe.limits import why_undecodable
+from caffe.opencv import cv2
 from caffe.proto.caffe_pb2 import Datum
 
 __all__ = ["DatumReader", "compression", "decode", "encode_datum", "planes"]
@@ -128,23 +128,18 @@ def encode_datum(image: np.ndarray, label: int) -> bytes:
     return datum.SerializeToString()
 
 
-_REDUCED = {
-    8: (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8),
-    4: (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
-    2: (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
-}
-
-
 def _reduced(data: bytes, color: bool | None, target: tuple[int, int]) -> int:
     """Return OpenCV's flags for decoding a JPEG at the smallest size that holds `target`, or 0 for its own size."""
     height, width, channels = _jpeg_size(data)
-    for factor, flags in _REDUCED.items():
+    for factor in (8, 4, 2):
         sides = (height // factor, width // factor)
         if min(sides) >= max(target) or (color is None and sides[0] >= target[0] and sides[1] >= target[1]):
+            colored = channels == 3 if color is None else color
+            flags: int = getattr(cv2, f"IMREAD_REDUCED_{'COLOR' if colored else 'GRAYSCALE'}_{factor}")
             if color is not None:
-                return flags[color]
+                return flags
             if channels in (1, 3):
-                return flags[channels == 3] | cv2.IMREAD_IGNORE_ORIENTATION
+                return flags | cv2.IMREAD_IGNORE_ORIENTATION
     return 0
 
 

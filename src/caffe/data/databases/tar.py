@@ -13,7 +13,6 @@ from contextlib import suppress
 from itertools import groupby
 from json import loads
 
-import cv2
 import numpy as np
 
 from caffe import log
@@ -23,6 +22,7 @@ from caffe.data.databases.datum import compression
 from caffe.data.databases.tar_file import Damage, Member, TarFile
 from caffe.data.databases.writer import Pending, RecordWriter
 from caffe.errors import DataError, FileError
+from caffe.opencv import cv2
 from caffe.proto import files
 from caffe.proto.caffe_pb2 import Datum
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe.errors import DataError
+from caffe.opencv import cv2
 
 __all__ = ["Augmentation"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from caffe import log
 from caffe.data.databases.datum import decode
 from caffe.errors import DataError
+from caffe.opencv import cv2
 
 __all__ = ["Canvas", "Distortion", "Expansion", "Noise", "Part"]
 

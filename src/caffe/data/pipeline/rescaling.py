@@ -6,11 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe.data.pipeline.resizing import Resize
 from caffe.errors import DataError
+from caffe.opencv import cv2
 from caffe.proto import caffe_pb2
 
 __all__ = ["RESCALES", "Rescale", "rescaling"]

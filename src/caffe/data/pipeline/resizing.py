@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe.data.pipeline.boxes import SIDES
 from caffe.data.pipeline.rng import generator
 from caffe.errors import DataError
+from caffe.opencv import cv2
 from caffe.proto import caffe_pb2
 
 __all__ = ["Resize", "resizing"]
 
 _Resize = caffe_pb2.ResizeParameter
 _METHODS = {
-    _Resize.LINEAR: cv2.INTER_LINEAR,
-    _Resize.AREA: cv2.INTER_AREA,
-    _Resize.NEAREST: cv2.INTER_NEAREST,
-    _Resize.CUBIC: cv2.INTER_CUBIC,
-    _Resize.LANCZOS4: cv2.INTER_LANCZOS4,
+    _Resize.LINEAR: "INTER_LINEAR",
+    _Resize.AREA: "INTER_AREA",
+    _Resize.NEAREST: "INTER_NEAREST",
+    _Resize.CUBIC: "INTER_CUBIC",
+    _Resize.LANCZOS4: "INTER_LANCZOS4",
 }
 _SCALE = 1 << 20
 """The random stream that chooses the size of a batch."""
 _BORDERS = {
-    _Resize.CONSTANT: cv2.BORDER_CONSTANT,
-    _Resize.MIRRORED: cv2.BORDER_REFLECT_101,
-    _Resize.REPEAT_NEAREST: cv2.BORDER_REPLICATE,
+    _Resize.CONSTANT: "BORDER_CONSTANT",
+    _Resize.MIRRORED: "BORDER_REFLECT_101",
+    _Resize.REPEAT_NEAREST: "BORDER_REPLICATE",
 }
 
 
@@ -53,7 +53,7 @@ class Resize:
         scales = (param.height_scale, param.width_scale)
         if any(scales) and not (all(scales) and param.resize_mode == _Resize.FIT_SMALL_SIZE):
             raise DataError("resize_param: height_scale and width_scale must be set together, with FIT_SMALL_SIZE")
-        self.methods = [_METHODS[mode] for mode in param.interp_mode] or [cv2.INTER_LINEAR]
+        self.methods = [getattr(cv2, _METHODS[mode]) for mode in param.interp_mode] or [cv2.INTER_LINEAR]
         self.random = len(self.methods) > 1
 
     def of(self, seed: int, number: int) -> Resize:
@@ -77,7 +77,7 @@ class Resize:
             return pixels
         top, left = (self.param.height - rows) // 2, (self.param.width - columns) // 2
         bottom, right = self.param.height - rows - top, self.param.width - columns - left
-        border, value = _BORDERS[self.param.pad_mode], self._padding(pixels)
+        border, value = getattr(cv2, _BORDERS[self.param.pad_mode]), self._padding(pixels)
         return cv2.copyMakeBorder(pixels, top, bottom, left, right, border, value=value)
 
     def moved(self, rows: np.ndarray, height: int, width: int) -> np.ndarray:

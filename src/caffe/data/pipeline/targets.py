@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe.data.pipeline import boxes
 from caffe.data.pipeline.resizing import Resize
+from caffe.opencv import cv2
 
 __all__ = ["Boxes", "Maps", "Numbers", "Place"]
 

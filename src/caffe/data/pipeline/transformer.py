@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from caffe.data.databases.datum import planes
@@ -20,6 +19,7 @@ from caffe.data.pipeline.samplers import Samplers
 from caffe.data.pipeline.shard import WHOLE, Shard
 from caffe.data.pipeline.targets import Numbers, Place
 from caffe.errors import DataError
+from caffe.opencv import cv2
 from caffe.proto import caffe_pb2
 
 __all__ = ["Batch", "BatchTransformer"]

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-import cv2
 import numpy as np
 
 from caffe import log
@@ -16,6 +15,7 @@ from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.decoding import Picture, PictureStream
 from caffe.errors import DataError, FileError
+from caffe.opencv import cv2
 from caffe.proto import files
 
 __all__ = ["ImageStream", "read_class_folders", "read_image", "read_image_list"]

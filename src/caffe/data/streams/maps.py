@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe.data.databases.datum import planes
@@ -13,6 +12,7 @@ from caffe.data.pipeline.targets import Maps
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.images import ImageStream, read_image
 from caffe.errors import DataError, FileError
+from caffe.opencv import cv2
 from caffe.proto import files
 
 __all__ = ["MapStream", "read_pairs"]

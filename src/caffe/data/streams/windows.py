@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from caffe import log
@@ -16,6 +15,7 @@ from caffe.data.pipeline.rng import generator
 from caffe.data.pipeline.transformer import BatchTransformer
 from caffe.data.streams.images import read_image
 from caffe.errors import DataError, FileError
+from caffe.opencv import cv2
 from caffe.proto import files
 
 __all__ = ["WindowStream", "Windows", "read_windows"]

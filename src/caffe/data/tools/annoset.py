@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe import log
@@ -19,6 +18,7 @@ from caffe.data.databases.annotated import encode_boxes
 from caffe.data.streams.images import read_image
 from caffe.data.tools.imageset import ImageSet, Line
 from caffe.errors import DataError, FileError, did_you_mean
+from caffe.opencv import cv2
 from caffe.proto import files, text
 from caffe.proto.caffe_pb2 import AnnotatedDatum, Datum, LabelMap
 

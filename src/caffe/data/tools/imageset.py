@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe import log
@@ -15,6 +14,7 @@ from caffe.data.databases.datum import planes
 from caffe.data.pipeline.pool import ordered
 from caffe.data.streams.images import read_image
 from caffe.errors import DataError
+from caffe.opencv import cv2
 from caffe.proto.caffe_pb2 import Datum
 
 __all__ = ["ImageSet"]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from caffe.data.databases.annotated import AnnotatedReader, annotated, annotated_record
@@ -18,6 +17,7 @@ from caffe.data.databases.base import READERS, RecordSource, open_source, show_k
 from caffe.data.databases.datum import DatumReader, compression
 from caffe.data.pipeline.pool import ordered
 from caffe.errors import DataError, FileError
+from caffe.opencv import cv2
 from caffe.proto.caffe_pb2 import Datum
 
 __all__ = ["Survey", "detect", "entries", "export", "survey"]

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from caffe.data.pipeline.rng import generator
 from caffe.data.tools.download import Progress, cache_folder, download
 from caffe.data.tools.unpacking import unpack
 from caffe.errors import FileError, MissingExtra
+from caffe.opencv import cv2
 from caffe.proto import files
 
 __all__ = ["PICTURE_SETS", "PictureSet", "arrange", "cached"]
