@@ -238,14 +238,43 @@ class _Distance(torch.autograd.Function):
     def forward(ctx: Any, d: Tensor) -> Tensor:
         distance = d.square().sum(1).sqrt()
         ctx.save_for_backward(d, distance)
-        if is_exact():
-            return distance - 1e-4 * (distance + 1e-4).log()  # a function whose derivative is the gradient below
         return distance
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         d, distance = ctx.saved_tensors
         return (grads[0] / (distance + 1e-4)).unsqueeze(1) * d
+
+
+class _Contrast(torch.autograd.Function):
+    """The mean loss of pairs with the differences `d` (N, C); see ContrastiveLoss.
+
+    One function instead of fifteen, since the loss of a small net takes as long as its products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, alike: Tensor, margin: float, legacy: bool) -> Tensor:
+        ctx.save_for_backward(d, alike)
+        ctx.margin, ctx.legacy, ctx.exact = margin, legacy, is_exact()
+        square = d.square().sum(1)
+        apart = F.relu(margin - square) if legacy else F.relu(margin - _reached(square.sqrt(), ctx.exact)).square()
+        return torch.where(alike, square, apart).sum() / (2 * len(d))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        d, alike = ctx.saved_tensors
+        if ctx.legacy:
+            near, factor = d.square().sum(1) < ctx.margin, -1.0
+        else:
+            distance = _Distance.apply(d)
+            near, factor = distance < ctx.margin, (_reached(distance, ctx.exact) - ctx.margin) / (distance + 1e-4)
+        weight = torch.where(alike, 1.0, factor) * (grads[0] / len(d))
+        return torch.where((alike | near).unsqueeze(1), weight.unsqueeze(1) * d, 0.0), None, None, None
+
+
+def _reached(distance: Tensor, exact: bool) -> Tensor:
+    """The distance; for a check of exact gradients, a function whose derivative is distance / (distance + 1e-4)."""
+    return distance - 1e-4 * (distance + 1e-4).log() if exact else distance
 
 
 class ContrastiveLoss(Loss, bottoms=3):
@@ -274,17 +303,8 @@ class ContrastiveLoss(Loss, bottoms=3):
         self.require(similar.numel() == a.shape[0], fact)
 
     def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
-        difference, alike = a.flatten(1) - b.flatten(1), similar.flatten().trunc() != 0
-        square = difference.square().sum(1)
-        reach = self.opt.margin - (square if self.opt.legacy_version else square.sqrt())
-        pushed = torch.where(alike, 0, reach) > 0
-        near = torch.where(pushed.view(-1, 1), difference, difference.detach())
-        if self.opt.legacy_version:
-            apart = F.relu(self.opt.margin - near.square().sum(1))
-        else:
-            apart = F.relu(self.opt.margin - _Distance.apply(near)).square()
-        square = torch.where(alike.view(-1, 1), difference, difference.detach()).square().sum(1)
-        return torch.where(alike, square, apart).sum() / (2 * a.shape[0])
+        alike = similar.flatten().trunc() != 0
+        return _Contrast.apply(a.flatten(1) - b.flatten(1), alike, self.opt.margin, self.opt.legacy_version)
 
 
 def same_batch(layer: Layer, x: Tensor, y: Tensor) -> None:

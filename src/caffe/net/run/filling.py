@@ -42,9 +42,10 @@ class Filling:
         self._reasons = frozenset(reason for _, reason in self._absent)
         self._shapes: list[tuple[int, ...]] = []  # of the sources' tops, when absent blobs were last reshaped
         self._delivered = plan.delivered
-        self._computed = [blob for step in plan.steps if not isinstance(step.layer, Source) for blob in step.tops]
+        computed = [blob for step in plan.steps if not isinstance(step.layer, Source) for blob in step.tops]
+        self._computed = [(blob, _UNFINISHED.format(blob.name)) for blob in computed]
         bottoms = [(blob, need) for step in plan.steps for blob, need in zip(step.bottoms, step.needs, strict=True)]
-        self._given_gradients = [blob for blob, need in bottoms if need]
+        self._given_gradients = [(blob, _NO_DIFF.format(blob.name)) for blob, need in bottoms if need]
 
     def held(self) -> list[str]:
         """The names of blobs that are not computed, but whose arrays the user has references to."""
@@ -53,9 +54,10 @@ class Filling:
     def free(self) -> None:
         """Free the values of the last run, so that the next run can reuse their memory."""
         delivered = {id(blob.data_memory) for blob in self._delivered}  # shared by the tops of a Split
-        for blob in self._computed:
-            if not blob.data_memory.lent and id(blob.data_memory) not in delivered:
-                blob.drop(_UNFINISHED.format(blob.name))
+        for blob, reason in self._computed:
+            memory = blob.data_memory
+            if not (memory.missing or memory.lent or id(memory) in delivered):
+                blob.drop(reason)
 
     def fill(self, values: Sequence[Tensor], owned: bool) -> None:
         """Set the values of the blobs. `owned` says that no later run writes to the memory of these values.
@@ -78,8 +80,8 @@ class Filling:
 
     def drop_diffs(self) -> None:
         """Mark the diffs of the blobs as absent, since a training step of the whole net does not keep them."""
-        for blob in self._given_gradients:
-            blob.drop_diff(_NO_DIFF.format(blob.name))
+        for blob, reason in self._given_gradients:
+            blob.drop_diff(reason)
 
     def forget_shapes(self) -> None:
         """Update the shapes of absent blobs at the next run, after blobs have been reshaped."""
