@@ -301,8 +301,8 @@ MISTAKES = [
     Mistake(
         "blobs that are left out keep old values",
         "net/run/filling.py",
-        "            if memory.missing not in self._reasons and id(memory) not in present:\n                blob.drop(reason)",
-        "            if memory.missing not in self._reasons and id(memory) not in present:\n                pass",
+        "not in present:\n                blob.drop(reason)",
+        "not in present:\n                pass",
         seed=3,
     ),
     Mistake(
