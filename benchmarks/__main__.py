@@ -48,8 +48,8 @@ FULL = {
     "loading": Part((), 1),
     "update": Part((), 0.5),
     "parallel": Part(("lenet,cifar_quick", "3"), 1),
-    "inference": Part(("-seconds", "0.2"), 4),
-    "single": Part(("-seconds", "0.2"), 4),
+    "inference": Part(("-seconds", "0.15"), 3),
+    "single": Part(("-seconds", "0.1"), 3),
     "rewrites": Part(("-rounds", "5"), 2),
     "rules": Part((), 1),
 }

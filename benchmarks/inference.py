@@ -33,9 +33,15 @@ ENGINES = [
     Kind("OpenVINO", "open_vino", "infer"),
     Kind("OpenCV", "opencv", "infer"),
     Kind("real Caffe", "real_caffe", "infer"),
-    Kind(f"{OURS} bf16", "ours", "infer", {"precision": "bfloat16"}),
-    Kind(f"{OURS}, OpenVINO bf16", "ours", "infer", {"precision": "bfloat16", "engine": "openvino"}),
-    Kind("OpenVINO bf16", "open_vino", "infer", {"precision": "bf16"}),
+    Kind(f"{OURS} bf16", "ours", "infer", {"precision": "bfloat16"}, like=OURS),
+    Kind(
+        f"{OURS}, OpenVINO bf16",
+        "ours",
+        "infer",
+        {"precision": "bfloat16", "engine": "openvino"},
+        like=f"{OURS}, OpenVINO",
+    ),
+    Kind("OpenVINO bf16", "open_vino", "infer", {"precision": "bf16"}, like="OpenVINO"),
 ]
 
 
