@@ -234,6 +234,8 @@ class Im2col(Layer, options="convolution_param"):
 
 _FEW_PRODUCTS = 1 << 21
 """Convolutions of one item with at most this number of multiplications are matrix products by torch's own kernel."""
+_FEW_POINTWISE = 1 << 24
+"""The same for windows of 1 x 1 on processors of Intel, on which torch's library of products is fast."""
 
 
 def is_convolution(layer: Any) -> bool:
@@ -261,7 +263,7 @@ def kernel_for(slide: Slide, group: int, shape: Sequence[int], outputs: int) -> 
         return None
     if shape[0] == group == 1 and slide.dilation == (1, 1) and not torch.compiler.is_compiling():
         products = shape[1] * outputs * math.prod(slide.kernel) * math.prod(slide.windows(shape[2:]))
-        if products <= _FEW_PRODUCTS:
+        if products <= (_FEW_POINTWISE if processor.IS_INTEL and slide.kernel == (1, 1) else _FEW_PRODUCTS):
             return partial(_small, slide)
     run: Any = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
     options = slide.stride, slide.pad, slide.dilation, group

@@ -16,6 +16,7 @@ from caffe.layers.base import Layer
 from caffe.layers.convolution import Deconvolution, convolve, deconvolve, is_convolution
 from caffe.layers.dense import InnerProduct
 from caffe.layers.normalization import BatchNorm
+from caffe.layers.support import processor
 from caffe.layers.support.geometry import margins, pad_axes
 from caffe.parameter_memory import WeightWatch
 
@@ -28,6 +29,7 @@ _SHAPES = 8
 _KEPT_WEIGHTS = 2**17
 """With more weights than this, only the kernel for the last shape is kept."""
 _FEW_PRODUCTS = 2**19  # of a convolution: oneDNN's preparation takes longer than the convolution
+_FEW_POINTWISE = 2**23  # of a convolution with windows of 1 x 1, on processors of Intel
 
 
 @dataclass(eq=False, repr=False)
@@ -102,7 +104,8 @@ class FusedProduct:
                     return self._dense(x, weight, bias)
             elif is_convolution(self.layer) and x.dim() == 4 and self.slide.is_plain(x.shape[2:]):
                 one = self.layer.group == 1 and self.slide.dilation == (1, 1) and x.shape[1] > 1
-                small = one and products <= _FEW_PRODUCTS and x.dtype == torch.float32
+                few = _FEW_POINTWISE if processor.IS_INTEL and self.slide.kernel == (1, 1) else _FEW_PRODUCTS
+                small = one and products <= few and x.dtype == torch.float32
                 return (self._small_convolution if small else self._convolution)(x, weight, bias)
         return lambda x, *other: self._finish(plain(self.layer, self.slide, x, weight, bias), *other)
 
