@@ -1,4 +1,4 @@
-"""Whatever real Caffe refuses is refused here with one clear error, and what it accepts is accepted."""
+"""Input that real Caffe rejects is rejected here with one clear error, and input that it accepts is accepted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from caffe.errors import CaffeError
 from caffe.net import Net
 from tests.conftest import reference, shared
 
-# What the original refuses for want of an implementation and what works here, as docs/porting.md says.
+# Cases that the original does not implement, and that work here; docs/porting.md lists them.
 WORKS_HERE = {"pool_stochastic_cpu", "softmax_loss_two_tops", "softmax_loss_two_tops_weights"}
-# What the original takes and must not be: it reads outside an array.
+# Cases that the original accepts, although it then reads outside an array.
 REFUSED_HERE = {"label_out_of_range"}
 
 
@@ -26,7 +26,7 @@ def rows() -> list:
 
 
 def act(row: dict) -> None:
-    """Do what the row tells, in the working directory."""
+    """Run the action of a row in the working directory."""
     action, text = row["action"], row["prototxt"]
     phase = caffe.TRAIN if row["phase"] == "TRAIN" else caffe.TEST
     with open("net.prototxt" if not action.startswith("solver") else "solver.prototxt", "w") as file:

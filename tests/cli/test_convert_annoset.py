@@ -1,4 +1,4 @@
-"""`caffe convert_annoset`, and `caffe db` and `preview` of what it writes."""
+"""`caffe convert_annoset`, and `caffe db` and `caffe preview` with the databases that it writes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_voc(backend):
 def test_encoded_images_are_the_files(work):
     assert convert("-encoded") == 0
     assert AnnotatedDatum.FromString(records()[2]).datum.data == (work / "2.png").read_bytes()
-    assert convert("-encode_type=jpg") == 1  # there is a database already
+    assert convert("-encode_type=jpg") == 1  # the database exists
 
 
 @pytest.mark.parametrize(

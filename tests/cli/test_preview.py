@@ -1,4 +1,4 @@
-"""`caffe preview`: the picture shows what the net gets."""
+"""`caffe preview`: the picture shows the input of the net, after all transformations."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_prepare_draws_whitening(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "1000 images, 90 numbers each" in out
     spread = re.search(r"^PCA-whitened: mean \S+, standard deviation of a number (\S+),", out, re.M)
-    assert float(spread[1]) > 0.2  # of 100 images ten times over it would be less
+    assert float(spread[1]) > 0.2  # for 100 images read ten times, the deviation would be smaller
     for name in ("images", "covariance", "spectrum", "eigenvectors"):
         assert Path(f"drawn/{name}.png").stat().st_size > 5000
 

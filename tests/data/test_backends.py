@@ -1,4 +1,4 @@
-"""A kind of database is added in one place: by its class statement."""
+"""A class statement is enough to add a kind of database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NET = 'layer {{ name: "d" type: "Data" top: "x" top: "y"\n data_param {{ source:
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A folder with a database of a kind that this fixture adds: a file for each record."""
+    """A folder with a database of a kind that this fixture adds: each record is a file."""
     for registry in (READERS, WRITERS):
         monkeypatch.setattr(registry, "items", dict(registry.items))
     monkeypatch.setattr(extend, "_NAMES", set(extend._NAMES))

@@ -1,4 +1,4 @@
-"""Layers of images with maps, and layers of forks that only build."""
+"""Layers that read images with maps, and layers of forks that can be built but not run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TYPES = [
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """Four images whose maps are their own blue channel."""
+    """Four images. The map of each is its blue channel."""
     monkeypatch.chdir(tmp_path)
     for index, image in enumerate(images(4, (3, 9, 13))):
         write_png(tmp_path / f"{index}.png", image)

@@ -1,4 +1,4 @@
-"""Sources that BVLC Caffe does not have, and the device that sources deliver on."""
+"""Data sources that BVLC Caffe does not have, and the device of the delivered batches."""
 
 from __future__ import annotations
 

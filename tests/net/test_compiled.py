@@ -1,4 +1,4 @@
-"""A net through torch.compile computes what it computes without."""
+"""A net with torch.compile computes the same results as without it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def check_training(net: Net, twin: Net) -> None:
 
 @pytest.fixture
 def traced_only(monkeypatch):
-    """torch.compile that hands the function on: what is cut out for it is tested without a compiler."""
+    """Replace torch.compile by a function that returns its argument, to test the choice of compiled parts without a
+    compiler.
+    """
     monkeypatch.setattr("caffe.net.engines.compiled.check_compiler", lambda: None)
     monkeypatch.setattr("torch.compile", lambda module, **_: module)
 

@@ -1,4 +1,4 @@
-"""A net on OpenVINO gives what the net gives layer by layer, whatever is done to it."""
+"""A net on OpenVINO gives the same results as layer by layer, also after changes to the net."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ from caffe.net.engines.vino import run as open_vino_run
 
 
 def optimised(*parts: str, keep: tuple[str, ...] = ()) -> tuple[Net, Net]:
-    """A net on OpenVINO, and its twin that runs layer by layer."""
+    """Return a net on OpenVINO, and an equal net that runs layer by layer."""
     net, twin = make(*parts), make(*parts)
     net.optimize(keep=keep, engine="openvino")
     return net, twin
 
 
 def parts_of(net: Net) -> list[str]:
-    """Who ran what: "piece" for layers that OpenVINO ran, the names of the others."""
+    """Return how the layers were run: "piece" for layers on OpenVINO, the names of the others."""
     engine = net.runner.engine
     assert isinstance(engine, OpenVino)
     for run in engine.runs:
@@ -64,13 +64,13 @@ def parts_of(net: Net) -> list[str]:
 
 
 def settings_of(net: Net) -> dict[str, object]:
-    """What OpenVINO was told for the last piece."""
+    """Return the settings of OpenVINO for the last piece."""
     model = list(net.runner.engine.runs[-1].runs.values())[-1]._request.get_compiled_model()
     return {name: model.get_property(name) for name in ("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS")}
 
 
 APART = {"norm of the batch": ["BatchNorm.c"], "padding skipped": ["b"]}
-"""What torch runs: a layer that gathers statistics, and one that OpenVINO gets wrong."""
+"""Layers that run on torch: one updates statistics, and for the other OpenVINO gives wrong results."""
 SOME = {*list(NETS)[::2], *APART}
 
 
@@ -102,10 +102,10 @@ REFUSED = {
     "PyramidROIAlign": {"plain"},
     "RNN": {case.name for case in CASES},
 }
-"""Cases that run on torch: OpenVINO has no rule for them, or the layers remember something."""
+"""Cases that run on torch, because OpenVINO does not support them or the layers have a state."""
 KINDS = sorted({case.type for case in CASES})
 OFTEN = {*KINDS[::16], "Convolution", "Deconvolution", "InnerProduct", "Pooling", "BatchNorm", "Scale", "LRN"}
-"""The types of every run, with one case each; those of long runs are all, with all of their cases."""
+"""The types that are tested in every run, with one case each. Long runs test all types with all cases."""
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_every_layer_type(kind, count):
 
 
 def deploy(name: str) -> Net:
-    """A net of the repository with random weights of a size that keeps values alive."""
+    """Return a net of the repository with random weights, scaled so that activations do not vanish."""
     builder = getattr(models, name, None)
     net = Net(builder(batch=2, train=False) if builder else ROOT / name, caffe.TEST)
     generator = torch.Generator().manual_seed(3)
@@ -187,7 +187,7 @@ def test_layers_become_the_operators_that_open_vino_is_quick_at():
 
 
 def test_an_input_of_which_only_the_shape_is_used_is_no_input_of_the_model():
-    """The priors are in one piece with the layers around them, though they use shapes only."""
+    """The priors are in the same piece as the layers around them, although they use only shapes."""
     small = layer("Convolution", "x", "map", "convolution_param { num_output: 2 kernel_size: 3 stride: 2 }")
     prior = "prior_box_param { min_size: 4 variance: 0.1 }"
     for parts in ([small, layer("PriorBox", "map x", "prior", prior)], [layer("PriorBox", "x x", "prior", prior)]):
@@ -232,7 +232,7 @@ def test_arrays_that_are_held_show_the_new_values():
             near(array, twin.blobs["ip"].data)
         near(inner, twin.blobs["c"].data[1])
     assert isinstance(net.runner.engine, OpenVino)
-    net.optimize()  # without OpenVINO: what was handed out goes on
+    net.optimize()  # without OpenVINO: arrays that the user holds stay valid
     feed(net, 7)
     feed(twin, 7)
     check(net, twin)
@@ -289,7 +289,7 @@ def test_a_bottom_of_a_wrong_size_is_the_layers_error():
     net.forward()
 
 
-def test_data_that_lies_otherwise_is_copied():
+def test_data_in_another_memory_format_are_copied():
     net, twin = optimised(*CHAIN)
     for each in (net, twin):
         each.blobs["x"].tensor = torch.randn(5, 9, 7, 4, generator=torch.Generator().manual_seed(2)).permute(0, 3, 1, 2)
@@ -324,7 +324,7 @@ def threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def test_torch_says_how_many_threads(threads):
+def test_the_number_of_threads_is_that_of_torch(threads):
     net, _ = optimised(*CHAIN)
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -409,7 +409,9 @@ def test_a_nan_reaches_the_output(where):
 
 @pytest.fixture
 def own() -> Iterator[list[int]]:
-    """Layer types that OpenVINO cannot take, each for another reason; gives the list that one writes to."""
+    """Define layer types that OpenVINO cannot run, each for a different reason; return the list to which one of them
+    appends.
+    """
     seen: list[int] = []
 
     class LooksAtValues(Layer, options={}):
@@ -477,7 +479,7 @@ def test_unknown_engines_and_contradictions_are_errors():
         OpenVino.for_inference(torch.device("cuda", 0), torch.float32, False)
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_without_the_package_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtra, match=r"pip install 'cafetiere\[openvino\]'"):
         make(*CHAIN).optimize(engine="openvino")

@@ -1,4 +1,4 @@
-"""`caffe new` from a table of numbers and words, and the commands in the folder that it makes."""
+"""`caffe new` from a table of numbers and words, and the commands that are used in its folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(path, heads, rows, mark=","):
 
 
 def kinds(count=90, mark=";"):
-    """Leaves of three kinds with lengths as Germans write them."""
+    """Leaves of three kinds, with lengths in German notation."""
     rng = np.random.default_rng(1)
     names = ["Ahorn", "Buche", "Eiche"]
     rows = [
