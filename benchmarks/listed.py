@@ -174,7 +174,9 @@ GOALS = [
         figure("building", ends("iteration, s"), most=1.5, unit=" s"),
         "start",
     ),
-    Item("our share of this time", "under 0.3 s", figure("building", ends("our share, s"), most=0.3, unit=" s"), "start"),
+    Item(
+        "our share of this time", "under 0.3 s", figure("building", ends("our share, s"), most=0.3, unit=" s"), "start"
+    ),
     Item("`caffe --help`", "under 0.15 s", figure("building", ends("help, s"), most=0.15, unit=" s"), "start"),
     Item("peak memory of training", "ours / eager at most 0.75 on all nets", memory("plain"), "peak-memory"),
     Item(

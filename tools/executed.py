@@ -28,7 +28,7 @@ class Executed:
     seconds: dict[str, float]
 
     def tests_of(self, file: str, line: int, last: int) -> list[str]:
-        """Return the tests that execute one of the lines; for lines that only run at import, the tests of the whole file.
+        """Return the tests that execute one of the lines; for lines that run only at import, those of the whole file.
 
         The tests that execute the fewest lines in all come first.
         """
