@@ -74,7 +74,8 @@ def test_the_commands_offer_and_take_it(made, capsys):
     assert "records: FILES, 3 records" in capsys.readouterr().out
     for command in ("compute_image_mean", "convert_imageset", "convert_mnist_siamese_data"):
         assert main([command, "--help"]) == 0
-        assert "Known: files, leveldb, lmdb, tar." in " ".join(capsys.readouterr().out.split())
+        known = ", ".join(sorted(name.lower() for name in READERS.names()))
+        assert f"Known: {known}." in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_name_that_resembles_another_is_taken_when_code_has_defined_it(made):
@@ -99,7 +100,7 @@ def test_its_name_survives_text_and_bytes():
 @pytest.mark.parametrize(
     ("backend", "fact"),
     [
-        ("LMBD", r':2: layer "d": DataParameter.backend: expected one of LEVELDB, LMDB, TAR, .*mean "LMDB"'),
+        ("LMBD", r':2: layer "d": DataParameter.backend: expected one of .*LEVELDB, LMDB, .*mean "LMDB"'),
         ("FILES backend: LMDB", ":2: .*backend twice"),
         ("LMDB backend: FILES", ":2: .*backend twice"),
         ("7", ":2: .*expected one of"),
@@ -114,7 +115,7 @@ def test_a_name_that_no_code_defines(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_text(NET.format("x", "PARQUET"))
     with pytest.raises(
-        CaffeError, match=r'layer "d".*unknown database backend "PARQUET" \(known backends: LEVELDB, LMDB, TAR\)'
+        CaffeError, match=r'layer "d".*unknown database backend "PARQUET" \(known backends: .*LEVELDB, LMDB, .*\)'
     ):
         caffe.Net(path, caffe.TRAIN)
 
