@@ -72,9 +72,10 @@ def test_the_commands_offer_and_take_it(made, capsys):
     assert main(["compute_image_mean", "-backend=files", "records", "mean.binaryproto"]) == 0
     assert main(["db", "info", "records"]) == 0
     assert "records: FILES, 3 records" in capsys.readouterr().out
-    for command in ("compute_image_mean", "convert_imageset", "convert_mnist_siamese_data"):
+    commands = {"compute_image_mean": READERS, "convert_imageset": WRITERS, "convert_mnist_siamese_data": WRITERS}
+    for command, registry in commands.items():
         assert main([command, "--help"]) == 0
-        known = ", ".join(sorted(name.lower() for name in READERS.names()))
+        known = ", ".join(sorted(name.lower() for name in registry.names()))
         assert f"Known: {known}." in " ".join(capsys.readouterr().out.split())
 
 
