@@ -72,6 +72,14 @@ def test_small_images_are_padded_with_the_mean_and_the_ignored_label():
     np.testing.assert_array_equal(y[0, 0, :9, :13].numpy(), images(4, (3, 9, 13))[0, 0])
 
 
+def test_images_that_are_small_on_one_axis_are_padded_there():
+    x, y = layer(TEXT.format(*TYPES[0], "ignore_label: 250 label_type: PIXEL", "crop_size: 11"), TEST)()
+    assert x.shape == (2, 3, 11, 11)
+    assert x[:, :, 9:].abs().max() == 0
+    assert (y[:, :, 9:] == 250).all()
+    np.testing.assert_array_equal(y[0, 0, :9].numpy(), images(4, (3, 9, 13))[0, 0][:, 1:12])
+
+
 def test_one_label_for_all_pixels_or_none(place):
     (place / "list.txt").write_text("0.png 7\n1.png 9\n")
     for extra in ("", "label_type: IMAGE"):

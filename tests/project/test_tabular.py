@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from caffe.cli import main
+from caffe.net import Net
 from caffe.project import tabular
 from caffe.project.tabular.columns import number_of
 
@@ -99,6 +101,23 @@ def test_a_number_is_learned_and_told_in_its_own_unit(capsys, monkeypatch):
     assert np.mean(far) == pytest.approx(error, rel=1)
     assert main(["test", "-report"]) == 1
     assert "price is a number: -report" in capsys.readouterr().err
+
+
+def test_the_report_on_a_number_runs_an_optimized_net(capsys, monkeypatch):
+    houses(40)
+    run("new", "p", "-csv", "houses.csv", "-label", "price", "-epochs", "1")
+    monkeypatch.chdir("p")
+    run("train")
+    capsys.readouterr()
+    settings = []
+    optimize = Net.optimize
+    monkeypatch.setattr(Net, "optimize", lambda self, **given: (settings.append(given), optimize(self, **given))[1])
+    run("test", "--verbose")
+    out, err = capsys.readouterr()
+    assert out.startswith("price: ")
+    assert re.search(r"Running for 1 iterations\.\n.*Loss: [\d.]+", err, re.S)
+    assert [sorted(given) for given in settings] == [["compile", "engine", "keep"]]
+    assert len(settings[0]["keep"]) == 2
 
 
 def test_statistics_are_those_of_the_training_rows():
