@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from caffe.errors import CaffeError
@@ -92,3 +93,17 @@ def test_an_error_holds_its_place(tmp_path):
     with pytest.raises(CaffeError) as caught:
         caffe.get_solver(str(solver))
     assert (caught.value.path, caught.value.line) == (str(solver), 3)
+
+
+def test_an_error_holds_the_shape_that_does_not_fit(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n')
+    net = caffe.Net(str(path), caffe.TEST)
+    for shape in ((2, 5), (7, 3)):
+        with pytest.raises(CaffeError) as caught:
+            net.forward(x=np.zeros(shape))
+        assert caught.value.shape == shape
+        assert caught.value.reworded("text").shape == shape
+    with pytest.raises(CaffeError) as caught:
+        net.module(x=torch.zeros(2, 3, 5))
+    assert caught.value.shape == (2, 3, 5)
