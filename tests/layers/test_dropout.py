@@ -131,8 +131,8 @@ def test_command(net, capsys, tmp_path):
 def test_masks_in_test_if_the_net_asks_for_samples(net):
     """With SegNet's sample_weights_test, every run in TEST draws a mask, also in an optimized net."""
     made = net("sample_weights_test: true")
-    for optimised in (False, True):
-        if optimised:
+    for optimized in (False, True):
+        if optimized:
             made.optimize()
         first, second = made.forward(end="ip2")["ip2"].copy(), made.forward(end="ip2")["ip2"]
         for values in (first, second):

@@ -46,7 +46,7 @@ from caffe.net.engines.open_vino import OpenVino
 from caffe.net.engines.vino import run as open_vino_run
 
 
-def optimised(*parts: str, keep: tuple[str, ...] = ()) -> tuple[Net, Net]:
+def optimized(*parts: str, keep: tuple[str, ...] = ()) -> tuple[Net, Net]:
     """Return a net on OpenVINO, and an equal net that runs layer by layer."""
     net, twin = make(*parts), make(*parts)
     net.optimize(keep=keep, engine="openvino")
@@ -76,7 +76,7 @@ SOME = {*list(NETS)[::2], *APART}
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n not in SOME)) for n in NETS])
 def test_open_vino_equals_layer_by_layer(name):
-    net, twin = optimised(*NETS[name][0])
+    net, twin = optimized(*NETS[name][0])
     for seed in (2, 3, 4):
         for each in (net, twin):
             feed(each, seed)
@@ -175,7 +175,7 @@ def test_whole_nets(name):
 
 def test_layers_become_the_operators_that_open_vino_is_quick_at():
     lrn = layer("LRN", "p", "n", "lrn_param { local_size: 3 alpha: 0.5 }")
-    net, twin = optimised(CHAIN[0], layer("PReLU", "c", "c"), CHAIN[4], lrn)
+    net, twin = optimized(CHAIN[0], layer("PReLU", "c", "c"), CHAIN[4], lrn)
     check(net, twin)
     model = next(iter(net.runner.engine.runs[0].runs.values()))._request.get_compiled_model().get_runtime_model()
     kinds = [node.get_rt_info()["layerType"].astype(str) for node in model.get_ops()]
@@ -191,7 +191,7 @@ def test_an_input_of_which_only_the_shape_is_used_is_no_input_of_the_model():
     small = layer("Convolution", "x", "map", "convolution_param { num_output: 2 kernel_size: 3 stride: 2 }")
     prior = "prior_box_param { min_size: 4 variance: 0.1 }"
     for parts in ([small, layer("PriorBox", "map x", "prior", prior)], [layer("PriorBox", "x x", "prior", prior)]):
-        net, twin = optimised(*parts)
+        net, twin = optimized(*parts)
         check(net, twin)
         assert parts_of(net) == ["in", "piece"]
 
@@ -199,14 +199,14 @@ def test_an_input_of_which_only_the_shape_is_used_is_no_input_of_the_model():
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_kept_stays_as_it_was_made(name):
     parts, keep = KEPT[name]
-    net, twin = optimised(*parts, keep=tuple(keep))
+    net, twin = optimized(*parts, keep=tuple(keep))
     check(net, twin)
     for blob in keep:
         near(net.blobs[blob].data, twin.blobs[blob].data)
 
 
 def test_other_blobs_are_an_error_and_stepwise_returns():
-    net, twin = optimised(*CHAIN, keep=("p",))
+    net, twin = optimized(*CHAIN, keep=("p",))
     check(net, twin)
     near(net.blobs["p"].data, twin.blobs["p"].data)
     with pytest.raises(CaffeError, match=r'blob "c".*keep=\["c"\]'):
@@ -240,7 +240,7 @@ def test_arrays_that_are_held_show_the_new_values():
 
 
 def test_parts_and_callbacks_run_layer_by_layer():
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     net.forward()
     seen: list[int] = []
     net.after_forward(seen.append)
@@ -254,7 +254,7 @@ def test_parts_and_callbacks_run_layer_by_layer():
 def test_losses_and_scores_run_between():
     score = 'layer { name: "labels" type: "Input" top: "t" input_param { shape { dim: 5 } } }'
     parts = [*CHAIN, score, layer("SoftmaxWithLoss", "ip t", "loss"), layer("Accuracy", "ip t", "top1")]
-    net, twin = optimised(*parts)
+    net, twin = optimized(*parts)
     assert net.evaluate() == pytest.approx(twin.forward_loss(), rel=1e-5)
     check(net, twin)
     assert parts_of(net) == ["in", "piece", "labels", "SoftmaxWithLoss.loss", "Accuracy.top1"]
@@ -264,7 +264,7 @@ def test_losses_and_scores_run_between():
 
 
 def test_shapes_may_change_and_some_are_remembered():
-    net, twin = optimised(*CHAIN[:-2], layer("LRN", "p", "n"))
+    net, twin = optimized(*CHAIN[:-2], layer("LRN", "p", "n"))
     for shape in ((2, 4, 11, 8), (7, 4, 9, 7), (0, 4, 9, 7), *((1, 4, 5, width) for width in range(5, 13))):
         for each in (net, twin):
             each.blobs["x"].reshape(*shape)
@@ -281,7 +281,7 @@ def test_shapes_may_change_and_some_are_remembered():
 
 
 def test_a_bottom_of_a_wrong_size_is_the_layers_error():
-    net, _ = optimised(*CHAIN)
+    net, _ = optimized(*CHAIN)
     net.blobs["x"].reshape(5, 4, 12, 12)
     with pytest.raises(CaffeError, match=r'layer "ip".*weights are for'):
         net.forward()
@@ -290,7 +290,7 @@ def test_a_bottom_of_a_wrong_size_is_the_layers_error():
 
 
 def test_data_in_another_memory_format_are_copied():
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     for each in (net, twin):
         each.blobs["x"].tensor = torch.randn(5, 9, 7, 4, generator=torch.Generator().manual_seed(2)).permute(0, 3, 1, 2)
     check(net, twin)
@@ -300,7 +300,7 @@ def test_data_in_another_memory_format_are_copied():
 
 
 def test_data_that_is_turned_in_place_is_copied():
-    net, twin = optimised(*CHAIN[:-2])
+    net, twin = optimized(*CHAIN[:-2])
     for each in (net, twin):
         each.blobs["x"].reshape(5, 4, 7, 7)
         feed(each, 3)
@@ -312,7 +312,7 @@ def test_data_that_is_turned_in_place_is_copied():
 
 def test_tops_of_a_wrong_shape_are_noticed(monkeypatch):
     monkeypatch.setattr("caffe.net.engines.vino.graph._steps_over_padding", lambda slide: False)
-    net, twin = optimised(*NETS["padding skipped"][0])
+    net, twin = optimized(*NETS["padding skipped"][0])
     check(net, twin)
     assert parts_of(net) == ["in", "a", "b"]
 
@@ -325,7 +325,7 @@ def threads() -> Iterator[int]:
 
 
 def test_the_number_of_threads_is_that_of_torch(threads):
-    net, _ = optimised(*CHAIN)
+    net, _ = optimized(*CHAIN)
     for count in (1, 2):
         torch.set_num_threads(count)
         net.forward()
@@ -349,7 +349,7 @@ def test_the_nets_precision_is_open_vinos(precision):
 
 @pytest.mark.parametrize("change", [written, statistics, by_torch, loaded, shared_with_another])
 def test_a_change_of_the_weights_is_taken_up(change, tmp_path):
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     before = outputs(twin)["ip"]
     for each in (net, twin):
         each.forward()
@@ -361,7 +361,7 @@ def test_a_change_of_the_weights_is_taken_up(change, tmp_path):
 
 
 def test_a_change_where_layers_run_on_torch_is_taken_up(own):
-    net, twin = optimised(*CHAIN[:5], layer("Counts", "p", "q"))
+    net, twin = optimized(*CHAIN[:5], layer("Counts", "p", "q"))
     for change in (by_torch_on_a, lambda each: None, written):
         for each in (net, twin):
             each.forward()
@@ -371,7 +371,7 @@ def test_a_change_where_layers_run_on_torch_is_taken_up(own):
 
 
 def test_weights_that_may_change_at_any_time_leave_open_vino(caplog):
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     views = [each.params["a"][0].data for each in (net, twin)]
     with caplog.at_level("WARNING", "caffe"):
         for value in (1.0, 2.0, 3.0, 4.0):
@@ -383,7 +383,7 @@ def test_weights_that_may_change_at_any_time_leave_open_vino(caplog):
 
 
 def test_unchanged_weights_are_converted_once(monkeypatch):
-    net, _ = optimised(*CHAIN)
+    net, _ = optimized(*CHAIN)
     net.forward()
     monkeypatch.setattr(open_vino_run, "convert", None)
     net.forward()
@@ -393,7 +393,7 @@ def test_unchanged_weights_are_converted_once(monkeypatch):
 
 @pytest.mark.parametrize("where", ["data", "weights"])
 def test_a_nan_reaches_the_output(where):
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     net.forward()
     for each in (net, twin):
         if where == "data":
@@ -448,7 +448,7 @@ def own() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("kind", ["LooksAtValues", "Remembers", "Counts"])
 def test_layers_that_open_vino_cannot_take_run_on_torch(kind, own, caplog):
-    net, twin = optimised(*CHAIN[:5], layer(kind, "p", "q"), relu("q", "r"))
+    net, twin = optimized(*CHAIN[:5], layer(kind, "p", "q"), relu("q", "r"))
     with caplog.at_level("WARNING", "caffe"):
         for seed in range(5):
             for each in (net, twin):
@@ -459,7 +459,7 @@ def test_layers_that_open_vino_cannot_take_run_on_torch(kind, own, caplog):
 
 
 def test_a_layer_without_tops_is_run(own):
-    net, _ = optimised(*CHAIN, layer("Writes", "p", ""))
+    net, _ = optimized(*CHAIN, layer("Writes", "p", ""))
     del own[:]
     net.forward()
     net.forward()
@@ -486,7 +486,7 @@ def test_without_the_package_the_error_names_what_to_install(monkeypatch):
 
 
 def test_random_numbers_come_from_torch():
-    net, twin = optimised(
+    net, twin = optimized(
         'layer { name: "d" type: "Dropout" bottom: "x" top: "y" dropout_param { sample_weights_test: true } }'
     )
     for seed in (1, 2):
