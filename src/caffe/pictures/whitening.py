@@ -50,7 +50,7 @@ def prepare(images: np.ndarray) -> Prepared:
     damped = np.sqrt(values + _DAMPING * max(float(values.mean()), 1e-12))
     whitened = centred @ vectors / damped
     steps = {
-        "as it comes": flat,
+        "original": flat,
         "minus the mean": centred,
         "normalized": centred / np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-12), deviation, 1),
         "PCA-whitened": whitened,
@@ -149,7 +149,7 @@ def _eigenvectors(figure: Any, prepared: Prepared) -> Any:
     shape = prepared.steps["normalized"].shape[1:]
     count = min(16, len(prepared.values))
     page = figure(figsize=(9, 2.6), layout="constrained")
-    page.suptitle("The first eigenvectors: what the images vary in most")
+    page.suptitle("The first eigenvectors: the directions of largest variance")
     for number, axis in enumerate(page.subplots(2, 8, squeeze=False).ravel()):
         if number < count:
             _show(axis, prepared.vectors[:, number].reshape(shape))
