@@ -115,6 +115,11 @@ def test_the_report_on_a_number_runs_an_optimized_net(capsys, monkeypatch):
     run("test", "--verbose")
     out, err = capsys.readouterr()
     assert out.startswith("price: ")
+    found, right = map(float, re.search(r"worst: (\S+) for (\S+) \(row", out).groups())
+    with open("../houses.csv", newline="") as file:
+        prices = [float(row["price"]) for row in csv.DictReader(file)]
+    assert any(right == pytest.approx(price, rel=1e-4) for price in prices)
+    assert 0.5 * min(prices) < found < 1.5 * max(prices)
     assert re.search(r"Running for 1 iterations\.\n.*Loss: [\d.]+", err, re.S)
     assert [sorted(given) for given in settings] == [["compile", "engine", "keep"]]
     assert len(settings[0]["keep"]) == 2
