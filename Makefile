@@ -60,7 +60,7 @@ lint: $(READY)  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The compiler of caffe.proto has an environment of its own: its present versions need a newer protobuf than users may have.
+# protoc has a separate environment, because the output of its current versions needs a newer protobuf than users may have.
 .venv-proto/.ready:
 	$(PYTHON) -m venv .venv-proto
 	.venv-proto/bin/python -m pip install --disable-pip-version-check -q grpcio-tools==1.62.3 'setuptools<81'
@@ -86,7 +86,7 @@ $(BENCH): $(READY)
 	$(PIP) $(TORCH_INDEX) -e '.[bench]'
 	@touch $@
 
-bench: $(BENCH)  ## measure speed beside other engines: at most 45 minutes
+bench: $(BENCH)  ## compare the speed with other engines: at most 45 minutes
 	$(BIN)/python -W ignore -m benchmarks
 
 bench-short: $(BENCH)  ## the same in three minutes, less exact
@@ -95,5 +95,5 @@ bench-short: $(BENCH)  ## the same in three minutes, less exact
 bench-data: $(READY)  ## measure how many images a second come from an LMDB
 	$(BIN)/python -W ignore -m benchmarks data
 
-clean:  ## remove what make has made: environments, the demo, packages
+clean:  ## remove the files that make has created: environments, the demo, packages
 	rm -rf $(VENV) .venv-caffe .venv-proto demo build dist site

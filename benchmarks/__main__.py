@@ -125,7 +125,7 @@ STOPPED = 124
 
 
 def run(name: str, arguments: list[str], seconds: float | None = None) -> int:
-    """Run one benchmark and return its exit code. Its processes end with it, also when the time is over."""
+    """Run one benchmark and return its exit code. Its processes are ended too, also at the time limit."""
     print(f"\n## {name}\n", flush=True)
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}", *arguments]
     process = subprocess.Popen(command, start_new_session=True)

@@ -6,7 +6,7 @@ The first table is in milliseconds of processor time, medians. The column "befor
 revision BEFORE of this repository, from which the goal counts, in processes that take turns; without git or that
 revision it is empty. The second is the wall time of commands that take turns:
 `python -c "import torch"`, `caffe train` of one iteration of LeNet, `caffe --help`. The difference of the first two is
-our part of the start.
+our share of the start.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def started(repeats: int) -> dict[str, float]:
     medians = [statistics.median(took) for took in times.values()]
     for name, took in zip(times, medians, strict=True):
         print(f"| `{name}` | {took:.2f} |")
-    return {"first iteration, s": medians[1], "of that ours, s": medians[1] - medians[0], "help, s": medians[2]}
+    return {"first iteration, s": medians[1], "our share, s": medians[1] - medians[0], "help, s": medians[2]}
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""How the time of a training step grows with layers, the batch, the image size, and with one and two threads.
+"""How the time of a training step grows with the layers, the batch and the image size, with one and two threads.
 
     python -m benchmarks growth [-short]
 

@@ -1,4 +1,4 @@
-"""The list of goals in benchmarks/results/goals.md: each goal, what was measured, and where its limit is explained."""
+"""The list of goals in benchmarks/results/goals.md: each goal, its measurement, and a link to an explanation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.goals import COMPILED, FLOAT, Goal
 from benchmarks.rounds import OURS
 
 Stored = Mapping[str, Any]
-HEAD = ["# Goals", "", "| work | goal | measured | | what holds it |", "| --- | --- | --- | --- | --- |"]
+HEAD = ["# Goals", "", "| work | goal | measured | | why it is missed |", "| --- | --- | --- | --- | --- |"]
 PAGE = "../../docs/speed.md#"
 
 
@@ -26,7 +26,7 @@ class Item:
     wanted: str
     measure: Callable[[Stored], tuple[str, bool]]
     why: str
-    """The heading of the paragraph in docs/speed.md that says what holds the goal."""
+    """The anchor of the paragraph in docs/speed.md that explains why the goal is missed."""
 
 
 def ratio(part: str, peers: tuple[str, ...], ours: str = OURS, **goal: Any) -> Callable[[Stored], tuple[str, bool]]:
@@ -65,7 +65,7 @@ def ends(*words: str) -> Callable[[str], bool]:
 
 
 def detectors(stored: Stored) -> tuple[str, bool]:
-    """Against OpenCV, the better of our engines for each model, whatever the machine."""
+    """Compare the faster of our engines with OpenCV, for each model."""
     figures = stored["detection"]["figures"]
     best: dict[str, float] = {}
     for name, found in figures.items():
@@ -78,7 +78,7 @@ def detectors(stored: Stored) -> tuple[str, bool]:
 
 
 def suppression(stored: Stored) -> tuple[str, bool]:
-    """Against torchvision; figures beside OpenCV, which is measured where torchvision is missing, do not count."""
+    """Compare with torchvision. Without torchvision, the figures are relative to OpenCV, and do not count."""
     if stored["nms"]["figures"]["against OpenCV"]:
         raise KeyError("torchvision")
     found = {name: value for name, value in stored["nms"]["figures"].items() if name != "against OpenCV"}
@@ -87,7 +87,7 @@ def suppression(stored: Stored) -> tuple[str, bool]:
 
 
 def memory(rows: str) -> Callable[[Stored], tuple[str, bool]]:
-    """The process's growth of all nets over eager PyTorch's."""
+    """Measure the growth of the process, relative to eager PyTorch's, for all nets."""
     ours, most = (OURS, 0.75) if rows == "plain" else (f"{OURS} recompute", 0.4)
 
     def measure(stored: Stored) -> tuple[str, bool]:
@@ -118,13 +118,13 @@ GOALS = [
         "training step, float32, ten nets",
         "best of PyTorch tuned and compiled / ours: geometric mean 1.6, none under 1.2",
         ratio("training", COMPILED, mean=1.6, least=1.2),
-        "training-beside-pytorch",
+        "training-compared-with-pytorch",
     ),
     Item(
         "training step, float32, ten nets",
         "real Caffe / ours: none under 2.5",
         ratio("training", ("real Caffe",), least=2.5),
-        "training-beside-real-caffe",
+        "training-compared-with-real-caffe",
     ),
     Item(
         "training step of small nets",
@@ -174,7 +174,9 @@ GOALS = [
         figure("building", ends("iteration, s"), most=1.5, unit=" s"),
         "start",
     ),
-    Item("of that ours", "under 0.3 s", figure("building", ends("ours, s"), most=0.3, unit=" s"), "start"),
+    Item(
+        "our share of this time", "under 0.3 s", figure("building", ends("our share, s"), most=0.3, unit=" s"), "start"
+    ),
     Item("`caffe --help`", "under 0.15 s", figure("building", ends("help, s"), most=0.15, unit=" s"), "start"),
     Item("peak memory of training", "ours / eager at most 0.75 on all nets", memory("plain"), "peak-memory"),
     Item(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class MultiBox(nn.Module):
     """The loss for priors (1, 2, P 4), corners and variances, with three negatives for each match.
 
-    The truth of an image are the rows with its number; each image has as many rows.
+    The true boxes of an image are the rows with its number. All images have the same number of rows.
     """
 
     def __init__(self, priors: np.ndarray, classes: int) -> None:
@@ -43,7 +43,7 @@ class MultiBox(nn.Module):
 
     @torch.no_grad()
     def match(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether a prior is matched, and to which box (N, P)."""
+        """Return whether each prior is matched, and the index of its box, each (N, P)."""
         overlap = self.overlaps(boxes)
         most, place = overlap.max(1)
         best = overlap.argmax(2)
@@ -51,7 +51,7 @@ class MultiBox(nn.Module):
         return (most >= 0.5).scatter(1, best, True), place.scatter(1, best, numbers)
 
     def overlaps(self, boxes: Tensor) -> Tensor:
-        """Intersection over union of boxes (N, T, 4) and priors (N, T, P)."""
+        """Return the intersection over union of boxes (N, T, 4) and the priors: (N, T, P)."""
         one, other = boxes.unsqueeze(2), self.corners
         sides = (torch.minimum(one[..., 2:], other[:, 2:]) - torch.maximum(one[..., :2], other[:, :2])).clamp(min=0)
         common = sides.prod(-1)
@@ -59,7 +59,7 @@ class MultiBox(nn.Module):
         return common / (sizes[0] + sizes[1] - common)
 
     def encoded(self, box: Tensor) -> Tensor:
-        """The offsets (N, P, 4) at which the priors are the boxes."""
+        """Return the offsets (N, P, 4) that move the priors to the boxes."""
         centre, side = (box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]
         moved = (centre - self.centres[:, :2]) / self.centres[:, 2:]
         return torch.cat([moved, (side / self.centres[:, 2:]).log()], -1) / self.variances

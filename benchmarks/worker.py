@@ -5,10 +5,10 @@
 ENGINE is a module of `benchmarks.engines`, JOB a function in it, called with FOLDER and the keywords of OPTIONS (JSON);
 it returns a function that does the work once. Written for Python 3.8 as well, which real Caffe needs.
 
-    turn SECONDS   works once unmeasured, unless that takes longer; then for so long: {"ms": of one work,
-                   "least": of the quickest}
-    once           works once: {"ms": ...}
-    result FILE    works once and saves what it returned, arrays by name
+    turn SECONDS   calls the function once unmeasured, unless this takes longer than SECONDS; then repeatedly for
+                   SECONDS: {"ms": of a call, "least": of the fastest call}
+    once           calls the function once: {"ms": ...}
+    result FILE    calls the function once and saves the returned arrays by name
     memory         kilobytes: {"before": peak after the imports, "peak": peak until now}
 """
 

@@ -17,14 +17,14 @@ SHARED = Path(os.environ.get("CAFETIERE_SHARED", ROOT.parent / "shared"))
 
 
 def reference(*parts: str) -> Path:
-    """A path among the reference files: the whole set, or else the part of it in the repository."""
+    """The path of a reference file: in the whole set if it is available, otherwise in the part in the repository."""
     path = SHARED.joinpath(*parts)
     own = ROOT.joinpath("tests", *parts)
     return own if not path.exists() and parts[0] == "golden" and own.exists() else path
 
 
 def shared(*parts: str) -> Path:
-    """A path among the reference files; the test is skipped where they are missing."""
+    """The path of a reference file of the whole set; without the set, the test is skipped."""
     path = reference(*parts)
     if not path.exists():
         pytest.skip(f"reference files not found at {path}; set CAFETIERE_SHARED")
@@ -32,7 +32,7 @@ def shared(*parts: str) -> Path:
 
 
 def shared_cases(folder: str, pattern: str = "*.npz") -> list:
-    """One pytest parameter per reference file of a folder; a single skipped one where they are missing."""
+    """Return a pytest parameter for each reference file of a folder; without the files, a single skipped parameter."""
     root = reference(*folder.split("/"))
     if not root.is_dir():
         reason = f"reference files not found at {root}; set CAFETIERE_SHARED"
@@ -41,13 +41,13 @@ def shared_cases(folder: str, pattern: str = "*.npz") -> list:
 
 
 def pytest_collection_finish():
-    """Collected tests stay to the end; frozen, they are not gone through by each run of the garbage collector."""
+    """Freeze the collected tests, which live until the end, so that the garbage collector does not scan them again."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """With -rA, as `make test-all` has it: the reference files passed by layer type, and the layers' sizes."""
+    """With -rA, which `make test-all` sets, print the passed reference files by layer type, and the layers' sizes."""
     if "A" in config.getoption("reportchars"):
         from tests.layers import tables
 
@@ -57,7 +57,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(autouse=True)
 def _log_as_it_was():
-    """What a test does to the log (level, handlers) ends with it."""
+    """Restore the level and the handlers of the log after each test."""
     logger = logging.getLogger("caffe")
     level, handlers, propagate = logger.level, list(logger.handlers), logger.propagate
     yield
@@ -67,10 +67,10 @@ def _log_as_it_was():
 
 @pytest.fixture
 def own_types(monkeypatch):
-    """Layer types that are defined in the test are unknown after it."""
+    """Unregister, after the test, the layer types that it defines."""
     monkeypatch.setattr(LAYERS, "items", dict(LAYERS.items))
 
 
 def our_commands(text: str) -> str:
-    """A log of the reference tools with our commands in place of the paths of its executables."""
+    """Return a log of the reference tools in which our commands replace the paths of its executables."""
     return re.sub(r"\./build/tools/(\w+)", r"'caffe \1'", text)

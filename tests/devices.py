@@ -1,4 +1,4 @@
-"""Runs on a device that the machine does not have."""
+"""Simulates a device that the machine does not have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CUDA, META = 1, 14  # c10::DeviceType
 
 
 class OneDevice(TorchDispatchMode):
-    """Fails an operator that mixes tensors of the device (here "meta") with one of the CPU, single numbers aside.
+    """Raise an error if an operator mixes tensors of the device (here "meta") with a CPU tensor that is not a scalar.
 
     A torch build without CUDA aborts in autograd of fake CUDA tensors; meta tensors go through the same code.
     """
@@ -32,7 +32,7 @@ class OneDevice(TorchDispatchMode):
 
 @contextmanager
 def fake_cuda() -> Iterator[None]:
-    """FakeTensorMode, in which tensors may be on "cuda"; on a build without CUDA without gradients.
+    """FakeTensorMode, in which tensors can be on "cuda". A build without CUDA then has no gradients.
 
     Such a build has no guard for the device, which indexing and copies ask for: that of meta tensors, which does
     nothing, stands in. The engine of autograd would also want CUDA's queues.

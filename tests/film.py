@@ -1,4 +1,4 @@
-"""A stand-in for a CUDA graph on the processor, which repeats operators and calls no Python."""
+"""Replaces a CUDA graph in tests on the CPU: repeats recorded operators without calling Python code."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Film", "reads_host"]
 
 
 def reads_host(func: Any) -> bool:
-    """Whether an operator has the host wait for values, which a GPU refuses while it records."""
+    """Whether an operator makes the host wait for values, which CUDA does not allow during capture."""
     names = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2")
     return func.overloadpacket in [getattr(torch.ops.aten, name) for name in names]
 
 
 class _Shots(TorchDispatchMode):
-    """Keeps every operator that runs, with its arguments and results."""
+    """Records every operator that runs, with its arguments and results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Shots(TorchDispatchMode):
 
 
 class Film:
-    """A recorder. While it records, nothing of `module` changes for good; a replay writes into the same memory."""
+    """Records operators. The state of `module` is restored after recording; a replay writes into the same memory."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

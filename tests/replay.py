@@ -1,4 +1,4 @@
-"""Replays the scripts of the reference files: builds a net, runs the recorded steps, compares what was recorded."""
+"""Replays the scripts of the reference files: builds a net, runs the recorded steps, and compares the values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe.proto import caffe_pb2
 
 
 def assert_close(got: np.ndarray, stored: np.ndarray, what: str, rtol: float = 1e-4, atol: float = 1e-5) -> None:
-    """`|got - stored| <= rtol * max|stored| + atol`, the tolerance of the reference files."""
+    """Assert that `|got - stored| <= rtol * max|stored| + atol`, the tolerance of the reference files."""
     got, stored = np.asarray(got), np.asarray(stored)
     assert got.shape == stored.shape, f"{what}: shape {got.shape}, expected {stored.shape}"
     if stored.size:
@@ -22,7 +22,7 @@ def assert_close(got: np.ndarray, stored: np.ndarray, what: str, rtol: float = 1
 
 
 def write_files(case: np.lib.npyio.NpzFile, folder: Path) -> None:
-    """Put the files that a case carries into `folder`."""
+    """Write the files that a case contains to `folder`."""
     for key in case:
         if key.startswith("files/"):
             path = folder / key.removeprefix("files/")
@@ -37,7 +37,7 @@ def split_key(key: str) -> tuple[str, int]:
 
 
 def structure(net: Net) -> dict:
-    """The facts about a net that the reference files record."""
+    """Return the structure of a net in the form of the reference files."""
     return {
         "layer_names": net.layer_names,
         "layer_types": [layer.type for layer in net.layers],
@@ -53,7 +53,7 @@ def structure(net: Net) -> dict:
 
 
 class Replay:
-    """One case being replayed in the working directory `folder`."""
+    """A case that is replayed in the working directory `folder`."""
 
     def __init__(self, case: np.lib.npyio.NpzFile, folder: Path) -> None:
         self.case, self.folder = case, folder
@@ -63,7 +63,7 @@ class Replay:
         self.compared = 0
 
     def run(self) -> int:
-        """Run every step; returns how many recorded values were compared."""
+        """Run every step; return the number of compared values."""
         (self.folder / "net.prototxt").write_text(str(self.case["prototxt"]))
         for number, step in enumerate(json.loads(str(self.case["script"]))):
             getattr(self, "do_" + step.pop("op"))(**step)
@@ -103,10 +103,10 @@ class Replay:
         self.net = Net(self.folder / "net.prototxt", phases[phase], level=level, stages=stages, weights=weights)
 
     def do_structure(self) -> None:
-        """What `compare` looks at follows from the recorded values."""
+        """Do nothing; `compare` uses the recorded values."""
 
     def do_record(self, **wanted: object) -> None:
-        """As `do_structure`."""
+        """Do nothing, like `do_structure`."""
 
     def do_load_params(self, group: str) -> None:
         for key in self.case:

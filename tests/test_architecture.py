@@ -1,4 +1,5 @@
-"""The shape of the source: floors that import downwards only, no circles, files and functions of a readable length."""
+"""The structure of the source: layers of modules that only import downwards, no circular imports, limits on file and
+function lengths."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ GENERATED = {"proto/caffe_pb2.py"}
 
 @cache
 def modules() -> dict[str, Path]:
-    """The modules of the package by name; a package is its `__init__`."""
+    """Return the modules of the package by name; the module of a package is its `__init__`."""
     found = {}
     for path in sorted((SOURCE / "caffe").rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
@@ -51,13 +52,13 @@ def modules() -> dict[str, Path]:
 
 @cache
 def nodes(path: Path) -> list[ast.AST]:
-    """The nodes of a module's syntax tree."""
+    """Return the nodes of a module's syntax tree."""
     return list(ast.walk(ast.parse(path.read_text())))
 
 
 @cache
 def imports(name: str) -> frozenset[str]:
-    """The modules of the package that a module imports, anywhere in it, also for types."""
+    """Return the modules of the package that a module imports, anywhere in the file, also for type checking."""
     found = set()
     for node in nodes(modules()[name]):
         if isinstance(node, ast.Import):
@@ -69,7 +70,7 @@ def imports(name: str) -> frozenset[str]:
 
 
 def floor(name: str) -> int:
-    """The floor of a module; the longest name of a part counts."""
+    """Return the floor of a module. The longest matching name in FLOORS counts."""
     inner = name.removeprefix("caffe.")
     parts = [(part, index) for index, line in enumerate(FLOORS) for part in line.split()]
     fitting = [(len(part), index) for part, index in parts if inner == part or inner.startswith(part + ".")]
@@ -113,7 +114,7 @@ def test_files_and_functions_are_short():
 
 
 def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function without its docstring."""
+    """Return the number of lines of a function without its docstring."""
     assert node.end_lineno is not None
     docstring = node.body[0] if ast.get_docstring(node) is not None else None
     lines = 0 if docstring is None else docstring.end_lineno - docstring.lineno + 1
@@ -142,7 +143,7 @@ def test_few_modules_compare_names_of_layer_types():
 
 
 def _compared_types(path: Path) -> list[str]:
-    """The names of layer types that a module compares, or lists in a tuple, list, set or as keys."""
+    """Return the names of layer types that a module compares, or lists in a tuple, list, set or as keys."""
     types, found = set(layer_types()), []
     public = [node.value for node in nodes(path) if isinstance(node, ast.Assign) and _is_all(node)]
     for node in nodes(path):

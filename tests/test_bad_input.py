@@ -1,4 +1,4 @@
-"""Inputs that no valid file has: one error each, exit code 1, and nothing left behind."""
+"""Invalid inputs: one error for each, exit code 1, and no files left behind."""
 
 from __future__ import annotations
 
@@ -227,14 +227,14 @@ def test_a_killed_reader_leaves_no_folder(number, tmp_path, monkeypatch):
     with subprocess.Popen([sys.executable, "-c", SLEEP, tmp_path / "db"], stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout.readline() == "open\n"
         assert len(os.listdir(tmp_path / "tmp")) == 1
-        other = LevelDb(str(tmp_path / "db"))  # does not disturb a reader that lives
+        other = LevelDb(str(tmp_path / "db"))  # does not affect a running reader
         assert len(os.listdir(tmp_path / "tmp")) == 2
         other.close()
         reader.send_signal(number)
     if number == signal.SIGTERM:
         assert reader.returncode == 143
     else:
-        LevelDb(str(tmp_path / "db")).close()  # clears away what the killed one left
+        LevelDb(str(tmp_path / "db")).close()  # removes the files of the killed process
     deadline = time.monotonic() + 5
     while os.listdir(tmp_path / "tmp") and time.monotonic() < deadline:
         time.sleep(0.05)

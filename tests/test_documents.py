@@ -1,4 +1,4 @@
-"""What README and the documents tell people to type, and the files that they name."""
+"""The commands in README and the documents, and the files that they name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 
 
 def blocks(path: Path, kind: str = "") -> list[str]:
-    """The blocks between fences of a document that are of this kind."""
+    """Return the fenced code blocks of this language in a document."""
     return re.findall(rf"^```{kind}(?: title=.*)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
 
 

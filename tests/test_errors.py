@@ -1,4 +1,4 @@
-"""Whatever real Caffe refuses is refused here with one clear error, and what it accepts is accepted."""
+"""Input that real Caffe rejects is rejected here with one clear error, and input that it accepts is accepted."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from caffe.errors import CaffeError
 from caffe.net import Net
 from tests.conftest import reference, shared
 
-# What the original refuses for want of an implementation and what works here, as docs/porting.md says.
+# Cases that the original does not implement, and that work here; docs/porting.md lists them.
 WORKS_HERE = {"pool_stochastic_cpu", "softmax_loss_two_tops", "softmax_loss_two_tops_weights"}
-# What the original takes and must not be: it reads outside an array.
+# Cases that the original accepts, although it then reads outside an array.
 REFUSED_HERE = {"label_out_of_range"}
 
 
@@ -26,7 +27,7 @@ def rows() -> list:
 
 
 def act(row: dict) -> None:
-    """Do what the row tells, in the working directory."""
+    """Run the action of a row in the working directory."""
     action, text = row["action"], row["prototxt"]
     phase = caffe.TRAIN if row["phase"] == "TRAIN" else caffe.TEST
     with open("net.prototxt" if not action.startswith("solver") else "solver.prototxt", "w") as file:
@@ -92,3 +93,17 @@ def test_an_error_holds_its_place(tmp_path):
     with pytest.raises(CaffeError) as caught:
         caffe.get_solver(str(solver))
     assert (caught.value.path, caught.value.line) == (str(solver), 3)
+
+
+def test_an_error_holds_the_shape_that_does_not_fit(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n')
+    net = caffe.Net(str(path), caffe.TEST)
+    for shape in ((2, 5), (7, 3)):
+        with pytest.raises(CaffeError) as caught:
+            net.forward(x=np.zeros(shape))
+        assert caught.value.shape == shape
+        assert caught.value.reworded("text").shape == shape
+    with pytest.raises(CaffeError) as caught:
+        net.module(x=torch.zeros(2, 3, 5))
+    assert caught.value.shape == (2, 3, 5)

@@ -1,4 +1,4 @@
-"""Zeros that take no memory until they are written."""
+"""Zeros that use no memory until they are written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATM = Path("/proc/self/statm")
 
 
 def resident() -> int:
-    """Bytes of the process that are in memory."""
+    """Return the resident memory of the process in bytes."""
     return int(STATM.read_text().split()[1]) * 4096
 
 
@@ -28,7 +28,7 @@ def test_are_zeros_like_any_other(shape):
     assert (x.numpy() == 2).all()
 
 
-@pytest.mark.skipif(not STATM.exists(), reason="the system does not tell the memory of a process")
+@pytest.mark.skipif(not STATM.exists(), reason="the system does not report the memory of a process")
 def test_take_memory_when_they_are_written():
     before, size = resident(), 2**26
     x = lazy_zeros.zeros((size // 4,))

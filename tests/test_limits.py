@@ -1,4 +1,4 @@
-"""Sizes that cannot be had, and files that never end, are refused before anything is allocated or read."""
+"""Sizes beyond the memory, and endless files, are rejected before memory is allocated or data are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of blobs and parameters, in single cases: tests.ownership has the random ones."""
+"""The memory of blobs and parameters in single cases. tests.ownership tests random sequences."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def memory_of(values, **how):
 
 @pytest.fixture
 def copies(monkeypatch):
-    """No array lies over a tensor, as on a GPU."""
+    """Make all arrays copies of the tensors, as on a GPU."""
     mirrored(monkeypatch.setattr)
 
 
-def test_the_version_changes_at_each_look_while_an_array_lies_over_the_value():
+def test_the_version_changes_at_each_access_while_an_array_is_a_view_of_the_value():
     memory = memory_of([1.0, 2.0])
     assert memory.version == memory.version
     array = memory.lend()
@@ -101,7 +101,7 @@ def test_a_value_under_a_users_array_is_not_shared():
 
 
 def test_a_value_that_the_user_has_replaced_is_not_held():
-    """Another run may make it in the same place once more."""
+    """Another run can allocate the same address again."""
     value = torch.tensor([1.0, 2.0])
     memory = Memory((2,), value)
     memory.write(value, private=False)
@@ -111,7 +111,7 @@ def test_a_value_that_the_user_has_replaced_is_not_held():
 
 
 def test_an_array_that_shows_a_copy_does_not_stand_for_the_value():
-    """The value after it is the net's own again, and other blobs may keep it."""
+    """The next value belongs to the net only, and other blobs may share it."""
     memory = memory_of([1.0, 2.0])
     array = memory.lend()
     memory.write(torch.tensor([3.0, 4.0]))
@@ -121,7 +121,7 @@ def test_an_array_that_shows_a_copy_does_not_stand_for_the_value():
 
 
 @pytest.mark.parametrize("rate", [0, 1])
-def test_backward_goes_by_the_weights_that_are_shared_now(rate):
+def test_backward_uses_the_weights_that_are_shared_now(rate):
     net, other = net_of(FROZEN % rate), net_of(FROZEN % rate)
     weights = net.params["ip"][0].data[...] = np.arange(6).reshape(2, 3)
     other.forward()
@@ -168,7 +168,7 @@ def solver(copies):
     return made
 
 
-def test_an_update_is_seen_in_kept_copies_of_data_and_diff(solver):
+def test_an_update_is_visible_in_kept_copies_of_data_and_diff(solver):
     blob = solver.net.params["ip"][0]
     data, diff = blob.data, blob.diff
     solver.step(1)
@@ -195,7 +195,7 @@ def test_what_is_written_into_a_copy_does_not_survive_clearing_and_loading(solve
     np.testing.assert_array_equal(diff, np.zeros((2, 3)))
 
 
-def test_a_net_that_takes_over_weights_keeps_a_diff_apart(solver):
+def test_a_net_that_shares_weights_has_its_own_diff(solver):
     net, other = solver.net, net_of(TRAINED, caffe.TRAIN)
     kept = other.params["ip"][0].diff
     solver.step(1)
@@ -206,7 +206,7 @@ def test_a_net_that_takes_over_weights_keeps_a_diff_apart(solver):
     np.testing.assert_array_equal(other.params["ip"][0].diff, np.full((2, 3), 4))
 
 
-def test_a_reshape_to_another_count_leaves_those_that_share_the_memory():
+def test_a_reshape_to_another_count_does_not_change_blobs_that_share_the_memory():
     first, second = Blob(2, 3), Blob(2, 3)
     second.share(first, (2, 3))
     first.data[...] = 1
@@ -225,7 +225,7 @@ def test_a_kept_array_follows_a_reshape_of_the_value_it_is_a_copy_of():
 
 
 class Weighted(caffe.Layer):
-    """Multiplies by a parameter."""
+    """Multiplies its bottom by a parameter."""
 
     def setup(self, bottom, top):
         self.blobs.add_blob(1)
@@ -253,7 +253,7 @@ def test_a_users_layer_works_on_the_parameters_that_are_shared_now():
     np.testing.assert_array_equal(other.forward()["y"], np.full((2, 3), 3))
 
 
-def test_the_generation_changes_with_each_write_but_those_through_the_value_itself():
+def test_the_generation_changes_with_each_write_except_through_the_value_itself():
     memory = memory_of([1.0, 2.0])
     memory.lend()[...] = 5
     before = memory.generation
@@ -285,7 +285,7 @@ def test_a_pass_adds_to_the_diff_that_an_update_left():
     np.testing.assert_allclose(solver.net.params["ip"][0].diff, np.full((2, 3), 1.5 - 1.5))
 
 
-def test_backward_goes_by_the_present_bottom():
+def test_backward_uses_the_current_bottom():
     net = net_of(SQUARE)
     net.blobs["x"].data[...] = 1
     net.forward()
@@ -324,7 +324,7 @@ def test_a_user_who_writes_a_bottom_does_not_write_a_top_that_is_it():
     assert not net.blobs["y"].data.any()
 
 
-def test_a_user_who_writes_a_top_does_not_write_the_bottom_that_it_lies_in():
+def test_a_write_to_a_top_does_not_change_the_bottom_of_which_it_is_a_view():
     for run in (caffe.Net.forward, caffe.Net.evaluate):
         net = net_of(SQUARE + SLICE % "y", caffe.TRAIN)
         run(net)
@@ -332,7 +332,7 @@ def test_a_user_who_writes_a_top_does_not_write_the_bottom_that_it_lies_in():
         assert not net.blobs["y"].data.any()
 
 
-def test_a_user_who_writes_a_tops_diff_does_not_write_those_of_the_bottoms():
+def test_a_write_to_the_diff_of_a_top_does_not_change_the_diffs_of_the_bottoms():
     net = net_of("""
     input: "a" input_shape { dim: 2 dim: 4 } input: "b" input_shape { dim: 2 dim: 4 } force_backward: true
     layer { name: "x" type: "Power" bottom: "a" top: "x" }
@@ -357,7 +357,9 @@ def test_a_pass_of_the_whole_net_begins_with_the_diff_that_a_user_wrote():
 
 
 def shaped_net(tmp_path, layer: str) -> caffe.Net:
-    """An input of 2 x 3, a layer whose top shares or has the elements of it in another shape, and the guest behind."""
+    """Return a net of an input of 2 x 3, a layer whose top has the same elements in another shape, and a Python layer
+    that keeps its bottom.
+    """
     path = tmp_path / "net.prototxt"
     path.write_text(
         'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'

@@ -1,4 +1,4 @@
-"""Real trained models of many origins give the outputs that real Caffe gave."""
+"""Trained models from many sources give the same outputs as real Caffe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def references() -> list:
 
 
 SLOW = ("ov_person",)
-"""The models whose run layer by layer is long; optimized, they run every time."""
+"""Models whose run layer by layer takes long. Optimized, they are tested in every run."""
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_model_gives_the_reference_outputs(name, info, optimize):
 
 
 def compare(found: np.ndarray, stored: np.ndarray, key: str) -> None:
-    """Equal outputs; lists of detections as sets, since scores that are nearly equal may change places."""
+    """Assert that outputs are equal. Lists of detections are compared as sets, because nearly equal scores can swap."""
     if "detection_out" not in key:
         assert_close(found, stored, key, rtol=2e-5)
         return

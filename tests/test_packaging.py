@@ -1,4 +1,4 @@
-"""The wheel and the source distribution: what is in them, what they say of themselves, that the wheel works alone."""
+"""The wheel and the source distribution: their files and metadata; the wheel works without the repository."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def built(tmp_path_factory) -> Path:
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns(*LEFT_BY_RUNS))
     for file in FILES:
         shutil.copy(ROOT / file, copy / file)
-    # What a run leaves behind must not be published.
+    # Files that a run creates must not be published.
     (copy / "examples/mnist/lenet_iter_1.caffemodel").write_bytes(b"weights")
     (copy / "examples/mnist/mnist_train_lmdb").mkdir()
     (copy / "examples/mnist/mnist_train_lmdb/data.mdb").write_bytes(b"digits")
@@ -62,14 +62,14 @@ def wheel(built) -> zipfile.ZipFile:
 
 @pytest.fixture(scope="module")
 def sdist(built) -> set[str]:
-    """The files in the source distribution, from its root."""
+    """Return the files in the source distribution, relative to its root."""
     (path,) = (built / "dist").glob("*.tar.gz")
     with tarfile.open(path) as archive:
         return {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
 
 
 def call(words: list[str | Path], folder: Path, **environment: str) -> str:
-    """What a command prints; it must succeed."""
+    """Run a command, which must succeed; return its output."""
     environment = {**os.environ, **environment}
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -160,7 +160,7 @@ OPTIONAL = {
 
 
 def test_the_package_works_without_its_extras(tmp_path):
-    """The command gets as far as the missing file."""
+    """The command starts, and reports the missing file."""
     command = [sys.executable, "-c", WITHOUT_EXTRAS, ",".join(OPTIONAL)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "Traceback" not in run.stderr

@@ -1,4 +1,4 @@
-"""The blocks of the documents, run in the order of their page."""
+"""Runs the code blocks of the documents in the order of their page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caffe.proto import caffe_pb2
 from tests.conftest import ROOT
 from tests.monitor.helpers import fetch
 
-# Pages whose blocks need no files but those of `make demo`, and pages that begin without them.
+# Pages whose blocks need only the files of `make demo`, and pages whose blocks need no files.
 PAGES = ["README.md", "docs/layers_own.md", "docs/solvers.md", "docs/speed.md"]
 FROM_THE_START = ["docs/tour.md"]
 BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```', re.M | re.S)
@@ -32,7 +32,7 @@ def environment() -> dict[str, str]:
 
 
 def run(folder: Path, *words: str) -> str:
-    """What a program prints, run in a folder as after the installation."""
+    """Run a program in a folder as after the installation; return its output."""
     done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done.stdout
@@ -45,7 +45,7 @@ def copy_examples(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder as it is after `make demo`."""
+    """A folder with the files of `make demo`."""
     folder = copy_examples(tmp_path_factory.mktemp("pages"))
     (folder / "demo").mkdir()
     for words in (["data", "mnist", "-o", "examples/mnist"], ["train", "-solver", DEMO]):
@@ -96,7 +96,7 @@ def run_page(folder: Path, words: list[str]) -> None:
 
 
 def run_commands(folder: Path, text: str) -> Path:
-    """Run the lines of a block that are commands of ours, and the shell's `mkdir` and `cd`; returns the folder then."""
+    """Run our commands, `mkdir` and `cd` of a block; return the resulting folder."""
     ours = f"{sys.executable} -W ignore -m caffe "
     for line in text.splitlines():
         if line.startswith("cd "):

@@ -1,4 +1,4 @@
-"""Every behaviour of the original that the list of quirks names has its test; those that fit nowhere else are here."""
+"""Every behaviour in the list of quirks has a test. Those that belong to no other file are tested here."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ TESTS = {
         f"{HERE}::test_deprocess_of_one_channel_with_a_mean_works",
     ],
 }
-"""The tests of each row, which is named by how it begins."""
+"""The tests of each row of the list. A row is named by its first words."""
 
 
 def rows() -> list[str]:
@@ -231,7 +231,7 @@ def test_two_inputs_with_one_input_shape_are_an_error():
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """Three colour images, a file that is none, and a list of the four."""
+    """Three colour images, a file that is not an image, and a list of the four."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(1)
     for index in range(3):
@@ -253,7 +253,7 @@ def test_convert_imageset_encoded_and_gray_keeps_the_colour_bytes(pictures):
 
 
 def test_convert_imageset_resizes_with_both_sides_only(pictures, capsys):
-    """Caffe keeps the size for one side, here it is an error: see docs/porting.md."""
+    """If only one side is given, Caffe does not resize; here this is an error, see docs/porting.md."""
     for flag, absent in (("-resize_height=3", "-resize_width"), ("-resize_width=4", "-resize_height")):
         assert main(["convert_imageset", flag, "", "list.txt", "db"]) == 1
         assert f"without {absent}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The functions that stand in for py-faster-rcnn's compiled modules, and which module Python takes."""
+"""The functions that replace py-faster-rcnn's compiled modules, and the choice between them and compiled modules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DETS = np.array(
 
 @pytest.fixture
 def lib(tmp_path, monkeypatch):
-    """A folder lib in which nothing is compiled."""
+    """A folder lib without compiled modules."""
     for name in ("nms", "utils"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")

@@ -1,4 +1,4 @@
-"""The names of torch that are not public: listed in one module, and the package works without each."""
+"""Private names of torch are used in one module only, and the package works without each of them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_name_that_torch_does_not_have_is_none():
 
 @pytest.fixture
 def bare(monkeypatch):
-    """The package as with a torch that has none of the names."""
+    """Make the package behave as with a torch that has none of the private names."""
     names = "fused_sgd", "fused_adam", "fused_adamw", "linear_pointwise", "reorder_linear_weight", "autograd_engine"
     for name in names:
         monkeypatch.setattr(torch_internals, name, None)
@@ -139,7 +139,7 @@ FORMATS = torch.contiguous_format, torch.channels_last
 )
 @pytest.mark.parametrize(("kernel", "channels", "size"), [(3, 4, 6), (1, 4, 6), (3, 1, 6), (1, 1, 1)])
 def test_small_convolutions_are_right_in_all_memory_orders(order, kernel, channels, size):
-    """Value, gradients, and gradients of these, also where axes of size 1 make the order ambiguous."""
+    """Values, gradients and second derivatives are correct, also if axes of size 1 make the memory order ambiguous."""
     shapes = (1, channels, size, size), (5, channels, kernel, kernel)
     x, weight = (torch.sin(torch.arange(math.prod(shape)) + 1.0).reshape(shape) for shape in shapes)
     x, weight = (v.contiguous(memory_format=f).requires_grad_() for v, f in zip((x, weight), order[:2], strict=True))

@@ -1,4 +1,4 @@
-"""What errors say about users' code for Python 2, and signals in the processes that such code starts."""
+"""Errors for users' code that was written for Python 2, and signals in processes that such code starts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CONVERT = "this is code for Python 2: convert the file"
         ("import no_such_module", "install what has this module"),
     ],
 )
-def test_a_layer_for_python_2_is_told_from_other_faults(folder, code, says):
+def test_a_layer_for_python_2_has_its_own_error(folder, code, says):
     (folder / "layer_of_2.py").write_text(LAYER.format(code))
     (folder / "net.prototxt").write_text(NET % "layer_of_2")
     with pytest.raises(LayerError, match=says) as found:
@@ -65,7 +65,7 @@ def test_an_import_that_only_python_2_finds_is_named(folder):
         caffe.Net("net.prototxt", caffe.TEST)
 
 
-def test_a_file_of_import_for_python_2_is_told_too(folder):
+def test_an_imported_file_for_python_2_has_the_same_error(folder):
     from caffe.cli import imports
 
     (folder / "layer_of_2.py").write_text("x = 1\nprint x")

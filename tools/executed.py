@@ -1,4 +1,4 @@
-"""Records which tests execute which lines of the sources, with the package coverage. Used by tools/mutate.py.
+"""Records which tests execute which lines of the sources, by the package coverage. Used by tools/mutate.py.
 
 `record` runs tests with this module as a plugin of pytest. Lines that only processes started by a test execute are not
 seen.
@@ -21,14 +21,14 @@ _FILE, _SOURCES = "CAFETIERE_EXECUTED", "CAFETIERE_SOURCES"
 
 @dataclass
 class Executed:
-    """What `record` found: the tests by line; how many lines each test executes in all, and for how long it runs."""
+    """The result of `record`: the tests by line, and for each test the number of executed lines and its run time."""
 
     lines: dict[str, dict[int, frozenset[str]]]
     sizes: dict[str, int]
     seconds: dict[str, float]
 
     def tests_of(self, file: str, line: int, last: int) -> list[str]:
-        """Return the tests that execute one of some lines, or else, for lines run at import, those of the whole file.
+        """Return the tests that execute one of the lines; for lines that run only at import, those of the whole file.
 
         The tests that execute the fewest lines in all come first.
         """

@@ -117,7 +117,7 @@ class Trial:
         self.tree, self.executed, self.seconds = tree, executed, seconds
 
     def fate(self, mutant: Mutant) -> tuple[str, str]:
-        """Return NOTICED, SURVIVES, TOO LONG or NOT RUN, and the tests that said so."""
+        """Return NOTICED, SURVIVES, TOO LONG or NOT RUN, and a description of the tests."""
         file = mutant.path.relative_to(ROOT)
         tests = self.executed.tests_of(file.as_posix(), mutant.line, mutant.last)
         if not tests:

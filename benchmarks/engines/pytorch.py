@@ -39,6 +39,6 @@ def stepping(
 
 
 def matrix_product(folder: str, size: int = 2048) -> Callable[[], object]:
-    """A product of two square matrices by oneDNN, the fastest of torch on a CPU."""
+    """A product of two square matrices by oneDNN, torch's fastest product on a CPU."""
     left, right = torch.randn(size, size), torch.randn(size, size)
     return lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")

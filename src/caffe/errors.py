@@ -44,19 +44,29 @@ __all__ = [
 class CaffeError(RuntimeError):
     """Base of all errors raised by the package; a `RuntimeError`, as pycaffe raised.
 
-    The text is complete. `layer` (a name), `path` and `line` give the place to programs; they are None if unknown:
+    The text is complete. `layer` (a name), `path` and `line` give the place to programs, and `shape` is the shape of an
+    array or tensor that does not fit. They are None if unknown:
 
         except caffe.CaffeError as error:
-            print(error.path, error.line, error.layer)
+            print(error.path, error.line, error.layer, error.shape)
     """
 
     layer: str | None = None
     path: str | None = None
     line: int | None = None
+    shape: tuple[int, ...] | None = None
 
-    def at(self, layer: str | None = None, path: str | None = None, line: int | None = None) -> Self:
-        """Set the parts of the place that are unknown. Returns the error itself."""
+    def at(
+        self,
+        layer: str | None = None,
+        path: str | None = None,
+        line: int | None = None,
+        shape: Iterable[int] | None = None,
+    ) -> Self:
+        """Set the attributes that are unknown. Returns the error itself."""
         self.layer = layer if self.layer is None else self.layer
+        if self.shape is None and shape is not None:
+            self.shape = tuple(shape)
         if self.path is None and path is not None:
             self.path, self.line = path, line
         return self
@@ -72,7 +82,7 @@ class CaffeError(RuntimeError):
     def reworded(self, text: str) -> Self:
         """A copy of the error with another text."""
         other = type(self)(text)
-        other.layer, other.path, other.line = self.layer, self.path, self.line
+        other.layer, other.path, other.line, other.shape = self.layer, self.path, self.line, self.shape
         return other
 
 

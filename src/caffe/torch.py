@@ -146,7 +146,8 @@ class Module(nn.Module):
         except (CaffeError, torch.OutOfMemoryError):
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise InputError(self._blame(layer, bottoms, reads, error)) from error
+            fact = self._blame(layer, bottoms, reads, error)
+            raise InputError(fact).at(getattr(layer, "name", None)) from error
 
     def _blame(self, layer: nn.Module, bottoms: Sequence[str], reads: Sequence[Tensor], error: Exception) -> str:
         given = ", ".join(f'"{blob}" {shape_text(x.shape)} {_type(x)}' for blob, x in zip(bottoms, reads, strict=True))

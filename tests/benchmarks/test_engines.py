@@ -1,4 +1,4 @@
-"""The comparison is honest: the same net, the same weights, the same data, and nothing of ours in a peer's process."""
+"""The engines run the same net with the same weights and data, and the process of a peer does not import caffe."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ END = {
 
 
 def small(batch: int, size: int, train: bool) -> caffe_pb2.NetParameter:
-    """A net with every layer type that the benchmarks' nets have, no two sizes alike."""
+    """A net with every layer type that occurs in the benchmarks' nets. All sizes differ."""
     fields = {"label": 'top: "label"', "labels": "shape { dim: 2 }"} if train else {"label": "", "labels": ""}
     return text.parse(SMALL % fields + END[train], caffe_pb2.NetParameter())
 

@@ -1,4 +1,4 @@
-"""The list of goals, from figures made up by hand, and the run of all parts."""
+"""The list of goals, tested with invented figures, and the run of all parts."""
 
 from __future__ import annotations
 
@@ -85,4 +85,5 @@ def test_stored_figures_enter_the_list(monkeypatch: pytest.MonkeyPatch, tmp_path
     page = (tmp_path / "goals.md").read_text()
     assert "| forward 4.25 us | met |" in page
     assert "| backward 9 us | **missed** |" in page
-    assert "| torchvision / ours: 0.8 | not measured |" in page  # the figure beside OpenCV is not that of the goal
+    # the goal is about torchvision; the figure for OpenCV does not count
+    assert "| torchvision / ours: 0.8 | not measured |" in page

@@ -1,4 +1,4 @@
-"""Ratios, goals and tables from figures made up by hand."""
+"""Ratios, goals and tables, tested with invented figures."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def test_limit_is_three_forward_passes_at_the_rate_of_a_matrix_product() -> None
     engines = {"Cafetière": {"ms": 40.0}, "A": {"ms": 8.0}, "matrix product": {"ms": 99.0, "least": 2 * 2048**3 / 1e8}}
     steps, limits = report.tables("training", {"net": {"flops": 1e9, "engines": engines}}).values()
     assert list(steps["net"]["engines"]) == ["Cafetière", "A"]
-    assert limits["net"]["GFLOP/s"] == 100  # the product took so many ms that it ran at 100
+    assert limits["net"]["GFLOP/s"] == 100  # this many ms correspond to a rate of 100 for the matrix product
     assert limits["net"]["engines"]["limit"]["ms"] == 30
     assert list(limits["net"]["engines"]) == ["Cafetière", "limit"]

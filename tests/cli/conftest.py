@@ -27,7 +27,7 @@ display: 2  max_iter: 8  test_iter: 2  test_interval: 4  snapshot: 4  snapshot_p
 
 @pytest.fixture
 def noise(tmp_path, monkeypatch):
-    """The folder of a small training run, where the test works: net.prototxt and solver.prototxt."""
+    """The working directory of the test: a small training run with net.prototxt and solver.prototxt."""
     (tmp_path / "net.prototxt").write_text(NET)
     (tmp_path / "solver.prototxt").write_text(SOLVER)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""`caffe completion`: the scripts are run by the shells that read them."""
+"""`caffe completion`: each script is run by its shell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caffe.cli import command, completion, flags, main
 FILES = ["<files>"]
 FLAGS = {flag.name for flag in flags.GENERAL} | {"h", "v", "nopython_layers"}
 
-# The shell's own machinery: what `complete` registered for the word is called as the key TAB calls it.
+# bash calls the function that `complete` registered for the word; this code does the same as the TAB key.
 BASH = r"""
 source "$1"; shift
 specification=$(complete -p "$1") || exit 1
@@ -24,7 +24,7 @@ if [[ ${#COMPREPLY[@]} != 0 ]]; then printf '%s\n' "${COMPREPLY[@]}"
 elif [[ $specification == *"-o default"* ]]; then echo "<files>"; fi
 """
 
-# zsh's line editor needs a terminal: its functions are replaced by ones that print what they are given.
+# zsh's line editor needs a terminal, so its functions are replaced by functions that print their arguments.
 ZSH = r"""
 compdef() { [[ $1 == _caffe ]] && completed=(${@[2,-1]}) }
 _files() { print "<files>" }
@@ -60,7 +60,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory):
-    """The folder with the script of each shell, for `caffe` and one executable of Caffe's."""
+    """The folder with the script of each shell, for `caffe` and for one of Caffe's executables."""
     folder = tmp_path_factory.mktemp("scripts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(completion, "_executables", lambda: ["convert_imageset"])
@@ -70,7 +70,7 @@ def scripts(tmp_path_factory):
 
 
 def ask(shell: str, script: str, folder: Path, words: list[str]) -> list[str]:
-    """What the shell offers for the last word of a command line."""
+    """Return the completions that the shell offers for the last word of a command line."""
     path = shutil.which(shell)
     if path is None:
         pytest.skip(f"{shell} is not installed")
@@ -84,7 +84,7 @@ def ask(shell: str, script: str, folder: Path, words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(("line", "offered"), CASES)
 def test_bash(scripts, line, offered):
-    # A word that nothing else begins with may be a file's name.
+    # If no flag or command begins with the word, file names are offered.
     assert ask("bash", BASH, scripts, line.split(" ")) == (offered or FILES)
 
 

@@ -1,4 +1,4 @@
-"""The converting commands: the databases, means, log lines and exit codes of the reference tools."""
+"""The converting commands write the same databases, means, log lines and exit codes as the reference tools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.data.helpers import copy_of, images, layer, write_lmdb
 
 
 def content(path, backend="LMDB"):
-    """The (key, Datum) of all records."""
+    """Return (key, Datum) of all records."""
     return [(key, Datum.FromString(bytes(value))) for key, value in open_source(backend, str(path)).scan()]
 
 
@@ -37,10 +37,11 @@ def runs():
 
 
 def same_log(err, expected):
-    """The lines of a run, up to the one that ended it."""
+    """Assert that the log lines of a run are the expected ones, up to the line that ended it."""
     expected = re.sub(r"^\[ WARN.*\n", "", expected, flags=re.M)
     wanted = [line for line in lines(expected) if line[0] != "F"]
-    err = re.sub(r"^W.* convert_imageset\.cpp\] .*\n", "", err, flags=re.M)  # the count of images left out is ours
+    # the original does not log the number of skipped images
+    err = re.sub(r"^W.* convert_imageset\.cpp\] .*\n", "", err, flags=re.M)
     assert difference(lines(err.partition("caffe: error:")[0]), wanted) is None
 
 
@@ -76,7 +77,7 @@ def test_convert_imageset_as_the_reference_tool(name, work, capsys):
     reference = open_source(backend, str(copy_of(name, work / "copy")))
     assert list(got) == [key.decode() for key, _ in reference.scan()]
     for key, value in reference.scan():
-        if "png_resized" not in name and "type_only" not in name:  # those depend on the version of zlib
+        if "png_resized" not in name and "type_only" not in name:  # the bytes of a PNG depend on the version of zlib
             assert got[key.decode()] == bytes(value), key
 
 
@@ -173,7 +174,7 @@ def test_extract_features_as_the_reference_tool(feature_folder, monkeypatch, cap
     assert main(["extract_features", "features.caffemodel", "features.prototxt", "conv,ip", targets, "2", "lmdb"]) == 0
     err = capsys.readouterr().err.replace(str(tmp_path) + "/", "")
     expected = (feature_folder / "features_stderr.txt").read_text()
-    # when the reading thread begins anew is a matter of its own
+    # the moment when the reading thread restarts is not fixed
     got, wanted = ([line for line in lines(text) if line[1] != "data_layer.cpp:73"] for text in (err, expected))
     assert difference(got, wanted) is None
     for name in ("conv", "ip"):

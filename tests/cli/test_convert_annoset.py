@@ -1,4 +1,4 @@
-"""`caffe convert_annoset`, and `caffe db` and `preview` of what it writes."""
+"""`caffe convert_annoset`, and `caffe db` and `caffe preview` with the databases that it writes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,17 @@ def test_voc(backend):
 def test_encoded_images_are_the_files(work):
     assert convert("-encoded") == 0
     assert AnnotatedDatum.FromString(records()[2]).datum.data == (work / "2.png").read_bytes()
-    assert convert("-encode_type=jpg") == 1  # there is a database already
+    assert convert("-encode_type=jpg") == 1  # the database exists
+
+
+@pytest.mark.parametrize(
+    ("flags", "logged"),
+    [([], False), (["-encoded"], False), (["-encoded", "-encode_type=png"], False), (["-encode_type=png"], True)],
+)
+def test_encode_type_implies_encoded(capsys, flags, logged):
+    assert convert(*flags) == 0
+    assert AnnotatedDatum.FromString(records()[0]).datum.encoded == bool(flags)
+    assert ("encode_type specified, assuming encoded=true." in capsys.readouterr().err) == logged
 
 
 @pytest.mark.parametrize(
@@ -153,6 +163,7 @@ def test_flags_that_cannot_be_followed(work, capsys):
         (["-label_type=xlm"], 'did you mean "xml"'),
         (["-label_map_file="], "needs -label_map_file"),
         (["-min_dim=-1"], "-min_dim -1"),
+        (["-resize_width=20"], "-resize_width is given without -resize_height"),
     ]:
         assert convert(*flags) == 1
         assert says in capsys.readouterr().err

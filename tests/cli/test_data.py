@@ -52,7 +52,7 @@ def test_mnist_from_a_folder(digits, capsys):
         ([], 'got the arguments: none; expected "mnist|fashion_mnist|'),
     ],
 )
-def test_what_is_wrong_is_told(digits, capsys, argv, text):
+def test_errors_name_the_fault(digits, capsys, argv, text):
     assert main(["data", *argv]) == 1
     assert text in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""`caffe db`: what it tells of a database, and what it writes of it."""
+"""`caffe db`: the description of a database, and the files that are exported from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""-engine of the commands that run a net forward."""
+"""The flag -engine of the commands that run a net forward."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
 
 @pytest.fixture
 def runs(noise, monkeypatch):
-    """A folder with nets, weights, an image and windows; gives a list that grows with each run on OpenVINO."""
+    """Make nets, weights, an image and windows; yield a list that gets an item for each run on OpenVINO."""
     pytest.importorskip("openvino", reason='the extra "openvino" is not installed')
     from caffe.net.engines.vino import run as open_vino_run
 

@@ -1,4 +1,4 @@
-"""Command lines are read as gflags reads them."""
+"""Command lines are parsed as gflags parses them."""
 
 from __future__ import annotations
 
@@ -64,4 +64,4 @@ def test_a_command_is_defined_once():
 
         @command.command(task="tools")
         def train(flags, display):
-            """Another."""
+            """A second command of this name."""

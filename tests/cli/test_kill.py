@@ -1,4 +1,4 @@
-"""A run that is killed at any moment and resumed ends with exactly the weights of the unbroken run."""
+"""A run that is killed at any moment and resumed ends with exactly the weights of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def newest_state(folder) -> list[str]:
 
 
 def run_with_kills(folder, kills: int) -> int:
-    """Train, killing at random moments; returns how many runs were really killed."""
+    """Train, and kill the process at random moments; return the number of runs that were killed before their end."""
     moments = random.Random(5)
     done = 0
     for _ in range(kills):

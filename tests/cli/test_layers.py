@@ -31,7 +31,7 @@ def test_every_page_has_a_block_that_can_be_read(capsys):
         block = out[out.index("\nlayer {") :]
         layer = text_format.Parse(block, caffe_pb2.NetParameter()).layer[0]
         assert layer.type == name
-        with suppress(FileError):  # Data looks for its database at once
+        with suppress(FileError):  # Data opens its database when it is built
             layer_class(name)(layer)  # the numbers of bottoms and tops are right
 
 

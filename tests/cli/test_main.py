@@ -18,7 +18,7 @@ from caffe.errors import CaffeError, require_extra
 
 @pytest.fixture
 def broken(monkeypatch):
-    """Replaces what `caffe layers` does by raising the given error."""
+    """Make `caffe layers` raise the given error."""
     entry = command.find("layers")
 
     def replace(error):

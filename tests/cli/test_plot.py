@@ -115,7 +115,7 @@ def test_values_that_are_not_finite_are_told_and_passed_over(tmp_path):
 
 
 def drawn(*runs):
-    """Label of the vertical axis -> (axis, legend texts) of each panel."""
+    """For each panel, the label of the vertical axis, mapped to (axis, texts of the legend)."""
     from caffe.pictures import curves as _curves
 
     figure = _curves.figure(runs)

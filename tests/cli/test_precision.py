@@ -13,7 +13,7 @@ from caffe.net import Net
 
 @pytest.fixture
 def nets(noise, monkeypatch):
-    """The precision of every net that is built."""
+    """The list of the precisions of all nets that were built."""
     seen = []
     build = Net.__init__
 

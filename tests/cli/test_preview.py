@@ -1,4 +1,4 @@
-"""`caffe preview`: the picture shows what the net gets."""
+"""`caffe preview`: the picture shows the input of the net, after all transformations."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_prepare_draws_whitening(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "1000 images, 90 numbers each" in out
     spread = re.search(r"^PCA-whitened: mean \S+, standard deviation of a number (\S+),", out, re.M)
-    assert float(spread[1]) > 0.2  # of 100 images ten times over it would be less
+    assert float(spread[1]) > 0.2  # for 100 images read ten times, the deviation would be smaller
     for name in ("images", "covariance", "spectrum", "eigenvectors"):
         assert Path(f"drawn/{name}.png").stat().st_size > 5000
 
@@ -93,9 +93,9 @@ def test_whitening_makes_the_covariance_one():
         covariance = flat.T @ flat / 4000
         assert np.abs(covariance - np.diag(np.diagonal(covariance))).max() < (1e-9 if name[0] == "P" else 0.2)
         assert np.diagonal(covariance) == pytest.approx(1, abs=0.2)
-    normalised = found.steps["normalised"]
-    assert normalised.mean(0) == pytest.approx(0, abs=1e-9)
-    assert normalised.std(0) == pytest.approx(1)
+    normalized = found.steps["normalized"]
+    assert normalized.mean(0) == pytest.approx(0, abs=1e-9)
+    assert normalized.std(0) == pytest.approx(1)
     zca, centred = found.steps["ZCA-whitened"], found.steps["minus the mean"]
     assert np.corrcoef(zca.ravel(), centred.ravel())[0, 1] > 0.4  # it stays an image
     with pytest.raises(DataError, match="expected two images"):

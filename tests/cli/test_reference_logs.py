@@ -1,4 +1,4 @@
-"""Each run of the reference tool, repeated: the same lines, numbers and outcome."""
+"""Repeat each recorded run of the reference tool: the log lines, numbers and exit code must be the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cases(ended_well):
 
 
 def lines(text, once_per_process=False):
-    """(severity, place, message) of each log line; a line without a head belongs to the message before it."""
+    """Return (severity, place, message) of each log line; a line without a header continues the previous message."""
     found = []
     for line in text.splitlines():
         if " watch] epoch " in line or " summary] " in line:  # lines that Caffe does not have
@@ -42,12 +42,12 @@ def lines(text, once_per_process=False):
     for entry in found:
         for pattern, replacement in TIMING:
             entry[2] = pattern.sub(replacement, entry[2])
-    # said once per process, and here all runs are one process; test_in_a_process_of_its_own sees to it
+    # logged once per process, and here all runs share a process; test_in_a_process_of_its_own checks this line
     return [tuple(entry) for entry in found if once_per_process or entry[1] != "hdf5.cpp:33"]
 
 
 def difference(got, expected):
-    """The first difference between two lists of lines, or None."""
+    """Describe the first difference between two lists of lines; None if they are equal."""
     for index, wanted in enumerate(expected):
         if index >= len(got):
             return f"line {index} is missing: {wanted}"
@@ -65,7 +65,7 @@ def close(got, expected):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A copy of the runs' folder, where the test works."""
+    """The working directory of the test: a copy of the folder of the runs."""
     for path in shared("golden", "logs").iterdir():
         if path.suffix not in (".log", ".json", ".md"):
             shutil.copy(path, tmp_path)
@@ -75,7 +75,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(folder, capsys):
-    """Runs the command of a case; gives exit code, standard output and standard error."""
+    """Run the command of a case; return its exit code, standard output and standard error."""
 
     def repeat(name):
         capsys.readouterr()
@@ -99,7 +99,7 @@ def test_a_run_that_ends_well(name, run, folder):
     problem = difference(lines(err), recorded(name))
     assert problem is None, problem
     if name == "version":
-        assert out.splitlines()[0] == "caffe version 1.0.0"  # ours and that of PyTorch follow
+        assert out.splitlines()[0] == "caffe version 1.0.0"  # the versions of Cafetière and of PyTorch follow
     if name == "no_command":
         assert all(re.search(rf"^  {word} ", out, re.M) for word in ("train", "test", "device_query", "time"))
         assert all(f"-{flag.name} (" in out for flag in flags.CAFFE)
@@ -148,7 +148,7 @@ def test_a_run_that_fails(name, run):
 
 
 def strip(expected):
-    """The reference's last message without what other libraries print after it."""
+    """Return the reference's last message without the text that other libraries print after it."""
     return [(severity, place, message.partition("\nHDF5-DIAG")[0]) for severity, place, message in expected]
 
 

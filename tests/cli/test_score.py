@@ -12,7 +12,7 @@ from caffe.cli import main
 
 @pytest.fixture
 def trained(noise, capsys):
-    """The small run's folder with noise_iter_8.caffemodel."""
+    """The folder of the small run, which also has noise_iter_8.caffemodel."""
     assert main(["train", "-solver", "solver.prototxt"]) == 0
     capsys.readouterr()
     return noise

@@ -1,4 +1,4 @@
-"""Streams that are closed, full or not read, and interrupts at any time, are one clean line or silence."""
+"""Closed or full output streams, pipes without a reader, and interrupts at any time: one clean line, or no output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full 
 
 
 def shell(line: str) -> tuple[int, list[str]]:
-    """A shell line's exit code and what it wrote to standard error."""
+    """Run a line of shell; return its exit code and its standard error."""
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, timeout=60)
     return done.returncode, done.stderr.splitlines()
 
@@ -58,7 +58,7 @@ def test_a_reader_that_went_away_is_silent():
 @FULL
 @pytest.mark.parametrize("descriptors", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_database_does_not_get_the_number_of_a_closed_stream(descriptors, tmp_path):
-    """What a library prints to standard output or error would end in it."""
+    """Otherwise, text that a library prints to standard output or error would be written into the database."""
     code = (
         "import os, sys; sys.path[:0] = sys.argv[1:2]\n"
         "from caffe.cli import streams\n"
@@ -91,7 +91,8 @@ def test_an_interrupt_while_it_loads(delay, noise):
         process.send_signal(signal.SIGINT)
         err = process.stderr.read().decode()
         code = process.wait(timeout=60)
-    assert err in ("caffe: interrupted\n", "") or "runpy" in err  # before our first line runs it is Python's
+    # before our first line is executed, Python handles the signal
+    assert err in ("caffe: interrupted\n", "") or "runpy" in err
     assert code in (130, -signal.SIGINT)
 
 
@@ -132,7 +133,7 @@ def test_no_command_is_told_where_there_is_no_snapshot(noise, capfd, monkeypatch
 
 @pytest.mark.parametrize(("name", "code", "message"), [("SIGINT", 130, "caffe: interrupted\n"), ("SIGTERM", 143, "")])
 def test_a_signal_while_a_library_is_imported_ends_the_process_at_once(name, code, message):
-    """An exception would pass through the library's own code, which cannot take one."""
+    """An exception would propagate through the library's import code, which does not handle it."""
     program = f"""
 import os, signal, sys, types
 from caffe import cli

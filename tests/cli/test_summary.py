@@ -1,4 +1,4 @@
-"""`caffe summary`: figures that can be counted by hand."""
+"""`caffe summary`: the figures of nets for which they can be computed by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def test_figures_of_lenet(capsys):
 
 @pytest.mark.parametrize(("build", "field"), [("resnet18", 435), ("vgg16", 212)])
 def test_receptive_fields_of_published_nets(build, field):
-    """Those of Araujo et al., "Computing receptive fields of convolutional neural networks", Distill 2019, table 1."""
+    """The expected values are those of Araujo et al., "Computing receptive fields of convolutional neural networks",
+    Distill 2019, table 1.
+    """
     net = caffe.Net(getattr(caffe.models, build)(batch=1, size=64 if build != "vgg16" else 32), caffe.TEST)
     last = [row.field for row in Summary(net).rows if row.type == "Pooling" or row.type == "Eltwise"]
     assert str(field) in last

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees in place of the log."""
+"""The output at a terminal, which replaces the log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe.cli import display, logs, main
 
 @pytest.fixture
 def screen(monkeypatch):
-    """Makes commands draw on a terminal of 100 columns; gives what was drawn, without colours."""
+    """Make commands write to a terminal of 100 columns; the fixture returns the text without colours."""
     file = io.StringIO()
     terminal = display.Terminal()
     terminal.console = Console(file=file, force_terminal=True, width=100, highlight=False, color_system=None)

@@ -51,7 +51,7 @@ def test_numbers_of_the_table(capsys):
 
 
 def test_the_whole_net_has_a_peak_of_its_own(capsys):
-    """That of its numbers: the table of single layers, which are float32, stays as it is."""
+    """The peak for the precision of the net. The table of single layers, which run in float32, does not change."""
     _time_table.show(LAYERS, replace(WHOLE, peak=1000e9))
     out = capsys.readouterr().out
     pairs = zip(TABLE.split(), out.split(), strict=True)

@@ -18,7 +18,7 @@ from caffe.cli import main, signals
 
 @pytest.fixture
 def at_iteration(monkeypatch):
-    """Calls functions when training reaches given iterations."""
+    """Call functions when the training reaches given iterations."""
     from caffe.solver import Solver
 
     original = Solver.apply_update
@@ -138,7 +138,7 @@ def test_outside_the_main_thread_signals_are_left_alone(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.long  # another signal to a process is in every run: test_streams
+@pytest.mark.long  # test_streams sends another signal to a process in every run of the tests
 def test_a_signal_to_a_real_process(noise):
     text = (noise / "solver.prototxt").read_text()
     (noise / "solver.prototxt").write_text(text.replace("max_iter: 8", "max_iter: 100000000"))
@@ -195,7 +195,7 @@ def test_the_log_file_holds_what_standard_error_got(noise, capsys):
 
 
 def gpus(monkeypatch, count):
-    """Makes PyTorch tell of `count` GPUs."""
+    """Make PyTorch report `count` GPUs."""
     import torch
 
     facts = types.SimpleNamespace(name="Test GPU", major=9, minor=1, total_memory=7_000_000, multi_processor_count=13)

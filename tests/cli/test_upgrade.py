@@ -1,4 +1,4 @@
-"""The upgrade tools, against what the reference tools wrote and said."""
+"""The upgrade tools, compared with the files and messages of the reference tools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cases():
 
 
 def content(path, tool):
-    """What a file holds: the fields of its message."""
+    """Return the message in a file."""
     if tool == "upgrade_net_proto_binary":
         return caffe_pb2.NetParameter.FromString(path.read_bytes())
     message = caffe_pb2.SolverParameter() if "solver" in tool else caffe_pb2.NetParameter()

@@ -34,7 +34,7 @@ layer { name: "ip" type: "InnerProduct" bottom: "third" top: "ip"
 
 
 class Theirs(nn.Module):
-    """The same net as people write it in torch."""
+    """The same net, written as is usual in torch."""
 
     def __init__(self):
         super().__init__()
@@ -184,7 +184,7 @@ def test_code_in_a_file_is_not_run(capsys):
         (["other.pt", "w.caffemodel", "-model", "net.prototxt"], "other.pt: no tensor matches a blob of net.prototxt"),
     ],
 )
-def test_what_is_wrong_is_told(words, message, capsys):
+def test_errors_name_the_fault(words, message, capsys):
     Path("bad.pt").write_bytes(b"nothing")
     torch.save([torch.ones(3)], "list.pt")
     torch.save({"x.weight": torch.ones(3)}, "other.pt")

@@ -1,4 +1,4 @@
-"""What the tests of data sources and data layers share."""
+"""Helpers for the tests of data sources and data layers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_png(path: Path, image: np.ndarray) -> Path:
 
 
 def layer(text: str, phase: int = caffe_pb2.TRAIN, *bottoms: Any) -> Any:
-    """A layer from its text, set up."""
+    """Build a layer from its prototxt."""
     spec = text_format.Parse(text, caffe_pb2.LayerParameter())
     made = layer_class(spec.type)(spec, phase)
     made.setup(*bottoms)

@@ -1,4 +1,4 @@
-"""Augmentation and normalisation beyond Caffe's, against their definitions."""
+"""Augmentation and normalization that Caffe does not have, compared with their definitions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_rotation_turns_about_the_middle():
     degrees = np.random.default_rng(0).uniform(-30, 30)
     turn = np.deg2rad(degrees)
     for row, column in ((24, 30), (20, 25), (30, 40)):
-        y, x = row - 23.5, column - 29.5  # where this pixel was before: turned back (counter-clockwise is positive)
+        y, x = row - 23.5, column - 29.5  # the source of this pixel: rotated back (counter-clockwise is positive)
         from_x = np.cos(turn) * x - np.sin(turn) * y + 29.5
         from_y = np.sin(turn) * x + np.cos(turn) * y + 23.5
         near = image[:, round(from_y), round(from_x)].astype(int)
@@ -118,7 +118,8 @@ def test_cutout_sets_one_square_to_the_mean():
     assert cut.sum(axis=(1, 2)).max() == 36
     assert cut.sum(axis=(1, 2)).min() >= 9
     assert cut.any(axis=0).all(), "every place is reached"
-    for across in (2, 1):  # the centre of 6 is the fourth: at a border, 3 lie before it, or 4 from it on
+    # a mask of 6 pixels has its centre at the fourth: at a border, 3 pixels before it or 4 from it on remain
+    for across in (2, 1):
         lines = cut.any(axis=across)
         assert [lines.sum(axis=1)[lines[:, end]].min() for end in (0, -1)] == [3, 4]
 

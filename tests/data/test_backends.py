@@ -1,4 +1,4 @@
-"""A kind of database is added in one place: by its class statement."""
+"""A class statement is enough to add a kind of database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NET = 'layer {{ name: "d" type: "Data" top: "x" top: "y"\n data_param {{ source:
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A folder with a database of a kind that this fixture adds: a file for each record."""
+    """A folder with a database of a kind that this fixture adds: each record is a file."""
     for registry in (READERS, WRITERS):
         monkeypatch.setattr(registry, "items", dict(registry.items))
     monkeypatch.setattr(extend, "_NAMES", set(extend._NAMES))
@@ -72,9 +72,11 @@ def test_the_commands_offer_and_take_it(made, capsys):
     assert main(["compute_image_mean", "-backend=files", "records", "mean.binaryproto"]) == 0
     assert main(["db", "info", "records"]) == 0
     assert "records: FILES, 3 records" in capsys.readouterr().out
-    for command in ("compute_image_mean", "convert_imageset", "convert_mnist_siamese_data"):
+    commands = {"compute_image_mean": READERS, "convert_imageset": WRITERS, "convert_mnist_siamese_data": WRITERS}
+    for command, registry in commands.items():
         assert main([command, "--help"]) == 0
-        assert "Known: files, leveldb, lmdb, tar." in " ".join(capsys.readouterr().out.split())
+        known = ", ".join(sorted(name.lower() for name in registry.names()))
+        assert f"Known: {known}." in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_name_that_resembles_another_is_taken_when_code_has_defined_it(made):
@@ -99,7 +101,7 @@ def test_its_name_survives_text_and_bytes():
 @pytest.mark.parametrize(
     ("backend", "fact"),
     [
-        ("LMBD", r':2: layer "d": DataParameter.backend: expected one of LEVELDB, LMDB, TAR, .*mean "LMDB"'),
+        ("LMBD", r':2: layer "d": DataParameter.backend: expected one of .*LEVELDB, LMDB, .*mean "LMDB"'),
         ("FILES backend: LMDB", ":2: .*backend twice"),
         ("LMDB backend: FILES", ":2: .*backend twice"),
         ("7", ":2: .*expected one of"),
@@ -114,7 +116,7 @@ def test_a_name_that_no_code_defines(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_text(NET.format("x", "PARQUET"))
     with pytest.raises(
-        CaffeError, match=r'layer "d".*unknown database backend "PARQUET" \(known backends: LEVELDB, LMDB, TAR\)'
+        CaffeError, match=r'layer "d".*unknown database backend "PARQUET" \(known backends: .*LEVELDB, LMDB, .*\)'
     ):
         caffe.Net(path, caffe.TRAIN)
 

@@ -1,4 +1,4 @@
-"""Images with boxes: sampled windows, SSD's steps of transform_param, and what becomes of the boxes."""
+"""Images with boxes: sampled windows, SSD's steps of transform_param, and the transformed boxes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def param(text):
 
 
 def transformed(text, image, rows=ROW, phase=caffe_pb2.TRAIN, samplers="", seed=1, index=0):
-    """An image and its boxes after transform_param, as batches of one."""
+    """Return an image and its boxes after transform_param, as batches of one."""
     made = BatchTransformer(param(text), phase)
     opt = made_param = param(text)
     made.labels = Boxes(opt.emit_constraint if made_param.HasField("emit_constraint") else None, made.resize)

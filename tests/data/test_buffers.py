@@ -1,4 +1,4 @@
-"""Memory that is used again, and never while somebody can still see it."""
+"""Buffers are reused, but never while an array of the user still refers to one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LMDB and LevelDB: what is read, what is written, and what is said of files that cannot be used."""
+"""LMDB and LevelDB: reading, writing, and the errors for files that cannot be used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.data.helpers import copy_of, images, write_lmdb
 
 
 def matches(source, dump) -> None:
-    """Hold every record of the database against the reference's dump of it."""
+    """Compare every record of the database with the reference's dump."""
     read = DatumReader()
     records = list(source.scan())
     assert len(records) == len(json.loads(str(dump["keys"])))
@@ -84,7 +84,7 @@ def test_a_database_is_not_written_to_and_can_be_open_twice(backend, tmp_path):
 
 
 def broken(kind, tmp_path):
-    """The name of a path that is no LMDB, and the backend that is asked to read it."""
+    """A path that is not an LMDB database, and the backend that reads it."""
     path = tmp_path / "db"
     if kind == "file":
         path.write_bytes(b"x")
@@ -121,7 +121,7 @@ def test_what_is_no_lmdb_is_refused_by_name(kind, message, tmp_path):
 
 
 def test_a_missing_database_names_the_command_that_makes_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # the demo makes one of them in the repository
+    monkeypatch.chdir(tmp_path)  # `make demo` creates one of them in the repository
     for path, way in (
         ("examples/mnist/mnist_test_lmdb/", "caffe data mnist -o examples/mnist"),
         ("mnist_train_lmdb", "caffe data mnist -o ."),

@@ -1,4 +1,4 @@
-"""Datum records: the pixels and labels that come out, and records that are refused."""
+"""Datum records: the decoded pixels and labels, and the records that are rejected."""
 
 from __future__ import annotations
 

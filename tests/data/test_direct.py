@@ -1,4 +1,4 @@
-"""Large images are normalized by the threads that decode them: batches equal those of one thread that does it later."""
+"""The decoding threads normalize large images. The batches equal those of a single thread that normalizes later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, lies about size, gives a wrong file, or is not there."""
+"""Downloads from a server that closes the connection, sends a wrong length or a wrong file, or does not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHA1 = hashlib.sha1(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Paths: /good, /breaks (after 100,000 bytes a time), /norange, /long and /short (wrong Content-Length), /wrong."""
+    """Paths: /good, /breaks (always after 100,000 bytes), /norange, /long and /short (wrong Content-Length), /wrong."""
 
     asked: list[tuple[str, str]] = []
 
@@ -102,7 +102,7 @@ def test_a_part_that_is_whole_already(server, tmp_path):
         ("missing", "the server answers 404"),
     ],
 )
-def test_what_is_wrong_is_told(server, tmp_path, name, text):
+def test_errors_name_the_fault(server, tmp_path, name, text):
     with pytest.raises(FileError, match=text) as caught:
         download([f"{server}/{name}"], tmp_path / "file.bin", SHA1)
     assert f'put it at "{tmp_path / "file.bin"}"' in str(caught.value)

@@ -1,4 +1,4 @@
-"""fast_decode: which size a JPEG is decoded at, and that it is off unless asked for."""
+"""fast_decode: the size at which a JPEG is decoded. The option is off by default."""
 
 from __future__ import annotations
 

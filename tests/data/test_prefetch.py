@@ -1,4 +1,4 @@
-"""The reader thread: order, bound, errors in their turn, and an end in every case."""
+"""The reader thread keeps the order of batches and errors, limits the number of waiting batches, and always ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Databases and mean files that we write, as the original reads them.
+"""The original Caffe reads the databases and mean files that we write.
 
-Runs where CAFETIERE_REAL_CAFFE names a Python that has the original's pycaffe. That we read what the original writes is
-checked against the reference files in test_databases.py.
+Runs where CAFETIERE_REAL_CAFFE names a Python that has the original's pycaffe. test_databases.py
+tests the other direction with the reference files.
 """
 
 from __future__ import annotations

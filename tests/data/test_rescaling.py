@@ -1,4 +1,4 @@
-"""Random sizes before the crop, as in NVCaffe and Intel's Caffe."""
+"""Random resizing before the crop, as in NVCaffe and Intel's Caffe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def param(text: str) -> caffe_pb2.TransformationParameter:
 
 
 def sizes(text: str, image: np.ndarray = IMAGE, count: int = 60) -> set[tuple[int, int]]:
-    """The sizes that images get."""
+    """Return the sizes of the resized images."""
     step = rescaling(param(text))
     assert step is not None
     pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
@@ -51,7 +51,7 @@ def test_sizes_of_intel():
 
 
 def test_parts_have_the_areas_and_shapes_asked_for():
-    """A ramp along each axis shows where a part begins and ends."""
+    """The values of the image increase along each axis, and so show where a crop begins and ends."""
     ramp = np.stack([np.tile(np.arange(0, 240, 4), (40, 1)), np.tile(np.arange(0, 240, 6)[:, None], (1, 60))])
     step = rescaling(
         param("crop_size: 48 random_aspect_ratio_param { min_area_ratio: 0.25 max_area_ratio: 0.5 max_attempt: 99 }")
@@ -65,7 +65,7 @@ def test_parts_have_the_areas_and_shapes_asked_for():
 
 
 def test_a_batch_and_its_mean_image(tmp_path):
-    """NVCaffe subtracts the centre of the mean image, whatever the part of the picture."""
+    """NVCaffe always subtracts the centre of the mean image, wherever the crop is."""
     mean = np.arange(3 * 16 * 16, dtype=np.float32).reshape(3, 16, 16)
     weights.write_mean(tmp_path / "mean.binaryproto", mean)
     text = f'crop_size: 8 img_rand_resize_lower: 20 img_rand_resize_upper: 30 mean_file: "{tmp_path}/mean.binaryproto"'

@@ -1,4 +1,4 @@
-"""Tar shards: what is read and written, and what is said of archives that cannot be used."""
+"""Tar shards: reading, writing, and the errors for archives that cannot be used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ data_param { source: "%s" backend: %s batch_size: 3 rand_skip: 9 }
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> Path:
-    """An archive of these names and contents."""
+    """Write an archive with these names and contents."""
     with tarfile.open(path, "w", format=form) as archive:
         for name, content in members:
             member = tarfile.TarInfo(name)

@@ -1,4 +1,4 @@
-"""The transformer against its equation, pixel by pixel."""
+"""The transformer, compared with its equation pixel by pixel."""
 
 from __future__ import annotations
 

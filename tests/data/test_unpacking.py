@@ -1,4 +1,4 @@
-"""Archives of data sets are unpacked once, and a fault is one error."""
+"""Archives of data sets are unpacked once. Each kind of damage raises one error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows that are drawn within an image, and the places of a process's records in the batch of all."""
+"""Windows drawn within an image, and the positions of a process's records in the batch of all processes."""
 
 from __future__ import annotations
 

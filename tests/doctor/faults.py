@@ -1,4 +1,4 @@
-"""Nets with planted faults, over digits that are made on the spot."""
+"""Nets with planted faults, and generated digits as their data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 BUDGET = 60
-"""Seconds: far more than any examination of these nets takes, so that the machine's speed decides nothing."""
+"""The time limit in seconds: far above the time of any examination, so that results do not depend on speed."""
 SOLVER = """# a solver
 net: "{net}"
 test_iter: 4
@@ -64,14 +64,14 @@ def net(filler='type: "xavier"', bias="value: 0", width=40, unit="ReLU", outputs
 
 
 def deep(unit, layers=6):
-    """A net of many layers."""
+    """Return a net of many layers."""
     names = ["data", *(f"d{number}" for number in range(layers))]
     text = "".join(dense(top, bottom, 40) + over(unit, top) for bottom, top in itertools.pairwise(names))
     return DATA + text + dense("out", names[-1], 10) + LOSS
 
 
 def write_data(folder: Path, scale=1.0, labels=None):
-    """Ten patterns of 8 x 8 with noise: 1,000 items to train, 200 to test."""
+    """Write ten patterns of 8 x 8 with noise: 1,000 items for training, 200 for testing."""
     rng = np.random.default_rng(5)
     patterns = rng.random((10, 1, 8, 8)) * (rng.random((10, 1, 8, 8)) < 0.4)
     for name, count in (("train", 1000), ("test", 200)):
@@ -82,7 +82,7 @@ def write_data(folder: Path, scale=1.0, labels=None):
 
 
 def write(folder: Path, text=None, changes=(), solver=()):
-    """Write net and solver with regular expressions replaced; returns the solver's path."""
+    """Write net and solver after replacements by regular expressions; return the solver's path."""
     text = (net() if text is None else text).format(folder=folder)
     settings = SOLVER.format(net=folder / "net.prototxt", folder=folder)
     for old, new in changes:

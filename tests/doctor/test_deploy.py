@@ -1,4 +1,4 @@
-"""The deploy net beside the test net; and the first loss with regularization."""
+"""The comparison of the deploy net with the test net, and the first loss with regularization."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { di
 
 @pytest.fixture
 def case(tmp_path):
-    """Writes a solver, its net and a net for use that is changed; gives what the check says."""
+    """Write a solver, its net, and a changed deploy net; return the findings of the check."""
     faults.write_data(tmp_path)
 
     def examine(*changes, crop=""):

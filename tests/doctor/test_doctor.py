@@ -1,4 +1,4 @@
-"""Planted faults are found, proved and repaired; what is healthy raises no alarm."""
+"""The doctor finds, proves and repairs planted faults, and reports none in healthy nets."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def data(tmp_path):
 
 
 SLOW = {
-    "rate-too-high",  # another test of every run
+    "rate-too-high",  # another test checks this in every run
     "wrong-loss",
     "softmax-twice",
     *("gradients-vanish", "dead-units", "rate-too-low", "activations-vanish"),
@@ -101,7 +101,7 @@ def test_labels_in_order_are_found(tmp_path):
 
 
 def test_the_proven_change_of_a_rate_too_high(tmp_path):
-    """The change is written with comments kept; consequences follow from the cause."""
+    """The changed file keeps its comments. Findings that are consequences are listed under their cause."""
     report = diagnose(faults.write(tmp_path, **FAULTS["rate-too-high"]), budget=BUDGET)
     assert report.alarms[0].code == "rate-too-high"
     assert [(f.severity.word, f.follows) for f in report.findings if f.code == "diverges"] == [
@@ -120,7 +120,7 @@ def test_the_proven_change_of_a_rate_too_high(tmp_path):
 
 @pytest.mark.long
 def test_several_changes_are_written_at_their_layers(tmp_path):
-    """A layer that one change adds does not shift the layer that another one means."""
+    """If one change adds a layer, the next change still applies to the right layer."""
     narrow = "(?s)num_output: 40(.*?)num_output: 40", r"num_output: 40\1num_output: 2"
     plants = [*FAULTS["no-nonlinearity"]["changes"], narrow]
     report = diagnose(faults.write(tmp_path, changes=plants), budget=BUDGET)

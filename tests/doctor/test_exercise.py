@@ -1,4 +1,4 @@
-"""Exercises: planted faults that differ, and marks by replay."""
+"""Exercises: each has a different planted fault, and solutions are marked by running them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a run that is over."""
+"""The examination of the log of a finished run."""
 
 from __future__ import annotations
 

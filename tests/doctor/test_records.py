@@ -1,4 +1,4 @@
-"""What the data and the weights of a run show: copies, labels without sense, layers that get nothing."""
+"""Findings in the data and weights of a run: duplicates, implausible labels, layers without input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits of a prototxt keep all that stands around them."""
+"""Edits of a prototxt keep the surrounding text unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_field_is_found_with_its_line():
     assert net.line(net.layers()[1].start) == 11
 
 
-def test_a_value_is_replaced_where_it_stands():
+def test_a_value_is_replaced_in_place():
     net = source()
     net.set(net.layers()[0], "inner_product_param.num_output", "20")
     assert net.text == NET.replace("num_output: 10", "num_output: 20")

@@ -152,7 +152,7 @@ def test_the_table_is_that_of_the_averaged_probabilities(nets, capsys):
     assert table["ensemble"]["loss"] == pytest.approx(-np.log(mean[np.arange(20), labels]).mean(), rel=1e-5)
     for name in ("a.caffemodel", "members: spread", "ensemble"):
         assert re.search(rf"^{name} +\d", out, re.M), name
-    # nets of other batch sizes see the same items; a pattern stands for files
+    # nets with other batch sizes read the same items; a pattern names several files
     _, other = score(capsys, "-model", "t5.prototxt,t4.prototxt,t5.prototxt", "-weights", "[abc].caffemodel")
     assert other["ensemble"] == table["ensemble"]
 
@@ -201,7 +201,7 @@ def test_moving_average_is_a_member(nets, capsys):
     _, table = score(capsys, "-model", "t5.prototxt", "-weights", weights)
     average, last = (row["loss"] for row in table["members"])
     assert average != last
-    # what was interrupted goes on, and what is done is left alone
+    # the interrupted member is resumed, the finished one is not trained again
     before = (nets / "run_member1_iter_6.caffemodel").stat().st_mtime_ns
     whole = (nets / "run_member2_iter_6.caffemodel").read_bytes()
     for name in ("caffemodel", "solverstate"):

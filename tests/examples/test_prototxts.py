@@ -28,7 +28,7 @@ PARAMETERS = {
     "examples/mnist/lenet_train_test.prototxt": 431_080,
     "examples/mnist/mnist_autoencoder.prototxt": 2_837_314,
     "examples/siamese/mnist_siamese.prototxt": 431_102,
-    "examples/siamese/mnist_siamese_train_test.prototxt": 431_102,  # both sides share them
+    "examples/siamese/mnist_siamese_train_test.prototxt": 431_102,  # both sides share their weights
     "examples/cifar10/cifar10_quick.prototxt": 145_578,
     "examples/cifar10/cifar10_quick_train_test.prototxt": 145_578,
     "examples/cifar10/cifar10_full.prototxt": 89_578,
@@ -68,19 +68,19 @@ FIRST_LOSS = {
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
-    """Run in a folder of its own: the examples name their data from the root of the project."""
+    """Run each test in an empty folder, because the examples name their data relative to the root of the project."""
     monkeypatch.chdir(tmp_path)
 
 
 def read_net(path: str) -> caffe_pb2.NetParameter:
-    """The net of a prototxt, reading a few records of its own."""
+    """Return the net of a prototxt, with a few generated records as its data."""
     param = upgrade.read_net(ROOT / path)
     tiny.provide(param)
     return param
 
 
 def small_solver(path: str) -> caffe_pb2.SolverParameter:
-    """A solver that tests with one batch before its first iteration; hyper-parameters stay those of the file."""
+    """Return the solver of a file, changed to test with one batch before its first iteration."""
     param = upgrade.read_solver(ROOT / path)
     param.net_param.CopyFrom(read_net(param.net))
     param.ClearField("net")
@@ -91,7 +91,7 @@ def small_solver(path: str) -> caffe_pb2.SolverParameter:
 
 
 def heavy(paths: list[str]) -> list:
-    """The nets of models/ take seconds each: they run with the long checks."""
+    """Mark the nets of models/ as long tests, because each takes seconds."""
     return [pytest.param(path, marks=HEAVY) if path.startswith("models/") else path for path in paths]
 
 
@@ -108,7 +108,10 @@ def test_parses(path):
 
 
 def test_no_two_solvers_overwrite_each_others_snapshots():
-    """Those of CIFAR-10 share a prefix, as each goes on from the last one's snapshot: they end at other iterations."""
+    """The solvers of CIFAR-10 share a prefix, because each resumes from the previous one's snapshot.
+
+    Their snapshots differ by the iteration.
+    """
     params = [upgrade.read_solver(ROOT / path) for path in SOLVERS]
     for path, param in zip(SOLVERS, params, strict=True):
         assert param.snapshot_prefix.startswith("demo/" if "demo" in path else f"{Path(path).parent}/")
@@ -128,7 +131,7 @@ def test_trains(path):
         for name in net.outputs:
             assert np.isfinite(net.blobs[name].data).all(), name
     for entry, old in zip(solver.net.learnable, before, strict=True):
-        if entry.index == 0:  # the last biases of the siamese net have no gradient: they cancel between its sides
+        if entry.index == 0:  # the gradients of the last biases of the siamese net cancel between its two sides
             assert not entry.tensor.equal(old), f"the weights of {entry.layer} have not moved"
     for net in (solver.net, *solver.test_nets):
         net.close()
@@ -162,7 +165,9 @@ DEPLOYED = {
 
 @pytest.mark.parametrize("deployed", DEPLOYED)
 def test_deploy_net_is_the_trained_one(deployed):
-    """The same layers in the same order with the same options, but for data, losses, fillers and sharing by name."""
+    """The deploy net has the same layers in the same order with the same options, except data, losses, fillers and
+    names of shared parameters.
+    """
     trained = upgrade.read_net(ROOT / Path(deployed).with_name(DEPLOYED[deployed] + ".prototxt"))
     known = {layer.name: _essence(layer) for layer in trained.layer}
     layers = [layer for layer in upgrade.read_net(ROOT / f"{deployed}.prototxt").layer if layer.name in known]

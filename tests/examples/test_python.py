@@ -1,4 +1,4 @@
-"""The scripts of examples/python run, learn what they should, and make their pictures."""
+"""The scripts of examples/python run, reach the expected results, and write their pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ITERATIONS = 80
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> Path:
-    """The folder of pictures, databases and weights, which the scripts share."""
+    """The folder for pictures, databases and weights, which all scripts share."""
     return tmp_path_factory.mktemp("demo")
 
 
@@ -35,7 +35,7 @@ def script(monkeypatch):
 
 
 def learned(name: str, result) -> bool:
-    """Whether an example's result is what it should show."""
+    """Check that the result of an example is in the expected range."""
     return {
         "learn_lenet": lambda accuracy: accuracy > 0.8,
         "classify_digit": lambda accuracy: accuracy > 0.8,

@@ -1,4 +1,4 @@
-"""The recurrent example learns its poem and writes it."""
+"""The recurrent example learns its poem and reproduces it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ FOLDER = ROOT / "examples" / "recurrent"
 
 
 def trained(folder, monkeypatch, iterations: int | None = None) -> tuple[str, float]:
-    """Where the weights are after so many iterations (by default those of the solver's file), and the last loss."""
+    """Train for so many iterations (by default those of the solver's file); return the path of the weights and the last
+    loss.
+    """
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["make_data.py"])
     runpy.run_path(str(FOLDER / "make_data.py"), run_name="__main__")
@@ -22,7 +24,7 @@ def trained(folder, monkeypatch, iterations: int | None = None) -> tuple[str, fl
     text = text.replace('net: "', f'net: "{ROOT.as_posix()}/')
     (folder / "solver.prototxt").write_text(text)
     solver = get_solver("solver.prototxt")
-    assert solver.net.evaluate() == pytest.approx(4.16, abs=0.1)  # log 64: nothing is known yet
+    assert solver.net.evaluate() == pytest.approx(4.16, abs=0.1)  # log 64: the loss of a uniform guess
     solver.step(iterations or solver.param.max_iter)
     solver.net.save("trained.caffemodel")
     loss = float(solver.net.blobs["loss"].data)
@@ -32,7 +34,7 @@ def trained(folder, monkeypatch, iterations: int | None = None) -> tuple[str, fl
 
 @pytest.fixture
 def example(monkeypatch):
-    """The names of write.py."""
+    """Run write.py and return its global names."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     names = runpy.run_path(str(FOLDER / "write.py"))
     yield names

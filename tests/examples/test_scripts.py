@@ -29,7 +29,7 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 def run(monkeypatch, script: str, *words: str) -> None:
-    """Run a script of examples/ as the command line does."""
+    """Run a script of examples/ as from the command line."""
     monkeypatch.setattr(sys, "argv", [script, *words])
     runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
 
@@ -96,7 +96,7 @@ def test_a_curve_separates_the_moons_better_than_a_line(monkeypatch):
 
 
 def accuracy(name: str, iterations: int) -> float:
-    """The accuracy that a solver of the HDF5 example reaches."""
+    """Return the accuracy that a solver of the HDF5 example reaches."""
     param = upgrade.read_solver(ROOT / "examples/hdf5_classification" / name)
     param.net, param.random_seed = str(ROOT / param.net), 3
     solver = get_solver(param)
@@ -106,7 +106,7 @@ def accuracy(name: str, iterations: int) -> float:
 
 
 def shell(script: str, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run a shell script of examples/ with `caffe` being this one."""
+    """Run a shell script of examples/ in which `caffe` is the command of this package."""
     Path("bin").mkdir(exist_ok=True)
     command = Path("bin/caffe")
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m caffe "$@"\n')

@@ -1,4 +1,4 @@
-"""The example of a small SSD: its data is right, and it learns."""
+"""The example of a small SSD: its data are correct, and the net learns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example of pixel recursive super resolution: its files, its sampler, and what it gains."""
+"""The example of pixel recursive super resolution: its files, its sampler, and its gain in bits per pixel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_files_are_what_the_script_writes(script):
 
 
 def test_the_sampler_computes_what_the_net_computes(script):
-    """Teacher forced: every pixel's probabilities are those of one run that has the whole image."""
+    """With given pixels (teacher forcing), the sampler's probabilities equal those of one run on the whole image."""
     net = small_net(script("make_nets.py")["deploy"](side=8, width=3, depth=3, count=2))
     rng = np.random.default_rng(1)
     low, level = rng.random((2, 1, 2, 2)).astype(np.float32), rng.integers(0, 8, (2, 1, 8, 8))

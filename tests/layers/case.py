@@ -1,4 +1,4 @@
-"""What a layer is tried on: its prototxt, its bottoms and the checks it cannot take."""
+"""A test case of a layer: its prototxt, its bottoms, and the checks that do not apply to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Bottom", "Case", "every", "labels", "positive", "shares", "within"]
 
 @dataclass(frozen=True)
 class Bottom:
-    """A bottom's shape and the kind of its values: `low` to `high` without ties, or integers, or shares of one."""
+    """The shape of a bottom and the kind of its values: `low` to `high` without ties, integers, or probabilities."""
 
     shape: tuple[int, ...]
     low: float = -2.0
@@ -29,7 +29,7 @@ class Bottom:
         count = int(np.prod(self.shape))
         if self.integers:
             return rng.integers(self.low, self.high, self.shape).astype(np.float64)
-        # all different, and never 0: kinks and ties stay out of a numeric gradient's reach
+        # all values differ and none is 0, so that kinks and ties do not affect numeric gradients
         values = ((rng.permutation(count) + 0.3) / count * (self.high - self.low) + self.low).reshape(self.shape)
         return values / values.sum(1, keepdims=True) if self.normalized else values
 
@@ -84,7 +84,7 @@ class Case:
         return f'layer {{ name: "layer" type: "{self.type}" {bottoms} {tops} {self.options} }}\n'
 
     def net(self) -> str:
-        """A net of this layer behind Input layers, with gradients for every bottom that has one."""
+        """Return a net of this layer after Input layers, with gradients for every bottom that has one."""
         cls = layer_class(self.type)
         dims = [" ".join(f"dim: {n}" for n in bottom.shape) for bottom in self.inputs]
         data = [
@@ -107,7 +107,10 @@ class Case:
         return made
 
     def build(self, dtype: torch.dtype) -> Layer:
-        """The layer by itself, with values in its blobs: trained ones from -0.9 to 0.9, statistics 0.5 to 1.5."""
+        """Return the layer without a net.
+
+        Its trained blobs have values from -0.9 to 0.9, its statistics from 0.5 to 1.5.
+        """
         spec = text.parse(self.prototxt, caffe_pb2.NetParameter()).layer[0]
         layer = layer_class(self.type)(spec, self.phase)
         layer.setup(*(torch.empty(bottom.shape, device="meta") for bottom in self.inputs))
@@ -121,9 +124,9 @@ class Case:
 
 
 def every(cases: Iterable[Case], check: Callable[[Case], None]) -> None:
-    """Check each case; the failures of all come together, each with its case's name.
+    """Run a check on each case; then raise one error that lists the failures with the names of their cases.
 
-    A test of many cases is much quicker than as many tests.
+    One test of many cases is much faster than one test for each case.
     """
     failures: list[Exception] = []
     for case in cases:

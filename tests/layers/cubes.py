@@ -1,4 +1,4 @@
-"""Layers of pycaffe with right and wrong gradients, as the text of a module, for the tests of the gradient checks."""
+"""The source of a module of pycaffe layers with right or wrong gradients, for the tests of the gradient checks."""
 
 CUBES = """
 import caffe

@@ -1,4 +1,4 @@
-"""Replays one reference file of a layer: its net, its inputs, forward, backward, and every value that was stored."""
+"""Runs the net of a layer's reference file on the stored inputs, and compares every stored value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe.proto import caffe_pb2
 from tests.replay import assert_close, split_key, write_files
 
 MOVES_VALUES = ("BatchReindex", "Concat", "Crop", "Filter", "Flatten", "Im2col", "Reshape", "Slice", "Split", "Tile")
-"""Types whose tops are elements of their bottoms: compared exactly."""
+"""Types whose tops contain copies of elements of their bottoms. Their values are compared exactly."""
 
 OVERWRITTEN = ("HingeLoss",)
 """Types whose stored input diffs are no gradients: Caffe's layer keeps its margins in the bottom's diff from forward to
@@ -49,11 +49,11 @@ class LayerCase:
         return not self.json("forward_only", False)
 
     def forward(self) -> float:
-        """Run forward as often as the case says; returns the last loss."""
+        """Run forward as often as the case states; return the last loss."""
         return [self.net.forward_loss() for _ in range(int(self.data.get("forwards", 1)))][-1]
 
     def backward(self) -> None:
-        """Run backward from the stored top diffs; the inputs' diffs hold 7 before."""
+        """Run backward from the stored top diffs. The diffs of the inputs contain 7 before."""
         self.net.clear_param_diffs()
         for key in self.keys("inputs/"):
             self.net.blobs[key.removeprefix("inputs/")].diff[...] = 7
@@ -62,7 +62,7 @@ class LayerCase:
         self.net.backward()
 
     def check(self) -> int:
-        """Run and compare everything that is stored; returns how many arrays that were."""
+        """Run, and compare all stored arrays; return their number."""
         loss = self.forward()
         assert dict(self.net.blob_loss_weights) == {
             **dict.fromkeys(self.net.blobs, 0.0),

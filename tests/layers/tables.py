@@ -46,7 +46,7 @@ def size(cls: type[Layer]) -> Size:
 
 
 def _source(cls: type) -> str:
-    """A class's lines of its file. Much quicker than `inspect.getsource`, which parses the file for each class."""
+    """Return the lines of a class. `inspect.getsource` is much slower, because it parses the file for each class."""
     path = inspect.getfile(cls)
     (node,) = (each for each in _classes(path) if each.name == cls.__name__)
     first = min(each.lineno for each in (node, *node.decorator_list))
@@ -59,7 +59,7 @@ def _classes(path: str) -> list[ast.ClassDef]:
 
 
 def lines(reports: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    """Both tables, from pytest's reports by outcome."""
+    """Yield the lines of both tables, computed from pytest's reports by outcome."""
     passed, failed = (Counter(kinds(reports, outcomes)) for outcomes in (("passed",), ("failed", "error")))
     if passed + failed:
         layers = Counter({kind: count for kind, count in passed.items() if kind != "nets"})
@@ -76,7 +76,7 @@ def lines(reports: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 
 
 def kinds(reports: Mapping[str, Sequence[Any]], outcomes: Sequence[str]) -> Iterator[str]:
-    """For each report of a reference file with one of the outcomes its layer type, or "nets"."""
+    """Yield the layer type, or "nets", of each report about a reference file with one of the outcomes."""
     for report in (report for outcome in outcomes for report in reports.get(outcome, ())):
         if report.when == "call" or outcomes != ("passed",):
             if found := LAYER.search(report.nodeid):

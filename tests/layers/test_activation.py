@@ -1,4 +1,4 @@
-"""Activations: constants, ends of ranges and options that cannot work."""
+"""Activations: constants, boundary values, and invalid options."""
 
 import numpy as np
 import pytest

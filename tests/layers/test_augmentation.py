@@ -1,4 +1,4 @@
-"""FlowNet's augmentation by hand: positions, colours, means, and how coefficients are drawn."""
+"""FlowNet's augmentation, with results computed by hand: positions, colours, means, and random coefficients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AXES = "chromatic_eigvec: [1, 0, 0, 0, 1, 0, 0, 0, 1]"
 
 
 def coefficients(count: int = 1, **given: float) -> Tensor:
-    """Stored coefficients: logarithms of those that multiply."""
+    """Return stored coefficients. Multiplicative coefficients are stored as logarithms."""
     blob = torch.zeros(count, 42, 1, 1, dtype=torch.float64)
     for name, value in given.items():
         blob[:, NAMES.index(name)] = value
@@ -91,7 +91,7 @@ def test_colours_by_hand():
 
 
 def turned_by_loops(x: np.ndarray, by: dict[str, float], rows: np.ndarray) -> np.ndarray:
-    """The colours of an image (3, H, W) after the changes along three axes, cell by cell."""
+    """Compute the colours of an image (3, H, W) after the changes along three axes, pixel by pixel."""
     cells = x.reshape(3, -1).T
     mean, largest = cells.mean(0), np.abs(cells @ rows.T).max(0)
     longest, made = np.linalg.norm(largest), []
@@ -243,7 +243,10 @@ def flow_net(size: str, crop: str, options: str = "") -> str:
 
 
 def test_the_changed_flow_joins_the_changed_images():
-    """The second image is the first one moved by the flow. That holds for what the layers make of them, too."""
+    """The second image is the first one warped by the flow.
+
+    The transformed images and the transformed flow must agree in the same way.
+    """
     layers = flow_net("dim: 40 dim: 50", "crop_height: 16 crop_width: 20")
     net = Net(text.parse(layers, caffe_pb2.NetParameter()), TRAIN)
     rows, columns = np.mgrid[:40, :50] / 50
@@ -307,7 +310,7 @@ def test_weights_of_another_crop_bring_their_mean(tmp_path):
         assert other.blobs["a"].data[0, :, 0, 0].tolist() == [-value for value in wanted]
 
 
-def test_coefficients_that_cannot_be_applied_are_told():
+def test_coefficients_that_cannot_be_applied_are_an_error():
     x, blob = torch.zeros(1, 1, 4, 6, dtype=torch.float64), coefficients(gamma=0.5)
     with pytest.raises(LayerError, match=r"contains gamma, which needs images of 3 channels"):
         augment(x, "crop_height: 2 crop_width: 4", blob)
@@ -316,7 +319,7 @@ def test_coefficients_that_cannot_be_applied_are_told():
         augment(x.expand(-1, 3, -1, -1), "crop_height: 2 crop_width: 4", coefficients(lmult_pow=0.5))
 
 
-def test_wrong_input_is_told():
+def test_errors_for_invalid_input():
     def no(kind: str, options: str, *shapes: tuple[int, ...], says: str) -> None:
         assert_rejected(kind, f"augmentation_param {{ {options} }}", *shapes, says=says)
 

@@ -1,4 +1,6 @@
-"""MaskedConvolution: which cells a cell sees, values written out, and a net that cannot look ahead."""
+"""MaskedConvolution: the receptive field of a cell, explicit values, and a net whose outputs do not depend on later
+pixels.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ WINDOW = "convolution_param { num_output: 1 kernel_size: 3 pad: 1 }"
 
 
 def seen(options: str, shape: tuple[int, ...], place: tuple[int, ...]) -> np.ndarray:
-    """Which cells of the first item of the bottom the cell `place` of its top depends on."""
+    """Return the cells of the first item of the bottom on which the cell `place` of the top depends."""
     layer = build("MaskedConvolution", options, shape)
     with torch.no_grad():
         layer.weight.fill_(1)
@@ -64,7 +66,7 @@ def test_values_written_out():
 
 
 def test_rows_and_raster_together_see_all_that_came_before_and_nothing_else():
-    """A stack of rows, shown to a stack along the row, has no blind spot (Gated PixelCNN)."""
+    """A stack for the rows above, added to a stack along the row, has no blind spot (Gated PixelCNN)."""
     torch.manual_seed(1)
     x = torch.randn(1, 1, 6, 7, dtype=torch.float64, requires_grad=True)
     window = "convolution_param { num_output: 1 kernel_size: 3 pad: 1 }"

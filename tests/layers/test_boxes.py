@@ -1,4 +1,4 @@
-"""Boxes: overlaps, non-maximum suppression and coding, against plain loops and hand-computed numbers."""
+"""Boxes: overlaps, non-maximum suppression and encoding, compared with plain loops and numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe.layers.support.boxes import CENTER_SIZE, CORNER, CORNER_SIZE
 
 
 def scene(count: int, seed: int = 0, size: float = 0.3) -> tuple[Tensor, Tensor]:
-    """Boxes of all sizes, and scores of which many are equal."""
+    """Return boxes of all sizes, and scores with many ties."""
     generator = torch.Generator().manual_seed(seed)
     centre, half = (
         torch.rand(count, 2, generator=generator),
@@ -32,7 +32,7 @@ def overlap(one: np.ndarray, other: np.ndarray, offset: float) -> np.float32:
 
 
 def greedy(boxes: Tensor, scores: Tensor, threshold: float, offset: float, top_k: int | None, eta: float) -> list[int]:
-    """The definition, one box at a time."""
+    """Compute non-maximum suppression by its definition, one box at a time."""
     rows, kept, limit = boxes.numpy(), [], threshold
     for i in np.argsort(-scores.numpy(), kind="stable")[:top_k]:
         if all(overlap(rows[i], rows[k], offset) <= limit for k in kept):
@@ -69,7 +69,7 @@ def test_nms_of_nothing_and_of_boxes_without_area():
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("few", [0, 50, 512])
 def test_batched_nms_is_nms_of_each_class(few, ordered, monkeypatch):
-    """Also where some classes, or all, have too many boxes to be resolved together."""
+    """This also holds if some classes, or all, have too many boxes to be processed together."""
     monkeypatch.setattr(b, "_FEW", few)
     monkeypatch.setattr(b, "_BLOCK", 16)
     monkeypatch.setattr(b, "_BLOCK_OF_MANY", 16)

@@ -31,7 +31,7 @@ FIRST = {case.type: case for case in reversed(CASES)}
 def cases(
     check: str, often: bool = True, every_third: bool = False
 ) -> Callable[[Callable[[Case], None]], Callable[[list[Case]], None]]:
-    """Make a test of one case a test of all cases of a type, but for those that exempt themselves from `check`.
+    """Turn a test of one case into a test of all cases of a type, except those that skip `check`.
 
     Without `often` only the first case of each type runs in every run of the tests, and all in the long ones; with
     `every_third`, only those of every third type.
@@ -117,7 +117,7 @@ def test_memory_layout_does_not_matter_and_bottoms_stay(case):
 
 
 def other_layout(x: Tensor) -> Tensor:
-    """x in channels_last, or with its first axis innermost."""
+    """Return x in channels_last, or with its first axis innermost."""
     if x.dim() == 4:
         return x.contiguous(memory_format=torch.channels_last)
     return x.movedim(0, -1).contiguous().movedim(-1, 0) if x.dim() > 1 else x
@@ -154,7 +154,7 @@ def test_one_piece_gives_what_the_steps_give(case):
 
 
 def loaded_net(case: Case) -> Net:
-    """The case's net with the case's values in its blobs."""
+    """Return the case's net with the case's values in its blobs."""
     net = Net(text.parse(case.net(), caffe_pb2.NetParameter()), case.phase)
     for blob, value in zip(net.layer_dict["layer"].tensors, case.build(torch.float32).tensors, strict=True):
         blob.data.copy_(value.data)
@@ -164,7 +164,7 @@ def loaded_net(case: Case) -> Net:
 
 
 def run_on(device: str, layer: Layer, inputs: list[Tensor]) -> list[torch.Size]:
-    """The tops' shapes after forward and, where gradients are enabled, backward with all tensors on `device`."""
+    """Run forward and, if gradients are enabled, backward on `device`; return the shapes of the tops."""
 
     def move(x: Tensor) -> Tensor:
         return torch.empty(x.shape, device=device, requires_grad=x.requires_grad)

@@ -1,4 +1,4 @@
-"""Convolution and its transpose, against sums written out, and the options that cannot work."""
+"""Convolution and its transpose, compared with explicit sums, and the errors for invalid options."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from tests.layers.build import apply, assert_rejected, build
 
 
 def convolve(x: np.ndarray, w: np.ndarray, stride: int, pad: int, dilation: int, group: int) -> np.ndarray:
-    """Every output by its sum over channels and kernel cells; any number of axes."""
+    """Compute every output as a sum over channels and kernel cells, for any number of axes."""
     extents = [dilation * (k - 1) + 1 for k in w.shape[2:]]
     sizes = [int((n + 2 * pad - e) / stride) + 1 for n, e in zip(x.shape[2:], extents, strict=True)]
     y = np.zeros((x.shape[0], w.shape[0], *sizes))
@@ -55,7 +55,7 @@ def test_convolution_is_the_sum_and_deconvolution_its_adjoint(sizes, kernel, str
     assert transpose.weight.shape == layer.weight.shape
     transpose.weight.data.copy_(layer.weight.data)
     (back,) = transpose(dy)
-    if back.shape == x.shape:  # a stride may leave cells of x unread
+    if back.shape == x.shape:  # with a stride, some cells of x may not be read
         assert torch.sum(y * dy).item() == pytest.approx(torch.sum(x * back).item())
     else:
         read = tuple(slice(min(a, b)) for a, b in zip(x.shape, back.shape, strict=True))
@@ -144,7 +144,7 @@ def test_bottoms_that_do_not_belong_together_are_rejected():
 
 
 @pytest.mark.parametrize("filler", ["", 'weight_filler { type: "gaussian" std: 1 }'])
-def test_weights_lie_with_the_channels_last_whatever_fills_them(filler):
+def test_weights_are_channels_last_with_every_filler(filler):
     layer = alone("Convolution", [(2, 3, 9, 7)], f"convolution_param {{ num_output: 5 kernel_size: 3 {filler} }}")
     assert layer.weight.shape == (5, 3, 3, 3)
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Data, ImageData, WindowData and HDF5Data: what they deliver beyond the reference cases, positions, errors."""
+"""Data, ImageData, WindowData and HDF5Data: batches that the reference cases do not cover, positions, errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_h5(path, first, rows) -> None:
 
 
 def labels(source, batches: int) -> list[list[int]]:
-    """The labels of the next batches."""
+    """Return the labels of the next batches."""
     return [source()[1].int().tolist() for _ in range(batches)]
 
 
@@ -86,7 +86,7 @@ def test_a_resumed_run_gets_the_batches_of_the_unbroken_one(kind, place):
                 got = source()
                 assert torch.equal(got[0], x)
                 assert torch.equal(got[1], y)
-    with closing(layer(RANDOM[kind])) as fresh:  # has a seed of its own until it seeks
+    with closing(layer(RANDOM[kind])) as fresh:  # has another seed until it seeks
         fresh.seek(positions[5])
         for x, y in batches[5:]:
             got = fresh()
@@ -126,7 +126,7 @@ def test_a_strange_position_is_refused(place):
 
 
 @pytest.mark.parametrize("kind", RANDOM)
-def test_a_closed_layer_says_so(kind, place):
+def test_a_closed_layer_raises_an_error(kind, place):
     source = layer(RANDOM[kind])
     source()
     source.close()
@@ -294,7 +294,7 @@ def test_an_overlap_at_a_threshold_counts_from_there_on(place):
 
 
 def one_window(place, corners, options="", transform="", crop=6) -> np.ndarray:
-    """The batch of one foreground window in the first image."""
+    """Return the batch of one foreground window in the first image."""
     (place / "w.txt").write_text(f"# 0\na b0.png\n3\n9\n13\n1\n2 1 {corners}\n")
     text = WINDOWS.replace("batch_size: 4", "batch_size: 1").replace("crop_size: 6", f"crop_size: {crop}")
     text %= (f"fg_fraction: 1 {options}", transform)
@@ -374,7 +374,7 @@ def test_rows_go_on_across_files(place):
 
 
 def test_shuffled_rows_are_all_there_on_every_pass(place):
-    torch.manual_seed(3)  # of 1,440 orders two of 20 passes may be alike
+    torch.manual_seed(3)  # there are 1,440 orders, so two of 20 passes can have the same one
     with closing(layer(HDF5 % ("shuffle: true", ""))) as source:
         batches = [source() for _ in range(40)]
     for x, y in batches:

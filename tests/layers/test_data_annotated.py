@@ -1,4 +1,4 @@
-"""AnnotatedData: what it delivers, positions, errors."""
+"""AnnotatedData: batches, positions, errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def text(batch=2, backend="LMDB", options="", transform=""):
 
 
 def boxes_of(index):
-    """Record `index` has that many boxes, the labels in falling order."""
+    """Return the boxes of record `index`: as many as its index, with labels in descending order."""
     return [(5 - k % 2, k, 0.1 * k, 0.2, 0.1 * k + 0.3, 0.9, k % 2) for k in range(index)]
 
 
@@ -202,7 +202,7 @@ def test_a_record_with_its_fields_in_another_order_is_read():
 
 
 def test_a_record_is_parsed_once(monkeypatch):
-    """Whether a raw image needs a thread is known from the bytes before its pixels; boxes are not parsed for it."""
+    """The bytes before the pixels tell whether a raw image needs a thread. The boxes are not parsed for this."""
     datum = caffe_pb2.Datum(channels=1, height=2, width=3, data=bytes(range(6)))
     record = annotated.encode_boxes(datum, [[1, 0, 0.1, 0.2, 0.3, 0.4, 0]])
     read, parsed = annotated.AnnotatedReader(), []

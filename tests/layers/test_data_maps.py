@@ -1,4 +1,4 @@
-"""Layers of images with maps, and layers of forks that only build."""
+"""Layers that read images with maps, and layers of forks that can be built but not run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TYPES = [
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """Four images whose maps are their own blue channel."""
+    """Four images. The map of each is its blue channel."""
     monkeypatch.chdir(tmp_path)
     for index, image in enumerate(images(4, (3, 9, 13))):
         write_png(tmp_path / f"{index}.png", image)
@@ -70,6 +70,14 @@ def test_small_images_are_padded_with_the_mean_and_the_ignored_label():
     assert x[:, :, 9:].abs().max() == x[:, :, :, 13:].abs().max() == 0
     assert (y[:, :, 9:] == 250).all()
     np.testing.assert_array_equal(y[0, 0, :9, :13].numpy(), images(4, (3, 9, 13))[0, 0])
+
+
+def test_images_that_are_small_on_one_axis_are_padded_there():
+    x, y = layer(TEXT.format(*TYPES[0], "ignore_label: 250 label_type: PIXEL", "crop_size: 11"), TEST)()
+    assert x.shape == (2, 3, 11, 11)
+    assert x[:, :, 9:].abs().max() == 0
+    assert (y[:, :, 9:] == 250).all()
+    np.testing.assert_array_equal(y[0, 0, :9].numpy(), images(4, (3, 9, 13))[0, 0][:, 1:12])
 
 
 def test_one_label_for_all_pixels_or_none(place):

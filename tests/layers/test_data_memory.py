@@ -189,7 +189,7 @@ def test_output_is_four_dimensional_and_grows(tmp_path):
         assert file["label"][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_new_net_starts_the_file_anew(tmp_path):
+def test_a_new_net_starts_a_new_file(tmp_path):
     path = tmp_path / "out.h5"
     for rows in (3, 2):
         x, y = torch.randn(rows, 5, 7), torch.zeros(rows, 1)

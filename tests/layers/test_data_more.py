@@ -1,4 +1,4 @@
-"""Sources that BVLC Caffe does not have, and the device that sources deliver on."""
+"""Data sources that BVLC Caffe does not have, and the device of the delivered batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from caffe.data.pipeline import shard
 from caffe.errors import CaffeError, DataError, FileError, LayerError
-from caffe.layers.data import normalised
+from caffe.layers.data import normalized
 from caffe.net import Net
 from caffe.proto import caffe_pb2
 from tests.data.helpers import images, layer, write_lmdb, write_png
@@ -166,7 +166,7 @@ def test_normalising_on_the_device_gives_the_same(options, place):
         made.late = True
         (pixels, _), _ = there.stream.batch(there.state)
         assert pixels.dtype == np.uint8
-        np.testing.assert_array_equal(normalised(torch.from_numpy(pixels), made).numpy(), here()[0].numpy())
+        np.testing.assert_array_equal(normalized(torch.from_numpy(pixels), made).numpy(), here()[0].numpy())
 
 
 @pytest.mark.parametrize("options", ["noise: 1", "cutout: 2", "mixup: 1 label_count: 9"])

@@ -10,7 +10,7 @@ from caffe.errors import CaffeError
 from tests.conftest import shared_cases
 from tests.data.helpers import copy_of
 
-# Fields that the original ignores without a word are an error here.
+# Fields that the original ignores silently are an error here.
 REFUSED = {"data_old_transform_fields"}
 # JPEG pixels may differ by 2 with another decoder, resized ones by 1; everything else is exact.
 APPROXIMATE = ("data_encoded", "image_", "window_")

@@ -1,4 +1,4 @@
-"""DenseBlock, and DeepLab's layers that refine scores, by hand and against plain loops."""
+"""DenseBlock, and DeepLab's layers that refine scores, compared with plain loops and values computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.layers.build import apply, assert_rejected, build
 
 
 def plain_lattice(points: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The filter of Adams et al. 2010, point by point, with a dictionary of corners."""
+    """Compute the filter of Adams et al. 2010 point by point, with a dictionary of the lattice's vertices."""
     d = points.shape[1]
     held: dict[tuple[int, ...], float] = {}
     shares = []

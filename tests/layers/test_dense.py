@@ -1,4 +1,4 @@
-"""InnerProduct, Embed, Bias and Scale: default fillers and arrays that do not fit."""
+"""InnerProduct, Embed, Bias and Scale: default fillers, and arrays of the wrong shape."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.layers.build import apply, assert_rejected, build
 
 
 def fresh(options: str, *shapes: tuple[int, ...]) -> Layer:
-    """A layer with the first values that its fillers give."""
+    """Return a layer with the initial values of its fillers."""
     spec = text.parse(options, caffe_pb2.LayerParameter())
     layer = layer_class(spec.type)(spec)
     layer.setup(*(torch.empty(shape, device="meta") for shape in shapes))
@@ -114,7 +114,7 @@ def test_an_operand_that_does_not_lie_on_the_bottom_is_rejected(type_name):
 
 
 def test_onednn_gets_operands_whose_rows_are_adjacent(monkeypatch):
-    """oneDNN multiplies a part of each row of a larger array a hundred times slower."""
+    """oneDNN is a hundred times slower if the rows of a matrix are parts of the rows of a larger array."""
     given = []
 
     def run(x, weight, bias, *rest):

@@ -1,4 +1,4 @@
-"""Depthwise convolutions of forks: the grouped Convolution under other names, by the same quick paths."""
+"""Depthwise convolutions of forks equal a grouped Convolution, and use the same fast paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DetectionEvaluate by hand, and the average precision of a test."""
+"""DetectionEvaluate with values computed by hand, and the average precision of a test."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_rows_by_hand():
     expected = [
         *HEAD,
         [0, 1, 0.9, 1, 0],
-        [0, 1, 0.6, 0, 1],  # its box has been found
+        [0, 1, 0.6, 0, 1],  # its true box was already matched
         [0, 1, 0.3, 0, 1],  # overlaps nothing
-        [0, 2, 0.8, 0, 1],  # no truth of this class
+        [0, 2, 0.8, 0, 1],  # there is no true box of this class
         [2, 1, 0.7, 1, 0],
     ]
     np.testing.assert_allclose(judged(), expected)
@@ -67,7 +67,7 @@ def test_rows_by_hand():
 
 
 def test_pixels_of_the_images_named(tmp_path):
-    """Boxes of whole pixels hold both corners, so those of tiny images overlap more."""
+    """Boxes in pixels include both corners, so boxes in tiny images overlap more."""
     (tmp_path / "sizes").write_text("a 4 4\nb 4 4\nc 400 400\n")
     named = f'name_size_file: "{tmp_path}/sizes" overlap_threshold: 0.9'
     truth = TRUTH.copy()
@@ -162,7 +162,7 @@ def command(folder: Path) -> list[str]:
     return ["test", *files, "-iterations", "2"]
 
 
-def test_the_command_test_tells_the_mean_average_precision(tmp_path, capsys):
+def test_the_command_test_reports_the_mean_average_precision(tmp_path, capsys):
     assert main(command(tmp_path)) == 0
     told = capsys.readouterr().err
     assert "evaluated (MaxIntegral) = 0.333333" in told

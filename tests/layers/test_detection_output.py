@@ -1,4 +1,4 @@
-"""DetectionOutput: its rows by hand and against plain loops, the files it writes, and nets that hold it."""
+"""DetectionOutput: its rows, compared with plain loops; the files that it writes; nets that contain it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPES = [(1, 12), (1, 9), PRIORS.shape]
 
 
 def rows(options: str, conf: np.ndarray = CONF, loc: np.ndarray | None = None) -> np.ndarray:
-    """The rows for priors that overlap by 0.91, and one apart, without offsets."""
+    """Return the rows for priors of which two overlap by 0.91 and one is separate, without offsets."""
     images = len(conf)
     loc = np.zeros((images, 12), np.float32) if loc is None else loc
     bottoms = [loc, conf.reshape(images, -1), PRIORS]
@@ -90,7 +90,7 @@ def test_each_class_can_have_offsets_of_its_own():
 
 
 def test_the_two_stages_of_refinedet():
-    """The first stage moves the priors, and its objectness leaves the second one out."""
+    """The first stage moves the priors; its objectness excludes the second prior."""
     first = np.full((1, 12), 0.01, np.float32)
     objectness = np.array([[0.5, 0.5, 0.5, 0.5, 0.999, 0.001]], np.float32)
     bottoms = [np.full((1, 12), 0.02, np.float32), CONF.reshape(1, -1), PRIORS, objectness, first]
@@ -189,7 +189,7 @@ def test_boxes_in_pixels_of_the_image_that_was_resized():
     assert in_pixels(box, (30, 180), crop).tolist() == [80, 20, 180, 30]
 
 
-def test_a_directory_alone_writes_nothing_and_says_so(tmp_path, caplog):
+def test_a_directory_alone_writes_nothing_and_warns(tmp_path, caplog):
     net = net_of(tmp_path, NET % f'visualize: true save_output_param {{ output_directory: "{tmp_path}/out" }}')
     net.forward()
     assert not (tmp_path / "out").exists()
@@ -221,7 +221,7 @@ def test_missing_files(tmp_path):
     with pytest.raises(LayerError, match="has no name for label"):
         net_of(tmp_path, text)
     (tmp_path / "sizes").unlink()
-    net = net_of(tmp_path, text)  # a published net builds where its files are not
+    net = net_of(tmp_path, text)  # a published net can be built without its files
     with pytest.raises(CaffeError, match="cannot open the name_size_file"):
         net.forward()
 

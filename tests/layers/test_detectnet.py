@@ -1,4 +1,4 @@
-"""DetectNet's grid of labels and its changes of images, by hand."""
+"""DetectNet's grid of labels and its image augmentation, with values computed by hand."""
 
 from __future__ import annotations
 

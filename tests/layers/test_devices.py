@@ -1,4 +1,4 @@
-"""What layers make or hold by themselves is on the net's device."""
+"""All tensors that layers create or store are on the net's device."""
 
 from __future__ import annotations
 

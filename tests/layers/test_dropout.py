@@ -1,4 +1,4 @@
-"""Dropout: both scalings, Monte Carlo dropout, and the reliability of what it gives."""
+"""Dropout: both scalings, Monte Carlo dropout, and the reliability of its probabilities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: 
 
 @pytest.fixture
 def net(tmp_path, monkeypatch):
-    """Makes nets in TEST over 100 items of three classes."""
+    """Return a function that builds nets in TEST for 100 items of three classes."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     label = rng.integers(3, size=100)
@@ -46,7 +46,7 @@ def net(tmp_path, monkeypatch):
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("ratio", [0.2, 0.7])
 def test_both_scalings_are_exact_in_expectation(scaled, ratio):
-    """The mean over many masks in TRAIN is the value in TEST; and each value is one of two."""
+    """The mean over many masks in TRAIN equals the value in TEST, and each value is one of two."""
     torch.manual_seed(1)
     options = f"dropout_param {{ dropout_ratio: {ratio} scale_train: {str(scaled).lower()} }}"
     x = torch.tensor([[1.0, -2.0, 3.0]])
@@ -129,10 +129,10 @@ def test_command(net, capsys, tmp_path):
 
 
 def test_masks_in_test_if_the_net_asks_for_samples(net):
-    """SegNet's sample_weights_test: every run in TEST draws, also when the net is optimised."""
+    """With SegNet's sample_weights_test, every run in TEST draws a mask, also in an optimized net."""
     made = net("sample_weights_test: true")
-    for optimised in (False, True):
-        if optimised:
+    for optimized in (False, True):
+        if optimized:
             made.optimize()
         first, second = made.forward(end="ip2")["ip2"].copy(), made.forward(end="ip2")["ip2"]
         for values in (first, second):

@@ -1,4 +1,4 @@
-"""Dry runs: what is answered without torch is what torch answers, errors included."""
+"""Dry runs: shapes and errors that are inferred without torch equal those of torch."""
 
 from __future__ import annotations
 
@@ -120,11 +120,11 @@ ODD = {
     "gather from less": lambda: ROW.gather(0, meta(2, 7, dtype=torch.int64)),
     "embedding of fractions": lambda: F.embedding(ROW, meta(11, 13)),
 }
-"""Calls that are left to torch, as they are unusual or wrong."""
+"""Unusual or wrong calls, for which shape inference calls torch."""
 
 
 def outcome(call) -> object:
-    """Shape and type of what a call returns, or its error."""
+    """Return the shape and type of the result of a call, or its error."""
     try:
         made = call()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What each layer type declares as its effects is what its forward does, no more and no less."""
+"""The effects that each layer type declares are exactly those that its forward has."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SHAPE = "dummy_data_param { shape { dim: 2 } data_filler { type: 'gaussian' } }"
 
 
 class _UserCode(TorchDispatchMode):
-    """Notices operators that have the host wait for values."""
+    """Records operators that make the host wait for values."""
 
     seen = False
 
@@ -52,7 +52,7 @@ class _UserCode(TorchDispatchMode):
 
 
 def frozen(value: Any) -> Any:
-    """A value that can be compared later, when what it was taken from has changed."""
+    """Return a copy of a value, to compare it with a later state."""
     if isinstance(value, Tensor):
         return value.detach().numpy().tobytes()
     if isinstance(value, dict):
@@ -71,7 +71,7 @@ def generators() -> tuple[bytes, str]:
 
 
 def observed(layer: Layer, bottoms: list[Tensor]) -> Effects:
-    """The effects of the second run, since the first may lay things out."""
+    """Return the effects of the second run, because the first run may allocate buffers."""
     with torch.no_grad():
         layer.forward(*bottoms)
         held, drawn, plain = dict(layer._buffers), generators(), attributes(layer)
@@ -91,7 +91,7 @@ def observed(layer: Layer, bottoms: list[Tensor]) -> Effects:
 
 
 def others(folder) -> list[tuple[Layer, list[Tensor]]]:
-    """Layers of types without a case, and their bottoms."""
+    """Yield layers of types without a case, and their bottoms."""
     memory = "memory_data_param { batch_size: 2 channels: 1 height: 1 width: 1 }"
     arrays: Any = alone("MemoryData", [], memory, tops=2)
     arrays.set_arrays(np.zeros((6, 1, 1, 1), np.float32), np.zeros(6))
@@ -140,8 +140,10 @@ def test_no_effect_goes_undeclared_and_every_declared_one_is_seen(tmp_path):
     drops = "denseblock_param { numTransition: 1 growthRate: 1 use_dropout: true dropout_amount: 0.5 }"
     found["DenseBlock"] |= observed(alone("DenseBlock", [(2, 1, 3, 3)], drops), [torch.randn(2, 1, 3, 3)])
     own = {name for name in layer_types() if layer_class(name).__module__.startswith("caffe.")}
-    found["DummyData"] |= Effects.CALLS  # its first run fills constants, later runs leave them to the user
-    found["DetectNetTransformation"] |= Effects.VALUES  # it makes arrays of its bottoms, which no operator shows
+    # the first run fills constants, later runs do not, so that the user can change them
+    found["DummyData"] |= Effects.CALLS
+    # the layer converts its bottoms to arrays, which no operator records
+    found["DetectNetTransformation"] |= Effects.VALUES
     declared = {name: layer_class(name).effects & STATE for name in own - {*NEED_FILES, "Python"}}
     assert {name: found[name] & STATE for name in declared} == declared
     assert {layer_class(name).effects for name in NEED_FILES} == {Effects.CALLS}
@@ -172,10 +174,10 @@ def test_a_repeated_run_changes_nothing_and_gives_the_same():
 
 
 def repeat(case):
-    """Run a case's layer, and repeat the run."""
+    """Run a case's layer twice."""
     layer = case.build(torch.float32)
     bottoms = [x.detach() for x in case.bottoms_as(torch.float32)]
-    layer.forward(*bottoms)  # a recurrent layer begins its state
+    layer.forward(*bottoms)  # a recurrent layer resets its state
     start = RandomState.now()
     with layer.repeating():
         first = [x.clone() for x in as_tuple(layer.forward(*bottoms))]
@@ -235,7 +237,7 @@ def test_a_class_can_say_otherwise_and_its_heirs_inherit(types):
     assert not type("Heir", (base.Loss,), {}, bottoms=2, options={}).traceable
 
 
-def test_a_class_without_tops_acts_unless_it_says_otherwise(types):
+def test_a_class_without_tops_has_effects_by_default(types):
     assert type("Logs", (Layer,), {}, tops=0, options={}).effects is Effects.CALLS
     assert type("Sleeps", (Layer,), {"effects": Effects.NONE}, tops=0, options={}).effects is Effects.NONE
 

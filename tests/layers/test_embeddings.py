@@ -1,4 +1,4 @@
-"""The vectors of matched detections, by hand."""
+"""The embedding vectors of matched detections, with values computed by hand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_without_a_valid_row():
     assert (vectors.tolist(), labels.tolist(), boxes.tolist()) == ([[0] * 5], [-1], [[-1] * 5])
 
 
-def test_wrong_input_is_told():
+def test_errors_for_invalid_input():
     wrong = ROWS.copy()
     wrong[0, 9] = 4
     with pytest.raises(LayerError, match="contains the x 4, expected 0 to 3"):

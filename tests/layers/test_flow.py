@@ -1,4 +1,4 @@
-"""Layers of optical flow against loops over cells, and what they refuse."""
+"""Layers of optical flow, compared with loops over cells, and the errors for invalid options."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_mean_accum_and_losses_by_hand():
     assert apply("L1Loss", "l1_loss_param { plateau: 2 }", a).item() == pytest.approx(7)
 
 
-def test_wrong_input_is_told():
+def test_errors_for_invalid_input():
     four = (1, 2, 4, 5)
     assert_rejected("Correlation", "correlation_param { kernel_size: 2 }", four, four, says="expected an odd number")
     options = "correlation_param { kernel_size: 1 max_displacement: 3 }"

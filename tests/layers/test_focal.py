@@ -1,4 +1,4 @@
-"""FocalLoss, RReLU, SpaceToDepth and DepthToSpace against values written out."""
+"""FocalLoss, RReLU, SpaceToDepth and DepthToSpace, compared with explicit values."""
 
 from __future__ import annotations
 

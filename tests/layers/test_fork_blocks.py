@@ -1,4 +1,4 @@
-"""Small blocks and segmentation layers of forks, against values written out, and the options that cannot work."""
+"""Small blocks and segmentation layers of forks, compared with explicit values, and the errors for invalid options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ X = np.arange(1.0, 7).reshape(1, 1, 2, 3)
 
 
 def bilinear(x: np.ndarray, rows: list[float], columns: list[float]) -> np.ndarray:
-    """x (H, W) at these places, neighbours beyond it counted as 0."""
+    """Interpolate x (H, W) at these positions; cells outside x count as 0."""
     wide = np.pad(x, ((0, 1), (0, 1)))
     y = np.zeros((len(rows), len(columns)))
     for i, h in enumerate(rows):
@@ -50,7 +50,7 @@ def test_upsample_leaves_off_a_row_where_pooling_had_an_odd_size():
     mask = np.zeros((1, 1, 2, 3))
     y = apply("Upsample", "upsample_param { pad_out_h: true }", X, mask)
     assert y.shape == (1, 1, 3, 6)
-    assert y[0, 0, 0, 0] == 6  # the last of those at one place
+    assert y[0, 0, 0, 0] == 6  # the last of several values at the same position
 
 
 @pytest.mark.parametrize("kind", ["Upsample", "UNPOOLING"])
@@ -72,14 +72,14 @@ def test_unpooling_without_a_mask():
     np.testing.assert_array_equal(mean, expected[..., :5])
 
 
-def test_interp_lays_corners_on_corners():
+def test_interp_aligns_corners():
     y = apply("Interp", "interp_param { zoom_factor: 2 }", X)[0, 0]
     np.testing.assert_allclose(y, bilinear(X[0, 0], [0, 0.5, 1], [0, 0.5, 1, 1.5, 2]), rtol=1e-12)
     x = np.random.default_rng(2).normal(size=(1, 1, 9, 11))
     shrunk = apply("Interp", "interp_param { shrink_factor: 2 pad_beg: -1 pad_end: -1 }", x)[0, 0]
     np.testing.assert_allclose(shrunk, x[0, 0, 1:8:2, 1:10:2], rtol=1e-12)
     both = apply("Interp", "interp_param { shrink_factor: 2 zoom_factor: 2 height: 9 width: 11 }", x)
-    np.testing.assert_allclose(both, x, rtol=1e-12)  # the size wins over both factors together
+    np.testing.assert_allclose(both, x, rtol=1e-12)  # the size takes precedence over both factors
 
 
 def test_resize_counts_cells_beyond_the_bottom_as_zero():

@@ -24,7 +24,7 @@ def test_layer_computes_what_the_reference_computed(path, tmp_path, monkeypatch)
 
 
 def check_shapes(case: LayerCase) -> None:
-    """The shapes that were found quickly are those of a run by torch alone."""
+    """Assert that the inferred shapes equal those of a run by torch alone."""
     for step in case.net.steps:
         if step.bottoms and step.layer.type != "Python":  # user's code states its shapes
             bottoms = [torch.empty(blob.shape, device="meta") for blob in step.bottoms]
@@ -33,7 +33,9 @@ def check_shapes(case: LayerCase) -> None:
 
 
 def check_dropout(case: LayerCase) -> None:
-    """Every output is 0 or x / (1 - ratio), at the given rate, and the gradient has the same mask and scale."""
+    """Assert that every output is 0 or x / (1 - ratio), at the given rate, and that the gradient has the same mask and
+    scale.
+    """
     assert case.type == "Dropout"
     case.forward()
     case.backward()

@@ -1,4 +1,4 @@
-"""Normalizations of single items, sigmoids of straight lines and margins, each against its equation."""
+"""GroupNorm, LayerNorm, piecewise linear sigmoids and layers with margins, each compared with its equation."""
 
 from __future__ import annotations
 

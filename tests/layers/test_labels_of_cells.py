@@ -1,4 +1,6 @@
-"""Segmentation, pruned nets and small blocks of forks by hand, and what they refuse."""
+"""Segmentation, pruned nets and small blocks of forks, with values computed by hand, and the errors for invalid
+options.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,7 @@ def test_cells_of_each_label_are_counted():
         apply("ParseEvaluate", "parse_evaluate_param { num_labels: 3 }", found, truth)
 
 
-def test_wrong_input_is_told():
+def test_errors_for_invalid_input():
     assert_rejected("ParseEvaluate", "", (1, 1, 2, 2), (1, 1, 2, 2), says="needs num_labels")
     options = "parse_evaluate_param { num_labels: 2 }"
     assert_rejected("ParseEvaluate", options, (1, 2, 2, 2), (1, 1, 2, 2), says="expected (N, 1, H, W)")

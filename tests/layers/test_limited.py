@@ -1,4 +1,4 @@
-"""Values limited to a range: the gradient is the one of torch's clamp, at the limits too."""
+"""`limited` clamps values to a range. Its gradient equals that of torch's clamp, also at the limits."""
 
 from __future__ import annotations
 

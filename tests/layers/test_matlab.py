@@ -25,7 +25,7 @@ def reader(folder, options="", tops=1):
 
 
 def test_the_bytes_of_a_file(tmp_path):
-    """Two numbers, by the tables of MAT-File Format."""
+    """The bytes of a file with two numbers follow the tables of the document "MAT-File Format"."""
     writer(tmp_path, shapes=((1, 1, 1, 2),))(torch.tensor([1.5, -2]).view(1, 1, 1, 2))
     array = struct.pack("<IIII", 6, 8, 7, 0) + struct.pack("<II4i", 5, 16, 2, 1, 1, 1)
     array += struct.pack("<II", 1, 4) + b"data\0\0\0\0" + struct.pack("<IIff", 7, 8, 1.5, -2)
@@ -62,7 +62,9 @@ def test_every_second_run(tmp_path):
 
 
 def test_files_of_matlab(tmp_path):
-    """Compressed, of either byte order, with small elements and other arrays before; and of version 7.3."""
+    """The files are compressed or not, of either byte order, with small elements and other arrays first, or of version
+    7.3.
+    """
     path = str(tmp_path / "x.mat")
     for order, mark in (("<", b"IM"), (">", b"MI")):
         small = struct.pack(f"{order}I", 4 << 16 | 1) if order == "<" else struct.pack(">I", 4 << 16 | 1)
@@ -108,7 +110,7 @@ def test_wrong_input(tmp_path):
     layer()
     with pytest.raises(LayerError, match="iter_1_blob_0"):
         layer()
-    layer = writer(tmp_path, 'source: "none"')  # a published net builds where its files are not
+    layer = writer(tmp_path, 'source: "none"')  # a published net can be built without its files
     with pytest.raises(CaffeError, match="cannot open the source"):
         layer(torch.zeros(1, 2, 3, 4))
     with pytest.raises(CaffeError, match="no-folder"):

@@ -1,4 +1,4 @@
-"""MultiBoxLoss against its definition, one prior and one box of the truth at a time."""
+"""MultiBoxLoss, compared with its definition, which is computed for one prior and one true box at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass
 class Plain:
-    """The options of the layer, and its loss in plain loops."""
+    """The options of the layer, and its loss computed by plain loops."""
 
     code: str = "CENTER_SIZE"
     variance_in_target: bool = False
@@ -157,7 +157,7 @@ class Plain:
 
 
 def batch(seed: int, images: int = 4, size: int = 4, classes: int = 3) -> list[np.ndarray]:
-    """Predictions and a truth of up to 5 boxes an image; the last image has none."""
+    """Return predictions, and up to 5 true boxes for each image; the last image has none."""
     rng = np.random.default_rng(seed)
     priors = np.concatenate([grid(size, 0.3), grid(size, 0.55)], 2)
     count = priors.shape[2] // 4
@@ -219,7 +219,7 @@ def test_a_batch_without_truth_costs_nothing_and_has_gradients_of_zero():
 
 @pytest.mark.parametrize("by_prior", [True, False])
 def test_each_class_has_offsets_of_its_own(by_prior):
-    """With offsets that are the same for all classes, and no box matched twice, the loss is that of shared offsets."""
+    """If the offsets of all classes are equal and no box is matched twice, the loss equals that with shared offsets."""
     torch.manual_seed(0)
     loc, conf, priors = 0.1 * torch.randn(3, 9, 4), torch.randn(3, 27), torch.from_numpy(PRIORS).float()
     truth = torch.from_numpy(TRUTH[[0, 3]]).float()[None, None]
@@ -235,8 +235,8 @@ def test_each_class_has_offsets_of_its_own(by_prior):
     assert used.tolist() == [[False, True, False], [False] * 3, [False, False, True]]
 
 
-def test_no_gradient_is_asked_for_priors_and_truth(tmp_path):
-    """As in SSD, which turns propagate_down off for them by itself; with it off for loc, loc counts no more."""
+def test_priors_and_truth_need_no_gradient(tmp_path):
+    """SSD also disables propagate_down for these bottoms. If it is disabled for loc, the loss of loc does not count."""
     net = """layer { name: "in" type: "Input" top: "loc" top: "conf" top: "map" top: "truth" input_param {
         shape { dim: [1, 16] } shape { dim: [1, 12] } shape { dim: [1, 1, 2, 2] } shape { dim: [1, 1, 1, 8] } } }
       layer { name: "s" type: "Scale" bottom: "map" top: "map2" }
@@ -296,7 +296,7 @@ def test_wrong_shapes():
 
 
 def test_the_second_stage_of_refinedet():
-    """The first stage's loc moves the priors of each image; its objectness excludes negatives."""
+    """The loc of the first stage moves the priors of each image; its objectness excludes negatives."""
     text = "code_type: CENTER_SIZE neg_pos_ratio: 100"
     loc, conf, priors, rows = (torch.from_numpy(array) for array in batch(0))
     truth = rows[rows[:, 0] == 0][None, None]

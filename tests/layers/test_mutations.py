@@ -1,4 +1,4 @@
-"""The mistakes that tools/mutate_layers.py seeds are mistakes of the layers as they are now."""
+"""Each mistake of tools/mutate_layers.py still applies to the current source of the layers."""
 
 from __future__ import annotations
 

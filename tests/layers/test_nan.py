@@ -1,5 +1,5 @@
-"""What layers make of NaN and infinity. Expected values are those of the original, run on a CPU, unless a test says
-otherwise; docs/porting.md lists where the two differ."""
+"""The results of layers for NaN and infinity. Expected values are those of the original on a CPU, unless a test states
+something else. docs/porting.md lists the differences."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_nan_is_above_no_threshold_and_stays_in_other_functions():
 
 
 def test_maximum_of_a_window_with_nan_is_nan():
-    """The original passes over NaN: 1, 2, 3 here. See docs/porting.md for the reason."""
+    """The original ignores NaN, and its result here is 1, 2, 3. docs/porting.md gives the reason for the difference."""
     x = torch.tensor([nan, 1, 2, 3], dtype=torch.float64, requires_grad=True)
     bottom = x.view(1, 1, 1, 4)
     options = "pooling_param { kernel_h: 1 kernel_w: 2 stride: 1 }"
@@ -102,7 +102,7 @@ def test_maximum_of_a_window_with_nan_is_nan():
 
 
 def test_largest_class_is_nan_and_the_accuracy_then_zero():
-    """In the original both follow from how its sort compares; see docs/porting.md."""
+    """In the original, both results depend on the comparisons of its sort; see docs/porting.md."""
     x = [[1.0, nan, -2, 3]]
     assert apply("ArgMax", "", x).item() == 1
     for label in range(4):

@@ -1,4 +1,4 @@
-"""BatchNorm, LRN and MVN: what their statistics are, and where eps and k go."""
+"""BatchNorm, LRN and MVN: their statistics, and the positions of eps and k in the equations."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Normalize: one name for SSD's layer and for happynear's."""
+"""Normalize: one type name for SSD's layer and for that of happynear's fork."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers of xiaolonw's forks and L1Loss, against values written out, and the bottoms that cannot work."""
+"""L1Loss and the layers of xiaolonw's forks, compared with explicit values, and the errors for invalid bottoms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ X = np.random.default_rng(1).normal(size=(2, 3, 2, 2))
 
 
 def run(kind: str, *bottoms: np.ndarray) -> tuple[float, np.ndarray]:
-    """The loss, and its gradient to the first bottom."""
+    """Return the loss and its gradient with respect to the first bottom."""
     x = torch.tensor(bottoms[0], dtype=torch.float64, requires_grad=True)
     rest = [torch.tensor(b, dtype=torch.float64) for b in bottoms[1:]]
     loss = build(kind, "", *(b.shape for b in bottoms))(x, *rest)

@@ -26,7 +26,7 @@ QUIET = ("-minloglevel", "2")
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch, own_types):
-    """An empty working directory; afterwards neither its types nor its modules are known."""
+    """An empty working directory. Types and modules that the test defines in it are removed afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
@@ -102,7 +102,7 @@ def test_the_message_of_the_guide_gives_options(folder, capsys):
         text.parse(layer.replace("smooth_param", "smooth_param { } smooth_param"), caffe_pb2.NetParameter())
 
 
-def test_a_message_may_use_those_of_caffe_and_have_parts_of_its_own(folder):
+def test_a_message_can_use_messages_of_caffe_and_nested_messages(folder):
     (folder / "rich.proto").write_text("""
         // proto2 as protoc reads it
         syntax = "proto2"; import "caffe/proto/caffe.proto"; package rich;
@@ -314,7 +314,7 @@ def test_a_second_class_of_a_type_names_both_files(folder):
         ("return torch.nn.functional.dropout(x)", 0, "right"),
     ],
 )
-def test_check_tells_right_gradients_from_wrong_ones(folder, body, code, says, capsys):
+def test_check_distinguishes_right_and_wrong_gradients(folder, body, code, says, capsys):
     write(folder, "Checked", "{}", body)
     (folder / "net.prototxt").write_text(DATA + block("Checked"))
     assert main(["check", "net.prototxt", "-import", "mine", *QUIET]) == code

@@ -1,4 +1,4 @@
-"""Pooling: windows, ties and padding as Caffe has them, against loops written out."""
+"""Pooling: windows, ties and padding as in Caffe, compared with plain loops."""
 
 import itertools
 
@@ -13,7 +13,7 @@ GEOMETRY = list(itertools.product((1, 2, 5, 8), (1, 2, 3, 5), (1, 2, 3, 5), (0, 
 
 
 def windows(size: int, kernel: int, stride: int, pad: int, ceil: bool, padded: bool) -> list[tuple[int, int]]:
-    """(begin, end) of every window, end within the padded image; Caffe's loop over one axis."""
+    """Return (begin, end) of every window as in Caffe's loop over one axis; the end is inside the padded image."""
     steps = (size + 2 * pad - kernel) / stride
     count = int(np.ceil(steps) if ceil else np.floor(steps)) + 1
     if padded and (count - 1) * stride >= size + pad:
@@ -189,7 +189,7 @@ def test_pooling_with_an_absurd_top_is_refused_and_takes_no_time():
 
 @pytest.mark.parametrize("mode", ["CEIL", "FLOOR"])
 def test_a_mean_without_the_padding(mode):
-    """avg_include_pad: false of Intel's Caffe: the divisor is the number of cells inside the image."""
+    """With avg_include_pad: false of Intel's Caffe, the divisor is the number of cells inside the image."""
     x = np.random.default_rng(4).standard_normal((2, 3, 8, 7))
     options = f"pool: AVE kernel_size: 3 stride: 2 pad: 1 avg_include_pad: false round_mode: {mode}"
     got = apply("Pooling", f"pooling_param {{ {options} }}", x)

@@ -1,4 +1,4 @@
-"""PriorBox and PriorBoxClustered, by hand."""
+"""PriorBox and PriorBoxClustered, with values computed by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAP, IMAGE = (1, 2, 1, 2), (1, 3, 20, 40)
 
 
 def made(layer: Layer, shape: tuple[int, ...] = MAP) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (H, W, P, 4) in pixels of the image, and variances."""
+    """Return the boxes (H, W, P, 4) in pixels of the image, and the variances."""
     top = layer(torch.zeros(shape), torch.zeros(IMAGE)).numpy()
     boxes, variances = top[0].reshape(2, *shape[2:], -1, 4)
     return boxes * (40, 20, 40, 20), variances
@@ -26,7 +26,7 @@ def made(layer: Layer, shape: tuple[int, ...] = MAP) -> tuple[np.ndarray, np.nda
 def test_sizes_and_ratios_of_each_cell_in_order():
     options = "min_size: 4 max_size: 9 aspect_ratio: 4 aspect_ratio: 1 aspect_ratio: 0.25 variance: [1, 2, 3, 4]"
     boxes, variances = made(alone("PriorBox", [MAP, IMAGE], f"prior_box_param {{ {options} }}"))
-    sizes = [(4, 4), (6, 6), (8, 2), (2, 8)]  # 1 / 4 comes from flip, and again by itself
+    sizes = [(4, 4), (6, 6), (8, 2), (2, 8)]  # the ratio 1 / 4 follows from flip, and is also given explicitly
     for column, x in enumerate((10, 30)):
         expected = [(x - w / 2, 10 - h / 2, x + w / 2, 10 + h / 2) for w, h in sizes]
         np.testing.assert_allclose(boxes[0, column], expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Layers that users write in Python: how they are found, set up, run and blamed."""
+"""Layers that users write in Python: import, setup, runs, and errors in their code."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Alien:
 
 @pytest.fixture(autouse=True)
 def module(tmp_path, monkeypatch):
-    """The user's module, in the working directory."""
+    """Write the user's module to the working directory."""
     (tmp_path / "mylayers.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

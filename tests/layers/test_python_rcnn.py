@@ -1,4 +1,4 @@
-"""Python layers that call pycaffe as those of py-faster-rcnn do: a source of images, targets and regions."""
+"""Python layers that use pycaffe in the same way as py-faster-rcnn: a source of images, targets and regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Caffe's losses do that a textbook would not: each test is named after the behaviour it keeps."""
+"""Behaviours of Caffe's losses that differ from textbook definitions. Each test has the name of the behaviour."""
 
 from __future__ import annotations
 
@@ -141,9 +141,11 @@ def test_hinge_loss_wants_a_margin_of_one(norm, expected, slopes):
 
 
 @pytest.mark.parametrize("name", ["HingeLoss__l1", "HingeLoss__l2"])
-def test_hinge_reference_diffs_are_those_of_overwritten_margins(name):
-    """Caffe's HingeLoss keeps its margins in the bottom's diff from forward to backward. The recorder wrote a number
-    into every input's diff between the two, so these two files hold the gradient of that number, not of the margins.
+def test_hinge_reference_diffs_are_of_overwritten_margins(name):
+    """Caffe's HingeLoss stores its margins in the diff of the bottom between forward and backward.
+
+    When the reference was recorded, a constant was written to the diffs of all inputs between the two. These two files
+    therefore contain the gradient for that constant.
     """
     case = np.load(shared("golden", "layers", f"{name}.npz"))
     stored, label = case["input_diffs/x"], case["inputs/l"].astype(int)
@@ -228,7 +230,10 @@ def test_accuracy_of_a_net_that_diverged_is_not_perfect():
 
 @pytest.mark.parametrize("shape", [(300, 2), (2, 300, 3)])
 def test_softmax_of_many_short_rows_is_torchs(shape):
-    """It runs over the transposed bottom, which is faster; layout, values and gradient are the same."""
+    """For many short rows, the softmax of the transposed bottom is computed, which is faster.
+
+    Layout, values and gradient are the same.
+    """
     made = alone("Softmax", [shape], f"softmax_param {{ axis: {len(shape) - 1} }}")
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y, expected = made.forward(x), torch.softmax(x, -1)
@@ -251,6 +256,7 @@ def test_the_class_weights_of_segnet_do_not_change_the_divisor():
     (mine,), (theirs,) = torch.autograd.grad(loss, x), torch.autograd.grad(want, x)
     torch.testing.assert_close(mine, theirs)
     plain = loss_of(x, label, options=f"loss_param {{ {options} }}")
-    assert plain.item() == pytest.approx(items[kept].mean().item())  # without the flag the numbers have no effect
+    # class_weighting has no effect without weight_by_label_freqs
+    assert plain.item() == pytest.approx(items[kept].mean().item())
     with pytest.raises(LayerError, match="class_weighting is given 2 times, expected once for each class, 3"):
         loss_of(x, label, options="loss_param { weight_by_label_freqs: true class_weighting: [1, 2] }")

@@ -1,4 +1,4 @@
-"""Rules of Caffe's shape, elementwise and reduction layers, a test each."""
+"""Behaviours of Caffe's shape, elementwise and reduction layers, with one test for each."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_crop_reference_gets_no_gradient():
     assert x.grad[0].tolist() == [0, 1, 1, 1, 0]
     assert reference.grad is None
     assert layer.exempt == (1,)
-    assert layer.constant == ()  # a reference that wants a gradient is no error: it gets zeros
+    assert layer.constant == ()  # a gradient for the reference bottom is no error; it is zero
 
 
 def test_silence_gives_its_bottoms_the_gradient_zero():

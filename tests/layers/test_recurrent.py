@@ -1,4 +1,4 @@
-"""Recurrent layers: state between runs, indicators, the first state, torch's kernel and a trained model."""
+"""Recurrent layers: state between runs, continuation, the initial state, torch's kernel and a trained model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def inputs(steps=T, streams=N, dtype=torch.float64, seed=1):
 
 
 def begins(steps=T, streams=N, dtype=torch.float64):
-    """Sequences that begin at the first step and go on."""
+    """Return the indicators of sequences that start at the first step and continue to the end."""
     cont = torch.ones(steps, streams, dtype=dtype)
     cont[0] = 0
     return cont
@@ -61,7 +61,7 @@ def test_two_runs_of_half_a_sequence_equal_one_run_of_the_whole(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", STATES)
-def test_finding_shapes_leaves_the_state_alone(kind):
+def test_shape_inference_does_not_change_the_state(kind):
     layer, x, cont = recurrent(kind).double(), inputs(), begins()
     expected = recurrent(kind).double()(torch.cat([x, x]), torch.cat([cont, torch.ones_like(cont)]))[T:]
     layer(x, cont)
@@ -152,7 +152,7 @@ def test_lstm_by_the_kernel_of_torch_equals_the_steps_written_out(monkeypatch):
 
 @pytest.mark.parametrize("kind", STATES)
 def test_fractions_and_zeros_of_cont_scale_the_state(kind):
-    """The written-out steps against the equations, by autograd."""
+    """The steps without torch's kernel are compared with the equations, by autograd."""
     layer, x = recurrent(kind).double(), inputs()
     cont = torch.rand(T, N, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     h, c = torch.zeros(2, N, D, dtype=torch.float64)
@@ -189,7 +189,7 @@ def test_debug_info_logs_every_step(caplog, monkeypatch):
 
 
 def adam_updates(path):
-    """What Adam subtracted in the last iteration before this .solverstate, with the rate and moments of its solver."""
+    """Return the last update of Adam before this .solverstate, computed with the rate and moments of its solver."""
     state = caffe_pb2.SolverState.FromString(path.read_bytes())
     history = [np.array(blob.data) for blob in state.history]
     rate = 0.01 * np.sqrt(1 - 0.999**state.iter) / (1 - 0.9**state.iter)
@@ -212,7 +212,7 @@ def test_trained_model_gives_the_reference_outputs_and_gradients():
     names = [(name, index) for name, blobs in net.params.items() for index in range(len(blobs))]
     for (name, index), update in zip(names, adam_updates(folder / "lstm_iter_800.solverstate"), strict=True):
         diff = net.params[name][index].diff
-        # the diffs were recorded on top of the last update, which a solver of Caffe leaves in them
+        # the recorded diffs were added to the last update, which Caffe's solver leaves in the diffs
         stored = case[f"batch|diff|{name}|{index}"] - update.reshape(diff.shape)
         assert_close(diff, stored, f"gradient of {name}, {index}", rtol=2e-5, atol=1e-7)
     assert_close(net.blobs["h"].diff, case["batch|blobdiff|h"], "diff of h", rtol=2e-5)

@@ -1,4 +1,4 @@
-"""Boxes of Cascade R-CNN and MS-CNN against plain loops over maps, fields and cells."""
+"""The box layers of Cascade R-CNN and MS-CNN, compared with plain loops over maps, fields and cells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NORMAL = "bbox_reg_param { bbox_mean: [0, 0.125, 0, -0.125] bbox_std: [0.125, 0.
 
 
 def boxes(deltas: np.ndarray, fields: list[tuple[int, int]], stride: int) -> list[tuple[tuple, list[float]]]:
-    """(image, field, row, column) and box, for deltas (N G, 4, H, W); of NORMAL."""
+    """Yield (image, field, row, column) and the box for deltas (N G, 4, H, W), with the options of NORMAL."""
     found = []
     height, width = deltas.shape[2:]
     for batch, i, j in np.ndindex(len(deltas), height, width):
@@ -36,7 +36,7 @@ def boxes(deltas: np.ndarray, fields: list[tuple[int, int]], stride: int) -> lis
 
 
 def chosen(found: list, least: float) -> np.ndarray:
-    """Rows [image, box, score] of GROUPS's options, from (image, score, box)."""
+    """Return rows [image, box, score] for the options of GROUPS, from (image, score, box)."""
     rows = []
     for image in range(2):
         mine = [

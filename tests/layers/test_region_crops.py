@@ -1,4 +1,4 @@
-"""Crops of boxes and warped or deformed regions, against loops over cells."""
+"""Crops of boxes and warped or deformed regions, compared with loops over cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(7)
 
 
 def bilinear(x: np.ndarray, y: float, across: float) -> np.ndarray:
-    """x (C, H, W) at a place inside."""
+    """Interpolate x (C, H, W) at a position inside it."""
     i, j = min(int(y), x.shape[1] - 1), min(int(across), x.shape[2] - 1)
     k, m = min(i + 1, x.shape[1] - 1), min(j + 1, x.shape[2] - 1)
     f, g = y - i, across - j

@@ -1,4 +1,4 @@
-"""The losses of MS-CNN and Cascade R-CNN against loops over cells, and regions that are widened."""
+"""The losses of MS-CNN and Cascade R-CNN, compared with loops over cells, and enlarged regions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def smooth(d: float) -> float:
 
 
 def goal(truth: np.ndarray, h: int, w: int, field: tuple[float, float]) -> np.ndarray:
-    """The deltas of cell (h, w), of 8 pixels, with a field (width, height)."""
+    """Return the target deltas of the cell (h, w) of 8 pixels, for a field (width, height)."""
     x, y, width, height = truth[1:5, h, w]
     near = (x - (w + 0.5) * 8) / field[0], (y - (h + 0.5) * 8) / field[1]
     return np.array([*near, np.log(width / field[0]), np.log(height / field[1])])
 
 
 def loss(x: np.ndarray, truth: np.ndarray, chosen: np.ndarray, fields: list, bound: bool = True) -> list[float]:
-    """Loss of the chosen cells (N, H, W): cross entropy and smooth L1, each a mean."""
+    """Return the loss of the chosen cells (N, H, W): the means of cross entropy and smooth L1."""
     costs, far = [], []
     ends = np.array([0.5, 0.5, np.log(2), np.log(2)])
     for n, h, w in zip(*np.nonzero(chosen), strict=True):
@@ -98,7 +98,7 @@ def test_the_group_loss_counts_an_images_rows_together():
 def test_accuracy_by_hand():
     truth = np.zeros((1, 6, 1, 3))
     truth[0, :, 0, 0] = [2, 4, 4, 24, 20, 0.9]  # exactly its field
-    truth[0, 5, 0, 1] = 0.5  # overlaps an object too much to be background
+    truth[0, 5, 0, 1] = 0.5  # its overlap with an object is too large for background
     x = np.zeros((1, 7, 1, 3))
     x[0, :3, 0, 0], x[0, :3, 0, 2] = [0, 1, 2], [0, 3, 1]
     options = ONE.replace(" bg_threshold: 0.6 bg_multiple: 2", "")
@@ -106,7 +106,7 @@ def test_accuracy_by_hand():
     assert shares.flatten().tolist() == [0.5, 1]
     assert share.item() == pytest.approx(1)
     none = apply("DetectionAccuracy", f"detection_accuracy_param {{ {options} }}", x, truth * 0, tops=2)
-    assert [y.flatten().tolist() for y in none] == [[0, -1], [-1]]  # of equal scores the last class is first
+    assert [y.flatten().tolist() for y in none] == [[0, -1], [-1]]  # among equal scores, the last class comes first
 
 
 def test_what_these_layers_refuse():

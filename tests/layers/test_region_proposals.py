@@ -1,4 +1,4 @@
-"""Proposals and hard examples against plain loops."""
+"""Proposals and hard examples, compared with plain loops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROPOSAL = f"proposal_param {{ {OPTIONS} }}"
 
 
 def anchors() -> np.ndarray:
-    """The nine anchors of py-faster-rcnn's defaults."""
+    """Return the nine default anchors of py-faster-rcnn."""
     made = []
     for ratio in (0.5, 1, 2):
         width = round((256 / ratio) ** 0.5)
@@ -123,7 +123,7 @@ def test_the_hardest_regions_of_each_image_count():
     weights = np.arange(1.0, 13).reshape(6, 2)
     options = "box_annotator_ohem_param { roi_per_img: 2 ignore_label: -7 }"
     label, weight = apply("BoxAnnotatorOHEM", options, rois, losses, labels, weights, tops=2)
-    assert label.tolist() == [1, 2, 3, -7, 5, -7]  # of the equal losses of regions 0 and 3 the first counts
+    assert label.tolist() == [1, 2, 3, -7, 5, -7]  # regions 0 and 3 have equal losses; the first one is chosen
     kept = np.array([1, 1, 1, 0, 1, 0]).reshape(6, 1)
     np.testing.assert_array_equal(weight, weights * kept)
 
@@ -151,7 +151,7 @@ def test_losses_of_each_region():
 
 
 def test_hard_example_mining_trains(tmp_path):
-    """The layers of R-FCN's training nets, in their order, with their options."""
+    """The net has the layers of R-FCN's training nets, in the same order and with the same options."""
     off = "propagate_down: false propagate_down: false propagate_down: false"
     path = tmp_path / "net.prototxt"
     path.write_text(f"""

@@ -1,4 +1,4 @@
-"""Layers that sample between cells, against plain loops over regions, bins and samples."""
+"""Layers that interpolate between cells, compared with plain loops over regions, bins and samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALIGN = "roi_align_param {{ pooled_h: 2 pooled_w: 3 spatial_scale: 0.25 {} }}"
 
 
 def bilinear(x: np.ndarray, row: float, column: float) -> np.ndarray:
-    """x (C, H, W) between its cells, cut to the map."""
+    """Interpolate x (C, H, W), with positions clamped to the map."""
     row, column = min(max(row, 0), x.shape[1] - 1), min(max(column, 0), x.shape[2] - 1)
     i, j = floor(row), floor(column)
     below, right = min(i + 1, x.shape[1] - 1), min(j + 1, x.shape[2] - 1)

@@ -1,4 +1,4 @@
-"""Targets, output and routing of Cascade R-CNN by hand."""
+"""The targets, output and routing of Cascade R-CNN, with values computed by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_targets_by_hand():
     more = "bbox_reg_param { bbox_mean: [0, 0, 0, 0] bbox_std: [0.1, 0.1, 0.2, 0.2] }"
     tops = apply("ProposalTarget", f"proposal_target_param {{ {OPTIONS} }} {more}", ROIS, TRUTH, tops=7)
     rois, label, target, inside, outside, matched, weight = (y[:, :, 0, 0].numpy() for y in tops)
-    # region 1 has 0.5 of the truth, neither; the ignored box of image 1 is no region; region 3 has a third
+    # region 1 overlaps by 0.5: neither class; the ignored box of image 1 is not a region; region 3 overlaps by a third
     assert label[:, 0].tolist() == [2, 2, 1, 0]
     assert rois.tolist() == [ROIS[0], TRUTH[0][:5], TRUTH[1][:5], ROIS[3]]
     np.testing.assert_allclose(matched[:3, 5], 1)
@@ -86,7 +86,7 @@ def test_decoded_boxes_near_the_truth_are_dropped_in_train():
         apply("DecodeBBox", "decode_bbox_param { gt_iou_thr: 0.05 }", np.zeros((4, 8)), ROIS, truth, phase=TRAIN)
 
 
-def test_wrong_input_is_told():
+def test_errors_for_invalid_input():
     assert_rejected("ProposalTarget", "", (4, 5), (3, 7), tops=6, says="cls_num is 0")
     options = "proposal_target_param { cls_num: 2 fg_thr: 0.3 }"
     assert_rejected("ProposalTarget", options, (4, 5), (3, 7), tops=6, says="expected bg_thr_hg of at most fg_thr")

@@ -1,4 +1,4 @@
-"""Pooling of regions against plain loops over regions and bins."""
+"""Pooling of regions, compared with plain loops over regions and bins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resizing by TensorFlow's rules, and Resize, by hand."""
+"""Resizing by TensorFlow's rules, and Resize, with values computed by hand."""
 
 from __future__ import annotations
 

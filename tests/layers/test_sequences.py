@@ -1,4 +1,4 @@
-"""Recurrent layers of forks, CTC and the losses of faces, against other ways to the same numbers."""
+"""Recurrent layers of forks, CTC and losses for face recognition, compared with independent computations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.layers.cases.ctc import LABELS, ROWS, STARTS
 
 
 def told(path, blank):
-    """What an alignment tells."""
+    """Return the labels that an alignment stands for."""
     return tuple(label for label, _ in itertools.groupby(path) if label != blank)
 
 
 def probability(x, labels, blank):
-    """The probability that scores x (T, C) tell the labels: all alignments one by one."""
+    """Return the probability of the labels for scores x (T, C), as a sum over all alignments."""
     p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
     paths = (path for path in itertools.product(range(x.shape[1]), repeat=len(x)) if told(path, blank) == tuple(labels))
     return sum(np.prod([p[step, label] for step, label in enumerate(path)]) for path in paths)
@@ -82,7 +82,8 @@ def test_lstm_is_bvlcs_with_its_weights_in_another_order():
         for one, two in ((mine.weight_x, other.weight_x), (mine.weight_h, other.weight_h), (mine.bias, other.bias)):
             two.copy_(one)
     rng = np.random.default_rng(2)
-    for cont in ([0, 0, 1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 0, 1, 1, 1]):  # the second run goes on
+    # the second run continues from the state of the first
+    for cont in ([0, 0, 1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 0, 1, 1, 1]):
         x, flags = torch.tensor(rng.normal(size=(8, 5))), torch.tensor(cont, dtype=torch.float64)
         expected = other(x.view(4, 2, 5), flags.view(4, 2))
         torch.testing.assert_close(mine(x, flags), expected.flatten(0, 1))
@@ -123,7 +124,7 @@ def test_centers_have_a_gradient_of_their_own():
     x = torch.tensor([[1.0, 0], [2, 1], [1, 3]], dtype=torch.float64, requires_grad=True)
     loss = layer(x, torch.tensor([0.0, 1, 1]))
     assert loss.item() == pytest.approx((1 + 1 + 4) / 6)
-    (10 * loss).backward()  # the weight of the loss does not reach the centers
+    (10 * loss).backward()  # the loss weight does not affect the update of the centers
     np.testing.assert_allclose(x.grad, np.array([[1, 0], [1, 0], [0, 2]]) * 10 / 3)
     np.testing.assert_allclose(layer.centers.grad, [[-1 / 2, 0], [-1 / 3, -2 / 3], [0, 0]])
 
@@ -169,7 +170,7 @@ def test_triplets_by_hand():
     assert apply("TripletLoss", "triplet_loss_param { margin: 0.5 }", a, p, n).item() == pytest.approx(0.5 / 4)
 
 
-def test_wrong_input_is_told():
+def test_errors_for_invalid_input():
     shapes = (5, 2, 5), (2, 3)
     assert_rejected("CtcLoss", "ctc_loss_param { alphabet_size: 4 time_step: 5 }", *shapes, says="alphabet_size is 4")
     assert_rejected("CtcLoss", "ctc_loss_param { alphabet_size: 5 time_step: 6 }", *shapes, says="time_step is 6")

@@ -1,4 +1,4 @@
-"""Layers that move and sum elements: which element ends where."""
+"""Layers that move and sum elements: the position of each element in the top."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SoftmaxWithLoss takes different ways for small batches, short rows and improbable labels, with one result."""
+"""SoftmaxWithLoss uses different algorithms for small batches, short rows and improbable labels, with equal results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layer is one class on one screen; the tables that `make test-all` prints count what was passed."""
+"""Limits on the size of layer classes, and the tables of passed reference files that `make test-all` prints."""
 
 from __future__ import annotations
 

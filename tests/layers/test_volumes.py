@@ -1,4 +1,4 @@
-"""C3D's layers, against PyTorch's and values written out, and the options that cannot work."""
+"""C3D's layers, compared with PyTorch's and with explicit values, and the errors for invalid options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YOLO's layers against loops over cells and boxes, and what they refuse."""
+"""YOLO's layers, compared with loops over cells and boxes, and the errors for invalid options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sigmoid(x):
 
 
 def iou(a, b):
-    """The overlap of two boxes of centre and size."""
+    """Return the intersection over union of two boxes, each given by centre and size."""
     w, h = (
         min(a[i] + a[i + 2] / 2, b[i] + b[i + 2] / 2) - max(a[i] - a[i + 2] / 2, b[i] - b[i + 2] / 2) for i in (0, 1)
     )
@@ -30,7 +30,7 @@ def iou(a, b):
 
 
 def rows_of(image):
-    """The boxes of an image up to the first row of zeros."""
+    """Return the boxes of an image up to the first row of zeros."""
     return image[: int(np.argmax(image[:, 3] == 0))]
 
 
@@ -140,7 +140,7 @@ def test_the_loss_of_yolo2_by_loops():
     layer = build("RegionLoss", f"region_loss_param {{ {REGION} rescore: 1 thresh: 0.3 }}", x.shape, TRUTH.shape)
     loss = layer(torch.tensor(x), torch.tensor(TRUTH))
     assert loss.item() == pytest.approx((delta**2).sum() / n, rel=1e-6)
-    layer.runs.fill_(6400)  # 12800 images are seen
+    layer.runs.fill_(6400)  # the net has seen 12800 images
     assert layer(torch.tensor(x), torch.tensor(TRUTH)) < loss
 
 
@@ -209,7 +209,7 @@ def test_masks_by_hand():
     np.testing.assert_allclose(y.flatten(), [1 / 3, 0])
 
 
-def test_wrong_input_is_told():
+def test_errors_for_invalid_input():
     shapes = (2, 16, 3, 4), (2, 4, 5)
     assert_rejected("Yolov3", f"yolov3_param {{ {YOLO3} }}", (2, 18, 3, 4), shapes[1], says="expected (N, 16, H, W)")
     assert_rejected("Yolov3", f"yolov3_param {{ {YOLO3} mask: 5 }}", *shapes, says="3 values of mask, expected 2")
@@ -256,7 +256,7 @@ def test_boxes_of_ssd_are_read_as_those_of_yolo(kind, options):
     assert none.item() == pytest.approx(apply(name, f"{kind} {{ {options} }}", x, TRUTH * 0).item())
 
 
-def test_options_without_effect_are_told(caplog):
+def test_options_without_effect_are_reported(caplog):
     text = "yolov3_param { num_class: 2 num: 1 biases: [10, 13] mask: 0 noobject_scale: 2 side: 13 }"
     build("Yolov3", text, (1, 7, 2, 2), (1, 5))
     assert "noobject_scale, side have no effect, as in the fork that has them" in caplog.text

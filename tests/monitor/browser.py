@@ -78,17 +78,17 @@ class Browser:
         return message
 
     def open(self, url: str) -> None:
-        """Go to an address."""
+        """Load the page at an address."""
         self.call("Page.navigate", url=url)
 
     def value(self, script: str) -> Any:
-        """The value of an expression of JavaScript in the page."""
+        """Return the value of a JavaScript expression in the page."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def wait(self, script: str, seconds: float = 15) -> Any:
-        """Wait until an expression is true; returns its value. One that raises is not true yet."""
+        """Wait until an expression is true, and return its value. An expression that raises counts as false."""
         script = f"(() => {{ try {{ return ({script}) }} catch {{ return null }} }})()"
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -109,12 +109,12 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def dark(self, dark: bool) -> None:
-        """Say which colours the system has."""
+        """Set the colour scheme of the system."""
         value = "dark" if dark else "light"
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
     def picture(self, path: Path) -> None:
-        """Write what the page shows into a PNG file."""
+        """Write a screenshot of the page to a PNG file."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:

@@ -36,12 +36,12 @@ DONE = "I1129 11:00:00.000000 1 solver.cpp:332] Optimization Done.\n"
 
 
 def head(rate: float = 0.1, most: int = 1000) -> str:
-    """The beginning of a log."""
+    """Return the first lines of a log."""
     return HEAD.format(rate=rate, most=most)
 
 
 def lines(iteration: int, loss: float, rate: float = 0.1) -> str:
-    """What a log says at an iteration, ten of which take a second."""
+    """Return the log lines of an iteration; ten iterations take a second."""
     seconds = iteration // 10
     stamp = f"I1129 {10 + seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{iteration % 10}00000 1"
     return (
@@ -52,13 +52,13 @@ def lines(iteration: int, loss: float, rate: float = 0.1) -> str:
 
 
 def log(path: Path, count: int, step: int = 10, rate: float = 0.1) -> Path:
-    """A log of `count` reports."""
+    """Return a log of `count` reports."""
     path.write_text(head(rate, count * step) + "".join(lines(i * step, 2 / (1 + i)) for i in range(count)))
     return path
 
 
 def read_all(board: Board) -> Board:
-    """Read all that there is."""
+    """Read until no new data are found."""
     while board.read()[1]:
         pass
     return board
@@ -66,7 +66,7 @@ def read_all(board: Board) -> Board:
 
 @contextmanager
 def served(board: Board) -> Iterator[str]:
-    """The address of a server that shows the board."""
+    """Run a server that shows the board; yield its address."""
     from caffe.monitor.server import server as server_of
     from caffe.web import address, listening
 
@@ -88,7 +88,7 @@ def served(board: Board) -> Iterator[str]:
 
 
 def fetch(url: str, data: bytes | None = None, **headers: str) -> Any:
-    """What an address answers: bytes, or the content of JSON. An error's text is returned, too."""
+    """Return the response of an address: bytes, or the decoded JSON. The text of an error is returned as well."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=120) as answer:
             kind, content = answer.headers["content-type"], answer.read()

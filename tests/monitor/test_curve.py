@@ -1,4 +1,4 @@
-"""Curves: what columns show of them."""
+"""Curves, reduced to a number of columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs that grow, are cut, rewritten, rotated, deleted or are none; event files; the index."""
+"""Logs that grow, are truncated, rewritten, rotated or deleted, or are not logs; event files; the index."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_the_index_of_a_folder_that_cannot_be_written_lies_in_the_cache(tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = log(tmp_path / "a.log", 2000)
     beside, cached = index.paths(path)
-    beside.mkdir()  # so that no file can have this name, for root neither
+    beside.mkdir()  # so that no file can have this name, not even for root
     read_all(Board([path])).close()
     assert cached.is_file()
     read_all(Board([path]))

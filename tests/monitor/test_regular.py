@@ -1,4 +1,4 @@
-"""Lines that are read many at a time give the same curves as lines that are read one by one."""
+"""Parsing many lines at a time gives the same curves as parsing line by line."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def _log(kind: str) -> str:
 
 @pytest.mark.parametrize("kind", ["plain", "tests", "two days", "resumed", "odd lines", "windows"])
 def test_same_curves(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Iterations and values are equal, and times up to the rounding of a sum."""
+    """Iterations and values are equal, and times are equal up to the rounding of a sum."""
     path = tmp_path / "run.log"
     path.write_text(_log(kind), newline="")
     fast, regular = LogSource(path), []
@@ -75,7 +75,9 @@ def test_same_curves(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_extend_is_add() -> None:
-    """A run that goes back replaces what followed, also within one call and against what was there."""
+    """If a run goes back to an earlier iteration, its new values replace the later ones, also within one call and
+    between calls.
+    """
     x = np.array([5, 6, 7, 6, 8, 2, 3])
     one, many = Curve(), Curve()
     for curve in (one, many):
@@ -91,7 +93,7 @@ def test_extend_is_add() -> None:
 
 
 def test_text_of_two_tags() -> None:
-    """A text that stands for two curves is not regular."""
+    """A text that belongs to two curves is not regular."""
     line = b"I1129 10:00:00.000000 1 s] Iteration 1, loss = 2\n"
     forms = Forms()
     assert forms.add(Form(b" 1 s] Iteration ", "loss", b"loss = "))

@@ -1,4 +1,4 @@
-"""The server: what it answers, to whom, and that the page names no other place."""
+"""The server: its responses, the clients that it accepts, and that the page loads nothing from other servers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_page_names_no_other_place():
     allowed = {"http://www.w3.org/2000/svg"}
     for name, text in ours.items():
         if name != "uPlot.LICENSE":
-            text = re.sub(r"^/\*.*?\*/", "", text, flags=re.DOTALL)  # uPlot tells where it comes from
+            text = re.sub(r"^/\*.*?\*/", "", text, flags=re.DOTALL)  # the licence comment of uPlot names its address
             assert set(re.findall(r"(?:https?:)?//[\w.-]+\.\w[^\s\"']*", text)) <= allowed, name
 
 

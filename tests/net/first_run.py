@@ -1,9 +1,10 @@
-"""Builds, runs and trains every ordinary net in one process, and prints those that made torch import its compiler.
+"""Builds, runs and trains all nets of the repository in one process, and prints those that made torch import its
+compiler.
 
     python -m tests.net.first_run
 
-A net's weights go through a file. Data layers are replaced by blobs of zeros; batches, images and fully connected
-layers are small where the net allows it.
+The weights of a net are saved and loaded. Data layers are replaced by blobs of zeros. Batches, images and fully
+connected layers are small if the net allows it.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ IMAGES = {
     "googlenet": (2, 3, 224, 224),
     "bvlc": (2, 3, 67, 67),
 }
-"""Shape of the data, by a part of the net's path."""
+"""The shape of the data, by a part of the net's path."""
 DEEP = ("resnet34", "resnet101", "resnet152", "vgg19")
-"""Models of the same layers as shallower ones."""
+"""Models with the same types of layers as shallower models, which are skipped."""
 OTHERS = {"examples/recurrent/lstm_train.prototxt": {"character": (3, 2), "cont": (3, 2), "next": (3, 2)}}
 
 
 def nets() -> Iterator[tuple[str, Any, int]]:
-    """Name, NetParameter and phase of each net."""
+    """Yield the name, NetParameter and phase of each net."""
     for name in sorted(set(models.__all__) - set(DEEP)):
         size = {"lenet": 28, "googlenet": 64, "alexnet": 67, "squeezenet": 67}.get(name, 32)
         for phase in (TEST, TRAIN):
@@ -52,7 +53,7 @@ def nets() -> Iterator[tuple[str, Any, int]]:
 
 
 def small(net: Any, name: str) -> Any:
-    """The net for few images."""
+    """Reduce the net to a small batch."""
     for shape in (shape for layer in net.layer for shape in layer.input_param.shape):
         if len(shape.dim) == 4:
             shape.dim[:] = [2, *next((sizes for part, sizes in IMAGES.items() if part in name), shape.dim)[1:]]
@@ -60,7 +61,7 @@ def small(net: Any, name: str) -> Any:
 
 
 def fed(net: Any, name: str, phase: int) -> Any:
-    """The net with Input layers in place of its data layers."""
+    """Return the net with Input layers in place of its data layers."""
     data = [layer for layer in net.layer if not layer.bottom]
     tops = dict.fromkeys(top for layer in data for top in layer.top)
     shapes = OTHERS.get(name) or dict(zip(tops, (next(s for p, s in IMAGES.items() if p in name), (2,)), strict=False))
@@ -72,7 +73,7 @@ def fed(net: Any, name: str, phase: int) -> Any:
 
 
 def run(param: Any, phase: int, folder: Path) -> None:
-    """Build, save, load and run; in TRAIN as a solver does, by both runners."""
+    """Build, save, load and run the net; in TRAIN as a solver does, layer by layer and as one module."""
     for layer in param.layer:
         if layer.inner_product_param.num_output == 4096:
             layer.inner_product_param.num_output = 64

@@ -1,4 +1,4 @@
-"""Memory that is kept for the next step."""
+"""Freed memory stays allocated for the next step."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def counts() -> Counts:
 
 
 @pytest.mark.skipif(NAME != "glibc" or VERSION < [2, 33], reason="no glibc that tells")
-def test_large_blocks_are_apart_for_a_while():
+def test_large_blocks_are_allocated_separately_within_the_block():
     assert keep_freed_memory()
-    before, size = counts().apart, counts().free + 2**23  # no freed block has room for it
+    before, size = counts().apart, counts().free + 2**23  # no freed block is large enough
     with large_blocks_apart():
         large = torch.empty(size, dtype=torch.uint8)
         assert counts().apart >= before + size
@@ -65,7 +65,7 @@ def test_large_blocks_are_apart_for_a_while():
     assert len(large) == size
 
 
-def test_only_the_first_pass_of_a_net_has_them_apart(monkeypatch):
+def test_only_the_first_pass_of_a_net_allocates_large_blocks_separately(monkeypatch):
     passes = []
 
     @contextlib.contextmanager

@@ -1,8 +1,10 @@
-"""A net through torch.compile computes what it computes without."""
+"""A net with torch.compile computes the same results as without it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from caffe import models
 from caffe.errors import CaffeError
 from caffe.layers import Layer, base
 from caffe.net import Net
-from caffe.net.engines.compiled import Compiled, check_compiler
+from caffe.net.engines.compiled import Compiled, _CompiledRun, check_compiler
 from caffe.proto import caffe_pb2, text
 
 INPUTS = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 5 dim: 3 dim: 9 dim: 8 } '
@@ -84,7 +86,9 @@ def check_training(net: Net, twin: Net) -> None:
 
 @pytest.fixture
 def traced_only(monkeypatch):
-    """torch.compile that hands the function on: what is cut out for it is tested without a compiler."""
+    """Replace torch.compile by a function that returns its argument, to test the choice of compiled parts without a
+    compiler.
+    """
     monkeypatch.setattr("caffe.net.engines.compiled.check_compiler", lambda: None)
     monkeypatch.setattr("torch.compile", lambda module, **_: module)
 
@@ -122,6 +126,48 @@ def test_blobs_that_a_step_does_not_fill_are_an_error(traced_only):
     net.compile()
     net.forward_backward()
     assert net.blobs["c"].data is view, "an array that is held is kept up to date"
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Replace torch.compile by a function that warns as torch does while it compiles, at the first call for a shape.
+
+    Yields the list of the runs that were made with the settings for compilation.
+    """
+    found, known = [], set()
+
+    def compile_(function, **_):
+        def run(given):
+            if given[0].shape not in known:
+                known.add(given[0].shape)
+                warnings.warn("The .grad attribute of a Tensor that is not a leaf", stacklevel=1)
+            return function(given)
+
+        return run
+
+    @contextlib.contextmanager
+    def settings(**values):
+        found.append(values)
+        yield
+
+    monkeypatch.setattr("torch.compile", compile_)
+    monkeypatch.setattr("caffe.torch_internals.functorch_settings", lambda values: settings(**values))
+    return found
+
+
+def test_settings_for_compilation_apply_to_the_first_run_of_each_shape(compilations):
+    """Later runs do not change torch's settings, and torch's warning about `.grad` is not shown."""
+
+    class Doubled:
+        def compute(self, given):
+            return [2 * given[0]]
+
+    run = _CompiledRun(Doubled(), frozen=False)
+    for size in (2, 2, 3, 2, 3):
+        assert torch.equal(run([torch.ones(size)], True)[0], torch.full((size,), 2.0))
+    assert len(compilations) == 2
+    run([torch.ones(4)], False)  # uncompiled: the weights are not frozen
+    assert len(compilations) == 2
 
 
 def test_frozen_weights_that_change_are_no_longer_frozen(traced_only, caplog):

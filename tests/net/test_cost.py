@@ -1,4 +1,4 @@
-"""Costs of layers against numbers worked out by hand."""
+"""Costs of layers, compared with numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { di
 
 
 def costs(prototxt, phase=caffe_pb2.TRAIN):
-    """Each layer's (FLOPs forward, FLOPs backward, bytes) by name, after a run."""
+    """Return (FLOPs forward, FLOPs backward, bytes) of each layer by name, after a run."""
     net = Net(text.parse(prototxt, caffe_pb2.NetParameter()), phase)
     net.forward_loss()
     found = {step.layer.name: cost.cost(step) for step in net.steps}
@@ -40,7 +40,7 @@ def test_a_small_convolutional_net():
     conv2 = 2 * 2 * 3 * (5 * 3) * 4
     ip = 2 * 2 * 11 * 3
     assert found["data"] == (0, 0, 4 * 420)
-    assert found["conv1"] == (conv1, conv1, 4 * (420 + 120 + 4 * 27 + 4))  # nobody wants the data's gradient
+    assert found["conv1"] == (conv1, conv1, 4 * (420 + 120 + 4 * 27 + 4))  # the gradient of the data is not needed
     assert found["relu"] == (0, 0, 4 * 2 * 120)
     assert found["conv2"] == (conv2, 2 * conv2, 4 * (120 + 90 + 12))
     assert found["pool"] == (0, 0, 4 * (90 + 6))

@@ -1,4 +1,4 @@
-"""Recorded training passes: the same numbers as passes that run. The device's part is played by the processor."""
+"""Recorded training passes give the same numbers as ordinary passes. The tests simulate the GPU on the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "z" bottom: "t" top: "loss"
 
 
 class Tape:
-    """Stands in for a CUDA graph: a replay does the work again and writes into the tensors of the first time."""
+    """Replaces a CUDA graph: a replay runs the recorded function again and writes into the tensors of the first run."""
 
     def __init__(self):
         self.records = self.replays = 0
@@ -107,7 +107,7 @@ def test_gradients_add_up_until_they_are_cleared(tape):
     np.testing.assert_allclose(net.params["ip"][0].diff, 3 * once, rtol=1e-5)
 
 
-def test_another_shape_is_recorded_anew(tape):
+def test_another_shape_is_recorded_again(tape):
     solver = taped(tape)
     feed(solver, 1)
     solver.step(WARM_UP + 2)
@@ -120,8 +120,8 @@ def test_another_shape_is_recorded_anew(tape):
     assert solver.net.blobs["z"].shape == (2, 3)
 
 
-def test_another_loss_scale_is_recorded_anew(tape, monkeypatch):
-    monkeypatch.setattr("caffe.net.net.check_precision", lambda *_: None)  # the processor plays the GPU
+def test_another_loss_scale_is_recorded_again(tape, monkeypatch):
+    monkeypatch.setattr("caffe.net.net.check_precision", lambda *_: None)  # the CPU stands in for the GPU
     solver = taped(tape, precision="FLOAT16")
     feed(solver, 1)
     for _ in range(2):

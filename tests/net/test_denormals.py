@@ -1,4 +1,4 @@
-"""Denormal numbers are zero in backward of a training step, and nowhere else."""
+"""Denormal numbers are flushed to zero in the backward pass of a training step, and nowhere else."""
 
 from __future__ import annotations
 

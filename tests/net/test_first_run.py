@@ -1,4 +1,4 @@
-"""The first net of a process: it must not wait for torch to import the compiler that it does not use."""
+"""The first net of a process must not import torch's compiler, which takes seconds and is not used."""
 
 from __future__ import annotations
 

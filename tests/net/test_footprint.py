@@ -34,7 +34,7 @@ def net():
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot reset the peak")
 def test_the_peak_is_that_of_the_run(net):
     keep_freed_memory()
-    np.ones(100 * MB, np.int8).sum()  # a higher peak before, whose memory is kept: neither must count
+    np.ones(100 * MB, np.int8).sum()  # an earlier, higher peak, and memory that stays allocated: neither must count
 
     def run():
         np.ones(40 * MB, np.int8).sum()
@@ -57,7 +57,7 @@ def test_where_the_peak_cannot_be_reset_it_is_the_process_s(net, monkeypatch):
     assert len(runs) == 3
 
 
-def test_where_the_system_tells_nothing(net, monkeypatch):
+def test_systems_that_report_no_memory(net, monkeypatch):
     monkeypatch.setattr("caffe.net.measure.footprint.resource", None)
     monkeypatch.setattr("caffe.net.measure.footprint._status", lambda name: {}[name])
     assert footprint(net, net.forward_backward) == Footprint(None, None, "")

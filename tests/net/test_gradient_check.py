@@ -1,4 +1,4 @@
-"""The gradient check: right gradients pass near kinks, clamps and in float32, and seeded mistakes do not."""
+"""The gradient check accepts correct gradients near kinks and clamps and in float32, and finds seeded mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.layers.cases import CASES
 
 
 def check(tmp_path, text: str, phase: int = caffe_pb2.TRAIN, **data: np.ndarray) -> dict[str, set[str]]:
-    """The verdicts on each layer of a net; `data` are the values of DummyData-like Input blobs."""
+    """Return the verdict on each layer of a net. `data` are the values of the Input blobs."""
     path = tmp_path / "net.prototxt"
     path.write_text(text)
     net = Net(path, phase)
@@ -34,7 +34,7 @@ def dummy(shape: tuple[int, ...], filler: str, name: str = "data") -> str:
 
 FIRST = {case.type: case for case in reversed(CASES)}
 QUICK = list(FIRST.values())[::3]
-"""A case for every third type. Each type's gradients are compared with slopes by the tests of the layers, too."""
+"""A case for every third type. The tests of the layers also check the gradients of every type numerically."""
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,13 @@ def test_each_layer_type_gets_a_right_verdict(case, tmp_path):
     ids=lambda text: text.split('"')[1],
 )
 def test_many_kinks_within_the_step(layer, tmp_path, monkeypatch):
-    """Values that lie within a hundred-thousandth of a kink or of each other, as those of an image's background do."""
+    """Many values differ from a kink or from each other by less than 1e-5, like the pixels of the background of an
+    image.
+    """
     monkeypatch.setattr(gradient_check, "_moved", lambda x, generator: (x.clone()).requires_grad_())
     net = dummy((20, 8, 24, 24), 'type: "gaussian" std: 1e-6') + dummy((1,), 'type: "constant" value: 1', "one")
     text = net + f'layer {{ name: "layer" {layer} bottom: "sum" top: "top" }}'
-    # some values of the usual size make the step a usual one
+    # some values of usual size, so that the step has the usual size
     mixed = """layer { name: "big" type: "DummyData" top: "big"
         dummy_data_param { shape { dim: 20 dim: 8 dim: 1 dim: 24 } data_filler { type: "gaussian" std: 5 } } }
         layer { name: "sum" type: "Concat" bottom: "data" bottom: "big" top: "sum" concat_param { axis: 2 } }
@@ -72,7 +74,7 @@ def test_many_kinks_within_the_step(layer, tmp_path, monkeypatch):
     assert check(tmp_path, text)["layer"] <= {"right"}
 
 
-def test_clamped_places_are_told_and_left_out(tmp_path):
+def test_clamped_elements_are_reported_and_skipped(tmp_path):
     net = dummy((7, 5), 'type: "gaussian" std: 300') + dummy((7,), 'type: "constant" value: 2', "label")
     text = net + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "data" bottom: "label" top: "loss" }'
     (verdict,) = check(tmp_path, text)["loss"]
@@ -123,7 +125,7 @@ class _Negative(_OnePercent):
 
 
 class _Single(_OnePercent):
-    """Right, but computed in float32."""
+    """A correct gradient, computed in float32."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

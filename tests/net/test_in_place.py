@@ -1,4 +1,4 @@
-"""Layers that work in place must keep their bottom's shape."""
+"""Layers that run in place must not change the shape of their bottom."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def test_reshape_refuses_another_shape_in_place(tmp_path):
 
 
 def test_filter_in_place_is_refused(tmp_path):
-    """Its top has fewer items than its bottom, as the values have it."""
+    """Its top has fewer items than its bottom, depending on the values."""
     with pytest.raises(LayerError, match=r"works in place on .'x'.*give the tops names of their own"):
         build(tmp_path, 'type: "Filter" bottom: "s"')

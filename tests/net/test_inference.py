@@ -1,4 +1,4 @@
-"""A net that is optimised for inference gives what the net gives layer by layer, whatever is done to it."""
+"""A net that is optimized for inference gives the same results as layer by layer, also after changes to the net."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def outputs(net: Net) -> dict[str, np.ndarray]:
 
 
 def check(net: Net, twin: Net) -> None:
-    """`net`, optimised, and `twin`, layer by layer, agree on the outputs."""
+    """Assert that the outputs of `net`, which is optimized, equal those of `twin`, which runs layer by layer."""
     for name, expected in outputs(twin).items():
         noise = 1e-6 * (1 + np.nan_to_num(np.abs(expected)).max(initial=0))
         np.testing.assert_allclose(net.forward()[name], expected, rtol=1e-4, atol=noise, err_msg=name)
@@ -102,7 +102,7 @@ def runs(net: Net) -> int:
 CHAIN_BEHIND = [layer("Dropout", "g", "h"), relu("h", "i"), layer("Silence", "h", "")]
 ADD = layer("Eltwise", "c d", "s")
 SKIP = "kernel_size: 1 stride: 2"
-STAGE = [  # a residual block, and the first convolutions of the next stage, which read every other cell of its top
+STAGE = [  # a residual block, and the first convolutions of the next stage, which have stride 2
     *(conv("a", "x", "c"), conv("e", "c", "e"), relu("e"), conv("b", "e", "d", more="kernel_size: 1"), ADD, relu("s")),
     *(conv("f", "s", "f", more=SKIP), conv("g", "s", "g", more=SKIP), layer("Eltwise", "f g", "h")),
 ]
@@ -208,7 +208,7 @@ NETS = {
 
 @pytest.fixture(autouse=True)
 def as_if_large(monkeypatch):
-    """Let these small nets take the kernels of large ones."""
+    """Let small nets use the kernels that are meant for large nets."""
     monkeypatch.setattr(product, "_FEW_PRODUCTS", 0)
     monkeypatch.setattr(product, "_FEW_WEIGHTS", 0)
 
@@ -513,7 +513,7 @@ def test_unchanged_weights_are_folded_once(monkeypatch):
     assert not folded
 
 
-def test_a_solvers_update_is_seen_through_shared_weights():
+def test_a_solvers_update_is_visible_through_shared_weights():
     param = text.parse('base_lr: 0.5 lr_policy: "fixed" ema_decay: 0.5', caffe_pb2.SolverParameter())
     loss = layer("EuclideanLoss", "ip ip2", "loss")
     net_text = "\n".join([IN, *CHAIN[:-1], dense("ip2", "p", "ip2"), loss])
@@ -536,7 +536,7 @@ def test_a_solvers_update_is_seen_through_shared_weights():
         check(net, twin)
 
 
-def test_a_watch_sees_both_sides_of_a_parameter_shared_under_another_shape():
+def test_a_watch_notices_writes_to_both_blobs_of_a_parameter_shared_in_another_shape():
     one = dense("a", "x", "c")[:-1] + 'param { name: "w" share_mode: PERMISSIVE } }'
     two = dense("b", "x", "d", "transpose: true")[:-1] + 'param { name: "w" share_mode: PERMISSIVE } }'
     net, twin = make(one, two, ADD), make(one, two, ADD)

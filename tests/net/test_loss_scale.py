@@ -1,4 +1,6 @@
-"""The scale of float16 gradients: halves on overflow, doubles after a while, gives up at the end."""
+"""The loss scale of float16 gradients: halved after an overflow, doubled after some updates, and an error at its
+minimum.
+"""
 
 from __future__ import annotations
 

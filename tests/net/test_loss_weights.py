@@ -1,8 +1,7 @@
-"""Loss weights of blobs that other layers read: value and gradient as in real Caffe, whatever runs the net.
+"""Loss weights of blobs that other layers read: loss and gradient are as in real Caffe, in every way to run a net.
 
 A blob's diff starts as its loss weight, and the backward pass of a layer that reads the blob overwrites it. The
-expected numbers are what BVLC Caffe 1.0 prints and computes at the first iteration. Where it differs, the comment says
-how.
+expected numbers are those of BVLC Caffe 1.0 in the first iteration. Comments describe the differences.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ CASES = {  # layers, the loss, the gradient of ip's weight
     "two readers, one without weight": (L + power("l", "p", 3, ONE) + power("l", "q", 5), 0.2, 1.5),
     "twice in one sum": (L + SUM.replace("MORE", "").replace("l1", "l").replace("l2", "l"), 0.15, 1),
     "weight 0 written, and read": (loss("l", "loss_weight: 0") + power("l", "p", 3, ONE), 0.15, 1.5),
-    # of a loss whose weight is written Caffe counts the value once more, with weight 1, if the blob has readers
+    # if a loss has an explicit weight and its blob has readers, Caffe adds the value once more, with weight 1
     "weight written, and read": (loss("l", ONE) + power("l", "p", 3, ONE), 0.25 - 0.05, 2),
     "weight 2 written, and read": (loss("l", "loss_weight: 2") + power("l", "p", 3, ONE), 0.3 - 0.05, 2.5),
     "weight written, read without propagation": (
@@ -136,10 +135,10 @@ def test_compiled():
 @each
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_in_16_bits(layers, value, slope, precision, monkeypatch):
-    monkeypatch.setattr("caffe.net.net.check_precision", lambda *_: None)  # the processor plays the GPU
+    monkeypatch.setattr("caffe.net.net.check_precision", lambda *_: None)  # the CPU stands in for the GPU
     net = net_of(layers, precision=precision)
     if net.loss_scale is not None:
-        net.loss_scale.value = 1024  # of which the largest slope is still in the range of float16
+        net.loss_scale.value = 1024  # with this scale, the largest gradient is still in the range of float16
     check(net, value, slope, rel=0.02)
 
 

@@ -1,4 +1,4 @@
-"""The net run as one piece equals the net run layer by layer."""
+"""A run of the whole net gives the same results as a run layer by layer."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_forward_and_update_on_a_fake_gpu(net, monkeypatch):
                 Update(x, torch.empty_like(x), [torch.empty_like(x) for _ in range(rule.history)], 0.1, 0.01)
                 for x in there.values()
             ]
-            monkeypatch.setattr(type(rule), "kernel", None)  # torch's kernels know no fake tensors
+            monkeypatch.setattr(type(rule), "kernel", None)  # torch's kernels do not accept fake tensors
             rule.apply(updates, 1, 0.5)
 
 

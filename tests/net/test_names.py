@@ -1,4 +1,4 @@
-"""Layers that share a name: refused where something is stored by it, told of otherwise."""
+"""Layers with the same name: an error if blobs or positions are stored by that name, otherwise a warning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def relu(name: str, top: str = "x") -> str:
 
 @pytest.fixture
 def build(tmp_path):
-    """Builds the net of the given layers, one on each line after the first."""
+    """Return a function that builds a net of the given layers, one on each line after the first."""
 
     def build(*layers: str, phase: int = caffe.TEST) -> caffe.Net:
         path = tmp_path / "net.prototxt"
@@ -62,7 +62,7 @@ def test_two_layers_without_a_name_of_which_one_has_blobs_are_refused(build, tmp
 
 
 def test_two_data_layers_of_one_name_are_refused(build):
-    """A snapshot stores where they stand by name."""
+    """A snapshot stores the positions of data layers by name."""
     shape = "memory_data_param { batch_size: 1 channels: 1 height: 1 width: 1 }"
     data = f'layer {{ name: "d" type: "MemoryData" top: "%s" top: "%s" {shape} }}'
     with pytest.raises(LayerError, match="has the name of an earlier layer"):
@@ -145,8 +145,8 @@ def test_layers_without_blobs_are_left_out_of_hdf5_where_their_name_is_no_path(b
     np.testing.assert_array_equal(net.params["ip"][0].data, weights)
 
 
-def test_a_file_with_two_layers_of_one_name_gives_the_second_and_says_so(build, tmp_path, caplog):
-    """As the original, which fills the net's layer twice. A layer without blobs takes no weights away."""
+def test_a_file_with_two_layers_of_one_name_loads_the_second_and_warns(build, tmp_path, caplog):
+    """The original also fills the net's layer twice. A layer of this name without blobs discards no weights."""
     paths = [tmp_path / f"{name}.caffemodel" for name in ("first", "second", "both")]
     nets = [build(dense("ip", "a")), build(dense("ip", "a")), build(relu("ip"))]
     for net, path in zip(nets, paths, strict=True):
@@ -160,7 +160,7 @@ def test_a_file_with_two_layers_of_one_name_gives_the_second_and_says_so(build, 
 
 
 def test_tops_that_a_net_adds_are_not_written():
-    """A loss without a top gets one, which is no part of the definition."""
+    """A loss without a top gets an automatic top, which is not part of the definition."""
     loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "x" bottom: "y" }'
     inputs = 'layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 2 } } }'
     net = caffe.Net(text.parse(inputs + loss, caffe_pb2.NetParameter()), caffe.TEST)

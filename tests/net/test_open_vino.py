@@ -1,4 +1,4 @@
-"""A net on OpenVINO gives what the net gives layer by layer, whatever is done to it."""
+"""A net on OpenVINO gives the same results as layer by layer, also after changes to the net."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ from caffe.net.engines.open_vino import OpenVino
 from caffe.net.engines.vino import run as open_vino_run
 
 
-def optimised(*parts: str, keep: tuple[str, ...] = ()) -> tuple[Net, Net]:
-    """A net on OpenVINO, and its twin that runs layer by layer."""
+def optimized(*parts: str, keep: tuple[str, ...] = ()) -> tuple[Net, Net]:
+    """Return a net on OpenVINO, and an equal net that runs layer by layer."""
     net, twin = make(*parts), make(*parts)
     net.optimize(keep=keep, engine="openvino")
     return net, twin
 
 
 def parts_of(net: Net) -> list[str]:
-    """Who ran what: "piece" for layers that OpenVINO ran, the names of the others."""
+    """Return how the layers were run: "piece" for layers on OpenVINO, the names of the others."""
     engine = net.runner.engine
     assert isinstance(engine, OpenVino)
     for run in engine.runs:
@@ -64,19 +64,19 @@ def parts_of(net: Net) -> list[str]:
 
 
 def settings_of(net: Net) -> dict[str, object]:
-    """What OpenVINO was told for the last piece."""
+    """Return the settings of OpenVINO for the last piece."""
     model = list(net.runner.engine.runs[-1].runs.values())[-1]._request.get_compiled_model()
     return {name: model.get_property(name) for name in ("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS")}
 
 
 APART = {"norm of the batch": ["BatchNorm.c"], "padding skipped": ["b"]}
-"""What torch runs: a layer that gathers statistics, and one that OpenVINO gets wrong."""
+"""Layers that run on torch: one updates statistics, and for the other OpenVINO gives wrong results."""
 SOME = {*list(NETS)[::2], *APART}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n not in SOME)) for n in NETS])
 def test_open_vino_equals_layer_by_layer(name):
-    net, twin = optimised(*NETS[name][0])
+    net, twin = optimized(*NETS[name][0])
     for seed in (2, 3, 4):
         for each in (net, twin):
             feed(each, seed)
@@ -102,10 +102,10 @@ REFUSED = {
     "PyramidROIAlign": {"plain"},
     "RNN": {case.name for case in CASES},
 }
-"""Cases that run on torch: OpenVINO has no rule for them, or the layers remember something."""
+"""Cases that run on torch, because OpenVINO does not support them or the layers have a state."""
 KINDS = sorted({case.type for case in CASES})
 OFTEN = {*KINDS[::16], "Convolution", "Deconvolution", "InnerProduct", "Pooling", "BatchNorm", "Scale", "LRN"}
-"""The types of every run, with one case each; those of long runs are all, with all of their cases."""
+"""The types that are tested in every run, with one case each. Long runs test all types with all cases."""
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_every_layer_type(kind, count):
 
 
 def deploy(name: str) -> Net:
-    """A net of the repository with random weights of a size that keeps values alive."""
+    """Return a net of the repository with random weights, scaled so that activations do not vanish."""
     builder = getattr(models, name, None)
     net = Net(builder(batch=2, train=False) if builder else ROOT / name, caffe.TEST)
     generator = torch.Generator().manual_seed(3)
@@ -175,7 +175,7 @@ def test_whole_nets(name):
 
 def test_layers_become_the_operators_that_open_vino_is_quick_at():
     lrn = layer("LRN", "p", "n", "lrn_param { local_size: 3 alpha: 0.5 }")
-    net, twin = optimised(CHAIN[0], layer("PReLU", "c", "c"), CHAIN[4], lrn)
+    net, twin = optimized(CHAIN[0], layer("PReLU", "c", "c"), CHAIN[4], lrn)
     check(net, twin)
     model = next(iter(net.runner.engine.runs[0].runs.values()))._request.get_compiled_model().get_runtime_model()
     kinds = [node.get_rt_info()["layerType"].astype(str) for node in model.get_ops()]
@@ -187,11 +187,11 @@ def test_layers_become_the_operators_that_open_vino_is_quick_at():
 
 
 def test_an_input_of_which_only_the_shape_is_used_is_no_input_of_the_model():
-    """The priors are in one piece with the layers around them, though they use shapes only."""
+    """The priors are in the same piece as the layers around them, although they use only shapes."""
     small = layer("Convolution", "x", "map", "convolution_param { num_output: 2 kernel_size: 3 stride: 2 }")
     prior = "prior_box_param { min_size: 4 variance: 0.1 }"
     for parts in ([small, layer("PriorBox", "map x", "prior", prior)], [layer("PriorBox", "x x", "prior", prior)]):
-        net, twin = optimised(*parts)
+        net, twin = optimized(*parts)
         check(net, twin)
         assert parts_of(net) == ["in", "piece"]
 
@@ -199,14 +199,14 @@ def test_an_input_of_which_only_the_shape_is_used_is_no_input_of_the_model():
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_kept_stays_as_it_was_made(name):
     parts, keep = KEPT[name]
-    net, twin = optimised(*parts, keep=tuple(keep))
+    net, twin = optimized(*parts, keep=tuple(keep))
     check(net, twin)
     for blob in keep:
         near(net.blobs[blob].data, twin.blobs[blob].data)
 
 
 def test_other_blobs_are_an_error_and_stepwise_returns():
-    net, twin = optimised(*CHAIN, keep=("p",))
+    net, twin = optimized(*CHAIN, keep=("p",))
     check(net, twin)
     near(net.blobs["p"].data, twin.blobs["p"].data)
     with pytest.raises(CaffeError, match=r'blob "c".*keep=\["c"\]'):
@@ -232,7 +232,7 @@ def test_arrays_that_are_held_show_the_new_values():
             near(array, twin.blobs["ip"].data)
         near(inner, twin.blobs["c"].data[1])
     assert isinstance(net.runner.engine, OpenVino)
-    net.optimize()  # without OpenVINO: what was handed out goes on
+    net.optimize()  # without OpenVINO: arrays that the user holds stay valid
     feed(net, 7)
     feed(twin, 7)
     check(net, twin)
@@ -240,7 +240,7 @@ def test_arrays_that_are_held_show_the_new_values():
 
 
 def test_parts_and_callbacks_run_layer_by_layer():
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     net.forward()
     seen: list[int] = []
     net.after_forward(seen.append)
@@ -254,7 +254,7 @@ def test_parts_and_callbacks_run_layer_by_layer():
 def test_losses_and_scores_run_between():
     score = 'layer { name: "labels" type: "Input" top: "t" input_param { shape { dim: 5 } } }'
     parts = [*CHAIN, score, layer("SoftmaxWithLoss", "ip t", "loss"), layer("Accuracy", "ip t", "top1")]
-    net, twin = optimised(*parts)
+    net, twin = optimized(*parts)
     assert net.evaluate() == pytest.approx(twin.forward_loss(), rel=1e-5)
     check(net, twin)
     assert parts_of(net) == ["in", "piece", "labels", "SoftmaxWithLoss.loss", "Accuracy.top1"]
@@ -264,7 +264,7 @@ def test_losses_and_scores_run_between():
 
 
 def test_shapes_may_change_and_some_are_remembered():
-    net, twin = optimised(*CHAIN[:-2], layer("LRN", "p", "n"))
+    net, twin = optimized(*CHAIN[:-2], layer("LRN", "p", "n"))
     for shape in ((2, 4, 11, 8), (7, 4, 9, 7), (0, 4, 9, 7), *((1, 4, 5, width) for width in range(5, 13))):
         for each in (net, twin):
             each.blobs["x"].reshape(*shape)
@@ -281,7 +281,7 @@ def test_shapes_may_change_and_some_are_remembered():
 
 
 def test_a_bottom_of_a_wrong_size_is_the_layers_error():
-    net, _ = optimised(*CHAIN)
+    net, _ = optimized(*CHAIN)
     net.blobs["x"].reshape(5, 4, 12, 12)
     with pytest.raises(CaffeError, match=r'layer "ip".*weights are for'):
         net.forward()
@@ -289,8 +289,8 @@ def test_a_bottom_of_a_wrong_size_is_the_layers_error():
     net.forward()
 
 
-def test_data_that_lies_otherwise_is_copied():
-    net, twin = optimised(*CHAIN)
+def test_data_in_another_memory_format_are_copied():
+    net, twin = optimized(*CHAIN)
     for each in (net, twin):
         each.blobs["x"].tensor = torch.randn(5, 9, 7, 4, generator=torch.Generator().manual_seed(2)).permute(0, 3, 1, 2)
     check(net, twin)
@@ -300,7 +300,7 @@ def test_data_that_lies_otherwise_is_copied():
 
 
 def test_data_that_is_turned_in_place_is_copied():
-    net, twin = optimised(*CHAIN[:-2])
+    net, twin = optimized(*CHAIN[:-2])
     for each in (net, twin):
         each.blobs["x"].reshape(5, 4, 7, 7)
         feed(each, 3)
@@ -312,7 +312,7 @@ def test_data_that_is_turned_in_place_is_copied():
 
 def test_tops_of_a_wrong_shape_are_noticed(monkeypatch):
     monkeypatch.setattr("caffe.net.engines.vino.graph._steps_over_padding", lambda slide: False)
-    net, twin = optimised(*NETS["padding skipped"][0])
+    net, twin = optimized(*NETS["padding skipped"][0])
     check(net, twin)
     assert parts_of(net) == ["in", "a", "b"]
 
@@ -324,8 +324,8 @@ def threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def test_torch_says_how_many_threads(threads):
-    net, _ = optimised(*CHAIN)
+def test_the_number_of_threads_is_that_of_torch(threads):
+    net, _ = optimized(*CHAIN)
     for count in (1, 2):
         torch.set_num_threads(count)
         net.forward()
@@ -349,7 +349,7 @@ def test_the_nets_precision_is_open_vinos(precision):
 
 @pytest.mark.parametrize("change", [written, statistics, by_torch, loaded, shared_with_another])
 def test_a_change_of_the_weights_is_taken_up(change, tmp_path):
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     before = outputs(twin)["ip"]
     for each in (net, twin):
         each.forward()
@@ -361,7 +361,7 @@ def test_a_change_of_the_weights_is_taken_up(change, tmp_path):
 
 
 def test_a_change_where_layers_run_on_torch_is_taken_up(own):
-    net, twin = optimised(*CHAIN[:5], layer("Counts", "p", "q"))
+    net, twin = optimized(*CHAIN[:5], layer("Counts", "p", "q"))
     for change in (by_torch_on_a, lambda each: None, written):
         for each in (net, twin):
             each.forward()
@@ -371,7 +371,7 @@ def test_a_change_where_layers_run_on_torch_is_taken_up(own):
 
 
 def test_weights_that_may_change_at_any_time_leave_open_vino(caplog):
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     views = [each.params["a"][0].data for each in (net, twin)]
     with caplog.at_level("WARNING", "caffe"):
         for value in (1.0, 2.0, 3.0, 4.0):
@@ -383,7 +383,7 @@ def test_weights_that_may_change_at_any_time_leave_open_vino(caplog):
 
 
 def test_unchanged_weights_are_converted_once(monkeypatch):
-    net, _ = optimised(*CHAIN)
+    net, _ = optimized(*CHAIN)
     net.forward()
     monkeypatch.setattr(open_vino_run, "convert", None)
     net.forward()
@@ -393,7 +393,7 @@ def test_unchanged_weights_are_converted_once(monkeypatch):
 
 @pytest.mark.parametrize("where", ["data", "weights"])
 def test_a_nan_reaches_the_output(where):
-    net, twin = optimised(*CHAIN)
+    net, twin = optimized(*CHAIN)
     net.forward()
     for each in (net, twin):
         if where == "data":
@@ -409,7 +409,9 @@ def test_a_nan_reaches_the_output(where):
 
 @pytest.fixture
 def own() -> Iterator[list[int]]:
-    """Layer types that OpenVINO cannot take, each for another reason; gives the list that one writes to."""
+    """Define layer types that OpenVINO cannot run, each for a different reason; return the list to which one of them
+    appends.
+    """
     seen: list[int] = []
 
     class LooksAtValues(Layer, options={}):
@@ -446,7 +448,7 @@ def own() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("kind", ["LooksAtValues", "Remembers", "Counts"])
 def test_layers_that_open_vino_cannot_take_run_on_torch(kind, own, caplog):
-    net, twin = optimised(*CHAIN[:5], layer(kind, "p", "q"), relu("q", "r"))
+    net, twin = optimized(*CHAIN[:5], layer(kind, "p", "q"), relu("q", "r"))
     with caplog.at_level("WARNING", "caffe"):
         for seed in range(5):
             for each in (net, twin):
@@ -457,7 +459,7 @@ def test_layers_that_open_vino_cannot_take_run_on_torch(kind, own, caplog):
 
 
 def test_a_layer_without_tops_is_run(own):
-    net, _ = optimised(*CHAIN, layer("Writes", "p", ""))
+    net, _ = optimized(*CHAIN, layer("Writes", "p", ""))
     del own[:]
     net.forward()
     net.forward()
@@ -477,14 +479,14 @@ def test_unknown_engines_and_contradictions_are_errors():
         OpenVino.for_inference(torch.device("cuda", 0), torch.float32, False)
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_without_the_package_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtra, match=r"pip install 'cafetiere\[openvino\]'"):
         make(*CHAIN).optimize(engine="openvino")
 
 
 def test_random_numbers_come_from_torch():
-    net, twin = optimised(
+    net, twin = optimized(
         'layer { name: "d" type: "Dropout" bottom: "x" top: "y" dropout_param { sample_weights_test: true } }'
     )
     for seed in (1, 2):

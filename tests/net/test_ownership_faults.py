@@ -1,4 +1,4 @@
-"""Ordinary loops of pycaffe that once gave wrong numbers without a word: each with its right values."""
+"""Ordinary pycaffe loops that once gave wrong numbers silently. Each is tested with its correct values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def solver_of(prototxt: str) -> caffe.SGDSolver:
 
 @pytest.fixture
 def keeper(monkeypatch):
-    """A module with a layer that keeps its bottom's array."""
+    """A module with a layer that keeps the array of its bottom."""
     module = types.ModuleType("keeper")
 
     class Keep(caffe.Layer):
@@ -135,7 +135,7 @@ def test_a_python_layer_may_keep_its_bottom(keeper):
 # -- writes that the next layer must see -------------------------------------------------------------------------------
 
 
-def test_a_write_behind_a_split_is_seen():
+def test_a_write_after_a_split_is_visible():
     net = make("""
     layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 2 dim: 3 dim: 3 } } }
     layer { name: "c" type: "Convolution" bottom: "d" top: "c"

@@ -1,4 +1,4 @@
-"""Errors that name the place where the mistake is, and not where it shows."""
+"""Errors that name the cause of a mistake, not the layer where it becomes visible."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_input_without_a_shape_is_blamed_itself(tmp_path):
         build(tmp_path, shaped + CONVOLUTION)
 
 
-def test_an_unknown_bottom_tells_which_layers_make_it_and_why_they_do_not_count(tmp_path):
+def test_an_unknown_bottom_names_the_layers_that_produce_it_and_why_they_are_excluded(tmp_path):
     with pytest.raises(NetError) as info:
         build(tmp_path, RULED, stages=["b"])
     message = str(info.value)
@@ -62,13 +62,13 @@ def test_an_unknown_bottom_tells_which_layers_make_it_and_why_they_do_not_count(
         build(tmp_path, RULED.replace('"reader" type: "Power" bottom: "x"', '"reader" type: "Power" bottom: "dta"'))
 
 
-def test_a_net_without_a_file_tells_the_same_without_lines():
+def test_a_net_without_a_file_gives_the_same_error_without_lines():
     with pytest.raises(NetError, match=r'^layer "reader" .*; layer "train" \(Power\) makes it, but is left out'):
         caffe.Net(text.parse(RULED, caffe_pb2.NetParameter()), caffe.TEST)
 
 
 @pytest.mark.parametrize(("phase", "which"), [("TRAIN", "test net #0"), ("TEST", "train net")])
-def test_a_solver_says_which_of_its_nets_is_meant(phase, which, tmp_path):
+def test_a_solver_names_the_net_with_the_error(phase, which, tmp_path):
     net = tmp_path / "net.prototxt"
     net.write_text(
         f'layer {{ name: "in" type: "Input" top: "data" include {{ phase: {phase} }} '

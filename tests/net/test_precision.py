@@ -1,4 +1,4 @@
-"""A net in 16-bit numbers agrees with itself in float32, and keeps its weights in float32."""
+"""A net in a 16-bit precision agrees with the net in float32, and its weights are stored in float32."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ NEVER = {
 
 
 def make(*parts: str, dtype: torch.dtype = torch.float32, head: str = HEAD, phase: int = caffe.TRAIN) -> Net:
-    """The net with its inputs filled; two made of the same parts hold the same numbers."""
+    """Return the net with filled inputs. Two nets made of the same parts contain the same numbers."""
     torch.manual_seed(1)
     spec = text.parse("\n".join([head, *parts, TAIL]), caffe_pb2.NetParameter())
     net = Net(spec, phase, precision=dtype)
@@ -129,14 +129,14 @@ def layer(body: str) -> str:
 
 
 def kind_of(net: Net, blob: str) -> torch.dtype:
-    """The type of a blob's numbers as the last run left them, before anybody asks for them."""
+    """Return the dtype of a blob after the last run, before it is converted by an access."""
     return net.blobs[blob].data_memory.raw.dtype
 
 
 def assert_near(low: Net, exact: Net) -> None:
-    """Blobs and gradients agree as far as 8 binary digits go, by their norms.
+    """Assert that the norms of differences of blobs and gradients are as small as 8 binary digits allow.
 
-    Where two cells of a window are equal to 8 digits, a gradient goes to another one: hence the wide bound there.
+    If two cells of a window are equal to 8 digits, the gradient can go to the other cell. Such types have a wide bound.
     """
     for name, blob in exact.blobs.items():
         if "_split_" not in name:
@@ -178,7 +178,7 @@ def test_what_16_bits_cannot_hold_stays_float32(body):
     assert_near(low, exact)
 
 
-def test_float32_is_left_alone():
+def test_float32_is_not_changed():
     net = make(layer(CASES["Concat"]))
     assert net.module.plan.low is None
     assert all(call.layer in net.layers for call in net.module.plan.calls)
@@ -289,7 +289,7 @@ def test_dropout_follows_train_and_eval():
 
 @pytest.mark.parametrize("body", [CASES["PReLU"], MERGED, NEVER["Sigmoid"]], ids=["PReLU", "BatchNorm", "Sigmoid"])
 def test_float16_gradients_are_scaled_inside_only(body):
-    """With so small a loss they would vanish in float16, and scaled too much they overflow."""
+    """With such a small loss, float16 gradients vanish without a scale, and overflow with too large a scale."""
     tiny = TAIL.replace('top: "loss"', 'top: "loss" loss_weight: 1e-5')
     spec = text.parse(HEAD + layer(body) + tiny, caffe_pb2.NetParameter())
     torch.manual_seed(1)

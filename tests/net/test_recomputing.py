@@ -1,4 +1,4 @@
-"""Training that computes blobs again in backward: the same numbers, and nothing happens twice."""
+"""Training with recomputation in backward: the same numbers, and effects such as running statistics happen once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ layer {{ name: "drop{0}" type: "Dropout" bottom: "sum{0}" top: "{2}" dropout_par
 
 
 def solver_of(middle: str = "", more: str = "", blocks: int = 6) -> Any:
-    """A solver of a residual net with batch norm, dropout and a data layer that draws each batch."""
+    """Return a solver of a residual net with batch norm, dropout and a data layer that draws random batches."""
     names = ["first", *(f"x{index}" for index in range(blocks))]
     net = """
     layer { name: "data" type: "DummyData" top: "data" top: "label"
@@ -82,7 +82,7 @@ def test_layers_with_effects_run_once_and_others_twice(name, runs, own_types):
     calls = 0
 
     class Counted(Layer):
-        """The bottom plus nothing; declares that its calls have effects."""
+        """Adds 0 to its bottom, and declares that its calls have effects."""
 
         effects = Effects.CALLS
 
@@ -92,7 +92,7 @@ def test_layers_with_effects_run_once_and_others_twice(name, runs, own_types):
             return x * 1.0
 
     class Tallied(Layer):
-        """The bottom; counts its runs although it declares no effects."""
+        """Returns its bottom, and counts its runs, although it declares no effects."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             nonlocal calls
@@ -107,7 +107,7 @@ def test_layers_with_effects_run_once_and_others_twice(name, runs, own_types):
 
 
 def held(solver: Any) -> int:
-    """The bytes that autograd holds between forward and backward, without the weights."""
+    """Return the bytes that autograd keeps between forward and backward, without the weights."""
     solver.net.slim()
     weights = {blob.data_ptr() for blob in solver.net.runners.training.parameters()}
     found: dict[int, int] = {}
@@ -128,7 +128,7 @@ def test_fewer_values_are_held():
     assert held(solver_of(more="recompute: true", blocks=12)) < 0.5 * held(solver_of(blocks=12))
 
 
-def test_a_blob_that_is_kept_has_its_value_and_others_say_why_not():
+def test_a_kept_blob_has_its_value_and_others_raise_an_error_with_the_reason():
     solver = solver_of(more="recompute: true")
     solver.net.slim(["sum1"])
     solver.step(1)
@@ -149,7 +149,9 @@ def test_compiled_and_divided_nets_and_debug_info_refuse_it():
 
 
 def most_values(parts: Sequence[Sequence[Any]]) -> int:
-    """The most values that backward needs at a time: those kept for a segment and for earlier ones, and its own."""
+    """Return the peak number of values in backward: those kept for a segment and earlier ones, and those of the
+    segment.
+    """
     size = {
         place: blob.count
         for part in parts

@@ -1,4 +1,4 @@
-"""Recorded passes of nets whose layers have effects: repeated as they are, or not recorded at all."""
+"""Recorded passes of nets whose layers have effects: a replay repeats the effects, or the pass is not recorded."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def feed(net: caffe.Net, step: int) -> None:
 
 
 def same_steps(layers: str, steps: int = 8) -> tuple[caffe.Net, Film]:
-    """Run the net recorded and as it is; each step they agree."""
+    """Run the net with and without recording; assert that all steps agree."""
     net, plain = net_of(layers), net_of(layers)
     film = film_of(net)
     plain.module.record = None
@@ -170,7 +170,7 @@ def test_recurrent_layers_that_log_their_steps_have_recording_refused(caplog):
     refused(RECURRENT % ("LSTM", "debug_info: true"), caplog, 'layer "one" (LSTM) must be called each time')
 
 
-def test_buffers_in_another_place_are_recorded_anew():
+def test_buffers_at_another_address_are_recorded_again():
     net, film = same_steps(REPEATED["LSTM"])
     layer = net.layer_dict["one"]
     layer.state = layer.state.clone()

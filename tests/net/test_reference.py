@@ -1,4 +1,4 @@
-"""Nets behave as the reference recorded: structure, partial runs, gradients, sharing, copying, reshaping."""
+"""Nets agree with the reference recordings: structure, partial runs, gradients, sharing, copying, reshaping."""
 
 import numpy as np
 import pytest

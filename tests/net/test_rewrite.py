@@ -1,4 +1,4 @@
-"""Rewrites change how a net computes, never what."""
+"""Rewrites change how a net computes its results, but not the results."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def count(net: Net) -> int:
 def test_one_piece_equals_layer_by_layer(parts, merged, phase):
     one, other = make(*parts, phase=phase), make(*parts, phase=phase)
     assert len(one.steps) - sum(layer.type == "Split" for layer in one.layers) - count(one) == merged
-    for _ in range(2):  # twice: running statistics and places of values are as they were
+    for _ in range(2):  # twice, to check running statistics and the memory of values
         one.clear_param_diffs()
         other.clear_param_diffs()
         loss = one.forward_backward()
@@ -128,7 +128,7 @@ END = TAIL.replace('bottom: "c"', 'bottom: "sum"')
     ("parts", "over"),
     [
         ((CONV, NORM, SCALE, SHORTCUT, SUM, END), True),
-        ((CONV, RELU, SHORTCUT, SUM, END), True),  # what ReLU made is needed, what the shortcut made is not
+        ((CONV, RELU, SHORTCUT, SUM, END), True),  # the output of ReLU is needed, the output of the shortcut is not
         ((CONV, RELU, SHORTCUT, SUM, OTHER_READER.replace('"c"', '"short"'), END), False),
         ((CONV, SHORTCUT, SUM.replace('Eltwise" ', 'Eltwise" eltwise_param { coeff: 1 coeff: 2 } '), END), False),
         ((CONV, SHORTCUT, SUM.replace('Eltwise" ', 'Eltwise" eltwise_param { operation: PROD } '), END), False),
@@ -199,7 +199,7 @@ def replaced(changes: list[Rewrite], others: list[Rewrite]) -> Iterator[None]:
 
 
 def assert_same_training(net: Net, other: Net) -> None:
-    """Not one bit differs: the loss, the gradients and the running statistics of two steps."""
+    """Assert that the loss, the gradients and the running statistics of two steps are equal bit by bit."""
     for _ in range(2):
         assert net.forward_backward() == other.forward_backward()
         for mine, theirs in zip(net.learnable, other.learnable, strict=True):
@@ -262,7 +262,7 @@ def test_the_largest_is_taken_before_relu(parts, swapped):
     kept = slim(*parts, POOL_END, keep=("c",)).module.plan.calls
     assert [call.layer.type for call in kept if call.layer.type in ("Pooling", "ReLU")] == ["ReLU", "Pooling"]
     for each in (net, other):
-        each.blobs["x"].data[...] = each.blobs["x"].data.round()  # equal cells, of which the first counts
+        each.blobs["x"].data[...] = each.blobs["x"].data.round()  # ties, of which the first cell gets the gradient
         each.params["conv"][0].data[...] = each.params["conv"][0].data.round(1)
     assert_same_training(net, other)
 
@@ -289,9 +289,9 @@ def test_a_pooled_bottom_is_not_kept():
 
 
 def saved(net: Net) -> dict[int, int]:
-    """Bytes of each piece of memory that autograd keeps between forward and backward, weights left out."""
+    """Return the bytes of each storage that autograd keeps between forward and backward, without the weights."""
     found: dict[int, int] = {}
-    held = []  # so that no memory is counted for two
+    held = []  # so that no address is used twice
 
     def pack(x: torch.Tensor) -> torch.Tensor:
         held.append(x)

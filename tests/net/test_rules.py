@@ -1,4 +1,4 @@
-"""Which layers a state keeps, and where Splits go."""
+"""The layers that a NetState keeps, and the positions of automatic Split layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caffe.proto import caffe_pb2, text
 
 
 def kept(state: str, rules: str) -> bool:
-    """Whether a layer with these rules is kept in this state."""
+    """Return whether a layer with these rules is kept in this state."""
     net = text.parse(f'state {{ {state} }} layer {{ name: "a" type: "ReLU" {rules} }}', caffe_pb2.NetParameter())
     return bool(filter_net(net)[1])
 

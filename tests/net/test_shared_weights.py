@@ -1,6 +1,6 @@
-"""Weights that several nets use, after sharing again and where a net's own layers share a parameter.
+"""Weights that several nets share: repeated sharing, and parameters that layers of the same net share.
 
-The numbers of the original are in the comments where they say more than the assertion.
+Comments give the numbers of the original if they are more precise than the assertion.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ layer {{ name: "b" type: "InnerProduct" bottom: "a" top: "b" {0}
 
 @pytest.fixture(params=["arrays over the weights", "arrays as copies"], autouse=True)
 def arrays(request, monkeypatch):
-    """Copies are what a user gets of weights on a GPU."""
+    """Run with arrays that are views of the weights, or copies as on a GPU."""
     if request.param == "arrays as copies":
         mirrored(monkeypatch.setattr)
 
@@ -40,7 +40,7 @@ def net(a, b, shared=False):
 
 
 def seen(made):
-    """The two weights as a user reads them, and what the net computes with them."""
+    """Return the two weights as a user reads them, and the output of the net."""
     return [made.params[name][0].data.item() for name in "ab"], made.forward()["b"].item()
 
 

@@ -1,4 +1,6 @@
-"""Nets whose inputs change size: shapes and kernels are kept for each size, and equal those of a net built for it."""
+"""Nets whose inputs change size: shapes and kernels are cached for each size, and equal those of a new net of that
+size.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +60,9 @@ def test_shapes_of_a_size_seen_before_are_not_inferred_again(monkeypatch):
         run(net, size)
 
 
-def test_layers_of_users_are_asked_at_each_reshape(own_types):
+def test_layers_of_users_run_at_each_reshape(own_types):
     class Growing(Layer):
-        """A user's layer with a state."""
+        """A layer of a user, with a state."""
 
         size = 1
 

@@ -1,4 +1,4 @@
-"""Weights from files."""
+"""Loading weights from files."""
 
 from __future__ import annotations
 

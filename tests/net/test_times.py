@@ -1,4 +1,4 @@
-"""The time of each layer alone, and that measuring it changes nothing."""
+"""The time of each layer, and that the measurement changes nothing in the net."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss
 
 
 class Own(caffe.Layer):
-    """A user's layer, which must not run for a measurement."""
+    """A layer of a user. The measurement must not run it."""
 
     def setup(self, bottom, top):
         pass
@@ -38,7 +38,7 @@ class Own(caffe.Layer):
         raise AssertionError("the layer ran")
 
 
-def test_every_layer_but_those_of_users_has_a_time_and_nothing_changes():
+def test_every_layer_except_those_of_users_has_a_time_and_nothing_changes():
     net = Net(text.parse(NET, caffe_pb2.NetParameter()), caffe_pb2.TRAIN, device="cpu")
     before = [np.array(blob.data) for layer in net.layers for blob in layer.blobs]
     random = torch.get_rng_state()

@@ -29,7 +29,7 @@ def net():
 
 
 def ranges(path):
-    """The named ranges of a trace in order of their beginnings, and its other events."""
+    """Return the named ranges of a trace in the order of their start, and its other events."""
     events = json.loads(path.read_text())["traceEvents"]
     named = sorted((event for event in events if event.get("cat") == "user_annotation"), key=lambda event: event["ts"])
     return named, [event for event in events if event.get("cat") == "cpu_op"]
@@ -60,7 +60,7 @@ def test_layers_are_ranges_in_both_directions(net, tmp_path, capfd):
     layers = [event for event in named if "step" not in event["name"]]
     assert all(end(one) <= other["ts"] for one, other in pairwise(layers))
     nodes = [event for event in operators if event["name"].startswith("autograd::engine")]
-    first = min(nodes, key=lambda event: event["ts"])  # the product with the loss's weight: of no layer
+    first = min(nodes, key=lambda event: event["ts"])  # the product with the loss weight, which belongs to no layer
     assert not any(layer["ts"] <= first["ts"] <= end(layer) for layer in layers)
     assert capfd.readouterr() == ("", "")
 

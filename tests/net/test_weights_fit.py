@@ -1,4 +1,7 @@
-"""Weights meet the layers of a net by name: what fits nothing is an error, what is left out is told."""
+"""Weights are matched with the layers of a net by name.
+
+A file that matches no layer is an error; unmatched layers are logged.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 d
 
 
 def parse(*names: str, top: str = "") -> caffe_pb2.NetParameter:
-    """A net of InnerProduct layers of these names on one input, and a ReLU."""
+    """Return a net of InnerProduct layers with these names, and a ReLU."""
     layers = [
         f'layer {{ name: "{name}" type: "InnerProduct" bottom: "x" top: "{name}{top}" '
         'inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }'
@@ -33,7 +36,7 @@ def warnings(caplog) -> list[str]:
 
 @pytest.fixture(params=["caffemodel", "h5"])
 def path(request, tmp_path):
-    """Weights of the layers "a" and "b"."""
+    """The path of a file with weights of the layers "a" and "b"."""
     path = str(tmp_path / f"ab,2.{request.param}")
     net = caffe.Net(parse("a", "b"), caffe.TEST)
     (net.save if request.param == "caffemodel" else net.save_hdf5)(path)
@@ -56,7 +59,7 @@ def test_a_net_without_blobs_takes_any_file(path, caplog):
     assert not warnings(caplog)
 
 
-def test_layers_that_get_no_weights_are_told_once(path, caplog):
+def test_layers_without_weights_in_the_file_are_logged_once(path, caplog):
     net = caffe.Net(parse("a", "c", "d"), caffe.TEST)
     net.copy_from(path)
     assert warnings(caplog) == [
@@ -67,7 +70,7 @@ def test_layers_that_get_no_weights_are_told_once(path, caplog):
     assert not warnings(caplog)
 
 
-def test_a_shared_blob_has_its_weights_from_its_owner(tmp_path, caplog):
+def test_a_shared_blob_gets_its_weights_from_its_owner(tmp_path, caplog):
     param = parse("a", "b")
     for layer in param.layer[1:3]:
         for index in range(2):
@@ -79,7 +82,7 @@ def test_a_shared_blob_has_its_weights_from_its_owner(tmp_path, caplog):
 
 @pytest.mark.parametrize("positional", [True, False])
 def test_a_comma_belongs_to_the_path_in_pycaffe(path, positional):
-    """Only the solver's and the commands' `weights` are lists."""
+    """Only `weights` of a solver and of the commands can be a list."""
     assert "," in path
     net = caffe.Net(parse("a", "b"), path, caffe.TEST) if positional else caffe.Net(parse("a", "b"), 1, weights=path)
     other = caffe.Net(parse("a", "b"), caffe.TEST)

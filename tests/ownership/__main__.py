@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def real_command(arguments):
-    """The command and environment that run the package in the original Caffe."""
+    """Return the command and environment that run the package with the original Caffe."""
     python = os.environ.get("CAFETIERE_REAL_CAFFE")
     if not python:
         sys.exit("--mode real: set CAFETIERE_REAL_CAFFE to a Python that has the original pycaffe")
@@ -42,7 +42,7 @@ def parsed(arguments=None):
 
 
 def report(result, options, shrunk):
-    """Print a failing sequence, as short as it still fails."""
+    """Print the shortest failing version of a sequence."""
     found = shrunk(result)
     print(f"--- seed {result.seed}\n{found.brief() if options.brief else found.script()}", flush=True)
 

@@ -1,4 +1,4 @@
-"""Draws nets at random: small graphs whose axes have sizes that differ."""
+"""Generates random nets: small graphs whose axes have different sizes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from tests.ownership.graphs import Graph, Node
 from tests.ownership.layers_more import LAYERS
 
 FILLER = {"type": "gaussian", "std": 0.5}
-READS_TOP = ("Sigmoid", "Softmax", "Power", "ReLU")  # Caffe's backward reads what a layer in place would overwrite
+# Caffe's backward reads values that a layer in place would overwrite
+READS_TOP = ("Sigmoid", "Softmax", "Power", "ReLU")
 
 
 class Drawing:
-    """A graph that grows. `real`: only what Caffe itself defines."""
+    """A graph to which layers are added. `real`: only behaviour that Caffe itself defines."""
 
     def __init__(self, rng, phase, real=False):
         self.rng, self.phase, self.real = rng, phase, real
         self.nodes, self.kinds = [], {}
-        self.shapes = {}  # of the blobs that may be read
+        self.shapes = {}  # the blobs that can be read
         self.writer = {}  # the last node of each
         self.readers = {}  # how many read each
         self.aliased = set()  # tops that are their bottom's memory
@@ -37,7 +38,7 @@ class Drawing:
         return fresh
 
     def blob(self, *, axes=None, images=False):
-        """A blob to read, rather one that nobody reads yet; None where there is none."""
+        """Return a blob to read, preferably one without a reader; None if there is none."""
         fitting = [
             name
             for name, shape in self.shapes.items()
@@ -152,7 +153,7 @@ class Drawing:
     def draw_channels(self):
         kinds = ["Scale", "Bias", "BatchNorm"]
         if self.real and self.phase == "TRAIN":
-            kinds.pop()  # the build of Caffe that is to be had has another one
+            kinds.pop()  # the available build of Caffe has a different layer
         kind = self.rng.choice(kinds)
         options = {"scale_param": {"bias_term": self.rng.random() < 0.5, "filler": FILLER}} if kind == "Scale" else {}
         if kind == "BatchNorm":
@@ -197,7 +198,7 @@ class Drawing:
             self.add(kind, [bottom], 1, reshape_param={"shape": {"dim": [0, channels, -1]}})
 
     def loses_gradient(self, bottom):
-        """Whether the original's backward gives a Flatten memory of which the layer before does not know."""
+        """Whether the original's backward gives a Flatten a diff whose memory the previous layer does not use."""
         return bottom in self.aliased and self.writer[bottom].type not in ("Split", "Flatten")
 
     def draw_softmax(self):
@@ -235,7 +236,7 @@ class Drawing:
 
 
 def draw_graph(rng, phase, real=False):
-    """A net of 3 to 8 layers beside its sources; every blob has at least two axes but for losses and labels."""
+    """Return a net of 3 to 8 layers and its sources. Every blob except losses and labels has at least two axes."""
     drawing = Drawing(rng, phase, real)
     drawing.sources()
     kinds, weights = zip(*Drawing.KINDS.items())

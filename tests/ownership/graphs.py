@@ -32,7 +32,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """A net before automatic splits; `kinds` tells what values a blob takes: "value" or "label <classes>"."""
+    """A net before automatic splits. `kinds` gives the kind of a blob's values: "value" or "label <classes>"."""
 
     nodes: list[Node]
     force_backward: bool = False
@@ -49,7 +49,7 @@ class Graph:
 
 
 def with_splits(nodes: list[Node]) -> list[Node]:
-    """The nodes as the net runs them: a Split behind each top that several layers read."""
+    """Return the nodes that the net runs, with a Split after each top that several layers read."""
     sources: dict[tuple[int, int], tuple[int, int]] = {}
     last: dict[str, tuple[int, int]] = {}
     for i, node in enumerate(nodes):

@@ -1,6 +1,6 @@
-"""Layers as users write them in Python: they keep the arrays that they were given, and go on using those.
+"""Python layers of users, which keep the arrays that they get and use them in later calls.
 
-Each multiplies its bottom by a number, which tests.ownership.layers_more.Python knows.
+Each multiplies its bottom by a number, which is also in tests.ownership.layers_more.Python.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Instance(caffe.Layer):
             return
         shape = bottom[0].data.shape
         if self.x is not None and self.x.shape != shape:
-            self.x = None  # memory of another shape: the array that was kept is an orphan
+            self.x = None  # after a reshape to another size, the kept array no longer belongs to the blob
         if self.y is None or self.y.shape != shape:
             top[0].reshape(*shape)
             self.y = self.dx = None

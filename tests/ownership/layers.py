@@ -15,19 +15,21 @@ KINK = 1e-5
 
 
 class FragileError(Exception):
-    """A value lies so near to a kink that rounding decides the gradient: the sequence proves nothing."""
+    """A value is so near to a kink that the gradient depends on rounding, so the sequence cannot be compared."""
 
 
 class Layer:
-    """`direct`: whether backward depends on no values of the forward pass but those that stand in bottoms and params
-    when it runs; only for such layers is a write between forward and backward part of the test."""
+    """`direct`: whether backward depends only on the values that bottoms and parameters have when it runs.
+
+    Only for such layers does the test write between forward and backward.
+    """
 
     direct = False
     exempt = ()  # bottoms that force_backward leaves out
     loss = False
     trained = True  # whether params get gradients
-    silent = False  # whether backward leaves the bottoms' diffs alone
-    scratch = False  # whether Caffe's backward uses a bottom's diff as scratch memory where nobody wants it
+    silent = False  # whether backward does not write the bottoms' diffs
+    scratch = False  # whether Caffe's backward uses a bottom's diff as scratch memory if the diff is not needed
 
     def __init__(self, node, phase):
         self.node, self.phase, self.kept = node, phase, None
@@ -37,7 +39,7 @@ class Layer:
         return [shapes[0]] * len(self.node.tops)
 
     def params(self, shapes):
-        """(shape, kind of values) of each parameter."""
+        """Return (shape, kind of values) of each parameter."""
         return []
 
 
@@ -63,7 +65,7 @@ class DummyData(Source):
 class MemoryData(Source):
     def shapes(self, shapes):
         size = tuple(self.opt[key] for key in ("batch_size", "channels", "height", "width"))
-        return [size, (size[0], 1, 1, 1)]  # once it has run
+        return [size, (size[0], 1, 1, 1)]  # after the first run
 
 
 class InnerProduct(Layer):
@@ -212,7 +214,7 @@ class Power(Layer):
 
 
 class Dropout(Layer):
-    """In TEST only."""
+    """Dropout in the phase TEST, where it is deterministic."""
 
     direct = True
 

@@ -1,4 +1,4 @@
-"""More layers in numpy: those with channels, several blobs, losses, shapes, and the user's own."""
+"""More layers in numpy: layers with channels or several blobs, losses, layers that change shapes, and Python layers."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Flatten(Layer):
 
 
 class Reshape(Flatten):
-    """Always to shape { dim: 0 dim: K dim: -1 }."""
+    """Reshape with shape { dim: 0 dim: K dim: -1 }."""
 
     def shapes(self, shapes):
         n, k = shapes[0][0], self.opt["shape"]["dim"][1]
@@ -218,7 +218,7 @@ class Python(Layer):
         return [x[0] * self.factor]
 
     def backward(self, g, x, y, p):
-        """None stands for a diff that is nobody's business."""
+        """Return the diffs of the bottoms; None for a diff that is not checked."""
         return [None if self.silent else g[0] * self.factor], []
 
 

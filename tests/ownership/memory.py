@@ -1,4 +1,4 @@
-"""The model's memory: storages, the blobs that look at them, and the arrays that a user keeps."""
+"""The model's memory: storages, the blobs that refer to them, and the arrays that a user keeps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ FLOAT32_NOISE = 4e-7  # of some additions in float32
 
 
 class Rounding:
-    """What float32 may do to the model's numbers: with `noise`, each result is changed at random, relative to its size.
+    """The effect of float32 rounding on the model's numbers. With `noise`, each result is changed at random, relative
+    to its size.
 
-    A second run of the model with noise tells how far rounding may carry a number of the first.
+    A second run of the model with noise shows by how much rounding can change a number of the first.
     """
 
     def __init__(self):
@@ -28,7 +29,10 @@ class Rounding:
             self.noise = 0.0
 
     def __call__(self, values):
-        """Results of a layer or a rule as float64. Whole numbers, such as those of ArgMax, stay."""
+        """Return results of a layer or a rule as float64, with noise.
+
+        Whole numbers, such as those of ArgMax, do not change.
+        """
         values = np.asarray(values, np.float64)
         if not self.noise:
             return values
@@ -40,7 +44,7 @@ rounding = Rounding()
 
 
 class Storage:
-    """One array that blobs may share. `known` is False while its values are nobody's promise."""
+    """An array that blobs can share. `known` is False while its values are undefined."""
 
     def __init__(self, values):
         self.flat = np.array(values, np.float32).reshape(-1)
@@ -58,7 +62,7 @@ class Storage:
 
 
 class Half:
-    """A blob's data or diff: a storage seen in a shape."""
+    """The data or diff of a blob: a storage with a shape."""
 
     def __init__(self, shape, value=0.0):
         self.shape = tuple(shape)
@@ -73,8 +77,11 @@ class Half:
 
 
 class Blob:
-    """`absent`: whether the last run may have left the data out. `fresh`: whether the layer must run once before the
-    data is what the layer makes of it (that of a DummyData, or of a layer that shares its bottom's memory)."""
+    """`absent`: whether the last run may not have computed the data.
+
+    `fresh`: whether the layer must run once before the data are defined (for DummyData, and for a layer that shares the
+    memory of its bottom).
+    """
 
     def __init__(self, shape, kind="value"):
         self.kind = kind
@@ -87,7 +94,7 @@ class Blob:
 
 
 class View:
-    """An array that the user keeps of a half, or of a part of it."""
+    """An array of the data or diff of a blob, or of a part of it, which the user keeps."""
 
     def __init__(self, blob, which, part):
         half = getattr(blob, which)
@@ -97,7 +104,7 @@ class View:
 
     @property
     def current(self):
-        """Whether it shows its blob's data, and no reshape or sharing has made it an orphan."""
+        """Whether the array still belongs to the blob: no reshape or sharing has replaced the blob's memory."""
         return self.storage is self.blob.data.storage
 
     @property
@@ -106,7 +113,7 @@ class View:
 
 
 class Expected:
-    """What reading should give: a value, or None for anything; or an error, where `may_raise`."""
+    """The expected result of a read: a value, None for any value, or, with `may_raise`, also an error."""
 
     def __init__(self, value=None, may_raise=False):
         self.value = None if value is None else np.array(value)

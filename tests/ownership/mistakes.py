@@ -1,9 +1,9 @@
-"""Seeds mistakes in a copy of the package, one at a time, and shows which of them the sequences notice.
+"""Seeds mistakes in a copy of the package, one at a time, and reports which of them the sequences find.
 
     python -m tests.ownership.mistakes             # all of them
     python -m tests.ownership.mistakes 0 8         # those from number 0 to 7
 
-The exit code is the number of mistakes that nothing noticed.
+The exit code is the number of mistakes that were not found.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SEQUENCES = 400
 
 @dataclass(frozen=True)
 class Mistake:
-    """`old`, which stands once in the file (a path below src/caffe), becomes `new`; `what` says it in words.
+    """A mistake: `old`, which occurs once in the file (a path below src/caffe), becomes `new`; `what` describes it.
 
-    `seed` is that of a sequence, in this `mode`, that notices the mistake: a search begins with it. Where no sequence
-    does, `test` names the test that fails, in tests/test_memory.py or with its file below tests.
+    `seed` gives a sequence, in this `mode`, that finds the mistake; a search starts with it. If no sequence does,
+    `test` names the test that fails, in tests/test_memory.py or with its file below tests.
     """
 
     what: str
@@ -106,14 +106,14 @@ MISTAKES = [
         "memory.py",
         "return *self.generation, self._looks",
         "return self.generation",
-        test="test_the_version_changes_at_each_look_while_an_array_lies_over_the_value",
+        test="test_the_version_changes_at_each_access_while_an_array_is_a_view_of_the_value",
     ),
     Mistake(
         "a memory's generation never changes",
         "memory.py",
         "return self._writes, self._value._version",
         "return 0, 0",
-        test="test_the_generation_changes_with_each_write_but_those_through_the_value_itself",
+        test="test_the_generation_changes_with_each_write_except_through_the_value_itself",
     ),
     Mistake(
         "dropping the value ends the connection of a lent array",
@@ -155,7 +155,7 @@ MISTAKES = [
         "parameter_memory.py",
         "        memory.show()\n",
         "        pass\n",
-        test="test_an_update_is_seen_in_kept_copies_of_data_and_diff",
+        test="test_an_update_is_visible_in_kept_copies_of_data_and_diff",
     ),
     Mistake(
         "what was written into a copy before comes back after an update",
@@ -198,7 +198,7 @@ MISTAKES = [
         "        if self.data_memory.shared:\n            self._renew()\n        self.data_memory.reshape(shape)\n\n"
         "    @property",
         "        self.data_memory.reshape(shape)\n\n    @property",
-        test="test_a_reshape_to_another_count_leaves_those_that_share_the_memory",
+        test="test_a_reshape_to_another_count_does_not_change_blobs_that_share_the_memory",
     ),
     Mistake(
         "a layer in place works on shared memory",
@@ -226,7 +226,7 @@ MISTAKES = [
         "net/run/stepwise.py",
         "if fixed or history.seen == _seen(step):",
         "if history:",
-        test="test_backward_goes_by_the_present_bottom",
+        test="test_backward_uses_the_current_bottom",
     ),
     Mistake(
         "backward asks for gradients of parameters that did not run",
@@ -240,7 +240,7 @@ MISTAKES = [
         "net/run/stepwise.py",
         "for each in step.layer.param_blobs:",
         "for each in step.params:",
-        test="test_backward_goes_by_the_weights_that_are_shared_now",
+        test="test_backward_uses_the_weights_that_are_shared_now",
     ),
     Mistake(
         "a top that lies in a bottom counts as private",
@@ -268,7 +268,7 @@ MISTAKES = [
         "net/run/stepwise.py",
         "if owner.diff_memory is not blob.diff_memory and not owner.diff_memory.share():",
         "if False:",
-        test="test_a_user_who_writes_a_tops_diff_does_not_write_those_of_the_bottoms",
+        test="test_a_write_to_the_diff_of_a_top_does_not_change_the_diffs_of_the_bottoms",
     ),
     Mistake(
         "two blobs in one memory after a run of the whole net",
@@ -282,7 +282,7 @@ MISTAKES = [
         "net/run/filling.py",
         "blob.write(value, private=owner is blob, ",
         "blob.write(value, private=True, ",
-        test="test_a_user_who_writes_a_top_does_not_write_the_bottom_that_it_lies_in",
+        test="test_a_write_to_a_top_does_not_change_the_bottom_of_which_it_is_a_view",
     ),
     Mistake(
         "a run of the whole net leaves all sources as they are",
@@ -344,7 +344,7 @@ MISTAKES = [
 
 
 def apply(mistake: Mistake, package: Path) -> None:
-    """Put the mistake into a copy of the package; a ValueError where the text does not stand there once."""
+    """Put the mistake into a copy of the package. Raises ValueError unless the text occurs there exactly once."""
     path = package / mistake.file
     text = path.read_text()
     if text.count(mistake.old) != 1:
@@ -353,7 +353,7 @@ def apply(mistake: Mistake, package: Path) -> None:
 
 
 def noticed(mistake: Mistake, sequences: int = SEQUENCES) -> str:
-    """What notices the mistake, a sequence or a test; "" where nothing does."""
+    """Return the sequence or test that finds the mistake; "" if none does."""
     if mistake.test:
         test = mistake.test if "::" in mistake.test else f"test_memory.py::{mistake.test}"
         command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{test}"]

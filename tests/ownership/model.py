@@ -1,4 +1,4 @@
-"""The model of a net: every layer reads copies and writes into storages."""
+"""The model of a net: every layer reads copies and writes to storages."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tests.ownership.memory import Blob, Storage, rounding
 
 
 class Step:
-    """A layer in its place, with what the model remembers of its last run."""
+    """A layer of the net, with the state that the model keeps of its last run."""
 
     def __init__(self, node, phase):
         self.node = node
         self.layer = LAYERS[node.type](node, phase)
         self.bottoms, self.tops, self.params = [], [], []
         self.backward, self.needs, self.trains = False, [], []
-        self.seen = None  # the versions that the last run layer by layer left behind
+        self.seen = None  # the versions of storages after the last run layer by layer
 
     def versions(self):
         return [blob.data.storage.version for blob in (*self.bottoms, *self.tops, *self.params)]
 
 
 class Net:
-    """`real`: with the quirks of the original, see `_quirks`."""
+    """A net of the model. `real`: with the quirks of the original, see `_quirks`."""
 
     def __init__(self, graph, phase, real=False):
         self.graph, self.phase, self.real = graph, phase, real
@@ -40,7 +40,7 @@ class Net:
             self._share(step)
         self.index = {step.node.name: i for i, step in enumerate(self.steps)}
         made = {name for step in self.steps for name in step.node.tops}
-        unread = {}  # in the order of the layers: a top is an output until somebody reads it
+        unread = {}  # in the order of the layers: a top is an output until a layer reads it
         for step in self.steps:
             for name in step.node.bottoms:
                 unread.pop(name, None)
@@ -52,7 +52,7 @@ class Net:
         self.keep_diffs = self.debug = False
 
     def forget_modes(self):
-        self.optimized = self.slim = None  # the names to be kept
+        self.optimized = self.slim = None  # the names of the blobs to keep
 
     def _build(self, step, named):
         node = step.node
@@ -81,8 +81,11 @@ class Net:
             self.params[node.name] = step.params
 
     def _share(self, step):
-        """Tops of layers that only change the shape are their bottom's memory; where a layer works in place on such a
-        top, its data is not, so that the bottom's other readers see what they should."""
+        """The top of a layer that only changes the shape shares the memory of the bottom.
+
+        If a layer runs in place on such a top, the data are not shared, so that other readers of the bottom get the
+        right values.
+        """
         if not step.node.aliases:
             return
         (bottom,) = step.bottoms
@@ -90,19 +93,19 @@ class Net:
             if name not in self.rewritten:
                 top.data.share(bottom.data)
             if step.node.type == "Flatten" and self.real and not step.backward:
-                continue  # there the diffs are one memory once backward has run
+                continue  # after a backward run, the diffs share memory
             if step.node.type != "Split":
                 top.diff.share(bottom.diff)
 
     @property
     def marks(self):
-        """What runs backward, and to which bottoms."""
+        """Return which layers run backward, and to which bottoms."""
         return [(step.backward, step.needs) for step in self.steps]
 
     def mark_backward(self, statistics=False):
-        """Find which layers run backward, and to which bottoms, as Caffe does.
+        """Find which layers run backward, and to which bottoms, by Caffe's rules.
 
-        `statistics`: whether a BatchNorm wants gradients for its parameters, as it does in the original.
+        `statistics`: whether a BatchNorm needs gradients for its parameters, as in the original.
         """
         wanting = set()
         for step in self.steps:
@@ -132,15 +135,15 @@ class Net:
 
     @property
     def learnable(self):
-        """Each parameter once."""
+        """Return each parameter once."""
         return list({id(blob): blob for blobs in self.params.values() for blob in blobs}.values())
 
     def ends(self):
-        """The tops that nobody reads."""
+        """Return the tops that no layer reads."""
         return [self.blobs[name] for name in self.outputs]
 
     def can_run(self, first, last):
-        """Whether the layers' bottoms hold values, or get them on the way."""
+        """Whether the bottoms of the layers have values, or get them during the run."""
         made = {}
         for step in self.steps[first : last + 1]:
             if step.node.type == "MemoryData" and self.arrays is None:
@@ -156,7 +159,7 @@ class Net:
         return True
 
     def can_run_back(self, first, last, known=()):
-        """Whether Caffe's formulas and those of a recorded history agree on what the layers must give.
+        """Whether Caffe's formulas and autograd on the recorded history give the same gradients.
 
         `known`: ids of storages of diffs that the user gives.
         """
@@ -175,7 +178,7 @@ class Net:
         return True
 
     def can_fuse_back(self):
-        """Whether no diff of an end was written: a run as one piece starts from the loss weights."""
+        """Whether no diff of an output was written: a run of the whole net starts from the loss weights."""
         losses = {id(step.tops[0]) for step in self.steps if step.layer.loss}
         return all(
             blob.diff.storage.known and (blob.diff.array == (id(blob) in losses)).all() for blob in self.ends()
@@ -184,7 +187,9 @@ class Net:
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def forward(self, first=0, last=None):
-        """Layer by layer. A layer in place changes what others have read, unless its bottom was made in this pass."""
+        """Run layer by layer. A layer in place changes values that others have read, unless this run computed its
+        bottom.
+        """
         made = set()
         for step in self.steps[first : None if last is None else last + 1]:
             storages = [top.data.storage for top in step.tops]
@@ -244,14 +249,14 @@ class Net:
 
     @staticmethod
     def _quirks(step):
-        """What the original's backward does to memory that nobody asked for."""
+        """Apply the writes of the original's backward to diffs that are not requested."""
         if step.layer.scratch and not any(step.needs):
             step.bottoms[0].diff.storage.known = False
         if step.layer.scratch and step.node.in_place:
-            step.seen = None  # what backward needs is overwritten: only one is right
+            step.seen = None  # the values for backward are overwritten, so only one of the gradients is right
 
     def run_whole(self, wanted, held):
-        """Forward as one piece: all blobs, or those `wanted` and those of which somebody holds an array."""
+        """Run the whole net forward: compute all blobs, or those `wanted` and those with arrays of the user."""
         self.forward()
         for step in self.steps:
             step.seen = None
@@ -261,7 +266,7 @@ class Net:
                 blob.absent = id(blob) not in needed
 
     def forward_backward(self, held):
-        """A pass for training, as one piece unless the user wants to see more; returns the loss."""
+        """Run a training pass, of the whole net unless the user wants to see more; return the loss."""
         if self.keep_diffs or self.debug:
             self.forward()
             self.backward()
@@ -282,7 +287,7 @@ class Net:
     # -- shapes and weights ----------------------------------------------------------------------------------------
 
     def reshape(self, batch, write):
-        """Give the inputs another batch size and write them by `write(blob)`; the others follow."""
+        """Change the batch size of the inputs and fill them with `write(blob)`; then reshape the other blobs."""
         for step in self.steps:
             step.seen = None
             given = [blob.shape for blob in step.bottoms]
@@ -300,7 +305,7 @@ class Net:
                     blob.data.storage.put(write(blob))
 
     def share_with(self, other):
-        """Data only."""
+        """Share the data of the parameters with another net, but not the diffs."""
         for name, theirs in other.params.items():
             for blob, owner in zip(self.params.get(name, []), theirs):
                 blob.data.share(owner.data)

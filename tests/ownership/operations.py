@@ -1,4 +1,7 @@
-"""Operations on arrays: each draws itself, tells whether it applies, changes the model, and is a line of a script."""
+"""Operations on arrays.
+
+Each chooses random arguments, can tell whether it applies, changes the model, and gives a line of a script.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,11 @@ PARTS = ("...", "...", "...", "1:", ":1", "..., :1", "..., 1:", "-1")
 
 
 class Operation:
-    """`arguments` are plain values. `weight` tells how often it is drawn, `own` that only this Caffe has it, `mode` the
-    only mode in which it is drawn."""
+    """An operation, whose `arguments` are plain values.
+
+    `weight` is its relative frequency; `own` marks an operation that the original does not have; `mode` is the only
+    mode in which it is chosen.
+    """
 
     weight = 1.0
     own = False
@@ -23,18 +29,18 @@ class Operation:
 
     @classmethod
     def draw(cls, rng, world):
-        """Arguments, or None where there is nothing to draw from."""
+        """Return random arguments, or None if there is no choice."""
         raise NotImplementedError
 
     def applies(self, world, *arguments):
         return True
 
     def apply(self, world, *arguments):
-        """Change the model; returns what the line gives as `seen`: an Expected, a dict of them, or None."""
+        """Change the model; return the value of `seen` after the line: an Expected, a dict of them, or None."""
         raise NotImplementedError
 
     def code(self, world, *arguments):
-        """The line, before the model has changed."""
+        """Return the line of the script; called before the model changes."""
         raise NotImplementedError
 
     def __repr__(self):
@@ -47,7 +53,7 @@ def place_code(place):
 
 
 def draw_place(rng, world, weights=0.35):
-    """(net, "blob" or "param", name, index)."""
+    """Return (net, "blob" or "param", name, index)."""
     if world.focus and rng.random() < 0.7:
         return rng.choice(world.focus)
     name = rng.choice(list(world.nets))
@@ -74,7 +80,7 @@ def draw_part(rng, half):
 
 
 def is_there(world, place, half):
-    """Whether the net has the blob and can be sure to show it."""
+    """Whether the net has the blob, and the last run has computed it."""
     blob = world.blob(place)
     if blob is None or blob.absent or blob.fresh:
         return False
@@ -82,7 +88,7 @@ def is_there(world, place, half):
 
 
 def is_given(world, place, half):
-    """Whether real Caffe's array would be the user's own: a write to it changes his array there."""
+    """Whether real Caffe's array is the user's own array of MemoryData, which a write would change."""
     if not world.real or place[1] == "param" or half == "diff":
         return False
     memory = world.memory(world.nets[place[0]])
@@ -174,7 +180,7 @@ class Drop(Operation):
 
 
 class WriteKept(Operation):
-    """Through an array that was kept; one that a reshape has made an orphan takes it, and no net notices."""
+    """A write through a kept array. If a reshape has detached the array, the write does not affect the net."""
 
     weight = 3
 
@@ -196,7 +202,7 @@ class WriteKept(Operation):
 
 
 class WriteDrop(WriteKept):
-    """A write through an array that is then gone before anything runs."""
+    """A write through an array that is deleted before the next run."""
 
     weight = 1.5
 
@@ -240,7 +246,7 @@ class SetArrays(Operation):
 
 
 class ChangeArrays(SetArrays):
-    """The user writes into the arrays that he gave: the next batch shows it, and this one may."""
+    """A write to the user's arrays of MemoryData: the next batch contains it, the current one may."""
 
     weight = 1.5
 

@@ -1,4 +1,4 @@
-"""Operations that switch how nets run, change shapes, share, save and load."""
+"""Operations that change how nets run, reshape, share, save and load."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Slim(Optimize):
 
 
 class Compile(Slim):
-    """Through torch.compile, which takes long: drawn in its own mode only."""
+    """Compile the net with torch.compile. This takes long, so the operation is chosen only in its own mode."""
 
     mode = "compile"
 
@@ -97,7 +97,7 @@ class DebugInfo(KeepDiffs):
 
 
 class Resize(OnNet):
-    """Another batch size; then the inputs are written, and the net reshaped or run."""
+    """Change the batch size; then write the inputs, and reshape or run the net."""
 
     @classmethod
     def draw(cls, rng, world):
@@ -150,7 +150,7 @@ class Share(Operation):
             return False
         theirs = [blob.data.storage for blob in world.nets["net"].learnable]
         left = [blob for blob in world.nets["other"].learnable if blob.data.storage not in theirs]
-        return not (world.real and any(id(blob) in world.held for blob in left))  # Caffe frees the memory
+        return not (world.real and any(id(blob) in world.held for blob in left))  # Caffe frees this memory
 
     def apply(self, world):
         world.nets["other"].share_with(world.nets["net"])

@@ -8,7 +8,7 @@ from tests.ownership.world import drawn, drawn_code
 
 
 class OnNet(Operation):
-    """One that takes a net's name first."""
+    """An operation whose first argument is the name of a net."""
 
     @classmethod
     def draw(cls, rng, world):
@@ -68,7 +68,7 @@ class Feed(OnNet):
 
 
 class KeepOutput(OnNet):
-    """Forward, of which one of the arrays returned is kept."""
+    """Run forward, and keep one of the returned arrays."""
 
     @classmethod
     def draw(cls, rng, world):
@@ -220,7 +220,7 @@ class SolverTest(Operation):
             net.forward()
         else:
             net.run_whole({*(net.optimized or ()), *net.outputs}, world.held)
-        net.row = row  # a test that the program asks for leaves the data where it was
+        net.row = row  # a test that the program calls does not change the position of the data
         return {name: Expected(each.value.reshape(-1)) for name, each in outputs(net).items()}
 
     def code(self, world):

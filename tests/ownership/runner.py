@@ -1,4 +1,4 @@
-"""Runs sequences in a Caffe and in the model, and compares the two after each operation."""
+"""Runs sequences in Caffe and in the model, and compares the two after each operation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.ownership.sequences import Fixed
 from tests.ownership.world import World, labels, values
 
 HUGE = 1e5
-NOISY_RUNS = 3  # of the model, where it differs from the Caffe
+NOISY_RUNS = 3  # the value in the model, if it differs from Caffe's
 REAL = not hasattr(caffe, "CaffeError")  # whether this is the original
 _Error = () if REAL else caffe.CaffeError
 
 
 class Mismatch(Exception):
-    """The Caffe does not do what the model says; `what` is the expression that shows it, if any."""
+    """Caffe differs from the model; `what` is the expression that shows the difference, if there is one."""
 
     def __init__(self, fact, what="", place=None):
         super().__init__(f"{what} {fact}" if what else fact)
@@ -34,7 +34,7 @@ class Mismatch(Exception):
 
 @dataclass
 class Place:
-    """Where two arrays differ: the number of the comparison, what the model expects, and the difference."""
+    """The position of a difference: the number of the comparison, the expected array, and the difference."""
 
     number: int
     expected: np.ndarray
@@ -43,7 +43,7 @@ class Place:
 
 @dataclass
 class Result:
-    """`failure` is None where all agreed. `lines` is the script up to there."""
+    """The result of a sequence. `failure` is None if everything agreed. `lines` is the script up to the failure."""
 
     start: Any
     ops: list[Any] = field(default_factory=list)
@@ -68,7 +68,7 @@ def copied(arrays):
 
 
 def widest(expected):
-    """The difference that rounding makes to an array of the model, at each number."""
+    """Return the effect of rounding on each number of an array of the model."""
     return 1e-4 * abs(expected) + 2e-5 * max(1, abs(expected).max())
 
 
@@ -81,7 +81,7 @@ class Run:
     """One sequence. `ops(world)` gives the next operation."""
 
     def __init__(self, ops, folder, notes=False):
-        self.noted = [] if notes else None  # what is expected, instead of comparing it
+        self.noted = [] if notes else None  # the expected values, which are stored instead of compared
         self.compared = 0
         self.next, self.eager = ops, ops.eager
         self.world = World(ops.start, REAL)
@@ -137,7 +137,7 @@ class Run:
             self._check_all()
 
     def _execute(self, line, may_raise=False):
-        """Whether it ran; an error that was not expected is a Mismatch."""
+        """Execute a line; return whether it ran. An unexpected error raises Mismatch."""
         self.result.lines.append(line)
         try:
             exec(line, self.space)
@@ -148,7 +148,7 @@ class Run:
             raise Mismatch(f"raised {type(error).__name__}: {error}") from error
 
     def _compare(self, what, got, expected):
-        """Raise Mismatch where the array differs by more than rounding."""
+        """Raise Mismatch if the array differs by more than rounding."""
         got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
         if self.noted is not None:
             self.noted.append(expected.copy())
@@ -176,7 +176,7 @@ class Run:
             self._compare("seen", seen, expected.value)
 
     def _check(self):
-        """What the user holds."""
+        """Compare the arrays that the user holds."""
         for name, view in self.world.views.items():
             if view.known:
                 self._compare(name, self.space[name], view.array)
@@ -184,7 +184,7 @@ class Run:
             self._compare(name, self.space[name], array)
 
     def _check_all(self):
-        """All blobs and parameters that the model knows."""
+        """Compare all blobs and parameters whose values are defined."""
         for name, net in self.world.nets.items():
             real = self.space[name]
             for blob_name, blob in net.blobs.items():
@@ -217,7 +217,10 @@ def _written(folder, name, text):
 
 
 class _Folder:
-    """A folder in memory for this process, made at the first run; what has been imported then is no garbage."""
+    """A folder in memory for this process, created before the first run.
+
+    Objects that exist then are frozen for the garbage collector.
+    """
 
     folder, frozen = None, False
 
@@ -233,7 +236,7 @@ class _Folder:
 
 
 def mirrored(patch):
-    """Have arrays never lie over a net's tensors, as on a GPU; `patch` is like setattr."""
+    """Make all arrays copies of the net's tensors, as on a GPU; `patch` is called like setattr."""
     from caffe import memory, parameter_memory
 
     for module in (memory, parameter_memory):
@@ -241,7 +244,7 @@ def mirrored(patch):
 
 
 def run(ops):
-    """The Result of a Drawer or Fixed."""
+    """Run the operations of a Drawer or Fixed; return the Result."""
     logger = logging.getLogger("caffe")
     if logger.level != logging.CRITICAL:  # debug_info writes much
         logger.setLevel(logging.CRITICAL)
@@ -256,7 +259,7 @@ def run(ops):
 
 
 def rounds_to(result):
-    """Whether rounding explains the failure: noise as large as that of float32 moves the model's number as far."""
+    """Whether rounding explains the failure: noise of the size of rounding changes the model's number as much."""
     moved = 0.0
     for _ in range(NOISY_RUNS):
         with np.errstate(over="raise", invalid="raise"), rounding.noisy():
@@ -271,7 +274,7 @@ def rounds_to(result):
 
 
 def shrunk(result):
-    """The failing sequence with as few operations as still fail."""
+    """Return the shortest failing version of a failing sequence."""
     again = run(Fixed(result.start, result.ops, result.eager))
     if again.failure is None:
         return result

@@ -1,4 +1,4 @@
-"""The lines that a sequence begins with, and the whole sequence as a script."""
+"""The first lines of a sequence, and the whole sequence as a script."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ folder = tempfile.mkdtemp()
 
 
 def setup_lines(world):
-    """The lines that build the nets and give them their first weights and inputs."""
+    """Return the lines that build the nets and set their initial weights and inputs."""
     start = world.start
     if start.solver is not None:
         lines = ["solver = caffe.SGDSolver(solver_file); net = solver.net; other = solver.test_nets[0]"]
@@ -52,7 +52,7 @@ def _first_weights(world, name, net):
 
 
 def _writes(world, name, net, file, target):
-    """Lines that give the net called `target` its first weights."""
+    """Yield the lines that set the initial weights of the net `target`."""
     return [
         f"{place_code((target, *place[1:]))}.data[...] = {drawn_code(blob.kind, seed, blob.shape)}"
         for seed, blob, place in world.first_weights(name, net, file)
@@ -60,7 +60,7 @@ def _writes(world, name, net, file, target):
 
 
 def solver_text(options, net, prefix):
-    """The solver's prototxt; `net` is the line or block that gives the net."""
+    """Return the solver's prototxt; `net` is the line or block that names the net."""
     fields = "\n".join(f"{key}: {value}" for key, value in options.items())
     return (
         f'{net}\n{fields}\nlr_policy: "fixed"\nsnapshot_prefix: "{prefix}"\n'
@@ -69,7 +69,7 @@ def solver_text(options, net, prefix):
 
 
 def script(start, lines):
-    """The sequence as plain pycaffe code."""
+    """Return the sequence as plain pycaffe code."""
     files = f'net_file = f"{{folder}}/net.prototxt"\nopen(net_file, "w").write("""{start.graph.text()}""")\n'
     if start.solver is not None:
         text = solver_text(start.solver, 'net: "FOLDER/net.prototxt"', "FOLDER/s")

@@ -1,4 +1,4 @@
-"""Draws the start of a sequence and its operations."""
+"""Chooses the start of a sequence and its operations at random."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPERATIONS = {
     if isinstance(value, type) and issubclass(value, Operation) and name not in _BASES
 }
 TRIES = 8
-WEIGHTY = (  # those that tell whether weights are taken up
+WEIGHTY = (  # the operations whose result depends on the weights
     *("Forward", "Feed", "Step", "SolverTest", "Keep", "Drop", "Write", "WriteKept", "WriteDrop", "Optimize", "Slim"),
     *("Share", "Save", "Load", "Resize", "Read", "ForwardBackward"),
 )
@@ -33,7 +33,7 @@ def draw_start(rng, real=False, without=()):
     net = Net(graph, phase)
     marks = net.marks
     net.mark_backward(statistics=True)
-    graph.force_backward = graph.force_backward or net.marks != marks  # where it would be a matter of opinion
+    graph.force_backward = graph.force_backward or net.marks != marks  # if the expected result is not defined
     solver = None
     if trained:
         solver = {"base_lr": 0.05, "momentum": rng.choice([0, 0.9]), "weight_decay": rng.choice([0, 0.1])}
@@ -43,10 +43,10 @@ def draw_start(rng, real=False, without=()):
 
 
 class Drawer:
-    """Draws operation after operation, each to fit the world as it is.
+    """Chooses one operation after the other, each of which applies to the current state.
 
-    Many sequences have a few kinds of operations only, or turn around weights, and most have a few places to which they
-    come back: what one operation leaves behind meets another sooner.
+    Many sequences use only a few kinds of operations, or mostly weights, and most use a few places repeatedly. This
+    makes it more likely that operations affect each other.
     """
 
     def __init__(self, seed, count=15, mode="own", without=()):

@@ -1,4 +1,4 @@
-"""The mistakes of tests.ownership.mistakes are mistakes of the package as it is now, and the sequences notice them."""
+"""Each mistake of tests.ownership.mistakes applies to the current sources, and the sequences find it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nets' memory is as the model of this package says, over random sequences of operations."""
+"""The memory of nets behaves as in the model, for random sequences of operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG_BLOCK, LONG_BLOCKS = 500, 40
 
 
 def check(seeds, mode="own", length=15):
-    """Run the sequences; the first that fails is the message, as a script."""
+    """Run the sequences; the error message is the first failing one, as a script."""
     for seed in seeds:
         result = run(Drawer(seed, length, mode))
         if result.failure is not None:
@@ -25,7 +25,7 @@ def check(seeds, mode="own", length=15):
 
 
 def blocks(number: int, quick: int) -> pytest.MarkDecorator:
-    """Parametrise a test over blocks of sequences. Only the first few run in every run of the tests."""
+    """Parametrize a test over blocks of sequences. Only the first few blocks are part of every run of the tests."""
     marks = [[], [pytest.mark.long]]
     return pytest.mark.parametrize("block", [pytest.param(i, marks=marks[i >= quick]) for i in range(number)])
 
@@ -37,7 +37,7 @@ def test_sequences(block):
 
 @blocks(MIRROR_BLOCKS, quick=1)
 def test_sequences_where_arrays_are_copies(block, monkeypatch):
-    """As on a GPU."""
+    """On a GPU, arrays are copies of the tensors."""
     mirrored(monkeypatch.setattr)
     check(range(block * BLOCK, (block + 1) * BLOCK), "mirror", length=9)
 
@@ -63,7 +63,7 @@ def test_the_model_is_what_the_original_does():
 
 
 def test_a_failing_sequence_becomes_short_and_plain():
-    """With a model that is wrong about Sigmoid, nothing but a net with one and a run of it is left."""
+    """With a wrong Sigmoid in the model, the shortest script contains only a net with a Sigmoid and a run."""
     wrong = next(filter(None, map(failing_with_half_a_sigmoid, range(40))))
     assert len(wrong.ops) <= 2
     code = wrong.script()

@@ -1,4 +1,4 @@
-"""What a sequence starts with, in the model: nets, perhaps a solver, what the user keeps, and files."""
+"""The state of a sequence in the model: nets, an optional solver, arrays that the user keeps, and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.ownership.memory import View, rounding
 
 
 def values(seed, shape):
-    """Numbers from -1 to 1."""
+    """Return random numbers from -1 to 1."""
     k = np.arange(1, math.prod(shape) + 1)
     return np.sin((0.7 + 0.01 * seed) * k * k).astype(np.float32).reshape(shape)
 
@@ -24,14 +24,14 @@ def labels(seed, shape, classes):
 
 
 def drawn(kind, seed, shape):
-    """Values that suit a blob."""
+    """Return random values that are valid for a blob."""
     if kind.startswith("label"):
         return labels(seed, shape, int(kind.split()[1]))
     return abs(values(seed, shape)) + 0.5 if kind == "positive" else values(seed, shape)
 
 
 def drawn_code(kind, seed, shape):
-    """The call of `drawn` as a script has it."""
+    """Return the call of `drawn` in a script."""
     if kind.startswith("label"):
         return f"labels({seed}, {shape}, {kind.split()[1]})"
     return f"abs(values({seed}, {shape})) + 0.5" if kind == "positive" else f"values({seed}, {shape})"
@@ -39,20 +39,20 @@ def drawn_code(kind, seed, shape):
 
 @dataclass
 class Start:
-    """How a sequence begins: `solver` fields make a solver, whose nets are then `net` and `other`."""
+    """The start of a sequence. If `solver` has fields, a solver is created, and `net` and `other` are its nets."""
 
     graph: Graph
     phase: str = "TEST"
     pair: bool = False  # whether there is a second net, `other`, in TEST
     solver: dict[str, Any] | None = None
-    first: str = "write"  # how the first weights come: "write" or "load"
+    first: str = "write"  # how the initial weights are set: "write" or "load"
     seed: int = 0
-    rows: int = 2  # of the arrays of MemoryData, in batches
+    rows: int = 2  # size of the arrays of MemoryData, in batches
     extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Solver:
-    """SGD with momentum, as Caffe has it."""
+    """SGD with momentum, as in Caffe."""
 
     def __init__(self, net, options):
         self.net, self.options, self.iter = net, options, 0
@@ -75,7 +75,7 @@ class Solver:
 
 
 class World:
-    """The model's side. `real`: the original Caffe has no runs as one piece, so nothing is ever absent."""
+    """The state of the model. `real`: the original Caffe always runs layer by layer, so no blob is ever absent."""
 
     def __init__(self, start, real=False):
         self.start, self.real = start, real
@@ -84,13 +84,13 @@ class World:
             self.nets["other"] = model.Net(start.graph, "TEST", real)
         self.solver = Solver(self.nets["net"], start.solver) if start.solver else None
         self.views, self.files, self.states = {}, {}, {}
-        self.focus = []  # places that a drawer comes back to
+        self.focus = []  # places that are chosen repeatedly
         self.user = {}  # the user's arrays for MemoryData, by name
         for name, net in self.nets.items():
             self.fill(name, net)
 
     def fill(self, name, net):
-        """The first weights, inputs and arrays."""
+        """Set the initial weights, inputs and arrays."""
         loads = self.start.first == "load" and net.params
         for file in ["second.caffemodel", "first.caffemodel"] if loads else [""]:
             for seed, blob, _ in self.first_weights(name, net, file):
@@ -108,11 +108,13 @@ class World:
             net.clear()
 
     def settles(self, net):
-        """Whether the net must run once: the original's Flatten shares its diff from its first backward on."""
+        """Whether the net must run once, because the original's Flatten shares its diff only after the first backward
+        run.
+        """
         return self.real and any(step.node.type == "Flatten" and step.backward for step in net.steps)
 
     def first_weights(self, name, net, file=""):
-        """(seed, blob, place) of each parameter."""
+        """Yield (seed, blob, place) of each parameter."""
         seed = self.start.seed + 100 * (name == "other") + 500 * (file == "second.caffemodel")
         for layer, blobs in net.params.items():
             for index, blob in enumerate(blobs):
@@ -122,7 +124,7 @@ class World:
     def first_inputs(self, net):
         return [(self.start.seed + 200 + i, net.blobs[name], name) for i, name in enumerate(net.inputs)]
 
-    # -- what operations need --------------------------------------------------------------------------------------
+    # -- queries ---------------------------------------------------------------------------------------------------
 
     def blob(self, place):
         net, kind, name, index = place
@@ -140,7 +142,7 @@ class World:
 
     @property
     def held(self):
-        """The ids of the blobs of which the user keeps an array of the data."""
+        """Return the ids of the blobs of whose data the user keeps an array."""
         return {id(view.blob) for view in self.views.values() if view.current}
 
     @staticmethod
@@ -148,7 +150,7 @@ class World:
         return next((step for step in net.steps if step.node.type == "MemoryData"), None)
 
     def arrays_of(self, name, seed):
-        """(shapes, seeds) of the user's arrays for a net with MemoryData."""
+        """Return (shapes, seeds) of the user's arrays for a net with MemoryData."""
         data, label = self.memory(self.nets[name]).tops
         count = len(data.data.array) * self.start.rows
         return [((count, *data.shape[1:]), data.kind, seed + 301), ((count, 1, 1, 1), label.kind, seed + 302)]
@@ -160,7 +162,7 @@ class World:
         self.user[f"{name}_data"], self.user[f"{name}_label"] = net.arrays
 
     def run(self, net):
-        """A forward of the whole net."""
+        """Run the whole net forward."""
         if net.optimized is not None and not net.debug and not self.real:
             net.run_whole({*net.optimized, *net.outputs}, self.held)
         else:

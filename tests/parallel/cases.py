@@ -1,4 +1,4 @@
-"""Training runs that one process makes alone and several make together: `python -m tests.parallel.cases FOLDER NAME`.
+"""Training runs for one or several processes: `python -m tests.parallel.cases FOLDER NAME`.
 
 Each case trains a small net and returns numbers, which the tests compare between one process and several.
 """
@@ -23,8 +23,8 @@ from tests.data.helpers import images, write_lmdb, write_png
 Found = dict[str, np.ndarray]
 CASES: dict[str, Callable[[int], Found]] = {}
 WHOLE = 12
-"""Records that all processes together take in a step."""
-_RECORDS = 21  # no multiple of a batch: the wrap lies inside of batches
+"""The number of records in a step of all processes together."""
+_RECORDS = 21  # not a multiple of the batch size, so that an epoch ends inside a batch
 
 
 def case(function: Callable[[int], Found]) -> Callable[[int], Found]:
@@ -34,7 +34,7 @@ def case(function: Callable[[int], Found]) -> Callable[[int], Found]:
 
 
 def main(folder: str, *names: str) -> None:
-    """Run cases in this process and write what they return."""
+    """Run cases in this process and write their results."""
     os.chdir(folder)
     processes = environment.join(limit=60)
     with group.joined(processes):
@@ -44,7 +44,7 @@ def main(folder: str, *names: str) -> None:
 
 
 def write_data(folder: Path) -> None:
-    """The files that the nets of the cases read."""
+    """Write the files that the nets of the cases read."""
     pictures = images(_RECORDS, (3, 12, 10))
     write_lmdb(folder / "db", pictures)
     for index, image in enumerate(pictures):
@@ -104,7 +104,7 @@ SEEN = ("db", "db_label", "list", "list_label", "window", "window_label", "rows"
 
 
 def solver(batch: int, options: str, layers: str = _LAYERS, sources: str = _SOURCES) -> Solver:
-    """A solver of a net with every kind of source."""
+    """Return the solver of a net with every kind of data source."""
     param = text_format.Parse(
         'base_lr: 0.02 lr_policy: "fixed" random_seed: 4 test_iter: 5 test_interval: 100 solver_mode: CPU '
         "test_initialization: false snapshot_after_train: false " + options,
@@ -120,7 +120,7 @@ def solver(batch: int, options: str, layers: str = _LAYERS, sources: str = _SOUR
 
 
 def weights(made: Solver) -> Found:
-    """All parameters and statistics of the trained net."""
+    """Return all parameters and statistics of the trained net."""
     return {
         f"weight {name} {index}": blob.data.copy()
         for name, blobs in made.net.params.items()
@@ -134,7 +134,7 @@ def close(made: Solver) -> None:
 
 
 def trained(made: Solver, steps: int, look: tuple[str, ...] = ()) -> Found:
-    """What every step reads, its loss, and the weights at the end."""
+    """Return the data and the loss of every step, and the weights at the end."""
     losses, found = [], {}
 
     class Losses:
@@ -152,7 +152,7 @@ def trained(made: Solver, steps: int, look: tuple[str, ...] = ()) -> Found:
 
 
 def tested(made: Solver) -> Found:
-    """Two tests, one after the other, and what they score."""
+    """Return the results of two consecutive tests."""
     return {f"test {name} {run}": np.array(values) for run in range(2) for name, values in run_tests(made).items()}
 
 
@@ -193,7 +193,7 @@ def rules(size: int) -> Found:
 
 @case
 def overlapped(size: int) -> Found:
-    """Small buckets, sent while backward runs; two layers share their weights."""
+    """Train with small buckets, which are sent while backward runs. Two layers share their weights."""
     twin = 'layer { name: "twin" type: "InnerProduct" bottom: "rows" top: "twin" include { phase: TRAIN } '
     twin += 'param { name: "w" } param { name: "b" } '
     twin += 'inner_product_param { num_output: 3 weight_filler { type: "xavier" } } } '
@@ -214,7 +214,7 @@ def overlapped(size: int) -> Found:
 
 
 def _sent_early(made: Solver) -> int:
-    """How many buckets of an iteration are sent before its backward pass ends."""
+    """Return the number of buckets that are sent before the backward pass of an iteration ends."""
     own, early = made.together.reduction, 0
     begin, finish = own.group.start_sum, made.together.reduce
     ended = False
@@ -237,7 +237,7 @@ def _sent_early(made: Solver) -> int:
 
 @case
 def over_all(size: int) -> Found:
-    """BatchNorm, Dropout and ignored labels of one process, by the options for them."""
+    """Train with the options under which BatchNorm, Dropout and ignored labels behave as in one process."""
     layers = _LAYERS.replace(_RELU, _RELU + _DROP + _NORM)
     layers = layers.replace('"classes" top: "loss"', '"classes" top: "loss" loss_param { ignore_label: 1 }')
     options = "global_batch_norm: true global_normalization: true global_dropout: true"
@@ -250,7 +250,7 @@ def over_all(size: int) -> Found:
 
 @case
 def resumed(size: int) -> Found:
-    """A run with dropout that is broken off after a test and goes on in another solver, beside one that is not."""
+    """Train with dropout, once uninterrupted, and once interrupted after a test and resumed in another solver."""
     dropout = _LAYERS.replace(_RELU, _RELU + _DROP)
     options = f'type: "Adam" momentum: 0.9 snapshot_prefix: "snap_{size}"'
     whole, first, second = (solver(WHOLE // size, options, dropout) for _ in range(3))
@@ -267,7 +267,7 @@ def resumed(size: int) -> Found:
 
 
 def go_on(state: str) -> Found:
-    """A run of one process that goes on with the state of several."""
+    """Resume a run in one process from the state of several processes."""
     made = solver(WHOLE, 'type: "Adam" momentum: 0.9')
     made.restore(state)
     found = {**tested(made), **trained(made, 3, SEEN)}

@@ -1,6 +1,6 @@
-"""Options of a solver in each way to train in several processes: `python -m tests.parallel.combinations FOLDER`.
+"""Options of a solver, in each mode for several processes: `python -m tests.parallel.combinations FOLDER`.
 
-The table in docs/parallel.md says of each pair whether it is right or refused.
+The table in docs/parallel.md states whether a pair of option and mode is supported or rejected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TYPED = 'type: "SGD" momentum: 0.9 '
 
 
 def table(path: Path = ROOT / "docs" / "parallel.md") -> dict[str, dict[str, bool]]:
-    """For each option of the table in the docs, in which of the ways it is right; in the others it is refused."""
+    """Return for each option of the table in the docs the modes that support it; the other modes reject it."""
     lines = path.read_text().splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("| in the solver |"))
     names = _cells(lines[start])[1:]
@@ -44,7 +44,7 @@ def _cells(line: str) -> list[str]:
 
 
 def run(option: str, way: str, size: int) -> np.ndarray:
-    """Losses of some steps and the results of a test; empty if the solver is refused."""
+    """Return the losses of some steps and the results of a test; nothing if the solver is rejected."""
     options = option if "type:" in option else TYPED + option
     mode = WAYS[way]
     try:
@@ -61,7 +61,7 @@ def run(option: str, way: str, size: int) -> np.ndarray:
 
 
 def main(folder: str) -> None:
-    """Run all pairs in this process of several, and write what they give."""
+    """Run all pairs in this process, which is one of several, and write the results."""
     os.chdir(folder)
     cutting._SMALL, shards._PIECE = 1, 200
     processes = environment.join(limit=60)

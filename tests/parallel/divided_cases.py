@@ -1,4 +1,4 @@
-"""Training runs with divided nets: `python -m tests.parallel.divided_cases FOLDER NAME...`, as tests.parallel.cases."""
+"""Training runs with divided nets: `python -m tests.parallel.divided_cases FOLDER NAME...`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "classes" top: "
 
 
 def main(folder: str, *names: str) -> None:
-    """Run cases in this process, also those of `tests.parallel.cases`, and write what they return."""
+    """Run cases, also those of `tests.parallel.cases`, in this process, and write their results."""
     known = {**cases.CASES, **CASES}
     os.chdir(folder)
     cutting._SMALL, shards._PIECE = 1, 200
@@ -67,7 +67,7 @@ def main(folder: str, *names: str) -> None:
 
 
 def made(mode: str, size: int, options: str, layers: str = LAYERS) -> Solver:
-    """A solver of a divided net, or with `size` 1 of the net as it is."""
+    """Return the solver of a divided net, or, with `size` 1, of the undivided net."""
     text = MODES[mode].format(size) + " " if size > 1 else ""
     streams = max(1, size // 2) if mode == "pipelines" else 1 if "pipeline" in mode else size
     batch = WHOLE // streams
@@ -75,7 +75,7 @@ def made(mode: str, size: int, options: str, layers: str = LAYERS) -> Solver:
 
 
 def run(mode: str, size: int) -> Found:
-    """Every rule, with clipping and iter_size; a test; a snapshot, and a run that goes on from it."""
+    """Train with a rule, clipping and iter_size; then test, write a snapshot, and resume from it."""
     found: Found = {}
     for kind in ("SGD", "Adam", "LARS", "LAMB", "Larc"):
         turbo = "false" if mode.startswith("pipeline") else "true"
@@ -137,9 +137,11 @@ layer { name: "far" type: "EuclideanLoss" bottom: "twin1" bottom: "twin2" top: "
 
 
 def varied(mode: str, size: int) -> Found:
-    """Layers of many kinds, statistics and masks of the batches of all, shared weights, and both kinds of file."""
+    """Train a net of many layer types, with statistics and masks of the global batch, shared weights, and both file
+    formats.
+    """
     one, layers = "global_batch_norm: true global_normalization: true global_dropout: true ", _VARIED
-    if mode == "pipeline_of_batches":  # has one stream of batches, and draws other masks
+    if mode == "pipeline_of_batches":  # the pipeline has one sequence of batches, and draws other masks
         one, layers = "", _VARIED.replace('"Dropout"', '"ReLU"')
     options = (
         f'type: "SGD" momentum: 0.5 clip_gradients: 0.3 snapshot_prefix: "varied_{mode}_{size}" snapshot_format: HDF5 '
@@ -155,10 +157,10 @@ def varied(mode: str, size: int) -> Found:
 
 
 def brief(size: int) -> Found:
-    """A few steps in each way to divide."""
+    """Train a few steps in each mode."""
     found: Found = {}
     for mode in ("shard", "tensor", "pipeline_by_time"):
-        plain = made(mode, size, 'type: "SGD" ')  # LARS with clipping is blind to a factor of all gradients
+        plain = made(mode, size, 'type: "SGD" ')  # LARS with clipping does not depend on a factor of all gradients
         solver = made(mode, size, 'type: "LARS" momentum: 0.9 clip_gradients: 0.4 ')
         found[mode] = np.concatenate([trained_losses(each, 3) for each in (plain, solver)])
         close(plain)

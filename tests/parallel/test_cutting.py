@@ -1,4 +1,4 @@
-"""Blobs are cut while a net is built, into the parts of what one process fills them with."""
+"""While a divided net is built, each process keeps its part of the blobs that a single process would fill."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "y" top: "los
 
 
 class Second(Alone):
-    """The second of two processes; the first has filled its blobs with values of the same sums, or others."""
+    """The second of two processes. The first has filled its blobs with values of the same sums, or of other sums."""
 
     rank, size = 1, 2
     same = True
@@ -55,7 +55,7 @@ def test_weights_are_loaded_into_whole_blobs():
     assert shapes == [(71, 90), (71,), (3, 71), (3,)]
 
 
-def test_processes_that_fill_differently_are_told():
+def test_processes_with_different_initial_values_raise_an_error():
     group = Second()
     group.same = False
     with pytest.raises(ParallelError, match="have filled the net with different values"):

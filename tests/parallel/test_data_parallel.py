@@ -1,4 +1,4 @@
-"""Several processes train as one process with the batches of all would."""
+"""Several processes give the same training as one process with the batches of all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(place):
-    """What the cases return, by case, number of processes, and rank; each number of processes runs once."""
+    """The results of the cases by case, number of processes, and rank. Each number of processes runs once."""
     known = {}
 
     def run(name, size, rank=0):
@@ -48,7 +48,7 @@ def found(place):
 
 
 def near(found, expected):
-    """Whether arrays are equal but for the order of a few float32 additions."""
+    """Whether arrays are equal up to the order of a few float32 additions."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         scale = np.abs(value).max(initial=1e-3)
@@ -95,7 +95,7 @@ def test_tests_score_to_the_digit_what_one_process_scores(found, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_run_goes_on_from_a_snapshot_as_if_it_had_not_stopped(found, size, caplog):
+def test_a_run_resumed_from_a_snapshot_equals_an_uninterrupted_run(found, size, caplog):
     for rank in range(size):
         numbers = found("resumed", size, rank)
         same(

@@ -1,4 +1,4 @@
-"""Nets that are divided over processes train as one process does, and what they cannot do is refused."""
+"""Nets that are divided over processes give the same training as one process, and reject unsupported options."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def place(tmp_path_factory):
 
 
 def close(found, expected, most, what):
-    """Whether arrays differ by the order of float32 additions only."""
+    """Whether arrays are equal up to the order of float32 additions."""
     scale = np.abs(expected).max(initial=1e-3)
     np.testing.assert_allclose(found, expected, rtol=0, atol=most * scale, err_msg=what)
 
@@ -108,14 +108,14 @@ PIPELINE = "pipeline { stages: 2 micro_batches: 3 }"
 
 
 class Several(Alone):
-    """A group of processes of which the others say what this one says."""
+    """A group of processes in which all others report the same as this one."""
 
     def __init__(self, size):
         self.size = size
 
 
 class Behind(Several):
-    """A process that is not the first, and whose first process has measured a slow layer."""
+    """A process other than the first, in a group whose first process has measured a slow layer."""
 
     rank = 1
 
@@ -211,7 +211,7 @@ def test_a_stage_alternates_as_soon_as_its_first_micro_batch_can_be_back():
 
 
 def chain(shared=()):
-    """The steps of InnerProduct layers of equal cost behind a data layer; some share their weights."""
+    """Return the steps of InnerProduct layers of equal cost after a data layer; some share their weights."""
     both = 'param { name: "w" } param { name: "b" }'
     text = "".join(
         f'layer {{ name: "{index}" type: "InnerProduct" bottom: "{index - 1 if index else "ip"}" top: "{index}" '

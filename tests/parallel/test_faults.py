@@ -1,4 +1,4 @@
-"""What becomes of the processes of `caffe train -procs` when one is lost, stopped, or has an error."""
+"""The processes of `caffe train -procs` after one of them is lost, is stopped, or raises an error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def start():
-    """Starts Python with these words; what still runs after the test is ended."""
+    """Return a function that starts Python with arguments. Processes that still run after the test are ended."""
     running = []
 
     def begin(*words: str) -> subprocess.Popen[str]:
@@ -75,7 +75,7 @@ def until_training(process: subprocess.Popen[str]) -> str:
 
 
 def gone(pids: list[int]) -> bool:
-    """Whether the processes end within seconds."""
+    """Whether the processes end within some seconds."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         if not any(os.path.exists(f"/proc/{pid}") for pid in pids):

@@ -1,4 +1,4 @@
-"""Gradients are sent in buckets, most of them while backward still runs."""
+"""Gradients are sent in buckets, most of them before backward ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "y" top: "los
 
 
 class Two(Alone):
-    """A group of two processes with equal gradients, which notes the sizes of what is sent."""
+    """A group of two processes with equal gradients, which records the sizes of the buckets."""
 
     size = 2
 

@@ -1,4 +1,4 @@
-"""What several processes cannot do is refused before anything is trained."""
+"""Options that several processes do not support are rejected before the training starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss
 
 
 class Two(Alone):
-    """A group of two processes, of which the other says what this one says."""
+    """A group of two processes in which the other reports the same as this one."""
 
     size = 2
 
@@ -94,7 +94,7 @@ def test_of_the_command(tmp_path, monkeypatch, capsys):
         assert fact in capsys.readouterr().err
 
 
-def test_a_division_of_batches_that_changes_nothing_is_told(monkeypatch, caplog):
+def test_a_division_of_batches_without_effect_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(shard, "_assigned", {"RANK": 0, "WORLD_SIZE": 2})
     shard.divide_batches(True)
     try:

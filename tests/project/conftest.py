@@ -8,7 +8,7 @@ import pytest
 
 
 class Pictures:
-    """Writes pictures of two kinds that a net can tell apart: bright above, or bright below."""
+    """Writes pictures of two classes that a net can distinguish: the upper or the lower half is bright."""
 
     def __init__(self, top):
         self.top = top

@@ -1,4 +1,4 @@
-"""Folders as people have them: each becomes a right project, or one clear error."""
+"""Irregular folders of pictures: each becomes a correct project, or gives one clear error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from caffe.errors import CaffeError, DataError, FileError
 
 
 def made(folder="images", group="", **settings):
-    """The plan, what was seen, and the labels of the records of each part."""
+    """Return the plan, the findings, and the labels of the records of each part."""
     source = project.FolderSource(folder, group)
     plan, looked = project.make("made", source, project.Settings(net="lenet", size=16, **settings), lambda *_: None)
     return plan, looked, {part: records(part) for part in ("train", "val")}
@@ -196,7 +196,7 @@ def test_no_rights(pictures):
 
 
 def refusing(real, end):
-    """A function that the system refuses for paths with an end, as it does where there are no rights."""
+    """Return a function that raises PermissionError for paths with an ending, as the system does without permission."""
 
     def call(path=".", *more, **options):
         if str(path).endswith(end):

@@ -1,4 +1,4 @@
-"""`caffe new`, and the commands in the folder that it makes."""
+"""`caffe new`, and the commands that are used in its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(*argv):
 
 @pytest.fixture
 def digits(pictures, monkeypatch):
-    """A project of small pictures, trained, in whose folder the test works."""
+    """The working directory of the test: a trained project of small pictures."""
     pictures.classes(("above", "below"), 20)
     run("new", "project", "-images", "images", "-net", "lenet", "-size", "16", "-epochs", "4", "-batch", "8")
     monkeypatch.chdir("project")

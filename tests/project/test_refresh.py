@@ -1,4 +1,4 @@
-"""What follows from the number of records when some are taken out."""
+"""Settings that depend on the number of records, after some records are removed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""`caffe new` from a table of numbers and words, and the commands in the folder that it makes."""
+"""`caffe new` from a table of numbers and words, and the commands that are used in its folder."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from caffe.cli import main
+from caffe.net import Net
 from caffe.project import tabular
 from caffe.project.tabular.columns import number_of
 
@@ -31,7 +33,7 @@ def write(path, heads, rows, mark=","):
 
 
 def kinds(count=90, mark=";"):
-    """Leaves of three kinds with lengths as Germans write them."""
+    """Leaves of three kinds, with lengths in German notation."""
     rng = np.random.default_rng(1)
     names = ["Ahorn", "Buche", "Eiche"]
     rows = [
@@ -99,6 +101,28 @@ def test_a_number_is_learned_and_told_in_its_own_unit(capsys, monkeypatch):
     assert np.mean(far) == pytest.approx(error, rel=1)
     assert main(["test", "-report"]) == 1
     assert "price is a number: -report" in capsys.readouterr().err
+
+
+def test_the_report_on_a_number_runs_an_optimized_net(capsys, monkeypatch):
+    houses(40)
+    run("new", "p", "-csv", "houses.csv", "-label", "price", "-epochs", "1")
+    monkeypatch.chdir("p")
+    run("train")
+    capsys.readouterr()
+    settings = []
+    optimize = Net.optimize
+    monkeypatch.setattr(Net, "optimize", lambda self, **given: (settings.append(given), optimize(self, **given))[1])
+    run("test", "--verbose")
+    out, err = capsys.readouterr()
+    assert out.startswith("price: ")
+    found, right = map(float, re.search(r"worst: (\S+) for (\S+) \(row", out).groups())
+    with open("../houses.csv", newline="") as file:
+        prices = [float(row["price"]) for row in csv.DictReader(file)]
+    assert any(right == pytest.approx(price, rel=1e-4) for price in prices)
+    assert 0.5 * min(prices) < found < 1.5 * max(prices)
+    assert re.search(r"Running for 1 iterations\.\n.*Loss: [\d.]+", err, re.S)
+    assert [sorted(given) for given in settings] == [["compile", "engine", "keep"]]
+    assert len(settings[0]["keep"]) == 2
 
 
 def test_statistics_are_those_of_the_training_rows():

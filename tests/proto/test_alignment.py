@@ -1,4 +1,4 @@
-"""AutoCrop of RCF becomes the Crop that it is."""
+"""AutoCrop of RCF is converted to an equal Crop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _net(*layers: str) -> caffe_pb2.NetParameter:
 
 @pytest.mark.parametrize(("pools", "kernel", "stride", "offset"), [(1, 4, 2, 1), (2, 8, 4, 2), (3, 16, 8, 4)])
 def test_offsets_of_rcf(pools, kernel, stride, offset):
-    """The offsets that RCF's own nets have behind conv2, conv3 and conv4."""
+    """The offsets are those in RCF's own nets after conv2, conv3 and conv4."""
     up = _conv("up", f"p{pools}", _window(f"kernel_size: {kernel} stride: {stride}"), "Deconvolution")
     net = _net(*THREE[: pools + 1], up)
     assert net.layer[-1].type == "Crop"

@@ -42,7 +42,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
 
 
 def test_disk_full(tmp_path):
-    """The limit on file sizes makes the system refuse a write half way, as a full disk does."""
+    """With a limit on file sizes, a write fails in the middle, as on a full disk."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -56,7 +56,7 @@ def test_disk_full(tmp_path):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_rights_are_those_of_the_old_file_or_of_any_new_one(tmp_path):
+def test_permissions_are_those_of_the_old_file_or_of_a_new_file(tmp_path):
     old, new, plain = tmp_path / "old", tmp_path / "new", tmp_path / "plain"
     old.touch()
     old.chmod(0o640)
@@ -104,7 +104,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     assert [path.name.startswith(".net.caffemodel.") for path in tmp_path.iterdir()] == [True]
     with files.atomic(target) as file:
         file.write(b"whole")
-        with files.atomic(target) as other:  # one that is still being written stays
+        with files.atomic(target) as other:  # a file that is still being written is not removed
             other.write(b"other")
     assert [path.name for path in tmp_path.iterdir()] == ["net.caffemodel"]
     assert target.read_bytes() == b"whole"

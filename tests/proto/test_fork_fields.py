@@ -1,4 +1,4 @@
-"""Fields that forks of Caffe add: each has one of three fates, and files of every family keep all they say."""
+"""Fields that forks of Caffe add: each is applied, ignored with a message, or rejected, and files keep their values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from caffe.solver.policy import Policy
 from tests.conftest import ROOT
 
 MESSAGES = caffe_pb2.DESCRIPTOR.message_types_by_name
-BVLC = {"V1LayerParameter": "LayerParameter"}  # which gets the same fields, for the same fate
+BVLC = {"V1LayerParameter": "LayerParameter"}  # which gets the same fields with the same treatment
 
 
 def net(source: str) -> caffe_pb2.NetParameter:
-    """A net that is read and brought up to date."""
+    """Read a net and upgrade it."""
     param = text.parse(source, caffe_pb2.NetParameter(), "n.prototxt")
     upgrade.upgrade_net(param, "n.prototxt")
     return param
@@ -122,7 +122,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_file_of_each_family_keeps_all_it_says(family):
+def test_a_file_of_each_family_keeps_all_fields(family):
     param = text.parse(FAMILIES[family], caffe_pb2.NetParameter())
     printed = text.dumps(param)
     assert text.parse(printed, caffe_pb2.NetParameter()) == param
@@ -212,7 +212,7 @@ SCALE = 'layer { name: "s" type: "Scale" bottom: "y" top: "z" scale_param { bias
 )
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
 def test_batch_norm_with_a_scale_of_its_own(options, first, phase):
-    """It computes what BatchNorm followed by Scale does, forward and backward, and has five blobs."""
+    """The layer gives the same results as BatchNorm followed by Scale, forward and backward, and has five blobs."""
     one = caffe.Net(net("force_backward: true " + NORM.format(f"batch_norm_param {{ {options} }}")), phase)
     two = caffe.Net(net("force_backward: true " + NORM.format("") + SCALE), phase)
     blobs = one.params["n"]
@@ -246,7 +246,7 @@ CONV = (
 
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
 def test_the_optimised_net_has_the_scale_too(phase):
-    """Folding into the convolution, and merging with a Scale behind, count the layer's own scale and bias."""
+    """Folding into the convolution and merging with a following Scale include the layer's own scale and bias."""
     one = caffe.Net(net(CONV + SCALE), phase)
     rng = np.random.default_rng(3)
     for name in ("n", "s"):
@@ -275,7 +275,7 @@ LOSS = (
 
 
 def test_a_relu_inside_a_convolution_or_batch_norm():
-    """Intel's Caffe: relu and negative_slope stand for a ReLU layer; a slope alone has no effect."""
+    """In Intel's Caffe, relu with negative_slope replaces a ReLU layer; a slope alone has no effect."""
     source = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [2, 1, 2, 2] } } }
       layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 1 kernel_size: 1 %s
               weight_filler { type: "constant" value: 2 } } }
@@ -298,7 +298,7 @@ def test_a_relu_inside_a_convolution_or_batch_norm():
 
 
 def test_normalization_by_a_fixed_number():
-    """4 items of log(3) each; PRE_FIXED is a name of its own, so 3 stays BVLC's NONE."""
+    """Each of 4 items has the loss log(3). PRE_FIXED has its own number, so that 3 is still NONE, as in BVLC Caffe."""
     results = {}
     for options in ("normalization: PRE_FIXED pre_fixed_normalizer: 8", "normalization: NONE", "normalization: 3"):
         results[options] = float(caffe.Net(net(LOSS.format(options)), caffe.TRAIN).forward()["y"])
@@ -339,10 +339,10 @@ def test_a_list_of_devices():
         solver("base_lr: [1, 2]")
 
 
-# -- fields without one, and refused ones ------------------------------------------------------------------------------
+# -- fields without an effect, and rejected fields ---------------------------------------------------------------------
 
 
-def test_fields_without_effect_are_told_once(caplog):
+def test_fields_without_effect_are_logged_once(caplog):
     with caplog.at_level(logging.WARNING, "caffe"):
         for _ in range(2):
             param = text.parse(FAMILIES["settings"], caffe_pb2.NetParameter())
@@ -360,7 +360,7 @@ def refusable() -> list[tuple[str, str]]:
 
 
 def example(message: str, name: str) -> str:
-    """A value of the field that is not its default."""
+    """Return a value of the field that differs from its default."""
     field = MESSAGES[message].fields_by_name[name]
     if field.message_type is not None:
         return f"{name} {{ }}"

@@ -1,4 +1,4 @@
-"""Names of forks, and suggestions: neither may lead to another operation."""
+"""Errors for names of forks, and suggestions: neither may name a different operation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe.solver.policy import Policy
 
 
 def test_no_name_of_the_table_is_known_here():
-    """Whoever adds a layer or value of a fork deletes its entry."""
+    """When a layer or value of a fork is implemented, its entry in the table must be deleted."""
     assert not set(forks.LAYERS) & set(layer_types())
     assert not set(forks.VALUES) & {*filler_types(), *Policy.names(), "L1", "L2"}
 

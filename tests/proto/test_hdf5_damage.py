@@ -1,4 +1,4 @@
-"""HDF5 files that are odd or hostile: one error each, and no look at other files."""
+"""Damaged or malicious HDF5 files: one error for each, and no access to other files."""
 
 import h5py
 import numpy as np
@@ -64,7 +64,7 @@ ODD = [
 def test_weights(put, tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         put(file, "data/ip/0")
-    if put is group:  # a layer of this name without blobs, of which loading warns
+    if put is group:  # a layer of this name without blobs, which gives a warning
         assert weights.read(tmp_path / "w.h5") == {"ip/0": []}
         return
     with pytest.raises(FileError, match=r"w\.h5: the HDF5 file is damaged"):

@@ -1,4 +1,4 @@
-"""caffe.proto, what is generated from it, and BVLC Caffe's schema."""
+"""caffe.proto, the modules generated from it, and BVLC Caffe's schema."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LABELS = {
 
 
 def merged() -> str:
-    """caffe.proto with the fields of forks, as tools/generate_proto.py hands it to protoc."""
+    """caffe.proto with the fields of forks: the input of protoc in tools/generate_proto.py."""
     path = ROOT / "tools" / "generate_proto.py"
     spec = importlib.util.spec_from_file_location("generate_proto", path)
     module = importlib.util.module_from_spec(spec)
@@ -39,7 +39,7 @@ def generated() -> descriptor_pb2.FileDescriptorProto:
 
 
 def value_of(field: descriptor_pb2.FieldDescriptorProto):
-    """A field's default as JSON would hold it; None if none is given."""
+    """Return the default of a field as a JSON value; None if there is none."""
     if not field.HasField("default_value"):
         return None
     kind, given = SCALARS[field.type], field.default_value
@@ -88,8 +88,8 @@ def test_enums_are_those_of_caffe():
     } == expected
 
 
-def test_generated_module_says_what_the_source_says():
-    """Every field line of caffe.proto and the forks' files, against the generated descriptor."""
+def test_the_generated_module_agrees_with_the_source():
+    """Every field in caffe.proto and the forks' files is compared with the generated descriptor."""
     stated, message = set(), ""
     for line in re.sub(r"//.*", "", merged()).splitlines():
         if match := re.match(r"message (\w+)", line):
@@ -129,7 +129,7 @@ def test_generated_module_is_what_protoc_makes(tmp_path):
         for field in message.field:
             field.ClearField("json_name")
             if value_of(field) is not None and SCALARS[field.type] == "float":
-                field.default_value = str(np.float32(field.default_value))  # written in as many digits as one likes
+                field.default_value = str(np.float32(field.default_value))  # the file can give any number of digits
     assert file == own
 
 

@@ -1,4 +1,4 @@
-"""The upgrade of old nets and solvers, against what Caffe's upgrade tools write and log."""
+"""The upgrade of old nets and solvers, compared with the files and logs of Caffe's upgrade tools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINE = re.compile(r"^([IWE])\S+ \S+ +\d+ (upgrade_proto\.cpp:\d+)\] (.*)$", re.M
 
 
 def run(tool: str, path: Path) -> tuple[object, bool]:
-    """What the tool of this name would write for a file, and whether it would report success."""
+    """Return the output of the upgrade tool of this name for a file, and whether it reports success."""
     if tool == "upgrade_solver_proto_text":
         solver = text.read(path, caffe_pb2.SolverParameter())
         upgrade.upgrade_solver(solver, path.name)
@@ -77,7 +77,7 @@ def net(source: str) -> caffe_pb2.NetParameter:
 
 
 def test_every_v1_field_arrives():
-    """A field of V1 that has no place in the upgraded layer would be lost without a word."""
+    """Otherwise, a V1 field without an equivalent in the upgraded layer would be lost silently."""
     old = caffe_pb2.V1LayerParameter(name="l", type="POWER", blobs_lr=[2], weight_decay=[3], param=["w"])
     old.blob_share_mode.append(caffe_pb2.V1LayerParameter.PERMISSIVE)
     for field in old.DESCRIPTOR.fields:
@@ -127,7 +127,7 @@ def test_v0_padding_that_nothing_can_take_over_is_refused(padding, reader, messa
 
 
 @pytest.mark.parametrize("kind", ["conv", "pool"])
-def test_v0_padding_goes_to_its_reader_only(kind):
+def test_v0_padding_moves_only_to_its_reader(kind):
     layers = net(
         PADDED % ""
         + f'layers {{ layer {{ name: "c" type: "{kind}" pad: 1 }} bottom: "x" top: "c" }}'

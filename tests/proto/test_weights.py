@@ -1,4 +1,4 @@
-"""Weight files of every format, against what protobuf and h5py say is in them."""
+"""Weight files of every format, compared with their content as read by protobuf and h5py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def net() -> caffe_pb2.NetParameter:
 
 
 def parsed(path) -> dict[str, list[np.ndarray]]:
-    """The blobs by a full parse, for files that hold plain floats."""
+    """Return the blobs by a full parse, for files whose blobs are float32."""
     message = caffe_pb2.NetParameter.FromString(path.read_bytes())
     return {
         layer.name: [np.array(b.double_data or b.data, np.float32) for b in layer.blobs]
@@ -183,7 +183,7 @@ def test_transposed_arrays_are_stored_in_order():
 
 
 def test_unpacked_numbers_and_shapes():
-    """What writers without packed fields make: a key before every number."""
+    """Writers without packed fields write a key before every number."""
     proto = b"".join(b"\x2d" + np.float32(v).tobytes() for v in (1.5, 2.5)) + b"\x3a\x04\x08\x02\x08\x01"
     np.testing.assert_array_equal(
         blobs.decode(memoryview(proto), "b"), np.array([[1.5], [2.5]], np.float32), strict=True
@@ -287,7 +287,7 @@ def test_mean_and_state_readers_reject_weights(tmp_path):
 
 
 def test_a_net_whose_layers_are_damaged(tmp_path):
-    """The blobs can be read; what the net is cannot."""
+    """The blobs can be read, but the definition of the net cannot."""
     layer = wire.key(1, 1) + b"a" + wire.key(6, 2) + b"\xff\xff"
     (tmp_path / "w").write_bytes(wire.key(1, 1) + b"n" + wire.key(100, len(layer)) + layer)
     assert weights.read(tmp_path / "w") == {"a": []}

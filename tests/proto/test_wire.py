@@ -1,4 +1,4 @@
-"""The wire format, held against protobuf itself."""
+"""The wire format, compared with protobuf itself."""
 
 from __future__ import annotations
 

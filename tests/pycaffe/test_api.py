@@ -1,4 +1,4 @@
-"""Every public name of pycaffe is here, under the same path, and can be called in the same way."""
+"""Every public name of pycaffe exists under the same path and can be called in the same way."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ API = json.loads(STORED.read_text()) if STORED.exists() else {"modules": {}, "cl
 needs_reference = pytest.mark.skipif(not STORED.exists(), reason="reference files not found; set CAFETIERE_SHARED")
 
 IMPORTED = {"np", "os", "six", "skimage", "pydot", "protobuf", "division", "izip_longest", "zoom", "resize", "Counter"}
-"""What pycaffe's modules import from elsewhere: theirs, but not their API."""
+"""Names that pycaffe's modules import from other modules. They are not part of the API."""
 HOMES = {"SolverParameter(_caffe)": "SolverParameter", "LayerParameter(_caffe)": "LayerParameter"}
-MEMBERLESS = {"LayerParameter", "SolverParameter"}  # messages here: fields instead of getters
+MEMBERLESS = {"LayerParameter", "SolverParameter"}  # here these are messages: fields instead of getters
 NCCL_STUBS = ("add_callback", "after_backward")
-"""Besides its real form, the reference, built without NCCL, has one without arguments, which does nothing."""
+"""The reference was built without NCCL, and also has a version without arguments, which does nothing."""
 NAMES = [
     (module, name)
     for module, names in API["modules"].items()
@@ -34,7 +34,7 @@ def find(module: str, name: str):
 
 
 def class_named(name: str):
-    """The class of the reference's name, wherever pycaffe has it."""
+    """Return the class of this name, in the module where pycaffe defines it."""
     home = next(m for m, names in API["modules"].items() if HOMES.get(name, name) in names and m != "caffe.pycaffe")
     return find(home, HOMES.get(name, name))
 
@@ -44,7 +44,9 @@ def parameters(function) -> list[inspect.Parameter]:
 
 
 def assert_signature(function, wanted: str, what: str) -> None:
-    """Our parameters begin with those of the reference, by name, kind and default; more must have defaults."""
+    """Assert that our first parameters are those of the reference, by name, kind and default, and that others have
+    defaults.
+    """
     namespace: dict = {}
     exec(f"def wanted{wanted}: pass", namespace)
     expected, got = parameters(namespace["wanted"]), parameters(function)
@@ -57,7 +59,7 @@ def assert_signature(function, wanted: str, what: str) -> None:
 
 
 def counts(signature: str) -> tuple[int, int]:
-    """The least and the greatest number of arguments in a signature as Boost.Python writes it."""
+    """Return the smallest and the largest number of arguments in a signature of Boost.Python."""
     inside = signature[signature.index("(") + 1 : signature.rindex(")")]
     optional = inside.partition("[")[2]
     total = len(re.findall(r"\(\w+\)\s*\w+", inside))
@@ -121,7 +123,7 @@ def test_class(name):
 
 
 def check_property(cls, member, mine, entry) -> None:
-    """A property, or an attribute that instances have (declared in an annotation or set when they are made)."""
+    """Assert that the name is a property, or an attribute of instances (annotated, or set on creation)."""
     if hasattr(cls, "DESCRIPTOR"):
         assert member in cls.DESCRIPTOR.fields_by_name
         return

@@ -1,4 +1,4 @@
-"""Classifier, Detector and forward_all agree with the reference."""
+"""Classifier, Detector and forward_all give the same results as the reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.replay import assert_close, write_files
 
 @pytest.fixture
 def case(tmp_path, monkeypatch):
-    """The stored case; its files lie in the working directory."""
+    """The stored case. Its files are in the working directory."""
     models = np.load(shared("golden", "pycaffe", "models.npz"))
     write_files(models, tmp_path)
     (tmp_path / "deploy.prototxt").write_text(str(models["prototxt"]))

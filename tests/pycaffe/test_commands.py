@@ -63,7 +63,7 @@ def test_classify_tells_what_is_missing(case, capsys):
 
 @pytest.fixture
 def grey(tmp_path, monkeypatch):
-    """A net of one channel, its weights, an image and its pixels."""
+    """Return a net with one channel, its weights, an image and its pixels."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grey.prototxt").write_text("""
     layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 8 dim: 6 } } }

@@ -1,6 +1,7 @@
-"""What pycaffe's users catch: each error of ours is also of the class that pycaffe raises in the same place.
+"""Each of our errors is also an instance of the class that pycaffe raises in the same place, so that users can catch
+it.
 
-The classes were read off the original, with the same calls.
+The classes were determined by the same calls in the original.
 """
 
 from __future__ import annotations

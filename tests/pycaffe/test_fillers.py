@@ -1,4 +1,4 @@
-"""Fillers have the statistics that the reference's have."""
+"""The values of fillers have the same statistics as in the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and settings of pycaffe's API that fit nothing are errors, and every setting given counts."""
+"""Unknown names and settings in pycaffe's API are errors, and every given setting has an effect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build(phase: int = caffe.TRAIN, **kwargs) -> caffe.Net:
 
 
 class Plain(Eager):
-    """Stands for a compiled net where compiling would take too long."""
+    """Replaces a compiled net in tests, because compiling takes too long."""
 
 
 @pytest.mark.parametrize("order", ["compile slim", "slim compile", "slim slim", "compile compile"])

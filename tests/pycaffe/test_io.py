@@ -1,4 +1,4 @@
-"""caffe.io agrees with the reference: resizing, cropping, preprocessing, messages."""
+"""caffe.io gives the same results as the reference: resizing, cropping, preprocessing, messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def helpers():
 
 
 def transformer(helpers, prefix):
-    """The transformer of a case, set as its configuration says."""
+    """Return the transformer of a case with the settings of its configuration."""
     config = json.loads(str(helpers[f"{prefix}/config"]))
     made = caffe.io.Transformer({"data": config.pop("shape")})
     for name in ("transpose", "mean", "raw_scale", "channel_swap", "input_scale"):
@@ -43,7 +43,7 @@ def test_transformer(helpers, number):
         result = made.preprocess("data", image)
         assert result.dtype == np.float32
         if np.array_equal(image.transpose(2, 0, 1), stored):
-            result = stored  # the reference wrote its result into the caller's image, which was recorded after that
+            result = stored  # the reference wrote its result into the caller's image, which was recorded afterwards
         assert_close(result, stored, f"{prefix}/{index}")
         np.testing.assert_array_equal(image, before)
         back = made.deprocess("data", result)

@@ -1,4 +1,4 @@
-"""SSD's model_libs and the additions to NetSpec that its scripts use."""
+"""SSD's model_libs, and the additions to NetSpec that SSD's scripts use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def start(side: int) -> caffe.NetSpec:
 
 
 def ssd(net: caffe.NetSpec, classes: int) -> list[object]:
-    """SSD300 on VGG-16, as ssd_pascal.py writes it."""
+    """SSD300 on VGG-16, as in ssd_pascal.py."""
     VGGNetBody(net, from_layer="data", fully_conv=True, reduced=True, dilated=True, dropout=False)
     source = net.keys()[-1]
     for block, (few, many, pad, stride) in enumerate([(256, 512, 1, 2), (128, 256, 1, 2), *[(128, 256, 0, 1)] * 2], 6):

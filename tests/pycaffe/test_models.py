@@ -29,7 +29,7 @@ PUBLISHED = {
     "mobilenet_v1": 4_231_976,
     "mobilenet_v2": 3_504_872,
 }
-FINAL = {  # the last blob with height and width, as the papers have it
+FINAL = {  # the last blob with height and width, as given in the papers
     "lenet": ("pool2", (50, 4, 4)),
     "cifar_quick": ("pool3", (64, 4, 4)),
     "alexnet": ("pool5", (256, 6, 6)),
@@ -57,7 +57,7 @@ def test_every_builder_is_tested():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Weights are left at zero: only shapes count."""
+    """Leave the weights at zero, because the tests check only shapes."""
     monkeypatch.setattr(caffe.filler, "fill", lambda *_: None)
 
 

@@ -1,4 +1,4 @@
-"""What pycaffe's scripts do with a net: make it in every way, write into it, hook into it, run parts of it."""
+"""Typical uses of a net in pycaffe scripts: every constructor, writes to blobs, hooks, partial runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NetSpec and coord_map write what the reference writes."""
+"""NetSpec and coord_map give the same prototxts as the reference."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def test_coord_map_from_to(name):
 def test_names_fields_and_functions():
     n = NetSpec()
     n.data = L.Input(shape={"dim": [1, 3, 5, 7]})
-    n.up = L.Deconvolution(n.data, num_output=2, kernel_size=3)  # its options carry another type's name
+    # the message of its options has the name of another type
+    n.up = L.Deconvolution(n.data, num_output=2, kernel_size=3)
     n["up/drop"] = L.Dropout(n.up, dropout_ratio=0.25, include={"phase": caffe.TEST}, param=[])
     assert n["up"] is n.up
     net = n.to_proto()

@@ -1,4 +1,7 @@
-"""Layers of the type Python can be refused before anything is imported, and commands that only look import nothing."""
+"""Layers of the type Python can be rejected before their module is imported.
+
+Commands that only read a net import nothing.
+"""
 
 from __future__ import annotations
 

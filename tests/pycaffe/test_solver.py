@@ -1,4 +1,4 @@
-"""What pycaffe's scripts do with a solver."""
+"""Typical uses of a solver in pycaffe scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A net as a PyTorch module: equal to the Net, trained, moved, exported, hooked, saved."""
+"""A net as a PyTorch module: the same results as Net; training, devices, export, hooks, saving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The module for PyTorch: bad inputs name the layer or input; traced and exported programs compute the same."""
+"""The PyTorch module: errors for invalid inputs name the layer or input; traced and exported programs give equal
+results.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ def test_export_keeps_the_batch_free(lenet):
 
 
 def load(name):
-    """The net of a case of tests/layers and its inputs."""
+    """Return the net of a case of tests/layers, and its inputs."""
     case = next(case for case in CASES if str(case) == name)
     rng = np.random.default_rng(5)
     inputs = tuple(torch.tensor(bottom.values(rng), dtype=torch.float32) for bottom in case.inputs)

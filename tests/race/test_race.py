@@ -1,4 +1,4 @@
-"""`caffe race`: surfaces, paths, the page's arithmetic, pictures, and the race on a solver."""
+"""`caffe race`: surfaces, paths, the arithmetic of the page, pictures, and a race on a solver."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_path_by_hand():
         np.testing.assert_allclose(path.points[step], w, rtol=1e-12)
 
 
-def test_what_the_lecture_says():
+def test_the_statements_of_the_lecture():
     valley, saddle, noisy = (surfaces.surface(name) for name in ("valley", "saddle", "saddle_noisy"))
     sgd, momentum, adam, adagrad = (paths.RACERS[name] for name in ("SGD", "Momentum", "Adam", "AdaGrad"))
     jumps = paths.race(sgd, valley, 10, 0.095).points[:, 1]
@@ -57,14 +57,14 @@ def test_what_the_lecture_says():
     assert paths.best_rate(momentum, valley)[0] < paths.best_rate(sgd, valley)[0]
     over = paths.race(momentum, valley, 60, 0.02).points[:, 0]
     assert over.max() > 1  # momentum runs past the minimum
-    assert paths.race(sgd, saddle, 300, 0.1).points[-1, 1] == 0  # nothing leaves the ridge without noise
+    assert paths.race(sgd, saddle, 300, 0.1).points[-1, 1] == 0  # without noise, no rule leaves the ridge
     assert abs(paths.race(sgd, noisy, 300, 0.1).points[-1, 1]) > 1
     lengths = np.linalg.norm(
         np.diff(paths.race(adagrad, surfaces.surface("rosenbrock"), 200, 0.1).points, axis=0), axis=1
     )
     assert lengths[-1] < lengths[0] / 10
     first = np.abs(np.diff(paths.race(adam, valley, 1, 0.1).points, axis=0))
-    np.testing.assert_allclose(first, 0.1, rtol=1e-3)  # the correction makes the first step as long as the rate
+    np.testing.assert_allclose(first, 0.1, rtol=1e-3)  # with bias correction, the first step has the length of the rate
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""A small classifier whose search takes no time: eight numbers in, three classes out, in a database."""
+"""A small classifier for fast searches: eight inputs, three classes, data in a database."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write(path: str, count: int, seed: int) -> None:
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """The folder of the small run, where the test works."""
+    """The working directory of the test: the folder of the small run."""
     monkeypatch.chdir(tmp_path)
     for name, content in (("net.prototxt", NET), ("solver.prototxt", SOLVER), ("space.yaml", SPACE)):
         (tmp_path / name).write_text(content)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own for a test, where PostgreSQL is installed."""
+"""A separate PostgreSQL server for a test, if PostgreSQL is installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["server"]
 
 
 def _program(name: str) -> str:
-    """A program of PostgreSQL; Debian keeps those of the server out of the path."""
+    """Return the path of a program of PostgreSQL; on Debian, the programs of the server are not on the PATH."""
     found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))[::-1]), None)
     if found is None:
         pytest.skip(f"PostgreSQL's {name} is not installed (Debian: apt-get install postgresql)")
@@ -29,9 +29,10 @@ def _program(name: str) -> str:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The address of an empty database, as -storage takes it. Skips the test where something is missing.
+    """Yield the address of an empty database for -storage. Skips the test if a program or package is missing.
 
-    The server listens on a socket in a temporary folder only. It refuses to run as root: root runs it as another user.
+    The server only listens on a socket in a temporary folder. It does not run as root, so root starts it as another
+    user.
     """
     if importlib.util.find_spec("psycopg") is None:
         pytest.skip("psycopg is not installed (pip install 'cafetiere[postgresql]')")

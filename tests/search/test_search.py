@@ -1,4 +1,4 @@
-"""`caffe search`: trials, leases, selection, what is written."""
+"""`caffe search`: trials, leases, selection, and the files that are written."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_search_ends_with_files_ready_to_train(small, capsys):
     assert sorted(path.name for path in (small / "found/pictures").iterdir())
     assert not list((small / "found").rglob("*.solverstate"))
     stamp = (small / "found/report.json").stat().st_mtime_ns
-    assert main([*ARGV, "-out", "found"]) == 0  # again: nothing is left to do
+    assert main([*ARGV, "-out", "found"]) == 0  # the same search again has nothing to do
     assert (small / "found/report.json").stat().st_mtime_ns == stamp
     assert main([*ARGV, "-out", "found", "-method", "tpe"]) == 1
     assert "another space or other settings" in capsys.readouterr().err
@@ -79,7 +79,7 @@ def test_what_the_search_saw_beyond_its_repeats_is_luck():
 
 
 def killed(small, argv, when):
-    """Start a search in a process of its own, and kill it when `when()` is true."""
+    """Start a search in a separate process, and kill it as soon as `when()` is true."""
     process = subprocess.Popen(
         [sys.executable, "-m", "caffe", *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -92,7 +92,7 @@ def killed(small, argv, when):
 
 
 @pytest.mark.long
-def test_a_killed_trial_goes_on_and_comes_to_the_same(small):
+def test_a_killed_trial_is_resumed_with_the_same_result(small):
     whole = study(small, steps=2000, trials=1)
     folder = small / "killed"
     argv = [*ARGV[:3], "-trials", "1", "-steps", "2000", "-share", "20", "-out", "killed"]
@@ -100,7 +100,7 @@ def test_a_killed_trial_goes_on_and_comes_to_the_same(small):
     left = sorted(path.name for path in (folder / "search/0000/fold0").glob("*.solverstate"))
     assert left
     held = Lease.take(folder / "search/0000/lease")
-    assert held is not None  # the kernel has released what the process held
+    assert held is not None  # the kernel has released the locks of the process
     held.release()
     resumed = Search(
         whole.case, whole.space, whole.plan, folder, whole.goal,
@@ -155,7 +155,7 @@ def test_a_journal_with_half_a_line_is_read(small):
     mine = search._new()
     search.close()
     with open(small / "found/journal.log", "ab") as file:
-        file.write(b'{"op_code": 5, "worker')  # what a process that was killed while it wrote leaves
+        file.write(b'{"op_code": 5, "worker')  # the file that a process leaves if it is killed while it writes
     other = study(small)
     assert other._left_behind().params == mine.params
     assert other._new().number == mine.number + 1
@@ -179,7 +179,7 @@ def test_tpe_and_hyperband_run_to_their_end(small):
     assert len(search.trials) == 6
     assert search.ranked
     again = study(small, method="tpe", pruner="hyperband", steps=20, trials=6)
-    again.run(lambda *_: None)  # nothing is left
+    again.run(lambda *_: None)  # no trial is left
     assert [t.value for t in again.trials] == [t.value for t in search.trials]
 
 

@@ -1,4 +1,4 @@
-"""The space of a search and the split of its data."""
+"""The search space, and the split of the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Databases as the storage of a search: a real PostgreSQL, several searches in one, and errors without passwords."""
+"""Databases as the storage of a search: a PostgreSQL server, several searches in one database, errors without
+passwords.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged solver states: mutations of binary and HDF5 files, and all that a failed `restore` must leave alone."""
+"""Damaged solver states: mutations of binary and HDF5 files, and the state that a failed `restore` must not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBERS = (0, 1, 7, 1 << 31, (1 << 63) + 5, (1 << 64) - 1, (1 << 64) - 3, 1 << 
 
 
 def fingerprint(solver: Any) -> dict[str, Any]:
-    """Everything of a solver that a restore could change, as numbers and bytes."""
+    """Return all parts of a solver that a restore can change, as numbers and bytes."""
 
     def raw(tensor: torch.Tensor | None) -> Any:
         return None if tensor is None else (tuple(tensor.shape), tensor.detach().contiguous().numpy().tobytes())
@@ -46,7 +46,7 @@ def fingerprint(solver: Any) -> dict[str, Any]:
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """The bytes of a state with one thing wrong."""
+    """Return the bytes of a state with one fault."""
     kind = rng.randrange(8)
     if kind == 0:
         return data[: rng.randrange(len(data))]
@@ -56,7 +56,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def _flipped(data: bytes, rng: random.Random) -> bytes:
-    """A byte changed; as often as not near the beginning of a field, where it matters most."""
+    """Change a byte; in half of the cases near the beginning of a field, where the effect is largest."""
     ends = [0, *(field.end for field in wire.fields(memoryview(data)))]
     at = rng.choice(ends) + rng.randrange(12) if rng.random() < 0.5 else rng.randrange(len(data))
     at = min(at, len(data) - 1)
@@ -64,7 +64,7 @@ def _flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def _edited(data: bytes, message: Any, rng: random.Random) -> bytes:
-    """A field removed, doubled, replaced, or of another wire type; or such an edit inside of it."""
+    """Remove, repeat or replace a field, or change its wire type; or make such a change inside the field."""
     pieces, start = [], 0
     for field in wire.fields(memoryview(data)):
         pieces.append((field, data[start : field.end]))
@@ -86,7 +86,7 @@ def _edited(data: bytes, message: Any, rng: random.Random) -> bytes:
 
 
 def _other(field: wire.Field, piece: bytes, rng: random.Random) -> bytes:
-    """What takes the place of a field."""
+    """Return the replacement of a field."""
     choice, number = rng.randrange(6), field.number
     if choice == 0:
         return b""
@@ -113,7 +113,7 @@ def _varint_field(number: int, value: int) -> bytes:
 
 
 def mutate_hdf5(source: Path, target: Path, rng: random.Random) -> None:
-    """Write a copy of an HDF5 state with one thing wrong."""
+    """Write a copy of an HDF5 state with one fault."""
     data = source.read_bytes()
     kind = rng.randrange(6)
     if kind == 0:

@@ -1,4 +1,4 @@
-"""Trains with pycaffe, whichever is installed for the Python that runs this; for the comparison with the original.
+"""Trains with the pycaffe that is installed for the running Python; used for the comparison with the original.
 
     python real_caffe.py SOLVER STATE ITERATIONS OUT
 

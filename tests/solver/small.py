@@ -30,7 +30,7 @@ snapshot_prefix: "snap" random_seed: 7 solver_mode: CPU snapshot_after_train: fa
 
 
 def write(folder: Path) -> None:
-    """Put the net and its data into `folder`."""
+    """Write the net and its data to `folder`."""
     rng = np.random.default_rng(11)
     with h5py.File(folder / "data.h5", "w") as file:
         file["data"] = rng.standard_normal((17, 2, 7)).astype(np.float32)
@@ -40,7 +40,7 @@ def write(folder: Path) -> None:
 
 
 def param(more: str = "") -> caffe_pb2.SolverParameter:
-    """The solver's parameters, with `more` over them."""
+    """Return the SolverParameter with the additional text `more`, which takes precedence."""
     own = caffe_pb2.SolverParameter()
     own.MergeFrom(text.parse(SOLVER, caffe_pb2.SolverParameter()))
     own.MergeFrom(text.parse(more, caffe_pb2.SolverParameter()))

@@ -140,7 +140,7 @@ def test_a_state_without_an_average_begins_one():
     assert_equal(solver.average.tensors, learnables(solver))
 
 
-def test_an_average_that_is_not_wanted_is_told(caplog):
+def test_an_average_that_is_not_used_is_logged(caplog):
     solver = get_solver(small.param(EMA))
     solver.step(1)
     path = solver.snapshot()
@@ -192,7 +192,7 @@ def test_a_shared_blob_has_its_average_in_both_places():
 
 
 def snapshots(net, settings="", count=3):
-    """Weight files of one run, and their arrays."""
+    """Write weight files of one run; return their paths and arrays."""
     solver = get_solver(small.param(f'net: "{net}" {settings}'))
     paths = []
     for _ in range(count):
@@ -224,7 +224,7 @@ def test_the_mean_file_describes_the_net():
     assert not any(layer.blobs for layer in net.layer)
 
 
-def test_statistics_are_computed_anew(monkeypatch):
+def test_statistics_are_recomputed(monkeypatch):
     paths, arrays = snapshots("normed.prototxt", "base_lr: 5", count=2)
     told = []
     monkeypatch.setattr(display.Display, "say", lambda self, text, *style: told.append(text))

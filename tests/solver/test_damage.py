@@ -1,4 +1,4 @@
-"""Damaged solver states: each is restored, or refused with one error that leaves the solver as it was."""
+"""Damaged solver states: each is restored, or rejected with one error that leaves the solver unchanged."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def make(name, form="BINARYPROTO"):
-    """A solver that went on after a snapshot, and the path of the snapshot's state."""
+    """Return a solver that continued after a snapshot, and the path of the snapshot's state."""
     param = small.param("" if SOLVERS[name].startswith("\n") else SOLVERS[name])
     param.snapshot_format = caffe_pb2.SolverParameter.SnapshotFormat.Value(form)
     if SOLVERS[name].startswith("\n"):
@@ -73,7 +73,7 @@ def make(name, form="BINARYPROTO"):
         param.type, param.momentum, param.base_lr, param.weight_decay = name.upper(), 0, 1, 0
     solver = get_solver(param)
     if name == "scale":
-        solver.net.loss_scale = LossScale()  # as FLOAT16 has it, which needs a GPU
+        solver.net.loss_scale = LossScale()  # as for FLOAT16, which needs a GPU
     solver.step(3)
     path = solver.snapshot()
     solver.step(2)
@@ -81,7 +81,7 @@ def make(name, form="BINARYPROTO"):
 
 
 def put_to_the_test(solver, path):
-    """Restore a state: it works, or one error is raised and nothing is changed. Returns whether it worked."""
+    """Restore a state. Assert that this works, or raises one error and changes nothing. Return whether it worked."""
     before, error = damage.fingerprint(solver), None
     try:
         solver.restore(path)
@@ -97,7 +97,7 @@ def put_to_the_test(solver, path):
 
 
 def run(name, form, count, seed):
-    """Restore `count` damaged states; returns how many were refused."""
+    """Restore `count` damaged states; return the number of rejected states."""
     solver, path = make(name, form)
     whole, rng, refused = path.read_bytes(), random.Random(f"{name} {form} {seed}"), 0
     target = Path("damaged.solverstate")
@@ -123,7 +123,7 @@ def test_damaged_states(name, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_damaged_weights(form):
-    """The weights check themselves before they change anything, and the state is not taken without them."""
+    """The weight file is checked before the net is changed, and the state is not restored without its weights."""
     solver, path = make("sgd", form)
     model = Path(state.read(path)[0].learned_net)
     whole, rng, refused = model.read_bytes(), random.Random(form), 0
@@ -146,7 +146,7 @@ def test_many_damaged_states(name, form):
 
 
 def altered(path, form, change):
-    """A copy of a state whose message `change` has changed."""
+    """Return a copy of a state after `change` was applied to its message."""
     head, history = state.read(path)
     change(head)
     (state.write_hdf5 if form == "HDF5" else state.write)("altered.solverstate", head, history)
@@ -154,13 +154,13 @@ def altered(path, form, change):
 
 
 def fill(entries, name, *values):
-    """Give the entry of this name, or the first, other numbers."""
+    """Replace the numbers of the entry of this name, or of the first entry."""
     found = next(each for each in entries if name in (each.name, ""))
     found.value.CopyFrom(weights.blob_to_proto(np.array(values, np.float64)))
 
 
 def move(head, old, new):
-    """Write another text into the position of the train net's data."""
+    """Replace the text of the position of the train net's data."""
     assert old in head.source[0].position
     head.source[0].position = head.source[0].position.replace(old, new)
 
@@ -233,8 +233,8 @@ def test_a_name_that_is_no_text():
     assert not put_to_the_test(solver, path)
 
 
-def test_a_state_without_weights_leaves_those_of_the_net():
-    """As Caffe has it: learned_net is optional."""
+def test_a_state_without_weights_does_not_change_the_net():
+    """As in Caffe, learned_net is optional."""
     solver, path = make("sgd")
     own = solver.net.params["ip1"][0].data.copy()
     solver.restore(altered(path, "BINARYPROTO", lambda head: head.ClearField("learned_net")))
@@ -272,7 +272,9 @@ def test_weights_in_a_dataset_in_place_of_a_group():
 
 
 def test_a_data_source_of_the_user_that_refuses_its_position():
-    """Nothing is known of what it can go to, so it is tried before all else, and the others go back."""
+    """The valid positions of such a source are not known, so its position is set first; after an error, the others are
+    reset.
+    """
     solver, path = make("sgd")
 
     def seek(position):

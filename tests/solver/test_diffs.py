@@ -1,4 +1,4 @@
-"""After an update, a blob's diff holds what was subtracted from its data, whoever looks and whenever."""
+"""After an update, the diff of a blob is the amount that was subtracted from its data, for any access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page about solvers names everything there is, and its example works."""
+"""The page about solvers lists all rules, schedules and options, and its example works."""
 
 import re
 

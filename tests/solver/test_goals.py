@@ -1,4 +1,4 @@
-"""The best weights, early stopping, lengths in epochs, snapshots that are kept, and resuming."""
+"""The best weights, early stopping, lengths in epochs, the number of kept snapshots, and resuming."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def solver(text):
 
 
 class Scripted(Best):
-    """Hears made-up accuracies in place of those of the tests."""
+    """Gets given accuracies in place of those of the tests."""
 
     def __init__(self, param, values):
         super().__init__(param)
@@ -66,7 +66,7 @@ def test_early_stop_counts_tests_without_progress():
     assert run.stopped
     assert best.stopped
     assert (best.value, best.iteration) == (0.6, 6)
-    assert run.iter == 11  # the stop of the test at 10 is met after one more
+    assert run.iter == 11  # the stop that the test at 10 requests takes effect one iteration later
 
 
 def test_a_gain_that_is_too_small_does_not_count():

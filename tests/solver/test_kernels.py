@@ -1,4 +1,4 @@
-"""torch's kernels compute what the rules that name them state in `step`."""
+"""torch's fused kernels give the same results as `step` of the rules that use them."""
 
 from __future__ import annotations
 

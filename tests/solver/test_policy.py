@@ -18,7 +18,7 @@ def make(name, **fields):
 
 
 def rates(policy, count):
-    """The rate and step number of each iteration."""
+    """Return the rate and step number of each iteration."""
     found, step = [], 0
     for iteration in range(count):
         step = policy.step_at(iteration, step)
@@ -114,14 +114,14 @@ def test_far_from_a_sigmoid_the_rate_is_zero():
 def test_unknown_policy():
     with pytest.raises(
         SolverError,
-        match=r'"setp"; did you mean "step"\? \(known policies: cosineannealing, exp, exponential, fixed, inv,',
+        match=r'"setp"; did you mean "step"\? \(known policies: cosineannealing, exp, exponential, fixed, ',
     ):
         policy_class("setp")
     with pytest.raises(SolverError, match=r'names no lr_policy; write for example lr_policy: "fixed"'):
         policy_class("")
 
 
-# -- beyond Caffe --------------------------------------------------------------------------------------------------
+# -- policies that Caffe does not have -----------------------------------------------------------------------------
 
 
 def test_cosine_restarts():
@@ -181,7 +181,7 @@ def test_plateau_halves_when_the_loss_stops_falling():
     for loss in (2.0, 1.5, 1.4, 1.25, 1.25, 1.3, 9.0, 9.0):
         policy.tested(_Net(), loss)
         found.append(policy.at(0, policy.step_at(0, 0)))
-    # 1.4 and 1.3 are no progress against 1.5 and 1.25: progress is an eighth; two tests without any halve the rate
+    # 1.4 and 1.3 do not count as progress from 1.5 and 1.25, which needs an eighth; two tests without it halve the rate
     assert found == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2])
     other = make("plateau", patience=1, test_iter=[1], test_interval=1)
     other.recall(0, policy.memory())
@@ -235,7 +235,7 @@ def test_a_name_defined_twice(monkeypatch):
 
 
 class TestSolver:
-    """The schedules in a solver."""
+    """Schedules in a solver."""
 
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Training in 16-bit numbers: float32 weights, the same files, the same options."""
+"""Training in a 16-bit precision: float32 weights, the same files, the same options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def _here(tmp_path, monkeypatch):
 
 
 def solver_of(more: str = "", drop: bool = False) -> caffe.SGDSolver:
-    """The small net's solver; without its Dropout unless `drop`, as that draws other numbers in 16 bits."""
+    """Return the small net's solver, without Dropout unless `drop` is set, because Dropout draws other numbers in 16
+    bits.
+    """
     param = small.param(more)
     if not drop:
         lines = Path(param.net).read_text().splitlines()
@@ -65,7 +67,7 @@ def test_steps_too_small_for_16_bits_add_up():
     assert np.linalg.norm(moved - expected) < 0.1 * np.linalg.norm(expected)
 
 
-def test_resuming_goes_on_as_if_uninterrupted():
+def test_a_resumed_run_equals_an_uninterrupted_run():
     whole = solver_of(LOW, drop=True)
     whole.step(6)
     first = solver_of(LOW, drop=True)
@@ -116,7 +118,7 @@ def test_float16_needs_a_gpu():
         solver_of("precision: FLOAT16")
 
 
-# -- float16, which the processor runs for these tests only ------------------------------------------------------------
+# -- float16, which is enabled on the CPU only for these tests ---------------------------------------------------------
 
 
 def test_float16_follows_float32(monkeypatch):
@@ -134,7 +136,7 @@ def test_float16_follows_float32(monkeypatch):
 
 
 def scaled(more: str = "") -> caffe.SGDSolver:
-    """A solver that looks after a loss scale."""
+    """Return a solver with a loss scale."""
     solver = solver_of(more)
     solver.net.loss_scale = LossScale()
     return solver

@@ -1,6 +1,6 @@
-"""Snapshots cross over: those of the original Caffe resume here, and ours resume there, with the same ten iterations.
+"""Snapshots of the original Caffe can be resumed here, and ours in the original, with equal results for ten iterations.
 
-The net has no BatchNorm: that of kendryte-caffe is not BVLC's, and keeps no statistics in training.
+The net has no BatchNorm, because kendryte-caffe's layer differs from BVLC's: it updates no statistics in training.
 Runs where CAFETIERE_REAL_CAFFE names a Python that has the original's pycaffe, for example one of version 3.8 with
 `pip install kendryte-caffe`.
 """
@@ -47,7 +47,7 @@ KINDS = {
 
 @pytest.fixture(params=["BINARYPROTO", "HDF5"])
 def form(request, tmp_path, monkeypatch):
-    """A format, in a folder with the data and the net."""
+    """The snapshot format. The working directory contains the data and the net."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(3)
     with h5py.File("data.h5", "w") as file:
@@ -59,7 +59,7 @@ def form(request, tmp_path, monkeypatch):
 
 
 def write_solver(kind, form, prefix, more=""):
-    """A solver prototxt; returns its path."""
+    """Write a solver prototxt; return its path."""
     settings = {line.split(":")[0] for line in KINDS[kind].replace(" ", "\n").splitlines()}
     base = SOLVER.replace("base_lr: 0.05 ", "") if "base_lr" in settings else SOLVER
     path = Path(f"{prefix}.prototxt")
@@ -68,7 +68,7 @@ def write_solver(kind, form, prefix, more=""):
 
 
 def original(solver, state, iterations, out):
-    """Train with the original Caffe; returns what it recorded."""
+    """Train with the original Caffe; return the recorded losses and weights."""
     script = Path(__file__).with_name("real_caffe.py")
     command = [PYTHON, str(script), solver, state, str(iterations), out]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -78,7 +78,7 @@ def original(solver, state, iterations, out):
 
 
 def ours(solver, record):
-    """Train here for as long as the record is, and compare every loss and the last weights."""
+    """Train here for the recorded number of iterations; compare every loss and the final weights."""
     for expected in record["losses"]:
         solver.step(1)
         assert float(solver.net.blobs["loss"].data) == pytest.approx(expected, rel=1e-4)
@@ -108,7 +108,7 @@ def test_a_snapshot_of_the_original_resumes_here(kind, form):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_our_snapshot_resumes_in_the_original(kind, form):
-    """With a moving average and all our other additions in the files."""
+    """The files contain a moving average and all other fields that we add."""
     solver = get_solver(write_solver(kind, form, "ours", "ema_decay: 0.9"))
     solver.step(HALF)
     state = solver.snapshot()
@@ -119,7 +119,7 @@ def test_our_snapshot_resumes_in_the_original(kind, form):
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam"])
 def test_there_and_back(kind, form):
-    """Ours, then the original's, then ours again, against ours without a break."""
+    """Train here, resume in the original, and resume here again; compare with an uninterrupted run here."""
     unbroken = get_solver(write_solver(kind, form, "ours"))
     unbroken.step(HALF)
     state = unbroken.snapshot()

@@ -1,4 +1,4 @@
-"""Solvers follow the reference's trajectories: losses, rates, weights, and snapshots both ways."""
+"""Solvers reproduce the reference's losses, rates and weights, and read and write its snapshots."""
 
 import shutil
 
@@ -14,13 +14,13 @@ from tests.replay import assert_close
 HALF = 15
 CASES = sorted(path.parent.name for path in (reference("golden", "solvers")).glob("*/record.npz"))
 ENDS = [pytest.param("", id="binary"), pytest.param(".h5", marks=pytest.mark.long)]
-"""The forms of snapshots. Those in HDF5 are read and written in every run by tests of files."""
+"""The formats of snapshots. Other tests read and write HDF5 snapshots in every run."""
 cases = pytest.mark.parametrize("case", CASES or [pytest.param("", marks=pytest.mark.skip("no reference files"))])
 
 
 @pytest.fixture
 def record(case, tmp_path, monkeypatch):
-    """What the reference recorded; the working directory holds the case's files."""
+    """The recording of the reference. The working directory contains the files of the case."""
     root = shared("golden", "solvers")
     for path in [*root.iterdir(), *(root / case).iterdir()]:
         if path.is_file():
@@ -30,7 +30,7 @@ def record(case, tmp_path, monkeypatch):
 
 
 def follow(solver, record, first):
-    """Step to the end and compare every iteration from `first` on."""
+    """Train to the end, and compare every iteration from `first` on."""
     losses = []
     run = solver.net.forward_backward
 

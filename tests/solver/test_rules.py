@@ -1,4 +1,4 @@
-"""Update rules against their equations written out in numpy, whole and in pieces."""
+"""Update rules, compared with their equations in numpy, for whole tensors and for pieces."""
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ def test_pieces_give_what_the_whole_gives(kind, monkeypatch):
 @pytest.mark.parametrize("kind", sorted(SETTINGS))
 @pytest.mark.parametrize("other", ["data", "history"])
 def test_tensors_that_lie_differently_in_memory(kind, other, monkeypatch):
-    """A channels_last weight beside contiguous histories, or the other way round, is updated all the same."""
+    """Updates are correct if the weight is channels_last and the histories are contiguous, or the other way round."""
     monkeypatch.setattr("caffe.solver.update._PIECE", 64)
     rule = make(kind)
     w, _, histories = tensors(rule, torch.float32)
@@ -134,7 +134,7 @@ def test_one_pass_is_what_is_stated(kind, momentum, rate, decay, monkeypatch):
 
 
 def test_sgd_of_many_tensors_with_their_own_rates(monkeypatch):
-    """Tensors are updated together by rate and decay; each as it would be alone."""
+    """Tensors with the same rate and decay are updated together, with the same results as one by one."""
     rule, generator = make("SGD"), torch.Generator().manual_seed(9)
     constants = [(0.07, 0.02), (0.14, 0.0), (0.07, 0.02), (0.0, 0.02), (0.07, 0.0)]
     together = [

@@ -1,4 +1,4 @@
-"""The rates for each blob of NVCaffe and Intel's Caffe, against their equations in float64."""
+"""The rates for each blob of NVCaffe and Intel's Caffe, compared with their equations in float64."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,8 @@ def test_equation(settings):
     w, v, state = random.normal(size=(7, 3)), np.zeros((7, 3)), {}
     mine, history = torch.tensor(w), torch.zeros(7, 3, dtype=torch.float64)
     for t in range(1, 6):
-        g = random.normal(size=w.shape) / 4**t  # the last gradients are so small that "clip" keeps the solver's rate
+        # the last gradients are so small that "clip" does not change the solver's rate
+        g = random.normal(size=w.shape) / 4**t
         rate = CASES[settings](RATE, w, g, v, state)
         v = MU * v + rate * (g + DECAY * w)
         w = w - v

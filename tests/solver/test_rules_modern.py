@@ -1,4 +1,4 @@
-"""The rules Caffe never had, against torch.optim or their equations written out in float64."""
+"""Rules that Caffe does not have, compared with torch.optim or with their equations in float64."""
 
 import math
 
@@ -37,7 +37,7 @@ def gradients(shape=SHAPE):
 
 
 def run(rule, w, scale=1.0, decay=DECAY, make_history=torch.zeros_like):
-    """Train a copy of `w`; returns it, the last diff and the histories."""
+    """Train a copy of `w`; return the copy, the last diff and the histories."""
     w, histories = w.clone(), [make_history(w) for _ in range(rule.history)]
     for t, g in enumerate(gradients(tuple(w.shape)), 1):
         update = Update(w, torch.empty_like(w).copy_(g / scale), histories, RATE / t, decay)
@@ -48,7 +48,7 @@ def run(rule, w, scale=1.0, decay=DECAY, make_history=torch.zeros_like):
 
 
 def by_torch(optimizer, w):
-    """What an optimizer of torch.optim makes of `w` by the same gradients and rates."""
+    """Return `w` after updates by an optimizer of torch.optim with the same gradients and rates."""
     w = torch.nn.Parameter(w.clone())
     runner = optimizer(w)
     for t, g in enumerate(gradients(tuple(w.shape)), 1):
@@ -74,7 +74,7 @@ def test_adamw():
 
 
 def test_adamw_by_its_equation():
-    """torch's kernels do what the docstring states."""
+    """torch's kernels follow the equation of the docstring."""
     rule, w, m, v = make("AdamW"), start().numpy().copy(), 0, 0
     b1, b2, delta = rule.param.momentum, rule.param.momentum2, rule.param.delta
     for t, g in enumerate(gradients(), 1):
@@ -123,7 +123,7 @@ def test_lion(penalty):
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), SHAPE])
 def test_muon_makes_the_momentum_orthogonal(shape):
-    """With the exact polar factor in place of Newton-Schulz's: the rule around it."""
+    """The iteration of Newton and Schulz is replaced by the exact polar factor, to test the rest of the rule."""
     rule, w, m = make("Muon"), start(shape), 0
     exact, want = [], w.clone()
     for t, g in enumerate(gradients(shape), 1):
@@ -142,8 +142,8 @@ def test_muon_makes_the_momentum_orthogonal(shape):
 
 @pytest.mark.skipif("Muon" not in dir(torch.optim), reason="this torch has no Muon")
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7)])
-def test_muon_as_torch_has_it(shape):
-    """torch iterates in bfloat16: three digits."""
+def test_muon_agrees_with_torch(shape):
+    """torch iterates in bfloat16, so the results agree to three digits."""
     want = by_torch(
         lambda w: torch.optim.Muon([w], momentum=0.9, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"), start(shape)
     )
@@ -178,7 +178,7 @@ def test_lamb():
 
 @pytest.mark.parametrize("kind", ["LARS", "LAMB"])
 def test_weights_of_zero_take_the_plain_rate(kind):
-    """Biases start at 0, and a rate in proportion to them would keep them there."""
+    """Biases start at 0. A rate in proportion to their norm would never change them."""
     rule, w, g = make(kind), torch.zeros(7), torch.linspace(1, 2, 7)
     rule.apply([Update(w, g.clone(), [torch.zeros(7) for _ in range(rule.history)], 0.5, 0.0)], 1, 1.0)
     want = 0.5 * g if kind == "LARS" else 0.5 * g / (g + rule.param.delta)
@@ -187,7 +187,7 @@ def test_weights_of_zero_take_the_plain_rate(kind):
 
 @pytest.mark.parametrize("kind", sorted(SETTINGS))
 def test_pieces_and_layouts(kind, monkeypatch):
-    """The same for float32 in one piece, in small pieces, and for tensors that lie differently in memory."""
+    """In float32, whole tensors, small pieces, and tensors of other memory formats give the same results."""
     w = start().float()
     whole, _ = run(make(kind), w)
     monkeypatch.setattr("caffe.solver.update._PIECE", 64)

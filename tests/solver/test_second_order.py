@@ -1,4 +1,4 @@
-"""L-BFGS, BFGS and Newton's method: where they end, how they compare with torch.optim, and what they refuse."""
+"""L-BFGS, BFGS and Newton's method: their minima, the comparison with torch.optim, and errors for invalid options."""
 
 import h5py
 import numpy as np
@@ -55,7 +55,7 @@ def make(kind, net, more=""):
 
 
 def valley(kind, more=""):
-    """A solver that starts at (-1.2, 1), the usual place."""
+    """Return a solver for Rosenbrock's function that starts at the usual point (-1.2, 1)."""
     solver = make(kind, VALLEY, more)
     solver.net.params["a"][0].data[...] = -1.2
     solver.net.params["b"][0].data[...] = 1
@@ -67,7 +67,7 @@ def line(kind, more="", batch=ROWS, spec=""):
 
 
 def least_squares(decay=0.0):
-    """The minimum of |X w + b - y|^2 / 2N + decay (|w|^2 + |b|^2) / 2 in closed form: w (2, 5) and b (2)."""
+    """Return the minimum of |X w + b - y|^2 / 2N + decay (|w|^2 + |b|^2) / 2 in closed form: w (2, 5) and b (2)."""
     with h5py.File("line.h5") as file:
         x, y = np.hstack([file["x"][()], np.ones((ROWS, 1))]).astype(np.float64), file["y"][()].astype(np.float64)
     w = np.linalg.solve(x.T @ x / ROWS + decay * np.eye(6), x.T @ y / ROWS).T
@@ -101,7 +101,7 @@ def test_least_squares(kind, decay):
 
 
 def test_lbfgs_is_the_one_of_torch():
-    """The losses of the first steps on Rosenbrock's valley; later ones differ by what float32 rounds."""
+    """The losses of the first steps on Rosenbrock's function are equal; later ones differ by float32 rounding."""
     x = torch.tensor([-1.2, 1.0], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([x], max_iter=1, max_eval=99, history_size=10, line_search_fn="strong_wolfe")
     expected = []
@@ -124,7 +124,7 @@ def test_lbfgs_is_the_one_of_torch():
 
 @ALL
 def test_full_batch_in_parts(kind):
-    """iter_size batches that make up the data set are as good as one."""
+    """iter_size batches that together are the whole data set give the same result as one batch."""
     solver = line(kind, "iter_size: 3 weight_decay: 0.125", batch=7)
     solver.step(3 if kind == "Newton" else 60)
     assert_at_minimum(solver, 0.125)
@@ -170,7 +170,10 @@ def test_resumed_run_equals_unbroken_run(kind, form):
 
 
 def test_newton_leaves_a_saddle():
-    """a^2 / 2 - b^2 / 2 from (1, 1/8): plain Newton would go to the saddle at 0, here b goes the other way."""
+    """The loss is a^2 / 2 - b^2 / 2, from (1, 1/8).
+
+    Newton's method without a change would end at the saddle point 0; here b moves away from it.
+    """
     net = VALLEY[: VALLEY.index('layer { name: "1-a"')]
     for name, weight in (("a", 0.5), ("b", -0.5)):
         net += f"""layer {{ name: "{name}2" type: "Reduction" bottom: "{name}" top: "{name}2" loss_weight: {weight}
@@ -193,7 +196,7 @@ def test_at_the_minimum_nothing_moves(kind):
 
 @ALL
 def test_a_loss_that_is_no_number_is_not_accepted(kind):
-    """log(w) is lowest towards 0, beyond which it is not defined: the search stays on this side."""
+    """log(w) decreases towards 0 and is not defined below it. The line search stays above 0."""
     net = """layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 1 } } }
              layer { name: "log" type: "Log" bottom: "w" top: "log" loss_weight: 1 }"""
     solver = make(kind, net)

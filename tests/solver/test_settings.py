@@ -1,4 +1,4 @@
-"""Settings that mean nothing are errors with their line, unwise ones are warned of, and a run that is NaN stops."""
+"""Invalid settings are errors that name their line, questionable settings give a warning, and a run with NaN stops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def write_solver(more: str = "", *without: str) -> None:
-    """The solver's file, with one setting a line."""
+    """Write the solver's file with one setting per line."""
     text = re.sub(r" (?=\w+:)", "\n", small.SOLVER)
     kept = [line for line in text.split("\n") if line.partition(":")[0] not in without]
     Path("solver.prototxt").write_text("\n".join([*kept, more, ""]))
@@ -102,7 +102,7 @@ def test_usual_settings_are_not_warned_of(caplog):
 
 
 def spoil(solver, at: int, good_again: int = 10**9) -> None:
-    """Have weights be NaN from iteration `at` on."""
+    """Set weights to NaN from iteration `at` on."""
     weights = solver.net.params["ip2"][0]
     first = weights.data.copy()
 
@@ -132,7 +132,7 @@ def test_a_run_that_stays_nan_stops_and_names_the_last_good_snapshot():
     ]
 
 
-def test_a_run_that_recovers_goes_on():
+def test_a_run_that_recovers_is_not_stopped():
     solver = get_solver(small.param("max_iter: 20 nan_patience: 3"))
     spoil(solver, 3, good_again=5)
     solver.solve()

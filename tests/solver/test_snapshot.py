@@ -1,4 +1,4 @@
-"""Snapshots: exact resumption, both formats, what is refused, and failures that must not harm."""
+"""Snapshots: exact resumption, both formats, rejected files, and failures that must not change anything."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def content(solver):
-    """Everything that a run depends on, as bytes and numbers."""
+    """Return the whole state on which a run depends, as bytes and numbers."""
     params = [entry.tensor.detach().numpy().copy() for entry in solver.net.learnable]
     return params, [tensor.numpy().copy() for tensor in solver.history], solver.iter, solver.current_step
 
@@ -53,7 +53,7 @@ def assert_same(got, want):
 
 
 BOTH = {"SGD", "Adam", "Muon"}
-"""The rules that every run of the tests resumes from files of both formats; long runs resume all from both."""
+"""The rules that every run of the tests resumes in both formats. Long runs resume all rules in both."""
 RESUMED = [
     pytest.param(kind, f"snapshot_format: {form}", marks=[pytest.mark.long] * (form == "HDF5" and kind not in BOTH))
     for kind in sorted(TYPES)
@@ -63,7 +63,9 @@ RESUMED = [
 
 @pytest.mark.parametrize(("kind", "more"), RESUMED)
 def test_resumed_run_equals_unbroken_run(kind, more):
-    """Bit for bit, with dropout, shuffled data, tests between, and a rate that counts steps."""
+    """The runs are equal bit by bit, with dropout, shuffled data, tests in between, and a rate that depends on a step
+    counter.
+    """
     settings = (
         f'type: "{kind.split()[0]}" {TYPES[kind]} {more} test_iter: 2 test_interval: 4 '
         'lr_policy: "multistep" gamma: 0.5 stepvalue: 7 stepvalue: 20'
@@ -141,7 +143,7 @@ def test_snapshot_diff(more):
 
 
 def refused(solver, path, error, message):
-    """`restore` raises, and the solver, its data and the random generator are as before."""
+    """Assert that `restore` raises, and that the solver, its data and the random generator do not change."""
     before, generator = content(solver), torch.get_rng_state()
     places = [source.position() for source in solver.net.sources.values()]
     with pytest.raises(error, match=message):
@@ -153,7 +155,7 @@ def refused(solver, path, error, message):
 
 @pytest.fixture(params=["", ".h5"], ids=["binary", "hdf5"])
 def snapped(request):
-    """A solver that went on after its snapshot, the snapshot's path, and the suffix of its format."""
+    """A solver that continued after its snapshot, the path of the snapshot, and the suffix of its format."""
     solver = get_solver(small.param("snapshot_format: HDF5" if request.param else ""))
     solver.step(2)
     path = solver.snapshot()
@@ -240,7 +242,7 @@ def test_a_full_disk_leaves_earlier_snapshots_and_no_rest(more, fails_at, folder
 
 
 def test_caffe_can_read_the_hdf5_state():
-    """Caffe reads /iter, /learned_net, /current_step and /history by name and passes over other members."""
+    """Caffe reads /iter, /learned_net, /current_step and /history by name, and ignores other members."""
     solver = get_solver(small.param("snapshot_format: HDF5"))
     solver.step(1)
     with h5py.File(solver.snapshot()) as file:
@@ -250,7 +252,7 @@ def test_caffe_can_read_the_hdf5_state():
 
 
 def test_caffe_can_read_the_binary_state():
-    """Our own fields lie where Caffe's message has none."""
+    """The numbers of our additional fields are not used by Caffe's message."""
     solver = get_solver(small.param())
     solver.step(1)
     with open(solver.snapshot(), "rb") as file:

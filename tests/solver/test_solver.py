@@ -1,4 +1,4 @@
-"""The training loop: the order of events, what is logged, which nets are built, and what is refused."""
+"""The training loop: the order of events, the log, the nets that are built, and rejected settings."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lines(caplog):
-    """A function that returns the solver's log lines so far as (place, message) and forgets them."""
+    """Return a function that returns the new log lines of the solver as (place, message)."""
     caplog.set_level(logging.INFO, logger="caffe")
 
     def take():
@@ -35,7 +35,7 @@ def lines(caplog):
 
 
 class Events(Watcher):
-    """Writes down what it is told."""
+    """Records the events of a solver."""
 
     def __init__(self):
         self.seen = []
@@ -188,7 +188,7 @@ def test_gradients_are_clipped_before_they_are_divided_by_iter_size(size, lines)
 
 
 def test_iter_size_averages_batches():
-    """Two half batches with iter_size 2 step as their mean does."""
+    """Two half batches with iter_size 2 give the same step as their mean."""
     solver = get_solver(small.param("iter_size: 2 momentum: 0 weight_decay: 0"))
     entry = solver.net.learnable[0]
     before = entry.tensor.detach().clone()
@@ -335,7 +335,7 @@ def test_train_net_by_any_field(field, folder, lines):
 
 
 def test_state_of_the_net_file_and_of_the_solver():
-    """The solver's phase comes first, the net's own `state` overrides it, `train_state` overrides both."""
+    """The `state` of the net overrides the solver's phase, and `train_state` overrides both."""
     inline = net_param("inline", "own", "given")
     inline.state.phase = caffe_pb2.TEST
     inline.state.stage.append("own")

@@ -1,4 +1,4 @@
-"""Tests of a net that the program asks for change nothing in training, and neither does an error in the middle."""
+"""Tests that a program runs during training do not change the training, nor does an error in the middle of a step."""
 
 import contextlib
 import errno
@@ -41,7 +41,7 @@ layer { name: "l" type: "Reduction" bottom: "h" top: "l" loss_weight: 1 reductio
 
 
 def busy():
-    """A solver whose tests draw random numbers, read data, and change hidden states and statistics."""
+    """Return a solver whose tests draw random numbers, read data, and change hidden states and statistics."""
     with h5py.File("x.h5", "w") as file:
         file["x"], file["cont"] = np.random.default_rng(3).standard_normal((11, 2, 4)), np.ones((11, 2))
     Path("x.txt").write_text("x.h5\n")
@@ -62,7 +62,7 @@ def test_a_test_that_the_program_asks_for_changes_nothing():
     assert damage.fingerprint(solver) == before
 
 
-def test_training_goes_on_as_if_the_program_had_not_tested():
+def test_training_continues_as_without_the_tests_of_the_program():
     def heard(solver, ask):
         results, watcher = [], Watcher()
         watcher.tested = lambda solver, iteration, index, outputs: results.append((iteration, outputs))
@@ -180,7 +180,7 @@ def test_a_line_search_that_is_interrupted_gives_the_weights_back():
 
 @pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
 def test_a_state_that_is_not_written_leaves_the_pair_of_the_same_iteration(form, folder, monkeypatch):
-    """The state that is there keeps the weights that it was written with."""
+    """An existing state file keeps the weight file that belongs to it."""
     solver = get_solver(small.param(f"snapshot_format: {form}"))
     solver.step(1)
     solver.snapshot()
@@ -219,7 +219,7 @@ AVERAGED = "ema_decay: 0.5 test_iter: 2 test_interval: 2"
 
 
 def test_an_exchange_of_weights_that_is_interrupted(monkeypatch):
-    """Between two blobs: those that had been exchanged are exchanged back."""
+    """The interruption is between two blobs. Blobs that were already exchanged are exchanged back."""
     solver = get_solver(small.param(AVERAGED))
     solver.step(3)
     before, calls = damage.fingerprint(solver), []
@@ -265,7 +265,7 @@ def test_a_watcher_of_tests_sees_the_weights_in_training():
     np.testing.assert_array_equal(seen[1], own)
 
 
-def test_statistics_that_one_layer_keeps_leave_those_of_the_others():
+def test_keeping_the_statistics_of_one_layer_does_not_change_the_others():
     param = text.parse(
         """
         layer { name: "x" type: "DummyData" top: "x" dummy_data_param {

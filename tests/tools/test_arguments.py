@@ -1,4 +1,4 @@
-"""The scripts of tools/ and benchmarks/: each explains itself with --help, and rejects a wrong argument in one line."""
+"""Each script of tools/ and benchmarks/ has --help, and rejects a wrong argument with one line."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_a_page_has_commands_pictures_and_an_exercise(page):
 
 
 def here(words, folder):
-    """Run a command in this process, which is quicker."""
+    """Run a command in this process, which is faster."""
     if words[0] == "caffe":
         return main(words[1:]), "", ""
     runpy.run_path(words[1], run_name="__main__")

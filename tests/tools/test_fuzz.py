@@ -1,4 +1,4 @@
-"""The fuzz command: it finds nothing in a fixed range of inputs, and does find what it is meant to."""
+"""The fuzz command reports nothing for a fixed range of inputs, and reports planted faults."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_unknown_kind_is_refused(monkeypatch, capsys):
 
 @pytest.fixture
 def pool(monkeypatch, tmp_path):
-    """Findings of kinds that misbehave on purpose, run in worker processes."""
+    """The findings of kinds with planted faults, run in worker processes."""
     import caffe.mode  # noqa: F401 - what the workers import counts in their time
     from tools.fuzz import kinds, pool
 

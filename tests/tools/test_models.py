@@ -1,4 +1,4 @@
-"""tools/models.py: the page of forks says what the registry says, and differences are taken as it describes."""
+"""tools/models.py: the page of forks agrees with the registry, and differences are computed as the page describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mutation run picks the tests that execute a line, and knows what can be changed."""
+"""The mutation run selects the tests that execute a line, and finds all possible changes."""
 
 from __future__ import annotations
 

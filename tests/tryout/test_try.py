@@ -1,4 +1,4 @@
-"""`caffe try`: what uploads become, what the server answers, and the page in a headless Chromium."""
+"""`caffe try`: processing of uploads, responses of the server, and the page in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def png(pixels) -> bytes:
 
 
 def digit() -> np.ndarray:
-    """A one, light on dark."""
+    """The digit 1, light on dark."""
     pixels = np.zeros((28, 28, 3), np.uint8)
     cv2.line(pixels, (14, 4), (14, 23), (255, 255, 255), 3)
     return pixels
 
 
 def turned(pixels) -> bytes:
-    """A JPEG with the note that it is to be turned by 90 degrees."""
+    """A JPEG whose EXIF orientation is a rotation by 90 degrees."""
     data = cv2.imencode(".jpg", pixels)[1].tobytes()
     block = b"Exif\0\0" + struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x112, 3, 1, 6, 0, 0)
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
@@ -58,7 +58,7 @@ def cmyk() -> bytes:
 
 
 def huge() -> bytes:
-    """A PNG of some bytes that states 50,000 x 50,000 pixels."""
+    """A small PNG file whose header states 50,000 x 50,000 pixels."""
     head = struct.pack(">II5B", 50_000, 50_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + head
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))

@@ -1,4 +1,4 @@
-"""The watcher: what it finds, that it finds nothing in a healthy run, and that it changes nothing."""
+"""The watcher: its findings, no findings in a healthy run, and no effect on the training."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*flags, data="good", rate="0.02", steps=240, bias="0"):
-    """Train; returns the findings, as the file has them, and the log."""
+    """Train; return the findings from the file, and the log."""
     with open("net.prototxt", "w") as file:
         file.write(NET.format(data=data, bias=bias))
     with open("solver.prototxt", "w") as file:
@@ -85,7 +85,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("code", FAULTS)
-def test_each_fault_is_told_once(code):
+def test_each_fault_is_reported_once(code):
     found, log = run(**FAULTS[code])
     assert [finding["code"] for finding in found] == [code]
     assert log.count(f"watch] {code} at iteration {found[0]['iteration']}: ") == 1
@@ -99,8 +99,8 @@ def test_the_first_value_that_is_not_finite_is_found():
     assert found[0]["iteration"] < 5
 
 
-def test_a_run_that_diverges_goes_on_as_without_the_watcher():
-    """The step that is run again leaves data, random numbers and weights as they were."""
+def test_a_run_that_diverges_continues_as_without_the_watcher():
+    """The step that is repeated for the examination does not change data, random numbers or weights."""
     results = []
     for watched in (False, True):
         run("-watch", "off", steps=0, data="holed")
@@ -152,7 +152,7 @@ def test_a_command_hears_of_a_finding():
         assert json.load(file)["code"] == "non-finite-data"
 
 
-def test_a_command_that_fails_is_told():
+def test_a_command_that_fails_is_reported():
     _, log = run("-on_finding", "exit 7", data="holed", steps=20)
     assert "watch] exit code 7 of exit 7" in log
 
@@ -173,7 +173,7 @@ def test_a_new_run_removes_the_findings_of_the_last_one():
 
 
 class Nothing:
-    """Samples of a run in which nothing is measured."""
+    """Samples of a run without measurements."""
 
     largest_ratio = None
 
@@ -233,7 +233,7 @@ def test_measured_rules():
     assert codes(FALLING, samples=Measured()) == ["rate-too-high", "dead-units"]
 
 
-def test_units_that_die_are_seen():
+def test_dying_units_are_found():
     run("-watch", "off", steps=0, bias="-100")
     solver = get_solver("solver.prototxt")
     watch = FaultWatcher(Reports())

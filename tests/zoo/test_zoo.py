@@ -1,4 +1,4 @@
-"""`caffe zoo`: models that come along, are added, or are downloaded from a server."""
+"""`caffe zoo`: models that are included, added, or downloaded from a server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_builder_has_an_entry_with_preparation():
 
 
 def folder(tmp_path, server="", **facts):  # noqa: F811
-    """A model folder of LeNet whose weights lie on the server, and their bytes."""
+    """A model folder of LeNet whose weights are on the server, and the bytes of the weights."""
     top = tmp_path / "my_model"
     top.mkdir()
     net = caffe.Net(models.lenet(batch=1, size=16), caffe.TEST)
@@ -144,7 +144,7 @@ def test_the_net_of_a_builder_is_written(cache, server, monkeypatch):  # noqa: F
         (["zoo", "add", "."], "is not a model folder"),
     ],
 )
-def test_what_is_wrong_is_told(argv, message, capsys):
+def test_errors_name_the_fault(argv, message, capsys):
     assert main(argv) == 1
     assert message in capsys.readouterr().err
 

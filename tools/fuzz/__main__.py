@@ -4,7 +4,7 @@
     python tools/fuzz --kind lmdb,weights --seconds 60
     python tools/fuzz --one lmdb:17                   # one input again, in this process, with its traceback
 
-Findings are crashes of the process, hangs (10 s), more than 4 GB of memory, exceptions that are not CaffeError,
+Findings are crashes of the process, hangs (10 s), more than 4 GB of memory, exceptions other than CaffeError,
 commands that end with exit code 70, and weights that a damaged file silently leaves unchanged. The inputs of a seed are
 always the same. The exit code is 1 if there are findings.
 """

@@ -99,7 +99,7 @@ def _change(tokens: list[str], rng: random.Random) -> None:
     at = rng.choice(values if values and rng.random() < 0.5 else places or [0])
     token = tokens[at] if tokens else ""
     choice = rng.randrange(8)
-    if choice < 4 and token:  # another one of the same sort, so that the text can still be read in most cases
+    if choice < 4 and token:  # another token of the same kind, so that the text can still be parsed in most cases
         tokens[at] = _alike(token, tokens, rng)
     elif choice == 4:
         del tokens[at : at + rng.choice((1, 1, 3, 10))]

@@ -110,7 +110,7 @@ def _blobs(net: Any) -> tuple[dict[str, tuple[str, int, tuple[int, ...]]], list[
     """Return layer, index and shape of each blob "layer.name", and the groups that correspond to torch modules."""
     names: dict[str, tuple[str, int, tuple[int, ...]]] = {}
     groups: list[Group] = []
-    normalised: dict[str, Group] = {}  # keys are the tops of BatchNorm layers
+    normalized: dict[str, Group] = {}  # keys are the tops of BatchNorm layers
     for step in net.steps:
         layer = step.layer
         own = {}
@@ -118,12 +118,12 @@ def _blobs(net: Any) -> tuple[dict[str, tuple[str, int, tuple[int, ...]]], list[
             kind = blob.parameter_name
             names[f"{layer.name}.{kind}"] = (layer.name, index, tuple(blob.shape))
             own[_TORCH.get(kind, kind)] = f"{layer.name}.{kind}"
-        if isinstance(layer, Scale) and step.bottom_names[0] in normalised:
-            group = normalised[step.bottom_names[0]]
+        if isinstance(layer, Scale) and step.bottom_names[0] in normalized:
+            group = normalized[step.bottom_names[0]]
             group.names.append(layer.name)
             group.blobs = {**own, **group.blobs}
         elif own:
             groups.append(Group([layer.name], own))
             if isinstance(layer, BatchNorm):
-                normalised[step.top_names[0]] = groups[-1]
+                normalized[step.top_names[0]] = groups[-1]
     return names, groups

@@ -8,7 +8,7 @@ import numpy as np
 
 from caffe.errors import ArgumentError, did_you_mean
 
-__all__ = ["METHODS", "check_method", "combine", "fit_weights", "normalised", "softmax", "votes"]
+__all__ = ["METHODS", "check_method", "combine", "fit_weights", "normalized", "softmax", "votes"]
 
 METHODS = ("probabilities", "logits", "votes", "weights")
 """The mean of the probabilities, the mean of the logits, the shares of votes, or a weighted mean of the
@@ -43,7 +43,7 @@ def combine(members: Sequence[np.ndarray], method: str, weights: Sequence[float]
         if weights is None or len(weights) != len(members):
             given = "none" if weights is None else len(weights)
             raise ArgumentError(f"combine by weights needs a weight for each of {len(members)} members; it has {given}")
-        return np.tensordot(normalised(weights), stack, 1)
+        return np.tensordot(normalized(weights), stack, 1)
     mean: np.ndarray = stack.mean(0)
     return mean
 
@@ -89,7 +89,7 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def normalised(weights: Sequence[float]) -> np.ndarray:
+def normalized(weights: Sequence[float]) -> np.ndarray:
     """Normalize non-negative weights to sum 1; raises an ArgumentError for other weights."""
     array = np.asarray(weights, np.float64)
     if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any() or not array.sum() > 0:

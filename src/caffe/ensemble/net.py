@@ -179,4 +179,4 @@ def _shares(weights: Sequence[float] | None, count: int) -> np.ndarray:
         return np.full(count, 1 / count)
     if len(weights) != count:
         raise ArgumentError(f"member_weights has {len(weights)} numbers for {count} members")
-    return combining.normalised(weights)
+    return combining.normalized(weights)

@@ -102,7 +102,7 @@ def score(answers: Answers, method: str, weights: Sequence[float] | None = None)
         int((ours & ~best).sum()),
         int((best & ~ours).sum()),
         float(np.mean(pairs)) if pairs else 0.0,
-        [] if weights is None else list(combining.normalised(weights)),
+        [] if weights is None else list(combining.normalized(weights)),
     )
 
 

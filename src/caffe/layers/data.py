@@ -93,7 +93,7 @@ class StreamSource(Source, abstract=True):
             tensors, self.state = self._prefetcher.next()
         self._ahead = self._step - 1
         if isinstance(self.stream, PictureStream) and self.stream.transformer.late:
-            return normalised(self.moved(tensors[0]), self.stream.transformer), *tensors[1:]
+            return normalized(self.moved(tensors[0]), self.stream.transformer), *tensors[1:]
         return tensors
 
     @property
@@ -339,8 +339,8 @@ def _several(paths: list[str], path: str, names: list[str]) -> Arrays:
     return read_npy(paths, names)
 
 
-def normalised(pixels: Tensor, transformer: BatchTransformer) -> Tensor:
-    """Normalise a batch of pixels as the transformer's `plain` says; the result is float32, on the pixels' device."""
+def normalized(pixels: Tensor, transformer: BatchTransformer) -> Tensor:
+    """Normalize a batch of pixels as the transformer's `plain` says; the result is float32, on the pixels' device."""
     x = pixels.to(torch.float32)
     mean, std = (torch.from_numpy(numbers.values).to(x.device) for numbers in (transformer.mean, transformer.std))
     x = x - mean if len(mean) else x

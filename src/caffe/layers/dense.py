@@ -154,7 +154,7 @@ class Scale(Layer, bottoms=(1, 2)):
         scale = aligned(self, x, self.weight if s is None else s)
         if not self.opt.bias_term:
             return x * scale
-        if s is None and self.start == 1 and self.weight.dim() == 1:  # one pass: a normalisation by mean 0, variance 1
+        if s is None and self.start == 1 and self.weight.dim() == 1:  # one pass: a normalization by mean 0, variance 1
             zeros, ones = torch.zeros_like(self.bias), torch.ones_like(self.bias)
             return torch.batch_norm(x, self.weight, self.bias, zeros, ones, False, 0.0, 0.0, False)
         return x * scale + aligned(self, x, self.bias)

@@ -85,13 +85,13 @@ def feed(net: RunsBatches, call: str, names: Sequence[str], arrays: Mapping[str,
     for name, value in arrays.items():
         array, blob = np.asarray(value), net.blobs[name]
         if array.shape[:1] != blob.shape[:1]:
-            raise InputError(f'{call}: "{name}" was given {array.shape[:1]} rows, the blob has {blob.shape[:1]}')
+            fact = f'{call}: "{name}" was given {array.shape[:1]} rows, the blob has {blob.shape[:1]}'
+            raise InputError(fact).at(shape=array.shape)
         try:
             (blob.diff if diff else blob.data)[...] = array
         except ValueError:
-            raise InputError(
-                f'{call}: "{name}" was given an array of shape {array.shape}, the blob has {blob.shape}'
-            ) from None
+            fact = f'{call}: "{name}" was given an array of shape {array.shape}, the blob has {blob.shape}'
+            raise InputError(fact).at(shape=array.shape) from None
 
 
 def _check_given(call: str, arrays: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ def prepare(images: np.ndarray) -> Prepared:
     """Preprocess images (N, C, H, W) in every way. Large images are reduced first.
 
         minus the mean    x - m                   m: the mean of each number over the items
-        normalised        (x - m) / s             s: its standard deviation
+        normalized        (x - m) / s             s: its standard deviation
         PCA-whitened      V' (x - m) / sqrt(l)    V, l: eigenvectors and eigenvalues of the covariance
         ZCA-whitened      V V' (x - m) / sqrt(l)
 
@@ -50,9 +50,9 @@ def prepare(images: np.ndarray) -> Prepared:
     damped = np.sqrt(values + _DAMPING * max(float(values.mean()), 1e-12))
     whitened = centred @ vectors / damped
     steps = {
-        "as it comes": flat,
+        "original": flat,
         "minus the mean": centred,
-        "normalised": centred / np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-12), deviation, 1),
+        "normalized": centred / np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-12), deviation, 1),
         "PCA-whitened": whitened,
         "ZCA-whitened": whitened @ vectors.T,
     }
@@ -86,7 +86,7 @@ def _smaller(images: np.ndarray) -> np.ndarray:
 
 def _images(figure: Any, prepared: Prepared) -> Any:
     """Draw a row for each step, with a column for each of the first items."""
-    count = min(_SHOWN, len(prepared.steps["normalised"]))
+    count = min(_SHOWN, len(prepared.steps["normalized"]))
     page = figure(figsize=(1.3 + 1.1 * count, 1.25 * len(prepared.steps)), layout="constrained")
     axes = page.subplots(len(prepared.steps), count, squeeze=False)
     for row, (name, step) in zip(axes, prepared.steps.items(), strict=True):
@@ -146,10 +146,10 @@ def _spectrum(figure: Any, prepared: Prepared) -> Any:
 
 def _eigenvectors(figure: Any, prepared: Prepared) -> Any:
     """Draw the first eigenvectors as images."""
-    shape = prepared.steps["normalised"].shape[1:]
+    shape = prepared.steps["normalized"].shape[1:]
     count = min(16, len(prepared.values))
     page = figure(figsize=(9, 2.6), layout="constrained")
-    page.suptitle("The first eigenvectors: what the images vary in most")
+    page.suptitle("The first eigenvectors: the directions of largest variance")
     for number, axis in enumerate(page.subplots(2, 8, squeeze=False).ravel()):
         if number < count:
             _show(axis, prepared.vectors[:, number].reshape(shape))

@@ -6,7 +6,7 @@ ELSEWHERE: dict[str, str] = {}
 
 
 def both(name: str, shape: tuple[int, ...], options: str) -> list[Case]:
-    """The same options for a convolution and its transpose."""
+    """Return cases with the same options for a convolution and its transpose."""
     return [
         Case(kind, name, (shape,), f"convolution_param {{ {options} }}") for kind in ("Convolution", "Deconvolution")
     ]

@@ -14,7 +14,7 @@ ELSEWHERE: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class Boxes(Bottom):
-    """Boxes [y1, x1, y2, x2] in shares; some lie partly outside."""
+    """Boxes [y1, x1, y2, x2] as fractions of the image; some lie partly outside."""
 
     integers: bool = True
 
@@ -24,7 +24,7 @@ class Boxes(Bottom):
 
 @dataclass(frozen=True)
 class Meta(Bottom):
-    """Height and width of images at the columns 4 and 5."""
+    """Image metadata: columns 4 and 5 are height and width."""
 
     integers: bool = True
 

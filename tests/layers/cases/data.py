@@ -1,4 +1,4 @@
-"""Where the layers of caffe.layers.data, which need files, are tried."""
+"""The tests of the layers of caffe.layers.data, which need files."""
 
 from tests.layers.case import Case
 

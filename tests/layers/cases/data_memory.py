@@ -1,4 +1,4 @@
-"""Where the layers of caffe.layers.data_memory, sources and sinks without gradients, are tried."""
+"""The tests of the layers of caffe.layers.data_memory, which are sources and sinks without gradients."""
 
 from tests.layers.case import Case
 

@@ -13,7 +13,7 @@ ELSEWHERE: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class Given(Bottom):
-    """A bottom with given values, which has no gradient."""
+    """A bottom with given values and without a gradient."""
 
     given: tuple[float, ...] = ()
 

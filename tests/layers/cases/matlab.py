@@ -1,4 +1,4 @@
-"""Where the layers of caffe.layers.matlab, which write and read files, are tried."""
+"""The tests of the layers of caffe.layers.matlab, which write and read files."""
 
 from tests.layers.case import Case
 

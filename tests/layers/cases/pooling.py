@@ -7,7 +7,7 @@ ELSEWHERE: dict[str, str] = {}
 
 
 def pool(name: str, shape: tuple[int, ...], options: str) -> list[Case]:
-    """The same windows for the maximum and for the mean."""
+    """Return cases with the same windows for MAX and AVE."""
     return [
         Case("Pooling", f"{kind.lower()}_{name}", (shape,), f"pooling_param {{ pool: {kind} {options} }}")
         for kind in ("MAX", "AVE")

@@ -60,7 +60,7 @@ class AnnotatedSet(ImageSet):
     def _value(self, datum: Datum, label: Any, size: tuple[int, ...]) -> bytes:
         """Return the record of an image of this size."""
         rows, stated = self.labels(label)
-        return encode_boxes(datum, normalised(rows, stated, size, label))
+        return encode_boxes(datum, normalized(rows, stated, size, label))
 
     def _resized(self, pixels: np.ndarray) -> np.ndarray:
         if not (self.min_dim or self.max_dim):
@@ -81,7 +81,7 @@ class ClassifiedSet(AnnotatedSet):
         return AnnotatedDatum(datum=datum).SerializeToString()
 
 
-def normalised(rows: list[Row], size: tuple[int, int], image: tuple[int, ...], name: str) -> list[tuple[float, ...]]:
+def normalized(rows: list[Row], size: tuple[int, int], image: tuple[int, ...], name: str) -> list[tuple[float, ...]]:
     """Convert boxes to fractions of the image, and number the boxes of each label."""
     height, width = size if all(size) else image
     if (height, width) != tuple(image):

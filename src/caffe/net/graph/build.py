@@ -189,7 +189,7 @@ class _Builder:
         layer.requires_grad_(True)
 
     def _weigh(self, blob: Blob, weight: float) -> None:
-        """Initialise the blob's diff to its loss weight. An in-place layer also changes that of earlier layers."""
+        """Initialize the blob's diff to its loss weight. An in-place layer also changes that of earlier layers."""
         blob.reset_diff(weight)
         for step in self.graph.steps:
             own = zip(step.tops, step.loss_weights, strict=True)

@@ -15,7 +15,7 @@ __all__ = ["Filling"]
 
 _NO_HISTORY = (
     "cannot run backward by itself: the last run was one of the whole net, which keeps no layer's history; run "
-    "net.forward() before net.backward(), and net.stepwise() before both if it is optimised"
+    "net.forward() before net.backward(), and net.stepwise() before both if it is optimized"
 )
 _NO_DIFF = (
     'blob "{}": the last training step, which ran the net as one piece, did not keep its diff; to see it, run '

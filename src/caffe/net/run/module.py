@@ -92,7 +92,7 @@ class NetModule(nn.Module):
                 raise NetError(
                     f'net "{self.name}": the value of input "{name}" is {given}; expected a tensor of shape '
                     f"{shape}, or of another number of rows; for another shape, reshape the blob and call net.reshape()"
-                )
+                ).at(shape=value.shape if isinstance(value, Tensor) else None)
 
     def forward_backward(self) -> float:
         """Run forward and backward. Adds to the parameters' gradients, fills the blobs and returns the loss."""

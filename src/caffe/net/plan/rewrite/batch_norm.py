@@ -17,7 +17,7 @@ __all__ = ["coefficients", "normalization", "scale_with_batch_norm", "scales_cha
 
 
 def scale_with_batch_norm(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
-    """Merge BatchNorm and a following channel-wise Scale into one normalisation, which passes over the data once."""
+    """Merge BatchNorm and a following channel-wise Scale into one normalization, which passes over the data once."""
     read = readers(calls)
     norms = {call.writes[0]: call for call in calls if isinstance(call.layer, BatchNorm) and not call.layer.scaled}
     merged: dict[int, Call] = {}
