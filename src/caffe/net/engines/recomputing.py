@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from caffe.layers.base import Layer, Source
 from caffe.layers.support.effects import Effects, Held, RandomState, copy_of_buffers
+from caffe.net.engines.checkpoint import checkpoint
 from caffe.net.engines.denormals import FlushedDenormals
 from caffe.net.engines.engine import NO_INPUTS, Eager, tops_made
 from caffe.net.plan.plan import Plan
-from caffe.net.plan.rewrite import Call, apart, in_place
+from caffe.net.plan.rewrite import Call, apart, in_place, overwritten
 
 __all__ = ["Recomputing", "cut"]
 
@@ -80,13 +81,10 @@ class _Segment:
 
     def run(self, bottoms: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run the calls; returns the values at `writes`. Backward runs them again unless the segment `keeps`."""
+        run = partial(self._run, inputs)
         if self.keeps:
-            return self._run(inputs, *bottoms)
-        made: tuple[Tensor, ...] = checkpoint(
-            self._run, inputs, *bottoms,
-            use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts, determinism_check="none",
-        )  # fmt: skip
-        return made
+            return run(*bottoms)
+        return checkpoint(run, bottoms, self._again(), self._name())
 
     def _run(self, inputs: Mapping[str, Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         values = dict(zip(self.reads, bottoms, strict=True))
@@ -98,12 +96,18 @@ class _Segment:
                 values.pop(place, None)
         return tuple(values[place] for place in self.writes)
 
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """The contexts of the first and of the repeated run."""
-        parts = [layer for call in self.calls for layer in (call.layer, *call.merged)]
-        layers = [layer for layer in parts if layer.effects_now]
+    def _again(self) -> Callable[[], AbstractContextManager[None]]:
+        """Makes the context in which the calls run as they would now."""
+        layers = [layer for layer in self._layers() if layer.effects_now]
         random = RandomState.now() if any(layer.effects_now & Effects.RANDOM for layer in layers) else None
-        return nullcontext(), _again([(layer, copy_of_buffers(layer)) for layer in layers], random)
+        return partial(_again, [(layer, copy_of_buffers(layer)) for layer in layers], random)
+
+    def _layers(self) -> list[Layer]:
+        return [layer for call in self.calls for layer in (call.layer, *call.merged)]
+
+    def _name(self) -> str:
+        first, last = self.calls[0].layer.name, self.calls[-1].layer.name
+        return f'layer "{first}"' if first == last else f'layers "{first}" to "{last}"'
 
 
 @contextmanager
@@ -123,12 +127,12 @@ def _once(layer: Layer) -> bool:
 def cut(calls: Sequence[Call], wanted: frozenset[int]) -> list[list[Call]]:
     """Divide the calls into segments such that the most memory that backward needs at a time is small.
 
-    While a segment is computed again, memory holds the values kept for it and for earlier segments, its own values, and
-    the gradients of the weights from there on. Values kept for later segments are free by then, so that segments may
-    be larger at the start of the net.
+    While a segment is computed again, memory holds the values kept for it and for earlier segments, its own values, the
+    gradients of the values that it hands on, and the gradients of the weights from there on. Values kept for later
+    segments are free by then, so that segments may be larger at the start of the net.
     """
     loads = _loads(calls, wanted)
-    low, high = float(max(loads.own, default=0)), float(sum(loads.own) + loads.gradients[0])
+    low, high = float(max(loads.own, default=0)), float(sum(loads.own) + sum(loads.copied) + loads.gradients[0])
     ends = [len(calls)]
     for _ in range(_TRIALS):
         middle = (low + high) / 2
@@ -148,7 +152,9 @@ _TRIALS = 9
 class _Loads:
     """Numbers of values, for n calls."""
 
-    own: list[int]  # n: what a call writes
+    own: list[int]  # n: what a call writes, without what it writes over its bottom
+    copied: list[int]  # n: what it writes over its bottom, and must write elsewhere if another segment made the bottom
+    made: list[int]  # n: where the value that the call writes over was first written
     gradients: list[int]  # n + 1: the weights of this call and of those after it
     crossing: list[dict[int, int]]  # n + 1: the sizes of the places written before this call and read by it or later
 
@@ -164,8 +170,19 @@ def _loads(calls: Sequence[Call], wanted: frozenset[int]) -> _Loads:
     for call in reversed(calls):
         layers = (call.layer, *call.merged)
         gradients.append(gradients[-1] + sum(blob.count for layer in layers for blob in layer.param_blobs))
-    own = [0 if in_place(call) else sum(blob.count for blob in call.kept) for call in calls]
-    return _Loads(own, gradients[::-1], crossing)
+    counts = [sum(blob.count for blob in call.kept) for call in calls]
+    own = [0 if in_place(call) else count for call, count in zip(calls, counts, strict=True)]
+    copied = [count - alone for count, alone in zip(counts, own, strict=True)]
+    return _Loads(own, copied, _first_writers(calls), gradients[::-1], crossing)
+
+
+def _first_writers(calls: Sequence[Call]) -> list[int]:
+    """For each call, the index of the call that allocated the memory which it writes. -1 if none of the calls did."""
+    writer: dict[int, int] = {}
+    for index, call in enumerate(calls):
+        at = writer.get(overwritten(call), -1) if in_place(call) else index
+        writer.update(dict.fromkeys(call.writes, at))
+    return [writer[call.writes[0]] if call.writes else index for index, call in enumerate(calls)]
 
 
 def _ends(loads: _Loads, most: float) -> list[int] | None:
@@ -181,9 +198,11 @@ def _ends(loads: _Loads, most: float) -> list[int] | None:
             continue
         load = start[0] + loads.gradients[begin]
         for end in range(begin + 1, count + 1):
-            load += loads.own[end - 1]
+            load += loads.own[end - 1] + (loads.copied[end - 1] if loads.made[end - 1] < begin else 0)
             if load > most:
                 break
+            if load + sum(loads.crossing[end].values()) > most:
+                continue
             kept = start[0] + sum(loads.crossing[end][at] for at in loads.crossing[end].keys() - loads.crossing[begin])
             known = best[end]
             if known is None or kept < known[0]:

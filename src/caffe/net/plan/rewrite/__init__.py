@@ -13,13 +13,13 @@ from caffe.net.plan.rewrite.call import Call, Rewrite
 from caffe.net.plan.rewrite.dead import drop_dead, forget_history, free_early
 from caffe.net.plan.rewrite.dropout import drop_dropout
 from caffe.net.plan.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
-from caffe.net.plan.rewrite.inplace import apart, in_place, relu_in_place, sum_in_place
+from caffe.net.plan.rewrite.inplace import apart, in_place, overwritten, relu_in_place, sum_in_place
 from caffe.net.plan.rewrite.pooling import pool_before_relu
 from caffe.net.plan.rewrite.recompute import normalize_again
 from caffe.net.plan.rewrite.siblings import sibling_convolutions
 from caffe.net.plan.rewrite.strides import skip_early
 
-__all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "apart", "in_place", "rewrite"]
+__all__ = ["FROZEN", "INFERENCE", "REWRITES", "Call", "Rewrite", "apart", "in_place", "overwritten", "rewrite"]
 
 REWRITES: list[Rewrite] = [
     scale_with_batch_norm,

@@ -13,7 +13,7 @@ from caffe.layers.elementwise import Eltwise
 from caffe.net.plan.rewrite.call import Call, is_plain_relu, readers
 from caffe.proto import caffe_pb2
 
-__all__ = ["apart", "in_place", "relu_in_place", "sum_in_place"]
+__all__ = ["apart", "in_place", "overwritten", "relu_in_place", "sum_in_place"]
 
 SUM = caffe_pb2.EltwiseParameter.SUM
 
@@ -52,7 +52,7 @@ def apart(calls: Sequence[Call]) -> list[Call]:
     made: set[int] = set()
     changed = []
     for call in calls:
-        if in_place(call) and call.reads[_IN_PLACE[call.run]][0] not in made:
+        if in_place(call) and overwritten(call) not in made:
             call = replace(call, run=call.layer.forward)
         made.update(call.writes)
         changed.append(call)
@@ -62,6 +62,11 @@ def apart(calls: Sequence[Call]) -> list[Call]:
 def in_place(call: Call) -> bool:
     """Whether a call writes over one of its bottoms."""
     return isinstance(call.run, Hashable) and call.run in _IN_PLACE
+
+
+def overwritten(call: Call) -> int:
+    """The place of the bottom that a call in place writes over."""
+    return call.reads[_IN_PLACE[call.run]][0]
 
 
 def adds_two(call: Call) -> bool:
