@@ -16,6 +16,7 @@ from caffe.cli import _layer_pages, command, flags
 from caffe.cli.command import Command
 from caffe.cli.flags import Flag
 from caffe.data import READERS, WRITERS
+from caffe.doctor.check import checks
 from caffe.solver.momentum import Momentum
 from caffe.solver.policy import Policy
 from caffe.solver.rules import RULES
@@ -76,36 +77,47 @@ def layers() -> str:
     return "".join(f"{line}\n" for line in _layer_pages.markdown())
 
 
+def filled(page: str, title: str, table: list[str], text: str = "") -> str:
+    """Return a page, or its `text`, with this table between the markers with this title."""
+    text = text or (ROOT / "docs" / page).read_text(encoding="utf-8")
+    marked = rf"(<!-- {title}, by tools/reference.py -->\n\n).*?(\n\n<!-- end -->)"
+    text, count = re.subn(marked, lambda match: match[1] + "\n".join(table) + match[2], text, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(f"docs/{page}: expected one marker for {title}, found {count}")
+    return text
+
+
 def solvers() -> str:
     """Return the page about solvers, with current tables of all rules and schedules between its markers."""
-    text = (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8")
+    text = ""
     families = {"type": RULES.items, "lr_policy": Policy.registry.items, "momentum_policy": Momentum.registry.items}
     for option, classes in families.items():
         rows = [
             f"| {name} | {_summary(cls)} |" for name, cls in sorted(classes.items(), key=lambda item: item[0].lower())
         ]
-        table = "\n".join([f"| `{option}` | what it computes |", "| --- | --- |", *rows])
-        marked = rf"(<!-- all values of {option}, by tools/reference.py -->\n\n).*?(\n\n<!-- end -->)"
-        text, count = re.subn(marked, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
-        if count != 1:
-            sys.exit(f"docs/solvers.md: expected one marker for all values of {option}, found {count}")
+        table = [f"| `{option}` | what it computes |", "| --- | --- |", *rows]
+        text = filled("solvers.md", f"all values of {option}", table, text)
     return text
 
 
 def data() -> str:
     """Return the page about data, with a current table of all backends between its markers."""
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     writers = {name.upper() for name in WRITERS.names()}
     rows = [
         f"| {name} | {_summary(READERS.find(name))} | {'yes' if name in writers else 'no'} |"
         for name in READERS.names()
     ]
-    table = "\n".join(["| `backend` | what it reads | can be written |", "| --- | --- | --- |", *rows])
-    marked = r"(<!-- all backends, by tools/reference.py -->\n\n).*?(\n\n<!-- end -->)"
-    text, count = re.subn(marked, lambda match: match[1] + table + match[2], text, flags=re.DOTALL)
-    if count != 1:
-        sys.exit(f"docs/data.md: expected one marker for all backends, found {count}")
-    return text
+    return filled(
+        "data.md", "all backends", ["| `backend` | what it reads | can be written |", "| --- | --- | --- |", *rows]
+    )
+
+
+def doctor() -> str:
+    """Return the page about the doctor, with a current table of all faults between its markers."""
+    faults = sorted((code, fault) for check in checks() for code, fault in check.faults.items())
+    rows = [f"| `{code}` | {_cell(fault.meaning)} | {_cell(fault.by_hand)} |" for code, fault in faults]
+    head = ["| code | meaning | how to check it manually |", "| --- | --- | --- |"]
+    return filled("doctor.md", "all codes", [*head, *rows])
 
 
 def _summary(cls: type) -> str:
@@ -118,6 +130,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/commands.md": commands,
     "docs/solvers.md": solvers,
     "docs/data.md": data,
+    "docs/doctor.md": doctor,
 }
 
 

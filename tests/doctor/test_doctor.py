@@ -178,7 +178,8 @@ def test_each_code_belongs_to_one_check():
 
 def test_each_code_is_in_the_document():
     page = (ROOT / "docs" / "doctor.md").read_text()
-    assert set(re.findall(r"^\| `([\w.-]+)` \|", page, re.M)) == {*codes(), "overfits"}
+    assert set(re.findall(r"^\| `([\w.-]+)` \|", page, re.M)) == set(codes())
+    assert "`overfits`" in page
 
 
 @pytest.mark.long

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from caffe.doctor.exam import Exam
     from caffe.doctor.view import Node
 
-__all__ = ["Check", "Stage", "certain", "checks", "codes"]
+__all__ = ["Check", "Fault", "Stage", "certain", "checks", "codes"]
 
 
 class Stage(IntEnum):
@@ -32,10 +32,18 @@ class Stage(IntEnum):
     FIGURES = 4
 
 
-class Check(ABC):
-    """Looks for the faults with the given `codes`. Modules in `caffe.doctor.checks` are imported automatically."""
+class Fault(NamedTuple):
+    """What the page about the doctor says of a fault: what it means, and how to check it manually."""
 
-    codes: ClassVar[tuple[str, ...]]
+    meaning: str
+    by_hand: str
+
+
+class Check(ABC):
+    """Looks for faults. Modules in `caffe.doctor.checks` are imported automatically."""
+
+    faults: ClassVar[Mapping[str, Fault]]
+    """The faults by their codes. Empty for a check that only reports figures, or codes of another check."""
     stage: ClassVar[Stage]
     known: ClassVar[list[type[Check]]] = []
 
@@ -65,4 +73,4 @@ def checks() -> list[type[Check]]:
 
 def codes() -> list[str]:
     """Return the codes of all checks, sorted."""
-    return sorted(code for check in checks() for code in check.codes)
+    return sorted(code for check in checks() for code in check.faults)

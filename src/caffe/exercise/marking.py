@@ -76,7 +76,7 @@ def _found(code: str) -> bool:
     """Whether the doctor's check of that code finds it in the run of this folder."""
     exam = Exam(Case("solver.prototxt"), _BUDGET)
     try:
-        found = [each for check in checks() if code in check.codes for each in check().examine(exam)]
+        found = [each for check in checks() if code in check.faults for each in check().examine(exam)]
     finally:
         exam.close()
     return any(isinstance(each, Finding) and each.code == code and each.severity > Severity.NOTE for each in found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.layers import normalization
@@ -17,7 +17,13 @@ _SMALL, _USUAL = 4, 32
 class BatchNorm(Check):
     """Checks which statistics BatchNorm layers use, and whether layers before them have a useless bias."""
 
-    codes = ("batch-norm-frozen", "batch-too-small", "useless-bias")
+    faults = {
+        "batch-norm-frozen": Fault(
+            "BatchNorm uses statistics that were never computed", "`use_global_stats: true` in TRAIN without weights"
+        ),
+        "batch-too-small": Fault("BatchNorm's statistics come from too few items", "`batch_size` below 4"),
+        "useless-bias": Fault("BatchNorm subtracts a bias again (a note)", "a `bias_term` before a BatchNorm"),
+    }
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

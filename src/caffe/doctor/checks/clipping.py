@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -13,7 +13,11 @@ from caffe.doctor.finding import Finding, Line, Severity
 class Clipping(Check):
     """Tries training without gradient clipping if a run with it does not learn."""
 
-    codes = ("clip-too-strong",)
+    faults = {
+        "clip-too-strong": Fault(
+            "`clip_gradients` makes the gradient almost 0", "the loss is constant; without the limit it falls"
+        ),
+    }
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

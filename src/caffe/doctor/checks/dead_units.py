@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, Edit, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.layers.activation import ReLU
@@ -16,7 +16,9 @@ _MANY = 0.5
 class DeadUnits(Check):
     """Looks for ReLU units that are 0 for every item, and for the biases that cause it."""
 
-    codes = ("dead-units",)
+    faults = {
+        "dead-units": Fault("ReLU units are 0 for every input", "count the units whose maximum over a batch is 0"),
+    }
     stage = Stage.START
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -36,7 +36,7 @@ class Deploy(Check):
     on the way to the output must be present.
     """
 
-    codes = ()  # phase-mismatch, a code of the check of TRAIN against TEST
+    faults = {}  # phase-mismatch, a code of the check of TRAIN against TEST
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

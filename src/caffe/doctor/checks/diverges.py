@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.curves import UNDERFLOW
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
@@ -14,7 +14,13 @@ from caffe.doctor.finding import Finding, Line, Severity
 class Diverges(Check):
     """Checks the end of the run: a loss that is NaN, far above its start, or the loss of a probability of 0."""
 
-    codes = ("diverges", "loss-stuck-at-87.3")
+    faults = {
+        "diverges": Fault("the loss grows or is NaN", "a symptom: look for its cause"),
+        "loss-stuck-at-87.3": Fault(
+            "the softmax gives the correct class a probability of 0",
+            "the loss is exactly 87.3365, -ln of the smallest float32",
+        ),
+    }
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

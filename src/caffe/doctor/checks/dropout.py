@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, RemoveLayer, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
@@ -17,7 +17,12 @@ _STRONG = 0.8
 class Dropout(Check):
     """Checks the ratios of Dropout layers, and whether one is applied to the outputs or before a BatchNorm."""
 
-    codes = ("dropout-misplaced", "dropout-too-strong")
+    faults = {
+        "dropout-misplaced": Fault(
+            "dropout is applied to the net's outputs", "a Dropout layer is between the last layer and the loss"
+        ),
+        "dropout-too-strong": Fault("too few units remain", "`dropout_ratio` is far above 0.5"),
+    }
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -15,7 +15,15 @@ _COVERED = (2 / 3, 1.5)
 class Extent(Check):
     """Compares the iterations of training, of a test and between snapshots with the sizes of the data sets."""
 
-    codes = ("too-few-epochs", "test-coverage", "snapshot-never")
+    faults = {
+        "too-few-epochs": Fault(
+            "the run ends before it has read all data", "compare `max_iter` x batch size with the number of items"
+        ),
+        "test-coverage": Fault(
+            "a test covers only a part of the test set", "compare `test_iter` x batch size with the number of items"
+        ),
+        "snapshot-never": Fault("the result is lost", "no `snapshot`, and `snapshot_after_train: false`"),
+    }
     stage = Stage.DATA
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -13,7 +13,7 @@ from caffe.doctor.finding import Finding, Line
 class FirstLoss(Check):
     """Compares the first loss with the loss of a guess."""
 
-    codes = ()
+    faults = {}
     stage = Stage.FIGURES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
@@ -32,7 +32,7 @@ class FirstLoss(Check):
 class ByHeart(Check):
     """Overfits twenty items, without weight decay and dropout."""
 
-    codes = ()
+    faults = {}
     stage = Stage.FIGURES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
@@ -43,7 +43,7 @@ class ByHeart(Check):
 class RateRange(Check):
     """Raises the learning rate in steps, from one that changes nothing to one at which the loss diverges."""
 
-    codes = ()
+    faults = {}
     stage = Stage.FIGURES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

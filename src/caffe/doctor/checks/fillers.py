@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
@@ -29,7 +29,15 @@ def refill(nodes: list[Node], kind: str = "xavier") -> Change:
 class Fillers(Check):
     """Checks the size of the activations through the net with its fillers."""
 
-    codes = ("weights-all-equal", "activations-vanish", "activations-explode", "activations-saturate")
+    faults = {
+        "weights-all-equal": Fault(
+            "all units of a layer start equal and stay equal",
+            "`weight_filler` is missing: its default is the constant 0",
+        ),
+        "activations-vanish": Fault("the activations become small", "standard deviations fall layer by layer"),
+        "activations-explode": Fault("the activations become large", "standard deviations grow layer by layer"),
+        "activations-saturate": Fault("sigmoids are saturated", "most outputs are 0 or 1 (-1 or 1 for TanH)"),
+    }
     stage = Stage.START
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, Edit, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -13,7 +13,10 @@ from caffe.doctor.finding import Finding, Line, Severity
 class Frozen(Check):
     """Looks for layers with random weights that are not trained, and for runs that train no layer at all."""
 
-    codes = ("frozen-layers", "nothing-learns")
+    faults = {
+        "frozen-layers": Fault("random weights are never trained", "`lr_mult: 0` without weights from a file"),
+        "nothing-learns": Fault("no weight changes", "the first update is 0 everywhere"),
+    }
     stage = Stage.START
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.checks.fillers import filler, refill
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
@@ -19,7 +19,15 @@ _LAYERS = 3
 class Gradients(Check):
     """Compares the gradient at the first learned layer with the gradient at the last."""
 
-    codes = ("gradients-vanish", "gradients-explode")
+    faults = {
+        "gradients-vanish": Fault(
+            "the gradient becomes small towards the input",
+            "compare the gradients of the first and the last layer (`debug_info: true`)",
+        ),
+        "gradients-explode": Fault(
+            "the gradient becomes large towards the input", "the same comparison; the first layer's is larger"
+        ),
+    }
     stage = Stage.START
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -14,7 +14,11 @@ _ALIKE = 1e-3
 class InputIgnored(Check):
     """Compares a trained net's outputs for different inputs, and its loss with the loss of the best constant output."""
 
-    codes = ("input-ignored",)
+    faults = {
+        "input-ignored": Fault(
+            "the outputs do not depend on the input", "train with inputs of 0: the loss is no worse"
+        ),
+    }
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from caffe.doctor.changes import AddLayer, Change, Edit, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
@@ -21,7 +21,13 @@ _LARGE, _SMALL, _AWAY = 10.0, 0.02, 10.0
 class InputScale(Check):
     """Checks the values that the data layers produce."""
 
-    codes = ("input-scale", "constant-input", "non-finite-data")
+    faults = {
+        "input-scale": Fault(
+            "the input is far from the range that weight fillers expect", "mean and standard deviation of a batch"
+        ),
+        "constant-input": Fault("all items are equal", "look at a batch with `caffe preview`"),
+        "non-finite-data": Fault("the data contain NaN or infinity", "search a batch for them"),
+    }
     stage = Stage.DATA
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from caffe.doctor.check import Check, Stage, certain
+from caffe.doctor.check import Check, Fault, Stage, certain
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
@@ -20,7 +20,13 @@ _HALF = 0.5
 class Labels(Check):
     """Checks the labels of classifiers."""
 
-    codes = ("label-range", "class-imbalance", "label-order")
+    faults = {
+        "label-range": Fault(
+            "a label is not a class of the net", "compare the largest label with the last layer's `num_output`"
+        ),
+        "class-imbalance": Fault("some class is very rare", "count the labels"),
+        "label-order": Fault("each batch contains a single class", "print the labels of the first batches"),
+    }
     stage = Stage.DATA
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

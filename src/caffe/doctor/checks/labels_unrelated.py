@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -18,7 +18,13 @@ _FAILS = 0.1
 class LabelsUnrelated(Check):
     """If training does no better than guessing, checks whether nearest neighbours have equal labels."""
 
-    codes = ("labels-unrelated",)
+    faults = {
+        "labels-unrelated": Fault(
+            "the labels do not depend on the inputs",
+            "the nearest neighbours' labels are correct as often as a guess; "
+            "the net overfits twenty items, but does not learn all items",
+        ),
+    }
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -15,7 +15,9 @@ _HIGH = 0.97
 class Momentum(Check):
     """Compares a momentum near 1 with 0.9."""
 
-    codes = ("momentum-too-high",)
+    faults = {
+        "momentum-too-high": Fault("old gradients act for too long", "the loss oscillates with a growing period"),
+    }
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

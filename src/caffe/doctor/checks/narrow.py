@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
@@ -15,7 +15,11 @@ from caffe.layers.dense import Embed, InnerProduct
 class Narrow(Check):
     """Looks for a learned layer below the outputs of a classifier that has fewer outputs than there are classes."""
 
-    codes = ("narrow-layer",)
+    faults = {
+        "narrow-layer": Fault(
+            "a layer has too few outputs to distinguish the classes", "its `num_output` is below the number of classes"
+        ),
+    }
     stage = Stage.START
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import AddLayer, Change
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node, View
@@ -20,7 +20,11 @@ _LINEAR = (Bias, BatchNorm, Dropout, Flatten, InnerProduct, Power, Reshape, Scal
 class NoNonlinearity(Check):
     """Looks for two consecutive fully connected layers, which together are equal to a single linear layer."""
 
-    codes = ("no-nonlinearity",)
+    faults = {
+        "no-nonlinearity": Fault(
+            "two linear layers are equal to a single one", "no ReLU, Sigmoid or TanH between them"
+        ),
+    }
     stage = Stage.START
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

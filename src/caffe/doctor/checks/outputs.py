@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -12,7 +12,10 @@ from caffe.doctor.finding import Finding, Line, Severity
 class Outputs(Check):
     """Looks for a missing loss, and for learned layers whose results are not used."""
 
-    codes = ("loss-missing", "unused-layer")
+    faults = {
+        "loss-missing": Fault("the weights get no gradient", "no layer of the TRAIN net has a loss weight"),
+        "unused-layer": Fault("a learned layer does not lead to a loss", "no layer reads its top"),
+    }
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from caffe.doctor.changes import Change, Edit, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -16,7 +16,13 @@ _FIELDS = ("scale", "mean_file", "mean_value", "force_gray", "force_color")
 class Phases(Check):
     """Compares how TRAIN and TEST transform the same input."""
 
-    codes = ("phase-mismatch",)
+    faults = {
+        "phase-mismatch": Fault(
+            "TRAIN, TEST or the deploy net (`deploy.prototxt` beside it) transform the input differently, "
+            "or have different layers",
+            "compare the two `transform_param`, and the layers",
+        ),
+    }
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

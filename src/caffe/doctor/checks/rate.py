@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -19,7 +19,15 @@ _REACH = 0.3
 class Rate(Check):
     """Tries other learning rates if the run fails or learns poorly."""
 
-    codes = ("rate-too-high", "rate-too-low")
+    faults = {
+        "rate-too-high": Fault(
+            "the steps jump over the minimum", "the loss grows within a few steps, but not with a tenth of `base_lr`"
+        ),
+        "rate-too-low": Fault(
+            "the weights hardly change",
+            "updates are far below 1/1000 of the weights; ten times `base_lr` lowers the loss",
+        ),
+    }
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

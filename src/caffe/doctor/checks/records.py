@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from caffe.doctor.check import Check, Stage, certain
+from caffe.doctor.check import Check, Fault, Stage, certain
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -18,7 +18,11 @@ _NUMBERS, _VALUES = 16, 8
 class Records(Check):
     """Compares hashes of the items of training and test data, and the classes of both."""
 
-    codes = ("duplicate-records", "train-test-overlap", "validation-too-good")
+    faults = {
+        "duplicate-records": Fault("many training items are copies", "hash the records and count"),
+        "train-test-overlap": Fault("test items are also training items", "hash the records of both sets"),
+        "validation-too-good": Fault("the test data contain few of the classes", "count the labels of the test set"),
+    }
     stage = Stage.DATA
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

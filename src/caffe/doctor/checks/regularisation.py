@@ -18,7 +18,7 @@ class Regularisation(Check):
     this check is to raise the weight decay and see that the loss rises above that of a guess.
     """
 
-    codes = ()
+    faults = {}
     stage = Stage.FIGURES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.errors import SolverError
@@ -19,7 +19,12 @@ _STEPPING = {"step": "stepsize", "multistep": "stepvalue"}
 class ScheduleCheck(Check):
     """Checks the learning rate over the iterations of the run."""
 
-    codes = ("rate-not-finite", "schedule")
+    faults = {
+        "rate-not-finite": Fault(
+            "the schedule gives no valid rate", "compute the policy's formula at the first and last iteration"
+        ),
+        "schedule": Fault("the schedule never changes the rate", "its first step is after `max_iter`"),
+    }
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

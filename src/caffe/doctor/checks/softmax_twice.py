@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, RemoveLayer, SetInputs
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.layers.activation import Sigmoid
@@ -19,7 +19,12 @@ _TWICE = ((SoftmaxWithLoss, Softmax), (SigmoidCrossEntropyLoss, Sigmoid))
 class SoftmaxTwice(Check):
     """Looks for a loss that applies a function that was already applied to its bottom."""
 
-    codes = ("softmax-twice",)
+    faults = {
+        "softmax-twice": Fault(
+            "the loss applies a softmax that was already applied",
+            "the bottom of SoftmaxWithLoss comes from a Softmax layer",
+        ),
+    }
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

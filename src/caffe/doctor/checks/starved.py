@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Proof, Severity
 
@@ -14,7 +14,12 @@ _LEAST, _GAIN, _STEPS = 0.005, 0.5, 20
 class Starved(Check):
     """Compares the time of a step with the time of a step on a batch in memory."""
 
-    codes = ("input-starved",)
+    faults = {
+        "input-starved": Fault(
+            "training waits for its data",
+            "a step is much faster with one batch in memory; in a log, the time of an iteration varies",
+        ),
+    }
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 
@@ -15,7 +15,11 @@ _USUAL, _HIGH = 0.0005, 0.005
 class WeightDecay(Check):
     """Compares a strong weight decay with the usual value."""
 
-    codes = ("weight-decay-too-high",)
+    faults = {
+        "weight-decay-too-high": Fault(
+            "the decay is stronger than the gradient", "weights shrink to 0, the loss approaches that of a guess"
+        ),
+    }
     stage = Stage.RUN
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from caffe.doctor.case import close
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Severity
 from caffe.doctor.view import Node
@@ -17,7 +17,12 @@ Shapes = list[tuple[int, ...]]
 class WeightsGiven(Check):
     """Compares names and shapes of the net's layers with the weight files."""
 
-    codes = ("weights-not-loaded",)
+    faults = {
+        "weights-not-loaded": Fault(
+            "layer names differ from those in the weight file",
+            'compare the names with those that `caffe summarize` or the log\'s "Ignoring source layer" shows',
+        ),
+    }
     stage = Stage.FILES
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from caffe.doctor.changes import Change, SetField
-from caffe.doctor.check import Check, Stage
+from caffe.doctor.check import Check, Fault, Stage
 from caffe.doctor.exam import Exam
 from caffe.doctor.finding import Finding, Line, Proof, Severity
 from caffe.doctor.view import Node
@@ -18,7 +18,11 @@ from caffe.layers.loss import EuclideanLoss, SigmoidCrossEntropyLoss
 class WrongLoss(Check):
     """Compares the values that a loss expects with the layers that produce its bottoms."""
 
-    codes = ("wrong-loss",)
+    faults = {
+        "wrong-loss": Fault(
+            "the loss does not suit its bottoms", "it expects probabilities or quantities, but gets other values"
+        ),
+    }
     stage = Stage.DATA
 
     def examine(self, exam: Exam) -> Iterator[Finding | Line]:
