@@ -18,7 +18,7 @@ from caffe.net.plan.rewrite.batch_norm import scale_with_batch_norm
 from caffe.net.plan.rewrite.dead import free_early
 from caffe.net.plan.rewrite.inplace import relu_in_place, sum_in_place
 from caffe.net.plan.rewrite.pooling import pool_before_relu
-from caffe.net.plan.rewrite.recompute import normalize_again
+from caffe.net.plan.rewrite.recompute import clip_again, normalize_again
 from caffe.net.plan.rewrite.siblings import sibling_convolutions
 from caffe.proto import caffe_pb2, text
 
@@ -35,6 +35,8 @@ NORM = 'layer { name: "norm" type: "BatchNorm" bottom: "c" top: "c" }'
 SCALE = """layer { name: "scale" type: "Scale" bottom: "c" top: "c"
   scale_param { bias_term: true filler { value: 1.5 } bias_filler { value: 0.25 } } }"""
 RELU = 'layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }'
+CLIP = 'layer { name: "clip" type: "Clip" bottom: "c" top: "c" clip_param { min: 0 max: 0.75 } }'
+RELU6 = 'layer { name: "clip" type: "ReLU6" bottom: "c" top: "c" }'
 OTHER_READER = """layer { name: "side" type: "Power" bottom: "c" top: "side" loss_weight: 0.1
   power_param { power: 2 } }"""
 
@@ -111,6 +113,7 @@ def test_every_rewrite_is_tested():
         sibling_convolutions,
         pool_before_relu,
         normalize_again,
+        clip_again,
         sum_in_place,
         relu_in_place,
         free_early,
@@ -241,6 +244,51 @@ def test_what_a_convolution_can_make_again_is_not_kept():
     net, other = slim(*parts), slim(*parts, without=normalize_again)
     value, statistics = 5 * 8 * 5 * 4 * 4, 4 * 8 * 4
     assert kept_for_backward(other) - kept_for_backward(net) == value + statistics
+    assert count(slim(*parts, keep=("c",))) == count(other), "somebody wants the value"
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("parts", "fewer"),
+    [
+        ((CONV, CLIP, NEXT), 1),
+        ((CONV, NORM, SCALE, RELU, CLIP, NEXT), 2),
+        ((CONV, RELU, CLIP.replace("min: 0", "min: -1"), NEXT), 2),
+        ((CONV, NORM, CLIP.replace("min: 0", "min: -0.5"), NEXT), 1),
+        ((CONV, CLIP.replace("max: 0.75", "max: inf"), NEXT), 1),
+        ((CONV, NORM, RELU6, NEXT.replace("kernel_size", "bias_term: false group: 2 stride: 2 kernel_size")), 1),
+        ((CONV, RELU, RELU6, NEXT), 0),
+        ((CONV, RELU, CLIP.replace("min: 0", "min: 0.1"), NEXT), 0),
+        ((CONV, CLIP.replace("min: 0", "min: 1"), NEXT), 0),
+        ((CONV, CLIP, SIDE, NEXT), 0),
+        ((CONV, RELU.replace("}", "relu_param { negative_slope: 0.1 } }"), CLIP, NEXT), 1),
+    ],
+)
+def test_a_convolution_clips_again_what_it_read(parts, fewer, precision):
+    net = slim(*parts, NEXT_END, precision=precision)
+    other = slim(*parts, NEXT_END, without=clip_again, precision=precision)
+    assert count(other) - count(net) == fewer
+    assert_same_training(net, other)
+    assert net.module.evaluate() == other.module.evaluate()
+
+
+@pytest.mark.parametrize("parts", [(CLIP,), (RELU, CLIP), (CLIP.replace("min: 0", "min: -0.5"),)])
+def test_values_at_the_limits_of_a_clip_have_the_same_gradients(parts):
+    scale = 'layer { name: "scale" type: "Scale" bottom: "x" top: "c" scale_param { bias_term: true } }'
+    net, other = slim(scale, *parts, NEXT, NEXT_END), slim(scale, *parts, NEXT, NEXT_END, without=clip_again)
+    assert count(net) < count(other)
+    for each in (net, other):
+        each.params["scale"][0].data[...], each.params["scale"][1].data[...] = 1, 0
+        each.blobs["x"].data[...] = np.random.default_rng(0).choice([-0.5, -0.0, 0, 0.75, 1], each.blobs["x"].shape)
+        each.forward_backward()
+    for mine, theirs in zip(net.learnable, other.learnable, strict=True):  # summed in another order
+        torch.testing.assert_close(mine.tensor.grad, theirs.tensor.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_convolution_can_clip_again_is_not_kept():
+    parts = CONV, NORM, SCALE, RELU, CLIP, NEXT, NEXT_END
+    net, other = slim(*parts), slim(*parts, without=clip_again)
+    assert kept_for_backward(other) - kept_for_backward(net) == 5 * 8 * 5 * 4 * 4
     assert count(slim(*parts, keep=("c",))) == count(other), "somebody wants the value"
 
 

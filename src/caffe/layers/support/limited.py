@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caffe.layers.support.values import is_exported
 
-__all__ = ["limited"]
+__all__ = ["limited", "neighbours"]
 
 
 def limited(x: Tensor, low: float, high: float) -> Tensor:
@@ -35,13 +35,13 @@ class _Limited(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        below, above = _neighbours(x.dtype, *ctx.range)
+        below, above = neighbours(x.dtype, *ctx.range)
         return torch.ops.aten.hardtanh_backward(grads[0], x, below, above), None, None
 
 
 @functools.cache
-def _neighbours(dtype: torch.dtype, low: float, high: float) -> tuple[float, float]:
-    """The next number below `low` and above `high`: the gradient of hardtanh leaves out its limits.
+def neighbours(dtype: torch.dtype, low: float, high: float) -> tuple[float, float]:
+    """The next numbers of this type below `low` and above `high`: the gradient of hardtanh leaves out its limits.
 
     Not a denormal number, which backward treats as zero.
     """

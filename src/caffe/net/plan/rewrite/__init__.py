@@ -15,7 +15,7 @@ from caffe.net.plan.rewrite.dropout import drop_dropout
 from caffe.net.plan.rewrite.fuse import add_in_place, fold_scales, fuse_relu, fuse_sum, use_products
 from caffe.net.plan.rewrite.inplace import apart, in_place, overwritten, relu_in_place, sum_in_place
 from caffe.net.plan.rewrite.pooling import pool_before_relu
-from caffe.net.plan.rewrite.recompute import normalize_again
+from caffe.net.plan.rewrite.recompute import clip_again, normalize_again
 from caffe.net.plan.rewrite.siblings import sibling_convolutions
 from caffe.net.plan.rewrite.strides import skip_early
 
@@ -26,6 +26,7 @@ REWRITES: list[Rewrite] = [
     sibling_convolutions,
     pool_before_relu,
     normalize_again,
+    clip_again,
     sum_in_place,
     relu_in_place,
     free_early,
