@@ -157,12 +157,10 @@ def best(scores: Tensor, top_k: int | None = None) -> Tensor:
         return torch.argsort(scores, descending=True, stable=True)
     if top_k <= 0:
         return scores.new_empty(0, dtype=torch.long)
-    values, order = torch.topk(scores, top_k)
-    least = values[-1]
-    high = scores >= least
-    if bool((values[1:] < values[:-1]).all()) and int(high.count_nonzero()) == top_k:  # no scores are equal
-        return order
-    near = high.nonzero().flatten()
+    values, order = torch.topk(scores, top_k + 1)
+    if bool((values[1:] < values[:-1]).all()):  # no scores are equal, also not the last one and the next
+        return order[:top_k]
+    near = (scores >= values[top_k - 1]).nonzero().flatten()
     return near.index_select(0, torch.argsort(scores.index_select(0, near), descending=True, stable=True)[:top_k])
 
 
