@@ -28,11 +28,13 @@ from torch.profiler import ProfilerActivity, profile
 import caffe
 from benchmarks.report import RESULTS, machine
 from benchmarks.rounds import options
-from benchmarks.workloads import NETS, prepare
+from benchmarks.workloads import NETS as CLASSIC
+from benchmarks.workloads import TRAINED, prepare
 from caffe import log
 from caffe.net.plan import rewrite
 from caffe.net.plan.rewrite import Call, Rewrite
 
+NETS = {**CLASSIC, "mobilenet_v2": TRAINED["mobilenet_v2"]}
 Step = Callable[[], object]
 
 
