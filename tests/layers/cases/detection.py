@@ -93,7 +93,7 @@ CASES = [
     Case(
         "AnchorEmbeddingExtractor",
         "weights",
-        (given(MATCHED[None, None]), *[(1, 4, 2, 3)] * 4),
+        (given(MATCHED[None, None]), *[(2, 4, 2, 3)] * 4),
         "embedding_extractor_param { num_anchors: 4 label_src_pos: 8 num_valid_actions: 3 "
         "output_instance_weights: true }",
         tops=3,
