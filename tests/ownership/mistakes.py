@@ -148,6 +148,13 @@ MISTAKES = [
         "parameter_memory.py",
         "        if LENT_COPIES:\n            collect_lent_copies()",
         "        pass",
+        test="test_a_net_that_shares_weights_has_its_own_diff",
+    ),
+    Mistake(
+        "backward layer by layer does not take over lent copies of weights",
+        "net/run/stepwise.py",
+        "    if LENT_COPIES:\n        collect_lent_copies()\n    try:\n        _backward(step)",
+        "    try:\n        _backward(step)",
         test="test_a_write_into_a_copy_of_weights_reaches_each_kind_of_run",
     ),
     Mistake(
