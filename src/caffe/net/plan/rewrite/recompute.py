@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -28,20 +28,36 @@ def normalize_again(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]
     Values between these layers are not stored: backward recomputes them from BatchNorm's bottom, which is stored
     anyway.
     """
+    room = _Room()
+
+    def join(call: Call, maker: Mapping[int, Call], alone: Collection[int]) -> tuple[list[Call], Call] | None:
+        before = _before(call, maker, alone)
+        parts = normalization(before[-1]) if before else None
+        if parts is None:
+            return None
+        run = _Normalized(*parts, relu=len(before) == 2, layer=call.layer, room=room)
+        return before, replace(call, run=run, reads=before[-1].reads, merged=(parts[0],))
+
+    return _joined(calls, wanted, join)
+
+
+_Join = Callable[[Call, Mapping[int, Call], Collection[int]], tuple[list[Call], Call] | None]
+
+
+def _joined(calls: Sequence[Call], wanted: frozenset[int], join: _Join) -> list[Call]:
+    """Merge convolutions with calls before them. `join` gets a convolution, the maker of each value and the values that
+    have one reader; it returns the calls to remove and the call for all of them, or None.
+    """
     alone = {place for place, count in readers(calls).items() if count == 1} - wanted
     maker: dict[int, Call] = {}
-    room = _Room()
     gone: set[int] = set()
     changed = []
     for call in calls:
-        if is_convolution(call.layer) and is_plain(call):
-            before = _before(call, maker, alone)
-            parts = normalization(before[-1]) if before else None
-            if parts is not None:
-                gone.update(map(id, before))
-                run = _Normalized(*parts, relu=len(before) == 2, layer=call.layer, room=room)
-                backward = any(part.backward for part in (*before, call))
-                call = replace(call, run=run, reads=before[-1].reads, backward=backward, merged=(parts[0],))
+        found = join(call, maker, alone) if is_convolution(call.layer) and is_plain(call) else None
+        if found is not None:
+            before, call = found
+            gone.update(map(id, before))
+            call = replace(call, backward=call.backward or any(part.backward for part in before))
         maker.update(dict.fromkeys(call.writes, call))
         changed.append(call)
     return [call for call in changed if id(call) not in gone]
@@ -73,25 +89,21 @@ def clip_again(calls: Sequence[Call], wanted: frozenset[int]) -> list[Call]:
 
     The convolution's input is not stored: backward computes it from the activation's bottom, which is stored anyway.
     """
-    alone = {place for place, count in readers(calls).items() if count == 1} - wanted
-    maker: dict[int, Call] = {}
     room = _Room()
-    gone: set[int] = set()
-    changed = []
-    for call in calls:
-        clip = _maker(call, maker, alone) if is_convolution(call.layer) and is_plain(call) else None
-        if clip is not None and type(clip.layer) in (Clip, ReLU6):
-            relu = _maker(clip, maker, alone)
-            before = [relu, clip] if relu is not None and is_plain_relu(relu) else [clip]
-            limits = _limits([part.layer for part in before])
-            if limits is not None:
-                gone.update(map(id, before))
-                run = _Clipped(tuple(part.layer for part in before), limits, call.layer, room)
-                backward = any(part.backward for part in (*before, call))
-                call = replace(call, run=run, reads=before[0].reads, backward=backward)
-        maker.update(dict.fromkeys(call.writes, call))
-        changed.append(call)
-    return [call for call in changed if id(call) not in gone]
+
+    def join(call: Call, maker: Mapping[int, Call], alone: Collection[int]) -> tuple[list[Call], Call] | None:
+        clip = _maker(call, maker, alone)
+        if clip is None or type(clip.layer) not in (Clip, ReLU6):
+            return None
+        relu = _maker(clip, maker, alone)
+        before = [relu, clip] if relu is not None and is_plain_relu(relu) else [clip]
+        activations = tuple(part.layer for part in before)
+        limits = _limits(activations)
+        if limits is None:
+            return None
+        return before, replace(call, run=_Clipped(activations, limits, call.layer, room), reads=before[0].reads)
+
+    return _joined(calls, wanted, join)
 
 
 class _Limits(NamedTuple):
